@@ -1,0 +1,63 @@
+# Works on a fresh clone with Python 3.11 or newer and make: every target makes the environment that it needs.
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= demo
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+EMOTIW = $(VENV)/bin/emotiw
+PYTEST = $(VENV)/bin/python -m pytest -q
+DEVICE_TESTS = tests/models tests/device
+# The CPU build of PyTorch from its own index: make test-backends TORCH='torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu'
+TORCH ?= torch==2.13.0
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast test-backends lint types clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo           train, score, predict and export on generated faces, into $(OUT)/"
+	@echo "make test           linter, type checker, all tests (TensorFlow, and JAX for the zoo and the device layers)"
+	@echo "make test-fast      the same without the slow tests"
+	@echo "make test-backends  the zoo and the device layers on PyTorch"
+	@echo "make clean          remove $(VENV) and what tools left behind"
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"emotiw_keras needs Python 3.11 or newer, this is {sys.version.split()[0]}; name another: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing emotiw_keras and what it needs into $(VENV) (once; some minutes)"
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) --editable '.[dev,jax]'
+	@touch $@
+
+$(VENV)/.installed-torch: $(VENV)/.installed-test
+	$(PIP) $(TORCH)
+	@touch $@
+
+demo: $(VENV)/.installed
+	$(EMOTIW) fit --out $(OUT)/run
+	$(EMOTIW) evaluate $(OUT)/run
+	$(EMOTIW) export $(OUT)/run $(OUT)/savedmodel
+
+lint: $(VENV)/.installed-test
+	$(VENV)/bin/ruff check .
+
+types: $(VENV)/.installed-test
+	$(VENV)/bin/mypy emotiw_keras cli
+
+test: lint types
+	KERAS_BACKEND=tensorflow $(PYTEST)
+	KERAS_BACKEND=jax $(PYTEST) $(DEVICE_TESTS)
+
+test-fast: lint types
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow"
+	KERAS_BACKEND=jax $(PYTEST) -m "not slow" $(DEVICE_TESTS)
+
+test-backends: $(VENV)/.installed-torch
+	KERAS_BACKEND=torch $(PYTEST) $(DEVICE_TESTS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

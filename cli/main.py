@@ -1,0 +1,157 @@
+"""The `emotiw` command: finds the subcommand, turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from typing import Any
+
+import click
+
+from emotiw_keras.errors import EmotiwError
+from emotiw_keras.training.interrupts import Interrupted
+
+# name -> (module, one-line help): listed here so that `emotiw --help` imports no command.
+COMMANDS = {
+    "fit": ("emotiw_keras.cli.fit", "Train a network in stages by a recipe, into a run folder."),
+    "evaluate": ("emotiw_keras.cli.evaluate", "Score run folders on a data set."),
+    "predict": ("emotiw_keras.cli.predict", "Read the expression of each face, one row per face."),
+    "export": ("emotiw_keras.cli.export", "Turn a run folder into a model that can be served."),
+    "models": ("emotiw_keras.cli.models", "List the networks."),
+    "recipes": ("emotiw_keras.cli.recipes", "List the recipes that ship, or print one."),
+}
+
+INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
+# What click itself ends with when it notices first.
+BROKEN_PIPE = 1
+
+
+class Commands(click.Group):
+    """A group whose commands are imported when they are called, not when they are listed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and name not in COMMANDS:
+            import difflib
+
+            close = difflib.get_close_matches(name, COMMANDS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"the commands are {', '.join(COMMANDS)}"
+            ctx.fail(f"no such command {name!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+def _print_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    from emotiw_keras.cli.version import report
+
+    # --json may stand on either side of --version, so it is looked up among the words, not among what is parsed so far.
+    click.echo(report(as_json="--json" in sys.argv[1:] or bool(ctx.params.get("json"))))
+    ctx.exit()
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Versions of everything, for bug reports.",
+)
+@click.option("--json", is_flag=True, expose_value=False, is_eager=True, help="With --version: as JSON.")
+def cli() -> None:
+    """Facial expression networks, fine-tuned in stages.
+
+    \b
+    emotiw fit --out runs/first                 train on faces the package draws itself
+    emotiw evaluate runs/first                  score what came out
+    emotiw predict face.png --model runs/first  read an expression
+    emotiw export runs/first served             make a SavedModel of it
+
+    Data goes to standard output, progress and messages to standard error. Exit codes: 0 done, 2 wrong usage, 3 done
+    but some inputs could not be read, 4 bad data, 5 bad or missing model, 6 cannot write, 7 training diverged, 8
+    damaged or other run.
+    """
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _say_error(message: str) -> None:
+    click.echo(f"emotiw: error: {_one_line(message)}", err=True)
+
+
+def _terminated(signum: int, frame: Any) -> None:
+    raise SystemExit(TERMINATED)
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code; an error that is a bug of ours rises with its traceback."""
+    try:
+        result = cli.main(args=arguments, prog_name="emotiw", standalone_mode=False)
+        # In this mode click returns the code of ctx.exit(); a command's own return value is not a code unless it is
+        # an int.
+        code = result if isinstance(result, int) else 0
+        sys.stdout.flush()
+        return code
+    except EmotiwError as error:
+        _say_error(str(error))
+        return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        help_hint = f"; see '{context.command_path} --help'" if context is not None else ""
+        _say_error(error.format_message().rstrip(".") + help_hint)
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("emotiw: interrupted", err=True)
+        return INTERRUPTED
+    except Interrupted as error:
+        click.echo(f"emotiw: {_one_line(str(error))}", err=True)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of our output has gone; what is still buffered must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return BROKEN_PIPE
+    except Exception as error:
+        # TensorFlow has its own class for it, which cannot be named here without importing TensorFlow.
+        if not isinstance(error, MemoryError) and type(error).__name__ != "ResourceExhaustedError":
+            raise
+        detail = f" ({_one_line(str(error))[:200]})" if str(error) else ""
+        _say_error(f"out of memory{detail}; use a smaller batch or --limit, or close other programs")
+        return 1
+
+
+def main() -> None:
+    """The entry point of the `emotiw` script."""
+    from emotiw_keras.cli.quiet import quiet_tensorflow
+
+    quiet_tensorflow()
+    # Take of a GPU's memory what is needed, not all of it.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    signal.signal(signal.SIGTERM, _terminated)
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""The files of a folder or a zip, listed and read in one way, with no name that leads out and no bomb that goes off.
+
+Reading is safe from many threads at once: every thread has its own file handle.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import struct
+import threading
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from emotiw_keras.data.images import SUFFIXES, ImageError
+from emotiw_keras.errors import DataError
+
+MEMBER_BYTES = 64 * 2**20
+_ENCRYPTED = 0x1
+_LOCAL_HEADER = 30
+# Deflate cannot make more than this of incompressible bytes, so a longer member is damaged or a trap.
+_DEFLATE_SLACK = 2**16
+# Code tables that stand before the first byte of data.
+_DEFLATE_START = 2**10
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a zip may hold: bytes in one member, bytes in all, and unpacked bytes a packed one above `ratio_from`."""
+
+    member: int = MEMBER_BYTES
+    total: int = 2**40
+    ratio: float = 200.0
+    ratio_from: int = 2**30
+
+
+class Archive(Protocol):
+    """Files by name: relative, with `/`, sorted; hidden files and `__MACOSX` are not among them."""
+
+    path: Path
+    names: list[str]
+    left_out: list[str]
+
+    def read(self, name: str, most: int | None = None) -> bytes:
+        """The bytes of one file, or its first `most`; ImageError with the reason if they cannot be had."""
+        ...
+
+
+def open_archive(path: str | os.PathLike[str]) -> Archive:
+    """Open a folder or a zip.
+
+    Raises:
+        DataError: missing, unreadable, encrypted or damaged, a name or link that leads out of it, or a zip bomb.
+    """
+    source = Path(path)
+    return FolderArchive(source) if source.is_dir() else ZipArchive(source)
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file's name says that it is a picture; what it really is, its bytes say later."""
+    stem, dot, suffix = name.rpartition("/")[2].rpartition(".")
+    return bool(stem) and (dot + suffix).lower() in SUFFIXES
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith((".", "__MACOSX/")) or "/." in name or "/__MACOSX/" in name or name == "__MACOSX"
+
+
+def checked_name(name: str, where: object) -> str:
+    """A relative name with `/`, normalised; DataError if it is absolute or leads out of its folder."""
+    plain = name.replace("\\", "/")
+    parts = [part for part in plain.split("/") if part not in ("", ".")]
+    if not parts or plain.startswith("/") or ".." in parts or _DRIVE.match(plain) or "\0" in plain:
+        raise DataError(f"{where}: the name {name!r} leads out of it; expected a relative name without '..'")
+    return "/".join(parts)
+
+
+class FolderArchive:
+    """The files below a folder; symbolic links may not lead out of it, and linked folders are not entered.
+
+    With `walk=False` nothing is listed, for a manifest that names the files itself.
+    """
+
+    def __init__(self, path: Path, *, walk: bool = True) -> None:
+        self.path = path
+        self._root = os.path.realpath(path)
+        self._walked = walk
+        self.names: list[str] = []
+        self.left_out: list[str] = []
+        if walk:
+            self._walk()
+
+    def _walk(self) -> None:
+        for folder, folders, files in os.walk(self._root, onerror=self._refuse):
+            folders[:] = sorted(name for name in folders if not _hidden(name))
+            for name in [*files, *(name for name in folders if os.path.islink(os.path.join(folder, name)))]:
+                if not _hidden(name):
+                    self._add(os.path.join(folder, name))
+        self.names.sort()
+
+    def _add(self, full: str) -> None:
+        name = os.path.relpath(full, self._root).replace(os.sep, "/")
+        if os.path.islink(full):
+            self._check_link(name)
+        try:
+            regular = stat.S_ISREG(os.stat(full).st_mode)
+        except OSError:
+            regular = True  # a broken link: reading it says so, by name
+        (self.names if regular else self.left_out).append(name)
+
+    def _check_link(self, name: str) -> None:
+        target = os.path.realpath(os.path.join(self._root, name))
+        if not target.startswith(self._root.rstrip(os.sep) + os.sep):
+            raise DataError(f"{self.path}: the link {name!r} leads out of it; copy the files, or give their own folder")
+
+    def _refuse(self, error: OSError) -> None:
+        raise DataError(f"cannot read {error.filename}: {error.strerror}; check its permissions") from error
+
+    def read(self, name: str, most: int | None = None) -> bytes:
+        """The bytes of one file, or its first `most`."""
+        full = os.path.join(self._root, name)
+        if not self._walked:
+            self._check_link(name)
+        if os.path.exists(full) and not os.path.isfile(full):
+            raise ImageError("cannot read: not a regular file")
+        try:
+            with open(full, "rb") as file:
+                data = file.read(MEMBER_BYTES + 1 if most is None else most)
+        except OSError as error:
+            raise ImageError(f"cannot read: {error.strerror}") from error
+        if len(data) > MEMBER_BYTES:
+            raise ImageError(f"larger than {MEMBER_BYTES >> 20} MiB")
+        return data
+
+
+class ZipArchive:
+    """The files of a zip whose directory has been checked before anything is unpacked."""
+
+    def __init__(self, path: Path, limits: Limits | None = None) -> None:
+        self.path = path
+        self.left_out: list[str] = []
+        self._limits = limits or Limits()
+        self._local = threading.local()
+        try:
+            with zipfile.ZipFile(path) as file:
+                members = [info for info in file.infolist() if not info.is_dir()]
+        except zipfile.BadZipFile as error:
+            raise DataError(f"{path} is damaged or no zip: {error}; fetch or pack it again") from error
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+        except (ValueError, NotImplementedError, struct.error) as error:
+            raise DataError(f"{path} is damaged or no zip: {error}; fetch or pack it again") from error
+        self._members: dict[str, zipfile.ZipInfo] = {}
+        for info in members:
+            name = checked_name(info.filename, path)
+            if _hidden(name):
+                continue
+            if name in self._members:
+                raise DataError(f"{path}: holds {name!r} twice; pack it again")
+            self._check(name, info)
+            self._members[name] = info
+        self._check_total(list(self._members.values()))
+        self.names = sorted(self._members)
+
+    def _check(self, name: str, info: zipfile.ZipInfo) -> None:
+        if info.flag_bits & _ENCRYPTED:
+            raise DataError(f"{self.path}: {name!r} is encrypted; unpack it with its password and give the folder")
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise DataError(f"{self.path}: {name!r} is a symbolic link; pack the file itself")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DataError(f"{self.path}: {name!r} has packing method {info.compress_type}; expected deflated or stored")
+        if info.file_size > self._limits.member or info.compress_size > self._limits.member + _DEFLATE_SLACK:
+            size = max(info.file_size, info.compress_size)
+            raise DataError(
+                f"{self.path}: {name!r} unpacks to {size:,} bytes, more than the {self._limits.member:,} allowed for "
+                "one file; unpack the zip and give the folder if you trust it"
+            )
+
+    def _check_total(self, members: list[zipfile.ZipInfo]) -> None:
+        total = sum(info.file_size for info in members)
+        packed = max(1, os.path.getsize(self.path))
+        bomb = total > self._limits.ratio_from and total / packed > self._limits.ratio
+        if total > self._limits.total or bomb:
+            raise DataError(
+                f"{self.path}: {packed:,} bytes would unpack to {total:,}, which looks like a zip bomb; "
+                "unpack it and give the folder if you trust it"
+            )
+
+    def _handle(self) -> BinaryIO:
+        handle: BinaryIO | None = getattr(self._local, "handle", None)
+        if handle is None:
+            handle = self._local.handle = open(self.path, "rb")  # noqa: SIM115 - lives as long as its thread
+        return handle
+
+    def read(self, name: str, most: int | None = None) -> bytes:
+        """The bytes of one member, or its first `most`; the checksum is checked where the whole is read."""
+        info = self._members.get(name)
+        if info is None:
+            raise ImageError("cannot read: No such file in the zip")
+        try:
+            handle = self._handle()
+            handle.seek(info.header_offset)
+            local = handle.read(_LOCAL_HEADER)
+            if len(local) < _LOCAL_HEADER or local[:4] != b"PK\3\4":
+                raise ImageError("cannot read: damaged zip (no file where its directory says)")
+            handle.seek(sum(struct.unpack("<HH", local[26:30])), os.SEEK_CUR)
+            wanted = info.compress_size if most is None else min(info.compress_size, most + _DEFLATE_START)
+            data = handle.read(wanted)
+            if info.compress_type == zipfile.ZIP_STORED and most is not None:
+                data = data[:most]
+        except OSError as error:
+            raise ImageError(f"cannot read: {error.strerror or error}") from error
+        if info.compress_type == zipfile.ZIP_DEFLATED:
+            try:
+                data = zlib.decompressobj(-15).decompress(data, info.file_size + 1 if most is None else most)
+            except zlib.error as error:
+                raise ImageError(f"cannot read: damaged zip ({error})") from error
+        if most is None and (len(data) != info.file_size or zlib.crc32(data) != info.CRC):
+            raise ImageError("cannot read: damaged zip (wrong size or checksum)")
+        return data

@@ -1,0 +1,81 @@
+"""Images of one or more sets as `tf.data` batches of bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from emotiw_keras.data.faceset import FaceSet
+from emotiw_keras.data.resize import resize, to_grey
+
+
+class Pool:
+    """Images of several sets in one numbered list.
+
+    Sets that share one size travel at that size; otherwise each image is brought to `side` x `side` on the host, by the shared
+    resize, which gives the bytes the device would have computed.
+
+    Args:
+        parts: (set, positions in it) pairs.
+        side: the size for sets that differ.
+        grey: whether one channel is enough.
+    """
+
+    def __init__(self, parts: Sequence[tuple[FaceSet, np.ndarray]], side: int, grey: bool) -> None:
+        self.parts = [(faces, np.asarray(index, np.int64)) for faces, index in parts if len(index)]
+        shapes = {faces.pixels.shape for faces, _ in self.parts}
+        channels = 1 if grey or all(shape[2] == 1 for shape in shapes) else 3
+        same = len({shape[:2] for shape in shapes}) == 1
+        height, width = next(iter(shapes))[:2] if same else (side, side)
+        self.shape: tuple[int, int, int] = (height, width, channels)
+        self.labels = np.concatenate([faces.label[index] for faces, index in self.parts]).astype(np.int32)
+        self._part = np.repeat(np.arange(len(self.parts)), [len(index) for _, index in self.parts])
+        self._index = np.concatenate([index for _, index in self.parts])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def gather(self, positions: np.ndarray) -> np.ndarray:
+        """The images at `positions`: uint8 (n, height, width, channels)."""
+        if len(self.parts) == 1:
+            return self._fitted(self.parts[0][0].pixels.gather(self._index[positions]))
+        result = np.empty((len(positions), *self.shape), np.uint8)
+        for number, (faces, _) in enumerate(self.parts):
+            chosen = np.flatnonzero(self._part[positions] == number)
+            if len(chosen):
+                result[chosen] = self._fitted(faces.pixels.gather(self._index[positions[chosen]]))
+        return result
+
+    def _fitted(self, images: np.ndarray) -> np.ndarray:
+        height, width, channels = self.shape
+        if channels == 1:
+            images = to_grey(images)
+        if images.shape[1:3] != (height, width):
+            images = np.stack([resize(image, height, width) for image in images])
+        return np.repeat(images, 3, axis=3) if images.shape[3] < channels else images
+
+
+def batches(pool: Pool, order: np.ndarray, crops: np.ndarray | None, batch_size: int, start: int = 0) -> tf.data.Dataset:
+    """Batches of a pool in a given order.
+
+    Args:
+        pool: the images.
+        order: positions in the pool, one epoch's worth.
+        crops: int32 (len(pool), 3) by position, from `draw_crops`, or None for zeros.
+        batch_size: images in a batch; the last may be smaller.
+        start: batches to leave out at the start.
+
+    Returns:
+        A dataset of (images uint8 (batch, height, width, channels), crops int32 (batch, 3), labels int32 (batch,)).
+    """
+    order = np.asarray(order, np.int64)[start * batch_size :]
+    draws = np.zeros((len(order), 3), np.int32) if crops is None else crops[order]
+    table = tf.data.Dataset.from_tensor_slices((order, draws, pool.labels[order])).batch(batch_size)
+
+    def read(positions: tf.Tensor, draws: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        images = tf.numpy_function(pool.gather, [positions], tf.uint8, stateful=False)
+        return tf.ensure_shape(images, (None, *pool.shape)), draws, labels
+
+    return table.map(read, num_parallel_calls=1, deterministic=True).prefetch(2)

@@ -1,0 +1,246 @@
+"""From bytes to network input, on the device: the only place where pixels become floats.
+
+`FaceInput` is written with `keras.ops` and holds no state, so the same layer serves training, evaluation, prediction and the
+exported model, on every Keras backend. Randomness is not drawn here: `draw_crops` makes it on the host from a seed, a stage and
+an epoch, which keeps results equal everywhere and leaves nothing to checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from emotiw_keras.data.resize import LUMA, resize_weights
+from emotiw_keras.errors import DataError
+
+CHANNELS = ("grey", "rgb")
+CHANNEL_ORDERS = ("rgb", "bgr")
+MEAN_IMAGE_PLACES = ("resize", "crop")
+
+
+@keras.saving.register_keras_serializable(package="emotiw_keras")
+class FaceInput(keras.layers.Layer):
+    """Turn uint8 faces into what a network of the zoo expects.
+
+    The steps, in order: grey or colour, resize (whole grey levels, see `emotiw_keras.data.resize`), optional min-max stretch of
+    each face, crop and mirror, channel order, mean, scale. Sources: Ng et al. 2015 section 3.2 (grey, stretch), Krizhevsky et
+    al. 2012 section 4.1 (random crop and mirror), Caffe's data_transformer.cpp (offsets; a mean image is subtracted where it
+    lies before the mirror).
+
+    Args:
+        channels: "grey" makes luma and repeats it over the input's channels; "rgb" keeps colour (a grey face is repeated).
+        resize: side of the face before the crop, in pixels.
+        crop: side of the network's input, in pixels.
+        min_max: stretch each face to 0..255.
+        channel_order: order the network expects, "rgb" or "bgr".
+        mean: subtracted per channel, in `channel_order`, in grey levels.
+        std: divides after the mean, per channel, in grey levels.
+        mean_image: float (side, side, 3) in `channel_order`, subtracted instead of `mean`, or None.
+        mean_image_at: "resize" (the image covers the face before the crop) or "crop".
+        input_channels: 3, or 1 for a network that takes grey input.
+
+    Raises:
+        DataError: a setting that cannot be meant.
+
+    Example:
+        >>> layer = FaceInput(channels="grey", resize=256, crop=227, channel_order="bgr")
+        >>> layer(np.zeros((2, 48, 48, 1), np.uint8)).shape
+        TensorShape([2, 227, 227, 3])
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: str = "grey",
+        resize: int = 256,
+        crop: int = 227,
+        min_max: bool = False,
+        channel_order: str = "bgr",
+        mean: tuple[float, ...] = (0.0, 0.0, 0.0),
+        std: tuple[float, ...] = (1.0, 1.0, 1.0),
+        mean_image: np.ndarray | None = None,
+        mean_image_at: str = "resize",
+        input_channels: int = 3,
+        name: str | None = None,
+    ) -> None:
+        # Whole grey levels and their means need float32 whatever the network computes in.
+        super().__init__(name=name, dtype="float32", autocast=False)
+        if channels not in CHANNELS or channel_order not in CHANNEL_ORDERS or mean_image_at not in MEAN_IMAGE_PLACES:
+            raise DataError(
+                f"face input: channels={channels!r}, channel_order={channel_order!r}, mean_image_at={mean_image_at!r}; allowed "
+                f"are {CHANNELS}, {CHANNEL_ORDERS} and {MEAN_IMAGE_PLACES}"
+            )
+        if not 0 < crop <= resize:
+            raise DataError(f"face input: crop={crop} must lie between 1 and resize={resize}")
+        if input_channels not in (1, 3) or (input_channels == 1 and channels != "grey"):
+            raise DataError(f"face input: input_channels={input_channels} with channels={channels!r}; 1 needs channels='grey'")
+        self.channels, self.resize, self.crop, self.min_max = channels, int(resize), int(crop), bool(min_max)
+        self.channel_order, self.mean_image_at, self.input_channels = channel_order, mean_image_at, input_channels
+        self.mean = tuple(float(value) for value in mean)[:input_channels]
+        self.std = tuple(float(value) for value in std)[:input_channels]
+        self.mean_image = None if mean_image is None else np.asarray(mean_image, np.float32)
+        if self.mean_image is not None:
+            side = self.resize if mean_image_at == "resize" else self.crop
+            if self.mean_image.shape != (side, side, input_channels):
+                raise DataError(
+                    f"face input: the mean image has shape {self.mean_image.shape}, expected {(side, side, input_channels)}"
+                )
+
+    @property
+    def room(self) -> int:
+        """Largest offset of a crop, in pixels."""
+        return self.resize - self.crop
+
+    def call(self, images: Any, crops: Any = None) -> Any:
+        """Prepare a batch.
+
+        Args:
+            images: uint8 0..255, (batch, height, width, 1 or 3), RGB.
+            crops: None for the centre crop, or int32 (batch, 3) of top, left, mirror (0 or 1) from `draw_crops`.
+
+        Returns:
+            float32 (batch, crop, crop, input_channels).
+        """
+        faces = ops.cast(images, "float32")
+        if self.channels == "grey" and faces.shape[-1] == 3:
+            faces = _luma(faces)
+        faces = _resize(faces, self.resize)
+        if self.min_max:
+            low = ops.min(faces, axis=(1, 2, 3), keepdims=True)
+            high = ops.max(faces, axis=(1, 2, 3), keepdims=True)
+            faces = (faces - low) * (255.0 / ops.maximum(high - low, 1.0))
+        if self.mean_image is not None and self.mean_image_at == "resize":
+            faces = self._ordered(faces) - ops.convert_to_tensor(self.mean_image)
+            faces = self._cropped(faces, crops)
+        else:
+            faces = self._ordered(self._cropped(faces, crops))
+            faces = faces - ops.convert_to_tensor(self.mean if self.mean_image is None else self.mean_image, "float32")
+        if any(value != 1.0 for value in self.std):
+            faces = faces / ops.convert_to_tensor(self.std, "float32")
+        return faces
+
+    def _ordered(self, faces: Any) -> Any:
+        if faces.shape[-1] == 1:
+            return ops.repeat(faces, self.input_channels, axis=-1) if self.mean_image is not None else faces
+        return ops.flip(faces, axis=-1) if self.channel_order == "bgr" else faces
+
+    def _cropped(self, faces: Any, crops: Any) -> Any:
+        if crops is None:
+            start = self.room // 2
+            return faces[:, start : start + self.crop, start : start + self.crop, :]
+        crops = ops.cast(crops, "int32")
+        across = ops.arange(self.crop, dtype="int32")
+        rows = crops[:, 0:1] + across
+        columns = crops[:, 1:2] + ops.where(crops[:, 2:3] > 0, self.crop - 1 - across, across)
+        batch = ops.shape(faces)[0]
+        first = ops.arange(batch, dtype="int32")[:, None, None] * (self.resize * self.resize)
+        index = first + rows[:, :, None] * self.resize + columns[:, None, :]
+        return ops.take(ops.reshape(faces, (-1, faces.shape[-1])), index, axis=0)
+
+    def compute_output_shape(self, images_shape: tuple[int | None, ...], crops_shape: Any = None) -> tuple[int | None, ...]:
+        """(batch, crop, crop, input_channels)."""
+        return (images_shape[0], self.crop, self.crop, self.input_channels)
+
+    def settings(self) -> dict[str, Any]:
+        """The layer as plain data, as a run stores it; a mean image stands as nested lists only in `get_config`."""
+        return {
+            "channels": self.channels,
+            "resize": self.resize,
+            "crop": self.crop,
+            "min_max": self.min_max,
+            "channel_order": self.channel_order,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "mean_image_at": self.mean_image_at,
+            "input_channels": self.input_channels,
+        }
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], folder: str | Path | None = None) -> FaceInput:
+        """Rebuild the layer; `settings["mean_image"]`, if any, names a `.npy` file (relative to `folder`).
+
+        Raises:
+            DataError: the mean image cannot be read or does not fit.
+        """
+        values = dict(settings)
+        file = values.pop("mean_image", None)
+        image = None if not file else load_mean_image(Path(folder or ".") / file)
+        return cls(**values, mean_image=image)
+
+    def get_config(self) -> dict[str, Any]:
+        """Serialisable configuration."""
+        image = None if self.mean_image is None else self.mean_image.tolist()
+        return {"name": self.name, **self.settings(), "mean_image": image}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> FaceInput:
+        """Rebuild the layer from `get_config`."""
+        return cls(**config)
+
+
+def _luma(faces: Any) -> Any:
+    weighted = faces * ops.convert_to_tensor(LUMA, "float32")
+    return ops.floor((ops.sum(weighted, axis=-1, keepdims=True) + 32768.0) / 65536.0)
+
+
+def _resize(faces: Any, side: int) -> Any:
+    height, width, channels = faces.shape[1:]
+    if height != side:
+        flat = ops.reshape(faces, (-1, height, width * channels))
+        flat = ops.round(ops.matmul(ops.convert_to_tensor(resize_weights(height, side)), flat))
+        faces = ops.reshape(flat, (-1, side, width, channels))
+    if width != side:
+        weights = ops.convert_to_tensor(resize_weights(width, side).T.copy())
+        if channels == 1:
+            faces = ops.round(ops.matmul(faces[..., 0], weights))[..., None]
+        else:
+            faces = ops.round(ops.einsum("bhwc,wv->bhvc", faces, weights))
+    return faces
+
+
+def load_mean_image(path: str | Path) -> np.ndarray:
+    """Read a mean image: `.npy`, float (side, side, 3) or Caffe's (3, side, side), in the network's channel order.
+
+    Raises:
+        DataError: the file is missing or is no such array.
+    """
+    try:
+        image = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"mean image {path}: {error}; expected .npy, (side, side, 3) or (3, side, side)") from error
+    if image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
+        image = image.transpose(1, 2, 0)
+    if image.ndim != 3 or image.shape[2] not in (1, 3) or image.shape[0] != image.shape[1]:
+        raise DataError(f"mean image {path} has shape {image.shape}; expected (side, side, 3) or (3, side, side)")
+    return image.astype(np.float32)
+
+
+def draw_crops(count: int, room: int, *, mirror: bool, seed: tuple[int, ...]) -> np.ndarray:
+    """Draw a crop and a mirror for each of `count` images, one and the same on every platform and backend.
+
+    Args:
+        count: images of the set.
+        room: largest offset, `FaceInput.room`.
+        mirror: whether half of the images are mirrored.
+        seed: whole numbers that name the draw: seed, stage, epoch.
+
+    Returns:
+        int32 (count, 3): top and left uniform in 0..room, mirror 0 or 1.
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    crops = np.zeros((count, 3), np.int32)
+    crops[:, :2] = generator.integers(0, room + 1, size=(count, 2))
+    if mirror:
+        crops[:, 2] = generator.integers(0, 2, size=count)
+    return crops
+
+
+def ten_crops(room: int) -> np.ndarray:
+    """The four corners and the centre, plain and mirrored (Krizhevsky et al. 2012, section 4.1): int32 (10, 3)."""
+    places = [(0, 0), (0, room), (room, 0), (room, room), (room // 2, room // 2)]
+    return np.array([(top, left, mirror) for mirror in (0, 1) for top, left in places], np.int32)

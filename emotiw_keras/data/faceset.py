@@ -1,0 +1,305 @@
+"""Any data set in a known layout, read once: labels, splits, identities, pixels, and a report of what was decided."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from emotiw_keras.data import duplicates
+from emotiw_keras.data.images import MIN_SIDE, ImageError
+from emotiw_keras.data.layouts import Listing, find_layout
+from emotiw_keras.data.layouts.listing import SPLITS, and_more
+from emotiw_keras.data.layouts.store import (
+    MemoryPixels,
+    PixelStore,
+    StreamedPixels,
+    View,
+    available_memory,
+    run_chunks,
+)
+from emotiw_keras.data.splits import assign_splits, check_fractions, counts_table, group_ids, limit_mask, subjects
+from emotiw_keras.errors import DataError, UsageError
+from emotiw_keras.labels import match_classes
+
+__all__ = ["OK", "FaceSet", "MemoryPixels", "PixelStore", "StreamedPixels", "read_faces"]
+
+OK = "ok"
+# Decoding a small picture takes less time than threads take to hand the interpreter to each other.
+_SMALL = 128 * 128
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class FaceSet:
+    """Labelled pictures of one data set; lists and arrays have one entry a picture, in the order of the source.
+
+    Attributes:
+        name: what the data set is called, such as "fer".
+        source: the path as given.
+        layout: "fer2013.csv", "split folders", "class folders", "manifest" or "SFEW".
+        labels: label names; a label id is a position here.
+        paths: each picture's name inside the source.
+        label: int64 (pictures,), -1 where the status is not "ok".
+        split: "<U5" (pictures,): "train", "val" or "test"; "" for an unreadable picture of a source without splits.
+        subject: the person, "" if unknown.
+        pixel_hash: the identity of the decoded pixels (`duplicates.pixel_hash`), "" where unreadable.
+        status: "ok", or why the picture cannot be used.
+        pixels: the pictures themselves.
+        report: what was decided, for a person to read.
+        constant: bool (pictures,): every pixel is the same.
+    """
+
+    name: str
+    source: str
+    layout: str
+    labels: tuple[str, ...]
+    paths: list[str]
+    label: np.ndarray
+    split: np.ndarray
+    subject: list[str]
+    pixel_hash: list[str]
+    status: list[str]
+    pixels: PixelStore
+    report: list[str]
+    constant: np.ndarray = field(repr=False)
+
+    def indices(self, split: str) -> np.ndarray:
+        """The usable pictures of "train", "val", "test" or "all", in file order.
+
+        Returns:
+            int64 (pictures of the split,).
+
+        Raises:
+            DataError: the split has no usable pictures; those that have are named.
+        """
+        usable = self.label >= 0
+        chosen = np.flatnonzero(usable if split == "all" else usable & (self.split == split))
+        if not chosen.size:
+            there = [name for name in SPLITS if (usable & (self.split == name)).any()]
+            raise DataError(f"{self.name}: no split {split!r} in {self.source}; it has {', '.join(there)}, and all")
+        return chosen
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Usable pictures: split -> label -> number, for the splits that exist."""
+        table: dict[str, dict[str, int]] = {}
+        for split in SPLITS:
+            ids = self.label[(self.label >= 0) & (self.split == split)]
+            if ids.size:
+                numbers = np.bincount(ids, minlength=len(self.labels)).tolist()
+                table[split] = dict(zip(self.labels, numbers, strict=True))
+        return table
+
+
+def read_faces(
+    path: str | os.PathLike[str],
+    *,
+    name: str = "data",
+    labels: str | Sequence[str] = "basic7",
+    grey: bool = True,
+    size: int = 256,
+    memory_budget: int | None = None,
+    subject_pattern: str | None = None,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    seed: int = 0,
+    limit: int | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> FaceSet:
+    """Read a data set in any known layout.
+
+    Args:
+        path: a folder, a zip or a CSV.
+        name: what errors and the report call it.
+        labels: a name in `labels.LABEL_SETS`, "folder" for any class names (sorted), or the labels in order.
+        grey: hold one channel, else three (RGB).
+        size: side in pixels that a set of mixed sizes is brought to; a set of one size keeps it.
+        memory_budget: bytes the pixels may take; above it they are read from disk again in each epoch. Default: half
+            of the available memory.
+        subject_pattern: a regular expression on file names for the person; a `subject` column has precedence.
+        fractions: shares of train, val and test where the source has no splits.
+        seed: of the split and of `limit`.
+        limit: pictures per split, stratified.
+        workers: threads that decode. Default: one for each processor.
+        progress: called with (pictures done, pictures in all).
+
+    Raises:
+        DataError: missing, empty or damaged source, unknown layout or class names, a single class, nothing readable.
+        UsageError: an argument that cannot be meant.
+
+    Example:
+        >>> read_faces("photos/").counts()  # doctest: +SKIP
+        {'train': {'angry': 81, ...}, 'val': {...}, 'test': {...}}
+    """
+    check_fractions(fractions)
+    if size < MIN_SIDE:
+        raise UsageError(f"size = {size}: expected at least {MIN_SIDE} pixels")
+    threads = workers or os.cpu_count() or 1
+    listing = find_layout(path)
+    names, label = _labels(listing, labels, path)
+    rows = np.arange(len(label))
+    has_splits = any(listing.split)
+    split = np.array(listing.split, dtype="<U5")
+    subject = _subjects(listing, subject_pattern)
+    if limit is not None and has_splits:
+        rows = np.flatnonzero(limit_mask(label, split, limit, seed))
+    pixels, seen = _read_pixels(listing, rows, grey, size, memory_budget, threads, progress)
+    usable = np.array([status == OK for status in seen.status], bool)
+    faces = FaceSet(
+        name=name,
+        source=os.fspath(path),
+        layout=listing.layout,
+        labels=names,
+        paths=[listing.names[i] for i in rows],
+        label=np.where(usable, label[rows], -1),
+        split=split[rows],
+        subject=[subject[i] for i in rows],
+        pixel_hash=seen.digest,
+        status=seen.status,
+        pixels=pixels,
+        report=[],
+        constant=seen.constant,
+    )
+    if not usable.any():
+        first = f"{faces.paths[0]}: {faces.status[0]}"
+        raise DataError(f"{path}: none of {len(rows):,} pictures can be used; the first, {first}")
+    if not has_splits:
+        ids = np.flatnonzero(usable)
+        group = group_ids([faces.pixel_hash[i] for i in ids], [faces.subject[i] for i in ids])
+        faces.split[ids] = assign_splits(faces.label[ids], group, fractions, seed)
+        if limit is not None:
+            faces = _select(faces, np.flatnonzero(limit_mask(faces.label, faces.split, limit, seed) | ~usable))
+    taken = None if limit is None else (limit, len(listing.names))
+    faces.report = _report(faces, listing, None if has_splits else (tuple(fractions), seed), taken)
+    return faces
+
+
+def _labels(listing: Listing, labels: str | Sequence[str], path: object) -> tuple[tuple[str, ...], np.ndarray]:
+    try:
+        names, ids = match_classes(listing.first_seen(), labels)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    if len(set(ids.values())) < 2:
+        only = next(iter(ids))
+        number = f"{len(listing.names):,}"
+        raise DataError(f"{path}: only one class, {only!r}, in all {number} pictures; expected at least two")
+    read = [f"{class_name} = {names[i]}" for class_name, i in sorted(ids.items()) if class_name != names[i]]
+    if read:
+        listing.notes.append(f"class names read as: {', '.join(read)}")
+    return names, np.array([ids[class_name] for class_name in listing.classes], np.int64)
+
+
+def _subjects(listing: Listing, pattern: str | None) -> list[str]:
+    if pattern is None:
+        return listing.subject
+    found = subjects(listing.names, pattern)
+    return [given or matched for given, matched in zip(listing.subject, found, strict=True)]
+
+
+@dataclass
+class _Seen:
+    """What the one pass over the pixels found out about each picture."""
+
+    status: list[str]
+    digest: list[str]
+    constant: np.ndarray
+
+
+def _read_pixels(
+    listing: Listing,
+    rows: np.ndarray,
+    grey: bool,
+    size: int,
+    budget: int | None,
+    threads: int,
+    progress: Progress | None,
+) -> tuple[PixelStore, _Seen]:
+    count = len(rows)
+    shapes: list[tuple[int, int, int]] = [(0, 0, 0)] * count
+    seen = _Seen([OK] * count, [""] * count, np.zeros(count, bool))
+
+    def measure(i: int) -> None:
+        try:
+            shapes[i] = listing.pictures.shape(int(rows[i]))
+        except ImageError as error:
+            seen.status[i] = str(error)
+
+    run_chunks(measure, range(count), threads)
+    sizes = {shape[:2] for shape, status in zip(shapes, seen.status, strict=True) if status == OK}
+    height, width = sizes.pop() if len(sizes) == 1 else (size, size)
+    view = View(listing.pictures, rows, (height, width, 1 if grey else 3))
+    allowed = available_memory() // 2 if budget is None else budget
+    needed = count * int(np.prod(view.shape))
+    array = np.zeros((count, *view.shape), np.uint8) if needed <= allowed else None
+    if array is None:
+        told = f"{needed / 2**30:,.2f} GiB of pixels are more than the {allowed / 2**30:,.2f} GiB allowed"
+        listing.notes.append(f"{told}, so they are not held in memory")
+
+    def decode(i: int) -> None:
+        try:
+            with view.room_for(shapes[i]):
+                image = view.decode(i)
+                seen.digest[i] = duplicates.pixel_hash(image)
+                seen.constant[i] = bool((image == image[0, 0]).all())
+                if array is not None:
+                    array[i] = view.fit(image)
+        except ImageError as error:
+            seen.status[i] = str(error)
+
+    decoders = 1 if max((h * w for h, w, _ in shapes), default=0) <= _SMALL else threads
+    run_chunks(decode, [i for i in range(count) if seen.status[i] == OK], decoders, progress)
+    readable = np.array([status == OK for status in seen.status], bool)
+    if array is not None:
+        return MemoryPixels(array, readable), seen
+    return StreamedPixels(view, readable, shapes, decoders), seen
+
+
+def _select(faces: FaceSet, rows: np.ndarray) -> FaceSet:
+    def some(values: list[str]) -> list[str]:
+        return [values[i] for i in rows]
+
+    return replace(
+        faces,
+        paths=some(faces.paths),
+        label=faces.label[rows],
+        split=faces.split[rows],
+        subject=some(faces.subject),
+        pixel_hash=some(faces.pixel_hash),
+        status=some(faces.status),
+        pixels=faces.pixels.select(rows),
+        constant=faces.constant[rows],
+    )
+
+
+def _report(
+    faces: FaceSet, listing: Listing, cut: tuple[tuple[float, ...], int] | None, limit: tuple[int, int] | None
+) -> list[str]:
+    height, width, channels = faces.pixels.shape
+    held = (
+        f"{faces.pixels.nbytes / 2**20:,.1f} MiB in memory"
+        if faces.pixels.in_memory
+        else "read from disk as they are needed"
+    )
+    kind = "grey" if channels == 1 else "RGB"
+    title = f"{faces.name} = {faces.source}: {faces.layout}, {len(faces.paths):,} pictures"
+    lines = [f"{title}, {kind} {width} x {height}, {held}", *listing.notes]
+    if limit is not None:
+        lines.append(f"limit: at most {limit[0]:,} a split, {len(faces.paths):,} of {limit[1]:,} taken")
+    if cut is not None:
+        shares = " / ".join(f"{fraction:.0%}" for fraction in cut[0])
+        persons = len(set(faces.subject) - {""})
+        together = f"duplicates and {persons:,} persons kept together" if persons else "duplicates kept together"
+        lines.append(
+            f"no splits in the source: cut {shares} into train, val, test, stratified, seed {cut[1]}, {together}"
+        )
+    if any(faces.subject):
+        unknown = sum(not person for person in faces.subject)
+        lines += [f"person unknown: {unknown:,} pictures"] if unknown else []
+    lines += counts_table(faces.counts())
+    lines += duplicates.describe(faces)
+    bad = [f"{path}: {status}" for path, status in zip(faces.paths, faces.status, strict=True) if status != OK]
+    if bad:
+        lines.append(f"unreadable, so left out: {len(bad):,} ({and_more(bad)})")
+    return lines

@@ -1,0 +1,183 @@
+"""Cutting a data set into train, val and test: stratified by label, seeded, nobody and nothing on two sides."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from emotiw_keras.data.layouts.listing import SPLITS
+from emotiw_keras.errors import DataError, UsageError
+
+
+def check_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:
+    """Three shares for train, val and test, none negative, train above zero, their sum 1; UsageError otherwise."""
+    shares = len(fractions) == 3 and all(0 <= f <= 1 for f in fractions) and abs(sum(fractions) - 1) < 1e-6
+    if not shares or fractions[0] == 0:
+        raise UsageError(f"fractions = {tuple(fractions)}: expected three shares for train, val and test that sum to 1")
+    return float(fractions[0]), float(fractions[1]), float(fractions[2])
+
+
+def subjects(names: Sequence[str], pattern: str) -> list[str]:
+    """The person each file name shows.
+
+    Args:
+        names: paths; the pattern is searched in what follows the last "/".
+        pattern: a regular expression; the person is its group 1, or the whole match where it has no group.
+
+    Returns:
+        One name for each path, "" where the pattern does not match.
+
+    Raises:
+        UsageError: not a regular expression.
+        DataError: it matches none of the names.
+
+    Example:
+        >>> subjects(["angry/Al_Gore_0002.jpg", "sad/Al_Gore_0007.jpg"], r"^(.*)_[0-9]+[.]jpg$")
+        ['Al_Gore', 'Al_Gore']
+    """
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"subject_pattern {pattern!r} is no regular expression: {error}") from error
+    matches = [expression.search(name.rpartition("/")[2]) for name in names]
+    if not any(matches):
+        raise DataError(f"subject_pattern {pattern!r} matches none of {len(names):,} file names, such as {names[0]!r}")
+    group = 1 if expression.groups else 0
+    return [(match[group] or "") if match else "" for match in matches]
+
+
+def group_ids(pixel_hash: Sequence[str], subject: Sequence[str]) -> np.ndarray:
+    """Groups that may not be torn apart: pictures linked by equal pixels or the same person, directly or in a chain.
+
+    Args:
+        pixel_hash: one hash a picture.
+        subject: one person a picture, "" if unknown.
+
+    Returns:
+        int64 (pictures,): a group number for each, counted in order of first appearance.
+    """
+    parent = list(range(len(pixel_hash)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    first: dict[tuple[str, str], int] = {}
+    for i, (digest, person) in enumerate(zip(pixel_hash, subject, strict=True)):
+        for key in (("pixels", digest), ("person", person)):
+            if key[1]:
+                other = root(first.setdefault(key, i))
+                mine = root(i)
+                parent[max(mine, other)] = min(mine, other)
+    numbers: dict[int, int] = {}
+    return np.array([numbers.setdefault(root(i), len(numbers)) for i in range(len(parent))], np.int64)
+
+
+def assign_splits(
+    label: np.ndarray, group: np.ndarray, fractions: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0
+) -> np.ndarray:
+    """Give every group to train, val or test so that each label is shared out by `fractions`.
+
+    Iterative stratification (Sechidis et al. 2011) over groups: the label with the fewest pictures left first, its
+    largest group first, to the split where the squares of all deviations from the shares, each label's in proportion
+    to its number, then sum to the least. The last groups of a label are kept for splits that have none of it yet, so a
+    label of at least three groups of its own reaches all three splits.
+
+    Args:
+        label: int (pictures,) label ids.
+        group: int (pictures,) from `group_ids`.
+        fractions: shares of train, val, test.
+        seed: the same seed, labels and groups give the same split.
+
+    Returns:
+        "<U5" (pictures,): "train", "val" or "test".
+
+    Raises:
+        UsageError: the fractions are no shares.
+    """
+    shares = np.array(check_fractions(fractions))
+    labels, column = np.unique(label, return_inverse=True)
+    groups, row = np.unique(group, return_inverse=True)
+    content = np.zeros((len(groups), len(labels)), np.int64)
+    np.add.at(content, (row, column), 1)
+    total = content.sum(axis=0)
+    have = np.zeros((len(shares), len(labels)), np.int64)
+    shuffled = np.random.default_rng(seed).permutation(len(groups))
+    chosen = np.full(len(groups), -1)
+    left = total.copy()
+    while left.any():
+        rarest = int(np.argmin(np.where(left > 0, left, left.sum() + 1)))
+        waiting = [g for g in shuffled if chosen[g] < 0 and content[g, rarest]]
+        waiting = [waiting[i] for i in np.argsort(-content[waiting, rarest], kind="stable")]
+        for position, g in enumerate(waiting):
+            lacking = (shares > 0) & (have[:, rarest] == 0)
+            allowed = lacking if len(waiting) - position <= lacking.sum() else shares > 0
+            lack = shares[:, None] * (total - left + content[g]) - have
+            chosen[g] = _neediest((lack * content[g] / total**2).sum(axis=1), lack.sum(axis=1), allowed)
+            have[chosen[g]] += content[g]
+            left -= content[g]
+    return np.array(SPLITS, dtype="<U5")[chosen[row]]
+
+
+def _neediest(of_group: np.ndarray, of_all: np.ndarray, allowed: np.ndarray) -> int:
+    # Rounded, so that sums of shares that differ in their last bit count as equal on every machine.
+    ranked = [(round(float(of_group[s]), 9), round(float(of_all[s]), 9), -int(s)) for s in np.flatnonzero(allowed)]
+    return -max(ranked)[2]
+
+
+def limit_mask(label: np.ndarray, split: np.ndarray, limit: int, seed: int = 0) -> np.ndarray:
+    """Choose at most `limit` pictures of each split, seeded; each label by its share, at least one where that fits.
+
+    Args:
+        label: int (pictures,); negative ones are never chosen.
+        split: str (pictures,).
+        limit: pictures per split, at least 1.
+
+    Returns:
+        bool (pictures,).
+
+    Raises:
+        UsageError: the limit is below 1.
+    """
+    if limit < 1:
+        raise UsageError(f"limit = {limit}: expected at least 1 picture per split")
+    generator = np.random.default_rng(seed)
+    mask = np.zeros(len(label), bool)
+    for name in sorted(set(split.tolist())):
+        rows = np.flatnonzero((split == name) & (label >= 0))
+        present, counts = np.unique(label[rows], return_counts=True)
+        for value, quota in zip(present, _quotas(counts, min(limit, len(rows))), strict=True):
+            mask[generator.permutation(rows[label[rows] == value])[:quota]] = True
+    return mask
+
+
+def _quotas(counts: np.ndarray, total: int) -> np.ndarray:
+    """Share `total` by `counts` in whole numbers (largest remainder), one each first where there are enough."""
+    if total >= counts.sum():
+        return counts
+    base = np.ones_like(counts) if total >= len(counts) else np.zeros_like(counts)
+    exact = counts * (total / counts.sum())
+    quota = np.maximum(base, np.floor(exact).astype(np.int64))
+    while quota.sum() != total:
+        step = 1 if quota.sum() < total else -1
+        open_to = quota < counts if step > 0 else quota > base
+        quota[int(np.argmax(np.where(open_to, step * (exact - quota), -np.inf)))] += step
+    return quota
+
+
+def counts_table(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Lines of a table, split -> label -> pictures, and one line for each split that lacks a label."""
+    labels = list(next(iter(counts.values()), {}))
+    rows = [["split", *labels, "total"]]
+    rows += [[split, *(f"{n:,}" for n in of.values()), f"{sum(of.values()):,}"] for split, of in counts.items()]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    for split, of in counts.items():
+        missing = [label for label, number in of.items() if not number]
+        if missing:
+            lines.append(f"no pictures of {', '.join(missing)} in {split}")
+    return lines

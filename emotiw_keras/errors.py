@@ -1,0 +1,43 @@
+"""Errors a user can mend: each is one line of text and the exit code a command ends with."""
+
+
+class EmotiwError(Exception):
+    """Base of every error the package raises on purpose; `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class UsageError(EmotiwError):
+    """Wrong usage: an option, a recipe or an argument that cannot be meant."""
+
+    exit_code = 2
+
+
+class DataError(EmotiwError):
+    """Bad data: missing, unreadable, inconsistent or empty."""
+
+    exit_code = 4
+
+
+class ModelError(EmotiwError):
+    """A model or weights that are unknown, missing or do not fit."""
+
+    exit_code = 5
+
+
+class OutputError(EmotiwError):
+    """Something could not be written: no permission, disk full."""
+
+    exit_code = 6
+
+
+class DivergedError(EmotiwError):
+    """Training produced a loss that is not a finite number."""
+
+    exit_code = 7
+
+
+class RunError(EmotiwError):
+    """A run folder that is damaged, unfinished, or was made from another recipe or other data."""
+
+    exit_code = 8

@@ -1,0 +1,103 @@
+"""Which images of a data set belong to a split: by the data's own word, or as a run knew them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from emotiw_keras.data.faceset import FaceSet
+from emotiw_keras.data.generated import is_generated
+from emotiw_keras.data.layouts import find_layout
+from emotiw_keras.data.layouts.listing import SPLITS
+from emotiw_keras.errors import DataError
+
+if TYPE_CHECKING:
+    from emotiw_keras.runs import Run
+
+__all__ = ["SPLITS", "found_again", "has_own_splits", "known_splits", "select", "stratified"]
+
+
+def has_own_splits(source: str | os.PathLike[str]) -> bool:
+    """Whether a data set says itself which images are train, val and test."""
+    return is_generated(source) or any(find_layout(source).split)
+
+
+def known_splits(faces: FaceSet, run: Run) -> np.ndarray:
+    """The split in which the run knew each image, for a source without splits of its own.
+
+    An image is known by its path together with its pixels, else by its pixels, an unreadable one by its path. If the
+    run used several data sets, the one that shares the most images with the source is looked up, the latest of equals.
+
+    Returns:
+        "<U5" (n,): "train", "val", "test", or "" for an image that the run does not know.
+    """
+    by_data: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
+    for row in run.rows():
+        places = by_data.setdefault((row["stage"], row["data"]), {})
+        places[row["path"], row["pixel_hash"]] = row["split"]
+        if row["pixel_hash"]:
+            places["", row["pixel_hash"]] = row["split"]
+    wanted = {pixel_hash for pixel_hash in faces.pixel_hash if pixel_hash}
+    places = max(
+        reversed(by_data.values()),
+        key=lambda known: sum(("", pixel_hash) in known for pixel_hash in wanted),
+        default={},
+    )
+
+    def split_of(path: str, pixel_hash: str) -> str:
+        exact = places.get((path, pixel_hash), "")
+        return exact or (places.get(("", pixel_hash), "") if pixel_hash else "")
+
+    return np.array([split_of(*key) for key in zip(faces.paths, faces.pixel_hash, strict=True)], dtype="<U5")
+
+
+def stratified(indices: np.ndarray, label: np.ndarray, limit: int, seed: int = 0) -> np.ndarray:
+    """At most `limit` of `indices`, each class in proportion, chosen by `seed`, in the order they came.
+
+    Args:
+        indices: int (n,).
+        label: int (n,), the class of each (any number may stand for "none").
+        limit: at least 1.
+    """
+    if len(indices) <= limit:
+        return indices
+    order = np.random.default_rng(seed).permutation(len(indices))
+    rank = np.empty(len(indices))
+    for value in np.unique(label):
+        members = order[label[order] == value]
+        # The k-th of a class ranks at the share (k + 1/2) / size, so any prefix holds the classes in proportion.
+        rank[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return indices[np.sort(order[np.argsort(rank[order], kind="stable")][:limit])]
+
+
+def found_again(split_of: np.ndarray, run: Run) -> str:
+    """A line on how many images of a source without splits the run knew in which split."""
+    counts = ", ".join(f"{int((split_of == name).sum()):,} {name}" for name in SPLITS)
+    return (
+        f"no splits in the source; found again in {run.path}: {counts}, {int((split_of == '').sum()):,} unknown to it"
+    )
+
+
+def select(faces: FaceSet, split_of: np.ndarray, split: str, run: Run) -> np.ndarray:
+    """Indices of all images of a split, unreadable ones included; "all" is every image.
+
+    Raises:
+        DataError: the split does not exist; the line lists those that do.
+    """
+    if split == "all":
+        return np.arange(len(faces.paths))
+    indices = np.flatnonzero(split_of == split) if split in SPLITS else np.array([], np.int64)
+    if len(indices):
+        return indices
+    counts = {name: int((split_of == name).sum()) for name in SPLITS}
+    present = [f"{name} ({count})" for name, count in counts.items() if count]
+    if not present:
+        raise DataError(
+            f"split {split!r} does not exist in {faces.source}: it names no splits and {run.path} knows none of its "
+            f"images; use --split all ({len(faces.paths)} images)"
+        )
+    raise DataError(
+        f"split {split!r} does not exist in {faces.source}; it has {', '.join(present)} and all ({len(faces.paths)})"
+    )

@@ -1,0 +1,107 @@
+"""What every network of the zoo does alike: its input, its width, its classifier head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import initializers, layers
+
+from emotiw_keras.errors import ModelError, UsageError
+
+Tensor = Any
+Shape = tuple[int, int, int]
+
+# Caffe's gaussian fillers (0.01, and 0.005 in fc6 and fc7) shrink the signal at every layer: they learn from a million
+# pictures, but from thirty thousand the loss does not leave its plateau. He's keeps the signal's size through ReLUs.
+# That holds for the input's size too: pixels of 0..255 reach fc8 some sixty times too large for a learning rate of
+# 0.01, so training from random weights should divide them by about 64 (`std` in the preprocessing); ImageNet weights
+# forbid that.
+RELU: dict[str, Any] = {"activation": "relu", "kernel_initializer": "he_normal"}
+
+
+@dataclass(frozen=True)
+class Top:
+    """What stands on a trunk: fc6 to fc8 (include_top), or nothing but a pooling. Fields as in keras.applications."""
+
+    include_top: bool = True
+    pooling: str | None = None
+    classes: int = 1000
+    activation: Any = "softmax"
+
+
+def classifier_kernel() -> initializers.Initializer:
+    """Caffe's filler for a classifier, and for one made anew for fine-tuning (finetune_flickr_style): gaussian 0.01."""
+    return initializers.RandomNormal(stddev=0.01)
+
+
+def scaled(count: int, width: float, groups: int = 1) -> int:
+    """`count` channels or units times `width`, rounded to a multiple of `groups`, at least `groups`."""
+    return max(1, round(count * width / groups)) * groups
+
+
+def image_input(
+    model: str, input_tensor: Tensor | None, input_shape: Shape | None, default: int, smallest: int, width: float
+) -> Tensor:
+    """The input of a network, float (batch, height, width, channels) already normalised; `default` square, 3 channels.
+
+    Raises UsageError if width is not positive, ModelError if the picture is smaller than `smallest` or not 3-D.
+    """
+    if not width > 0:
+        raise UsageError(f"{model}: width is {width}, expected a multiplier above 0, e.g. 0.1")
+    if input_tensor is not None and not keras.backend.is_keras_tensor(input_tensor):
+        kind = type(input_tensor).__name__
+        raise ModelError(f"{model}: input_tensor is a {kind}, expected a keras.Input or a layer's output")
+    shape = tuple(input_tensor.shape[1:]) if input_tensor is not None else tuple(input_shape or (default, default, 3))
+    if len(shape) != 3 or any(not isinstance(size, int) or size < 1 for size in shape):
+        raise ModelError(f"{model}: input shape {shape}, expected (height, width, channels) in whole numbers")
+    if min(shape[:2]) < smallest:
+        raise ModelError(f"{model}: input {shape[0]}x{shape[1]} is too small, expected at least {smallest}x{smallest}")
+    return input_tensor if input_tensor is not None else layers.Input(shape, name="image")
+
+
+def pooled(x: Tensor, pooling: str | None) -> Tensor:
+    """The output without a classifier: the maps as they are (None), or their mean or maximum: float (batch, channels).
+
+    Raises UsageError for another word.
+    """
+    if pooling is None:
+        return x
+    if pooling == "avg":
+        return layers.GlobalAveragePooling2D(data_format="channels_last", name="avg_pool")(x)
+    if pooling == "max":
+        return layers.GlobalMaxPooling2D(data_format="channels_last", name="max_pool")(x)
+    raise UsageError(f"pooling is {pooling!r}, expected None, 'avg' or 'max'")
+
+
+def classifier(x: Tensor, classes: int, activation: Any) -> Tensor:
+    """The classifier fc8 on units (batch, units): float32 (batch, classes), logits where `activation` is None.
+
+    It computes in float32 under every policy: a softmax in half precision loses small probabilities.
+    Raises UsageError if there is not at least one class.
+    """
+    if classes < 1:
+        raise UsageError(f"classes is {classes}, expected at least 1")
+    kernel = classifier_kernel()
+    return layers.Dense(classes, activation=activation, kernel_initializer=kernel, dtype="float32", name="fc8")(x)
+
+
+def head(x: Tensor, top: Top, fc6: int, fc7: int) -> Tensor:
+    """fc6, drop6, fc7, drop7 and the classifier fc8 on the maps of the last pooling, or the maps pooled: see `Top`."""
+    if not top.include_top:
+        return pooled(x, top.pooling)
+    x = layers.Flatten(data_format="channels_last", name="flatten")(x)
+    x = layers.Dense(fc6, name="fc6", **RELU)(x)
+    x = layers.Dropout(0.5, name="drop6")(x)
+    x = layers.Dense(fc7, name="fc7", **RELU)(x)
+    x = layers.Dropout(0.5, name="drop7")(x)
+    return classifier(x, top.classes, top.activation)
+
+
+def model_of(image: Tensor, output: Tensor, input_tensor: Tensor | None, name: str) -> keras.Model:
+    """The functional model from `image`, or from what `input_tensor` was itself computed from, to `output`."""
+    inputs = keras.utils.get_source_inputs(input_tensor) if input_tensor is not None else image
+    if isinstance(inputs, list) and len(inputs) == 1:
+        inputs = inputs[0]
+    return keras.Model(inputs, output, name=name)

@@ -1,0 +1,158 @@
+"""The facts of every network: input size, channel order, mean, layer groups, weights, paper. It needs no Keras."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from emotiw_keras.errors import ModelError
+
+if TYPE_CHECKING:
+    import keras
+
+KRIZHEVSKY = "Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional Neural Networks, NIPS 2012"
+WEIRD_TRICK = "Krizhevsky: One weird trick for parallelizing convolutional neural networks, arXiv:1404.5997"
+DEVIL = "Chatfield, Simonyan, Vedaldi, Zisserman: Return of the Devil in the Details, BMVC 2014, arXiv:1405.3531"
+
+CAFFE_MEAN = (104.00699, 116.66877, 122.67891)
+"""Channel means (B, G, R) of Caffe's ILSVRC-2012 mean image; BVLC examples/00-classification.ipynb."""
+VGG_CNN_MEAN = (102.717, 115.773, 123.509)
+"""Channel means (B, G, R) of the 224x224 mean image released with the VGG-CNN models; not VGG-16's mean pixel."""
+TORCHVISION_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+TORCHVISION_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+
+LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+GROUPS = tuple((layer, (layer,)) for layer in LAYERS)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What is known of one network. Channel values are in `channel_order`, in units of 0..255 pixels.
+
+    `mean_image` says where a mean image belongs: "resize", on the resized picture before the crop; "crop", on the crop.
+    `groups` are the layers that hold weights, from input to output; `parameters` counts them for 1000 classes;
+    `weights` is the key of its ImageNet weights in the weights manifest.
+    """
+
+    name: str
+    class_name: str
+    module: str
+    title: str
+    input_size: int
+    resize: int
+    channel_order: Literal["rgb", "bgr"]
+    mean: tuple[float, float, float]
+    mean_image: Literal["resize", "crop"] | None
+    parameters: int
+    paper: str
+    weights: str
+    licence: str
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    groups: tuple[tuple[str, tuple[str, ...]], ...] = GROUPS
+    classifier: str = "fc8"
+
+
+def _vgg_cnn(letter: str, parameters: int, fc7: int | None = None) -> ModelSpec:
+    tail = f"-{fc7}" if fc7 else ""
+    name = f"vgg_cnn_{letter.lower()}" + (f"_{fc7}" if fc7 else "")
+    return ModelSpec(
+        name=name,
+        class_name=f"VGGCNN{letter}{fc7 or ''}",
+        module="emotiw_keras.models.vgg_cnn",
+        title=f"VGG-CNN-{letter}{tail}",
+        input_size=224,
+        resize=256,
+        channel_order="bgr",
+        mean=VGG_CNN_MEAN,
+        mean_image="crop",
+        parameters=parameters,
+        paper=DEVIL,
+        weights=name,
+        licence="non-commercial use only",
+    )
+
+
+def _caffe(name: str, class_name: str, title: str) -> ModelSpec:
+    return ModelSpec(
+        name=name,
+        class_name=class_name,
+        module="emotiw_keras.models.alexnet",
+        title=title,
+        input_size=227,
+        resize=256,
+        channel_order="bgr",
+        mean=CAFFE_MEAN,
+        mean_image="resize",
+        parameters=60_965_224,
+        paper=KRIZHEVSKY,
+        weights=name,
+        licence="unrestricted use",
+    )
+
+
+_SPECS = {
+    spec.name: spec
+    for spec in (
+        _caffe("alexnet", "AlexNet", "AlexNet (BVLC: normalisation before pooling)"),
+        _caffe("caffenet", "CaffeNet", "CaffeNet (BVLC reference: pooling before normalisation)"),
+        ModelSpec(
+            name="alexnet_owt",
+            class_name="AlexNetOWT",
+            module="emotiw_keras.models.alexnet_owt",
+            title="AlexNet, one weird trick (torchvision)",
+            input_size=224,
+            resize=256,
+            channel_order="rgb",
+            mean=TORCHVISION_MEAN,
+            mean_image=None,
+            std=TORCHVISION_STD,
+            parameters=61_100_840,
+            paper=WEIRD_TRICK,
+            weights="alexnet_owt",
+            licence="BSD-3-Clause",
+        ),
+        _vgg_cnn("F", 60_834_536),
+        _vgg_cnn("M", 102_908_520),
+        _vgg_cnn("M", 92_469_864, fc7=2048),
+        _vgg_cnn("M", 87_250_536, fc7=1024),
+        _vgg_cnn("M", 82_683_624, fc7=128),
+        _vgg_cnn("S", 102_908_520),
+    )
+}
+
+
+def model_names() -> list[str]:
+    """The registry names of all networks, in the order of the table."""
+    return list(_SPECS)
+
+
+def get_spec(name: str) -> ModelSpec:
+    """The facts of the network `name`.
+
+    Raises ModelError naming the known networks, and the likely one, for any other name.
+
+    Example:
+        >>> get_spec("alexnet").input_size
+        227
+    """
+    if name in _SPECS:
+        return _SPECS[name]
+    wanted = name.lower().replace("-", "_")
+    near = difflib.get_close_matches(wanted, _SPECS, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise ModelError(f"unknown model {name!r}: {hint}expected one of {', '.join(_SPECS)}")
+
+
+def build(name: str, **kwargs: Any) -> keras.Model:
+    """The network `name` as a Keras model; keyword arguments as for its function, e.g. `AlexNet(**kwargs)`.
+
+    Raises ModelError for an unknown name or weights that are not at hand.
+
+    Example:
+        >>> build("alexnet", weights=None, classes=7, input_shape=(67, 67, 1), width=0.1).output_shape
+        (None, 7)
+    """
+    spec = get_spec(name)
+    return getattr(importlib.import_module(spec.module), spec.class_name)(**kwargs)

@@ -1,0 +1,134 @@
+"""Putting stored weights into a network: strictly, by layer name and shape, or with an error."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import keras
+
+from emotiw_keras.errors import ModelError
+from emotiw_keras.models.registry import get_spec
+
+SUFFIX = ".weights.h5"
+IMAGENET_CLASSES = 1000
+
+
+def cache_dir() -> Path:
+    """The folder of fetched weights: $EMOTIW_CACHE, or ~/.cache/emotiw_keras."""
+    return Path(os.environ.get("EMOTIW_CACHE") or Path.home() / ".cache" / "emotiw_keras").expanduser()
+
+
+Stored = dict[str, tuple[str, list[tuple[int, ...]]]]
+
+
+def stored_layers(path: Path) -> Stored:
+    """Layer name -> (its place in the file, shapes of its variables) in a Keras `.weights.h5` file.
+
+    Layers without variables are left out. Raises ModelError if the file is missing or is not such a file.
+    """
+    if not path.is_file():
+        raise ModelError(f"no weights file at {path}")
+    found: Stored = {}
+    try:
+        with h5py.File(path, "r") as file:
+            for place, group in file["layers"].items():
+                variables = group.get("vars", {})
+                if len(variables):
+                    shapes = [tuple(variables[key].shape) for key in sorted(variables, key=int)]
+                    found[str(variables.attrs["name"])] = (place, shapes)
+    except (OSError, KeyError, ValueError, AttributeError) as error:
+        raise ModelError(f"{path} is not a Keras weights file ({str(error).splitlines()[0]})") from error
+    return found
+
+
+def _model_layers(model: keras.Model) -> Stored:
+    """What `stored_layers` would find in a file of `model`; Keras numbers the places within each class of layers."""
+    found: Stored = {}
+    count: dict[str, int] = {}
+    for layer in model.layers:
+        kind = re.sub(
+            r"([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", type(layer).__name__)
+        ).lower()
+        place = f"{kind}_{count[kind]}" if kind in count else kind
+        count[kind] = count.get(kind, 0) + 1
+        if layer.weights:
+            found[layer.name] = (place, [tuple(w.shape) for w in layer.weights])
+    return found
+
+
+def load_strict(model: keras.Model, path: Path) -> None:
+    """Loads a `.weights.h5` file written by `model.save_weights`; names, order and shapes of the layers must be equal.
+
+    Keras alone matches layers by class and order, so weights of one layer can slip into another of the same shape.
+    Raises ModelError naming the first layer that differs.
+    """
+    found, wanted = stored_layers(path), _model_layers(model)
+    for name in (*wanted, *found):
+        there, here = found.get(name), wanted.get(name)
+        if there == here:
+            continue
+        misfit = f"{path} does not fit {model.name}: layer {name}"
+        if there and here and there[1] == here[1]:
+            raise ModelError(
+                f"{misfit} is {there[0]} in the file and {here[0]} in the model: they are in another order"
+            )
+        raise ModelError(
+            f"{misfit} holds {_shapes(there)} in the file, {_shapes(here)} in the model; "
+            "give the classes, width and input shape it was saved with"
+        )
+    try:
+        model.load_weights(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{path} could not be loaded into {model.name}: {str(error).splitlines()[0]}") from error
+
+
+def _shapes(entry: tuple[str, list[tuple[int, ...]]] | None) -> str:
+    return "nothing" if entry is None else " and ".join("x".join(map(str, shape)) for shape in entry[1])
+
+
+def load(
+    model: keras.Model, weights: str | os.PathLike[str] | None, name: str, reference: Callable[[], keras.Model]
+) -> None:
+    """Fills `model`, a network of the registry name `name`, as `weights` says.
+
+    None leaves the initial values. "imagenet" takes the fetched file; where the model has another number of classes, or
+    no classifier, the trunk alone is filled, and a line on stderr tells of the new classifier. Anything else is the
+    path of a `.weights.h5` file that must fit in every layer.
+
+    `reference` builds the same network with its ImageNet classifier; it is called where the trunk alone is wanted.
+    Raises ModelError if the file is missing, of another format, or does not fit. Never leaves random weights silently.
+    """
+    if weights is None:
+        return
+    if weights != "imagenet":
+        path = Path(weights).expanduser()
+        if not path.exists():
+            raise ModelError(f"no weights file at {path}; expected None, 'imagenet' or the path of a {SUFFIX} file")
+        if not path.name.endswith(SUFFIX):
+            raise ModelError(f"{path.name}: conversion of this format is not available; expected a {SUFFIX} file")
+        load_strict(model, path)
+        return
+    spec = get_spec(name)
+    path = cache_dir() / f"{spec.weights}{SUFFIX}"
+    if not path.is_file():
+        raise ModelError(
+            f"no ImageNet weights of {name} at {path}; get them with `emotiw weights fetch {name}` or give weights=None"
+        )
+    target = {layer.name: layer for layer in model.layers}
+    classifier = target.get(spec.classifier)
+    if classifier is not None and classifier.units == IMAGENET_CLASSES:
+        load_strict(model, path)
+        return
+    source = reference()
+    load_strict(source, path)
+    for layer in source.layers:
+        if layer.name in target and layer.name != spec.classifier and layer.count_params():
+            target[layer.name].set_weights(layer.get_weights())
+    if classifier is not None:
+        line = f"{name}: ImageNet weights, but a new {spec.classifier} with {classifier.units} classes"
+        print(line, file=sys.stderr)

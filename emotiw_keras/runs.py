@@ -1,0 +1,163 @@
+"""A finished run folder, read only: what evaluation, prediction and export start from."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emotiw_keras.errors import RunError
+from emotiw_keras.files import sha256_file
+
+if TYPE_CHECKING:
+    import keras
+
+    from emotiw_keras.data.device import FaceInput
+
+RUN_FORMAT = 1
+DATA_COLUMNS = ("stage", "data", "path", "pixel_hash", "label", "subject", "split", "status")
+WEIGHTS_FILE = "model.weights.h5"
+
+
+def fingerprint(model: keras.Model) -> list[list[Any]]:
+    """[path, shape, dtype] of each weight: what a weight file must fit, which Keras itself does not check by name."""
+    return [[v.path.split("/", 1)[-1] if "/" in v.path else v.path, list(v.shape), str(v.dtype)] for v in model.weights]
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """run.json of a folder.
+
+    Raises:
+        RunError: it is missing, damaged, or of another version.
+    """
+    try:
+        info = json.loads((path / "run.json").read_text("utf-8"))
+        version = info["format"]
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is not a run folder: it holds no run.json; expected the --out of `emotiw fit`") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} is damaged: run.json cannot be read ({error})") from error
+    if version != RUN_FORMAT:
+        raise RunError(f"{path} is a run of format {version!r}; this version of emotiw reads format {RUN_FORMAT}")
+    return info
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        path: the folder.
+        info: run.json.
+    """
+
+    path: Path
+    info: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Open a run folder.
+
+        Raises:
+            RunError: not a run, unfinished, damaged, or of another version.
+        """
+        folder = Path(path)
+        info = read_info(folder)
+        if not info.get("finished"):
+            raise RunError(f"{folder} is not finished; run the `emotiw fit` that made it again, it goes on where it was")
+        weights = folder / WEIGHTS_FILE
+        if not weights.is_file():
+            raise RunError(f"{folder} is damaged: {WEIGHTS_FILE} is missing")
+        return cls(folder, info)
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names in the order of the network's outputs."""
+        return tuple(self.info["labels"])
+
+    @property
+    def model_name(self) -> str:
+        """Registry name of the network."""
+        return self.info["model"]["name"]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weight file."""
+        return self.info["weights"]["sha256"]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """`FaceInput` settings."""
+        return self.info["preprocessing"]
+
+    def face_input(self) -> FaceInput:
+        """The layer from bytes to network input."""
+        from emotiw_keras.data.device import FaceInput
+
+        return FaceInput.from_settings(self.settings, self.path)
+
+    def build(self, policy: str = "float32") -> keras.Model:
+        """The network with the run's weights; it returns probabilities, float32 (batch, classes).
+
+        Args:
+            policy: dtype policy to compute in.
+
+        Raises:
+            RunError: the weight file is damaged or does not fit the network.
+        """
+        import keras
+
+        from emotiw_keras.models import registry
+        from emotiw_keras.models.weights import load_strict
+
+        found = sha256_file(self.path / WEIGHTS_FILE)
+        if found != self.fingerprint:
+            raise RunError(
+                f"{self.path} is damaged: {WEIGHTS_FILE} has SHA-256 {found[:16]}..., run.json says {self.fingerprint[:16]}..."
+            )
+        settings = self.info["model"]
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(policy)
+        try:
+            model = registry.build(
+                settings["name"],
+                weights=None,
+                classes=settings["classes"],
+                input_shape=tuple(settings["input_shape"]),
+                width=settings["width"],
+            )
+        finally:
+            keras.config.set_dtype_policy(before)
+        if fingerprint(model) != self.info["weights"]["variables"]:
+            raise RunError(f"{self.path}: the weights do not fit {settings['name']} as this version builds it")
+        load_strict(model, self.path / WEIGHTS_FILE)
+        return model
+
+    def rows(self) -> list[dict[str, str]]:
+        """data.csv: stage, data, path, pixel_hash, label, subject, split (as given), status (the image's role)."""
+        with open(self.path / "data.csv", newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def seen(self) -> dict[str, set[str]]:
+        """Pixel hashes by role: "train" (also what was dropped as a duplicate), "val" (chose an epoch), "test" (neither)."""
+        roles: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
+        for row in self.rows():
+            status = row["status"]
+            role = "train" if status == "train" or status.startswith("dropped") else "val" if status == "val" else "test"
+            if row["pixel_hash"]:
+                roles[role].add(row["pixel_hash"])
+        roles["test"] -= roles["train"] | roles["val"]
+        return roles
+
+    @property
+    def selected_on(self) -> set[str]:
+        """Pixel hashes of the images on which the last stage chose its best epoch."""
+        last = self.info["stages"][-1]["name"]
+        return {row["pixel_hash"] for row in self.rows() if row["stage"] == last and row["status"] == "val"}

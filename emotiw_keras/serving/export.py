@@ -1,0 +1,201 @@
+"""A run as a TensorFlow SavedModel, which appears only after a fresh process has loaded it and agreed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import emotiw_keras
+from emotiw_keras.errors import ModelError, OutputError
+from emotiw_keras.files import writing
+
+if TYPE_CHECKING:
+    from emotiw_keras.runs import Run
+    from emotiw_keras.serving.predictor import Predictor
+
+TOLERANCE = 1e-5
+# Height, width and channels of the faces that are compared: FER-2013's, larger and smaller than the net's input, not
+# square.
+SAMPLE_SHAPES = ((48, 48, 1), (48, 48, 3), (256, 256, 1), (97, 61, 3), (350, 350, 1), (300, 411, 3))
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written, how many faces were compared and how far apart they were at most."""
+
+    path: Path
+    megabytes: float
+    labels: tuple[str, ...]
+    compared: int
+    largest_difference: float
+
+
+def export_savedmodel(run: Run | str | os.PathLike[str], out: str | os.PathLike[str]) -> ExportReport:
+    """Write the SavedModel of a run to the new folder `out`.
+
+    Signatures: `serving_default` takes `image_bytes`, string (batch,); `pixels` takes `pixels`, uint8 (batch, height,
+        width, 1 or 3), RGB, any size. Both give `probabilities` float32 (batch, classes), `labels` string (classes,)
+        and `label` string (batch,). `assets/emotiw.json` holds labels and preprocessing for people.
+
+    Args:
+        run: a finished run, or the path of its folder.
+        out: a folder that does not exist yet.
+
+    Raises:
+        RunError: `run` is no finished run folder.
+        OutputError: `out` exists or cannot be written.
+        ModelError: the reloaded model answers otherwise, or cannot be served everywhere; nothing is left behind.
+    """
+    target = Path(out)
+    if os.path.lexists(target):
+        raise OutputError(f"{target} exists; exporting never overwrites, name a new folder or remove that one")
+    with writing(target):
+        target.absolute().parent.mkdir(parents=True, exist_ok=True)
+
+    from emotiw_keras.serving.predictor import Predictor
+
+    predictor = Predictor(run)
+    temporary = target.absolute().with_name(f".{os.getpid()}.{target.name}")
+    try:
+        _save(predictor, temporary, target)
+        refuse_must_compile(temporary)
+        compared, difference = compare_reloaded(predictor, temporary)
+        with writing(target):
+            megabytes = _flush(temporary) / 1e6
+            os.rename(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return ExportReport(target, megabytes, predictor.labels, compared, difference)
+
+
+def _save(predictor: Predictor, folder: Path, target: Path) -> None:
+    import tensorflow as tf
+
+    from emotiw_keras.serving.graph import ServedModel
+
+    served = ServedModel(predictor.net, predictor.face_input, predictor.labels)
+    facts = {
+        "emotiw_keras": emotiw_keras.__version__,
+        "model": predictor.run.model_name,
+        "fingerprint": predictor.run.fingerprint,
+        "labels": list(predictor.labels),
+        "preprocessing": predictor.run.settings,
+        "exif_orientation": "ignored",
+    }
+    with writing(target):
+        try:
+            tf.saved_model.save(served, str(folder), signatures=served.signatures())
+        except tf.errors.OpError as error:
+            # TensorFlow's own file system reports a full or forbidden disk in its own classes.
+            raise OutputError(f"cannot write {target}: {' '.join(str(error.message).split())[:300]}") from error
+        (folder / "assets").mkdir(exist_ok=True)
+        (folder / "assets" / "emotiw.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def _flush(folder: Path) -> int:
+    total = 0
+    for file in folder.rglob("*"):
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        total += file.stat().st_size if file.is_file() else 0
+    return total
+
+
+def refuse_must_compile(folder: Path) -> None:
+    """Raise if a function of the SavedModel can only run through the XLA compiler, which many servers do not have.
+
+    Raises:
+        ModelError: naming the first such function.
+    """
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel()
+    saved.ParseFromString((folder / "saved_model.pb").read_bytes())
+    for meta_graph in saved.meta_graphs:
+        for function in meta_graph.graph_def.library.function:
+            nodes = [function.attr, *(node.attr for node in function.node_def)]
+            if any(attributes["_XlaMustCompile"].b for attributes in nodes if "_XlaMustCompile" in attributes):
+                raise ModelError(
+                    f"the exported graph holds {function.signature.name}, which must be compiled by XLA; "
+                    "many servers refuse that"
+                )
+
+
+def sample_faces(seed: int = 0) -> tuple[list[bytes], list[np.ndarray]]:
+    """Pictures to compare on, smooth with noise: files (PNG and JPEG in turn) and the pixels they were made of."""
+    from PIL import Image
+
+    from emotiw_keras.data.resize import resize
+
+    generator = np.random.default_rng(seed)
+    files, pixels = [], []
+    for index, (height, width, channels) in enumerate(SAMPLE_SHAPES):
+        coarse = resize(generator.integers(0, 256, (6, 6, channels), np.uint8), height, width)
+        noisy = coarse.astype(np.int16) + generator.integers(-20, 21, coarse.shape)
+        face = np.clip(noisy, 0, 255).astype(np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(face[..., 0] if channels == 1 else face).save(file, "JPEG" if index % 2 else "PNG")
+        files.append(file.getvalue())
+        pixels.append(face)
+    return files, pixels
+
+
+def compare_reloaded(predictor: Predictor, folder: Path) -> tuple[int, float]:
+    """Load the SavedModel in a fresh process that imports only TensorFlow, and compare with the predictor.
+
+    Returns:
+        How many faces were compared, and the largest difference of a probability.
+
+    Raises:
+        ModelError: it cannot be loaded, names other labels, or a probability differs by more than 1e-5.
+    """
+    from emotiw_keras.data.images import decode_image
+
+    files, pixels = sample_faces()
+    expected = predictor.predict([decode_image(file) for file in files] + pixels)
+    inputs = {f"bytes_{index}": np.frombuffer(file, np.uint8) for index, file in enumerate(files)}
+    inputs.update({f"pixels_{index}": face for index, face in enumerate(pixels)})
+    with tempfile.TemporaryDirectory() as scratch:
+        source, result = Path(scratch) / "inputs.npz", Path(scratch) / "outputs.npz"
+        np.savez(source, **inputs)  # type: ignore[arg-type]
+        script = Path(__file__).with_name("reload_check.py")
+        # -P: the script's folder is not searched for modules, so nothing of this package can be imported by accident.
+        command = [sys.executable, "-P", str(script), str(folder), str(source), str(result)]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise ModelError(f"the exported model does not run in a fresh process (exit code {done.returncode}): {last}")
+        with np.load(result, allow_pickle=False) as answers:
+            return len(inputs), _largest_difference(list(inputs), dict(answers), expected, predictor.labels)
+
+
+def _largest_difference(
+    names: list[str], answers: dict[str, np.ndarray], expected: np.ndarray, labels: tuple[str, ...]
+) -> float:
+    largest = 0.0
+    for name, row in zip(names, expected, strict=True):
+        found = answers[f"{name}/probabilities"]
+        if found.shape != row.shape or tuple(answers[f"{name}/labels"].tolist()) != labels:
+            raise ModelError(f"the exported model names {answers[f'{name}/labels'].tolist()}, expected {list(labels)}")
+        difference = float(np.abs(found - row).max())
+        # Not "difference > TOLERANCE": a nan must fail too.
+        if not difference <= TOLERANCE:
+            raise ModelError(f"the exported model differs by {difference:.3g} on {name} (allowed {TOLERANCE}); it was not kept")
+        said, meant = str(answers[f"{name}/label"]), labels[int(found.argmax())]
+        if said != meant:
+            raise ModelError(f"the exported model calls {name} {said}, but its probabilities say {meant}")
+        largest = max(largest, difference)
+    return largest

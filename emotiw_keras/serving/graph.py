@@ -1,0 +1,163 @@
+"""The graph that is served: from image bytes or pixels of any size to named probabilities.
+
+It repeats the host's grey and resize (`emotiw_keras.data.resize`) for sizes that are known only when it runs.
+Everything up to the network's input is whole numbers computed exactly, so that the served model sees the very bytes
+that the network was trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import tensorflow as tf
+
+from emotiw_keras.data.resize import LUMA
+
+if TYPE_CHECKING:
+    from emotiw_keras.data.device import FaceInput
+
+WEIGHT_STEPS = 2**15
+# First bytes of the formats that decode_jpeg leaves to others: BMP, GIF (which may be animated), WebP.
+OTHER_FORMATS = (b"BM", b"GIF8", b"RIFF")
+
+
+def resize_weights(source: tf.Tensor, target: int) -> tf.Tensor:
+    """Weights of one axis as `emotiw_keras.data.resize.resize_weights` has them, for a size known only at run time.
+
+    A weight is a rational number with small terms: it is rounded to multiples of 2^-15 in whole-number arithmetic, in
+    which no order of summation and no processor can change a tie.
+
+    Args:
+        source: int64 scalar, pixels before.
+        target: pixels after.
+
+    Returns:
+        float64 (target, source).
+    """
+    here = tf.range(source, dtype=tf.int64)[None, :]
+    there = tf.range(target, dtype=tf.int64)[:, None]
+    goal = tf.constant(target, tf.int64)
+    reach = 2 * tf.maximum(source, goal)
+    share = tf.maximum(tf.zeros((), tf.int64), reach - tf.abs((2 * here + 1) * goal - (2 * there + 1) * source))
+    steps = _round_half_even(share * WEIGHT_STEPS, tf.reduce_sum(share, axis=1, keepdims=True))
+    nearest = _round_half_even((2 * there + 1) * source - goal, 2 * goal)
+    nearest = tf.clip_by_value(nearest, 0, source - 1)
+    missing = WEIGHT_STEPS - tf.reduce_sum(steps, axis=1, keepdims=True)
+    steps += tf.where(here == nearest, missing, tf.zeros((), tf.int64))
+    return tf.cast(steps, tf.float64) / WEIGHT_STEPS
+
+
+def _round_half_even(numerator: tf.Tensor, denominator: tf.Tensor) -> tf.Tensor:
+    quotient = numerator // denominator
+    twice = 2 * (numerator - quotient * denominator)
+    up = (twice > denominator) | ((twice == denominator) & (quotient % 2 == 1))
+    return quotient + tf.cast(up, tf.int64)
+
+
+def resize(images: tf.Tensor, side: int) -> tf.Tensor:
+    """Resize to a square exactly as `emotiw_keras.data.resize.resize` does.
+
+    Args:
+        images: uint8 0..255, (batch, height, width, channels), channels known, the other sizes not.
+        side: pixels of each side of the result.
+
+    Returns:
+        uint8 (batch, side, side, channels).
+    """
+    channels = images.shape[-1]
+    size = tf.shape(images, out_type=tf.int64)
+    batch, height, width = size[0], size[1], size[2]
+    # float64: on a GPU a product of float32 may silently be computed with 10 bits, which would spoil whole numbers.
+    faces = tf.reshape(tf.cast(images, tf.float64), tf.stack([batch, height, width * channels]))
+    faces = tf.round(tf.matmul(resize_weights(height, side)[None], faces))
+    faces = tf.reshape(faces, tf.stack([batch, side, width, channels]))
+    columns = tf.reshape(tf.transpose(faces, (0, 1, 3, 2)), tf.stack([batch * side * channels, width]))
+    columns = tf.round(tf.matmul(columns, resize_weights(width, side), transpose_b=True))
+    faces = tf.transpose(tf.reshape(columns, (-1, side, channels, side)), (0, 1, 3, 2))
+    return tf.cast(faces, tf.uint8)
+
+
+def to_grey(images: tf.Tensor) -> tf.Tensor:
+    """Luma exactly as `emotiw_keras.data.resize.to_grey` has it: uint8 (..., 3) RGB -> uint8 (..., 1)."""
+    weighted = tf.reduce_sum(tf.cast(images, tf.int32) * tf.constant(LUMA, tf.int32), axis=-1, keepdims=True)
+    return tf.cast(tf.bitwise.right_shift(weighted + 32768, 16), tf.uint8)
+
+
+def decode(data: tf.Tensor) -> tf.Tensor:
+    """Decode one JPEG, PNG, BMP, GIF or WebP picture: string scalar -> uint8 (height, width, 3) RGB.
+
+    Of an animation the first frame. EXIF orientation is ignored; transparency is dropped.
+    """
+
+    def common() -> tf.Tensor:
+        # The accurate method is the one that gives OpenCV's pixels; the operation also takes PNG.
+        return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+
+    def other() -> tf.Tensor:
+        image = tf.io.decode_image(data, channels=3, expand_animations=False)
+        return tf.reshape(image, tf.shape(image)[-3:])
+
+    starts = [tf.strings.substr(data, 0, len(first)) == first for first in OTHER_FORMATS]
+    image = tf.cond(tf.reduce_any(tf.stack(starts)), other, common)
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+class ServedModel(tf.Module):
+    """A run as one TensorFlow object with the signatures `serving_default` (bytes) and `pixels`.
+
+    Args:
+        net: float images (batch, crop, crop, channels) -> probabilities (batch, classes), in float32.
+        face_input: what prepares faces for it.
+        labels: the classes, in the order of the probabilities.
+    """
+
+    def __init__(self, net: Any, face_input: FaceInput, labels: Sequence[str]) -> None:
+        super().__init__(name="emotiw")
+        self._side: int = face_input.resize
+        self._grey = face_input.channels == "grey"
+        # Behind a function, where tf.Module does not look: the saved object holds variables and graphs, not Keras
+        # objects.
+        self._net = lambda faces: net(face_input(faces), training=False)
+        self.network_variables = [variable.value for variable in net.weights]
+        self._labels = list(labels)
+
+    def prepare(self, images: tf.Tensor) -> tf.Tensor:
+        """uint8 (batch, height, width, 3) RGB of any size -> uint8 (batch, side, side, 1 or 3)."""
+        faces = to_grey(images) if self._grey else images
+        return resize(faces, self._side)
+
+    def classify(self, faces: tf.Tensor) -> dict[str, tf.Tensor]:
+        """uint8 (batch, side, side, channels) -> probabilities, labels and the likeliest label of each."""
+        probabilities = tf.cast(self._net(faces), tf.float32)
+        labels = tf.constant(self._labels)
+        best = tf.gather(labels, tf.argmax(probabilities, axis=-1))
+        return {"probabilities": probabilities, "labels": labels, "label": best}
+
+    def from_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """string (batch,) of image files -> the same as `classify`."""
+        side = self._side
+        channels = 1 if self._grey else 3
+
+        def one(data: tf.Tensor) -> tf.Tensor:
+            return self.prepare(decode(data)[None])[0]
+
+        faces = tf.map_fn(one, image_bytes, fn_output_signature=tf.TensorSpec((side, side, channels), tf.uint8))
+        return self.classify(tf.ensure_shape(faces, (None, side, side, channels)))
+
+    def from_pixels(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        """uint8 (batch, height, width, 1 or 3), RGB -> the same as `classify`."""
+        channels = tf.shape(pixels)[-1]
+        known = tf.debugging.Assert((channels == 1) | (channels == 3), ["pixels need 1 or 3 channels, not", channels])
+        with tf.control_dependencies([known]):
+            # Luma of three equal channels is that channel, so that grey pixels need no way of their own.
+            colour = tf.tile(pixels, tf.stack([1, 1, 1, 3 // channels]))
+        return self.classify(self.prepare(tf.ensure_shape(colour, (None, None, None, 3))))
+
+    def signatures(self) -> dict[str, Any]:
+        """The concrete functions to save, by name."""
+        specs: dict[str, tuple[Callable[..., Any], tf.TensorSpec]] = {
+            "serving_default": (self.from_bytes, tf.TensorSpec((None,), tf.string, name="image_bytes")),
+            "pixels": (self.from_pixels, tf.TensorSpec((None, None, None, None), tf.uint8, name="pixels")),
+        }
+        return {name: tf.function(call, jit_compile=False).get_concrete_function(spec) for name, (call, spec) in specs.items()}

@@ -1,0 +1,122 @@
+"""Checkpoints that survive a kill at any moment and a damaged disk.
+
+A checkpoint is one file, named by where it stands and by its own hash: `e0003-s000120-<hash>.npz`. It is written aside and
+renamed, so a name in the folder is a whole file; the hash in the name is checked before anything is read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emotiw_keras.errors import RunError
+from emotiw_keras.files import replace_flushed, sha256_file, writing
+
+HASH_CHARACTERS = 16
+_NAME = re.compile(r"e(\d+)-s(\d+)-([0-9a-f]{16})\.npz")
+_META = "meta"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint's file and what it says: `arrays` by name, `meta` as plain data."""
+
+    path: Path
+    arrays: Mapping[str, np.ndarray]
+    meta: Mapping[str, Any]
+
+
+def save(folder: Path, stem: str, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> Path:
+    """Write one checkpoint.
+
+    Args:
+        folder: where.
+        stem: start of the file's name.
+        arrays: name -> array.
+        meta: plain data that JSON can hold; floats survive exactly.
+
+    Returns:
+        The file.
+
+    Raises:
+        OutputError: it cannot be written, or the disk is full.
+    """
+    content: dict[str, Any] = {f"array/{name}": value for name, value in arrays.items()}
+    content[_META] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+    written = folder / f".{stem}.npz"
+    with writing(written):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            np.savez(written, **content)
+            final = folder / f"{stem}-{sha256_file(written)[:HASH_CHARACTERS]}.npz"
+            replace_flushed(written, final)
+        finally:
+            written.unlink(missing_ok=True)
+    return final
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint after checking its hash.
+
+    Raises:
+        RunError: the file is missing or its bytes are not those that were written.
+    """
+    expected = path.stem.rsplit("-", 1)[-1]
+    try:
+        found = sha256_file(path)[:HASH_CHARACTERS]
+    except OSError as error:
+        raise RunError(f"checkpoint {path}: {error.strerror}") from error
+    if found != expected:
+        raise RunError(f"checkpoint {path} is damaged: its hash is {found}, its name says {expected}")
+    with np.load(path, allow_pickle=False) as file:
+        meta = json.loads(file[_META].tobytes())
+        arrays = {name.removeprefix("array/"): file[name] for name in file.files if name != _META}
+    return Checkpoint(path, arrays, meta)
+
+
+def read_meta(path: Path) -> Mapping[str, Any]:
+    """The plain data of a checkpoint, without its arrays."""
+    with np.load(path, allow_pickle=False) as file:
+        return json.loads(file[_META].tobytes())
+
+
+def positions(folder: Path) -> list[tuple[int, int, Path]]:
+    """(epoch, step, file) of the checkpoints in a folder, newest first."""
+    found = []
+    for path in folder.glob("e*.npz"):
+        match = _NAME.fullmatch(path.name)
+        if match:
+            found.append((int(match[1]), int(match[2]), path))
+    return sorted(found, reverse=True)
+
+
+def newest(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint that is whole; damaged ones are named and passed over.
+
+    Raises:
+        RunError: there are checkpoints, but none is whole.
+    """
+    found = positions(folder)
+    for _, _, path in found:
+        try:
+            return load(path)
+        except RunError as error:
+            say(f"{error}; going back to the one before")
+    if found:
+        raise RunError(f"{folder}: all {len(found)} checkpoints are damaged; start anew with --restart (the old run is kept)")
+    return None
+
+
+def prune(folder: Path, keep: int, referenced: set[str]) -> None:
+    """Remove all but the newest `keep` checkpoints, best files nobody refers to, and remains of interrupted writes."""
+    for _, _, path in positions(folder)[keep:]:
+        path.unlink(missing_ok=True)
+    for path in [*folder.glob("best-*.npz"), *folder.glob(".*.npz")]:
+        if path.name not in referenced:
+            path.unlink(missing_ok=True)

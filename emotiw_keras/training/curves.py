@@ -1,0 +1,128 @@
+"""Learning curves of a run as a PNG: loss and accuracy over the epochs of all stages."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from emotiw_keras.errors import DataError
+from emotiw_keras.files import atomic_path
+
+COLUMNS = ("stage", "epoch", "learning_rate", "loss", "accuracy", "val_loss", "val_accuracy")
+TRAIN, VAL, DROP = "#0969da", "#bc4c00", "#8c959f"
+SHADES = ("#f6f8fa", "#ddf4ff")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of history.csv; a figure that was not measured is NaN."""
+
+    stage: str
+    learning_rate: float
+    loss: float
+    accuracy: float
+    val_loss: float
+    val_accuracy: float
+
+
+def _number(row: dict[str, str], column: str, line: int, path: Path) -> float:
+    text = (row[column] or "").strip()
+    try:
+        return float(text) if text else math.nan
+    except ValueError:
+        raise DataError(f"{path} line {line}: {column} is {text!r}; expected a number") from None
+
+
+def read_history(path: str | os.PathLike[str]) -> list[Epoch]:
+    """The epochs of a history.csv, in file order.
+
+    Raises:
+        DataError: the file is missing, lacks columns, holds no epoch, or a figure is not a number.
+    """
+    path = Path(path)
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+            if missing:
+                raise DataError(f"{path} lacks the columns {', '.join(missing)}; expected {', '.join(COLUMNS)}")
+            epochs = [
+                Epoch(row["stage"] or "", *(_number(row, column, reader.line_num, path) for column in COLUMNS[2:]))
+                for row in reader
+            ]
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    if not epochs:
+        raise DataError(f"{path} holds no epoch yet; learning curves need at least one")
+    return epochs
+
+
+def _draw(axes: Axes, epochs: list[Epoch], measure: str, legend: str) -> None:
+    start = 0
+    for number, (stage, group) in enumerate(groupby(epochs, key=lambda epoch: epoch.stage)):
+        part = list(group)
+        x = [start + i + 1 for i in range(len(part))]
+        axes.axvspan(start + 0.5, start + len(part) + 0.5, color=SHADES[number % 2], zorder=0)
+        axes.text(
+            start + len(part) / 2 + 0.5,
+            1.015,
+            stage,
+            transform=axes.get_xaxis_transform(),
+            ha="center",
+            va="bottom",
+            fontsize=9,
+        )
+        named = number == 0
+        train = [getattr(epoch, measure) for epoch in part]
+        val = [getattr(epoch, f"val_{measure}") for epoch in part]
+        axes.plot(x, train, color=TRAIN, marker="o", markersize=3, label="train" if named else None)
+        axes.plot(x, val, color=VAL, marker="s", markersize=3, label="val" if named else None)
+        for place, before, after in zip(x[1:], part, part[1:], strict=False):
+            if after.learning_rate < before.learning_rate:
+                axes.axvline(place - 0.5, color=DROP, linestyle="--", linewidth=1.5)
+                label = f" lr {after.learning_rate:.3g}"
+                height, align = (0.98, "top") if measure == "accuracy" else (0.02, "bottom")
+                axes.text(place - 0.5, height, label, transform=axes.get_xaxis_transform(), rotation=90, va=align, fontsize=7)
+        start += len(part)
+    axes.set_xlim(0.5, len(epochs) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch, counted over all stages")
+    axes.set_title(measure, fontsize=11, pad=20)
+    axes.grid(axis="y", color="#d0d7de", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.legend(frameon=False, fontsize=9, loc=legend)
+
+
+def learning_curves(history_csv: str | os.PathLike[str], png: str | os.PathLike[str]) -> None:
+    """Draw loss and accuracy, train and val, the stages shaded and named, each drop of the learning rate marked.
+
+    Args:
+        history_csv: a run's history.csv with the columns stage, epoch, learning_rate, loss, accuracy, val_loss and
+            val_accuracy (more are ignored); an empty figure leaves a gap.
+        png: the picture to write, in one step.
+
+    Raises:
+        DataError: the history is missing, damaged or empty.
+        OutputError: the picture cannot be written.
+
+    Example:
+        >>> learning_curves("runs/ng/history.csv", "runs/ng/curves.png")
+    """
+    epochs = read_history(history_csv)
+    figure = Figure(figsize=(11, 4.2), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    _draw(figure.add_subplot(1, 2, 1), epochs, "loss", "upper right")
+    accuracy = figure.add_subplot(1, 2, 2)
+    _draw(accuracy, epochs, "accuracy", "lower right")
+    accuracy.set_ylim(0.0, 1.0)
+    with atomic_path(png) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})

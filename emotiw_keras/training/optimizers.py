@@ -1,0 +1,112 @@
+"""Caffe's stochastic gradient descent, and the optimizer a stage asks for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from emotiw_keras.training.stage import Stage
+
+
+@keras.saving.register_keras_serializable(package="emotiw_keras")
+class CaffeSGD(keras.optimizers.Optimizer):
+    """SGD in the momentum form of Caffe (sgd_solver.cpp).
+
+    h = momentum * h + rate * multiplier * (gradient + decay * w);  w = w - h
+
+    The learning rate stands inside the history, so a step down takes effect through the history over the next steps. The decay
+    travels through the momentum, unlike the decoupled `weight_decay` of Keras' optimizers.
+
+    Args:
+        learning_rate: the base rate.
+        momentum: share of the history kept.
+        decay: weight decay of variables whose path has no entry in `decays`.
+        multipliers: variable path -> factor on the learning rate; 1 where absent.
+        decays: variable path -> its own weight decay.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 0.01,
+        momentum: float = 0.9,
+        decay: float = 0.0,
+        multipliers: Mapping[str, float] | None = None,
+        decays: Mapping[str, float] | None = None,
+        name: str = "caffe_sgd",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        self.momentum = float(momentum)
+        self.decay = float(decay)
+        self.multipliers = dict(multipliers or {})
+        self.decays = dict(decays or {})
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        """Make one history per variable."""
+        if self.built:
+            return
+        super().build(variables)
+        self._rates = [self.multipliers.get(variable.path, 1.0) for variable in variables]
+        self._decays = [self.decays.get(variable.path, self.decay) for variable in variables]
+        self.histories = [self.add_variable_from_reference(variable, name="history") for variable in variables]
+
+    def update_step(self, gradient: Any, variable: tf.Variable, learning_rate: Any) -> None:
+        """One update in place; the fused kernel reads and writes each array once."""
+        index = self._get_variable_index(variable)
+        history, decay = self.histories[index], self._decays[index]
+        rate = tf.cast(learning_rate, variable.dtype) * self._rates[index]
+        gradient = tf.cast(gradient, variable.dtype)
+        if decay:
+            gradient = gradient + decay * variable
+        # accum = momentum * accum - lr * grad; var += accum: Caffe's update with the sign of the history turned.
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.handle,
+            accum=history.value.handle,
+            lr=rate,
+            grad=gradient,
+            momentum=tf.constant(self.momentum, variable.dtype),
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Serialisable configuration."""
+        config = super().get_config()
+        own = {"momentum": self.momentum, "decay": self.decay, "multipliers": self.multipliers, "decays": self.decays}
+        return {**config, **own}
+
+
+def is_kernel(variable: keras.Variable) -> bool:
+    """Whether a variable is the weights of a layer, which decay, not a bias or a normalisation's parameter, which do not."""
+    return bool(re.search(r"(^|/|_)kernel$", variable.path))
+
+
+def make_optimizer(stage: Stage, variables: Iterable[keras.Variable], rates: Mapping[str, float]) -> keras.optimizers.Optimizer:
+    """A new optimizer for a stage.
+
+    Args:
+        stage: rates, momentum, decay.
+        variables: what will be trained.
+        rates: variable path -> factor on the learning rate, from the stage's rules.
+
+    Returns:
+        A built optimizer.
+    """
+    variables = list(variables)
+    clip: dict[str, Any] = {"global_clipnorm": stage.clip_norm} if stage.clip_norm else {}
+    if stage.optimizer == "caffe_sgd":
+        bias = {v.path: stage.bias_rate for v in variables if v.path.endswith("bias")}
+        optimizer: keras.optimizers.Optimizer = CaffeSGD(
+            learning_rate=stage.learning_rate,
+            momentum=stage.momentum,
+            multipliers={v.path: rates.get(v.path, 1.0) * bias.get(v.path, 1.0) for v in variables},
+            decays={v.path: stage.weight_decay if is_kernel(v) else 0.0 for v in variables},
+            **clip,
+        )
+    else:
+        optimizer = keras.optimizers.AdamW(learning_rate=stage.learning_rate, weight_decay=stage.weight_decay, **clip)
+        optimizer.exclude_from_weight_decay([v for v in variables if not is_kernel(v)])
+    optimizer.build(variables)
+    return optimizer

@@ -1,0 +1,337 @@
+"""Recipes: a whole training as a TOML file, checked before TensorFlow loads."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from emotiw_keras.errors import UsageError
+from emotiw_keras.labels import LABEL_SETS
+from emotiw_keras.models.registry import model_names
+from emotiw_keras.training.settings import SettingError, from_table, setting, validate
+from emotiw_keras.training.stage import Stage, split_reference
+
+PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """`[model]`: which network of the zoo, from which weights.
+
+    Attributes:
+        name: registry name.
+        weights: "none" (random), "imagenet", a weight file, or a run folder.
+        width: multiplier of channels and units.
+        input_size: side of the network's input in pixels; 0 is the published one.
+    """
+
+    name: str = setting("alexnet")
+    weights: str = setting("none")
+    width: float = setting(1.0, above=0, high=8)
+    input_size: int = setting(0, low=0, high=4096)
+
+
+@dataclass(frozen=True)
+class InputSettings:
+    """`[preprocessing]`: what happens to pixels; the rest (size, channel order, mean) is the model's own.
+
+    Attributes:
+        channels: "grey" or "rgb".
+        min_max: stretch each face to 0..255.
+        mean_image: "" for the model's mean pixel, or a `.npy` file with a mean image in the network's channel order.
+        mean: mean per channel in the network's order, in grey levels; empty is the model's.
+        std: divides after the mean, in grey levels; empty is the model's (1 for Caffe's nets).
+    """
+
+    channels: str = setting("grey", choices=("grey", "rgb"))
+    min_max: bool = setting(False)
+    mean_image: str = setting("")
+    mean: tuple[float, ...] = setting(())
+    std: tuple[float, ...] = setting((), above=0)
+
+    def __post_init__(self) -> None:
+        validate(self, "preprocessing")
+        for key in ("mean", "std"):
+            if len(getattr(self, key)) not in (0, 3):
+                raise SettingError(f"{key} of preprocessing is {getattr(self, key)!r}, expected three numbers or none", key)
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """`[source.NAME]`: how one data set is read.
+
+    Attributes:
+        path: what is read when the command line gives no `--data` for it; "generated:large" and "generated:small" are
+            faces that the package draws.
+        subject_pattern: regular expression on file names; its first group (or the whole match) names the person.
+    """
+
+    path: str = setting("")
+    subject_pattern: str = setting("")
+
+    def __post_init__(self) -> None:
+        validate(self, "source")
+        try:
+            re.compile(self.subject_pattern)
+        except re.error as error:
+            message = f"subject_pattern of source is {self.subject_pattern!r}, no regular expression: {error}"
+            raise SettingError(message, "subject_pattern") from error
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole training.
+
+    Attributes:
+        name: the recipe's name.
+        description: one line for people.
+        data: names of the data sets; each `--data NAME=PATH` gives one.
+        labels: a named label set of `emotiw_keras.labels`, or "folder" for any class names.
+        duplicates: "drop" leaves out of training what also stands in val or test; "keep" trains on it, as the paper did.
+        seed: makes splits, weights, order, crops and dropout repeatable.
+        precision: "auto" is mixed_bfloat16 where the processor computes it natively, else float32.
+        limit: images per split, stratified; 0 takes all.
+        model: the network.
+        preprocessing: what happens to pixels.
+        source: how single data sets are read.
+        stages: in order.
+
+    Raises:
+        SettingError: values that cannot be meant, alone or together.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    data: tuple[str, ...]
+    description: str = ""
+    labels: str = "basic7"
+    duplicates: str = "drop"
+    seed: int = 0
+    precision: str = "auto"
+    limit: int = 0
+    model: ModelSettings = field(default_factory=ModelSettings)
+    preprocessing: InputSettings = field(default_factory=InputSettings)
+    source: Mapping[str, SourceSettings] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise SettingError(f"recipe {self.name!r} has no [[stage]]", "stage")
+        names = [stage.name for stage in self.stages]
+        for name in names:
+            if names.count(name) > 1:
+                raise SettingError(f"recipe {self.name!r} has two stages named {name!r}", "name")
+        for stage in self.stages:
+            for key in ("train", "val"):
+                for reference in getattr(stage, key):
+                    source, _ = split_reference(reference, f"{key} of stage {stage.name!r}", key)
+                    if source not in self.data:
+                        known = ", ".join(self.data)
+                        raise SettingError(
+                            f"{key} of stage {stage.name!r} names the data set {source!r}; declared are {known}", key
+                        )
+        for name in self.source:
+            if name not in self.data:
+                raise SettingError(f"[source.{name}] names no declared data set; declared are {', '.join(self.data)}", name)
+
+    def to_table(self) -> dict[str, Any]:
+        """The recipe as plain data with every default filled in; `parse_recipe` reads its TOML back."""
+        table = _plain(dataclasses.asdict(self))
+        table["stage"] = table.pop("stages")
+        return table
+
+    def to_toml(self) -> str:
+        """The recipe as TOML with every default filled in."""
+        return tomli_w.dumps(self.to_table())
+
+
+@dataclass(frozen=True)
+class _Head:
+    """The keys of a recipe outside its tables."""
+
+    name: str = setting()
+    data: tuple[str, ...] = setting()
+    description: str = setting("")
+    labels: str = setting("basic7", choices=(*LABEL_SETS, "folder"))
+    duplicates: str = setting("drop", choices=("drop", "keep"))
+    seed: int = setting(0, low=0, high=2**31 - 1)
+    precision: str = setting("auto", choices=PRECISIONS)
+    limit: int = setting(0, low=0)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _stage_name(table: Any, number: int) -> str:
+    return f"stage {table.get('name', number)!r}" if isinstance(table, Mapping) else f"stage {number}"
+
+
+def recipe_from_table(table: Mapping[str, Any]) -> Recipe:
+    """Build and check a recipe from the data of its TOML.
+
+    Raises:
+        SettingError: unknown key, wrong type or impossible value.
+    """
+    rest = dict(table)
+    stages = rest.pop("stage", [])
+    parts = {key: rest.pop(key, {}) for key in ("model", "preprocessing", "source")}
+    if not isinstance(stages, list) or not isinstance(parts["source"], Mapping):
+        raise SettingError("a recipe's stages are [[stage]] tables and its sources [source.NAME] tables", "stage")
+    unknown = [key for key in rest if key not in {item.name for item in dataclasses.fields(_Head)}]
+    if unknown:
+        allowed = [item.name for item in dataclasses.fields(_Head)] + [*parts, "stage"]
+        close = difflib.get_close_matches(unknown[0], allowed, 1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise SettingError(f"a recipe has no setting {unknown[0]!r}; {hint}allowed are {', '.join(allowed)}", unknown[0])
+    head = from_table(_Head, rest, "recipe")
+    model = from_table(ModelSettings, parts["model"], "model")
+    if model.name not in model_names():
+        close = difflib.get_close_matches(model.name, model_names(), 1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise SettingError(f"name of model is {model.name!r}; {hint}allowed are {', '.join(model_names())}", "name")
+    return Recipe(
+        **dataclasses.asdict(head),
+        model=model,
+        preprocessing=from_table(InputSettings, parts["preprocessing"], "preprocessing"),
+        source={name: from_table(SourceSettings, value, f"source.{name}") for name, value in parts["source"].items()},
+        stages=tuple(from_table(Stage, stage, _stage_name(stage, number)) for number, stage in enumerate(stages, 1)),
+    )
+
+
+def parse_recipe(text: str, origin: str) -> Recipe:
+    """Read a recipe from TOML.
+
+    Args:
+        text: the TOML.
+        origin: how messages name it, usually the file.
+
+    Raises:
+        UsageError: no TOML, or a setting that cannot be meant; the message names the line.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{origin}: not readable as TOML: {error}") from error
+    try:
+        return recipe_from_table(table)
+    except SettingError as error:
+        line = _line_of(text, error)
+        raise UsageError(f"{origin}{f', line {line}' if line else ''}: {error}") from error
+
+
+def _line_of(text: str, error: SettingError) -> int | None:
+    """The line that holds the offending key, inside the table the message names."""
+    stage = re.search(r"stage '([^']*)'", str(error))
+    table = re.search(r"(?:of|^) ?(model|preprocessing|source\.[\w-]+)\b", str(error))
+    current, inside, found = "", "", None
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[+\s*([\w.-]+)\s*\]+", line)
+        if header:
+            current, inside = header[1], ""
+        key = re.match(r"\s*\"?([\w-]+)\"?\s*=\s*(.*)", line)
+        if not key:
+            continue
+        if current == "stage" and key[1] == "name":
+            inside = key[2].split("#")[0].strip().strip("'\"")
+        if key[1] == error.key:
+            right = (stage and current == "stage" and inside == stage[1]) or (table and current == table[1])
+            if right or (not stage and not table and not current):
+                return number
+            found = found or number
+    return found
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes."""
+    folder = resources.files("emotiw_keras.training") / "recipes"
+    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+
+
+def recipe_text(name_or_path: str) -> str:
+    """The TOML of a shipped recipe, or of a file.
+
+    Raises:
+        UsageError: there is no such recipe.
+    """
+    if name_or_path in recipe_names():
+        return (resources.files("emotiw_keras.training") / "recipes" / f"{name_or_path}.toml").read_text("utf-8")
+    path = Path(name_or_path)
+    if path.suffix == ".toml" or path.exists():
+        try:
+            return path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"recipe {name_or_path}: {error}; expected a TOML file") from error
+    close = difflib.get_close_matches(name_or_path, recipe_names(), 1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    shipped = ", ".join(recipe_names())
+    raise UsageError(f"there is no recipe {name_or_path!r}; {hint}shipped are {shipped}; a file ends in .toml")
+
+
+def load_recipe(name_or_path: str, changes: Sequence[str] = (), **options: Any) -> Recipe:
+    """Load a recipe and change it.
+
+    Args:
+        name_or_path: a shipped recipe, or a `.toml` file.
+        changes: `TABLE.KEY=VALUE` or `KEY=VALUE` texts, as `--set` takes them: `fer.learning_rate=0.01`, `model.width=0.5`,
+            `source.target.subject_pattern='^(.*?)_'`; TABLE is a stage's name, `stage` for every stage, `model`,
+            `preprocessing` or `source.NAME`.
+        **options: top-level keys (`seed`, `precision`, `limit`, `duplicates`, ...); None leaves the recipe's value.
+
+    Raises:
+        UsageError: no such recipe, or a setting that cannot be meant.
+
+    Example:
+        >>> load_recipe("fer28-scratch", ["fer.epochs=3"]).stages[0].epochs
+        3
+    """
+    text = recipe_text(name_or_path)
+    recipe = parse_recipe(text, f"recipe {name_or_path}")
+    table = recipe.to_table()
+    for change in changes:
+        _change(table, change)
+    for key, value in options.items():
+        if value is not None:
+            table[key] = value
+    try:
+        return recipe_from_table(table)
+    except SettingError as error:
+        raise UsageError(f"recipe {name_or_path}, as changed on the command line: {error}") from error
+
+
+def _change(table: dict[str, Any], change: str) -> None:
+    name, equals, text = change.partition("=")
+    if not equals or not name.strip():
+        raise UsageError(f"--set {change!r}: expected KEY=VALUE, such as fer.learning_rate=0.01")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *path, key = name.strip().split(".")
+    stages = {stage["name"]: stage for stage in table["stage"]}
+    targets: list[dict[str, Any]]
+    if not path:
+        targets = [table]
+    elif path == ["stage"]:
+        targets = list(stages.values())
+    elif len(path) == 1 and path[0] in stages:
+        targets = [stages[path[0]]]
+    elif path in (["model"], ["preprocessing"]):
+        targets = [table[path[0]]]
+    elif len(path) == 2 and path[0] == "source":
+        targets = [table["source"].setdefault(path[1], {})]
+    else:
+        known = [*stages, "stage", "model", "preprocessing", *(f"source.{source}" for source in table["data"])]
+        raise UsageError(f"--set {change!r}: there is no table {'.'.join(path)!r}; known are {', '.join(known)}")
+    for target in targets:
+        target[key] = value

@@ -1,0 +1,114 @@
+"""Writing a run folder: what it starts as, whether an old one may go on, what it ends as."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from emotiw_keras.errors import OutputError, RunError
+from emotiw_keras.files import write_atomic, writing
+from emotiw_keras.runs import DATA_COLUMNS, read_info
+
+HISTORY_COLUMNS = (
+    "stage",
+    "epoch",
+    "learning_rate",
+    "loss",
+    "accuracy",
+    "val_loss",
+    "val_accuracy",
+    "seconds",
+    "images_per_second",
+)
+# What a start that was killed early leaves; anything else in a folder without run.json belongs to somebody.
+_BEGINNING = {"recipe.toml", "data.csv", "mean_image.npy"}
+
+
+def csv_text(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV with a header; missing values stay empty."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def differences(old: Any, new: Any, where: str = "") -> list[str]:
+    """The settings in which two nested tables differ, as `key: old -> new`."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        found = []
+        for key in sorted({*old, *new}):
+            found += differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)
+        return found
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        found = []
+        for number, (one, other) in enumerate(zip(old, new, strict=True)):
+            label = one.get("name", number) if isinstance(one, Mapping) else number
+            found += differences(one, other, f"{where}.{label}")
+        return found
+    return [] if old == new else [f"{where}: {old!r} -> {new!r}"]
+
+
+def move_aside(path: Path) -> Path | None:
+    """Rename an existing run folder to the first free `NAME.old-K`; None if there is nothing to rename."""
+    if not path.exists():
+        return None
+    number = 1
+    while (target := path.with_name(f"{path.name}.old-{number}")).exists():
+        number += 1
+    with writing(path):
+        os.rename(path, target)
+    return target
+
+
+def start_or_resume(
+    path: Path, recipe_toml: str, info: dict[str, Any], data_rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Make a new run folder, or check that the one there was made from the same recipe and data.
+
+    Args:
+        path: the run folder.
+        recipe_toml: the recipe as run.
+        info: what run.json will hold; its "data" and "model" must agree with the old run's.
+        data_rows: rows of data.csv.
+
+    Returns:
+        run.json's content: the old one if there is one, else `info`.
+
+    Raises:
+        RunError: the folder is something else, of another version, or made from another recipe or other data.
+        OutputError: it cannot be written.
+    """
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path} is a file; a run needs a folder of its own")
+    there = {item.name for item in path.iterdir()} if path.exists() else set()
+    if "run.json" in there:
+        old = read_info(path)
+        recipe = tomllib.loads((path / "recipe.toml").read_text("utf-8")) if "recipe.toml" in there else {}
+        changed = differences(recipe, tomllib.loads(recipe_toml))
+        changed += differences(old.get("data"), info["data"], "data") + differences(old.get("model"), info["model"], "model")
+        if changed:
+            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+            raise RunError(
+                f"{path} was made from another recipe or other data: {'; '.join(changed[:3])}{more}; "
+                "give another --out, or --restart to begin anew (the old run is renamed, not deleted)"
+            )
+        return old
+    foreign = sorted(name for name in there if name not in _BEGINNING and not name.startswith("."))
+    if foreign:
+        raise RunError(f"{path} is not a run folder (it holds {', '.join(foreign[:3])}); give another --out")
+    write_atomic(path / "recipe.toml", recipe_toml)
+    write_atomic(path / "data.csv", csv_text(DATA_COLUMNS, data_rows))
+    write_info(path, info)
+    return info
+
+
+def write_info(path: Path, info: Mapping[str, Any]) -> None:
+    """Write run.json."""
+    write_atomic(path / "run.json", json.dumps(info, indent=1) + "\n")

@@ -1,0 +1,116 @@
+"""One stage of fine-tuning, as data."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from emotiw_keras.training.settings import SettingError, setting, validate
+
+OPTIMIZERS = ("caffe_sgd", "adam")
+SCHEDULES = ("constant", "step", "cosine")
+CLASS_WEIGHTS = ("none", "balanced")
+MONITORS = ("val_accuracy", "val_loss", "val_macro_f1")
+SPLITS = ("train", "val", "test", "all")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: which images, which variables, which steps. It starts from the best epoch of the stage before.
+
+    The defaults are those of Ng et al. 2015, section 3.3: SGD as Caffe computes it, momentum 0.9, weight decay 0.0005, learning
+    rate 0.001 divided by ten every ten epochs.
+
+    Attributes:
+        name: names the stage in the run folder; letters, digits, `-` and `_`.
+        train: sets to train on, each `NAME:SPLIT` with SPLIT one of train, val, test, all.
+        val: sets that choose the best epoch; empty keeps the last epoch.
+        epochs: passes over the training images.
+        batch_size: images per step.
+        optimizer: "caffe_sgd" (momentum form of Caffe's sgd_solver.cpp, decay on kernels only) or "adam".
+        learning_rate: at the start of the stage.
+        schedule: "constant", "step" (times `step_factor` every `step_epochs` epochs) or "cosine" (to zero over the stage).
+        warmup_steps: steps over which the rate grows from zero.
+        weight_decay: pulls kernels, never biases; part of the gradient under caffe_sgd, decoupled under adam.
+        bias_rate: multiplies the learning rate of biases under caffe_sgd; Caffe's published nets use 2.
+        rules: ordered (layer pattern, rate) pairs, the first match counts; 0 or "freeze" freezes; all layers must be covered.
+        initialise: patterns of layers to initialise anew before the stage.
+        class_weight: "balanced" weighs each image by n / (classes * n of its class).
+        label_smoothing: share of the target spread evenly over the classes.
+        clip_norm: bound on the global norm of the gradient; 0 is no bound.
+        monitor: what chooses the best epoch.
+        patience: epochs without a better one after which the stage stops; 0 never stops early.
+        random_crop: crop each training image at random; otherwise in the centre.
+        mirror: mirror half of the training images.
+
+    Raises:
+        SettingError: a value that cannot be meant.
+
+    Example:
+        >>> Stage("fer", train=("fer:train",), val=("fer:val",), epochs=30, rules=(("conv*", 0.0), ("*", 1.0))).batch_size
+        64
+    """
+
+    name: str = setting()
+    train: tuple[str, ...] = setting()
+    val: tuple[str, ...] = setting(())
+    epochs: int = setting(30, low=1, high=100_000)
+    batch_size: int = setting(64, low=1, high=65_536)
+    optimizer: str = setting("caffe_sgd", choices=OPTIMIZERS)
+    learning_rate: float = setting(0.001, above=0, high=100)
+    schedule: str = setting("step", choices=SCHEDULES)
+    step_epochs: int = setting(10, low=1)
+    step_factor: float = setting(0.1, above=0, high=1)
+    warmup_steps: int = setting(0, low=0)
+    momentum: float = setting(0.9, low=0, high=0.9999)
+    weight_decay: float = setting(0.0005, low=0, high=1)
+    bias_rate: float = setting(2.0, low=0, high=1000)
+    rules: tuple[tuple[str, float], ...] = setting((("*", 1.0),))
+    initialise: tuple[str, ...] = setting(())
+    class_weight: str = setting("none", choices=CLASS_WEIGHTS)
+    label_smoothing: float = setting(0.0, low=0, high=0.999)
+    clip_norm: float = setting(0.0, low=0)
+    monitor: str = setting("val_accuracy", choices=MONITORS)
+    patience: int = setting(0, low=0)
+    random_crop: bool = setting(True)
+    mirror: bool = setting(True)
+
+    def __post_init__(self) -> None:
+        where = f"stage {self.name!r}"
+        validate(self, where)
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", self.name):
+            raise SettingError(f"name of {where} is {self.name!r}, expected letters, digits, '-' and '_'", "name")
+        if not self.train:
+            raise SettingError(f"train of {where} is empty, expected sets such as 'fer:train'", "train")
+        for key in ("train", "val"):
+            for reference in getattr(self, key):
+                split_reference(reference, f"{key} of {where}", key)
+        if not self.rules or not any(rate > 0 for _, rate in self.rules):
+            raise SettingError(f"rules of {where} freeze everything; at least one rate must be above 0", "rules")
+        if any(not 0 <= rate <= 1000 for _, rate in self.rules):
+            raise SettingError(f"rules of {where} are {self.rules!r}, expected rates from 0 to 1000", "rules")
+
+    def learning_rate_at(self, step: int, steps_per_epoch: int) -> float:
+        """The learning rate of step `step` (from 0) of the stage."""
+        epoch = step // steps_per_epoch
+        rate = self.learning_rate
+        if self.schedule == "step":
+            rate *= self.step_factor ** (epoch // self.step_epochs)
+        elif self.schedule == "cosine":
+            rate *= 0.5 * (1 + math.cos(math.pi * step / (self.epochs * steps_per_epoch)))
+        if step < self.warmup_steps:
+            rate *= (step + 1) / self.warmup_steps
+        return rate
+
+
+def split_reference(reference: str, what: str, key: str = "train") -> tuple[str, str]:
+    """Split `NAME:SPLIT` into its parts.
+
+    Raises:
+        SettingError: it has another form.
+    """
+    name, _, split = reference.partition(":")
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or split not in SPLITS:
+        raise SettingError(f"{what} names {reference!r}, expected NAME:SPLIT with SPLIT one of {', '.join(SPLITS)}", key)
+    return name, split

@@ -1,0 +1,101 @@
+"""The compiled training and evaluation step of a stage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from sklearn.metrics import f1_score
+
+from emotiw_keras.data.batches import Pool, batches
+from emotiw_keras.data.device import FaceInput
+from emotiw_keras.training.stage import Stage
+
+VALIDATION_BATCH = 128
+
+
+def gives_logits(model: keras.Model) -> bool:
+    """Whether the last layer returns logits, not probabilities."""
+    activation = getattr(model.layers[-1], "activation", None)
+    return activation is None or activation is keras.activations.linear
+
+
+class StageSteps:
+    """Bytes in, an update or probabilities out; one graph each, whatever the batch size.
+
+    Args:
+        model: network that returns logits or probabilities, (batch, classes).
+        face_input: bytes to network input.
+        stage: smoothing of labels.
+        class_weights: float (classes,), the weight of an image by its label.
+        optimizer: built for the variables that train, or None for evaluation alone.
+        shape: (height, width, channels) of the images.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        face_input: FaceInput,
+        stage: Stage,
+        class_weights: np.ndarray,
+        optimizer: keras.optimizers.Optimizer,
+        shape: tuple[int, int, int],
+    ) -> None:
+        self.model, self.face_input, self.optimizer = model, face_input, optimizer
+        self._logits = gives_logits(model)
+        self._smoothing = stage.label_smoothing
+        self._weights = tf.constant(class_weights, tf.float32)
+        self._variables = model.trainable_variables
+        images = tf.TensorSpec((None, *shape), tf.uint8)
+        crops = tf.TensorSpec((None, 3), tf.int32)
+        labels = tf.TensorSpec((None,), tf.int32)
+        self._train = tf.function(self._train_step, input_signature=(images, crops, labels))
+        self._predict = tf.function(self._predict_step, input_signature=(images,))
+
+    def _log_probabilities(self, outputs: Any) -> tf.Tensor:
+        outputs = tf.cast(outputs, tf.float32)
+        return tf.nn.log_softmax(outputs) if self._logits else tf.math.log(tf.maximum(outputs, 1e-12))
+
+    def _losses(self, outputs: Any, labels: tf.Tensor) -> tf.Tensor:
+        log_probabilities = self._log_probabilities(outputs)
+        target = tf.one_hot(labels, tf.shape(log_probabilities)[-1])
+        if self._smoothing:
+            classes = tf.cast(tf.shape(target)[-1], tf.float32)
+            target = target * (1 - self._smoothing) + self._smoothing / classes
+        return -tf.reduce_sum(target * log_probabilities, axis=-1)
+
+    def _train_step(self, images: tf.Tensor, crops: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            outputs = self.model(self.face_input(images, crops), training=True)
+            losses = self._losses(outputs, labels)
+            weighted = losses * tf.gather(self._weights, labels)
+            loss = tf.reduce_mean(weighted)
+            scaled = self.optimizer.scale_loss(loss)
+        self.optimizer.apply(tape.gradient(scaled, self._variables), self._variables)
+        right = tf.equal(tf.argmax(outputs, axis=-1, output_type=tf.int32), labels)
+        return tf.reduce_sum(weighted), tf.reduce_sum(tf.cast(right, tf.int32))
+
+    def _predict_step(self, images: tf.Tensor) -> tf.Tensor:
+        return self._log_probabilities(self.model(self.face_input(images), training=False))
+
+    def train(self, images: tf.Tensor, crops: tf.Tensor, labels: tf.Tensor, learning_rate: float) -> tuple[float, int]:
+        """One update; the sum of the weighted losses and the number of right answers, both before the update."""
+        self.optimizer.learning_rate.assign(learning_rate)
+        loss, right = self._train(images, crops, labels)
+        return float(loss), int(right)
+
+    def evaluate(self, pool: Pool) -> dict[str, float]:
+        """val_loss (cross-entropy), val_accuracy and val_macro_f1 on centre crops."""
+        order = np.arange(len(pool))
+        parts = [self._predict(images).numpy() for images, _, _ in batches(pool, order, None, VALIDATION_BATCH)]
+        log_probabilities = np.concatenate(parts)
+        predicted = log_probabilities.argmax(axis=1)
+        return {
+            "val_loss": float(-log_probabilities[order, pool.labels].mean(dtype=np.float64)),
+            "val_accuracy": float((predicted == pool.labels).mean()),
+            "val_macro_f1": float(
+                f1_score(pool.labels, predicted, labels=range(log_probabilities.shape[1]), average="macro", zero_division=0)
+            ),
+        }

@@ -1,0 +1,113 @@
+"""What every test may use: the real data beside the repository, a way to write small run folders, the command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data beside the repository; tests that need it are skipped where it is missing."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the real data (../shared/data beside the repository) is not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def emotiw() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line as a user does, in its own process: emotiw("predict", "a.png", cwd=...)."""
+
+    def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+        code = "from emotiw_keras.cli.main import main; main()"
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        # Quiet by its own means, as for a user.
+        environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+        settings: dict[str, Any] = {
+            "capture_output": True,
+            "text": True,
+            "timeout": 300,
+            "env": environment,
+            "stdin": subprocess.DEVNULL,
+        }
+        return subprocess.run(command, **{**settings, **options})
+
+    return run
+
+
+def write_run(folder: Path, *, labels: tuple[str, ...] = (), **changes: Any) -> Path:
+    """Write a finished run folder of a narrow AlexNet whose weights are drawn from a seed, and far from even answers.
+
+    Args:
+        folder: the new folder.
+        labels: class names; the seven basic expressions if empty.
+        **changes: preprocessing settings that differ from the model's own.
+    """
+    import json
+
+    import keras
+    import numpy as np
+
+    from emotiw_keras.data.device import FaceInput
+    from emotiw_keras.data.settings import settings_for
+    from emotiw_keras.files import sha256_file
+    from emotiw_keras.labels import LABEL_SETS
+    from emotiw_keras.models import registry
+    from emotiw_keras.runs import RUN_FORMAT, WEIGHTS_FILE, fingerprint
+
+    labels = labels or LABEL_SETS["basic7"].labels
+    shape = (67, 67, 3)
+    facts = {"name": "alexnet", "width": 0.125, "classes": len(labels), "input_shape": list(shape)}
+    settings = settings_for(registry.get_spec("alexnet"), crop=67, **changes)
+    keras.utils.set_random_seed(7)
+    model = registry.build("alexnet", weights=None, classes=len(labels), input_shape=shape, width=0.125)
+    generator = np.random.default_rng(7)
+    for variable in model.weights:
+        fan_in = int(np.prod(variable.shape[:-1])) if len(variable.shape) > 1 else 1
+        spread = np.sqrt(2 / fan_in) if fan_in > 1 else 0.1
+        variable.assign(generator.normal(0, spread, variable.shape))
+    # Faces differ little to random filters: the last layer is set so that their mean is even and their spread is not.
+    probes = generator.integers(0, 256, (32, 6, 6, 1), np.uint8)
+    features = keras.Model(model.input, model.get_layer("fc8").input)(FaceInput.from_settings(settings)(probes))
+    features = keras.ops.convert_to_numpy(features)
+    kernel = generator.normal(0, 1, (features.shape[1], len(labels)))
+    kernel *= 2 / np.std((features - features.mean(axis=0)) @ kernel)
+    model.get_layer("fc8").set_weights([kernel, -features.mean(axis=0) @ kernel])
+    folder.mkdir(parents=True)
+    model.save_weights(folder / WEIGHTS_FILE)
+    info = {
+        "format": RUN_FORMAT,
+        "model": facts,
+        "labels": list(labels),
+        "preprocessing": settings,
+        "weights": {"sha256": sha256_file(folder / WEIGHTS_FILE), "variables": fingerprint(model)},
+        "stages": [],
+        "finished": True,
+    }
+    (folder / "run.json").write_text(json.dumps(info))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run folder: a narrow AlexNet on 67x67 grey faces."""
+    return write_run(tmp_path_factory.mktemp("runs") / "grey")
+
+
+@pytest.fixture(scope="session")
+def colour_run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same on colour, stretched to 0..255, with three classes of other names."""
+    folder = tmp_path_factory.mktemp("runs") / "colour"
+    return write_run(folder, labels=("calm", "glad", "tense"), channels="rgb", min_max=True)

@@ -1,0 +1,59 @@
+"""The real data beside the repository: FER-2013's known duplicates, and a target set split by person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emotiw_keras.data.duplicates import also_in, conflicting_groups, drop_from_training
+from emotiw_keras.data.faceset import FaceSet, read_faces
+
+
+@pytest.fixture(scope="module")
+def fer(shared_data: Path) -> FaceSet:
+    return read_faces(shared_data / "fer2013" / "fer2013_jpg.zip", name="fer")
+
+
+def test_fer_counts(fer: FaceSet) -> None:
+    assert fer.layout == "split folders" and fer.pixels.shape == (48, 48, 1)
+    assert list(fer.counts()["train"].values()) == [3995, 436, 4097, 7215, 4830, 3171, 4965]
+    assert list(fer.counts()["val"].values()) == [467, 56, 496, 895, 653, 415, 607]
+    assert list(fer.counts()["test"].values()) == [491, 55, 528, 879, 594, 416, 626]
+
+
+def test_fer_duplicates(fer: FaceSet) -> None:
+    def count(these: list[str], others: list[str]) -> int:
+        return int(also_in(fer.pixel_hash, fer.split, these, others).sum())
+
+    assert len(set(fer.pixel_hash)) == 34_034
+    assert count(["val"], ["train"]) == 280
+    assert count(["test"], ["train"]) == 288
+    assert count(["test"], ["train", "val"]) == 314
+    assert len(conflicting_groups(fer.pixel_hash, fer.label)) == 57
+    assert int(fer.constant.sum()) == 12
+
+
+def test_fer_training_without_what_it_is_judged_on(fer: FaceSet) -> None:
+    kept = (fer.split == "train") & ~drop_from_training(fer)
+    judged = {fer.pixel_hash[i] for i in np.flatnonzero(fer.split != "train")}
+    assert not judged & {fer.pixel_hash[i] for i in np.flatnonzero(kept)}
+    assert 27_000 < kept.sum() < 28_709
+
+
+def test_target_split_by_person(shared_data: Path) -> None:
+    faces = read_faces(
+        shared_data / "target" / "muxspace_small.zip", size=64, subject_pattern=r"^(.*?)_?(?:\d+[a-z]?)?\.jpg$", memory_budget=0
+    )
+    assert len(faces.paths) == 1915 and "fear" in faces.labels
+    assert all(faces.subject)
+    sides: dict[str, set[str]] = {}
+    for person, split in zip(faces.subject, faces.split.tolist(), strict=True):
+        sides.setdefault(person, set()).add(split)
+    assert all(len(where) == 1 for where in sides.values())
+    for split in ("train", "val", "test"):
+        assert all(number >= 2 for number in faces.counts()[split].values())
+    total = np.array([sum(of.values()) for of in faces.counts().values()])
+    assert total / 1915 == pytest.approx([0.8, 0.1, 0.1], abs=0.005)
+    assert any("LICENSE, README.md" in line for line in faces.report)

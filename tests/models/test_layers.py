@@ -1,0 +1,219 @@
+"""The zoo's own layers against formulas written down independently in NumPy."""
+
+from __future__ import annotations
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from emotiw_keras.errors import ModelError
+from emotiw_keras.models.layers import GroupedConv2D, LocalResponseNormalization
+from emotiw_keras.models.pooling import AdaptiveMeanPooling2D, CaffeMaxPooling2D
+
+BACKEND = keras.backend.backend()
+BFLOAT16_STEP = 2.0**-8
+
+
+def caffe_lrn(x: np.ndarray, size: int, alpha: float, beta: float, k: float) -> np.ndarray:
+    """Caffe's lrn_layer.cpp, one channel at a time: x / (k + alpha / size * sum of x^2 in the window) ** beta."""
+    x = x.astype("float64")
+    out = np.empty_like(x)
+    channels, reach = x.shape[-1], (size - 1) // 2
+    for c in range(channels):
+        window = x[..., max(0, c - reach) : min(channels, c + reach + 1)]
+        out[..., c] = x[..., c] / (k + alpha / size * (window**2).sum(axis=-1)) ** beta
+    return out
+
+
+def values(*shape: int, spread: float = 1.0) -> np.ndarray:
+    return (np.random.default_rng(3).standard_normal(shape) * spread).astype("float32")
+
+
+def numpy_of(tensor: object) -> np.ndarray:
+    return ops.convert_to_numpy(ops.cast(tensor, "float32"))
+
+
+# size, alpha, beta, k in Caffe's terms: AlexNet, VGG-CNN, and exponents that take each of the three ways.
+CAFFE_LRNS = [(5, 1e-4, 0.75, 1.0), (5, 5e-4, 0.75, 2.0), (3, 1e-2, 0.5, 1.0), (7, 1e-3, 0.6, 1.5)]
+
+
+def lrn_of(caffe: tuple[int, float, float, float], **kwargs: object) -> LocalResponseNormalization:
+    size, alpha, beta, k = caffe
+    return LocalResponseNormalization((size - 1) // 2, bias=k, alpha=alpha / size, beta=beta, **kwargs)
+
+
+@pytest.mark.parametrize("caffe", CAFFE_LRNS)
+@pytest.mark.parametrize("channels", [1, 2, 4, 96])
+def test_lrn_is_caffes_formula_up_to_the_first_and_last_channel(caffe: tuple, channels: int) -> None:
+    x = values(2, 3, 4, channels, spread=60.0)
+    y = numpy_of(lrn_of(caffe)(x))
+    np.testing.assert_allclose(y, caffe_lrn(x, *caffe), rtol=2e-6, atol=1e-5)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.nn is TensorFlow's")
+def test_lrn_is_tensorflows_op() -> None:
+    import tensorflow as tf
+
+    x = values(2, 5, 5, 96, spread=60.0)
+    stock = tf.nn.local_response_normalization(x, depth_radius=2, bias=1.0, alpha=2e-5, beta=0.75)
+    np.testing.assert_allclose(numpy_of(LocalResponseNormalization()(x)), stock.numpy(), rtol=2e-6, atol=1e-5)
+
+
+def test_lrn_at_activations_of_300_in_float16_is_finite_and_right() -> None:
+    x = np.full((1, 2, 2, 96), 300.0, "float32")
+    y = lrn_of(CAFFE_LRNS[0], dtype="mixed_float16")(x)
+    assert keras.backend.standardize_dtype(y.dtype) == "float16"
+    np.testing.assert_allclose(numpy_of(y), caffe_lrn(x, *CAFFE_LRNS[0]), rtol=1e-3)
+
+
+@pytest.mark.parametrize("caffe", CAFFE_LRNS)
+def test_lrn_in_bfloat16_is_right_to_its_precision(caffe: tuple) -> None:
+    x = numpy_of(ops.cast(values(2, 3, 4, 96, spread=60.0), "bfloat16"))
+    y = lrn_of(caffe, dtype="mixed_bfloat16")(x)
+    assert keras.backend.standardize_dtype(y.dtype) == "bfloat16"
+    np.testing.assert_allclose(numpy_of(y), caffe_lrn(x, *caffe), rtol=4 * BFLOAT16_STEP, atol=1e-3)
+
+
+@pytest.mark.parametrize("caffe", CAFFE_LRNS)
+def test_lrn_gradient_is_the_slope_of_caffes_formula(caffe: tuple, input_gradient) -> None:
+    x, weight = values(1, 1, 2, 7, spread=30.0), values(1, 1, 2, 7)[..., ::-1].copy()
+    layer = lrn_of(caffe)
+    found = input_gradient(lambda t: ops.sum(layer(t) * weight), x)
+    step, slope = 1e-4, np.empty_like(x, dtype="float64")
+    for index in itertools.product(*map(range, x.shape)):
+        nudge = np.zeros_like(x, dtype="float64")
+        nudge[index] = step
+        up, down = (caffe_lrn(x + s * nudge, *caffe) * weight for s in (1, -1))
+        slope[index] = (up - down).sum() / (2 * step)
+    np.testing.assert_allclose(found, slope, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_lrn_gradient_is_automatic_differentiations(policy: str, input_gradient) -> None:
+    x, weight = values(2, 3, 3, 96, spread=60.0), values(2, 3, 3, 96)
+    x = numpy_of(ops.cast(x, "bfloat16"))
+    layer = LocalResponseNormalization(bias=1.0, alpha=2e-5, dtype=policy)
+    band = (abs(np.arange(96)[:, None] - np.arange(96)) <= 2).astype("float32")
+
+    def plain(t: object) -> object:
+        return ops.sum(t * ops.power(1.0 + 2e-5 * ops.matmul(ops.square(t), band), -0.75) * weight)
+
+    found = input_gradient(lambda t: ops.sum(ops.cast(layer(t), "float32") * weight), x)
+    expected = input_gradient(plain, x)
+    tolerance = {"float32": 2e-6, "mixed_bfloat16": 6 * BFLOAT16_STEP, "mixed_float16": 2e-3}[policy]
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance * abs(expected).max())
+
+
+def test_lrn_refuses_what_cannot_be_meant() -> None:
+    with pytest.raises(ModelError, match="bias=0"):
+        LocalResponseNormalization(bias=0.0)
+
+
+def reference_conv(x, kernel, bias, strides, pads, groups) -> np.ndarray:
+    """Grouped convolution as loops over groups, rows and columns, in float64."""
+    x = np.pad(x.astype("float64"), ((0, 0), *pads, (0, 0)))
+    kh, kw, depth, filters = kernel.shape
+    rows, cols = (x.shape[1] - kh) // strides[0] + 1, (x.shape[2] - kw) // strides[1] + 1
+    out = np.zeros((x.shape[0], rows, cols, filters))
+    share = filters // groups
+    for g, r, c in itertools.product(range(groups), range(rows), range(cols)):
+        patch = x[:, r * strides[0] :, c * strides[1] :, g * depth : (g + 1) * depth][:, :kh, :kw]
+        own = slice(g * share, (g + 1) * share)
+        out[:, r, c, own] = np.tensordot(patch, kernel[..., own].astype("float64"), axes=3)
+    return out + bias
+
+
+@pytest.mark.parametrize(
+    ("groups", "size", "strides", "padding", "pads"),
+    [
+        (1, 3, 1, "valid", ((0, 0), (0, 0))),
+        (2, 5, 1, "same", ((2, 2), (2, 2))),
+        (2, 5, 1, 2, ((2, 2), (2, 2))),
+        (2, 3, 2, 1, ((1, 1), (1, 1))),
+        (3, (3, 2), (2, 1), ((0, 2), (1, 0)), ((0, 2), (1, 0))),
+        (6, 3, 1, 0, ((0, 0), (0, 0))),
+    ],
+)
+def test_grouped_convolution_is_the_sum_over_its_window(groups, size, strides, padding, pads) -> None:
+    x = values(2, 9, 8, 6)
+    layer = GroupedConv2D(
+        12, size, strides, padding, groups, kernel_initializer="random_normal", bias_initializer="random_normal"
+    )
+    y = numpy_of(layer(x))
+    kernel, bias = (ops.convert_to_numpy(w) for w in layer.weights)
+    assert kernel.shape == (*layer.kernel_size, 6 // groups, 12)
+    expected = reference_conv(x, kernel, bias, layer.strides, pads, groups)
+    assert y.shape == expected.shape == layer.compute_output_shape(x.shape)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_grouped_convolution_config_makes_the_same_layer() -> None:
+    layer = GroupedConv2D(
+        4, 3, 2, ((0, 1), (2, 0)), 2, use_bias=False, activation="relu", kernel_regularizer=keras.regularizers.L2(0.1)
+    )
+    layer(values(1, 8, 8, 4))
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    again.set_weights(layer.get_weights())
+    x = values(1, 8, 8, 4)
+    np.testing.assert_array_equal(numpy_of(again(x)), numpy_of(layer(x)))
+    assert (again.groups, again.padding, again.use_bias) == (2, ((0, 1), (2, 0)), False)
+    assert again.kernel_regularizer.l2 == pytest.approx(0.1)
+    assert (numpy_of(layer(x)) >= 0).all()
+
+
+@pytest.mark.parametrize("padding", ["full", -1, ((1, 1),), ((1, -1), (0, 0))])
+def test_grouped_convolution_refuses_other_paddings(padding: object) -> None:
+    with pytest.raises(ModelError, match="expected 'valid', 'same', an int"):
+        GroupedConv2D(4, 3, padding=padding)
+
+
+def test_grouped_convolution_refuses_groups_that_do_not_divide() -> None:
+    with pytest.raises(ModelError, match="5 filters in 2 groups"):
+        GroupedConv2D(5, 3, groups=2)
+    with pytest.raises(ModelError, match="3 input channels"):
+        GroupedConv2D(4, 3, groups=2)(values(1, 8, 8, 3))
+
+
+# size in, window, stride, size out, from Caffe's rule; the tables of both network families and edges around them.
+@pytest.mark.parametrize(
+    ("size", "pool", "stride", "out"),
+    [(55, 3, 2, 27), (54, 3, 2, 27), (26, 3, 2, 13), (13, 3, 2, 6), (109, 3, 3, 37), (33, 2, 2, 17), (17, 3, 3, 6)]
+    + [(3, 3, 2, 1), (4, 3, 2, 2), (4, 3, 3, 2), (5, 3, 3, 2), (6, 3, 3, 2), (7, 3, 3, 3)],
+)
+def test_caffe_pooling_rounds_up_and_cuts_its_last_windows_off(size: int, pool: int, stride: int, out: int) -> None:
+    # all values negative: padding with zeros would win every cut window
+    x = values(2, size, size, 3) - 50
+    y = numpy_of(CaffeMaxPooling2D(pool, stride)(x))
+    expected = np.empty((2, out, out, 3), "float32")
+    for r, c in itertools.product(range(out), repeat=2):
+        window = x[:, r * stride : r * stride + pool, c * stride : c * stride + pool]
+        expected[:, r, c] = window.max(axis=(1, 2))
+    np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_caffe_pooling_in_half_precision_gives_finite_gradients(policy: str, input_gradient) -> None:
+    layer = CaffeMaxPooling2D(3, 2, dtype=policy)
+    found = input_gradient(lambda t: ops.sum(ops.cast(layer(t), "float32")), values(1, 4, 4, 2))
+    assert np.isfinite(found).all()
+    assert found.sum() == pytest.approx(8)
+
+
+def test_caffe_pooling_refuses_a_picture_smaller_than_its_window() -> None:
+    with pytest.raises(ModelError, match="got a size of 2"):
+        CaffeMaxPooling2D(3, 2)(values(1, 2, 2, 1))
+
+
+@pytest.mark.parametrize("size", [(6, 6), (1, 1), (2, 7), (13, 5), (12, 18)])
+def test_adaptive_mean_is_the_mean_of_each_window(size: tuple[int, int]) -> None:
+    x = values(2, *size, 3)
+    expected = np.empty((2, 6, 6, 3), "float64")
+    for r, c in itertools.product(range(6), repeat=2):
+        (top, bottom), (left, right) = (
+            (int(np.floor(i * n / 6)), int(np.ceil((i + 1) * n / 6))) for i, n in zip((r, c), size, strict=True)
+        )
+        expected[:, r, c] = x[:, top:bottom, left:right].astype("float64").mean(axis=(1, 2))
+    np.testing.assert_allclose(numpy_of(AdaptiveMeanPooling2D(6)(x)), expected, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,129 @@
+"""Weights go into a network whole and by name, or an error says in one line what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from emotiw_keras.errors import ModelError
+from emotiw_keras.models import AlexNet, build, get_spec, model_names
+from emotiw_keras.models.weights import load_strict, stored_layers
+
+SMALL = {"input_shape": (67, 67, 1), "width": 0.05}
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder."""
+    monkeypatch.setenv("EMOTIW_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_imagenet_without_the_file_names_the_command_and_the_place(name: str, cache: Path) -> None:
+    with pytest.raises(ModelError) as error:
+        build(name, **SMALL)
+    assert f"`emotiw weights fetch {name}`" in str(error.value)
+    assert str(cache / f"{get_spec(name).weights}.weights.h5") in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_cache_is_in_the_home_folder_unless_said_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EMOTIW_CACHE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ModelError, match=str(tmp_path / ".cache" / "emotiw_keras" / "alexnet.weights.h5")):
+        AlexNet(**SMALL)
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_imagenet_for_1000_classes_is_the_file(name: str, cache: Path) -> None:
+    source = build(name, weights=None, **SMALL)
+    source.save_weights(cache / f"{name}.weights.h5")
+    keras.utils.set_random_seed(99)
+    for found, expected in zip(build(name, **SMALL).get_weights(), source.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_imagenet_for_42_classes_is_the_trunk_and_a_word(name: str, cache: Path, capsys) -> None:
+    source = build(name, weights=None, **SMALL)
+    source.save_weights(cache / f"{name}.weights.h5")
+    capsys.readouterr()
+    model = build(name, classes=42, **SMALL)
+    assert capsys.readouterr().err == f"{name}: ImageNet weights, but a new fc8 with 42 classes\n"
+    for layer in model.layers:
+        if layer.count_params() and layer.name != "fc8":
+            for found, expected in zip(layer.get_weights(), source.get_layer(layer.name).get_weights(), strict=True):
+                np.testing.assert_array_equal(found, expected)
+    kernel, bias = model.get_layer("fc8").get_weights()
+    assert kernel.shape[1] == 42
+    assert kernel.std() == pytest.approx(0.01, rel=0.1)
+    assert not bias.any()
+
+
+def test_imagenet_without_top_is_the_trunk_in_silence(cache: Path, capsys) -> None:
+    source = AlexNet(weights=None, **SMALL)
+    source.save_weights(cache / "alexnet.weights.h5")
+    model = AlexNet(include_top=False, **SMALL)
+    np.testing.assert_array_equal(model.get_layer("conv5").get_weights()[0], source.get_layer("conv5").get_weights()[0])
+    assert "fc8" not in capsys.readouterr().err
+
+
+def test_a_file_of_another_number_of_classes_names_the_layer(tmp_path: Path) -> None:
+    path = tmp_path / "seven.weights.h5"
+    AlexNet(weights=None, classes=7, **SMALL).save_weights(path)
+    with pytest.raises(ModelError, match="layer fc8 holds 205x7 and 7 in the file, 205x42 and 42 in the model"):
+        AlexNet(weights=path, classes=42, **SMALL)
+
+
+def test_weights_never_slip_into_a_layer_of_another_name(tmp_path: Path) -> None:
+    x = keras.Input((4,))
+    one = keras.Model(x, keras.layers.Dense(4, name="fc7")(keras.layers.Dense(4, name="fc6")(x)))
+    other = keras.Model(x, keras.layers.Dense(4, name="fc6")(keras.layers.Dense(4, name="fc7")(x)))
+    path = tmp_path / "one.weights.h5"
+    one.save_weights(path)
+    assert stored_layers(path) == {"fc6": ("dense", [(4, 4), (4,)]), "fc7": ("dense_1", [(4, 4), (4,)])}
+    with pytest.raises(ModelError, match="in another order"):
+        load_strict(other, path)
+
+
+def test_another_network_does_not_fit(tmp_path: Path) -> None:
+    path = tmp_path / "m.weights.h5"
+    build("vgg_cnn_m", weights=None, **SMALL).save_weights(path)
+    with pytest.raises(ModelError, match="does not fit alexnet: layer conv1 holds 7x7x1x5"):
+        AlexNet(weights=path, **SMALL)
+
+
+@pytest.mark.parametrize("name", ["bvlc_alexnet.caffemodel", "alexnet.npy", "model.keras", "weights.h5"])
+def test_other_formats_are_not_guessed_at(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(ModelError, match="conversion of this format is not available"):
+        AlexNet(weights=tmp_path / name, **SMALL)
+
+
+def test_missing_and_damaged_files(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no weights file at"):
+        AlexNet(weights=tmp_path / "none.weights.h5", **SMALL)
+    damaged = tmp_path / "damaged.weights.h5"
+    damaged.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    with pytest.raises(ModelError, match="is not a Keras weights file") as error:
+        AlexNet(weights=damaged, **SMALL)
+    assert "\n" not in str(error.value)
+    empty = tmp_path / "empty.weights.h5"
+    h5py.File(empty, "w").close()
+    with pytest.raises(ModelError, match="is not a Keras weights file"):
+        AlexNet(weights=empty, **SMALL)
+
+
+def test_a_truncated_file_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "whole.weights.h5"
+    AlexNet(weights=None, classes=7, **SMALL).save_weights(path)
+    cut = tmp_path / "cut.weights.h5"
+    cut.write_bytes(path.read_bytes()[:-5000])
+    with pytest.raises(ModelError, match="cut.weights.h5"):
+        AlexNet(weights=cut, classes=7, **SMALL)

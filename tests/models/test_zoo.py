@@ -1,0 +1,191 @@
+"""One contract for every network, on narrow ones with 42 classes; it holds on every Keras backend."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from emotiw_keras import models
+from emotiw_keras.errors import ModelError, UsageError
+from emotiw_keras.models import build, get_spec, model_names
+
+CLASSES = 42
+SHAPE = (67, 67, 3)
+WIDTH = 0.1
+NAMES = model_names()
+
+
+def narrow(name: str, **kwargs: object) -> keras.Model:
+    settings = {"weights": None, "classes": CLASSES, "input_shape": SHAPE, "width": WIDTH}
+    return build(name, **{**settings, **kwargs})
+
+
+def pictures(count: int = 3, shape: tuple[int, ...] = SHAPE, spread: float = 1.0) -> np.ndarray:
+    return (np.random.default_rng(5).standard_normal((count, *shape)) * spread).astype("float32")
+
+
+def output(model: keras.Model, x: np.ndarray) -> np.ndarray:
+    return keras.ops.convert_to_numpy(model(x, training=False))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_probabilities_of_42_classes(name: str) -> None:
+    model = narrow(name)
+    y = output(model, pictures())
+    assert model.name == name
+    assert y.shape == (3, CLASSES)
+    np.testing.assert_allclose(y.sum(axis=1), 1, rtol=1e-5)
+    assert np.std(y, axis=0).max() > 0, "the answer does not depend on the picture"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_compiled_prediction_is_the_eager_one(name: str) -> None:
+    model = narrow(name, classifier_activation=None)
+    x = pictures()
+    np.testing.assert_allclose(model.predict(x, verbose=0), output(model, x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_config_and_clone_make_the_same_network(name: str) -> None:
+    model = narrow(name)
+    x = pictures()
+    for other in (keras.Model.from_config(model.get_config()), keras.models.clone_model(model)):
+        assert [layer.get_config() for layer in other.layers] == [layer.get_config() for layer in model.layers]
+        other.set_weights(model.get_weights())
+        np.testing.assert_array_equal(output(other, x), output(model, x))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keras_file_and_weights_file_give_it_back(name: str, tmp_path: Path) -> None:
+    model = narrow(name)
+    x = pictures()
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(output(keras.saving.load_model(tmp_path / "model.keras"), x), output(model, x))
+    model.save_weights(tmp_path / "model.weights.h5")
+    again = narrow(name, weights=tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(output(again, x), output(model, x))
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_mixed_precision_is_finite_and_close(name: str, policy: str) -> None:
+    exact = narrow(name, classifier_activation=None)
+    keras.config.set_dtype_policy(policy)
+    mixed = narrow(name, classifier_activation=None)
+    mixed.set_weights(exact.get_weights())
+    x = pictures(spread=60.0)
+    logits = mixed(x, training=False)
+    assert keras.backend.standardize_dtype(logits.dtype) == "float32"
+    assert mixed.get_layer("fc8").compute_dtype == "float32"
+    expected = output(exact, x)
+    tolerance = {"mixed_bfloat16": 0.05, "mixed_float16": 0.01}[policy]
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(logits), expected, atol=tolerance * abs(expected).max())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_variable_gets_a_gradient(name: str, weight_gradients) -> None:
+    model = narrow(name, classifier_activation=None)
+    found = weight_gradients(model, pictures(8), np.arange(8))
+    layers = [layer for _, group in get_spec(name).groups for layer in group]
+    assert sorted(found) == sorted(f"{layer}/{part}" for layer in layers for part in ("kernel", "bias"))
+    assert all(np.isfinite(g).all() for g in found.values())
+    assert [path for path, g in found.items() if not np.any(g)] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_layer_groups_cover_the_weights_from_input_to_output(name: str) -> None:
+    model = narrow(name)
+    grouped = [layer for _, group in get_spec(name).groups for layer in group]
+    assert grouped == [layer.name for layer in model.layers if layer.count_params()]
+    assert get_spec(name).classifier == grouped[-1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_channel_and_pictures_that_are_not_square(name: str) -> None:
+    assert output(narrow(name, input_shape=(64, 91, 1)), pictures(2, (64, 91, 1))).shape == (2, CLASSES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_top(name: str) -> None:
+    x = pictures()
+    maps = output(narrow(name, include_top=False), x)
+    keras.utils.set_random_seed(7)
+    model = narrow(name, include_top=False, pooling="avg")
+    assert maps.ndim == 4
+    assert output(model, x).shape == (3, maps.shape[-1])
+    assert "fc6" not in {layer.name for layer in model.layers}
+    with pytest.raises(UsageError, match="pooling is 'mean'"):
+        narrow(name, include_top=False, pooling="mean")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_too_small_a_picture_is_one_line(name: str) -> None:
+    module = inspect.getmodule(getattr(models, get_spec(name).class_name))
+    smallest = module.SMALLEST if hasattr(module, "SMALLEST") else module._NETWORKS[name][1]
+    assert narrow(name, input_shape=(smallest, smallest, 1)).output_shape == (None, CLASSES)
+    with pytest.raises(ModelError, match=f"too small, expected at least {smallest}x{smallest}") as error:
+        narrow(name, input_shape=(smallest, smallest - 1, 1))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_signature_is_keras_applications(name: str) -> None:
+    parameters = inspect.signature(getattr(models, get_spec(name).class_name)).parameters
+    assert {key: p.default for key, p in parameters.items()} == {
+        "include_top": True,
+        "weights": "imagenet",
+        "input_tensor": None,
+        "input_shape": None,
+        "pooling": None,
+        "classes": 1000,
+        "classifier_activation": "softmax",
+        "name": name,
+        "width": 1.0,
+    }
+
+
+def test_built_on_a_tensor() -> None:
+    start = keras.Input(SHAPE)
+    halved = keras.layers.Rescaling(0.5)(start)
+    model = narrow("alexnet", input_tensor=halved, input_shape=None)
+    plain = narrow("alexnet")
+    plain.set_weights(model.get_weights())
+    x = pictures()
+    np.testing.assert_allclose(output(model, x), output(plain, 0.5 * x), rtol=1e-5, atol=1e-7)
+
+
+def test_dropout_state_is_part_of_the_model() -> None:
+    model = narrow("alexnet")
+    states = [v for v in model.variables if "seed_generator" in v.path]
+    assert len(states) == 2
+    x, before = pictures(), [keras.ops.convert_to_numpy(v) for v in states]
+    first = keras.ops.convert_to_numpy(model(x, training=True))
+    second = keras.ops.convert_to_numpy(model(x, training=True))
+    assert not np.array_equal(first, second)
+    for variable, value in zip(states, before, strict=True):
+        variable.assign(value)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(model(x, training=True)), first)
+
+
+def test_caffenet_pools_before_it_normalises_and_alexnet_after() -> None:
+    order = {name: [layer.name for layer in narrow(name).layers] for name in ("alexnet", "caffenet")}
+    for name, first, second in (("alexnet", "norm", "pool"), ("caffenet", "pool", "norm")):
+        for number in "12":
+            place = order[name].index(f"conv{number}")
+            assert order[name][place + 1 : place + 3] == [first + number, second + number]
+
+
+@pytest.mark.parametrize(("wrong", "words"), [({"width": 0}, "width is 0"), ({"classes": 0}, "classes is 0")])
+def test_impossible_arguments(wrong: dict, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        narrow("alexnet", **wrong)
+
+
+@pytest.mark.parametrize("shape", [(67, 67), (None, None, 3)])
+def test_impossible_input_shapes(shape: tuple) -> None:
+    with pytest.raises(ModelError, match="expected \\(height, width, channels\\)"):
+        narrow("alexnet", input_shape=shape)

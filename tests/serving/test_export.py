@@ -1,0 +1,164 @@
+"""The SavedModel that `emotiw export` writes."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from emotiw_keras.data.images import decode_image
+from emotiw_keras.errors import ModelError, OutputError
+from emotiw_keras.serving import export
+from emotiw_keras.serving.predictor import Predictor
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def served(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("export") / "served"
+    report = export.export_savedmodel(run_folder, folder)
+    assert report.compared == 12 and report.largest_difference <= 1e-5 and report.megabytes > 0.5
+    return folder
+
+
+def jpegs(shapes: list[tuple[int, ...]], seed: int = 5) -> list[bytes]:
+    files = []
+    for shape in shapes:
+        pixels = np.random.default_rng(seed).integers(0, 256, (5, 5, shape[2]), np.uint8)
+        picture = Image.fromarray(pixels[..., 0] if shape[2] == 1 else pixels).resize(
+            shape[1::-1], Image.Resampling.BICUBIC
+        )
+        file = io.BytesIO()
+        picture.save(file, "JPEG", quality=90)
+        files.append(file.getvalue())
+    return files
+
+
+def test_a_fresh_process_with_tensorflow_alone_answers_as_the_predictor(
+    served: Path, run_folder: Path, tmp_path: Path
+) -> None:
+    files = jpegs([(48, 48, 1), (200, 123, 3), (67, 300, 3)])
+    for index, file in enumerate(files):
+        (tmp_path / f"{index}.jpg").write_bytes(file)
+    script = (
+        "import json, sys, tensorflow as tf\n"
+        "model = tf.saved_model.load(sys.argv[1])\n"
+        "data = tf.stack([tf.io.read_file(name) for name in sys.argv[2:]])\n"
+        "found = model.signatures['serving_default'](image_bytes=data)\n"
+        "assert not any(name.startswith('emotiw_keras') for name in sys.modules)\n"
+        "print(json.dumps({name: value.numpy().astype(str).tolist() for name, value in found.items()}))\n"
+    )
+    paths = [str(tmp_path / f"{index}.jpg") for index in range(3)]
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script, str(served), *paths], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    predictor = Predictor(run_folder)
+    expected = predictor.predict([decode_image(file) for file in files])
+    np.testing.assert_allclose(np.array(found["probabilities"], float), expected, atol=1e-5)
+    assert found["labels"] == list(predictor.labels)
+    assert found["label"] == [predictor.labels[best] for best in expected.argmax(axis=1)]
+
+
+def test_pixels_of_one_or_three_channels_and_any_size(served: Path, run_folder: Path) -> None:
+    model = tf.saved_model.load(str(served))
+    predictor = Predictor(run_folder)
+    for shape in [(3, 48, 48, 1), (2, 90, 61, 3), (1, 256, 256, 1)]:
+        pixels = np.random.default_rng(2).integers(0, 256, shape, np.uint8)
+        found = model.signatures["pixels"](pixels=tf.constant(pixels))["probabilities"].numpy()
+        np.testing.assert_allclose(found, predictor.predict(pixels), atol=1e-5)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="1 or 3 channels"):
+        model.signatures["pixels"](pixels=tf.zeros((1, 9, 9, 2), tf.uint8))
+
+
+def test_signatures_have_the_documented_names_types_and_shapes(served: Path) -> None:
+    model = tf.saved_model.load(str(served))
+    assert set(model.signatures) == {"serving_default", "pixels"}
+    for signature in model.signatures.values():
+        specs = signature.structured_outputs
+        assert specs["probabilities"].dtype == tf.float32 and specs["probabilities"].shape.as_list() == [None, 7]
+        assert specs["labels"].dtype == tf.string and specs["label"].dtype == tf.string
+    empty = model.signatures["serving_default"](image_bytes=tf.constant([], tf.string))
+    assert empty["probabilities"].shape == (0, 7)
+
+
+def test_colour_and_stretch_travel_inside(colour_run_folder: Path, tmp_path: Path) -> None:
+    report = export.export_savedmodel(colour_run_folder, tmp_path / "served")
+    assert report.labels == ("calm", "glad", "tense") and report.largest_difference <= 1e-5
+    facts = json.loads((tmp_path / "served" / "assets" / "emotiw.json").read_text())
+    assert facts["labels"] == ["calm", "glad", "tense"]
+    assert facts["preprocessing"]["channels"] == "rgb" and facts["preprocessing"]["min_max"] is True
+
+
+def test_nothing_is_overwritten(run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    with pytest.raises(OutputError, match="exists"):
+        export.export_savedmodel(run_folder, tmp_path / "there")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match="exists"):
+        export.export_savedmodel(run_folder, tmp_path / "file")
+    with pytest.raises(OutputError, match="cannot write"):
+        export.export_savedmodel(run_folder, tmp_path / "file" / "below")
+    assert (tmp_path / "file").read_text() == "mine" and sorted(each.name for each in tmp_path.iterdir()) == [
+        "file",
+        "there",
+    ]
+
+
+def test_a_model_that_answers_otherwise_is_refused(
+    served: Path, colour_run_folder: Path, run_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="expected"):
+        export.compare_reloaded(Predictor(colour_run_folder), served)
+    predictor = Predictor(run_folder)
+    kernel, bias = predictor.net.get_layer("fc8").get_weights()
+    predictor.net.get_layer("fc8").set_weights([kernel, bias + np.eye(7)[0] * 1e-3])
+    with pytest.raises(ModelError, match="differs by"):
+        export.compare_reloaded(predictor, served)
+    damaged = tmp_path / "damaged"
+    shutil.copytree(served, damaged)
+    (damaged / "saved_model.pb").write_bytes(b"nothing of the kind")
+    with pytest.raises(ModelError, match="does not run in a fresh process"):
+        export.compare_reloaded(Predictor(run_folder), damaged)
+
+
+def test_a_function_that_must_be_compiled_is_refused(served: Path, tmp_path: Path) -> None:
+    export.refuse_must_compile(served)
+
+    class Compiled(tf.Module):
+        @tf.function(jit_compile=True, input_signature=[tf.TensorSpec((None,), tf.float32)])
+        def double(self, x: tf.Tensor) -> tf.Tensor:
+            return 2 * x
+
+    tf.saved_model.save(Compiled(), str(tmp_path / "compiled"))
+    with pytest.raises(ModelError, match="must be compiled by XLA"):
+        export.refuse_must_compile(tmp_path / "compiled")
+
+
+def test_a_failed_comparison_leaves_nothing_behind(run_folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(run_folder, broken)
+    net = Predictor(run_folder).net
+    kernel, bias = net.get_layer("fc8").get_weights()
+    net.get_layer("fc8").set_weights([kernel * np.nan, bias])
+    net.save_weights(broken / "model.weights.h5")
+    info = json.loads((broken / "run.json").read_text())
+    from emotiw_keras.files import sha256_file
+
+    info["weights"]["sha256"] = sha256_file(broken / "model.weights.h5")
+    (broken / "run.json").write_text(json.dumps(info))
+    with pytest.raises(ModelError, match="nan"):
+        export.export_savedmodel(broken, tmp_path / "served")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["broken"]
+    keras.backend.clear_session()

@@ -1,0 +1,119 @@
+"""The served graph sees the same bytes as training does."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from emotiw_keras.data import resize as host
+from emotiw_keras.data.images import decode_image
+from emotiw_keras.serving import graph
+
+SIDES = (
+    1,
+    2,
+    3,
+    47,
+    48,
+    61,
+    96,
+    97,
+    128,
+    200,
+    255,
+    256,
+    257,
+    300,
+    350,
+    511,
+    512,
+    640,
+    768,
+    1000,
+    1024,
+    1080,
+    1920,
+    2048,
+)
+
+
+@pytest.mark.parametrize("target", (48, 76, 224, 256))
+def test_weights_are_the_hosts_at_every_size(target: int) -> None:
+    compute = tf.function(
+        lambda source: graph.resize_weights(source, target), input_signature=[tf.TensorSpec((), tf.int64)]
+    )
+    for source in [*range(1, 400, 7), *SIDES]:
+        found = compute(source).numpy()
+        np.testing.assert_array_equal(found, host.resize_weights(source, target), err_msg=f"{source} -> {target}")
+
+
+@pytest.mark.parametrize("channels", (1, 3))
+def test_resize_is_the_hosts_bit_for_bit(channels: int) -> None:
+    generator = np.random.default_rng(channels)
+    spec = tf.TensorSpec((None, None, None, channels), tf.uint8)
+    compute = tf.function(lambda images: graph.resize(images, 256), input_signature=[spec])
+    for height, width in [
+        (1, 1),
+        (48, 48),
+        (256, 256),
+        (256, 31),
+        (97, 61),
+        (300, 411),
+        (1023, 257),
+        (640, 480),
+        (8, 2000),
+    ]:
+        image = generator.integers(0, 256, (height, width, channels), np.uint8)
+        expected = host.resize(image, 256, 256)
+        np.testing.assert_array_equal(compute(image[None]).numpy()[0], expected, err_msg=f"{height} x {width}")
+
+
+def test_a_batch_is_resized_as_its_pictures_are() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 30, 70, 3), np.uint8)
+    expected = [host.resize(image, 64, 64) for image in images]
+    np.testing.assert_array_equal(graph.resize(tf.constant(images), 64).numpy(), expected)
+
+
+def test_grey_is_the_hosts_for_every_level() -> None:
+    generator = np.random.default_rng(0)
+    colour = generator.integers(0, 256, (64, 64, 3), np.uint8)
+    levels = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=-1)
+    np.testing.assert_array_equal(graph.to_grey(tf.constant(colour)).numpy(), host.to_grey(colour))
+    np.testing.assert_array_equal(graph.to_grey(tf.constant(levels)).numpy(), levels[..., :1])
+
+
+def encoded(pixels: np.ndarray, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("channels", (1, 3))
+@pytest.mark.parametrize("kind", ("JPEG", "PNG", "BMP", "GIF", "WEBP"))
+def test_bytes_decode_as_the_reader_decodes_them(kind: str, channels: int) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (37, 53, channels), np.uint8)
+    pixels = host.resize(pixels[:6, :9], 37, 53)
+    data = encoded(pixels, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    expected = np.broadcast_to(decode_image(data), (37, 53, 3))
+    np.testing.assert_array_equal(graph.decode(tf.constant(data)).numpy(), expected)
+
+
+def test_an_animation_gives_its_first_picture() -> None:
+    first, second = np.full((9, 9), 40, np.uint8), np.full((9, 9), 200, np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(first).save(file, "GIF", save_all=True, append_images=[Image.fromarray(second)])
+    np.testing.assert_array_equal(graph.decode(tf.constant(file.getvalue())).numpy(), np.full((9, 9, 3), 40))
+
+
+@pytest.mark.parametrize("quality", (50, 75, 95))
+def test_jpeg_pixels_are_opencvs_too(quality: int) -> None:
+    import cv2
+
+    pixels = host.resize(np.random.default_rng(4).integers(0, 256, (8, 8, 1), np.uint8), 48, 48)
+    data = encoded(pixels, "JPEG", quality=quality)
+    opencv = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    np.testing.assert_array_equal(graph.decode(tf.constant(data)).numpy()[..., 0], opencv)

@@ -1,0 +1,126 @@
+"""`emotiw predict` and `emotiw export` as a user runs them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emotiw_keras.data.generated import draw_faces
+from emotiw_keras.serving.inputs import read_pictures
+from emotiw_keras.serving.predictor import Predictor
+
+Emotiw = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with faces in the folder, below it and in a zip, and with what is no face."""
+    root = tmp_path_factory.mktemp("inputs")
+    images = draw_faces(4, size=48)[0][..., 0]
+    (root / "faces" / "more").mkdir(parents=True)
+    (root / "faces" / "a.png").write_bytes(png(images[0]))
+    (root / "faces" / "more" / "b.png").write_bytes(png(np.repeat(images[1][..., None], 3, axis=-1)))
+    (root / "faces" / "notes.txt").write_text("no picture by its name")
+    with zipfile.ZipFile(root / "faces.zip", "w") as archive:
+        archive.writestr("c.png", png(images[2]))
+        archive.writestr("cut.png", png(images[3])[:300])
+    (root / "zero.jpg").write_bytes(b"")
+    (root / "text.png").write_text("no picture by its bytes")
+    (root / "photo.dat").write_bytes(png(images[3]))
+    return root
+
+
+def rows_of(text: str) -> list[dict]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_every_input_gives_its_row_in_order_and_the_bad_ones_are_named(
+    emotiw: Emotiw, faces: Path, run_folder: Path
+) -> None:
+    inputs = ["faces", "zero.jpg", "faces.zip", "missing.png", "photo.dat", "text.png", "nothing*.png"]
+    done = emotiw("predict", *inputs, "--model", run_folder, "--json", "--batch-size", 2, cwd=faces)
+    rows = rows_of(done.stdout)
+    assert done.returncode == 3, done.stderr
+    assert [(row["path"], row["error"] is None) for row in rows] == [
+        ("faces/a.png", True),
+        ("faces/more/b.png", True),
+        ("zero.jpg", False),
+        ("faces.zip/c.png", True),
+        ("faces.zip/cut.png", False),
+        ("missing.png", False),
+        ("photo.dat", True),
+        ("text.png", False),
+        ("nothing*.png", False),
+    ]
+    complaints = [line for line in done.stderr.splitlines() if line.startswith("emotiw: cannot read ")]
+    assert len(complaints) == 5 and all(row["path"] in done.stderr for row in rows if row["error"])
+    good, bad = rows[0], rows[2]
+    assert list(good) == list(bad) == [
+        "path", "frame", "face", "box", "eyes", "detector_score", "label", "probabilities", "error",
+    ]  # fmt: skip
+    assert good["box"] == [0, 0, 48, 48] and good["face"] == 0 and good["eyes"] is None
+    assert bad["label"] is None and bad["probabilities"] is None and "zero bytes" in bad["error"]
+
+
+def test_probabilities_are_the_predictors(emotiw: Emotiw, faces: Path, run_folder: Path) -> None:
+    done = emotiw("predict", "faces", "--model", run_folder, "--json", cwd=faces)
+    assert done.returncode == 0, done.stderr
+    predictor = Predictor(run_folder)
+    pixels = [picture.pixels for picture in read_pictures([str(faces / "faces")])]
+    expected = predictor.predict([each for each in pixels if each is not None])
+    for row, probabilities in zip(rows_of(done.stdout), expected, strict=True):
+        assert tuple(row["probabilities"]) == predictor.labels
+        np.testing.assert_allclose(list(row["probabilities"].values()), probabilities, atol=1e-6)
+        assert row["label"] == predictor.labels[int(probabilities.argmax())]
+
+
+def test_csv_has_the_same_rows(emotiw: Emotiw, faces: Path, run_folder: Path) -> None:
+    arguments = ("predict", "faces", "text.png", "--model", run_folder)
+    table = list(csv.DictReader(io.StringIO(emotiw(*arguments, "--csv", cwd=faces).stdout)))
+    rows = rows_of(emotiw(*arguments, "--json", cwd=faces).stdout)
+    assert [row["path"] for row in table] == [row["path"] for row in rows]
+    for cells, row in zip(table, rows, strict=True):
+        assert cells["error"] == (row["error"] or "")
+        if row["error"] is None:
+            assert {label: float(cells[label]) for label in row["probabilities"]} == pytest.approx(row["probabilities"])
+            assert [int(cells[key]) for key in ("x", "y", "width", "height")] == row["box"]
+
+
+def test_a_line_for_people_names_the_likeliest(emotiw: Emotiw, faces: Path, run_folder: Path) -> None:
+    done = emotiw("predict", "faces/a.png", "--model", run_folder, cwd=faces)
+    (row,) = rows_of(emotiw("predict", "faces/a.png", "--model", run_folder, "--json", cwd=faces).stdout)
+    assert done.stdout.startswith(f"faces/a.png: {row['label']} {row['probabilities'][row['label']]:.2f} (")
+    assert done.stderr == ""
+
+
+def test_a_model_that_is_no_run_is_one_line(emotiw: Emotiw, faces: Path) -> None:
+    done = emotiw("predict", "faces", "--model", faces, cwd=faces)
+    assert done.returncode == 8 and done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1 and "not a run folder" in done.stderr
+
+
+@pytest.mark.slow
+def test_export_says_what_it_made_and_refuses_to_overwrite(emotiw: Emotiw, run_folder: Path, tmp_path: Path) -> None:
+    done = emotiw("export", run_folder, tmp_path / "served")
+    assert done.returncode == 0, done.stderr
+    assert "12 faces agree in a fresh process" in done.stdout
+    assert (tmp_path / "served" / "saved_model.pb").is_file()
+    again = emotiw("export", run_folder, tmp_path / "served")
+    assert again.returncode == 6 and "never overwrites" in again.stderr
+    nothing = emotiw("export", tmp_path, tmp_path / "other")
+    assert nothing.returncode == 8 and not (tmp_path / "other").exists()

@@ -1,0 +1,84 @@
+"""Probabilities of faces in memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emotiw_keras.data.resize import resize
+from emotiw_keras.errors import DataError, RunError
+from emotiw_keras.runs import Run
+from emotiw_keras.serving.predictor import Predictor
+
+
+@pytest.fixture(scope="module")
+def predictor(run_folder: Path) -> Predictor:
+    return Predictor(run_folder, batch_size=4)
+
+
+def faces(*shapes: tuple[int, ...]) -> list[np.ndarray]:
+    generator = np.random.default_rng(11)
+    return [resize(generator.integers(0, 256, (6, 6, shape[2]), np.uint8), *shape[:2]) for shape in shapes]
+
+
+def test_probabilities_are_those_of_the_net_itself(predictor: Predictor, run_folder: Path) -> None:
+    images = np.stack(faces(*[(48, 48, 1)] * 6))
+    run = Run.open(run_folder)
+    expected = np.asarray(run.build()(run.face_input()(images), training=False))
+    found = predictor.predict(images)
+    assert found.shape == (6, 7) and found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+    # Otherwise the comparison would pass for any net.
+    assert expected.std(axis=0).max() > 0.05
+
+
+def test_mixed_sizes_and_channels_in_one_call(predictor: Predictor) -> None:
+    images = faces((48, 48, 1), (300, 200, 3), (31, 64, 1), (97, 97, 3), (76, 76, 1))
+    together = predictor.predict(images)
+    alone = np.concatenate([predictor.predict([image]) for image in images])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_grey_in_one_channel_three_or_none_is_the_same(predictor: Predictor) -> None:
+    (grey,) = faces((60, 50, 1))
+    found = predictor.predict([grey, np.repeat(grey, 3, axis=-1), grey[..., 0]])
+    np.testing.assert_allclose(found[1:], found[:1].repeat(2, axis=0), atol=1e-6)
+
+
+def test_colour_counts_where_the_run_was_trained_on_it(colour_run_folder: Path) -> None:
+    predictor = Predictor(colour_run_folder)
+    (face,) = faces((60, 60, 3))
+    found = predictor.predict([face, face[..., ::-1]])
+    assert predictor.labels == ("calm", "glad", "tense")
+    assert np.abs(found[0] - found[1]).max() > 0.01
+
+
+def test_no_faces_give_no_rows(predictor: Predictor) -> None:
+    assert predictor.predict([]).shape == (0, 7)
+
+
+@pytest.mark.parametrize(
+    "image", (np.zeros((4, 4), np.float32), np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4, 1), np.uint8))
+)
+def test_what_is_no_face_is_refused_in_words(predictor: Predictor, image: np.ndarray) -> None:
+    with pytest.raises(DataError, match=r"expected uint8 of \(height, width\)"):
+        predictor.predict([image])
+
+
+def test_an_unfinished_or_damaged_run_is_refused(run_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="run.json"):
+        Predictor(tmp_path)
+    info = json.loads((run_folder / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({**info, "finished": False}))
+    with pytest.raises(RunError, match="not finished"):
+        Predictor(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps(info))
+    weights = bytearray((run_folder / "model.weights.h5").read_bytes())
+    weights[len(weights) // 2] ^= 1
+    (tmp_path / "model.weights.h5").write_bytes(weights)
+    with pytest.raises(RunError, match="SHA-256"):
+        Predictor(tmp_path)

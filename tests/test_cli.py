@@ -1,0 +1,210 @@
+"""The `emotiw` command: help, versions, errors as one line, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import emotiw_keras
+from emotiw_keras import errors
+from emotiw_keras.cli import main as cli_main
+
+Emotiw = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def test_help_lists_every_command_and_each_has_help_with_an_example(emotiw: Emotiw) -> None:
+    page = emotiw("--help")
+    assert page.returncode == 0 and page.stderr == ""
+    for name, (_, text) in cli_main.COMMANDS.items():
+        assert f"{name} " in page.stdout and text in page.stdout
+        own = emotiw(name, "--help")
+        assert own.returncode == 0, own.stderr
+        assert f"emotiw {name}" in own.stdout and "Example" in own.stdout, f"{name} --help shows no example"
+
+
+def test_without_a_command_the_help_goes_to_stderr(emotiw: Emotiw) -> None:
+    page = emotiw()
+    assert page.returncode == 2 and page.stdout == "" and "Commands:" in page.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("predct",), "did you mean 'predict'?"),
+        (("zzz",), "the commands are fit, evaluate"),
+        (("--nope",), "No such option"),
+        (("predict",), "Missing argument"),
+        (("predict", "a.png", "--batch-size", "0"), "--batch-size"),
+        (("predict", "a.png", "--json", "--csv"), "exclude each other"),
+        (("predict", "a.png", "--faces", "detect"), "finding faces in photos is not available"),
+        (("export", "run", "out", "--format", "onnx"), "only savedmodel"),
+        (("recipes", "no-such-recipe"), "no-such-recipe"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(emotiw: Emotiw, arguments: tuple[str, ...], said: str) -> None:
+    done = emotiw(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("emotiw: error: ")
+    assert said in done.stderr
+
+
+def test_predict_without_a_model_names_the_way_to_one(emotiw: Emotiw) -> None:
+    done = emotiw("predict", "face.png")
+    assert done.returncode == 5
+    assert done.stderr == (
+        "emotiw: error: no model ships with this version; name a run folder with --model RUN (emotiw fit --out RUN makes one)\n"
+    )
+
+
+def test_version_names_what_a_bug_report_needs(emotiw: Emotiw) -> None:
+    plain, data = emotiw("--version"), emotiw("--version", "--json")
+    assert plain.stdout.startswith(f"emotiw_keras {emotiw_keras.__version__}\npython {sys.version.split()[0]}\n")
+    facts = json.loads(data.stdout)
+    for package in ("tensorflow", "keras", "numpy", "opencv-python-headless", "scikit-learn"):
+        assert f"{package} {facts['packages'][package]}" in plain.stdout
+    assert facts["threads"] >= 1
+    assert f"processor flags {' '.join(facts['processor_flags'])}" in plain.stdout
+    assert facts == json.loads(emotiw("--json", "--version").stdout)
+
+
+def test_models_and_recipes_are_listed_without_keras(emotiw: Emotiw) -> None:
+    models = json.loads(emotiw("models", "--json").stdout)
+    assert {"alexnet", "caffenet", "vgg_cnn_m_2048"} <= {model["name"] for model in models}
+    assert {model["name"]: model["parameters"] for model in models}["alexnet"] == 60_965_224
+    table = emotiw("models").stdout.splitlines()
+    assert len(table) == len(models) + 1 and "60,965,224" in "".join(table)
+    recipes = json.loads(emotiw("recipes", "--json").stdout)
+    assert {"demo", "finetune", "fer28-scratch", "ng2015-fer28-target"} <= {recipe["name"] for recipe in recipes}
+    assert all(recipe["stages"] and recipe["description"] for recipe in recipes)
+    assert len(emotiw("recipes").stdout.splitlines()) == len(recipes)
+
+
+def test_the_printed_text_of_a_recipe_is_that_recipe(emotiw: Emotiw, tmp_path: Path) -> None:
+    from emotiw_keras.training.recipe import load_recipe
+
+    (tmp_path / "mine.toml").write_text(emotiw("recipes", "finetune").stdout)
+    assert load_recipe(str(tmp_path / "mine.toml")) == load_recipe("finetune")
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    def call(*arguments: object, **options: object) -> None:
+        raise error
+
+    return call
+
+
+class ResourceExhaustedError(Exception):
+    """Named like TensorFlow's own."""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (errors.UsageError("two\nlines"), 2, "emotiw: error: two lines\n"),
+        (errors.DataError("d"), 4, "emotiw: error: d\n"),
+        (errors.ModelError("m"), 5, "emotiw: error: m\n"),
+        (errors.OutputError("o"), 6, "emotiw: error: o\n"),
+        (errors.DivergedError("v"), 7, "emotiw: error: v\n"),
+        (errors.RunError("r"), 8, "emotiw: error: r\n"),
+        (KeyboardInterrupt(), 130, "emotiw: interrupted\n"),
+        (
+            MemoryError("1 GB"),
+            1,
+            "emotiw: error: out of memory (1 GB); use a smaller batch or --limit, or close other programs\n",
+        ),
+        (ResourceExhaustedError("OOM"), 1, "emotiw: error: out of memory (OOM)"),
+    ],
+)
+def test_errors_become_one_line_and_their_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, said: str
+) -> None:
+    monkeypatch.setattr(cli_main.cli, "main", raising(error))
+    assert cli_main.run([]) == code
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli_main.cli, "main", raising(ZeroDivisionError("a bug")))
+    with pytest.raises(ZeroDivisionError):
+        cli_main.run([])
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    script = "import sys; from emotiw_keras.cli.main import main; sys.argv[1:] = ['models', '--json']; main()"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", script], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert done.returncode == 1 and done.stderr == ""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_end_the_command_with_their_code_and_no_traceback(number: int, code: int, tmp_path: Path) -> None:
+    fifo = tmp_path / "held.toml"
+    os.mkfifo(fifo)
+    # The command waits for the writer of a recipe that never comes.
+    script = f"import sys; from emotiw_keras.cli.main import main; sys.argv[1:] = ['recipes', {str(fifo)!r}]; main()"
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    try:
+        # Opening for writing succeeds as soon as the command has opened it for reading.
+        writer = _open_when_read(fifo, process)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+        os.close(writer)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == code and "Traceback" not in said
+
+
+def _open_when_read(fifo: Path, process: subprocess.Popen[str]) -> int:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            time.sleep(0.02)
+    raise AssertionError(f"the command did not open {fifo}: {process.communicate(timeout=5)[1]}")
+
+
+def test_help_costs_little_more_than_starting_python() -> None:
+    def seconds(*command: str) -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - start
+
+    helping = "import sys; from emotiw_keras.cli.main import main; sys.argv[1:] = ['--help']; main()"
+    pairs = [(seconds("-c", "pass"), seconds("-c", helping)) for _ in range(12)]
+    bare, helped = (min(times) for times in zip(*pairs, strict=True))
+    # The best of many: other work on the machine only ever adds.
+    assert helped - bare <= 0.15
+
+
+def test_tensorflow_starts_quietly_unless_asked_to_talk() -> None:
+    script = (
+        "from emotiw_keras.cli.quiet import quiet_tensorflow; quiet_tensorflow()\n"
+        "import tensorflow as tf; print(tf.add(1, 1).numpy())"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    quiet = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "2\n", "")
+
+
+def test_an_import_that_fails_shows_what_was_held_back(tmp_path: Path) -> None:
+    (tmp_path / "tensorflow.py").write_text(
+        "import os\nos.write(2, b'reason from the library\\n')\nraise ImportError('broken')\n"
+    )
+    script = "from emotiw_keras.cli.quiet import quiet_tensorflow; quiet_tensorflow(); import tensorflow"
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), str(Path(__file__).resolve().parents[1])])
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert done.returncode == 1 and "reason from the library" in done.stderr and "broken" in done.stderr

@@ -1,0 +1,1 @@
+"""Weight files: where they come from, under which terms, and how to know that one is the right one."""
