@@ -19,7 +19,7 @@ SOME_UNREADABLE = 3
 
 
 def _default_data(run: Run) -> str:
-    sources = [entry["source"] for entry in run.info.get("data", {}).values() if entry.get("source")]
+    sources = list(run.info.get("sources", {}).values())
     if not sources:
         raise UsageError(f"{run.path} does not say what it was trained on; name the data to score with --data PATH")
     return sources[-1]
@@ -65,15 +65,11 @@ def _text(run: Run, data: str, assessment: Assessment) -> str:
     type=click.Choice(["train", "val", "test", "all"]),
     help="Which images.",
 )
-@click.option(
-    "--limit", metavar="N", type=click.IntRange(min=1), help="Score at most N images, each class in proportion."
-)
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Score at most N images, each class in proportion.")
 @click.option(
     "--crops", default="1", show_default=True, type=click.Choice(["1", "10"]), help="Centre crop, or the mean of ten."
 )
-@click.option(
-    "--out", metavar="DIR", help="Also write a report folder: scores, confusion matrix, one line per image, faces."
-)
+@click.option("--out", metavar="DIR", help="Also write a report folder: scores, confusion matrix, one line per image, faces.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a run on standard output.")
 @click.pass_context
 def evaluate(

@@ -23,7 +23,7 @@ WEIGHTS_FILE = "model.weights.h5"
 
 def fingerprint(model: keras.Model) -> list[list[Any]]:
     """[path, shape, dtype] of each weight: what a weight file must fit, which Keras itself does not check by name."""
-    return [[v.path.split("/", 1)[-1] if "/" in v.path else v.path, list(v.shape), str(v.dtype)] for v in model.weights]
+    return [["/".join(v.path.split("/")[-2:]), list(v.shape), str(v.dtype)] for v in model.weights]
 
 
 def read_info(path: Path) -> dict[str, Any]:

@@ -184,11 +184,7 @@ def _eyes(pen: Pen, who: Person, move: dict[str, float], sketch: bool) -> None:
         pen.fill_within(white, _ellipse(side * who.eye_x, who.eye_y, size, size), dark if sketch else who.iris)
         pen.line(upper, 0.05, dark if sketch else 0.35 * who.skin)
         pen.line(lower, 0.03, dark if sketch else 0.6 * who.skin)
-        height = (
-            0.5 * (_T**2 + _T) * move["brow_out"]
-            + 0.5 * (_T**2 - _T) * move["brow_in"]
-            + (1 - _T**2) * move["brow_mid"]
-        )
+        height = 0.5 * (_T**2 + _T) * move["brow_out"] + 0.5 * (_T**2 - _T) * move["brow_in"] + (1 - _T**2) * move["brow_mid"]
         arch = _points(side * (who.eye_x + 0.015 + 0.255 * _T), who.eye_y - who.brow_gap - height)
         pen.line(arch, 0.06 if sketch else 2 * who.brow_weight, brow)
         if move["cheek"] > 0.4:

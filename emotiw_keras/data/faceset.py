@@ -171,8 +171,8 @@ def read_faces(
         faces.split[ids] = assign_splits(faces.label[ids], group, fractions, seed)
         if limit is not None:
             faces = _select(faces, np.flatnonzero(limit_mask(faces.label, faces.split, limit, seed) | ~usable))
-    taken = None if limit is None else (limit, len(listing.names))
-    faces.report = _report(faces, listing, None if has_splits else (tuple(fractions), seed), taken)
+    cut, taken = (tuple(fractions), seed), None if limit is None else (limit, len(listing.names))
+    faces.report = _report(faces, listing, None if has_splits else cut, taken)
     return faces
 
 
@@ -278,9 +278,7 @@ def _report(
 ) -> list[str]:
     height, width, channels = faces.pixels.shape
     held = (
-        f"{faces.pixels.nbytes / 2**20:,.1f} MiB in memory"
-        if faces.pixels.in_memory
-        else "read from disk as they are needed"
+        f"{faces.pixels.nbytes / 2**20:,.1f} MiB in memory" if faces.pixels.in_memory else "read from disk as they are needed"
     )
     kind = "grey" if channels == 1 else "RGB"
     title = f"{faces.name} = {faces.source}: {faces.layout}, {len(faces.paths):,} pictures"
@@ -291,12 +289,9 @@ def _report(
         shares = " / ".join(f"{fraction:.0%}" for fraction in cut[0])
         persons = len(set(faces.subject) - {""})
         together = f"duplicates and {persons:,} persons kept together" if persons else "duplicates kept together"
-        lines.append(
-            f"no splits in the source: cut {shares} into train, val, test, stratified, seed {cut[1]}, {together}"
-        )
-    if any(faces.subject):
-        unknown = sum(not person for person in faces.subject)
-        lines += [f"person unknown: {unknown:,} pictures"] if unknown else []
+        lines.append(f"no splits in the source: cut {shares} into train, val, test, stratified, seed {cut[1]}, {together}")
+    if any(faces.subject) and not all(faces.subject):
+        lines.append(f"person unknown: {faces.subject.count(''):,} pictures")
     lines += counts_table(faces.counts())
     lines += duplicates.describe(faces)
     bad = [f"{path}: {status}" for path, status in zip(faces.paths, faces.status, strict=True) if status != OK]

@@ -12,9 +12,14 @@ import functools
 import numpy as np
 import scipy.sparse
 
-WEIGHT_UNIT = 2.0**-15
+WEIGHT_ONE = 2**15
 # ITU-R BT.601 luma in 1/65536; the sum is 65536, so a grey picture stays what it is.
 LUMA = (19595, 38470, 7471)
+
+
+def _round_half_even(numerator: np.ndarray, denominator: np.ndarray | np.int64) -> np.ndarray:
+    quotient, rest = np.divmod(numerator, denominator)
+    return quotient + ((2 * rest > denominator) | ((2 * rest == denominator) & (quotient % 2 == 1)))
 
 
 @functools.lru_cache(maxsize=64)
@@ -28,15 +33,14 @@ def resize_weights(source: int, target: int) -> np.ndarray:
     Returns:
         float32 (target, source); each row sums to 1 and holds multiples of 2^-15.
     """
-    scale = source / target
-    support = max(scale, 1.0)
-    centre = (np.arange(target, dtype=np.float64) + 0.5) * scale - 0.5
-    distance = np.abs(np.arange(source, dtype=np.float64)[None, :] - centre[:, None]) / support
-    weights = np.maximum(0.0, 1.0 - distance)
-    weights = np.round(weights / weights.sum(axis=1, keepdims=True) / WEIGHT_UNIT)
-    nearest = np.clip(np.round(centre), 0, source - 1).astype(np.int64)
-    weights[np.arange(target), nearest] += 1 / WEIGHT_UNIT - weights.sum(axis=1)
-    result = (weights * WEIGHT_UNIT).astype(np.float32)
+    # Whole numbers throughout: the exported graph computes the same in TensorFlow, and no tie may fall differently there.
+    odd = 2 * np.arange(source, dtype=np.int64) + 1
+    centre = (2 * np.arange(target, dtype=np.int64) + 1) * source
+    near = np.maximum(0, 2 * max(source, target) - np.abs(odd[None, :] * target - centre[:, None]))
+    weights = _round_half_even(near * WEIGHT_ONE, near.sum(axis=1, keepdims=True))
+    nearest = np.clip(_round_half_even(centre - target, np.int64(2 * target)), 0, source - 1)
+    weights[np.arange(target), nearest] += WEIGHT_ONE - weights.sum(axis=1)
+    result = (weights / WEIGHT_ONE).astype(np.float32)
     result.setflags(write=False)
     return result
 

@@ -106,8 +106,7 @@ def predict(
         if crops == 1:
             return np.asarray(centre(batch), np.float32)
         each = [
-            np.asarray(cropped(batch, tf.constant(np.tile(place, (len(images), 1)))))
-            for place in ten_crops(face_input.room)
+            np.asarray(cropped(batch, tf.constant(np.tile(place, (len(images), 1))))) for place in ten_crops(face_input.room)
         ]
         return np.stack(each).mean(axis=0, dtype=np.float64).astype(np.float32)
 
@@ -165,9 +164,7 @@ def assess(
         )
     truth = faces.label[indices]
     probabilities = np.full((len(indices), len(labels)), np.nan, np.float32)
-    probabilities[readable] = predict(
-        run, faces, indices[readable], crops=crops, batch_size=batch_size, progress=progress
-    )
+    probabilities[readable] = predict(run, faces, indices[readable], crops=crops, batch_size=batch_size, progress=progress)
 
     def figures(kept: np.ndarray) -> dict[str, Any]:
         found = kept & readable
@@ -201,8 +198,7 @@ def write_assessment(assessment: Assessment, folder: str | os.PathLike[str], hea
     shown = stratified(readable, told.truth[readable], SHEET_FACES)
     shown = np.random.default_rng(0).permutation(shown)
     captions = [
-        Caption(told.labels[told.predicted[i]], float(told.probabilities[i].max()), told.labels[told.truth[i]])
-        for i in shown
+        Caption(told.labels[told.predicted[i]], float(told.probabilities[i].max()), told.labels[told.truth[i]]) for i in shown
     ]
     sheet = Path(folder) / "faces.png"
     title = f"{heading}: accuracy {100 * assessment.result['accuracy']:.1f} % of {assessment.result['n_found']} images"

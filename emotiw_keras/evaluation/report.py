@@ -70,9 +70,7 @@ def confusion_png(
         # Both panels are coloured by the rate: coloured by the count, a large class would hide how the small ones fare.
         axes.imshow(rates, cmap="Blues", vmin=0.0, vmax=1.0)
         axes.set_xticks(range(k), labels, rotation=40, ha="right", rotation_mode="anchor")
-        axes.set_yticks(
-            range(k), [f"{label} ({int(total)})" for label, total in zip(labels, totals[:, 0], strict=True)]
-        )
+        axes.set_yticks(range(k), [f"{label} ({int(total)})" for label, total in zip(labels, totals[:, 0], strict=True)])
         axes.set_xlabel("predicted")
         if column == 0:
             axes.set_ylabel("true (images)")
@@ -160,14 +158,10 @@ def report_markdown(result: dict[str, Any], heading: str) -> str:
     if result["selected_on"]:
         parts.append("The run chose its best epoch on these images: the figures are on the hopeful side.")
     if result["leak_free"] is None:
-        parts.append(
-            "There are no leak-free figures: every image also stands in a train or val split that the run was given."
-        )
+        parts.append("There are no leak-free figures: every image also stands in a train or val split that the run was given.")
     else:
         left_out = result["n"] - result["leak_free"]["n"]
-        parts.append(
-            f"Leak-free leaves out {left_out} images that also stand in a train or val split that the run was given."
-        )
+        parts.append(f"Leak-free leaves out {left_out} images that also stand in a train or val split that the run was given.")
     parts += ["## Classes", per_class_table(result), "![confusion matrix](confusion.png)"]
     unreadable = result["n"] - result["n_found"]
     if unreadable:
@@ -175,9 +169,7 @@ def report_markdown(result: dict[str, Any], heading: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def write_report(
-    folder: str | os.PathLike[str], result: dict[str, Any], predictions: Predictions, heading: str
-) -> list[Path]:
+def write_report(folder: str | os.PathLike[str], result: dict[str, Any], predictions: Predictions, heading: str) -> list[Path]:
     """Write scores.json, confusion.png, predictions.csv and report.md into `folder`, each in one step.
 
     Args:

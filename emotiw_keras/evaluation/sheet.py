@@ -67,12 +67,7 @@ def contact_sheet(
     Example:
         >>> contact_sheet(images, [Caption("happy", 0.93, "happy"), Caption("sad", 0.4, "fear")], "sheet.png")
     """
-    if (
-        images.ndim != 4
-        or images.shape[-1] not in (1, 3)
-        or images.dtype != np.uint8
-        or not 0 < len(images) == len(captions)
-    ):
+    if images.ndim != 4 or images.shape[-1] not in (1, 3) or images.dtype != np.uint8 or not 0 < len(images) == len(captions):
         raise ValueError(
             f"expected uint8 images (n, height, width, 1 or 3) and n captions; got {images.dtype} {images.shape} and "
             f"{len(captions)} captions"

@@ -75,9 +75,7 @@ def stratified(indices: np.ndarray, label: np.ndarray, limit: int, seed: int = 0
 def found_again(split_of: np.ndarray, run: Run) -> str:
     """A line on how many images of a source without splits the run knew in which split."""
     counts = ", ".join(f"{int((split_of == name).sum()):,} {name}" for name in SPLITS)
-    return (
-        f"no splits in the source; found again in {run.path}: {counts}, {int((split_of == '').sum()):,} unknown to it"
-    )
+    return f"no splits in the source; found again in {run.path}: {counts}, {int((split_of == '').sum()):,} unknown to it"
 
 
 def select(faces: FaceSet, split_of: np.ndarray, split: str, run: Run) -> np.ndarray:

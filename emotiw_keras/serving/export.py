@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -96,8 +97,10 @@ def _save(predictor: Predictor, folder: Path, target: Path) -> None:
         try:
             tf.saved_model.save(served, str(folder), signatures=served.signatures())
         except tf.errors.OpError as error:
-            # TensorFlow's own file system reports a full or forbidden disk in its own classes.
-            raise OutputError(f"cannot write {target}: {' '.join(str(error.message).split())[:300]}") from error
+            # TensorFlow's own file system reports a full or forbidden disk in its own classes and many words.
+            if "No space left" in error.message:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            raise OutputError(f"cannot write {target}: {' '.join(error.message.split())[:300]}") from error
         (folder / "assets").mkdir(exist_ok=True)
         (folder / "assets" / "emotiw.json").write_text(json.dumps(facts, indent=2) + "\n")
 

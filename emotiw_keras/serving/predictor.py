@@ -47,7 +47,7 @@ class Predictor:
         if batch_size < 1:
             raise DataError(f"batch_size={batch_size}: expected at least 1")
         # A wrong path is told before TensorFlow loads, which takes seconds.
-        self.run = run if isinstance(run, Run) else Run.open(run)
+        self.run = run if isinstance(run, Run) else Run.open(os.fspath(run))
 
         import keras
         import tensorflow as tf

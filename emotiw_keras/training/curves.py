@@ -6,7 +6,7 @@ import csv
 import math
 import os
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -66,6 +66,20 @@ def read_history(path: str | os.PathLike[str]) -> list[Epoch]:
     return epochs
 
 
+def steps(rates: list[float]) -> list[tuple[int, float]]:
+    """The drops of a learning rate that stand alone; a rate that glides down epoch by epoch has none.
+
+    Returns:
+        (epochs before the drop, the rate after it) for each.
+
+    Example:
+        >>> steps([0.01, 0.01, 0.001, 0.001]), steps([0.01, 0.008, 0.005, 0.001])
+        ([(2, 0.001)], [])
+    """
+    down = [False, *(after < before for before, after in pairwise(rates)), False]
+    return [(i, rates[i]) for i in range(1, len(rates)) if down[i] and not down[i - 1] and not down[i + 1]]
+
+
 def _draw(axes: Axes, epochs: list[Epoch], measure: str, legend: str) -> None:
     start = 0
     for number, (stage, group) in enumerate(groupby(epochs, key=lambda epoch: epoch.stage)):
@@ -86,12 +100,12 @@ def _draw(axes: Axes, epochs: list[Epoch], measure: str, legend: str) -> None:
         val = [getattr(epoch, f"val_{measure}") for epoch in part]
         axes.plot(x, train, color=TRAIN, marker="o", markersize=3, label="train" if named else None)
         axes.plot(x, val, color=VAL, marker="s", markersize=3, label="val" if named else None)
-        for place, before, after in zip(x[1:], part, part[1:], strict=False):
-            if after.learning_rate < before.learning_rate:
-                axes.axvline(place - 0.5, color=DROP, linestyle="--", linewidth=1.5)
-                label = f" lr {after.learning_rate:.3g}"
-                height, align = (0.98, "top") if measure == "accuracy" else (0.02, "bottom")
-                axes.text(place - 0.5, height, label, transform=axes.get_xaxis_transform(), rotation=90, va=align, fontsize=7)
+        for number_in_stage, rate in steps([epoch.learning_rate for epoch in part]):
+            place = start + number_in_stage + 0.5
+            axes.axvline(place, color=DROP, linestyle="--", linewidth=1.5)
+            height, align = (0.98, "top") if measure == "accuracy" else (0.02, "bottom")
+            where = axes.get_xaxis_transform()
+            axes.text(place, height, f" lr {rate:.3g} ", transform=where, rotation=90, va=align, fontsize=7)
         start += len(part)
     axes.set_xlim(0.5, len(epochs) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -126,6 +126,7 @@ def fit(
         "threads": threads or hardware.processor_threads(),
         "versions": _versions(),
         "data": {name: _data_facts(faces) for name, faces in sets.items()},
+        "sources": dict(sources),
         "stages": [],
         "finished": False,
     }
@@ -196,7 +197,8 @@ def _train(
 
 
 def start_tensorflow(threads: int | None = None) -> None:
-    """Load TensorFlow with a number of threads; on a GPU memory grows on demand."""
+    """Load TensorFlow with a number of threads; memory is kept on the host and grows on demand on a GPU."""
+    hardware.keep_memory()
     import tensorflow as tf
 
     if threads:

@@ -162,6 +162,8 @@ class StagedFineTuner:
             self._epoch(number, stage, folder, pool, steps, optimizer, state, flag)
             self._judge(stage, folder, pool, val, judge, state)
             self._save(folder, optimizer, state)
+            # Told only now: an epoch that was told is never done again.
+            self.progress.epoch(self.say, stage, state.rows[-1], state.best["epoch"] == state.epoch)
             self.rows = [row for row in self.rows if row["stage"] != stage.name] + state.rows
             self._write_history()
             self._stop_if_asked(flag)
@@ -252,7 +254,6 @@ class StagedFineTuner:
             state.best = {"epoch": state.epoch, "value": value, "file": file.name}
             state.waited = 0
         state.step, state.loss, state.right, state.seconds = 0, 0.0, 0, 0.0
-        self.progress.epoch(self.say, stage, row, state.best["epoch"] == state.epoch)
 
     def _save(self, folder: Path, optimizer: keras.optimizers.Optimizer, state: _State) -> None:
         arrays = self._arrays("model", self.model.variables) | self._arrays("optimizer", optimizer.variables)

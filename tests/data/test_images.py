@@ -51,7 +51,9 @@ def test_jpeg_pixels_equal_tensorflow_and_opencv() -> None:
         ours = decode_image(data)
         np.testing.assert_array_equal(ours, tf.io.decode_jpeg(data, dct_method="INTEGER_ACCURATE").numpy())
         flag = cv2.IMREAD_GRAYSCALE if ours.shape[2] == 1 else cv2.IMREAD_COLOR_RGB
-        np.testing.assert_array_equal(ours, cv2.imdecode(np.frombuffer(data, np.uint8), flag).reshape(ours.shape))
+        theirs = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+        assert theirs is not None
+        np.testing.assert_array_equal(ours, theirs.reshape(ours.shape))
 
 
 def test_png_pixels_equal_tensorflow() -> None:

@@ -241,14 +241,15 @@ def test_bad_paths(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(b"tar")
     (tmp_path / "x.zip").write_bytes(b"no zip")
     (tmp_path / "empty.zip").write_bytes(b"")
-    for path, reason in [
+    sources: list[tuple[str | Path, str]] = [
         ("", "path of a data set is empty"),
         (tmp_path / "none", "No such file or directory"),
         (tmp_path / "x.tar", "layout not recognised: a file that is neither a zip nor a CSV"),
         (tmp_path / "x.zip", "damaged or no zip"),
         (tmp_path / "empty.zip", r"is empty \(zero bytes\)"),
         ("/dev/null", "neither a file nor a folder"),
-    ]:
+    ]
+    for path, reason in sources:
         with pytest.raises(DataError, match=reason):
             find_layout(path)
 

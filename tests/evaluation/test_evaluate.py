@@ -101,9 +101,7 @@ def test_leak_free_leaves_out_what_was_trained_or_selected_on(run: Run, photos: 
     assert alone["log_loss"] == pytest.approx(test["leak_free"]["log_loss"], abs=1e-4)
 
 
-def test_a_source_with_splits_keeps_them_and_its_duplicates_of_training_images_leak(
-    run_folder: Path, tmp_path: Path
-) -> None:
+def test_a_source_with_splits_keeps_them_and_its_duplicates_of_training_images_leak(run_folder: Path, tmp_path: Path) -> None:
     faces = generated_set("small", limit=14)
     of_test = np.flatnonzero(faces.split == "test")
     # The run was given four of the test images under other names in its train split.
@@ -141,9 +139,7 @@ def test_a_split_that_does_not_exist_lists_those_that_do(photos: Path, run_folde
     split = _split_by_number(faces.paths)
     split[split == "test"] = "train"
     run = _run(run_folder, tmp_path / "run", _rows(faces, split))
-    with pytest.raises(
-        DataError, match=r"'test' does not exist in .*photos; it has train \(42\), val \(14\) and all \(56\)"
-    ):
+    with pytest.raises(DataError, match=r"'test' does not exist in .*photos; it has train \(42\), val \(14\) and all \(56\)"):
         evaluate(run, photos)
     strangers = _run(run_folder, tmp_path / "other", _rows(generated_set("small", limit=7), np.array(["train"] * 21)))
     with pytest.raises(DataError, match="knows none of its images; use --split all"):
@@ -151,9 +147,7 @@ def test_a_split_that_does_not_exist_lists_those_that_do(photos: Path, run_folde
     assert evaluate(strangers, photos, split="all")["n"] == 56
 
 
-def test_unreadable_images_count_in_n_and_are_named_in_the_report(
-    photos: Path, run_folder: Path, tmp_path: Path
-) -> None:
+def test_unreadable_images_count_in_n_and_are_named_in_the_report(photos: Path, run_folder: Path, tmp_path: Path) -> None:
     broken = tmp_path / "photos"
     shutil.copytree(photos, broken)
     (broken / "happy" / "6.png").write_bytes(b"not a picture")

@@ -17,13 +17,9 @@ LABELS = ("angry", "happy", "sad")
 @pytest.fixture
 def scored() -> tuple[dict, Predictions]:
     truth = np.array([0, 1, 1, 2, -1])
-    probabilities = np.array(
-        [[0.8, 0.1, 0.1], [0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.1, 0.1, 0.8], [np.nan] * 3], np.float32
-    )
+    probabilities = np.array([[0.8, 0.1, 0.1], [0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.1, 0.1, 0.8], [np.nan] * 3], np.float32)
     status = ["ok"] * 4 + ["cannot decode: truncated"]
-    predictions = Predictions(
-        LABELS, ["a.png", "b, with comma.png", "c.png", "d.png", "e.png"], status, truth, probabilities
-    )
+    predictions = Predictions(LABELS, ["a.png", "b, with comma.png", "c.png", "d.png", "e.png"], status, truth, probabilities)
     figures = scores(truth[:4], probabilities[:4], LABELS, n=5, n_found=4)
     return {**figures, "split": "test", "selected_on": True, "leak_free": None}, predictions
 
@@ -60,12 +56,7 @@ def test_report_folder(scored, tmp_path):
     assert sorted(path.name for path in paths) == sorted(path.name for path in (tmp_path / "new" / "report").iterdir())
     assert json.loads(paths[0].read_text()) == result
     text = paths[3].read_text()
-    assert (
-        "75.0 %" in text
-        and "1 images could not be read" in text
-        and "hopeful" in text
-        and "no leak-free figures" in text
-    )
+    assert "75.0 %" in text and "1 images could not be read" in text and "hopeful" in text and "no leak-free figures" in text
 
 
 def test_report_shows_leak_free_figures_beside_the_others(scored):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from emotiw_keras.errors import DataError
-from emotiw_keras.training.curves import learning_curves, read_history
+from emotiw_keras.training.curves import learning_curves, read_history, steps
 
 HEADER = "stage,epoch,learning_rate,loss,accuracy,val_loss,val_accuracy,seconds,images_per_second\n"
 ROWS = [
@@ -79,3 +79,9 @@ def test_a_damaged_history_is_one_error_and_leaves_no_picture(tmp_path, text, sa
 def test_a_missing_history_is_named(tmp_path):
     with pytest.raises(DataError, match="nothing.csv"):
         learning_curves(tmp_path / "nothing.csv", tmp_path / "curves.png")
+
+
+def test_steps_are_told_from_a_rate_that_glides():
+    assert steps([1.0, 1.0, 0.1, 0.1, 0.01]) == [(2, 0.1), (4, 0.01)]
+    assert steps([0.5 * (1 + np.cos(np.pi * t / 12)) for t in range(12)]) == []
+    assert steps([0.1, 1.0, 1.0]) == [] and steps([1.0]) == []

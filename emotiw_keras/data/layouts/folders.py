@@ -108,9 +108,7 @@ def _split_folders(archive: Archive, members: list[str], depth: int) -> Listing:
         folders_of[split[folder]].append(folder)
     twice = [folders for folders in folders_of.values() if len(folders) > 1]
     if twice:
-        raise DataError(
-            f"{archive.path}: the folders {and_more(sorted(twice[0]))} are the same split; keep one of them"
-        )
+        raise DataError(f"{archive.path}: the folders {and_more(sorted(twice[0]))} are the same split; keep one of them")
     sfew = _is_sfew(labelled, list(split))
     kept = [place.member for place in labelled]
     read = [f"{folder} = {name}" for folder, name in sorted(split.items()) if folder != name]

@@ -177,9 +177,7 @@ def run_chunks(
 
     done = 0
     with ThreadPoolExecutor(workers) as pool:
-        pending: set[Future[int]] = {
-            pool.submit(run, items[start : start + _CHUNK]) for start in range(0, len(items), _CHUNK)
-        }
+        pending: set[Future[int]] = {pool.submit(run, items[start : start + _CHUNK]) for start in range(0, len(items), _CHUNK)}
         try:
             while pending:
                 finished, pending = wait(pending, return_when=FIRST_COMPLETED)

@@ -1,0 +1,71 @@
+"""Small data and recipes for training tests: drawn faces in files, a narrow AlexNet on 67x67 pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from emotiw_keras.data.generated import draw_faces
+from emotiw_keras.labels import LABEL_SETS
+
+RECIPE = """
+name = "tiny"
+data = ["fer", "target"]
+
+[model]
+name = "alexnet"
+width = 0.05
+input_size = 67
+
+[preprocessing]
+mean = [128.0, 128.0, 128.0]
+std = [64.0, 64.0, 64.0]
+
+[[stage]]
+name = "one"
+train = ["fer:train"]
+val = ["fer:val"]
+epochs = 3
+batch_size = 8
+learning_rate = 0.01
+
+[[stage]]
+name = "two"
+train = ["target:train"]
+val = ["target:val"]
+epochs = 2
+batch_size = 8
+learning_rate = 0.005
+rules = [["conv*", "freeze"], ["*", 1.0]]
+initialise = ["fc8"]
+"""
+
+
+def write_faces(folder: Path, counts: dict[str, int], seed: int = 0, size: int = 48) -> Path:
+    """Drawn faces as PNG files in `folder`/SPLIT/CLASS/."""
+    for number, (split, count) in enumerate(counts.items()):
+        images, labels = draw_faces(count, size=size, seed=(seed, number))
+        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+            file = folder / split / LABEL_SETS["basic7"].labels[label] / f"person{i // 7:02d}_{i:03d}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[..., 0]).save(file)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Two small sets of drawn faces: data set name -> folder."""
+    root = tmp_path_factory.mktemp("faces")
+    fer = write_faces(root / "fer", {"train": 42, "val": 14, "test": 14})
+    target = write_faces(root / "target", {"train": 21, "val": 14, "test": 14}, seed=5, size=96)
+    return {"fer": str(fer), "target": str(target)}
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    """The tiny two-stage recipe as a file."""
+    file = tmp_path / "tiny.toml"
+    file.write_text(RECIPE)
+    return file

@@ -1,0 +1,271 @@
+"""From a recipe and folders to a run folder: what it holds, what it refuses, what it starts from."""
+
+from __future__ import annotations
+
+import csv
+import json
+import tomllib
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from emotiw_keras.data.faceset import read_faces
+from emotiw_keras.errors import DataError, DivergedError, ModelError, OutputError, RunError, UsageError
+from emotiw_keras.runs import Run
+from emotiw_keras.training import checkpoints
+from emotiw_keras.training.fit import Outcome, fit, stage_roles
+from emotiw_keras.training.recipe import load_recipe
+from emotiw_keras.training.run_writer import HISTORY_COLUMNS, differences
+from emotiw_keras.training.stage import Stage
+from emotiw_keras.training.tuner import class_weights
+
+from .conftest import write_faces
+
+
+def train(recipe: Path, faces: dict[str, str], out: Path, *changes: str, **options: object) -> Outcome:
+    said: list[str] = []
+    outcome = fit(load_recipe(str(recipe), changes), faces, out, say=said.append, **options)  # type: ignore[arg-type]
+    train.said = said  # type: ignore[attr-defined]
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, faces: dict[str, str]) -> Run:
+    """A finished run of the tiny recipe."""
+    folder = tmp_path_factory.mktemp("fit")
+    from .conftest import RECIPE
+
+    (folder / "tiny.toml").write_text(RECIPE)
+    run = train(folder / "tiny.toml", faces, folder / "run").run
+    assert run is not None
+    return run
+
+
+def test_the_run_folder_is_the_contract(finished: Run) -> None:
+    names = {path.name for path in finished.path.iterdir()}
+    assert {"recipe.toml", "run.json", "data.csv", "history.csv", "model.weights.h5", "stages", "events", "curves.png"} <= names
+    with open(finished.path / "history.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == HISTORY_COLUMNS
+    assert [(row["stage"], row["epoch"]) for row in rows] == [
+        ("one", "1"),
+        ("one", "2"),
+        ("one", "3"),
+        ("two", "1"),
+        ("two", "2"),
+    ]
+    recipe = tomllib.loads((finished.path / "recipe.toml").read_text())
+    assert recipe["stage"][0]["momentum"] == 0.9 and recipe["seed"] == 0
+    assert list((finished.path / "events" / "one").glob("events.out.tfevents.*"))
+    assert {path.name for path in (finished.path / "stages").iterdir()} == {"01-one", "02-two"}
+    for folder in (finished.path / "stages").iterdir():
+        assert (folder / "done.json").is_file()
+        assert len(checkpoints.positions(folder)) == 2 and len(list(folder.glob("best-*.npz"))) in (1, 2)
+    assert not list(finished.path.rglob(".*"))
+
+
+def test_the_best_epoch_is_kept_and_starts_the_next_stage(finished: Run) -> None:
+    with open(finished.path / "history.csv") as file:
+        rows = list(csv.DictReader(file))
+    for number, stage in enumerate(finished.info["stages"], 1):
+        values = [float(row["val_accuracy"]) for row in rows if row["stage"] == stage["name"]]
+        assert stage["best_epoch"] == int(np.argmax(values)) + 1
+        assert stage["val_accuracy"] == max(values)
+        best = checkpoints.load(finished.path / "stages" / f"{number:02d}-{stage['name']}" / stage["best_file"])
+        if number == 1:
+            first = {"/".join(name.split("/")[-2:]): value for name, value in best.arrays.items()}
+    second = {"/".join(v.path.split("/")[-2:]): v.numpy() for v in finished.build().weights}
+    assert all(np.array_equal(second[path], first[path]) == path.startswith("conv") for path in second)  # conv* is frozen
+
+
+def test_validation_accuracy_is_that_of_the_finished_network(finished: Run, faces: dict[str, str]) -> None:
+    images = read_faces(faces["target"], grey=True)
+    index = images.indices("val")
+    probabilities = keras.ops.convert_to_numpy(finished.build()(finished.face_input()(images.pixels.gather(index))))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=1e-5)
+    assert (probabilities.argmax(axis=1) == images.label[index]).mean() == pytest.approx(
+        finished.info["stages"][1]["val_accuracy"]
+    )
+
+
+def test_data_csv_records_every_image_of_every_stage(finished: Run) -> None:
+    rows = finished.rows()
+    assert len(rows) == 2 * (70 + 49)
+    assert {(row["stage"], row["data"], row["split"], row["status"]) for row in rows} == {
+        ("one", "fer", "train", "train"),
+        ("one", "fer", "val", "val"),
+        ("one", "fer", "test", "held out"),
+        ("two", "target", "train", "train"),
+        ("two", "target", "val", "val"),
+        ("two", "target", "test", "held out"),
+        *(
+            (stage, data, split, "held out")
+            for stage, data in (("one", "target"), ("two", "fer"))
+            for split in ("train", "val", "test")
+        ),
+    }
+    seen = finished.seen()
+    assert {role: len(hashes) for role, hashes in seen.items()} == {"train": 63, "val": 28, "test": 28}
+    assert len(finished.selected_on) == 14
+
+
+def test_the_same_command_again_says_that_it_is_finished(finished: Run, faces: dict[str, str], recipe_file: Path) -> None:
+    before = (finished.path / "run.json").read_bytes()
+    assert train(recipe_file, faces, finished.path).run is not None
+    assert any("is finished already" in line for line in train.said)  # type: ignore[attr-defined]
+    assert (finished.path / "run.json").read_bytes() == before
+
+
+def test_another_recipe_or_other_data_is_refused_and_the_difference_named(
+    finished: Run, faces: dict[str, str], recipe_file: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RunError, match="stage.two.learning_rate: 0.005 -> 0.5.*--restart"):
+        train(recipe_file, faces, finished.path, "two.learning_rate=0.5")
+    other = write_faces(tmp_path / "other", {"train": 42, "val": 14, "test": 14}, seed=77)
+    with pytest.raises(RunError, match=r"data.fer.fingerprint"):
+        train(recipe_file, {**faces, "fer": str(other)}, finished.path)
+
+
+def test_restart_keeps_the_old_run_under_another_name(faces: dict[str, str], recipe_file: Path, tmp_path: Path) -> None:
+    changes = ("stage.epochs=1", "stage.batch_size=32")
+    train(recipe_file, faces, tmp_path / "run", *changes)
+    old = (tmp_path / "run" / "model.weights.h5").read_bytes()
+    train(recipe_file, faces, tmp_path / "run", *changes, "seed=1", restart=True)
+    assert (tmp_path / "run.old-1" / "model.weights.h5").read_bytes() == old
+    assert (tmp_path / "run" / "model.weights.h5").read_bytes() != old
+
+
+def test_a_folder_that_is_no_run_is_left_alone(faces: dict[str, str], recipe_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "dear.txt").write_text("...")
+    with pytest.raises(RunError, match="is not a run folder .*dear.txt"):
+        train(recipe_file, faces, tmp_path / "letters")
+    (tmp_path / "file").write_text("...")
+    with pytest.raises(OutputError, match="is a file"):
+        train(recipe_file, faces, tmp_path / "file")
+
+
+def test_damaged_and_foreign_versions_of_run_json_are_refused(finished: Run, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="holds no run.json"):
+        Run.open(tmp_path)
+    (tmp_path / "run.json").write_text('{"format": 1')
+    with pytest.raises(RunError, match="is damaged"):
+        Run.open(tmp_path)
+    (tmp_path / "run.json").write_text('{"format": 99}')
+    with pytest.raises(RunError, match="format 99"):
+        Run.open(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({**finished.info, "finished": False}))
+    with pytest.raises(RunError, match="is not finished"):
+        Run.open(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps(finished.info))
+    with pytest.raises(RunError, match="model.weights.h5 is missing"):
+        Run.open(tmp_path)
+    content = bytearray((finished.path / "model.weights.h5").read_bytes())
+    content[-1000] ^= 1
+    (tmp_path / "model.weights.h5").write_bytes(content)
+    with pytest.raises(RunError, match="SHA-256"):
+        Run.open(tmp_path).build()
+
+
+def test_a_loss_that_is_no_number_stops_the_stage_and_keeps_the_best_epoch(
+    faces: dict[str, str], recipe_file: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DivergedError, match=r"stage 'two' diverged: the loss is (nan|inf).*epoch \d+, step \d+, learning rate"):
+        train(recipe_file, faces, tmp_path / "run", "two.learning_rate=100", "two.momentum=0.9999", "two.epochs=50")
+    assert (tmp_path / "run" / "stages" / "01-one" / "done.json").is_file()
+    assert not (tmp_path / "run" / "model.weights.h5").exists()
+
+
+def test_weights_of_a_run_start_another_with_classes_taken_by_name(
+    finished: Run, faces: dict[str, str], recipe_file: Path, tmp_path: Path
+) -> None:
+    """One epoch at a rate that moves nothing visible: the new run answers as the old one, its outputs in the folder's order."""
+    changes = [f"model.weights={str(finished.path)!r}", "labels=folder", "stage.epochs=1", "stage.batch_size=64"]
+    changes += ["stage.learning_rate=1e-12", "stage.weight_decay=0.0", "two.initialise=[]"]
+    run = train(recipe_file, faces, tmp_path / "run", *changes).run
+    assert run is not None
+    assert run.labels == ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise") != finished.labels
+    images = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 1), np.uint8)
+    new = keras.ops.convert_to_numpy(run.build()(run.face_input()(images)))
+    old = keras.ops.convert_to_numpy(finished.build()(finished.face_input()(images)))
+    np.testing.assert_allclose(new, old[:, [finished.labels.index(label) for label in run.labels]], atol=1e-5)
+    assert finished.seen()["train"] <= run.seen()["train"]
+    with pytest.raises(ModelError, match="holds alexnet of width 0.05.*--model alexnet --set model.width=0.05"):
+        train(recipe_file, faces, tmp_path / "wide", *changes, "model.width=0.1")
+
+
+def test_missing_weights_are_an_error_and_never_random(
+    faces: dict[str, str], recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMOTIW_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(ModelError, match="no such file"):
+        train(recipe_file, faces, tmp_path / "run", "model.weights=nothing.h5")
+    with pytest.raises(ModelError, match="emotiw weights fetch alexnet"):
+        train(recipe_file, faces, tmp_path / "run", "model.weights=imagenet", "model.width=1.0", "model.input_size=0")
+
+
+def test_data_sets_are_asked_for_by_name(faces: dict[str, str], recipe_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="needs --data target=PATH"):
+        train(recipe_file, {"fer": faces["fer"]}, tmp_path / "run")
+    with pytest.raises(UsageError, match="knows the data sets fer, target"):
+        train(recipe_file, {**faces, "other": "x"}, tmp_path / "run")
+
+
+def test_a_dry_run_writes_nothing(faces: dict[str, str], recipe_file: Path, tmp_path: Path) -> None:
+    assert train(recipe_file, faces, tmp_path / "run", dry_run=True).run is None
+    assert not (tmp_path / "run").exists()
+    text = "\n".join(train.said)  # type: ignore[attr-defined]
+    assert "stage one: 3 epochs of 6 steps" in text and "trainable parameters" in text and "nothing was written" in text
+
+
+def test_unreadable_images_are_left_out_named_and_counted(recipe_file: Path, faces: dict[str, str], tmp_path: Path) -> None:
+    folder = write_faces(tmp_path / "fer", {"train": 21, "val": 7, "test": 7})
+    (folder / "train" / "happy" / "broken.png").write_bytes(b"not a picture")
+    outcome = train(recipe_file, {**faces, "fer": str(folder)}, tmp_path / "run", "stage.epochs=1")
+    assert len(outcome.unreadable) == 1 and "broken.png" in outcome.unreadable[0]
+    assert outcome.run is not None
+    status = {row["status"] for row in outcome.run.rows() if row["path"].endswith("broken.png")}
+    assert len(status) == 1 and "held out" not in status and "train" not in status
+
+
+def test_twins_of_val_and_test_leave_training_unless_kept(tmp_path: Path) -> None:
+    folder = write_faces(tmp_path / "fer", {"train": 21, "val": 7, "test": 7})
+    twin = next((folder / "test" / "happy").glob("*.png"))
+    Image.open(twin).save(folder / "train" / "happy" / "twin.png")
+    sets = {"fer": read_faces(folder), "target": read_faces(write_faces(tmp_path / "target", {"train": 14, "val": 7}, seed=9))}
+    stage = Stage("s", train=("fer:train",), val=("fer:val",))
+    dropped = stage_roles(stage, sets, drop=True)
+    assert [sets["fer"].paths[i] for i in dropped.dropped["fer"]] == ["train/happy/twin.png"]
+    assert len(dropped.train["fer"]) == 21 and len(stage_roles(stage, sets, drop=False).train["fer"]) == 22
+    both = stage_roles(Stage("s", train=("fer:train", "fer:test", "target:train"), val=("fer:val",)), sets, drop=True)
+    assert len(both.train["fer"]) == 29 and len(both.train["target"]) == 14 and not len(both.dropped["fer"])
+
+
+def test_sets_of_other_sizes_train_together(faces: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "joint.toml").write_text(
+        'name = "joint"\ndata = ["fer", "target"]\n[model]\nname = "alexnet"\nwidth = 0.05\ninput_size = 67\n[[stage]]\n'
+        'name = "joint"\ntrain = ["fer:train", "target:train"]\nval = ["target:val"]\nepochs = 1\nclass_weight = "balanced"\n'
+    )
+    run = train(tmp_path / "joint.toml", faces, tmp_path / "run").run
+    assert run is not None and run.info["stages"][0]["images"] == 63
+
+
+def test_balanced_weights_recomputed() -> None:
+    labels = np.array([0, 0, 0, 1, 2, 2])
+    np.testing.assert_allclose(class_weights(labels, 4, "balanced"), [6 / 9, 2.0, 1.0, 0.0])
+    np.testing.assert_allclose(class_weights(labels, 4, "none"), np.ones(4))
+
+
+def test_differences_name_keys_and_values() -> None:
+    old = {"a": 1, "stage": [{"name": "x", "lr": 1}, {"name": "y", "lr": 2}]}
+    new = {"a": 1, "stage": [{"name": "x", "lr": 1}, {"name": "y", "lr": 3}], "b": None}
+    assert differences(old, new) == ["stage.y.lr: 2 -> 3"]
+
+
+def test_a_stage_without_training_images_is_an_error(faces: dict[str, str], recipe_file: Path, tmp_path: Path) -> None:
+    folder = write_faces(tmp_path / "fer", {"train": 21, "test": 7})
+    with pytest.raises(DataError, match="'val'.*it has train, test"):
+        train(recipe_file, {**faces, "fer": str(folder)}, tmp_path / "run")

@@ -1,0 +1,66 @@
+"""Caffe's update rule, recomputed by hand."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from emotiw_keras.training.optimizers import make_optimizer
+from emotiw_keras.training.stage import Stage
+
+
+def small_model() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, name="fc7"), keras.layers.Dense(2, name="fc8")])
+
+
+def test_ten_steps_equal_caffes_formula() -> None:
+    model = small_model()
+    rates = {v.path: 10.0 if "fc8" in v.path else 1.0 for v in model.trainable_variables}
+    stage = Stage("s", train=("a:train",), learning_rate=0.05, momentum=0.9, weight_decay=0.01, bias_rate=2.0)
+    optimizer = make_optimizer(stage, model.trainable_variables, rates)
+    weights = [v.numpy().astype(np.float64) for v in model.trainable_variables]
+    history = [np.zeros_like(w) for w in weights]
+    generator = np.random.default_rng(1)
+
+    @tf.function
+    def apply(gradients: list) -> None:
+        optimizer.apply(gradients, model.trainable_variables)
+
+    for step in range(10):
+        rate = 0.05 if step < 5 else 0.005
+        optimizer.learning_rate.assign(rate)
+        gradients = [generator.normal(size=w.shape).astype(np.float32) for w in weights]
+        apply([tf.constant(g) for g in gradients])
+        for i, variable in enumerate(model.trainable_variables):
+            kernel = variable.path.endswith("kernel")
+            local = rate * rates[variable.path] * (1.0 if kernel else 2.0)
+            decay = 0.01 if kernel else 0.0
+            history[i] = 0.9 * history[i] + local * (gradients[i] + decay * weights[i])
+            weights[i] = weights[i] - history[i]
+    for variable, expected in zip(model.trainable_variables, weights, strict=True):
+        np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_adam_decays_kernels_only() -> None:
+    model = small_model()
+    stage = Stage("s", train=("a:train",), optimizer="adam", learning_rate=0.1, weight_decay=0.5)
+    optimizer = make_optimizer(stage, model.trainable_variables, {})
+    for variable in model.trainable_variables:
+        variable.assign(np.ones(variable.shape))
+    optimizer.apply([tf.zeros(v.shape) for v in model.trainable_variables], model.trainable_variables)
+    for variable in model.trainable_variables:
+        expected = 0.95 if variable.path.endswith("kernel") else 1.0
+        assert variable.numpy() == pytest.approx(expected)
+
+
+def test_a_bound_on_the_gradient_holds() -> None:
+    model = small_model()
+    stage = Stage("s", train=("a:train",), learning_rate=1.0, momentum=0.0, weight_decay=0.0, bias_rate=1.0, clip_norm=1.0)
+    optimizer = make_optimizer(stage, model.trainable_variables, {})
+    before = [v.numpy() for v in model.trainable_variables]
+    optimizer.apply([100.0 * tf.ones(v.shape) for v in model.trainable_variables], model.trainable_variables)
+    moved = [b - v.numpy() for b, v in zip(before, model.trainable_variables, strict=True)]
+    assert np.sqrt(sum((m**2).sum() for m in moved)) == pytest.approx(1.0, rel=1e-5)

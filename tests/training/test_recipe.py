@@ -1,0 +1,139 @@
+"""Recipes: the shipped ones are those of the paper, and a mistake names its line and what is allowed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from emotiw_keras.errors import UsageError
+from emotiw_keras.training.recipe import load_recipe, parse_recipe, recipe_names, recipe_text
+from emotiw_keras.training.stage import Stage
+
+from .conftest import RECIPE
+
+
+def test_every_shipped_recipe_survives_its_own_toml() -> None:
+    names = {"demo", "demo-direct", "finetune", "fer28-scratch", "ng2015-direct", "ng2015-fer28", "ng2015-fer32"}
+    names |= {"ng2015-fer28-target", "ng2015-fer32-target", "ng2015-joint"}
+    assert set(recipe_names()) == names
+    for name in names:
+        recipe = load_recipe(name)
+        assert recipe.name == name and recipe.description
+        assert parse_recipe(recipe.to_toml(), name) == recipe
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name.startswith("ng2015")])
+def test_the_papers_recipes_hold_the_papers_figures(name: str) -> None:
+    for model in ("alexnet", "vgg_cnn_m_2048"):
+        recipe = load_recipe(name, [f"model.name={model!r}"])
+        assert recipe.duplicates == "keep" and recipe.model.weights == "imagenet" and recipe.preprocessing.channels == "grey"
+        for stage in recipe.stages:
+            assert (stage.optimizer, stage.momentum, stage.weight_decay) == ("caffe_sgd", 0.9, 0.0005)
+            assert (stage.learning_rate, stage.step_epochs, stage.step_factor, stage.epochs) == (0.001, 10, 0.1, 30)
+            assert stage.bias_rate == 2.0 and stage.rules == (("*", 1.0),) and stage.initialise == ()
+            assert stage.batch_size == (50 if stage.name == "target" else 256)
+
+
+def test_fer28_and_fer32_train_and_select_on_the_splits_of_the_paper() -> None:
+    assert load_recipe("ng2015-fer28").stages[0].train == ("fer:train",)
+    assert load_recipe("ng2015-fer28").stages[0].val == ("fer:val",)
+    assert load_recipe("ng2015-fer32").stages[0].train == ("fer:train", "fer:val")
+    assert load_recipe("ng2015-fer32").stages[0].val == ("fer:test",)
+    assert load_recipe("ng2015-joint").stages[0].train == ("fer:train", "fer:val", "target:train")
+
+
+def test_reading_a_recipe_loads_no_framework() -> None:
+    code = (
+        "import sys; from emotiw_keras.training.recipe import load_recipe; load_recipe('demo', ['large.epochs=2']);"
+        "assert not {'tensorflow', 'keras', 'cv2', 'sklearn'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("epochs = 3", "epoch = 3", ["no setting 'epoch'", "did you mean 'epochs'"]),
+        ("epochs = 3", "epochs = 0", ["epochs of stage 'one' is 0", "at least 1"]),
+        ("epochs = 3", 'epochs = "many"', ["'many'", "a whole number"]),
+        ("epochs = 3", "epochs = true", ["True", "a whole number"]),
+        ("learning_rate = 0.005", "learning_rate = -1.0", ["learning_rate of stage 'two'", "above 0"]),
+        ("learning_rate = 0.005", "learning_rate = nan", ["nan"]),
+        ("learning_rate = 0.005", 'schedule = "linear"', ["'linear'", "'constant', 'step', 'cosine'"]),
+        ('train = ["fer:train"]', 'train = ["fer:training"]', ["fer:training", "train, val, test, all"]),
+        ('train = ["fer:train"]', 'train = ["ferr:train"]', ["'ferr'", "fer, target"]),
+        ('train = ["fer:train"]', "train = []", ["is empty"]),
+        ("width = 0.05", "width = 0", ["width of model is 0", "above 0"]),
+        ("width = 0.05", "widht = 1", ["'widht'", "did you mean 'width'"]),
+        ('name = "alexnet"', 'name = "alexnett"', ["alexnett", "did you mean 'alexnet'"]),
+        ("std = [64.0, 64.0, 64.0]", "std = [64.0, 64.0]", ["three numbers"]),
+        ("std = [64.0, 64.0, 64.0]", "std = [64.0, 0.0, 64.0]", ["above 0"]),
+        ('data = ["fer", "target"]', 'data = ["fer", "target"]\nspeed = 3', ["'speed'", "seed"]),
+        ('data = ["fer", "target"]', 'data = ["fer", "target"]\nlabels = "basic8"', ["basic8", "'basic7'", "'folder'"]),
+        ('rules = [["conv*", "freeze"], ["*", 1.0]]', 'rules = [["*", "freeze"]]', ["freeze everything"]),
+        ('rules = [["conv*", "freeze"], ["*", 1.0]]', 'rules = [["*"]]', ["pairs [pattern, rate]"]),
+    ],
+)
+def test_a_mistake_names_its_line_and_what_is_allowed(old: str, new: str, words: list[str]) -> None:
+    assert RECIPE.count(old) == 1
+    line = RECIPE.replace(old, new).splitlines().index(new.splitlines()[-1]) + 1
+    with pytest.raises(UsageError) as error:
+        parse_recipe(RECIPE.replace(old, new), "mine.toml")
+    message = str(error.value)
+    assert message.startswith(f"mine.toml, line {line}: "), message
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_toml_that_is_none_is_one_line() -> None:
+    with pytest.raises(UsageError, match="mine.toml: not readable as TOML: .*line 3"):
+        parse_recipe("name = 'x'\ndata = []\n[[stage\n", "mine.toml")
+
+
+def test_two_stages_of_one_name_and_no_stage_are_refused() -> None:
+    with pytest.raises(UsageError, match="two stages named 'one'"):
+        parse_recipe(RECIPE.replace('name = "two"', 'name = "one"'), "x")
+    with pytest.raises(UsageError, match="no \\[\\[stage"):
+        parse_recipe("name = 'x'\ndata = ['fer']\n", "x")
+
+
+def test_changes_of_the_command_line_reach_their_tables() -> None:
+    changes = ["fer.epochs=3", "model.width=0.5", "preprocessing.channels=rgb", "seed=4", "stage.batch_size=7"]
+    recipe = load_recipe("fer28-scratch", [*changes, "source.fer.subject_pattern=^(.*)_", "fer.rules=[['fc8', 2.0], ['*', 1]]"])
+    stage = recipe.stages[0]
+    assert (stage.epochs, stage.batch_size, stage.rules) == (3, 7, (("fc8", 2.0), ("*", 1.0)))
+    assert (recipe.model.width, recipe.preprocessing.channels, recipe.seed) == (0.5, "rgb", 4)
+    assert recipe.source["fer"].subject_pattern == "^(.*)_"
+
+
+@pytest.mark.parametrize("change", ["fer.epochs", "=3", "fir.epochs=3", "fer.epoch=3", "fer.epochs=-1", "model.name=vgg"])
+def test_a_change_that_cannot_be_meant_is_refused(change: str) -> None:
+    with pytest.raises(UsageError):
+        load_recipe("fer28-scratch", [change])
+
+
+def test_an_unknown_recipe_names_the_shipped_ones() -> None:
+    with pytest.raises(UsageError, match="did you mean 'demo'.*fer28-scratch"):
+        recipe_text("demoo")
+    with pytest.raises(UsageError, match="mine.toml"):
+        recipe_text("mine.toml")
+
+
+def test_learning_rates_step_by_step() -> None:
+    stage = Stage("s", train=("a:train",), epochs=30, learning_rate=1e-3)
+    rates = [stage.learning_rate_at(step, 5) for step in range(150)]
+    assert rates[:50] == [1e-3] * 50
+    assert rates[50:100] == pytest.approx([1e-4] * 50)
+    assert rates[100:] == pytest.approx([1e-5] * 50)
+    warm = Stage("s", train=("a:train",), schedule="cosine", epochs=2, learning_rate=1.0, warmup_steps=4)
+    assert [warm.learning_rate_at(step, 8) for step in (0, 8, 15)] == pytest.approx([0.25, 0.5, 0.00960736])
+
+
+def test_a_stage_made_in_python_is_checked_like_one_in_a_file() -> None:
+    with pytest.raises(UsageError, match="epochs of stage 's' is 0"):
+        Stage("s", train=("a:train",), epochs=0)
+    with pytest.raises(UsageError, match="name of stage"):
+        Stage("../s", train=("a:train",))

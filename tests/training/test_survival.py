@@ -1,0 +1,136 @@
+"""A run survives SIGKILL at any moment, a damaged checkpoint, SIGTERM and Ctrl-C, and ends in the same bits."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from emotiw_keras.files import sha256_file
+
+KILLS = int(os.environ.get("EMOTIW_TEST_KILLS", "4"))
+EPOCH = re.compile(r"^  (one|two) epoch (\d+)/")
+
+
+class Command:
+    """`emotiw fit` on the tiny recipe, wide enough that writing a checkpoint takes a moment."""
+
+    def __init__(self, recipe: Path, faces: dict[str, str], run: Path) -> None:
+        self.run = run
+        data = [f"--data={name}={path}" for name, path in faces.items()]
+        arguments = ["fit", str(recipe), *data, f"--out={run}", "--set", "model.width=0.2", "--set", "stage.epochs=4"]
+        code = "from emotiw_keras.cli.main import main; main()"
+        self.command = [sys.executable, "-u", "-c", code, *arguments]
+
+    def start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    def finish(self) -> list[str]:
+        process = self.start()
+        _, talk = process.communicate(timeout=600)
+        assert process.returncode == 0, talk
+        return talk.splitlines()
+
+    def weights(self) -> str:
+        return sha256_file(self.run / "model.weights.h5")
+
+
+def kill_after_line(process: subprocess.Popen[str], generator: random.Random) -> list[str]:
+    """Kill a random moment after the first sign of training; the lines until then."""
+    lines, deadline = [], None
+    assert process.stderr is not None
+    for line in process.stderr:
+        lines.append(line.rstrip("\n"))
+        if deadline is None and line.startswith("stage 1") and "images" in line or "going on" in line:
+            deadline = time.monotonic() + generator.uniform(0.0, 3.0)
+        if deadline is not None and time.monotonic() > deadline:
+            break
+    process.kill()
+    process.wait()
+    return lines + process.stderr.read().splitlines()
+
+
+def kill_while_writing(process: subprocess.Popen[str], run: Path) -> list[str]:
+    """Kill as soon as a checkpoint, or the best epoch's weights, are seen half-written."""
+    while process.poll() is None:
+        if any(name.startswith(".") and name.endswith(".npz") for _, _, names in os.walk(run / "stages") for name in names):
+            break
+    process.kill()
+    process.wait()
+    assert process.stderr is not None
+    return process.stderr.read().splitlines()
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_ends_bit_identical(recipe_file: Path, faces: dict[str, str], tmp_path: Path) -> None:
+    whole = Command(recipe_file, faces, tmp_path / "whole")
+    whole.finish()
+    broken = Command(recipe_file, faces, tmp_path / "broken")
+    generator = random.Random(11)
+    told: list[str] = []
+    for number in range(KILLS):
+        process = broken.start()
+        told += kill_while_writing(process, broken.run) if number % 2 else kill_after_line(process, generator)
+    told += broken.finish()
+    assert broken.weights() == whole.weights()
+    epochs = [match.groups() for match in map(EPOCH.match, told) if match]
+    assert len(epochs) == len(set(epochs)), "an epoch that was told finished was done again"
+    history = [(broken.run / "history.csv"), (whole.run / "history.csv")]
+    one, other = (re.sub(r",[^,]*,[^,]*$", "", file.read_text(), flags=re.M) for file in history)
+    assert one == other
+
+
+@pytest.mark.slow
+def test_a_flipped_byte_in_the_newest_checkpoint_sends_it_back_to_the_one_before(
+    recipe_file: Path, faces: dict[str, str], tmp_path: Path
+) -> None:
+    whole = Command(recipe_file, faces, tmp_path / "whole")
+    whole.finish()
+    broken = Command(recipe_file, faces, tmp_path / "broken")
+    process = broken.start()
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("  one epoch 3/"):
+            break
+    process.kill()
+    process.wait()
+    newest = max((broken.run / "stages" / "01-one").glob("e*.npz"))
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    talk = broken.finish()
+    assert any("is damaged" in line and "going back to the one before" in line for line in talk)
+    assert any(line.startswith("  one epoch 3/") for line in talk)
+    assert broken.weights() == whole.weights()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_first_and_the_same_command_goes_on(
+    number: signal.Signals, code: int, recipe_file: Path, faces: dict[str, str], tmp_path: Path
+) -> None:
+    command = Command(recipe_file, faces, tmp_path / "run")
+    process = command.start()
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if line.startswith("  one epoch 1/"):
+            process.send_signal(number)
+            break
+    talk = process.stderr.read()
+    assert process.wait(timeout=120) == code, talk
+    assert "stopped and saved; the same command goes on" in talk
+    assert "Traceback" not in talk
+    talk = "\n".join(command.finish())
+    assert "stage 1 one: going on at epoch" in talk
+    assert "  one epoch 1/" not in talk
+    again = command.finish()
+    assert "is finished already" in again[-1] or any("is finished already" in line for line in again)
