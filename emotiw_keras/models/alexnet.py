@@ -44,6 +44,7 @@ def _build(
     name: str,
     width: float,
 ) -> keras.Model:
+    stored.find(weights, network)  # before anything large is built
     image = image_input(network, input_tensor, input_shape, 227, SMALLEST, width)
     scale = functools.partial(scaled, width=width, groups=2)
 

@@ -53,6 +53,7 @@ def AlexNetOWT(
 
     Source: Krizhevsky 2014, arXiv:1404.5997; torchvision `models/alexnet.py`, which starts conv1 at 64 channels.
     """
+    stored.find(weights, "alexnet_owt")  # before anything large is built
     image = image_input("alexnet_owt", input_tensor, input_shape, 224, SMALLEST, width)
     scale = functools.partial(scaled, width=width)
 

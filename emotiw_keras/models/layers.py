@@ -188,9 +188,7 @@ class GroupedConv2D(keras.layers.Layer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         channels = input_shape[-1]
         if channels is None or channels % self.groups:
-            raise ModelError(
-                f"grouped convolution got {channels} input channels; {self.groups} groups must divide them"
-            )
+            raise ModelError(f"grouped convolution got {channels} input channels; {self.groups} groups must divide them")
         self.kernel = self.add_weight(
             name="kernel",
             shape=(*self.kernel_size, channels // self.groups, self.filters),

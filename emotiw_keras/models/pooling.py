@@ -29,9 +29,7 @@ class CaffeMaxPooling2D(keras.layers.Layer):
     def __init__(self, pool_size: int, strides: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 1 <= strides <= pool_size:
-            raise ModelError(
-                f"max pooling got pool_size={pool_size}, strides={strides}; strides must be 1 to pool_size"
-            )
+            raise ModelError(f"max pooling got pool_size={pool_size}, strides={strides}; strides must be 1 to pool_size")
         self.pool_size = pool_size
         self.strides = strides
 

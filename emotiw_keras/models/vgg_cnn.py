@@ -103,6 +103,7 @@ def _build(
     name: str,
     width: float,
 ) -> keras.Model:
+    stored.find(weights, network)  # before anything large is built
     trunk, smallest, fc7 = _NETWORKS[network]
     image = image_input(network, input_tensor, input_shape, 224, smallest, width)
     scale = functools.partial(scaled, width=width)

@@ -51,9 +51,7 @@ def _model_layers(model: keras.Model) -> Stored:
     found: Stored = {}
     count: dict[str, int] = {}
     for layer in model.layers:
-        kind = re.sub(
-            r"([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", type(layer).__name__)
-        ).lower()
+        kind = re.sub(r"([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", type(layer).__name__)).lower()
         place = f"{kind}_{count[kind]}" if kind in count else kind
         count[kind] = count.get(kind, 0) + 1
         if layer.weights:
@@ -74,9 +72,7 @@ def load_strict(model: keras.Model, path: Path) -> None:
             continue
         misfit = f"{path} does not fit {model.name}: layer {name}"
         if there and here and there[1] == here[1]:
-            raise ModelError(
-                f"{misfit} is {there[0]} in the file and {here[0]} in the model: they are in another order"
-            )
+            raise ModelError(f"{misfit} is {there[0]} in the file and {here[0]} in the model: they are in another order")
         raise ModelError(
             f"{misfit} holds {_shapes(there)} in the file, {_shapes(here)} in the model; "
             "give the classes, width and input shape it was saved with"
@@ -91,9 +87,29 @@ def _shapes(entry: tuple[str, list[tuple[int, ...]]] | None) -> str:
     return "nothing" if entry is None else " and ".join("x".join(map(str, shape)) for shape in entry[1])
 
 
-def load(
-    model: keras.Model, weights: str | os.PathLike[str] | None, name: str, reference: Callable[[], keras.Model]
-) -> None:
+def find(weights: str | os.PathLike[str] | None, name: str) -> Path | None:
+    """The file that `weights` means for the network of the registry name `name`; None for None.
+
+    "imagenet" is the fetched file in the cache, anything else the path of a `.weights.h5` file. Raises ModelError if it
+    is missing or of another format.
+    """
+    if weights is None:
+        return None
+    if weights == "imagenet":
+        path = cache_dir() / f"{get_spec(name).weights}{SUFFIX}"
+        if not path.is_file():
+            how = f"get them with `emotiw weights fetch {name}` or give weights=None"
+            raise ModelError(f"no ImageNet weights of {name} at {path}; {how}")
+        return path
+    path = Path(weights).expanduser()
+    if not path.exists():
+        raise ModelError(f"no weights file at {path}; expected None, 'imagenet' or the path of a {SUFFIX} file")
+    if not path.name.endswith(SUFFIX):
+        raise ModelError(f"{path.name}: conversion of this format is not available; expected a {SUFFIX} file")
+    return path
+
+
+def load(model: keras.Model, weights: str | os.PathLike[str] | None, name: str, reference: Callable[[], keras.Model]) -> None:
     """Fills `model`, a network of the registry name `name`, as `weights` says.
 
     None leaves the initial values. "imagenet" takes the fetched file; where the model has another number of classes, or
@@ -103,32 +119,19 @@ def load(
     `reference` builds the same network with its ImageNet classifier; it is called where the trunk alone is wanted.
     Raises ModelError if the file is missing, of another format, or does not fit. Never leaves random weights silently.
     """
-    if weights is None:
+    path = find(weights, name)
+    if path is None:
         return
-    if weights != "imagenet":
-        path = Path(weights).expanduser()
-        if not path.exists():
-            raise ModelError(f"no weights file at {path}; expected None, 'imagenet' or the path of a {SUFFIX} file")
-        if not path.name.endswith(SUFFIX):
-            raise ModelError(f"{path.name}: conversion of this format is not available; expected a {SUFFIX} file")
-        load_strict(model, path)
-        return
-    spec = get_spec(name)
-    path = cache_dir() / f"{spec.weights}{SUFFIX}"
-    if not path.is_file():
-        raise ModelError(
-            f"no ImageNet weights of {name} at {path}; get them with `emotiw weights fetch {name}` or give weights=None"
-        )
+    last = get_spec(name).classifier
     target = {layer.name: layer for layer in model.layers}
-    classifier = target.get(spec.classifier)
-    if classifier is not None and classifier.units == IMAGENET_CLASSES:
+    classifier = target.get(last)
+    if weights != "imagenet" or (classifier is not None and classifier.units == IMAGENET_CLASSES):
         load_strict(model, path)
         return
     source = reference()
     load_strict(source, path)
     for layer in source.layers:
-        if layer.name in target and layer.name != spec.classifier and layer.count_params():
+        if layer.name in target and layer.name != last and layer.count_params():
             target[layer.name].set_weights(layer.get_weights())
     if classifier is not None:
-        line = f"{name}: ImageNet weights, but a new {spec.classifier} with {classifier.units} classes"
-        print(line, file=sys.stderr)
+        print(f"{name}: ImageNet weights, but a new {last} with {classifier.units} classes", file=sys.stderr)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emotiw_keras import hardware
-from emotiw_keras.data.faceset import FaceSet
+from emotiw_keras.data.faceset import OK, FaceSet
 from emotiw_keras.data.generated import read_any
 from emotiw_keras.data.settings import settings_for
 from emotiw_keras.errors import DataError, ModelError, UsageError
@@ -79,16 +79,44 @@ def fit(
         >>> from emotiw_keras.training.recipe import load_recipe
         >>> fit(load_recipe("demo"), {}, "runs/demo")  # doctest: +SKIP
     """
+    prepared = prepare(recipe, paths, threads=threads, say=say)
+    folder = Path(out)
+    if dry_run:
+        _describe(prepared, folder, say)
+        return Outcome(None, prepared.unreadable)
+    if restart:
+        old = move_aside(folder)
+        if old is not None:
+            say(f"the old run is kept as {old}")
+    return Outcome(train(prepared, folder, None, say, progress), prepared.unreadable)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A recipe with its data read and its roles dealt out; nothing is written yet."""
+
+    recipe: Recipe
+    parent: Run | None
+    sets: dict[str, FaceSet]
+    roles: dict[str, _Roles]
+    info: dict[str, Any]
+    unreadable: tuple[str, ...]
+
+
+def prepare(
+    recipe: Recipe, paths: Mapping[str, str], *, threads: int | None = None, say: Callable[[str], None] = silent
+) -> Prepared:
+    """Read the data of a recipe and resolve its stages to images; needs no TensorFlow."""
     parent = _parent(recipe)
     sources = _sources(recipe, paths)
-    settings, side = _input_settings(recipe, parent)
+    settings = _input_settings(recipe, parent)
     sets = {
         name: read_any(
             path,
             name=name,
             labels=recipe.labels,
-            grey=recipe.preprocessing.channels == "grey",
-            size=side,
+            grey=settings["channels"] == "grey",
+            size=settings["resize"],
             subject_pattern=(recipe.source[name].subject_pattern or None) if name in recipe.source else None,
             seed=recipe.seed,
             limit=recipe.limit or None,
@@ -106,22 +134,20 @@ def fit(
         f"{faces.name}: {path}: {status}"
         for faces in sets.values()
         for path, status in zip(faces.paths, faces.status, strict=True)
-        if status != "ok"
+        if status != OK
     )
-    precision = resolve_precision(recipe.precision)
-    spec = get_spec(recipe.model.name)
     info = {
         "format": RUN_FORMAT,
         "recipe": recipe.name,
         "model": {
-            "name": spec.name,
+            "name": get_spec(recipe.model.name).name,
             "width": recipe.model.width,
             "classes": len(labels),
             "input_shape": [settings["crop"], settings["crop"], settings["input_channels"]],
         },
         "labels": list(labels),
         "preprocessing": settings,
-        "precision": precision,
+        "precision": resolve_precision(recipe.precision),
         "seed": recipe.seed,
         "threads": threads or hardware.processor_threads(),
         "versions": _versions(),
@@ -130,62 +156,58 @@ def fit(
         "stages": [],
         "finished": False,
     }
-    folder = Path(out)
-    if dry_run:
-        _describe(recipe, info, roles, sets, folder, threads, say)
-        return Outcome(None, unreadable)
-    if restart:
-        old = move_aside(folder)
-        if old is not None:
-            say(f"the old run is kept as {old}")
-    rows = _data_rows(recipe, sets, roles, parent)
-    info = start_or_resume(folder, recipe.to_toml(), info, rows)
+    return Prepared(recipe, parent, sets, roles, info, unreadable)
+
+
+def train(
+    prepared: Prepared,
+    folder: Path,
+    model: keras.Model | None,
+    say: Callable[[str], None] = silent,
+    progress: Progress | None = None,
+) -> Run:
+    """Make the run folder, or go on with it.
+
+    Args:
+        prepared: from `prepare`.
+        folder: the run folder.
+        model: the network to train; None builds the recipe's.
+        say: takes lines for people.
+        progress: shows epochs under way.
+    """
+    recipe = prepared.recipe
+    info = start_or_resume(folder, recipe.to_toml(), prepared.info, _data_rows(prepared))
     if info["finished"]:
         say(f"{folder} is finished already; nothing to do (--restart begins anew)")
-        return Outcome(Run.open(folder), unreadable)
+        return Run.open(folder)
     if recipe.preprocessing.mean_image and not (folder / MEAN_IMAGE_FILE).exists():
         with atomic_path(folder / MEAN_IMAGE_FILE) as temporary:
             shutil.copyfile(recipe.preprocessing.mean_image, temporary)
-    run = _train(recipe, info, folder, sets, roles, parent, threads, say, progress)
-    return Outcome(run, unreadable)
-
-
-def _train(
-    recipe: Recipe,
-    info: dict[str, Any],
-    folder: Path,
-    sets: Mapping[str, FaceSet],
-    roles: Mapping[str, _Roles],
-    parent: Run | None,
-    threads: int | None,
-    say: Callable[[str], None],
-    progress: Progress | None,
-) -> Run:
-    start_tensorflow(threads)
+    start_tensorflow(None if info["threads"] == hardware.processor_threads() else info["threads"])
     import keras
 
     from emotiw_keras.data.batches import Pool
     from emotiw_keras.data.device import FaceInput
-    from emotiw_keras.training.tuner import StagedFineTuner
+    from emotiw_keras.training.loop import StageLoop
 
     if info["precision"] != "float32":
         say(f"computing in {info['precision']}")
-    keras.config.set_dtype_policy(info["precision"])
-    keras.utils.set_random_seed(recipe.seed)
-    model = _start_model(recipe, info, parent, say)
+    if model is None:
+        keras.config.set_dtype_policy(info["precision"])
+        keras.utils.set_random_seed(recipe.seed)
+        model = _start_model(recipe, info, prepared.parent, say)
     face_input = FaceInput.from_settings(info["preprocessing"], folder)
-    grey = face_input.channels == "grey"
 
     def pool(parts: Mapping[str, np.ndarray]) -> Pool | None:
-        chosen = [(sets[name], index) for name, index in parts.items() if len(index)]
-        return Pool(chosen, face_input.resize, grey) if chosen else None
+        chosen = [(prepared.sets[name], index) for name, index in parts.items() if len(index)]
+        return Pool(chosen, face_input.resize, face_input.channels == "grey") if chosen else None
 
-    train = {stage.name: pool(roles[stage.name].train) for stage in recipe.stages}
-    tuner = StagedFineTuner(
+    images = {stage.name: pool(prepared.roles[stage.name].train) for stage in recipe.stages}
+    loop = StageLoop(
         model,
         recipe.stages,
-        train={name: images for name, images in train.items() if images is not None},
-        val={stage.name: pool(roles[stage.name].val) for stage in recipe.stages},
+        train={name: each for name, each in images.items() if each is not None},
+        val={stage.name: pool(prepared.roles[stage.name].val) for stage in recipe.stages},
         face_input=face_input,
         run_dir=folder,
         info=info,
@@ -193,7 +215,7 @@ def _train(
         say=say,
         progress=progress,
     )
-    return tuner.fit()
+    return loop.fit()
 
 
 def start_tensorflow(threads: int | None = None) -> None:
@@ -241,10 +263,10 @@ def _sources(recipe: Recipe, paths: Mapping[str, str]) -> dict[str, str]:
     return {name: paths.get(name) or own[name] for name in recipe.data}
 
 
-def _input_settings(recipe: Recipe, parent: Run | None) -> tuple[dict[str, Any], int]:
-    """`FaceInput` settings, and the side of a face before the crop."""
+def _input_settings(recipe: Recipe, parent: Run | None) -> dict[str, Any]:
+    """`FaceInput` settings: those of the run that gives the weights, else the model's own with the recipe's changes."""
     if parent is not None:
-        return parent.settings, parent.settings["resize"]
+        return parent.settings
     chosen = recipe.preprocessing
     settings = settings_for(
         get_spec(recipe.model.name),
@@ -258,7 +280,7 @@ def _input_settings(recipe: Recipe, parent: Run | None) -> tuple[dict[str, Any],
         if not Path(chosen.mean_image).is_file():
             raise DataError(f"mean_image {chosen.mean_image}: no such file")
         settings["mean_image"] = MEAN_IMAGE_FILE
-    return settings, settings["resize"]
+    return settings
 
 
 @dataclass(frozen=True)
@@ -286,7 +308,7 @@ def stage_roles(stage: Stage, sets: Mapping[str, FaceSet], drop: bool) -> _Roles
         for name, faces in sets.items():
             apart = np.isin(faces.split, ("val", "test"))
             apart[train.get(name, np.empty(0, np.int64))] = False
-            held |= {faces.pixel_hash[i] for i in np.flatnonzero(apart) if faces.status[i] == "ok"}
+            held |= {faces.pixel_hash[i] for i in np.flatnonzero(apart) if faces.status[i] == OK}
         for name, index in train.items():
             twin = np.array([sets[name].pixel_hash[i] in held for i in index], bool)
             train[name], dropped[name] = index[~twin], index[twin]
@@ -331,18 +353,17 @@ def _data_facts(faces: FaceSet) -> dict[str, Any]:
     return {"layout": faces.layout, "images": len(faces.paths), "fingerprint": digest.hexdigest()[:16]}
 
 
-def _data_rows(
-    recipe: Recipe, sets: Mapping[str, FaceSet], roles: Mapping[str, _Roles], parent: Run | None
-) -> list[dict[str, str]]:
+def _data_rows(prepared: Prepared) -> list[dict[str, str]]:
+    recipe, sets, parent = prepared.recipe, prepared.sets, prepared.parent
     rows = []
     if parent is not None:
         for row in parent.rows():
             if row["status"] in ("train", "val") or row["status"].startswith("dropped"):
                 rows.append({**row, "stage": PARENT})
     for stage in recipe.stages:
-        of = roles[stage.name]
+        of = prepared.roles[stage.name]
         for name, faces in sets.items():
-            status = np.array([text if text != "ok" else "held out" for text in faces.status], object)
+            status = np.array([text if text != OK else "held out" for text in faces.status], object)
             status[of.val.get(name, np.empty(0, np.int64))] = "val"
             status[of.train.get(name, np.empty(0, np.int64))] = "train"
             status[of.dropped[name]] = "dropped: the same pixels stand in val or test"
@@ -405,17 +426,10 @@ def _versions() -> dict[str, str]:
     return {"emotiw_keras": importlib.metadata.version("emotiw_keras")} | {n: importlib.metadata.version(n) for n in names}
 
 
-def _describe(
-    recipe: Recipe,
-    info: Mapping[str, Any],
-    roles: Mapping[str, _Roles],
-    sets: Mapping[str, FaceSet],
-    folder: Path,
-    threads: int | None,
-    say: Callable[[str], None],
-) -> None:
+def _describe(prepared: Prepared, folder: Path, say: Callable[[str], None]) -> None:
     """What a run would be: stages, parameters, disk and time."""
-    start_tensorflow(threads)
+    recipe, info, roles = prepared.recipe, prepared.info, prepared.roles
+    start_tensorflow()
     from emotiw_keras.models import registry
     from emotiw_keras.training.estimate import seconds_per_image
     from emotiw_keras.training.freezing import apply_rules

@@ -2,75 +2,54 @@
 
 from __future__ import annotations
 
-import json
-import math
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import keras
-import numpy as np
 
-from emotiw_keras.data.batches import Pool, batches
-from emotiw_keras.data.device import FaceInput, draw_crops
-from emotiw_keras.errors import DivergedError, RunError
-from emotiw_keras.files import atomic_path, sha256_file, write_atomic
-from emotiw_keras.runs import WEIGHTS_FILE, Run, fingerprint
-from emotiw_keras.training import checkpoints
-from emotiw_keras.training.curves import learning_curves
-from emotiw_keras.training.events import write_events
-from emotiw_keras.training.freezing import apply_rules, check_moved, digests, initialise_layers
-from emotiw_keras.training.interrupts import Flag, Interrupted, delayed_signals
-from emotiw_keras.training.optimizers import make_optimizer
-from emotiw_keras.training.progress import Progress, silent
-from emotiw_keras.training.run_writer import HISTORY_COLUMNS, csv_text, write_info
+from emotiw_keras.errors import ModelError
+from emotiw_keras.models import registry
+from emotiw_keras.runs import Run, fingerprint
+from emotiw_keras.training import fit as fitting
+from emotiw_keras.training.progress import Progress
+from emotiw_keras.training.recipe import InputSettings, ModelSettings, Recipe, SourceSettings
 from emotiw_keras.training.stage import Stage
-from emotiw_keras.training.steps import StageSteps
-
-# A kill costs at most the shorter of one epoch and five minutes.
-SECONDS_BETWEEN_CHECKPOINTS = 240.0
-CHECKPOINTS_KEPT = 2
-BLAME = "lower learning_rate, raise warmup_steps or set clip_norm with --set, and start anew with --restart"
-
-
-@dataclass
-class _State:
-    """Where a stage stands: all of it goes into a checkpoint."""
-
-    epoch: int = 0
-    step: int = 0
-    loss: float = 0.0
-    right: int = 0
-    seconds: float = 0.0
-    waited: int = 0
-    best: dict[str, Any] = field(default_factory=dict)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    before: dict[str, str] = field(default_factory=dict)
 
 
 class StagedFineTuner:
-    """Train a network through stages, into a run folder that survives a kill at any moment.
+    """Train a network of the zoo through stages, into a run folder.
 
-    Per stage: the rules are resolved to variables, a new optimizer is made, the stage is trained and checked. The best epoch on
-    the validation images is kept and starts the next stage. Calling `fit` again after an interruption goes on where the
-    newest whole checkpoint stands and ends in the same bits (same machine, same number of threads).
+    Calling `fit` again after an interruption, SIGKILL included, goes on where the newest whole checkpoint stands and ends
+    in the same bits (same machine, same number of threads).
 
     Args:
-        model: a network of the zoo that returns logits or probabilities, (batch, classes).
-        stages: in order.
-        train: stage name -> training images.
-        val: stage name -> validation images, or None to keep the last epoch.
-        face_input: bytes to network input.
-        run_dir: the run folder; recipe.toml, data.csv and run.json stand there already (`emotiw_keras.training.fit`).
-        info: run.json's content; results are added to it.
-        seed: order, crops and new layers.
-        say: takes lines for people.
-        progress: takes the state of an epoch under way.
+        model: a network of the zoo with one output per class.
+        stages: in order; each starts from the best epoch of the one before.
+        data: data set name -> path, for every name the stages use.
+        run_dir: the run folder.
+        width: the multiplier the model was made with.
+        labels: a named label set, or "folder" for any class names.
+        subject_patterns: data set name -> regular expression on file names that names the person.
+        preprocessing: what happens to pixels; the model's own facts where it is silent.
+        duplicates: "drop" leaves out of training what also stands in val or test; "keep" trains on it.
+        seed: splits, order, crops and new layers.
+        say: takes lines for people; None prints nothing.
+
+    Raises:
+        ModelError: the model is none of the zoo, or not of this width; it could not be rebuilt from its run.
+        UsageError: stages and data that do not fit together.
 
     Example:
-        See `emotiw_keras.training.fit.fit`, which prepares all of this from a recipe and paths.
+        >>> from emotiw_keras.models import AlexNet
+        >>> tuner = StagedFineTuner(
+        ...     AlexNet(weights=None, classes=7, input_shape=(67, 67, 3), width=0.1),
+        ...     [Stage("large", train=("large:train",), val=("large:val",), epochs=1)],
+        ...     data={"large": "generated:large"},
+        ...     run_dir="runs/large",
+        ...     width=0.1,
+        ... )
+        >>> tuner.fit().labels  # doctest: +SKIP
+        ('angry', 'disgust', 'fear', 'happy', 'sad', 'surprise', 'neutral')
     """
 
     def __init__(
@@ -78,235 +57,57 @@ class StagedFineTuner:
         model: keras.Model,
         stages: Sequence[Stage],
         *,
-        train: Mapping[str, Pool],
-        val: Mapping[str, Pool | None],
-        face_input: FaceInput,
+        data: Mapping[str, str | Path],
         run_dir: str | Path,
-        info: dict[str, Any],
+        width: float = 1.0,
+        labels: str = "basic7",
+        subject_patterns: Mapping[str, str] | None = None,
+        preprocessing: InputSettings | None = None,
+        duplicates: str = "drop",
         seed: int = 0,
-        say: Callable[[str], None] = silent,
-        progress: Progress | None = None,
+        say: Callable[[str], None] | None = print,
     ) -> None:
-        self.model, self.stages, self.face_input = model, tuple(stages), face_input
-        self.train, self.val = train, val
-        self.run_dir, self.info, self.seed, self.say = Path(run_dir), info, seed, say
-        self.progress = progress or Progress()
-        self.rows: list[dict[str, Any]] = []
+        _check_rebuildable(model, width)
+        self.model, self.run_dir, self.data = model, Path(run_dir), {name: str(path) for name, path in data.items()}
+        self.say = say or fitting.silent
+        self.recipe = Recipe(
+            name="python",
+            stages=tuple(stages),
+            data=tuple(data),
+            labels=labels,
+            duplicates=duplicates,
+            seed=seed,
+            precision=model.dtype_policy.name,
+            model=ModelSettings(name=model.name, width=width, input_size=model.input_shape[1]),
+            preprocessing=preprocessing or InputSettings(),
+            source={name: SourceSettings(subject_pattern=pattern) for name, pattern in (subject_patterns or {}).items()},
+        )
 
-    def fit(self) -> Run:
+    def fit(self, progress: Progress | None = None) -> Run:
         """Train all stages, or those that are left.
 
         Returns:
-            The finished run.
+            The finished run; `model` holds its weights.
 
         Raises:
+            DataError: data that cannot be used.
             DivergedError: a loss that is not finite; the best epoch so far stays.
-            Interrupted: SIGTERM or Ctrl-C, after saving.
-            RunError: checkpoints that do not belong to this network.
+            RunError: `run_dir` was made from other stages or data, or is damaged.
             OutputError: the run folder cannot be written.
         """
-        self.info["stages"] = []
-        with delayed_signals() as flag:
-            for number, stage in enumerate(self.stages, 1):
-                self._fit_stage(number, stage, flag)
-        self._finish()
-        return Run.open(self.run_dir)
-
-    def _folder(self, number: int, stage: Stage) -> Path:
-        return self.run_dir / "stages" / f"{number:02d}-{stage.name}"
-
-    def _fit_stage(self, number: int, stage: Stage, flag: Flag) -> None:
-        folder = self._folder(number, stage)
-        marker = folder / "done.json"
-        if not marker.exists():
-            result = self._train_stage(number, stage, folder, flag)
-            write_atomic(marker, json.dumps(result, indent=1) + "\n")
-        else:
-            result = json.loads(marker.read_text("utf-8"))
-            self.say(f"stage {number} {stage.name}: finished before, best epoch {result['best_epoch']}")
-        self.rows += [row for row in result.pop("rows") if row not in self.rows]
-        self._restore_model(checkpoints.load(folder / result["best_file"]))
-        self.info["stages"].append(result)
-        self._write_history()
-        learning_curves(self.run_dir / "history.csv", self.run_dir / "curves.png")
-
-    def _train_stage(self, number: int, stage: Stage, folder: Path, flag: Flag) -> dict[str, Any]:
-        where = f"stage {stage.name!r}"
-        pool, val = self.train[stage.name], self.val[stage.name]
-        rates = apply_rules(self.model, stage.rules, where)
-        optimizer = make_optimizer(stage, self.model.trainable_variables, rates)
-        state = _State()
-        found = checkpoints.newest(folder, self.say) if folder.exists() else None
-        if found is not None:
-            state = _State(**found.meta["state"])
-            self._restore_model(found)
-            self._restore("optimizer", optimizer.variables, found)
-            self.say(f"stage {number} {stage.name}: going on at epoch {state.epoch + 1}, step {state.step}")
-        else:
-            new = initialise_layers(self.model, stage.initialise, self.seed, where)
-            state.before = digests(self.model)
-            frozen = [layer.name for layer in self.model.layers if layer.weights and not layer.trainable]
-            parameters = sum(math.prod(variable.shape) for variable in self.model.trainable_variables)
-            self.say(
-                f"stage {number} {stage.name}: {len(pool):,} images, {stage.epochs} epochs of "
-                f"{math.ceil(len(pool) / stage.batch_size)} steps, {parameters:,} trainable parameters"
-                + (f"; frozen: {', '.join(frozen)}" if frozen else "")
-                + (f"; initialised anew: {', '.join(new)}" if new else "")
-            )
-        weights = class_weights(pool.labels, len(self.info["labels"]), stage.class_weight)
-        steps = StageSteps(self.model, self.face_input, stage, weights, optimizer, pool.shape)
-        judge = steps
-        if val is not None and val.shape != pool.shape:
-            judge = StageSteps(self.model, self.face_input, stage, weights, optimizer, val.shape)
-        while state.epoch < stage.epochs and not (stage.patience and state.waited >= stage.patience):
-            self._epoch(number, stage, folder, pool, steps, optimizer, state, flag)
-            self._judge(stage, folder, pool, val, judge, state)
-            self._save(folder, optimizer, state)
-            # Told only now: an epoch that was told is never done again.
-            self.progress.epoch(self.say, stage, state.rows[-1], state.best["epoch"] == state.epoch)
-            self.rows = [row for row in self.rows if row["stage"] != stage.name] + state.rows
-            self._write_history()
-            self._stop_if_asked(flag)
-        still = check_moved(self.model, state.before, where)
-        if still:
-            self.say(f"warning: {where}: these trainable weights did not move: {', '.join(still)}")
-        return {
-            "name": stage.name,
-            "epochs": len(state.rows),
-            "stopped_early": state.epoch < stage.epochs,
-            "best_epoch": state.best["epoch"],
-            "best_file": state.best["file"],
-            "monitor": stage.monitor if val is not None else "last epoch",
-            **{key: state.rows[state.best["epoch"] - 1].get(key) for key in ("val_accuracy", "val_loss", "val_macro_f1")},
-            "images": len(pool),
-            "did_not_move": still,
-            "rows": state.rows,
-        }
-
-    def _epoch(
-        self,
-        number: int,
-        stage: Stage,
-        folder: Path,
-        pool: Pool,
-        steps: StageSteps,
-        optimizer: keras.optimizers.Optimizer,
-        state: _State,
-        flag: Flag,
-    ) -> None:
-        """The steps of one epoch that are left."""
-        per_epoch = math.ceil(len(pool) / stage.batch_size)
-        key = (self.seed, number, state.epoch)
-        order = np.random.Generator(np.random.PCG64((*key, 0))).permutation(len(pool))
-        room, centre = self.face_input.room, self.face_input.room // 2
-        crops = draw_crops(len(pool), room, mirror=stage.mirror, seed=(*key, 1))
-        if not stage.random_crop:
-            crops[:, :2] = centre
-        saved = clock = time.monotonic()
-        for images, draws, labels in batches(pool, order, crops, stage.batch_size, state.step):
-            rate = stage.learning_rate_at(state.epoch * per_epoch + state.step, per_epoch)
-            loss, right = steps.train(images, draws, labels, rate)
-            if not math.isfinite(loss):
-                raise DivergedError(
-                    f"stage {stage.name!r} diverged: the loss is {loss} at epoch {state.epoch + 1}, step {state.step + 1}, "
-                    f"learning rate {rate:g}; the best epoch before it is kept in {folder}; {BLAME}"
-                )
-            state.loss += loss
-            state.right += right
-            state.step += 1
-            now = time.monotonic()
-            state.seconds += now - clock
-            clock = now
-            self.progress.step(stage, state.epoch, state.step, per_epoch, state.loss, state.right, state.seconds)
-            if state.step == per_epoch:
-                break
-            if flag.number is not None:
-                self._save(folder, optimizer, state)
-                self._stop_if_asked(flag)
-            if now - saved > SECONDS_BETWEEN_CHECKPOINTS:
-                self._save(folder, optimizer, state)
-                self.progress.note(self.say)
-                saved = clock = time.monotonic()
-
-    def _judge(self, stage: Stage, folder: Path, pool: Pool, val: Pool | None, judge: StageSteps, state: _State) -> None:
-        """Close the epoch: validation, the row of the history, the best epoch so far."""
-        scores = judge.evaluate(val) if val is not None else {}
-        per_epoch = math.ceil(len(pool) / stage.batch_size)
-        state.epoch += 1
-        row = {
-            "stage": stage.name,
-            "epoch": state.epoch,
-            "learning_rate": stage.learning_rate_at((state.epoch - 1) * per_epoch, per_epoch),
-            "loss": state.loss / len(pool),
-            "accuracy": state.right / len(pool),
-            **scores,
-            "seconds": round(state.seconds, 3),
-            "images_per_second": round(len(pool) / max(state.seconds, 1e-9), 2),
-        }
-        state.rows.append(row)
-        value = scores.get(stage.monitor, float(state.epoch))
-        value = -value if val is not None and stage.monitor == "val_loss" else value
-        if not math.isfinite(value):
-            raise DivergedError(f"stage {stage.name!r} diverged: {stage.monitor} is {value} after epoch {state.epoch}; {BLAME}")
-        state.waited += 1
-        if not state.best or value > state.best["value"]:
-            file = checkpoints.save(folder, f"best-e{state.epoch:04d}", self._arrays("model", self.model.variables), {})
-            state.best = {"epoch": state.epoch, "value": value, "file": file.name}
-            state.waited = 0
-        state.step, state.loss, state.right, state.seconds = 0, 0.0, 0, 0.0
-
-    def _save(self, folder: Path, optimizer: keras.optimizers.Optimizer, state: _State) -> None:
-        arrays = self._arrays("model", self.model.variables) | self._arrays("optimizer", optimizer.variables)
-        checkpoints.save(folder, f"e{state.epoch:04d}-s{state.step:06d}", arrays, {"state": vars(state)})
-        kept = checkpoints.positions(folder)[:CHECKPOINTS_KEPT]
-        referenced = {state.best.get("file", "")}
-        if len(kept) > 1 and len(list(folder.glob("best-*.npz"))) > 1:
-            referenced.add(checkpoints.read_meta(kept[1][2])["state"]["best"].get("file", ""))
-        checkpoints.prune(folder, CHECKPOINTS_KEPT, referenced)
-
-    def _stop_if_asked(self, flag: Flag) -> None:
-        if flag.number is not None:
-            self.progress.close()
-            raise Interrupted(flag.number, f"stopped and saved; the same command goes on from {self.run_dir}")
-
-    @staticmethod
-    def _arrays(kind: str, variables: Sequence[keras.Variable]) -> dict[str, np.ndarray]:
-        return {f"{kind}/{number:04d}/{variable.path}": variable.numpy() for number, variable in enumerate(variables)}
-
-    def _restore_model(self, checkpoint: checkpoints.Checkpoint) -> None:
-        self._restore("model", self.model.variables, checkpoint)
-
-    @staticmethod
-    def _restore(kind: str, variables: Sequence[keras.Variable], checkpoint: checkpoints.Checkpoint) -> None:
-        """Assign every variable from a checkpoint, by order, shape and type; nothing may be left on either side."""
-        stored = [value for name, value in sorted(checkpoint.arrays.items()) if name.startswith(f"{kind}/")]
-        fits = len(stored) == len(variables) and all(
-            tuple(variable.shape) == value.shape for variable, value in zip(variables, stored, strict=True)
-        )
-        if not fits:
-            raise RunError(
-                f"{checkpoint.path} holds {len(stored)} {kind} arrays that do not fit the {len(variables)} of this run; "
-                "begin anew with --restart (the old run is kept)"
-            )
-        for variable, value in zip(variables, stored, strict=True):
-            variable.assign(value)
-
-    def _write_history(self) -> None:
-        write_atomic(self.run_dir / "history.csv", csv_text(HISTORY_COLUMNS, self.rows))
-        write_events(self.run_dir / "events", self.rows)
-
-    def _finish(self) -> None:
-        with atomic_path(self.run_dir / WEIGHTS_FILE) as temporary:
-            self.model.save_weights(temporary)
-        self.info["weights"] = {"sha256": sha256_file(self.run_dir / WEIGHTS_FILE), "variables": fingerprint(self.model)}
-        self.info["finished"] = True
-        write_info(self.run_dir, self.info)
+        prepared = fitting.prepare(self.recipe, self.data, say=self.say)
+        classes = self.model.output_shape[-1]
+        if len(prepared.info["labels"]) != classes:
+            found = len(prepared.info["labels"])
+            raise ModelError(f"the model has {classes} outputs, the data {found} classes; make it with classes={found}")
+        return fitting.train(prepared, self.run_dir, self.model, self.say, progress or Progress.on_stderr())
 
 
-def class_weights(labels: np.ndarray, classes: int, kind: str) -> np.ndarray:
-    """The weight of an image by its label: 1, or n / (classes present * n of its class) for "balanced"; float32 (classes,)."""
-    if kind == "none":
-        return np.ones(classes, np.float32)
-    counts = np.bincount(labels, minlength=classes)
-    present = counts > 0
-    return np.where(present, len(labels) / (present.sum() * np.maximum(counts, 1)), 0.0).astype(np.float32)
+def _check_rebuildable(model: keras.Model, width: float) -> None:
+    """A run stores no architecture, only its name and size: the registry must give the same one."""
+    spec = registry.get_spec(model.name)
+    same = registry.build(
+        spec.name, weights=None, classes=model.output_shape[-1], input_shape=model.input_shape[1:], width=width
+    )
+    if fingerprint(same) != fingerprint(model):
+        raise ModelError(f"the model is not {spec.name} of width {width:g} as the zoo makes it; pass its own width")

@@ -81,7 +81,7 @@ def test_lrn_in_bfloat16_is_right_to_its_precision(caffe: tuple) -> None:
 def test_lrn_gradient_is_the_slope_of_caffes_formula(caffe: tuple, input_gradient) -> None:
     x, weight = values(1, 1, 2, 7, spread=30.0), values(1, 1, 2, 7)[..., ::-1].copy()
     layer = lrn_of(caffe)
-    found = input_gradient(lambda t: ops.sum(layer(t) * weight), x)
+    found = input_gradient(lambda t: ops.sum(ops.multiply(layer(t), ops.convert_to_tensor(weight))), x)
     step, slope = 1e-4, np.empty_like(x, dtype="float64")
     for index in itertools.product(*map(range, x.shape)):
         nudge = np.zeros_like(x, dtype="float64")
@@ -94,9 +94,9 @@ def test_lrn_gradient_is_the_slope_of_caffes_formula(caffe: tuple, input_gradien
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
 def test_lrn_gradient_is_automatic_differentiations(policy: str, input_gradient) -> None:
     x, weight = values(2, 3, 3, 96, spread=60.0), values(2, 3, 3, 96)
-    x = numpy_of(ops.cast(x, "bfloat16"))
+    x, weight = numpy_of(ops.cast(x, "bfloat16")), ops.convert_to_tensor(weight)
     layer = LocalResponseNormalization(bias=1.0, alpha=2e-5, dtype=policy)
-    band = (abs(np.arange(96)[:, None] - np.arange(96)) <= 2).astype("float32")
+    band = ops.convert_to_tensor((abs(np.arange(96)[:, None] - np.arange(96)) <= 2).astype("float32"))
 
     def plain(t: object) -> object:
         return ops.sum(t * ops.power(1.0 + 2e-5 * ops.matmul(ops.square(t), band), -0.75) * weight)

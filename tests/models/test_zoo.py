@@ -158,6 +158,7 @@ def test_built_on_a_tensor() -> None:
     np.testing.assert_allclose(output(model, x), output(plain, 0.5 * x), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="unseeded dropout draws from PyTorch's own state there")
 def test_dropout_state_is_part_of_the_model() -> None:
     model = narrow("alexnet")
     states = [v for v in model.variables if "seed_generator" in v.path]
