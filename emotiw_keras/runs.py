@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emotiw_keras.errors import RunError
+from emotiw_keras.errors import ModelError, RunError
 from emotiw_keras.files import sha256_file
 
 if TYPE_CHECKING:
@@ -61,9 +61,12 @@ class Run:
         """Open a run folder.
 
         Raises:
+            ModelError: there is no such folder.
             RunError: not a run, unfinished, damaged, or of another version.
         """
         folder = Path(path)
+        if not folder.exists():
+            raise ModelError(f"there is no run folder {folder}; expected the --out of `emotiw fit`")
         info = read_info(folder)
         if not info.get("finished"):
             raise RunError(f"{folder} is not finished; run the `emotiw fit` that made it again, it goes on where it was")
