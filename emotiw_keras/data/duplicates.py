@@ -55,23 +55,6 @@ def also_in(hashes: Sequence[str], split: np.ndarray, these: Iterable[str], othe
     return np.array([name in of_these and digest in there for digest, name in pairs], bool)
 
 
-def drop_from_training(
-    faces: FaceSet, *, train: Iterable[str] = ("train",), against: Iterable[str] = ("val", "test")
-) -> np.ndarray:
-    """Which training pictures also stand in the splits that the training is judged on.
-
-    Args:
-        faces: the data set.
-        train: the splits trained on.
-        against: the splits selected or tested on; splits that are in `train` are taken out of it.
-
-    Returns:
-        bool (pictures,): true where a picture should be left out of training.
-    """
-    trained = set(train)
-    return also_in(faces.pixel_hash, faces.split, trained, set(against) - trained)
-
-
 def describe(faces: FaceSet) -> list[str]:
     """Lines on duplicates, conflicting labels and constant pictures, for a person to read."""
     groups = duplicate_groups(faces.pixel_hash)

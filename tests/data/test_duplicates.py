@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from emotiw_keras.data.duplicates import also_in, conflicting_groups, drop_from_training, duplicate_groups, pixel_hash
+from emotiw_keras.data.duplicates import also_in, conflicting_groups, duplicate_groups, pixel_hash
 from emotiw_keras.data.faceset import FaceSet, read_faces
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 16, 16), dtype=np.uint8)
@@ -46,13 +46,6 @@ def leaky(root: Path) -> FaceSet:
     return read_faces(root)
 
 
-def test_what_training_drops(tmp_path: Path) -> None:
-    faces = leaky(tmp_path)
-    assert [faces.paths[i] for i in np.flatnonzero(drop_from_training(faces))] == ["train/happy/0.png", "train/happy/1.png"]
-    joint = drop_from_training(faces, train=("train", "val"), against=("test",))
-    assert [faces.paths[i] for i in np.flatnonzero(joint)] == ["train/happy/1.png"]
-
-
 def test_the_report_tells(tmp_path: Path) -> None:
     report = leaky(tmp_path).report
     assert "duplicates: 5 different pictures of 8, 3 repeat another exactly" in report
@@ -70,4 +63,3 @@ def test_split_keeps_duplicates_together(tmp_path: Path) -> None:
     faces = read_faces(tmp_path)
     for group in duplicate_groups(faces.pixel_hash):
         assert len(set(faces.split[group].tolist())) == 1
-    assert not drop_from_training(faces).any()

@@ -16,9 +16,10 @@ from emotiw_keras.data.faceset import read_faces
 from emotiw_keras.errors import DataError, DivergedError, ModelError, OutputError, RunError, UsageError
 from emotiw_keras.runs import Run
 from emotiw_keras.training import checkpoints
-from emotiw_keras.training.fit import Outcome, fit, stage_roles
+from emotiw_keras.training.fit import Outcome, fit
 from emotiw_keras.training.loop import class_weights
 from emotiw_keras.training.recipe import load_recipe
+from emotiw_keras.training.roles import stage_roles
 from emotiw_keras.training.run_writer import HISTORY_COLUMNS, differences
 from emotiw_keras.training.stage import Stage
 
@@ -269,3 +270,12 @@ def test_a_stage_without_training_images_is_an_error(faces: dict[str, str], reci
     folder = write_faces(tmp_path / "fer", {"train": 21, "test": 7})
     with pytest.raises(DataError, match="'val'.*it has train, test"):
         train(recipe_file, {**faces, "fer": str(folder)}, tmp_path / "run")
+
+
+def test_fer28_leaves_703_training_images_out(shared_data: Path) -> None:
+    sets = {"fer": read_faces(shared_data / "fer2013" / "fer2013_jpg.zip")}
+    roles = stage_roles(Stage("s", train=("fer:train",), val=("fer:val",)), sets, drop=True)
+    trained = {sets["fer"].pixel_hash[i] for i in roles.train["fer"]}
+    judged = {sets["fer"].pixel_hash[i] for i in np.flatnonzero(sets["fer"].split != "train")}
+    assert (len(roles.train["fer"]), len(roles.dropped["fer"])) == (28_006, 703)
+    assert not trained & judged

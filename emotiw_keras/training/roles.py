@@ -1,0 +1,109 @@
+"""Which images a stage trains on, selects on and leaves alone; and the record of it, data.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from emotiw_keras.data.faceset import OK, FaceSet
+from emotiw_keras.errors import DataError
+from emotiw_keras.training.stage import Stage, split_reference
+
+# The stage name under which data.csv holds what the run that gave the weights had seen.
+PARENT = "weights"
+DROPPED = "dropped: the same pixels stand in val or test"
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Positions by data set: what a stage trains on, what it selects on, and what it dropped from training and why."""
+
+    train: dict[str, np.ndarray]
+    val: dict[str, np.ndarray]
+    dropped: dict[str, np.ndarray]
+
+
+def stage_roles(stage: Stage, sets: Mapping[str, FaceSet], drop: bool) -> Roles:
+    """Resolve a stage's references to images.
+
+    Args:
+        stage: its `train` and `val` are resolved.
+        sets: the data by name.
+        drop: leave out of training each image whose pixels also stand in a val or test split that is not trained on.
+    """
+    train = _resolve(stage.train, sets, f"train of stage {stage.name!r}")
+    val = _resolve(stage.val, sets, f"val of stage {stage.name!r}")
+    dropped = {name: np.empty(0, np.int64) for name in sets}
+    if drop:
+        held: set[str] = set()
+        for name, faces in sets.items():
+            apart = np.isin(faces.split, ("val", "test"))
+            apart[train.get(name, np.empty(0, np.int64))] = False
+            held |= {faces.pixel_hash[i] for i in np.flatnonzero(apart) if faces.status[i] == OK}
+        for name, index in train.items():
+            twin = np.array([sets[name].pixel_hash[i] in held for i in index], bool)
+            train[name], dropped[name] = index[~twin], index[twin]
+    return Roles(train, val, dropped)
+
+
+def _resolve(references: tuple[str, ...], sets: Mapping[str, FaceSet], what: str) -> dict[str, np.ndarray]:
+    found: dict[str, list[np.ndarray]] = {}
+    for reference in references:
+        name, split = split_reference(reference, what)
+        found.setdefault(name, []).append(sets[name].indices(split))
+    return {name: np.unique(np.concatenate(parts)) for name, parts in found.items()}
+
+
+def check_roles(stage: Stage, roles: Roles, say: Callable[[str], None]) -> None:
+    count = sum(len(index) for index in roles.train.values())
+    val = sum(len(index) for index in roles.val.values())
+    dropped = sum(len(index) for index in roles.dropped.values())
+    if not count:
+        raise DataError(f"stage {stage.name!r} has no training images: {', '.join(stage.train)} hold none")
+    if stage.val and not val:
+        raise DataError(f"stage {stage.name!r} has no validation images: {', '.join(stage.val)} hold none")
+    say(
+        f"stage {stage.name}: trains on {count:,} images of {', '.join(stage.train)}"
+        + (f", selects on {val:,} of {', '.join(stage.val)}" if val else ", keeps the last epoch")
+        + (f"; {dropped:,} left out of training because the same pixels stand in val or test" if dropped else "")
+    )
+
+
+def data_rows(
+    stages: Sequence[Stage], sets: Mapping[str, FaceSet], roles: Mapping[str, Roles], before: Sequence[Mapping[str, str]]
+) -> list[dict[str, str]]:
+    """Rows of data.csv: every image of every stage with its role.
+
+    Args:
+        stages: in order.
+        sets: the data by name.
+        roles: by stage name.
+        before: rows of the run whose weights this one starts from; what it had seen is recorded here too.
+    """
+    rows: list[dict[str, str]] = []
+    for row in before:
+        if row["status"] in ("train", "val", DROPPED):
+            rows.append({**row, "stage": PARENT})
+    for stage in stages:
+        of = roles[stage.name]
+        for name, faces in sets.items():
+            status = np.array([text if text != OK else "held out" for text in faces.status], object)
+            status[of.val.get(name, np.empty(0, np.int64))] = "val"
+            status[of.train.get(name, np.empty(0, np.int64))] = "train"
+            status[of.dropped[name]] = DROPPED
+            for i, path in enumerate(faces.paths):
+                rows.append(
+                    {
+                        "stage": stage.name,
+                        "data": name,
+                        "path": path,
+                        "pixel_hash": faces.pixel_hash[i],
+                        "label": faces.labels[faces.label[i]] if faces.label[i] >= 0 else "",
+                        "subject": faces.subject[i],
+                        "split": str(faces.split[i]),
+                        "status": str(status[i]),
+                    }
+                )
+    return rows

@@ -1,0 +1,84 @@
+"""What training starts from: TensorFlow, the precision, the network and its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emotiw_keras import hardware
+from emotiw_keras.errors import ModelError
+from emotiw_keras.models import registry
+from emotiw_keras.runs import Run
+from emotiw_keras.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    import keras
+
+
+def start_tensorflow(threads: int | None = None) -> None:
+    """Load TensorFlow with a number of threads; memory is kept on the host and grows on demand on a GPU."""
+    hardware.keep_memory()
+    import tensorflow as tf
+
+    if threads:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def resolve_precision(precision: str) -> str:
+    """The dtype policy that "auto" stands for here."""
+    if precision != "auto":
+        return precision
+    return "mixed_bfloat16" if hardware.native_bfloat16() else "float32"
+
+
+def parent_run(recipe: Recipe) -> Run | None:
+    """The run whose weights start this one, if `weights` names a run; a missing file is an error before any work."""
+    weights = recipe.model.weights
+    if weights in ("none", "imagenet"):
+        return None
+    path = Path(weights)
+    if path.is_dir():
+        return Run.open(path)
+    if not path.is_file():
+        raise ModelError(f"--weights {weights}: no such file; expected none, imagenet, a weight file or a run folder")
+    return None
+
+
+def start_model(recipe: Recipe, info: Mapping[str, Any], parent: Run | None, say: Callable[[str], None]) -> keras.Model:
+    """The network with the weights the recipe starts from; it returns logits."""
+    shape = info["model"]
+    weights = recipe.model.weights
+    model = registry.build(
+        shape["name"],
+        weights=None if parent is not None or weights == "none" else weights,
+        classes=shape["classes"],
+        input_shape=tuple(shape["input_shape"]),
+        width=shape["width"],
+        classifier_activation=None,
+    )
+    if parent is None:
+        return model
+    if (parent.model_name, parent.info["model"]["width"]) != (shape["name"], shape["width"]):
+        width = parent.info["model"]["width"]
+        raise ModelError(
+            f"--weights {weights} holds {parent.model_name} of width {width:g}, asked for is {shape['name']} of width "
+            f"{shape['width']:g}; add --model {parent.model_name} --set model.width={width:g}"
+        )
+    start = parent.build()
+    classifier = registry.get_spec(shape["name"]).classifier
+    wanted, known = tuple(info["labels"]), parent.labels
+    kept = set(wanted) <= set(known)
+    for old, new in zip(start.layers, model.layers, strict=True):
+        if not new.weights or (new.name == classifier and not kept):
+            continue
+        values = old.get_weights()
+        if new.name == classifier:
+            values = [value[..., [known.index(label) for label in wanted]] for value in values]
+        new.set_weights(values)
+    order = "" if wanted == known else f"; outputs of {classifier} taken by class name"
+    say(f"weights from {weights}" + (order if kept else f"; it lacks some of these classes, so {classifier} starts anew"))
+    return model
