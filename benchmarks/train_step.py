@@ -1,4 +1,4 @@
-"""AlexNet's train step against the same network of stock layers: images per second, in turns, in one process.
+"""AlexNet's train step against the same network of stock layers: images per second, in turns, each in its own process.
 
     python benchmarks/train_step.py --json train_step.json
 
@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -26,11 +27,20 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from emotiw_keras.data.device import FaceInput, draw_crops
+from emotiw_keras.hardware import keep_memory
 from emotiw_keras.models import AlexNet
 from emotiw_keras.models.layers import GroupedConv2D, LocalResponseNormalization
+from emotiw_keras.training.optimizers import make_optimizer
+from emotiw_keras.training.stage import Stage
+from emotiw_keras.training.steps import StageSteps
 
 Step = Callable[[], None]
-POLICIES = ("float32", "mixed_bfloat16")
+# the largest difference of outputs, relative to the largest logit
+LIMITS = {"float32": 1e-4, "mixed_bfloat16": 0.05}
+CONTESTANTS = ("ours", "stock", "stock, memory kept")
+# small enough for the loss to stay finite
+RATE = 1e-9
 
 
 class StockNormalization(keras.layers.Layer):
@@ -64,43 +74,93 @@ def pair(size: int, width: float) -> dict[str, keras.Model]:
     return {"ours": ours, "stock": other}
 
 
-def difference(models: dict[str, keras.Model], x: np.ndarray) -> float:
-    """The largest difference of the two networks' logits, relative to the largest logit."""
-    ours, other = (models[key](x, training=False).numpy() for key in ("ours", "stock"))
-    return float(abs(ours - other).max() / abs(other).max())
+def contestant(name: str, options: argparse.Namespace, policy: str) -> None:
+    """A process of its own: tells its outputs, then answers each line on standard input with a figure.
+
+    "ours" is what `emotiw fit` runs: the zoo's network, the step and optimizer of training, memory kept by the process. The
+    input goes in as bytes and is resized, cropped and mirrored inside the step. "stock" is the same network of stock layers in
+    Keras' own train step with Keras' SGD, on ready-made floats; "stock, memory kept" differs from it by that setting alone.
+    """
+    if name != "stock":
+        keep_memory()
+    keras.config.set_dtype_policy(policy)
+    keras.utils.set_random_seed(0)
+    models = pair(options.size, options.width)
+    rng = np.random.default_rng(0)
+    # the spread of pixels: with inputs about 1 the normalisation would divide by 1 and the comparison prove nothing
+    probe = (60 * rng.standard_normal((8, options.size, options.size, 3))).astype("float32")
+    model = models["ours" if name == "ours" else "stock"]
+    print(json.dumps(model(probe, training=False).numpy().tolist()), flush=True)
+    labels = rng.integers(0, 7, options.batch).astype("int32")
+    step = our_step(model, options, labels) if name == "ours" else stock_step(model, options, labels)
+    step()
+    step()
+    for _ in sys.stdin:
+        count, start = 0, time.perf_counter()
+        while count == 0 or time.perf_counter() - start < options.seconds:
+            step()
+            count += 1
+        print(options.batch * count / (time.perf_counter() - start), flush=True)
 
 
-def train_step(model: keras.Model, x: np.ndarray, labels: np.ndarray) -> Step:
-    """One step of SGD with momentum on a fixed batch, as `fit` runs it; it returns when the step is done."""
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    # small enough for the loss to stay finite: what is timed must be arithmetic on ordinary numbers
-    model.compile(keras.optimizers.SGD(1e-9, momentum=0.9), loss, jit_compile=False)
-    batch = iter(tf.data.Dataset.from_tensors((tf.constant(x), tf.constant(labels))).repeat())
-    function = model.make_train_function() or model.train_function
+def our_step(model: keras.Model, options: argparse.Namespace, labels: np.ndarray) -> Step:
+    """One step of `emotiw fit` on a fixed batch of 48x48 bytes."""
+    stage = Stage("bench", train=("bench:train",), learning_rate=RATE)
+    face_input = FaceInput(resize=round(options.size * 256 / 227), crop=options.size, mean=(104.0, 117.0, 123.0))
+    optimizer = make_optimizer(stage, model.trainable_variables, {})
+    steps = StageSteps(model, face_input, stage, np.ones(7, np.float32), optimizer, (48, 48, 1))
+    images = np.random.default_rng(1).integers(0, 256, (options.batch, 48, 48, 1), np.uint8)
+    batch = [tf.constant(x) for x in (images, draw_crops(options.batch, face_input.room, mirror=True, seed=(0,)), labels)]
 
     def step() -> None:
-        logs = function(batch)
-        value = float(logs["loss"])
-        if not np.isfinite(value):
-            raise SystemExit(f"train_step: the loss of {model.name} is {value}; nothing was measured")
+        finite(steps.train(*batch, RATE)[0])
 
     return step
 
 
-def rates(steps: dict[str, Step], batch: int, rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Images per second of each step function, one figure a round, the functions taking turns within a round."""
-    for step in steps.values():
-        step()
-        step()
-    found: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
-        for name, step in steps.items():
-            count, start = 0, time.perf_counter()
-            while count == 0 or time.perf_counter() - start < seconds:
-                step()
-                count += 1
-            found[name].append(batch * count / (time.perf_counter() - start))
-    return found
+def stock_step(model: keras.Model, options: argparse.Namespace, labels: np.ndarray) -> Step:
+    """One step of Keras' own training on a fixed batch of floats."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(RATE, momentum=0.9), loss, jit_compile=False)
+    x = (60 * np.random.default_rng(1).standard_normal((options.batch, options.size, options.size, 3))).astype("float32")
+    batch = iter(tf.data.Dataset.from_tensors((tf.constant(x), tf.constant(labels))).repeat())
+    function = model.make_train_function() or model.train_function
+
+    def step() -> None:
+        finite(float(function(batch)["loss"]))
+
+    return step
+
+
+def finite(loss: float) -> None:
+    """What is timed must be arithmetic on ordinary numbers."""
+    if not np.isfinite(loss):
+        raise SystemExit(f"train_step: the loss is {loss}; nothing was measured")
+
+
+def measure(options: argparse.Namespace, policy: str) -> dict[str, Any]:
+    """Figures of all contestants, one a round each, in turns; the others wait meanwhile."""
+    workers = {}
+    for name in CONTESTANTS:
+        command = [sys.executable, __file__, "--contestant", name, "--policy", policy]
+        command += [f"--{key}={getattr(options, key)}" for key in ("batch", "size", "width", "seconds")]
+        workers[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        outputs = np.array(json.loads(workers[name].stdout.readline()))
+        if name == "ours":
+            wanted = outputs
+        gap = float(abs(outputs - wanted).max() / abs(wanted).max())
+        if not gap <= LIMITS[policy]:
+            sys.exit(f"train_step: {policy} outputs of {name} differ by {gap:.2g} of the largest logit")
+    figures: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
+    for _ in range(options.rounds + 1):
+        for name, worker in workers.items():
+            worker.stdin.write("\n")
+            worker.stdin.flush()
+            figures[name].append(float(worker.stdout.readline()))
+    for worker in workers.values():
+        worker.stdin.close()
+        worker.wait()
+    return {"rounds": {name: rates[1:] for name, rates in figures.items()}, "difference": gap}
 
 
 def processor() -> tuple[str, bool | None]:
@@ -122,35 +182,30 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="figures per network; the median is told (5)")
     parser.add_argument("--seconds", type=float, default=10.0, help="least seconds of a figure (10)")
     parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--policy", choices=list(LIMITS), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.contestant:
+        contestant(options.contestant, options, options.policy)
+        return
 
     name, native = processor()
     note = {True: "native bfloat16", False: "no native bfloat16", None: "native bfloat16 unknown"}[native]
     print(f"{name}, {os.cpu_count()} cores, {note}; TensorFlow {tf.__version__}, Keras {keras.__version__}")
-    print(f"AlexNet, width {options.width:g}, batch {options.batch}, {options.size}x{options.size}; images per second")
-    rng = np.random.default_rng(0)
-    # the spread of pixels: with inputs about 1 the normalisation would divide by 1 and the comparison prove nothing
-    x = (60 * rng.standard_normal((options.batch, options.size, options.size, 3))).astype("float32")
-    labels = rng.integers(0, 7, options.batch)
+    print(f"AlexNet, width {options.width:g}, batch {options.batch}, {options.size}x{options.size}; images per second, medians")
+    print(f"{'policy':16}" + "".join(f"{each:>20}" for each in CONTESTANTS) + f"{'ours / stock':>14}{'/ memory kept':>15}")
     results: dict[str, Any] = {}
-    print(f"{'policy':16}{'ours':>10}{'stock':>10}{'ratio':>8}   largest difference of outputs")
-    for policy in POLICIES:
+    for policy in LIMITS:
         if policy == "mixed_bfloat16" and native is False:
             print(f"{policy:16}left out: this processor has no native bfloat16")
             results[policy] = None
             continue
-        keras.config.set_dtype_policy(policy)
-        keras.utils.set_random_seed(0)
-        models = pair(options.size, options.width)
-        gap, limit = difference(models, x[:8]), {"float32": 1e-4, "mixed_bfloat16": 0.05}[policy]
-        if not gap <= limit:
-            sys.exit(f"train_step: {policy} outputs differ by {gap:.2g} of the largest logit, allowed is {limit:g}")
-        steps = {key: train_step(model, x, labels) for key, model in models.items()}
-        figures = rates(steps, options.batch, options.rounds, options.seconds)
-        ours, other = (statistics.median(figures[key]) for key in ("ours", "stock"))
-        results[policy] = {"ours": ours, "stock": other, "ratio": ours / other, "difference": gap, "rounds": figures}
-        print(f"{policy:16}{ours:10.1f}{other:10.1f}{ours / other:8.2f}   {gap:.1e}")
-    keras.config.set_dtype_policy("float32")
+        results[policy] = measure(options, policy)
+        medians = {each: statistics.median(rates) for each, rates in results[policy]["rounds"].items()}
+        ratios = [medians["ours"] / medians[each] for each in CONTESTANTS[1:]]
+        results[policy] |= {"median": medians, "ratios": ratios}
+        row = "".join(f"{medians[each]:20.1f}" for each in CONTESTANTS)
+        print(f"{policy:16}{row}{ratios[0]:14.2f}{ratios[1]:15.2f}")
     if options.json:
         facts = {"processor": name, "cores": os.cpu_count(), "native_bfloat16": native}
         facts |= {"tensorflow": tf.__version__, "keras": keras.__version__, "python": platform.python_version()}
