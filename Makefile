@@ -4,9 +4,10 @@ VENV ?= .venv
 OUT ?= demo
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 EMOTIW = $(VENV)/bin/emotiw
-PYTEST = $(VENV)/bin/python -m pytest -q
+# Two processes, each file in one of them: module fixtures (a finished run, a wheel) are made once.
+PYTEST = $(VENV)/bin/python -m pytest -q --numprocesses 2 --dist loadfile
 DEVICE_TESTS = tests/models tests/device
-# The CPU build of PyTorch from its own index: make test-backends TORCH='torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu'
+# Another build of PyTorch, such as the CPU one: make test-backends TORCH="torch==2.13.0 --index-url URL"
 TORCH ?= torch==2.13.0
 
 define DEMO_SUMMARY

@@ -56,9 +56,7 @@ def predict(
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other; choose one")
     if faces == "detect":
-        raise UsageError(
-            "finding faces in photos is not available in this version; give face crops and pass --faces whole"
-        )
+        raise UsageError("finding faces in photos is not available in this version; give face crops and pass --faces whole")
     if model is None:
         raise ModelError(
             "no model ships with this version; name a run folder with --model RUN (emotiw fit --out RUN makes one)"
@@ -84,10 +82,7 @@ def _rows(predictor: Predictor, pictures: Iterator[Picture]) -> Iterator[Row]:
     waiting: list[Picture] = []
     for picture in pictures:
         waiting.append(picture)
-        if (
-            sum(each.pixels is not None for each in waiting) == predictor.batch_size
-            or len(waiting) >= 4 * predictor.batch_size
-        ):
+        if sum(each.pixels is not None for each in waiting) == predictor.batch_size or len(waiting) >= 4 * predictor.batch_size:
             yield from _batch(predictor, waiting)
             waiting = []
     yield from _batch(predictor, waiting)

@@ -33,9 +33,7 @@ def _silent_stderr() -> Iterator[None]:
 class QuietTensorFlow:
     """An import hook for the first `import tensorflow`, whose libraries write before any log level counts."""
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Leave every import alone but that of TensorFlow itself."""
         if name != "tensorflow":
             return None

@@ -35,6 +35,4 @@ def recipes(name: str | None, as_json: bool) -> None:
         return
     width = max(len(recipe.name) for recipe in loaded)
     for recipe in loaded:
-        click.echo(
-            f"{recipe.name.ljust(width)}  {recipe.description} [{' -> '.join(stage.name for stage in recipe.stages)}]"
-        )
+        click.echo(f"{recipe.name.ljust(width)}  {recipe.description} [{' -> '.join(stage.name for stage in recipe.stages)}]")

@@ -30,7 +30,7 @@ LABELS: tuple[str, ...] = LABEL_SETS["basic7"].labels
 DIFFICULTIES: dict[str, Difficulty] = {
     "easy": Difficulty(),
     "hard": Difficulty(
-        intensity=(0.8, 1.1), wobble=0.02, roll=18.0, yaw=22.0, scale=(0.85, 1.15), shift=0.14, light=0.5,
+        intensity=(0.9, 1.15), wobble=0.02, roll=18.0, yaw=22.0, scale=(0.85, 1.15), shift=0.14, light=0.5,
         contrast=(0.6, 1.1), blur=(0.0, 0.6), noise=(3.0, 9.0), occlusion=0.15, glasses=0.3, sketch=0.5,
     ),
 }  # fmt: skip

@@ -22,7 +22,7 @@ def folder(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("one", "two"):
         shutil.copytree(run_folder, folder / name)
         info = json.loads((folder / name / "run.json").read_text())
-        info |= {"stages": [{"name": "s"}], "data": {"small": {"source": "generated:small"}}}
+        info |= {"stages": [{"name": "s"}], "sources": {"small": "generated:small"}}
         (folder / name / "run.json").write_text(json.dumps(info))
         with open(folder / name / "data.csv", "w", newline="") as file:
             writer = csv.DictWriter(file, DATA_COLUMNS)

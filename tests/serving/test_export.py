@@ -35,18 +35,14 @@ def jpegs(shapes: list[tuple[int, ...]], seed: int = 5) -> list[bytes]:
     files = []
     for shape in shapes:
         pixels = np.random.default_rng(seed).integers(0, 256, (5, 5, shape[2]), np.uint8)
-        picture = Image.fromarray(pixels[..., 0] if shape[2] == 1 else pixels).resize(
-            shape[1::-1], Image.Resampling.BICUBIC
-        )
+        picture = Image.fromarray(pixels[..., 0] if shape[2] == 1 else pixels).resize(shape[1::-1], Image.Resampling.BICUBIC)
         file = io.BytesIO()
         picture.save(file, "JPEG", quality=90)
         files.append(file.getvalue())
     return files
 
 
-def test_a_fresh_process_with_tensorflow_alone_answers_as_the_predictor(
-    served: Path, run_folder: Path, tmp_path: Path
-) -> None:
+def test_a_fresh_process_with_tensorflow_alone_answers_as_the_predictor(served: Path, run_folder: Path, tmp_path: Path) -> None:
     files = jpegs([(48, 48, 1), (200, 123, 3), (67, 300, 3)])
     for index, file in enumerate(files):
         (tmp_path / f"{index}.jpg").write_bytes(file)

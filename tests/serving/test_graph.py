@@ -43,9 +43,7 @@ SIDES = (
 
 @pytest.mark.parametrize("target", (48, 76, 224, 256))
 def test_weights_are_the_hosts_at_every_size(target: int) -> None:
-    compute = tf.function(
-        lambda source: graph.resize_weights(source, target), input_signature=[tf.TensorSpec((), tf.int64)]
-    )
+    compute = tf.function(lambda source: graph.resize_weights(source, target), input_signature=[tf.TensorSpec((), tf.int64)])
     for source in [*range(1, 400, 7), *SIDES]:
         found = compute(source).numpy()
         np.testing.assert_array_equal(found, host.resize_weights(source, target), err_msg=f"{source} -> {target}")

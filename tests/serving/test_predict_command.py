@@ -49,9 +49,7 @@ def rows_of(text: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_every_input_gives_its_row_in_order_and_the_bad_ones_are_named(
-    emotiw: Emotiw, faces: Path, run_folder: Path
-) -> None:
+def test_every_input_gives_its_row_in_order_and_the_bad_ones_are_named(emotiw: Emotiw, faces: Path, run_folder: Path) -> None:
     inputs = ["faces", "zero.jpg", "faces.zip", "missing.png", "photo.dat", "text.png", "nothing*.png"]
     done = emotiw("predict", *inputs, "--model", run_folder, "--json", "--batch-size", 2, cwd=faces)
     rows = rows_of(done.stdout)

@@ -61,9 +61,7 @@ def test_no_faces_give_no_rows(predictor: Predictor) -> None:
     assert predictor.predict([]).shape == (0, 7)
 
 
-@pytest.mark.parametrize(
-    "image", (np.zeros((4, 4), np.float32), np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4, 1), np.uint8))
-)
+@pytest.mark.parametrize("image", (np.zeros((4, 4), np.float32), np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4, 1), np.uint8)))
 def test_what_is_no_face_is_refused_in_words(predictor: Predictor, image: np.ndarray) -> None:
     with pytest.raises(DataError, match=r"expected uint8 of \(height, width\)"):
         predictor.predict([image])
