@@ -69,7 +69,7 @@ types: $(VENV)/.installed-test
 
 test: lint types
 	KERAS_BACKEND=tensorflow $(PYTEST)
-	KERAS_BACKEND=jax $(PYTEST) $(DEVICE_TESTS)
+	KERAS_BACKEND=jax $(PYTEST) -m "not slow" $(DEVICE_TESTS)
 
 test-fast: lint types
 	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow"
