@@ -83,13 +83,16 @@ def is_kernel(variable: keras.Variable) -> bool:
     return bool(re.search(r"(^|/|_)kernel$", variable.path))
 
 
-def make_optimizer(stage: Stage, variables: Iterable[keras.Variable], rates: Mapping[str, float]) -> keras.optimizers.Optimizer:
+def make_optimizer(
+    stage: Stage, variables: Iterable[keras.Variable], rates: Mapping[str, float], scale_loss: bool = False
+) -> keras.optimizers.Optimizer:
     """A new optimizer for a stage.
 
     Args:
         stage: rates, momentum, decay.
         variables: what will be trained.
         rates: variable path -> factor on the learning rate, from the stage's rules.
+        scale_loss: keep small gradients from vanishing in float16 by a loss scale that adapts itself.
 
     Returns:
         A built optimizer.
@@ -108,5 +111,7 @@ def make_optimizer(stage: Stage, variables: Iterable[keras.Variable], rates: Map
     else:
         optimizer = keras.optimizers.AdamW(learning_rate=stage.learning_rate, weight_decay=stage.weight_decay, **clip)
         optimizer.exclude_from_weight_decay([v for v in variables if not is_kernel(v)])
+    if scale_loss:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(variables)
     return optimizer
