@@ -130,7 +130,7 @@ class StageLoop:
         where = f"stage {stage.name!r}"
         pool, val = self.train[stage.name], self.val[stage.name]
         rates = apply_rules(self.model, stage.rules, where)
-        half = keras.config.dtype_policy().name == "mixed_float16"
+        half = self.info["precision"] == "mixed_float16"
         optimizer = make_optimizer(stage, self.model.trainable_variables, rates, scale_loss=half)
         state = _State()
         found = checkpoints.newest(folder, self.say) if folder.exists() else None

@@ -30,7 +30,7 @@ class StageSteps:
         face_input: bytes to network input.
         stage: smoothing of labels.
         class_weights: float (classes,), the weight of an image by its label.
-        optimizer: built for the variables that train, or None for evaluation alone.
+        optimizer: built for the variables that train.
         shape: (height, width, channels) of the images.
     """
 

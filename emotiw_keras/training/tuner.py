@@ -9,7 +9,8 @@ import keras
 
 from emotiw_keras.errors import ModelError
 from emotiw_keras.models import registry
-from emotiw_keras.runs import Run, fingerprint
+from emotiw_keras.models.weights import load_strict
+from emotiw_keras.runs import WEIGHTS_FILE, Run, fingerprint
 from emotiw_keras.training import fit as fitting
 from emotiw_keras.training.progress import Progress
 from emotiw_keras.training.recipe import InputSettings, ModelSettings, Recipe, SourceSettings
@@ -100,7 +101,10 @@ class StagedFineTuner:
         if len(prepared.info["labels"]) != classes:
             found = len(prepared.info["labels"])
             raise ModelError(f"the model has {classes} outputs, the data {found} classes; make it with classes={found}")
-        return fitting.train(prepared, self.run_dir, self.model, self.say, progress or Progress.on_stderr())
+        run = fitting.train(prepared, self.run_dir, self.model, self.say, progress or Progress.on_stderr())
+        # A run that was finished before has not touched the model.
+        load_strict(self.model, run.path / WEIGHTS_FILE)
+        return run
 
 
 def _check_rebuildable(model: keras.Model, width: float) -> None:
