@@ -10,6 +10,7 @@ from emotiw_keras.errors import ModelError
 from emotiw_keras.models.registry import get_spec
 
 Prediction = tuple[str, float]
+IMAGENET_CLASSES = 1000
 
 
 def preprocessing(name: str) -> Callable[[np.ndarray], np.ndarray]:
@@ -40,10 +41,9 @@ def decode_predictions(preds: np.ndarray, top: int = 5, labels: Sequence[str] | 
     Args:
         preds: float (batch, classes), what the network returned.
         top: how many; fewer where there are fewer classes.
-        labels: the class names, one for each output.
+        labels: the class names, one for each output; None for the 1000 ImageNet classes.
 
-    Raises ModelError if labels are missing (the names of the 1000 ImageNet classes do not come with the package) or
-    their number does not fit.
+    Raises ModelError if labels are missing for another number of classes than 1000, or their number does not fit.
 
     Example:
         >>> decode_predictions(np.array([[0.1, 0.7, 0.2]]), top=1, labels=("sad", "happy", "fear"))
@@ -53,9 +53,13 @@ def decode_predictions(preds: np.ndarray, top: int = 5, labels: Sequence[str] | 
     if scores.ndim != 2:
         raise ModelError(f"decode_predictions got an array of shape {scores.shape}, expected (batch, classes)")
     if labels is None:
-        raise ModelError(
-            f"decode_predictions has no names for the {scores.shape[1]} classes; pass labels=[...], one for each class"
-        )
+        if scores.shape[1] != IMAGENET_CLASSES:
+            raise ModelError(
+                f"decode_predictions has no names for the {scores.shape[1]} classes; pass labels=[...], one for each class"
+            )
+        from emotiw_keras.weights.imagenet import imagenet_classes
+
+        labels = imagenet_classes()
     if len(labels) != scores.shape[1]:
         raise ModelError(f"decode_predictions got {len(labels)} labels for {scores.shape[1]} classes, expected as many")
     best = np.argsort(-scores, axis=1, kind="stable")[:, : max(0, top)]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 KRIZHEVSKY = "Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional Neural Networks, NIPS 2012"
 WEIRD_TRICK = "Krizhevsky: One weird trick for parallelizing convolutional neural networks, arXiv:1404.5997"
+SQUEEZE = "Iandola, Han, Moskewicz, Ashraf, Dally, Keutzer: SqueezeNet, arXiv:1602.07360"
 DEVIL = "Chatfield, Simonyan, Vedaldi, Zisserman: Return of the Devil in the Details, BMVC 2014, arXiv:1405.3531"
 
 CAFFE_MEAN = (104.00699, 116.66877, 122.67891)
@@ -22,9 +23,12 @@ VGG_CNN_MEAN = (102.717, 115.773, 123.509)
 """Channel means (B, G, R) of the 224x224 mean image released with the VGG-CNN models; not VGG-16's mean pixel."""
 TORCHVISION_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 TORCHVISION_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+SQUEEZE_MEAN = (104.0, 117.0, 123.0)
+"""Channel means (B, G, R) in the train_val.prototxt of SqueezeNet."""
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 GROUPS = tuple((layer, (layer,)) for layer in LAYERS)
+FIRES = tuple((f"fire{n}", (f"fire{n}_squeeze1x1", f"fire{n}_expand1x1", f"fire{n}_expand3x3")) for n in range(2, 10))
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,26 @@ def _caffe(name: str, class_name: str, title: str) -> ModelSpec:
     )
 
 
+def _squeezenet(name: str, class_name: str, version: str, parameters: int) -> ModelSpec:
+    return ModelSpec(
+        name=name,
+        class_name=class_name,
+        module="emotiw_keras.models.squeezenet",
+        title=f"SqueezeNet {version}",
+        input_size=227,
+        resize=256,
+        channel_order="bgr",
+        mean=SQUEEZE_MEAN,
+        mean_image=None,
+        parameters=parameters,
+        paper=SQUEEZE,
+        weights=name,
+        licence="BSD",
+        groups=(("conv1", ("conv1",)), *FIRES, ("conv10", ("conv10",))),
+        classifier="conv10",
+    )
+
+
 _SPECS = {
     spec.name: spec
     for spec in (
@@ -119,6 +143,8 @@ _SPECS = {
         _vgg_cnn("M", 87_250_536, fc7=1024),
         _vgg_cnn("M", 82_683_624, fc7=128),
         _vgg_cnn("S", 102_908_520),
+        _squeezenet("squeezenet", "SqueezeNet", "v1.0", 1_248_424),
+        _squeezenet("squeezenet_v1_1", "SqueezeNetV1_1", "v1.1", 1_235_496),
     )
 }
 

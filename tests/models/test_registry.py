@@ -23,6 +23,8 @@ CLASSES = {
     "vgg_cnn_m_1024": "VGGCNNM1024",
     "vgg_cnn_m_128": "VGGCNNM128",
     "vgg_cnn_s": "VGGCNNS",
+    "squeezenet": "SqueezeNet",
+    "squeezenet_v1_1": "SqueezeNetV1_1",
 }
 
 
@@ -70,6 +72,8 @@ def test_preprocess_input_takes_rgb_pictures(name: str) -> None:
         planes = [(red / 255 - 0.485) / 0.229, (green / 255 - 0.456) / 0.224, (blue / 255 - 0.406) / 0.225]
     elif name in ("alexnet", "caffenet"):
         planes = [blue - 104.00699, green - 116.66877, red - 122.67891]
+    elif name in ("squeezenet", "squeezenet_v1_1"):
+        planes = [blue - 104, green - 117, red - 123]
     else:
         planes = [blue - 102.717, green - 115.773, red - 123.509]
     assert got.dtype == np.float32
@@ -93,7 +97,18 @@ def test_decode_predictions() -> None:
     assert len(decode(scores, labels=("sad", "happy", "fear"))[0]) == 3
     with pytest.raises(ModelError, match="no names for the 3 classes"):
         decode(scores)
+    with pytest.raises(ModelError, match="3 labels for 1000 classes"):
+        decode(np.zeros((1, 1000)), labels=("sad", "happy", "fear"))
     with pytest.raises(ModelError, match="2 labels for 3 classes"):
         decode(scores, labels=("sad", "happy"))
     with pytest.raises(ModelError, match="expected \\(batch, classes\\)"):
         decode(scores[0], labels=("sad", "happy", "fear"))
+
+
+def test_decode_predictions_knows_the_imagenet_classes() -> None:
+    decode = importlib.import_module(get_spec("alexnet").module).decode_predictions
+    scores = np.zeros((1, 1000))
+    scores[0, [285, 967]] = 0.2, 0.7
+    (espresso, _), (cat, _) = decode(scores, top=2)[0]
+    assert "espresso" in espresso.lower()
+    assert "egyptian cat" in cat.lower()

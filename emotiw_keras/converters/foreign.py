@@ -1,0 +1,90 @@
+"""What a reader of foreign weight files returns: named arrays and, where the file holds it, the computation they belong to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+Layout = Literal["oihw", "hwio"]
+
+OPS = (
+    "conv",  # arrays weight[, bias]; stride (h, w), pad (top, bottom, left, right), groups, dilation (h, w)
+    "fc",  # arrays weight[, bias]; flattens (channels, height, width) in this order first
+    "relu",  # slope: of the negative side, 0.0
+    "prelu",  # arrays slope
+    "lrn",  # size, alpha, beta, k: x / (k + alpha / size * sum over `size` channels of x^2) ** beta, as Caffe and ONNX have it
+    "max_pool",  # size (h, w), stride (h, w), pad (top, bottom, left, right), rounding "floor" or "ceil"
+    "mean_pool",  # the same, and count_pad: zeros of the padding count in the mean
+    "global_max",
+    "global_mean",
+    "batch_norm",  # arrays mean, variance[, factor]: both are divided by the factor; epsilon
+    "scale",  # arrays gamma[, beta], one for each channel
+    "add",
+    "concat",  # axis
+    "softmax",  # axis
+    "sigmoid",
+    "flatten",
+    "identity",  # dropout at test time, split
+    "unsupported",  # type: the file's word for it
+)
+"""The kinds of `Node` and their attributes; axes are those of (batch, channels, height, width)."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds that a reader checks before it takes memory."""
+
+    total_bytes: int = 4 << 30
+    """Of the file, and of all its arrays together."""
+    arrays: int = 100_000
+    """Arrays, layers and nodes, each."""
+
+    def __post_init__(self) -> None:
+        if self.total_bytes < 1 or self.arrays < 1:
+            raise ValueError(f"limits must be positive, got {self.total_bytes} bytes and {self.arrays} arrays")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One step of a foreign network: `op` (see OPS) of `inputs` to `outputs`, which are names of tensors.
+
+    `arrays` are keys of `Foreign.arrays`, in the order that OPS gives. Batch statistics that are followed by a scale are
+    two nodes where the file has two layers.
+    """
+
+    op: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    arrays: tuple[str, ...] = ()
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Foreign:
+    """A weight file as it was read. Arrays are as stored; nothing is transposed, scaled or left out unsaid."""
+
+    format: str
+    """In words, e.g. "Caffe model (V1 layers)"."""
+    path: Path
+    arrays: dict[str, np.ndarray]
+    """`<layer>.<what>`, what being weight, bias, mean, variance, factor, gamma, beta or slope, or the file's own key."""
+    layout: Layout | None = None
+    """"oihw": kernels (out, in, height, width), fc (out, in) over flattened (channels, height, width), as in Caffe, PyTorch,
+    ONNX. "hwio": kernels (height, width, in, out), fc (in, out) over flattened (height, width, channels), as in Keras and
+    MatConvNet. None: the format does not say."""
+    nodes: tuple[Node, ...] | None = None
+    """The computation in order, without what only training needs; None where the format holds none."""
+    inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Input tensors and their shapes (batch, channels, height, width) where declared; unknown sizes are 0."""
+    channel_order: Literal["rgb", "bgr"] | None = None
+    """Where the file or the format says so."""
+    mean: np.ndarray | None = None
+    """float32 (height, width, channels) mean image or (channels,) mean pixel, 0..255, in `channel_order`, if there is one."""
+    ignored: dict[str, str] = field(default_factory=dict)
+    """Layers and arrays that are not among the above -> why."""
+    classes: tuple[str, ...] | None = None
+    """Names of the outputs, if the file holds them."""

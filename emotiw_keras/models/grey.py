@@ -1,0 +1,94 @@
+"""A network for colour pictures that only ever sees grey ones, as one that takes a single channel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from emotiw_keras.errors import ModelError
+from emotiw_keras.models.layers import GroupedConv2D
+
+
+def fold_to_grey(model: keras.Model, mean: Sequence[float], std: Sequence[float] = (1.0, 1.0, 1.0)) -> keras.Model:
+    """The same network with one input channel, equal on grey pictures; its first convolution does a third of the work.
+
+    A grey picture reaches `model` as three channels `(grey - mean[c]) / std[c]`. The first kernel is summed over them, and
+    what their means differ by goes into the bias. The new network takes the first of these channels alone,
+    `(grey - mean[0]) / std[0]`: what `FaceInput` gives with the same mean and std and `input_channels=1`.
+
+    Args:
+        model: a network with one input, float (batch, height, width, 3), and a convolution first; left as it is.
+        mean: three numbers, in the order of the model's channels: those its pictures were normalised with.
+        std: three numbers above 0, likewise.
+
+    Returns a new model, float (batch, height, width, 1) to the same outputs, with copies of the weights, and layers of the
+    same names: its weight file fits the network built for one channel.
+
+    Raises ModelError if the model begins otherwise, or if its first convolution pads with zeros while the channel means
+    differ: a zero at the border then stands for three grey levels at once, which no single channel can give. Networks
+    normalised by a mean image whose channels differ from place to place cannot be folded for the same reason.
+
+    Example:
+        >>> from emotiw_keras.models import build, get_spec
+        >>> model = build("alexnet", weights=None, classes=7, input_shape=(67, 67, 3), width=0.1)
+        >>> fold_to_grey(model, get_spec("alexnet").mean).input_shape
+        (None, 67, 67, 1)
+    """
+    means, spreads = np.asarray(mean, "float64"), np.asarray(std, "float64")
+    if means.shape != (3,) or spreads.shape != (3,) or not np.isfinite(means).all() or not (spreads > 0).all():
+        raise ModelError(f"{model.name}: mean {mean} and std {std}, expected three numbers each, std above 0")
+    first = _first_convolution(model)
+    kernel, bias = _folded(model.name, first, means, spreads)
+
+    image = keras.layers.Input((*model.input_shape[1:3], 1), name=model.inputs[0].name)
+    grey = keras.models.clone_model(model, input_tensors=image)
+    for old, new in zip(model.layers, grey.layers, strict=True):
+        if old.weights and old is not first:
+            new.set_weights(old.get_weights())
+    grey.get_layer(first.name).set_weights([kernel] if bias is None else [kernel, bias])
+    return grey
+
+
+def _first_convolution(model: keras.Model) -> keras.layers.Layer:
+    """The one layer that takes the model's three channels."""
+    if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4 or model.inputs[0].shape[-1] != 3:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in model.inputs)
+        raise ModelError(
+            f"{model.name} takes {shapes}; only a network of one input (batch, height, width, 3) is folded to grey"
+        )
+    takers = [
+        layer
+        for layer in model.layers
+        if not isinstance(layer, keras.layers.InputLayer)
+        and any(tensor is model.inputs[0] for tensor in keras.tree.flatten(layer.input))
+    ]
+    first = takers[0] if len(takers) == 1 else None
+    if not isinstance(first, (keras.layers.Conv2D, GroupedConv2D)) or first.kernel.shape[2] != 3:
+        found = " and ".join(f"{layer.name} ({type(layer).__name__})" for layer in takers) or "nothing"
+        raise ModelError(
+            f"{model.name} gives its input to {found}; only a network whose first layer is a convolution over all three "
+            "channels is folded to grey"
+        )
+    return first
+
+
+def _folded(name: str, first: keras.layers.Layer, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Kernel (height, width, 1, out) and bias (out,), or None where there is none, of the convolution over one channel."""
+    same_means = (mean == mean[0]).all()
+    padded = first.padding != "valid" if isinstance(first.padding, str) else any(map(any, first.padding))
+    if padded and not same_means:
+        means = ", ".join(f"{value:g}" for value in mean)
+        raise ModelError(
+            f"{name}: {first.name} pads with zeros, which stand for other grey levels in each channel as the means differ "
+            f"({means}): no network of one channel gives the same; keep three channels, or fine-tune with equal means"
+        )
+    kernel = keras.ops.convert_to_numpy(first.kernel).astype("float64")
+    summed = (kernel * (std[0] / std)[:, None]).sum(axis=2, keepdims=True)
+    bias = None if first.bias is None else keras.ops.convert_to_numpy(first.bias).astype("float64")
+    if not same_means:
+        if bias is None:
+            raise ModelError(f"{name}: {first.name} has no bias to hold what the channel means differ by; give it one")
+        bias = bias + (kernel.sum(axis=(0, 1)) * ((mean[0] - mean) / std)[:, None]).sum(axis=0)
+    return summed.astype("float32"), None if bias is None else bias.astype("float32")

@@ -1,0 +1,48 @@
+"""The networks as their authors defined them, in the terms of `converters.foreign.Node`, for `converters.reference` to run.
+
+They say what a file of bare arrays leaves out. Their arrays are named after our layers: `conv1.weight`, `conv1.bias`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from emotiw_keras.converters.foreign import Node
+
+Step = tuple[str, str, dict[str, Any]]
+
+INPUT = "data"
+WEIGHTED = ("conv", "fc")
+
+
+def conv(name: str, stride: int = 1, pad: int = 0, groups: int = 1) -> list[Step]:
+    """A convolution and its ReLU."""
+    attrs = {"stride": (stride, stride), "pad": (pad,) * 4, "groups": groups, "dilation": (1, 1)}
+    return [("conv", name, attrs), ("relu", f"relu_{name}", {})]
+
+
+def fc(name: str, *, relu: bool = True) -> list[Step]:
+    """A fully connected layer, and its ReLU."""
+    return [("fc", name, {}), *([("relu", f"relu_{name}", {})] if relu else [])]
+
+
+def lrn(name: str, alpha: float, k: float) -> list[Step]:
+    """Local response normalisation over 5 channels, alpha as Caffe has it."""
+    return [("lrn", name, {"size": 5, "alpha": alpha, "beta": 0.75, "k": k})]
+
+
+def max_pool(name: str, size: int, stride: int, rounding: str = "ceil") -> list[Step]:
+    """Max pooling that rounds its output size up, as Caffe does, or down."""
+    return [("max_pool", name, {"size": (size, size), "stride": (stride, stride), "pad": (0,) * 4, "rounding": rounding})]
+
+
+def sequence(*parts: list[Step]) -> tuple[Node, ...]:
+    """The steps one after the other, from the tensor "data" to the class scores before the softmax."""
+    nodes: list[Node] = []
+    tensor = INPUT
+    for part in parts:
+        for op, name, attrs in part:
+            arrays = (f"{name}.weight", f"{name}.bias") if op in WEIGHTED else ()
+            nodes.append(Node(op, name, (tensor,), (name,), arrays, attrs))
+            tensor = name
+    return tuple(nodes)
