@@ -19,6 +19,8 @@ COMMANDS = {
     "evaluate": ("emotiw_keras.cli.evaluate", "Score run folders on a data set."),
     "predict": ("emotiw_keras.cli.predict", "Read the expression of each face, one row per face."),
     "export": ("emotiw_keras.cli.export", "Turn a run folder into a model that can be served."),
+    "convert": ("emotiw_keras.cli.convert", "Turn weights of another framework into weights of a network here."),
+    "weights": ("emotiw_keras.cli.weights", "List, fetch and verify the files of original weights."),
     "models": ("emotiw_keras.cli.models", "List the networks."),
     "recipes": ("emotiw_keras.cli.recipes", "List the recipes that ship, or print one."),
 }

@@ -1,0 +1,196 @@
+"""`emotiw weights`: the files of original weights, where they come from, and whether they are the right ones."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from emotiw_keras.errors import ModelError
+
+if TYPE_CHECKING:
+    from emotiw_keras.weights.manifest import Entry
+
+COLUMNS = ("key", "model", "MB", "licence", "in the cache")
+SECONDS_BETWEEN_REDRAWS = 0.2
+
+
+@click.group()
+def weights() -> None:
+    """List, fetch and verify the files of original weights.
+
+    They are kept in $EMOTIW_CACHE, or ~/.cache/emotiw_keras. EMOTIW_OFFLINE=1 forbids every download.
+
+    \b
+    Example: emotiw weights fetch alexnet
+    """
+
+
+@weights.command("list", short_help="List the files that can be fetched.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array with everything that is known of each.")
+def list_files(as_json: bool) -> None:
+    """List the files that can be fetched: key, network, size, licence, and whether it is in the cache.
+
+    A star marks the file that `emotiw weights fetch MODEL` takes.
+
+    \b
+    Example: emotiw weights list --json
+    """
+    import dataclasses
+
+    from emotiw_keras.weights.cache import file_path
+    from emotiw_keras.weights.manifest import load_manifest
+
+    entries = list(load_manifest().values())
+    if as_json:
+        rows = [
+            {**dataclasses.asdict(entry), "path": str(file_path(entry)), "in_cache": file_path(entry).is_file()}
+            for entry in entries
+        ]
+        click.echo(json.dumps(rows))
+        return
+    table = [COLUMNS] + [
+        (
+            entry.key,
+            entry.model + (" *" if entry.default else ""),
+            f"{entry.size / 1e6:.1f}" if entry.size else "?",
+            entry.licence or "not stated",
+            "yes" if file_path(entry).is_file() else "no",
+        )
+        for entry in entries
+    ]
+    widths = [max(len(row[column]) for row in table) for column in range(len(COLUMNS))]
+    for row in table:
+        cells = [
+            cell.rjust(width) if column == 2 else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        click.echo("  ".join(cells).rstrip())
+
+
+@weights.command(short_help="Fetch files into the cache, and convert them.")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option("--no-convert", is_flag=True, help="Leave the file as it is; AlexNet(weights='imagenet') needs it converted.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array: key, path, sha256, and the converted file or null.")
+def fetch(names: tuple[str, ...], no_convert: bool, as_json: bool) -> None:
+    """Fetch files into the cache, and convert those of the networks here.
+
+    NAME is a key of `emotiw weights list`, or a network, for its usual file. A download that was cut goes on where it
+    stopped; no file gets its name before its hash was checked.
+
+    \b
+    Example: emotiw weights fetch alexnet vgg_cnn-mean
+    """
+    from emotiw_keras.weights import cache
+    from emotiw_keras.weights.fetch import fetch as fetch_file
+    from emotiw_keras.weights.manifest import get_entry
+
+    rows = []
+    for entry in {entry.key: entry for entry in map(get_entry, names)}.values():
+        _tell_licence(entry)
+        line = _Line()
+        path = fetch_file(entry, progress=line.progress, say=line.say)
+        line.clear()
+        row = {"key": entry.key, "path": str(path), "sha256": cache.recorded(path), "converted": None}
+        if not no_convert:
+            converted = _convert(entry, path)
+            row["converted"] = str(converted) if converted else None
+        rows.append(row)
+        if not as_json:
+            click.echo(f"{path}  sha256 {row['sha256']}" + (f"\n{row['converted']}" if row["converted"] else ""))
+    if as_json:
+        click.echo(json.dumps(rows))
+
+
+@weights.command(short_help="Compare the files in the cache with their hashes.")
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="One JSON array: key, path, sha256, and what is wrong or null.")
+def verify(names: tuple[str, ...], as_json: bool) -> None:
+    """Compare the files in the cache with the published sizes and hashes, and with those recorded at the first download.
+
+    Without a NAME, every file that is there. Ends with 5 if one is missing or wrong.
+
+    \b
+    Example: emotiw weights verify
+    """
+    from emotiw_keras.weights import cache
+    from emotiw_keras.weights.manifest import get_entry, load_manifest
+
+    known = load_manifest()
+    entries = list(map(get_entry, names)) or [entry for entry in known.values() if cache.file_path(entry).exists()]
+    rows, wrong = [], []
+    for entry in entries:
+        row = {"key": entry.key, "path": str(cache.file_path(entry)), "sha256": None, "wrong": None}
+        try:
+            row["sha256"] = cache.verify(entry, cache.file_path(entry))
+        except ModelError as error:
+            row["wrong"] = str(error)
+            wrong.append(str(error))
+        rows.append(row)
+        if not as_json:
+            click.echo(f"{'WRONG' if row['wrong'] else 'ok   '}  {entry.key}  {row['path']}")
+    if as_json:
+        click.echo(json.dumps(rows))
+    folder = cache.cache_dir() / cache.FILES
+    if not names:
+        strangers = sorted(path.name for path in folder.iterdir() if path.name not in known) if folder.is_dir() else []
+        if strangers:
+            click.echo(f"not in the manifest, so not checked: {', '.join(strangers)} in {folder}", err=True)
+        if not entries:
+            click.echo(f"no fetched file in {folder}", err=True)
+    if wrong:
+        raise ModelError(f"{len(wrong)} of {len(rows)} files are wrong: {'; '.join(wrong)}")
+
+
+def _tell_licence(entry: Entry) -> None:
+    licence = entry.licence or "none is stated; ask its authors what you may do with it"
+    click.echo(f"{entry.key}: licence: {licence}", err=True)
+    if entry.non_commercial:
+        click.echo(
+            f"{entry.key}: WARNING: for non-commercial use only; what is trained from it may be bound by the same terms",
+            err=True,
+        )
+
+
+def _convert(entry: Entry, path: Path) -> Path | None:
+    """Convert the file of a network that is built here, for weights="imagenet"; None where there is nothing to convert."""
+    from emotiw_keras.models.registry import model_names
+    from emotiw_keras.weights.manifest import ARCHIVES
+
+    if entry.kind != "weights" or entry.model not in model_names():
+        return None
+    if entry.format in ARCHIVES:
+        click.echo(
+            f"{entry.key}: an archive; unpack it and give a file of it to `emotiw convert --model {entry.model}`", err=True
+        )
+        return None
+    from emotiw_keras.models.convert import convert_to_cache
+
+    return convert_to_cache(entry.model, path, say=lambda line: click.echo(line, err=True))
+
+
+class _Line:
+    """How far a download is, redrawn where standard error is a terminal; and lasting lines anywhere."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._drawn = 0.0
+
+    def progress(self, got: int, whole: int) -> None:
+        now = time.monotonic()
+        if self._terminal and (now - self._drawn > SECONDS_BETWEEN_REDRAWS or got == whole):
+            self._drawn = now
+            text = f"{got / 1e6:.1f} of {whole / 1e6:.1f} MB ({got / whole:.0%})" if whole else f"{got / 1e6:.1f} MB"
+            click.echo(f"\r\x1b[K{text}", err=True, nl=False)
+
+    def clear(self) -> None:
+        if self._terminal and self._drawn:
+            click.echo("\r\x1b[K", err=True, nl=False)
+
+    def say(self, line: str) -> None:
+        self.clear()
+        click.echo(line, err=True)
