@@ -18,8 +18,15 @@ def weighted_layers(model: keras.Model) -> list[keras.layers.Layer]:
     return [layer for layer in model.layers if layer.weights]
 
 
-def _matches(name: str, pattern: str) -> bool:
-    return fnmatch.fnmatchcase(name, pattern)
+CLASSIFIER = "classifier"
+"""The pattern that means the last layer with weights, whatever the network calls it."""
+
+
+def _matching(layers: Sequence[keras.layers.Layer], pattern: str) -> set[str]:
+    """The names of the layers that a pattern means."""
+    if pattern == CLASSIFIER:
+        return {layers[-1].name} if layers else set()
+    return {layer.name for layer in layers if fnmatch.fnmatchcase(layer.name, pattern)}
 
 
 def apply_rules(model: keras.Model, rules: Sequence[tuple[str, float]], where: str) -> dict[str, float]:
@@ -27,8 +34,8 @@ def apply_rules(model: keras.Model, rules: Sequence[tuple[str, float]], where: s
 
     Args:
         model: its layers' `trainable` flags are set.
-        rules: ordered (pattern of layer names, rate) pairs; the first match counts, rate 0 freezes. A frozen
-            BatchNormalization also keeps its moving statistics.
+        rules: ordered (pattern of layer names, rate) pairs; the first match counts, rate 0 freezes. "classifier" is the
+            last layer with weights. A frozen BatchNormalization also keeps its moving statistics.
         where: how messages name the rules.
 
     Returns:
@@ -39,12 +46,13 @@ def apply_rules(model: keras.Model, rules: Sequence[tuple[str, float]], where: s
     """
     layers = weighted_layers(model)
     names = ", ".join(layer.name for layer in layers)
-    for pattern, _ in rules:
-        if not any(_matches(layer.name, pattern) for layer in layers):
+    meant = [(_matching(layers, pattern), rate) for pattern, rate in rules]
+    for (pattern, _), (found, _) in zip(rules, meant, strict=True):
+        if not found:
             raise UsageError(f"rules of {where}: {pattern!r} matches no layer of {model.name}; its layers are {names}")
     rates: dict[str, float] = {}
     for layer in layers:
-        rate = next((rate for pattern, rate in rules if _matches(layer.name, pattern)), None)
+        rate = next((rate for found, rate in meant if layer.name in found), None)
         if rate is None:
             raise UsageError(f"rules of {where} do not cover layer {layer.name!r}; end them with the pair ['*', 1.0]")
         layer.trainable = rate > 0
@@ -64,12 +72,15 @@ def initialise_layers(model: keras.Model, patterns: Sequence[str], seed: int, wh
     """
     done = []
     layers = weighted_layers(model)
+    chosen: set[str] = set()
     for pattern in patterns:
-        if not any(_matches(layer.name, pattern) for layer in layers):
+        found = _matching(layers, pattern)
+        if not found:
             names = ", ".join(layer.name for layer in layers)
             raise UsageError(f"initialise of {where}: {pattern!r} matches no layer of {model.name}; its layers are {names}")
+        chosen |= found
     for layer in layers:
-        if any(_matches(layer.name, pattern) for pattern in patterns):
+        if layer.name in chosen:
             for variable in layer.weights:
                 initializer = getattr(layer, f"{variable.name}_initializer", None)
                 if initializer is None:

@@ -35,6 +35,7 @@ class Stage:
         weight_decay: pulls kernels, never biases; part of the gradient under caffe_sgd, decoupled under adam.
         bias_rate: multiplies the learning rate of biases under caffe_sgd; Caffe's published nets use 2.
         rules: ordered (layer pattern, rate) pairs, the first match counts; 0 or "freeze" freezes; all layers must be covered.
+            "classifier" is the last layer with weights.
         initialise: patterns of layers to initialise anew before the stage.
         class_weight: "balanced" weighs each image by n / (classes * n of its class).
         label_smoothing: share of the target spread evenly over the classes.

@@ -51,6 +51,7 @@ def test_a_frozen_weight_that_moved_is_an_error_and_a_still_one_is_named(model: 
 def test_layers_start_anew_from_their_own_initialisers_and_a_seed(model: keras.Model) -> None:
     before = digests(model)
     assert initialise_layers(model, ["fc[78]"], 5, "here") == ["fc7", "fc8"]
+    assert initialise_layers(model, ["classifier"], 5, "here") == ["fc8"]
     changed = {path.split("/")[-2] for path, digest in digests(model).items() if digest != before[path]}
     assert changed == {"fc7", "fc8"}
     first = digests(model)
