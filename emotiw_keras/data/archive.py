@@ -148,7 +148,7 @@ class ZipArchive:
         self._local = threading.local()
         try:
             with zipfile.ZipFile(path) as file:
-                members = [info for info in file.infolist() if not info.is_dir()]
+                members = [info for info in file.infolist() if not info.filename.endswith("/")]
         except zipfile.BadZipFile as error:
             raise DataError(f"{path} is damaged or no zip: {error}; fetch or pack it again") from error
         except OSError as error:
