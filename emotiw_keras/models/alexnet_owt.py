@@ -11,16 +11,40 @@ from typing import Any
 import keras
 from keras import layers
 
+from emotiw_keras.converters.foreign import Node
+from emotiw_keras.models import originals
 from emotiw_keras.models import weights as stored
 from emotiw_keras.models.layers import GroupedConv2D
 from emotiw_keras.models.parts import RELU, Shape, Tensor, classifier, image_input, model_of, pooled, scaled
 from emotiw_keras.models.pooling import AdaptiveMeanPooling2D
 from emotiw_keras.models.preprocessing import decode_predictions, preprocessing
+from emotiw_keras.models.registry import LAYERS
 
 __all__ = ["AlexNetOWT", "decode_predictions", "preprocess_input"]
 
 SMALLEST = 63
 preprocess_input = preprocessing("alexnet_owt")
+
+# torchvision numbers the modules of its two sequences.
+TORCHVISION = (*(f"features.{i}" for i in (0, 3, 6, 8, 10)), *(f"classifier.{i}" for i in (1, 4, 6)))
+FOREIGN_NAMES = (dict(zip(LAYERS, TORCHVISION, strict=True)),)
+
+
+def original(name: str) -> tuple[Node, ...]:
+    """torchvision's `models/alexnet.py`; at 224x224 its adaptive pooling changes nothing."""
+    return originals.sequence(
+        originals.conv("conv1", stride=4, pad=2),
+        originals.max_pool("pool1", 3, 2, "floor"),
+        originals.conv("conv2", pad=2),
+        originals.max_pool("pool2", 3, 2, "floor"),
+        originals.conv("conv3", pad=1),
+        originals.conv("conv4", pad=1),
+        originals.conv("conv5", pad=1),
+        originals.max_pool("pool5", 3, 2, "floor"),
+        originals.fc("fc6"),
+        originals.fc("fc7"),
+        originals.fc("fc8", relu=False),
+    )
 
 
 def _conv(filters: int, size: int, stride: int, padding: int, name: str) -> GroupedConv2D:

@@ -13,11 +13,14 @@ from typing import Any
 
 import keras
 
+from emotiw_keras.converters.foreign import Node
+from emotiw_keras.models import originals
 from emotiw_keras.models import weights as stored
 from emotiw_keras.models.layers import GroupedConv2D, LocalResponseNormalization
 from emotiw_keras.models.parts import RELU, Shape, Tensor, Top, head, image_input, model_of, scaled
 from emotiw_keras.models.pooling import CaffeMaxPooling2D
 from emotiw_keras.models.preprocessing import decode_predictions, preprocessing
+from emotiw_keras.models.registry import LAYERS
 
 __all__ = [
     "VGGCNNF",
@@ -32,6 +35,27 @@ __all__ = [
 
 Scale = Callable[[int], int]
 preprocess_input = preprocessing("vgg_cnn_m")
+
+# Our names are those of the released Caffe and MatConvNet files; this is Cadene's port of M to PyTorch.
+CADENE = (*(f"features.{i}" for i in (0, 4, 8, 10, 12)), *(f"classif.{i}" for i in (0, 3, 6)))
+FOREIGN_NAMES = (dict(zip(LAYERS, CADENE, strict=True)),)
+
+
+def original(name: str) -> tuple[Node, ...]:
+    """The released deploy file of `name`; fc7's width is in its weights."""
+    letter = name.removeprefix("vgg_cnn_")[0]
+    conv, pool, norm = originals.conv, originals.max_pool, functools.partial(originals.lrn, alpha=5e-4, k=2.0)
+    if letter == "f":
+        start = [conv("conv1", stride=4), norm("norm1"), pool("pool1", 3, 2)]
+        start += [conv("conv2", pad=2), norm("norm2"), pool("pool2", 3, 2)]
+    elif letter == "m":
+        start = [conv("conv1", stride=2), norm("norm1"), pool("pool1", 3, 2)]
+        start += [conv("conv2", stride=2, pad=1), norm("norm2"), pool("pool2", 3, 2)]
+    else:
+        start = [conv("conv1", stride=2), norm("norm1"), pool("pool1", 3, 3), conv("conv2"), pool("pool2", 2, 2)]
+    last = pool("pool5", 3, 3) if letter == "s" else pool("pool5", 3, 2)
+    middle = [conv(f"conv{number}", pad=1) for number in (3, 4, 5)]
+    return originals.sequence(*start, *middle, last, originals.fc("fc6"), originals.fc("fc7"), originals.fc("fc8", relu=False))
 
 
 def _conv(filters: int, size: int, stride: int, padding: int, name: str) -> GroupedConv2D:

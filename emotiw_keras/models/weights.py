@@ -13,14 +13,10 @@ import keras
 
 from emotiw_keras.errors import ModelError
 from emotiw_keras.models.registry import get_spec
+from emotiw_keras.weights.cache import cache_dir
 
 SUFFIX = ".weights.h5"
 IMAGENET_CLASSES = 1000
-
-
-def cache_dir() -> Path:
-    """The folder of fetched weights: $EMOTIW_CACHE, or ~/.cache/emotiw_keras."""
-    return Path(os.environ.get("EMOTIW_CACHE") or Path.home() / ".cache" / "emotiw_keras").expanduser()
 
 
 Stored = dict[str, tuple[str, list[tuple[int, ...]]]]
@@ -90,8 +86,8 @@ def _shapes(entry: tuple[str, list[tuple[int, ...]]] | None) -> str:
 def find(weights: str | os.PathLike[str] | None, name: str) -> Path | None:
     """The file that `weights` means for the network of the registry name `name`; None for None.
 
-    "imagenet" is the fetched file in the cache, anything else the path of a `.weights.h5` file. Raises ModelError if it
-    is missing or of another format.
+    "imagenet" is the fetched and converted file in the cache, anything else the path of a `.weights.h5` file or of a weight
+    file in a foreign format. Raises ModelError if it is missing.
     """
     if weights is None:
         return None
@@ -103,35 +99,66 @@ def find(weights: str | os.PathLike[str] | None, name: str) -> Path | None:
         return path
     path = Path(weights).expanduser()
     if not path.exists():
-        raise ModelError(f"no weights file at {path}; expected None, 'imagenet' or the path of a {SUFFIX} file")
-    if not path.name.endswith(SUFFIX):
-        raise ModelError(f"{path.name}: conversion of this format is not available; expected a {SUFFIX} file")
+        raise ModelError(f"no weights file at {path}; expected None, 'imagenet' or the path of a weight file")
     return path
 
 
 def load(model: keras.Model, weights: str | os.PathLike[str] | None, name: str, reference: Callable[[], keras.Model]) -> None:
     """Fills `model`, a network of the registry name `name`, as `weights` says.
 
-    None leaves the initial values. "imagenet" takes the fetched file; where the model has another number of classes, or
-    no classifier, the trunk alone is filled, and a line on stderr tells of the new classifier. Anything else is the
-    path of a `.weights.h5` file that must fit in every layer.
+    None leaves the initial values. "imagenet" takes the fetched file. The path of a `.weights.h5` file must fit in every
+    layer. The path of a foreign file is converted, and proven, on the way (see `models.convert`). From ImageNet's and
+    foreign weights, where the model has another number of classes, or no classifier, the trunk alone is filled, and a line on
+    stderr tells of the new classifier.
 
     `reference` builds the same network with its ImageNet classifier; it is called where the trunk alone is wanted.
-    Raises ModelError if the file is missing, of another format, or does not fit. Never leaves random weights silently.
+    Raises ModelError if the file is missing, damaged, or does not fit. Never leaves random weights silently.
     """
     path = find(weights, name)
     if path is None:
         return
+    if not path.name.endswith(SUFFIX):
+        _load_foreign(model, path, name)
+        return
     last = get_spec(name).classifier
     target = {layer.name: layer for layer in model.layers}
-    classifier = target.get(last)
-    if weights != "imagenet" or (classifier is not None and classifier.units == IMAGENET_CLASSES):
+    # Of a Dense as of a convolution, the last axis of the kernel is the outputs.
+    classes = target[last].kernel.shape[-1] if last in target else None
+    if weights != "imagenet" or classes == IMAGENET_CLASSES:
         load_strict(model, path)
         return
     source = reference()
     load_strict(source, path)
+    _copy_trunk(source, model, last)
+    if classes is not None:
+        print(f"{name}: ImageNet weights, but a new {last} with {classes} classes", file=sys.stderr)
+
+
+def _copy_trunk(source: keras.Model, model: keras.Model, last: str) -> None:
+    """The weights of every layer that both have, except the classifier `last`."""
+    target = {layer.name: layer for layer in model.layers}
     for layer in source.layers:
         if layer.name in target and layer.name != last and layer.count_params():
+            if [w.shape for w in layer.weights] != [w.shape for w in target[layer.name].weights]:
+                shapes = [" and ".join(str(tuple(w.shape)) for w in of.weights) for of in (layer, target[layer.name])]
+                raise ModelError(
+                    f"the weights do not fit {model.name}: layer {layer.name} holds {shapes[0]} there, {shapes[1]} in the "
+                    "model; give the width and input shape that the file was made for"
+                )
             target[layer.name].set_weights(layer.get_weights())
-    if classifier is not None:
-        print(f"{name}: ImageNet weights, but a new {last} with {classifier.units} classes", file=sys.stderr)
+
+
+def _load_foreign(model: keras.Model, path: Path, name: str) -> None:
+    from emotiw_keras.models.convert import convert
+
+    last = get_spec(name).classifier
+    source, conversion = convert(name, path)
+    _copy_trunk(source, model, last)
+    target = {layer.name: layer for layer in model.layers}
+    if last not in target:
+        return
+    if target[last].kernel.shape[-1] == conversion.classes:
+        target[last].set_weights(source.get_layer(last).get_weights())
+        return
+    classes = target[last].kernel.shape[-1]
+    print(f"{name}: weights of {path.name}, but a new {last} with {classes} classes", file=sys.stderr)

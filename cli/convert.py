@@ -1,0 +1,103 @@
+"""`emotiw convert`: foreign weights become weights of the zoo, or are shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from emotiw_keras.errors import UsageError
+
+
+@click.command(epilog="Example: emotiw convert bvlc_alexnet.caffemodel --model alexnet --out alexnet.weights.h5")
+@click.argument("source", metavar="SOURCE")
+@click.option("--model", metavar="M", help="The network that SOURCE holds; `emotiw models` lists them.")
+@click.option("--out", metavar="FILE", help="Where the weights go, a .weights.h5 file; a mean image becomes a .npy file.")
+@click.option("--inspect", is_flag=True, help="Print what SOURCE holds, and convert nothing.")
+@click.option("--structure", metavar="FILE", help="The .prototxt of SOURCE, where SOURCE holds arrays alone.")
+@click.option(
+    "--channel-order",
+    type=click.Choice(["rgb", "bgr"]),
+    help="Order of the pictures' channels in SOURCE, where its format does not say; the network's own by default.",
+)
+@click.option("--grey", is_flag=True, help="Fold the first kernel for pictures with one channel.")
+@click.option("--width", type=float, default=1.0, show_default=True, help="Width of the network that SOURCE holds.")
+@click.option("--json", "as_json", is_flag=True, help="With --inspect: as JSON.")
+def convert(
+    source: str,
+    model: str | None,
+    out: str | None,
+    inspect: bool,
+    structure: str | None,
+    channel_order: Literal["rgb", "bgr"] | None,
+    grey: bool,
+    width: float,
+    as_json: bool,
+) -> None:
+    """Turn a weight file of another framework into weights of a network of the zoo.
+
+    It reads Caffe, MatConvNet, PyTorch, ONNX, NumPy, pickled, Keras and safetensors files, and runs nothing that is in
+    them. Every array must find its place. Before FILE is written, the network is compared with the original's own
+    computation on a colour picture, layer by layer.
+    """
+    if inspect:
+        _inspect(source, as_json)
+        return
+    if out is None:
+        raise UsageError("say where the weights go with --out FILE, or look at SOURCE with --inspect")
+    if model is None:
+        _mean_image(source, out)
+        return
+    from emotiw_keras.models.registry import get_spec
+
+    get_spec(model)
+    if not out.endswith(".weights.h5"):
+        raise UsageError(f"--out {out}: expected a name that ends in .weights.h5")
+
+    from emotiw_keras.models.convert import convert as convert_weights
+    from emotiw_keras.models.convert import write_weights
+
+    network, report = convert_weights(model, source, structure=structure, channel_order=channel_order, width=width)
+    for line in report.lines():
+        click.echo(line, err=True)
+    if grey:
+        from emotiw_keras.models.grey import fold_to_grey
+
+        spec = get_spec(model)
+        network = fold_to_grey(network, spec.mean, spec.std)
+        click.echo("folded to one input channel: pictures of shape (height, width, 1)", err=True)
+    path = write_weights(network, out)
+    click.echo(f"{path}: {network.count_params():,} parameters of {model}, {path.stat().st_size / 1e6:.1f} MB")
+
+
+def _inspect(source: str, as_json: bool) -> None:
+    from emotiw_keras.converters.inspect import describe, table
+    from emotiw_keras.converters.reading import read
+
+    foreign = read(source)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(describe(foreign), indent=1))
+    else:
+        for line in table(foreign):
+            click.echo(line)
+
+
+def _mean_image(source: str, out: str) -> None:
+    import numpy as np
+
+    from emotiw_keras.converters.reading import read
+    from emotiw_keras.files import atomic_path
+
+    foreign = read(source)
+    if foreign.mean is None:
+        raise UsageError(f"say which network {Path(source).name} holds with --model; `emotiw models` lists them")
+    if not out.endswith(".npy"):
+        raise UsageError(f"--out {out}: {Path(source).name} is a mean image; expected a name that ends in .npy")
+    with atomic_path(out) as temporary:
+        np.save(temporary, foreign.mean)
+    size = " x ".join(map(str, foreign.mean.shape))
+    order = (foreign.channel_order or "unknown order").upper()
+    click.echo(f"{out}: mean image, {size}, {order}, mean {foreign.mean.mean():.3f}")

@@ -1,0 +1,281 @@
+"""A foreign weight file becomes a network of the zoo, and is proven to compute what the original computes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from emotiw_keras.converters import layout as change
+from emotiw_keras.converters import reference
+from emotiw_keras.converters.foreign import Foreign, Layout, Limits, Node
+from emotiw_keras.converters.reading import read
+from emotiw_keras.errors import ModelError
+from emotiw_keras.models.matching import Match, layout_of, match_layers, original_nodes, to_keras
+from emotiw_keras.models.registry import ModelSpec, build, get_spec
+from emotiw_keras.weights.imagenet import imagenet_synsets
+
+if TYPE_CHECKING:
+    import keras
+
+Order = Literal["rgb", "bgr"]
+_DEFAULTS = Limits()
+TOLERANCE = 1e-4
+"""Largest difference that the gate lets pass, as a fraction of the largest value of the same layer."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was converted and how it was proven.
+
+    `parity` has the largest difference between the original's computation and the Keras network, for each layer with
+    weights and for the class scores, as a fraction of the largest value there.
+    """
+
+    name: str
+    foreign: Foreign
+    matches: tuple[Match, ...]
+    matched_by: str
+    layout: Layout
+    channel_order: Order
+    classes: int
+    own_structure: bool
+    reordered: tuple[int, ...] | None = None
+    """The outputs of the file in the usual order of the ImageNet classes, where it has them in another."""
+    parity: dict[str, float] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """The report, one line each: what was read, matched, ignored and proved."""
+        foreign, spec = self.foreign, get_spec(self.name)
+        values = sum(array.size for array in foreign.arrays.values())
+        stated = "as the format has it" if foreign.channel_order else "not stated by the file, taken as the network's own"
+        doubles = sorted({str(array.dtype) for array in foreign.arrays.values()} - {"float32"})
+        worst = max(self.parity, key=lambda key: self.parity[key])
+        whose = "the computation in the file" if self.own_structure else f"{spec.title} as its authors defined it"
+        lines = [
+            f"read {foreign.path.name}: {foreign.format}, {len(foreign.arrays)} arrays, {values:,} values",
+            f"matched {len(self.matches)} layers of {self.name} by {self.matched_by}, every array used once: "
+            + ", ".join(m.ours if m.ours == m.theirs else f"{m.theirs} -> {m.ours}" for m in self.matches),
+            f"channels: {self.channel_order.upper()} ({stated})",
+        ]
+        if doubles:
+            lines.append(f"stored as {', '.join(doubles)}, written as float32")
+        if foreign.mean is not None:
+            pixel = foreign.mean.reshape(-1, foreign.mean.shape[-1]).mean(axis=0)
+            own = spec.mean if self.channel_order == spec.channel_order else spec.mean[::-1]
+            numbers = [", ".join(f"{value:.3f}" for value in values) for values in (pixel, own)]
+            lines.append(f"mean in the file {numbers[0]}; {self.name} subtracts {numbers[1]} ({self.channel_order.upper()})")
+        if self.reordered:
+            lines.append(f"{len(self.reordered)} outputs put into the usual order of the ImageNet classes, by their synsets")
+        elif foreign.classes and self.foreign.classes != imagenet_synsets():
+            lines.append(f"classes in the order of the file, which starts with {', '.join(foreign.classes[:3])}")
+        lines += [f"ignored {what}: {why}" for what, why in foreign.ignored.items()]
+        lines.append(
+            f"proved on a colour picture against {whose}, run in NumPy: class scores within {self.parity['class scores']:.1e}, "
+            f"{len(self.parity) - 1} inner layers, the worst {worst} within {self.parity[worst]:.1e} (allowed {TOLERANCE:.0e})"
+        )
+        return lines
+
+
+def probe_picture(spec: ModelSpec, side: int | None = None) -> np.ndarray:
+    """The picture that networks are compared on: float32 (1, height, width, 3), in the network's channel order, normalised.
+
+    Blobs and noise of different colours with no symmetry, so that a swapped axis or channel shows.
+    """
+    side = side or spec.input_size
+    rng = np.random.default_rng(2015)
+    rows, columns = np.mgrid[:side, :side] / side
+    waves = [np.sin(2 * np.pi * (a * rows + b * columns) + c) for a, b, c in rng.uniform(0.5, 4.0, (3, 3))]
+    picture = 128 + 70 * np.stack(waves, -1) + rng.normal(0, 20, (side, side, 3))
+    pixels = np.clip(picture, 0, 255)
+    return ((pixels - np.asarray(spec.mean)) / np.asarray(spec.std)).astype("float32")[None]
+
+
+def convert(
+    name: str,
+    source: str | os.PathLike[str],
+    *,
+    structure: str | os.PathLike[str] | None = None,
+    channel_order: Order | None = None,
+    width: float = 1.0,
+    limits: Limits = _DEFAULTS,
+) -> tuple[keras.Model, Conversion]:
+    """The network `name` with the weights of a foreign file.
+
+    Args:
+        name: registry name.
+        source: a weight file in any format that `converters.reading` knows.
+        structure: a .prototxt that says how the layers of `source` are connected, where it does not say so itself.
+        channel_order: of the pictures the original takes, where the file does not say; the network's own if None.
+        width: the width of the network.
+        limits: bounds on what is read.
+
+    Returns:
+        The network, returning logits, and the report.
+
+    Raises:
+        ModelError: the file is damaged, holds another network, or the converted network computes something else.
+    """
+    spec = get_spec(name)
+    foreign = read(Path(source), limits)
+    if not foreign.arrays:
+        raise ModelError(f"{foreign.path.name} ({foreign.format}) holds no weights; give the file that does")
+    if structure is not None:
+        from emotiw_keras.converters.caffe import with_prototxt
+
+        foreign = with_prototxt(foreign, read(Path(structure), limits))
+    if channel_order and foreign.channel_order and channel_order != foreign.channel_order:
+        stated = foreign.channel_order.upper()
+        raise ModelError(f"{foreign.path.name} takes {stated}, as its format says; leave out --channel-order")
+    order: Order = foreign.channel_order or channel_order or spec.channel_order
+    matches, how = match_layers(name, foreign)
+    layout = layout_of(foreign, matches[0])
+    last = foreign.arrays[matches[-1].bias].size
+    own = foreign.nodes is not None
+    conversion = Conversion(name, foreign, tuple(matches), how, layout, order, last, own, _class_order(foreign, last))
+
+    # First the original, so that its temporary arrays are gone when the network's come.
+    expected = _original(conversion, spec)
+    model = build(name, weights=None, classes=last, classifier_activation=None, width=width)
+    _fill(model, conversion, spec)
+    conversion.parity.update(_compare(model, conversion, expected, spec))
+    return model, conversion
+
+
+def _original(conversion: Conversion, spec: ModelSpec) -> dict[str, np.ndarray]:
+    """Our layer -> what the original computes there on the probe picture; "class scores" for the end."""
+    foreign = conversion.foreign
+    if foreign.nodes is not None:
+        nodes: tuple[Node, ...] = foreign.nodes
+        arrays = foreign.arrays
+    else:
+        nodes = original_nodes(conversion.name)
+        arrays = {f"{m.ours}.weight": foreign.arrays[m.weight] for m in conversion.matches}
+        arrays |= {f"{m.ours}.bias": foreign.arrays[m.bias] for m in conversion.matches}
+    nodes = _until_scores(nodes)
+    made = {name for node in nodes for name in node.outputs}
+    starts = list(dict.fromkeys(name for node in nodes for name in node.inputs if name not in made))
+    if len(starts) != 1:
+        raise ModelError(f"{foreign.path.name} has {len(starts)} inputs ({', '.join(starts)}), expected one picture")
+    picture = probe_picture(spec)
+    if conversion.channel_order != spec.channel_order:
+        picture = picture[..., ::-1]
+    outputs, layers = reference.run(nodes, arrays, {starts[0]: picture.transpose(0, 3, 1, 2)}, conversion.layout)
+    scores = outputs[nodes[-1].outputs[0]]
+    theirs = {m.ours: (m.theirs if foreign.nodes is not None else m.ours) for m in conversion.matches}
+    found = {ours: _hwc(layers[name]) for ours, name in theirs.items()} | {"class scores": scores.reshape(1, -1)}
+    if conversion.reordered:
+        for layer in (conversion.matches[-1].ours, "class scores"):
+            classes_last = found[layer].reshape(-1, conversion.classes)
+            found[layer] = classes_last[:, conversion.reordered].reshape(1, -1)
+    return found
+
+
+def _class_order(foreign: Foreign, classes: int) -> tuple[int, ...] | None:
+    """Where the file has each ImageNet class, if it names all of them by their synsets and in another order."""
+    usual = imagenet_synsets()
+    if foreign.classes is None or len(foreign.classes) != classes or sorted(foreign.classes) != sorted(usual):
+        return None
+    return None if foreign.classes == usual else tuple(foreign.classes.index(synset) for synset in usual)
+
+
+def _until_scores(nodes: Iterable[Node]) -> tuple[Node, ...]:
+    """Without the softmax at the end, if there is one: small probabilities hide differences."""
+    steps = list(nodes)
+    while steps and steps[-1].op in ("softmax", "identity", "flatten") and len(steps) > 1:
+        steps.pop()
+    return tuple(steps)
+
+
+def _hwc(tensor: np.ndarray) -> np.ndarray:
+    return np.moveaxis(tensor, 1, -1).reshape(tensor.shape[0], -1)
+
+
+def _fill(model: keras.Model, conversion: Conversion, spec: ModelSpec) -> None:
+    """Every variable of the network gets its array; each once."""
+    file, foreign = conversion.foreign.path.name, conversion.foreign
+    open_variables = {variable.path for variable in model.weights}
+    maps: tuple[int, ...] | None = None
+    if any(layer.name == "flatten" for layer in model.layers):
+        maps = tuple(model.get_layer("flatten").input.shape[1:])
+    for number, match in enumerate(conversion.matches):
+        layer = model.get_layer(match.ours)
+        kernel, bias = layer.weights
+        dense = len(kernel.shape) == 2
+        values = to_keras(match, foreign, conversion.layout, tuple(kernel.shape), maps if dense else None)
+        if dense:
+            maps = None
+        if number == 0 and conversion.channel_order != spec.channel_order:
+            values = change.swap_red_and_blue(values)
+        offsets = np.asarray(foreign.arrays[match.bias]).reshape(-1)
+        if offsets.shape != tuple(bias.shape):
+            raise ModelError(f"{file}: {match.bias} has {offsets.size} values, expected {bias.shape[0]}")
+        if conversion.reordered and number == len(conversion.matches) - 1:
+            values, offsets = values[..., conversion.reordered], offsets[list(conversion.reordered)]
+        for variable, array in ((kernel, values), (bias, offsets)):
+            if not np.isfinite(array.sum(dtype=np.float64)):
+                raise ModelError(f"{file}: {match.theirs} holds values that are not finite; fetch it again")
+            variable.assign(np.ascontiguousarray(array, "float32"))
+            open_variables.remove(variable.path)
+    if open_variables:
+        raise ModelError(f"{conversion.name}: nothing in {file} fills {', '.join(sorted(open_variables))}")
+
+
+def _compare(
+    model: keras.Model, conversion: Conversion, expected: dict[str, np.ndarray], spec: ModelSpec
+) -> dict[str, float]:
+    """The differences of all layers; ModelError where one is larger than TOLERANCE."""
+    import keras
+
+    file = conversion.foreign.path.name
+    outputs = {m.ours: model.get_layer(m.ours).output for m in conversion.matches}
+    outputs["class scores"] = model.output
+    computed = keras.Model(model.inputs[0], outputs)(probe_picture(spec), training=False)
+    parity = {}
+    for layer, reference_values in expected.items():
+        ours = keras.ops.convert_to_numpy(computed[layer]).reshape(1, -1)
+        if ours.shape != reference_values.shape:
+            raise ModelError(
+                f"{file} is not {conversion.name}: {layer} gives {reference_values.size:,} values there and "
+                f"{ours.size:,} here; choose the network it holds (--model)"
+            )
+        largest = float(np.abs(reference_values).max()) or 1.0
+        parity[layer] = float(np.abs(ours - reference_values).max()) / largest
+        if not parity[layer] <= TOLERANCE:
+            raise ModelError(
+                f"{file} converted to {conversion.name} computes something else: {layer} differs by {parity[layer]:.1e} of its "
+                f"largest value, allowed {TOLERANCE:.0e}; nothing was written. Its structure, channel "
+                "order or normalisation is another one: look at it with --inspect"
+            )
+    return parity
+
+
+def write_weights(model: keras.Model, out: str | os.PathLike[str]) -> Path:
+    """The weights of a network as a `.weights.h5` file, which appears whole or not at all.
+
+    Raises ModelError for another suffix, OutputError if it cannot be written.
+    """
+    from emotiw_keras.files import atomic_path
+    from emotiw_keras.models.weights import SUFFIX
+
+    path = Path(out)
+    if not path.name.endswith(SUFFIX):
+        raise ModelError(f"cannot write weights to {path.name}; expected a name that ends in {SUFFIX}")
+    with atomic_path(path) as temporary:
+        model.save_weights(temporary)
+    return path
+
+
+def convert_to_cache(name: str, source: Path, say: Callable[[str], None] = print) -> Path:
+    """Converts the ImageNet weights of `name` into the cache, where `weights="imagenet"` finds them."""
+    from emotiw_keras.models.weights import SUFFIX
+    from emotiw_keras.weights.cache import cache_dir
+
+    model, conversion = convert(name, source)
+    for line in conversion.lines():
+        say(line)
+    return write_weights(model, cache_dir() / f"{get_spec(name).weights}{SUFFIX}")
