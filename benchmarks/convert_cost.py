@@ -1,0 +1,90 @@
+"""What reading and converting a 244 MB `.caffemodel` costs: seconds and peak memory of whole processes.
+
+Run it from the root of the repository, alone on the machine: `python -m benchmarks.convert_cost`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+READ = """
+import sys
+from emotiw_keras.converters.reading import read
+foreign = read(sys.argv[1])
+assert sum(array.size for array in foreign.arrays.values()) == 60_965_224
+assert float(sum(array.sum() for array in foreign.arrays.values())) != 0, "every value is touched"
+assert not {"tensorflow", "keras"} & set(sys.modules)
+"""
+
+
+def run(command: list[str]) -> tuple[float, int]:
+    """Seconds and peak resident bytes of one process."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise click.ClickException(f"{' '.join(command[:6])} ended with {process.returncode}")
+    return seconds, usage.ru_maxrss * 1024
+
+
+def grey_rates(size: int = 8, rounds: int = 7) -> dict[str, float]:
+    """Pictures per second forward of AlexNet on three channels and folded to one, in turns."""
+    import keras
+    import numpy as np
+
+    from emotiw_keras.models import build, get_spec
+    from emotiw_keras.models.grey import fold_to_grey
+
+    colour = build("alexnet", weights=None)
+    models = {"colour": colour, "grey": fold_to_grey(colour, get_spec("alexnet").mean)}
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    for turn in range(rounds + 1):
+        for name, model in models.items():
+            x = np.zeros((32, 227, 227, 3 if name == "colour" else 1), "float32")
+            start = time.perf_counter()
+            for _ in range(size):
+                keras.ops.convert_to_numpy(model.predict_on_batch(x))
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: 32 * size / statistics.median(times) for name, times in seconds.items()}
+
+
+@click.command()
+@click.option("--rounds", default=5, show_default=True)
+def main(rounds: int) -> None:
+    """Print medians over the rounds."""
+    from tests.converters import foreign_networks as foreign
+
+    with tempfile.TemporaryDirectory() as folder:
+        path, _ = foreign.write_caffe_files(Path(folder), foreign.network("alexnet"))
+        size = path.stat().st_size
+        emotiw = [sys.executable, "-m", "emotiw_keras.cli.main", "convert", str(path)]
+        commands = {
+            "file to arrays": [sys.executable, "-c", READ, str(path)],
+            "emotiw convert --inspect": [*emotiw, "--inspect"],
+            "emotiw convert": [*emotiw, "--model", "alexnet", "--out", f"{folder}/out.weights.h5"],
+        }
+        rows = {}
+        for name, command in commands.items():
+            run(command)
+            times, peaks = zip(*(run(command) for _ in range(rounds)), strict=True)
+            rows[name] = {"seconds": statistics.median(times), "peak": max(peaks) / size}
+            click.echo(f"{name:26} {rows[name]['seconds']:6.2f} s   peak {rows[name]['peak']:.2f} x {size / 1e6:.0f} MB")
+    rates = grey_rates()
+    click.echo(f"AlexNet forward: {rates['colour']:.0f} colour, {rates['grey']:.0f} grey pictures per second")
+    click.echo(json.dumps({**rows, "forward": rates}))
+
+
+if __name__ == "__main__":
+    main()
