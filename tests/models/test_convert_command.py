@@ -1,0 +1,98 @@
+"""`emotiw convert` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emotiw_keras.cli.main import run
+from emotiw_keras.models import build
+from tests.converters import write_caffe
+from tests.converters.foreign_networks import network, write_caffe_files
+
+NARROW = ["--width", "0.1"]
+
+
+@pytest.fixture(scope="module")
+def caffemodel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_caffe_files(tmp_path_factory.mktemp("caffe"), network("squeezenet_v1_1", 0.1))[0]
+
+
+def test_it_says_what_it_read_matched_and_proved(caffemodel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "new" / "sq.weights.h5"
+    assert run(["convert", str(caffemodel), "--model", "squeezenet_v1_1", *NARROW, "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith(f"{out}: ") and said.out.endswith(" MB\n")
+    first, matched, channels, *rest = said.err.splitlines()
+    assert first.startswith("read squeezenet_v1_1.caffemodel: Caffe model (V2 layers), 52 arrays, ")
+    assert matched.startswith("matched 26 layers of squeezenet_v1_1 by ")
+    assert channels == "channels: BGR (as the format has it)"
+    assert rest[-1].startswith("proved on a colour picture against the computation in the file, run in NumPy: class scores ")
+    build("squeezenet_v1_1", weights=out, width=0.1)
+
+
+def test_grey_weights_fit_a_network_of_one_channel(caffemodel: Path, tmp_path: Path) -> None:
+    out = tmp_path / "grey.weights.h5"
+    assert run(["convert", str(caffemodel), "--model", "squeezenet_v1_1", *NARROW, "--grey", "--out", str(out)]) == 0
+    model = build("squeezenet_v1_1", weights=out, width=0.1, input_shape=(227, 227, 1))
+    assert model.input_shape == (None, 227, 227, 1)
+
+
+def test_inspect_shows_the_layers_and_writes_nothing(caffemodel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(caffemodel.parent.iterdir())
+    assert run(["convert", str(caffemodel), "--inspect"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("squeezenet_v1_1.caffemodel: Caffe model (V2 layers), 52 arrays, ")
+    assert lines[1] == "kernels oihw, channels BGR, input data 1x3x227x227"
+    assert lines[2].split() == ["layer", "kind", "arrays", "settings"]
+    assert lines[3].split()[:2] == ["conv1", "conv"] and "stride=2" in lines[3]
+    assert run(["convert", str(caffemodel), "--inspect", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["arrays"][0] == {"name": "conv1.weight", "shape": [6, 3, 3, 3], "dtype": "float32"}
+    assert facts["nodes"][0]["attributes"]["stride"] == [2, 2]
+    assert sorted(caffemodel.parent.iterdir()) == before
+
+
+def test_a_mean_image_becomes_an_array(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mean = np.random.default_rng(0).uniform(90, 130, (3, 4, 5)).astype("float32")
+    source = write_caffe.write_binaryproto(tmp_path / "mean.binaryproto", mean)
+    assert run(["convert", str(source), "--out", str(tmp_path / "mean.npy")]) == 0
+    assert "mean image, 4 x 5 x 3, BGR" in capsys.readouterr().out
+    assert np.array_equal(np.load(tmp_path / "mean.npy"), mean.transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize(
+    "options, code, message",
+    [
+        ([], 2, "say where the weights go with --out FILE, or look at SOURCE with --inspect"),
+        (["--out", "x.weights.h5"], 2, "say which network squeezenet_v1_1.caffemodel holds with --model"),
+        (["--out", "x.h5", "--model", "alexnet"], 2, "--out x.h5: expected a name that ends in .weights.h5"),
+        (["--out", "x.weights.h5", "--model", "squeezenett"], 5, "did you mean squeezenet?"),
+        (["--out", "x.weights.h5", "--model", "alexnet"], 5, "does not hold alexnet: it has 26 convolutions"),
+    ],
+)
+def test_a_mistake_gives_one_line_and_writes_nothing(
+    options: list[str], code: int, message: str, caffemodel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert run(["convert", str(caffemodel), *options]) == code
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and message in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_or_unknown_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["convert", str(tmp_path / "none.pth"), "--inspect"]) == 5
+    (tmp_path / "page.caffemodel").write_text("<html>not found</html>")
+    assert run(["convert", str(tmp_path / "page.caffemodel"), "--inspect"]) == 5
+    (tmp_path / "notes.txt").write_text("<html>not found</html>")
+    assert run(["convert", str(tmp_path / "notes.txt"), "--inspect"]) == 5
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"emotiw: error: no weight file at {tmp_path / 'none.pth'}"
+    assert "page.caffemodel" in lines[1]
+    assert lines[2].endswith("notes.txt is a web page, not a weight file; fetch it again from the right address")
+    assert len(lines) == 3
