@@ -17,7 +17,7 @@ from emotiw_keras.converters.foreign import Limits
 from emotiw_keras.errors import ModelError
 
 IDLE_SECONDS = 60.0
-CPU_SECONDS = 4
+CPU_SECONDS = 2
 BYTES_PER_SECOND = 100_000
 """Of a file of many small objects, the slowest to read there is, on a slow processor."""
 MEMORY = 1 << 30

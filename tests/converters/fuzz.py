@@ -20,23 +20,26 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from emotiw_keras.converters.reading import READERS
+
 from .fuzz_case import Outcome, Watch, examine
-from .fuzz_corpus import Case, case, corpus
+from .fuzz_corpus import Case, case, corpus, format_of
 
 __all__ = ["Case", "corpus", "main", "run", "table"]
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(seed: int, count: int, first: int = 0) -> Iterator[Outcome]:
-    """The outcomes of `count` cases from number `first` on, read in a process of their own.
+def run(seed: int, count: int, first: int = 0, format_name: str = "") -> Iterator[Outcome]:
+    """The outcomes of `count` cases from number `first` on, or of those of one format, read in a process of their own.
 
     After a file that ends the process the next ones are read in a new one.
     """
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
     end = first + count
     with tempfile.TemporaryDirectory() as folder:
-        while first < end:
-            command = [sys.executable, "-m", "tests.converters.fuzz", "--work", "--seed", str(seed), "--first", str(first)]
+        done = False
+        while not done:
+            command = [sys.executable, "-m", "tests.converters.fuzz", "--work", "--seed", str(seed), "--first", str(first), "--format", format_name]  # noqa: E501
             trace = Path(folder, "trace")
             with subprocess.Popen(
                 [*command, "--count", str(end - first)], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
@@ -50,14 +53,14 @@ def run(seed: int, count: int, first: int = 0) -> Iterator[Outcome]:
                     else:
                         yield outcome
                         first, started = outcome.number + 1, None
-            if started is None:
-                if worker.returncode or first < end:
-                    raise RuntimeError(f"the process that reads the files ended with {worker.returncode} before case {first}")
-            else:
+            done = not worker.returncode
+            if not done and started is None:
+                raise RuntimeError(f"the process that reads the files ended with {worker.returncode} before case {first}")
+            if started is not None:
                 words = _frames(trace.read_text(errors="replace"))
                 started.result, started.faults = "fault", [(_death(worker.returncode), words)]
                 yield started
-                first = started.number + 1
+                first, done = started.number + 1, started.number + 1 >= end
 
 
 def _death(code: int) -> str:
@@ -72,7 +75,7 @@ def _frames(text: str) -> str:
     return " < ".join(f"{name} {line}" for name, line in re.findall(r'File ".*?([^/"]+)", (line \d+)', last)[:4])
 
 
-def work(seed: int, count: int, first: int) -> None:
+def work(seed: int, count: int, first: int, format_name: str) -> None:
     """Read the cases in this process; a line before and a line after each go to what was its standard output."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     with open("trace", "ab", buffering=0) as trace:
@@ -80,6 +83,8 @@ def work(seed: int, count: int, first: int) -> None:
             os.dup2(trace.fileno(), stream)
         watch = Watch(trace)
         for number in range(first, first + count):
+            if format_name and format_name != format_of(number):
+                continue
             made = case(seed, number)
             print(Outcome(number, made.name, made.format, "started").line(), file=answers)
             print(examine(watch, number, made, Path(f"case{made.suffix}")).line(), file=answers)
@@ -111,25 +116,33 @@ def table(outcomes: Iterable[Outcome]) -> list[str]:
     return lines
 
 
+def _died(outcomes: Iterable[Outcome]) -> str:
+    """How often the process that tries HDF5 files saved this one."""
+    died = [outcome.message.partition("the HDF5 library ")[2].partition(";")[0] for outcome in outcomes]
+    counts = {words: died.count(words) for words in sorted(set(died)) if words}
+    return "the HDF5 library, in its own process: " + (", ".join(f"{n} x {w}" for w, n in counts.items()) or "no crash")
+
+
 def main() -> int:
     """The command line; 1 if there was any fault."""
     parser = argparse.ArgumentParser(prog="python -m tests.converters.fuzz", description="Damage weight files and read them.")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
+    parser.add_argument("--format", default="", choices=("", *READERS), help="only the cases of this format", metavar="NAME")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="folder for the files with faults")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.work:
-        work(args.seed, args.count, args.first)
+        work(args.seed, args.count, args.first, args.format)
         return 0
     parts = max(1, min(args.processes, args.count))
     bounds = [args.first + args.count * i // parts for i in range(parts + 1)]
     outcomes: list[Outcome] = []
 
     def part(i: int) -> None:
-        for outcome in run(args.seed, bounds[i + 1] - bounds[i], bounds[i]):
+        for outcome in run(args.seed, bounds[i + 1] - bounds[i], bounds[i], args.format):
             outcomes.append(outcome)
             if outcome.faults:
                 print(f"case {outcome.number} ({outcome.name}): {outcome.faults}", flush=True)
@@ -140,9 +153,10 @@ def main() -> int:
 
     with ThreadPoolExecutor(parts) as pool:
         list(pool.map(part, range(parts)))
-    for words in sorted({words for outcome in outcomes for words in outcome.noise}):
-        print(f"noise: {words}")
-    print(*table(outcomes), sep="\n")
+    noise = {words: outcome.number for outcome in reversed(outcomes) for words in outcome.noise}
+    for words, number in sorted(noise.items()):
+        print(f"noise, first in case {number}: {words}")
+    print(*table(outcomes), _died(outcomes), sep="\n")
     return int(any(outcome.faults for outcome in outcomes))
 
 

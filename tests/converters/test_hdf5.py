@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from emotiw_keras.converters.foreign import Limits
 from emotiw_keras.converters.hdf5 import open_hdf5
 from emotiw_keras.converters.hdf5_trial import rehearse
 from emotiw_keras.errors import ModelError
+from tests.converters.trial_readers import crash, fine, never_return, refuse, take_memory
 
 
 def refused(path: Path, message: str, limits: Limits | None = None) -> None:
@@ -133,33 +133,6 @@ def test_no_hdf5(tmp_path: Path) -> None:
     (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     refused(tmp_path / "a.h5", "damaged or no HDF5 file")
     refused(tmp_path / "none.h5", "damaged or no HDF5 file")
-
-
-# What a damaged file can make of the library, as readers: they run in another process, or the tests would end with them.
-
-
-def crash(path: Path, limits: Limits) -> None:
-    os.kill(os.getpid(), signal.SIGSEGV)
-
-
-def never_return(path: Path, limits: Limits) -> None:
-    while True:
-        pass
-
-
-def take_memory(path: Path, limits: Limits) -> None:
-    try:
-        bytearray(4 << 30)
-    except MemoryError as error:
-        raise ModelError("no memory") from error
-
-
-def refuse(path: Path, limits: Limits) -> None:
-    raise ModelError(f"{path.name}: {limits.total_bytes} Bytes, größer als erlaubt")
-
-
-def fine(path: Path, limits: Limits) -> None:
-    path.with_suffix(".seen").write_text(str(os.getpid()))
 
 
 def test_rehearsal(tmp_path: Path) -> None:
