@@ -39,10 +39,14 @@ def run(seed: int, count: int, first: int = 0, format_name: str = "") -> Iterato
     with tempfile.TemporaryDirectory() as folder:
         done = False
         while not done:
-            command = [sys.executable, "-m", "tests.converters.fuzz", "--work", "--seed", str(seed), "--first", str(first), "--format", format_name]  # noqa: E501
+            command = [sys.executable, "-m", "tests.converters.fuzz", "--work", f"--seed={seed}", f"--first={first}"]
             trace = Path(folder, "trace")
             with subprocess.Popen(
-                [*command, "--count", str(end - first)], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
+                [*command, f"--count={end - first}", f"--format={format_name}"],
+                cwd=folder,
+                env=environment,
+                stdout=subprocess.PIPE,
+                text=True,
             ) as worker:
                 assert worker.stdout is not None
                 started: Outcome | None = None

@@ -191,6 +191,15 @@ def _digits(draw: random.Random, data: bytearray, source: Seed) -> Data:
     return data
 
 
+def _unprintable(draw: random.Random, data: bytearray, source: Seed) -> Data:
+    """A character within a word that would break a line, or speak to the terminal."""
+    found = list(re.finditer(rb"[a-z_]{3,}", data))
+    if found:
+        at = draw.choice(found)
+        data[draw.randrange(at.start(), at.end())] = draw.choice((0, 7, 8, 10, 13, 27, 127, 155))
+    return data
+
+
 def _span(draw: random.Random, data: bytearray) -> tuple[int, int]:
     start = draw.randrange(len(data) + 1)
     return start, min(len(data), start + draw.choice((1, 2, 4, 8, 16, 100, 1000, len(data) // 3 + 1)))
@@ -255,7 +264,8 @@ def _inside(draw: random.Random, data: bytearray, source: Seed) -> Data:
 
 Mutation = Callable[[random.Random, bytearray, Seed], Data]
 _PLAIN: tuple[Mutation, ...] = (
-    _cut, _flip, _replace, _number, _varint_there, _digits, _delete, _repeat, _swap, _copy, _splice, _noise, _add,
+    _cut, _flip, _replace, _number, _varint_there, _digits, _unprintable, _delete, _repeat, _swap, _copy, _splice, _noise,
+    _add,
 )  # fmt: skip
 _MUTATIONS: tuple[Mutation, ...] = (*_PLAIN, _inside)
-_WEIGHTS = (6, 8, 14, 14, 6, 5, 4, 4, 3, 4, 4, 1, 2, 8)
+_WEIGHTS = (6, 8, 14, 14, 6, 5, 6, 4, 4, 3, 4, 4, 1, 2, 8)
