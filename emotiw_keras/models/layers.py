@@ -83,20 +83,22 @@ class LocalResponseNormalization(keras.layers.Layer):
     def _normalise(self, inputs: Tensor) -> Tensor:
         channels = inputs.shape[-1]
         dtype = keras.backend.standardize_dtype(inputs.dtype)
-        band = ops.convert_to_tensor(band_matrix(channels, self.depth_radius), dtype)
-        alpha, beta = self.alpha, self.beta
+        # the constants stand in the matrices: a factor on an array of this size costs as much as the root
+        band, beta = band_matrix(channels, self.depth_radius), self.beta
+        forward = ops.convert_to_tensor(self.alpha * band, dtype)
+        backward = ops.convert_to_tensor(2.0 * self.alpha * beta * band, dtype)
 
         # Automatic differentiation goes back through the root and the product one by one; written by hand the
         # gradient is one more matrix product: dx = g d^-beta - 2 alpha beta x ((g y / d) B), B being symmetric.
         @ops.custom_gradient
         def normalise(x: Tensor) -> tuple[Tensor, Any]:
-            d = self.bias + alpha * ops.matmul(ops.square(x), band)
+            d = self.bias + ops.matmul(ops.square(x), forward)
             scale = _inverse_power(d, beta)
             y = x * scale
 
             def gradient(*args: Tensor, upstream: Tensor | None = None) -> Tensor:
                 g = args[0] if upstream is None else upstream
-                return g * scale - (2.0 * alpha * beta) * x * ops.matmul(g * y / d, band)
+                return g * scale - x * ops.matmul(g * y / d, backward)
 
             return y, gradient
 

@@ -55,12 +55,17 @@ class CaffeSGD(keras.optimizers.Optimizer):
         self.histories = [self.add_variable_from_reference(variable, name="history") for variable in variables]
 
     def update_step(self, gradient: Any, variable: tf.Variable, learning_rate: Any) -> None:
-        """One update in place; the fused kernel reads and writes each array once."""
+        """One update in place; no kernel writes an array of the gradient's size that it does not own."""
         index = self._get_variable_index(variable)
         history, decay = self.histories[index], self._decays[index]
         rate = tf.cast(learning_rate, variable.dtype) * self._rates[index]
         gradient = tf.cast(gradient, variable.dtype)
-        if decay:
+        if decay and self.momentum:
+            # into the history before the momentum shrinks it: momentum * (h + rate * decay / momentum * w)
+            tf.raw_ops.ResourceApplyGradientDescent(
+                var=history.value.handle, alpha=rate * (decay / self.momentum), delta=variable.read_value()
+            )
+        elif decay:
             gradient = gradient + decay * variable
         # accum = momentum * accum - lr * grad; var += accum: Caffe's update with the sign of the history turned.
         tf.raw_ops.ResourceApplyKerasMomentum(

@@ -73,7 +73,10 @@ class StageSteps:
             weighted = losses * tf.gather(self._weights, labels)
             loss = tf.reduce_mean(weighted)
             scaled = self.optimizer.scale_loss(loss)
-        self.optimizer.apply(tape.gradient(scaled, self._variables), self._variables)
+        gradients = tape.gradient(scaled, self._variables)
+        # an update in place copies the variable first if a gradient's kernel still reads it
+        with tf.control_dependencies(gradients):
+            self.optimizer.apply(gradients, self._variables)
         right = tf.equal(tf.argmax(outputs, axis=-1, output_type=tf.int32), labels)
         return tf.reduce_sum(weighted), tf.reduce_sum(tf.cast(right, tf.int32))
 
