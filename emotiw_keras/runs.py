@@ -118,6 +118,7 @@ class Run:
         import keras
 
         from emotiw_keras.models import registry
+        from emotiw_keras.models.parts import empty_networks
         from emotiw_keras.models.weights import load_strict
 
         found = sha256_file(self.path / WEIGHTS_FILE)
@@ -129,13 +130,14 @@ class Run:
         before = keras.config.dtype_policy()
         keras.config.set_dtype_policy(policy)
         try:
-            model = registry.build(
-                settings["name"],
-                weights=None,
-                classes=settings["classes"],
-                input_shape=tuple(settings["input_shape"]),
-                width=settings["width"],
-            )
+            with empty_networks():
+                model = registry.build(
+                    settings["name"],
+                    weights=None,
+                    classes=settings["classes"],
+                    input_shape=tuple(settings["input_shape"]),
+                    width=settings["width"],
+                )
         finally:
             keras.config.set_dtype_policy(before)
         if fingerprint(model) != self.info["weights"]["variables"]:

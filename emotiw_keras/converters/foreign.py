@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -88,3 +89,13 @@ class Foreign:
     """Layers and arrays that are not among the above -> why."""
     classes: tuple[str, ...] | None = None
     """Names of the outputs, if the file holds them."""
+
+
+def release_pages(array: np.ndarray) -> None:
+    """Let the pages of the mapped file behind `array`, if there is one, leave memory; reading them brings them back."""
+    base: Any = array
+    while isinstance(base, np.ndarray) and base.base is not None:
+        base = base.base
+    owner = base.obj if isinstance(base, memoryview) else base
+    if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        owner.madvise(mmap.MADV_DONTNEED)

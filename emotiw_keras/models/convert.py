@@ -12,7 +12,7 @@ import numpy as np
 
 from emotiw_keras.converters import layout as change
 from emotiw_keras.converters import reference
-from emotiw_keras.converters.foreign import Foreign, Layout, Limits, Node
+from emotiw_keras.converters.foreign import Foreign, Layout, Limits, Node, release_pages
 from emotiw_keras.converters.reading import read
 from emotiw_keras.errors import ModelError
 from emotiw_keras.models.matching import Match, layout_of, match_layers, original_nodes, to_keras
@@ -140,7 +140,11 @@ def convert(
 
     # First the original, so that its temporary arrays are gone when the network's come.
     expected = _original(conversion, spec)
-    model = build(name, weights=None, classes=last, classifier_activation=None, width=width)
+    from emotiw_keras.models.parts import empty_networks
+
+    release_pages(foreign.arrays[matches[0].weight])
+    with empty_networks():
+        model = build(name, weights=None, classes=last, classifier_activation=None, width=width)
     _fill(model, conversion, spec)
     conversion.parity.update(_compare(model, conversion, expected, spec))
     return model, conversion
@@ -219,10 +223,29 @@ def _fill(model: keras.Model, conversion: Conversion, spec: ModelSpec) -> None:
         for variable, array in ((kernel, values), (bias, offsets)):
             if not np.isfinite(array.sum(dtype=np.float64)):
                 raise ModelError(f"{file}: {match.theirs} holds values that are not finite; fetch it again")
-            variable.assign(np.ascontiguousarray(array, "float32"))
+            _assign(variable, array)
             open_variables.remove(variable.path)
+        release_pages(foreign.arrays[match.weight])
     if open_variables:
         raise ModelError(f"{conversion.name}: nothing in {file} fills {', '.join(sorted(open_variables))}")
+
+
+def _assign(variable: keras.Variable, array: np.ndarray) -> None:
+    """`array` into `variable`, on TensorFlow some rows at a time: it copies what it is given twice on the way."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        variable.assign(np.ascontiguousarray(array, "float32"))
+        return
+    import tensorflow as tf
+
+    from emotiw_keras.models.weights import ROWS_BYTES
+
+    rows = max(1, ROWS_BYTES * len(array) // max(1, 4 * array.size))
+    for start in range(0, len(array), rows):
+        block = np.ascontiguousarray(array[start : start + rows], "float32")
+        end = start + len(block)
+        tf.raw_ops.ResourceStridedSliceAssign(ref=variable.value.handle, begin=[start], end=[end], strides=[1], value=block)
 
 
 def _compare(
@@ -260,13 +283,13 @@ def write_weights(model: keras.Model, out: str | os.PathLike[str]) -> Path:
     Raises ModelError for another suffix, OutputError if it cannot be written.
     """
     from emotiw_keras.files import atomic_path
-    from emotiw_keras.models.weights import SUFFIX
+    from emotiw_keras.models.weights import SUFFIX, save
 
     path = Path(out)
     if not path.name.endswith(SUFFIX):
         raise ModelError(f"cannot write weights to {path.name}; expected a name that ends in {SUFFIX}")
     with atomic_path(path) as temporary:
-        model.save_weights(temporary)
+        save(model, temporary)
     return path
 
 

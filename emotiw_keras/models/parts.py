@@ -2,23 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import keras
-from keras import initializers, layers
+from keras import initializers, layers, ops
 
 from emotiw_keras.errors import ModelError, UsageError
 
+PACKAGE = "emotiw_keras"
 Tensor = Any
 Shape = tuple[int, int, int]
+_EMPTY = ContextVar("empty", default=False)
+
+
+@contextmanager
+def empty_networks() -> Iterator[None]:
+    """Networks built inside start from zeros. For those alone whose every variable is filled next: drawing AlexNet's random
+    values takes twice its memory."""
+    token = _EMPTY.set(True)
+    try:
+        yield
+    finally:
+        _EMPTY.reset(token)
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class HeNormal(initializers.HeNormal):
+    """Keras' `HeNormal`, or zeros within `empty_networks`."""
+
+    def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
+        return ops.zeros(shape, dtype) if _EMPTY.get() else super().__call__(shape, dtype)
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class RandomNormal(initializers.RandomNormal):
+    """Keras' `RandomNormal`, or zeros within `empty_networks`."""
+
+    def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
+        return ops.zeros(shape, dtype) if _EMPTY.get() else super().__call__(shape, dtype)
+
 
 # Caffe's gaussian fillers (0.01, and 0.005 in fc6 and fc7) shrink the signal at every layer: they learn from a million
 # pictures, but from thirty thousand the loss does not leave its plateau. He's keeps the signal's size through ReLUs.
 # That holds for the input's size too: pixels of 0..255 reach fc8 some sixty times too large for a learning rate of
 # 0.01, so training from random weights should divide them by about 64 (`std` in the preprocessing); ImageNet weights
 # forbid that.
-RELU: dict[str, Any] = {"activation": "relu", "kernel_initializer": "he_normal"}
+RELU: dict[str, Any] = {"activation": "relu", "kernel_initializer": f"{PACKAGE}>HeNormal"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +66,7 @@ class Top:
 
 def classifier_kernel() -> initializers.Initializer:
     """Caffe's filler for a classifier, and for one made anew for fine-tuning (finetune_flickr_style): gaussian 0.01."""
-    return initializers.RandomNormal(stddev=0.01)
+    return RandomNormal(stddev=0.01)
 
 
 def scaled(count: int, width: float, groups: int = 1) -> int:

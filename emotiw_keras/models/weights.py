@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
@@ -17,6 +18,8 @@ from emotiw_keras.weights.cache import cache_dir
 
 SUFFIX = ".weights.h5"
 IMAGENET_CLASSES = 1000
+ROWS_BYTES = 16 << 20
+"""A large array goes into a variable or a file in blocks of rows of this size."""
 
 
 Stored = dict[str, tuple[str, list[tuple[int, ...]]]]
@@ -42,17 +45,32 @@ def stored_layers(path: Path) -> Stored:
     return found
 
 
-def _model_layers(model: keras.Model) -> Stored:
-    """What `stored_layers` would find in a file of `model`; Keras numbers the places within each class of layers."""
-    found: Stored = {}
+def _places(model: keras.Model) -> Iterator[tuple[keras.layers.Layer, str]]:
+    """The layers and their groups in a file of `model`; Keras numbers them within each class of layers."""
     count: dict[str, int] = {}
     for layer in model.layers:
         kind = re.sub(r"([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", type(layer).__name__)).lower()
-        place = f"{kind}_{count[kind]}" if kind in count else kind
+        yield layer, f"{kind}_{count[kind]}" if kind in count else kind
         count[kind] = count.get(kind, 0) + 1
-        if layer.weights:
-            found[layer.name] = (place, [tuple(w.shape) for w in layer.weights])
-    return found
+
+
+def _model_layers(model: keras.Model) -> Stored:
+    """What `stored_layers` would find in a file of `model`."""
+    return {layer.name: (place, [tuple(w.shape) for w in layer.weights]) for layer, place in _places(model) if layer.weights}
+
+
+def save(model: keras.Model, path: Path) -> None:
+    """Writes the file that `model.save_weights(path)` writes, one array at a time in blocks: Keras copies each array twice."""
+    with h5py.File(path, "w") as file:
+        file.create_group("vars").attrs["name"] = model.name
+        for layer, place in _places(model):
+            group = file.create_group(f"layers/{place}/vars")
+            group.attrs["name"] = layer.name
+            for number, variable in enumerate(layer.weights):
+                stored = group.create_dataset(str(number), tuple(variable.shape), variable.dtype)
+                rows = max(1, ROWS_BYTES * variable.shape[0] // max(1, 4 * math.prod(variable.shape)))
+                for start in range(0, variable.shape[0], rows):
+                    stored[start : start + rows] = keras.ops.convert_to_numpy(variable.value[start : start + rows])
 
 
 def load_strict(model: keras.Model, path: Path) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from emotiw_keras.errors import ModelError
-from emotiw_keras.models import AlexNet, build, get_spec, model_names
-from emotiw_keras.models.weights import load_strict, stored_layers
+from emotiw_keras.models import AlexNet, build, get_spec, model_names, weights
+from emotiw_keras.models.parts import empty_networks
+from emotiw_keras.models.weights import load_strict, save, stored_layers
 
 SMALL = {"input_shape": (67, 67, 1), "width": 0.05}
 
@@ -128,3 +129,32 @@ def test_a_truncated_file_is_an_error(tmp_path: Path) -> None:
     cut.write_bytes(path.read_bytes()[:-5000])
     with pytest.raises(ModelError, match="cut.weights.h5"):
         AlexNet(weights=cut, classes=7, **SMALL)
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_save_writes_the_file_that_keras_writes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "ROWS_BYTES", 1000)
+    model = build(name, weights=None, **SMALL)
+    model.save_weights(tmp_path / "keras.weights.h5")
+    save(model, tmp_path / "ours.weights.h5")
+    assert h5_contents(tmp_path / "ours.weights.h5") == h5_contents(tmp_path / "keras.weights.h5")
+
+
+def h5_contents(path: Path) -> dict[str, tuple]:
+    """Every group and array of a file: attributes, type, shape, bytes."""
+    found: dict[str, tuple] = {}
+
+    def add(name: str, entry: h5py.Group | h5py.Dataset) -> None:
+        held = (str(entry.dtype), entry.shape, entry[()].tobytes()) if isinstance(entry, h5py.Dataset) else ()
+        found[name] = (dict(entry.attrs), *held)
+
+    with h5py.File(path) as file:
+        file.visititems(add)
+    return found
+
+
+def test_an_empty_network_is_zero_and_the_next_one_random() -> None:
+    with empty_networks():
+        empty = build("alexnet", weights=None, **SMALL)
+    assert not any(array.any() for array in empty.get_weights())
+    assert all(keras.ops.std(layer.kernel) > 0 for layer in keras.models.clone_model(empty).layers if layer.weights)
