@@ -108,6 +108,8 @@ def read_binaryproto(path: Path, limits: Limits = _DEFAULTS) -> Foreign:
     if image.ndim != 3 or not image.size:
         shape = "x".join(map(str, stored.shape)) or "one value"
         raise ModelError(f"{path.name} holds {shape}, expected one mean image 1 x channels x height x width")
+    if not np.abs(image).max() <= 255:
+        raise ModelError(f"{path.name} holds values that are no grey levels of 0..255; it is damaged or no mean image")
     return Foreign(
         format="Caffe mean image",
         path=path,

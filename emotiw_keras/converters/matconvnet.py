@@ -7,6 +7,7 @@ Sources: MatConvNet's `vl_simplenn.m`, `vl_simplenn_tidy.m` (the fields of old f
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from emotiw_keras.converters.foreign import Foreign, Limits, Node
 from emotiw_keras.converters.mat_files import Unread, Value, read_mat5
 from emotiw_keras.converters.mat_hdf5 import read_mat73
 from emotiw_keras.converters.matconvnet_layers import Layer, LayerReader
+from emotiw_keras.converters.protobuf import checked_name
 from emotiw_keras.errors import ModelError
 
+_SYNSET = re.compile(r"n\d{8}")
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 Fields = Mapping[str, Value]
 
@@ -129,12 +132,12 @@ def _structures(name: str, what: str, value: Value | None) -> list[Fields]:
 
 def _texts(value: Value | None) -> tuple[str, ...]:
     parts = value if isinstance(value, list) else [value]
-    return tuple(part for part in parts if isinstance(part, str) and part)
+    return tuple(checked_name(part, "MATLAB text") for part in parts if isinstance(part, str) and part)
 
 
 def _word(fields: Fields, key: str) -> str:
     value = fields.get(key)
-    return value if isinstance(value, str) else ""
+    return checked_name(value, f"MATLAB field {key}") if isinstance(value, str) else ""
 
 
 def _simple_layers(name: str, net: Fields) -> list[Layer]:
@@ -229,6 +232,9 @@ def _mean(meta: Fields, net: Fields, ignored: dict[str, str]) -> np.ndarray | No
     value = _part(meta, "normalization").get("averageImage", net.get("imageMean"))
     if not isinstance(value, np.ndarray) or not value.size:
         return None
+    if not np.abs(value).max() <= 255:
+        ignored["averageImage"] = "values that are no grey levels of 0..255"
+        return None
     if value.size in (1, 3):
         return value.reshape(-1).astype(np.float32)
     if value.ndim == 2:
@@ -241,11 +247,16 @@ def _mean(meta: Fields, net: Fields, ignored: dict[str, str]) -> np.ndarray | No
 
 def _classes(meta: Fields, ignored: dict[str, str]) -> tuple[str, ...] | None:
     classes = _part(meta, "classes")
-    described = classes.get("description", classes.get("name"))
+    named = classes.get("name")
+    synsets = isinstance(named, list) and all(isinstance(part, str) and _SYNSET.fullmatch(part) for part in named)
+    described = named if synsets else classes.get("description", named)
     if not isinstance(described, list) or not described:
         return None
     names = tuple(part for part in described if isinstance(part, str))
     if len(names) != len(described):
         ignored["classes"] = f"{len(described) - len(names)} of its {len(described)} descriptions are no texts"
+        return None
+    if not all(name.isprintable() for name in names):
+        ignored["classes"] = "descriptions that cannot be printed in one line"
         return None
     return names

@@ -18,6 +18,10 @@ from emotiw_keras.errors import ModelError
 Arrays = Mapping[str, np.ndarray]
 LARGEST_TENSOR = 1 << 28
 """Bytes of one tensor; a net of strangers could ask for any size."""
+LARGEST_WORK = 1 << 36
+"""Multiplications of one run, a second or two; SENet-50 needs 2^32."""
+_COMPARISON = 32
+"""What one value of a pooling window costs, in multiplications of a matrix product."""
 WEIGHTED = ("conv", "fc")
 _ELEMENTWISE_AFTER = ("relu", "prelu", "batch_norm", "scale")
 
@@ -38,13 +42,15 @@ def run(
         layer's name, after the activation that follows it.
 
     Raises:
-        ModelError: a step is of an unknown kind, lacks an input, or its arrays do not fit what reaches it.
+        ModelError: a step is of an unknown kind, lacks an input, its arrays do not fit what reaches it, or all together
+            are too much to compute.
     """
     tensors = {name: np.ascontiguousarray(value, np.float32) for name, value in inputs.items()}
     made_by: dict[str, str] = {}
     layers: dict[str, np.ndarray] = {}
     steps = list(nodes)
     left = _uses(steps)
+    work = 0
     for node in steps:
         missing = [name for name in node.inputs or ("a tensor",) if name not in tensors]
         if missing:
@@ -57,7 +63,13 @@ def run(
         absent = [name for name in node.arrays if name not in arrays]
         if absent:
             raise ModelError(f"layer {node.name} needs the array {absent[0]}, which the file does not hold")
-        result = step(node, given, [arrays[name] for name in node.arrays], layout)
+        weights = [arrays[name] for name in node.arrays]
+        work += _work(node, given, weights)
+        if work > LARGEST_WORK:
+            raise ModelError(f"layer {node.name} ({node.op}) makes it {work:,} multiplications, allowed are {LARGEST_WORK:,}")
+        # what overflows ends as inf or nan, which the comparison with the converted network refuses
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            result = step(node, given, weights, layout)
         source = made_by.get(node.inputs[0]) if node.op in _ELEMENTWISE_AFTER and node.inputs else None
         for name in node.inputs:
             left[name] -= 1
@@ -80,6 +92,20 @@ def _uses(steps: list[Node]) -> dict[str, int]:
         for name in node.inputs:
             count[name] = count.get(name, 0) + 1
     return count
+
+
+def _work(node: Node, given: list[np.ndarray], weights: list[np.ndarray]) -> int:
+    """At most this many multiplications, or what takes as long."""
+    x = given[0]
+    if node.op not in ("conv", "max_pool", "mean_pool") or x.ndim != 4:
+        return sum(array.size for array in (*given, *weights))
+    kernel = weights[0] if node.op == "conv" and weights else None
+    size = _pair(node, "size", 1) if kernel is None else (1, 1)  # a convolution's own size only shrinks its output
+    top, bottom, left, right = _pads(node)
+    strides = _pair(node, "stride", 1)
+    padded = (x.shape[2] + top + bottom, x.shape[3] + left + right)
+    places = math.prod(max(0, n - k) // s + 2 for n, k, s in zip(padded, size, strides, strict=True)) * x.shape[0]
+    return places * (kernel.size if kernel is not None else x.shape[1] * math.prod(size) * _COMPARISON)
 
 
 def _fits(condition: bool, node: Node, x: np.ndarray, what: str) -> None:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from emotiw_keras.converters.budget import Budget
 from emotiw_keras.converters.foreign import Foreign, Limits
+from emotiw_keras.converters.protobuf import checked_name
 from emotiw_keras.errors import ModelError
 
 LARGEST_HEADER = 100_000_000
@@ -59,6 +60,7 @@ def read_safetensors(path: Path, limits: Limits | None = None) -> Foreign:
         foreign.ignored["__metadata__"] = "words about the file"
     budget.count(len(header))
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        checked_name(name, path.name)
         if entry["dtype"] not in _DTYPES:
             foreign.ignored[name] = f"numbers of the type {entry['dtype']}, which NumPy has not"
             continue

@@ -241,6 +241,14 @@ def test_a_mean_image_is_turned_to_rows_columns_channels(legacy: bool, tmp_path:
     np.testing.assert_array_equal(found.arrays["mean"], mean[None])
 
 
+@pytest.mark.parametrize("value", [256.0, np.inf, np.nan])
+def test_a_mean_that_is_no_grey_level_is_refused(value: float, tmp_path: Path) -> None:
+    mean = draw(3, 5, 7)
+    mean[1, 2, 3] = value
+    with pytest.raises(ModelError, match=r"no grey levels of 0\.\.255"):
+        read_binaryproto(write_binaryproto(tmp_path / "mean.binaryproto", mean))
+
+
 def test_a_definition_and_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     weights = read_caffemodel(write_caffemodel(tmp_path / "a.caffemodel", NET))
 

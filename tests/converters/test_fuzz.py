@@ -35,6 +35,7 @@ def test_damaged_files_of_every_format() -> None:
     outcomes = list(run(1, COUNT))
     faults = [f"case {outcome.number} ({outcome.name}): {outcome.faults}" for outcome in outcomes if outcome.faults]
     assert not faults, "\n".join([*faults, *table(outcomes)])
+    assert not [(outcome.number, outcome.noise) for outcome in outcomes if outcome.noise]
     assert [outcome.number for outcome in outcomes] == list(range(COUNT))
     assert {outcome.format for outcome in outcomes} == set(READERS)
     # The same files in any process, else a number would be of no use to who looks for the fault.

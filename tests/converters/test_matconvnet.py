@@ -85,6 +85,23 @@ def test_simple_nn(tmp_path: Path, write: Writer, compressed: bool, place: str) 
 
 
 @WRITERS
+def test_synsets_go_before_descriptions(tmp_path: Path, write: Writer) -> None:
+    classes = {"name": Cell(["n01440764", "n01443537"]), "description": Cell(["tench, Tinca", "goldfish"])}
+    foreign = read_matconvnet(write(tmp_path / "net.mat", {"net": simple_nn(STEPS, META | {"classes": classes})}))
+    assert foreign.classes == ("n01440764", "n01443537")
+
+
+@WRITERS
+def test_names_that_cannot_be_printed(tmp_path: Path, write: Writer) -> None:
+    classes = {"description": Cell(["tench", "gold\x07fish"])}
+    foreign = read_matconvnet(write(tmp_path / "net.mat", {"net": simple_nn(STEPS, META | {"classes": classes})}))
+    assert foreign.classes is None and foreign.ignored["classes"] == "descriptions that cannot be printed in one line"
+    steps = (Step("conv", "con\x07v1", (KERNEL1, BIAS1), {"stride": numbers(2), "pad": numbers(1)}),)
+    with pytest.raises(ModelError, match=r"damaged name 'con\\x07v1'"):
+        read_matconvnet(write(tmp_path / "net.mat", {"net": simple_nn(steps, META)}))
+
+
+@WRITERS
 def test_old_fields_give_the_same(tmp_path: Path, write: Writer) -> None:
     new = read_matconvnet(write(tmp_path / "new.mat", {"net": simple_nn(STEPS, META)}))
     old = read_matconvnet(write(tmp_path / "old.mat", simple_nn(STEPS, META, old=True)))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy.signal import correlate
 
+from emotiw_keras.converters import reference
 from emotiw_keras.converters.foreign import Layout, Node
 from emotiw_keras.converters.reference import run
 from emotiw_keras.errors import ModelError
@@ -139,7 +141,8 @@ def test_layers_are_given_after_their_activation_and_branches_join() -> None:
         (Node("conv", "s", ("data",), ("o",), ("missing",), {}), "layer s needs the array missing"),
         (Node("conv", "s", ("data",), ("o",), ("w",), {"groups": 3}), "does not fit 2 filters of 2 channels, 3 groups"),
         (Node("conv", "s", ("data",), ("o",), ("w",), {"stride": (0, 1)}), "has stride (0, 1), expected at least 1"),
-        (Node("conv", "s", ("data",), ("o",), ("w",), {"pad": (1 << 30,) * 4}), "more than the 268,435,456 allowed"),
+        (Node("conv", "s", ("data",), ("o",), ("w",), {"pad": (1 << 14,) * 4}), "more than the 268,435,456 allowed"),
+        (Node("conv", "s", ("data",), ("o",), ("w",), {"pad": (1 << 30,) * 4}), "multiplications, allowed are 68,719,476,736"),
         (Node("fc", "s", ("data",), ("o",), ("f",), {}), "does not fit weights for 5 values, it has 18"),
         (Node("max_pool", "s", ("data",), ("o",), (), {"size": (4, 4)}), "does not fit windows of 4"),
         (Node("softmax", "s", ("data",), ("o",), (), {"axis": 9}), "does not fit axis 9"),
@@ -150,3 +153,19 @@ def test_what_does_not_fit_is_said(node: Node, message: str) -> None:
     with pytest.raises(ModelError) as error:
         run([node], arrays, {"data": random(1, 2, 3, 3)}, "oihw")
     assert message in str(error.value)
+
+
+def test_all_steps_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    pools = [Node("max_pool", f"p{i}", (f"x{i}",), (f"x{i + 1}",), (), {"size": (5, 5), "pad": (2, 2, 2, 2)}) for i in range(9)]
+    monkeypatch.setattr(reference, "LARGEST_WORK", 4 * 32 * 25 * 49 * 49)
+    run(pools[:4], {}, {"x0": random(1, 1, 48, 48)}, "oihw")
+    with pytest.raises(ModelError, match=r"layer p4 \(max_pool\) makes it"):
+        run(pools, {}, {"x0": random(1, 1, 48, 48)}, "oihw")
+
+
+def test_what_overflows_is_no_number_and_no_warning() -> None:
+    large = np.full((1, 1, 2, 2), 1e38, "float32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isinf(compute("scale", large, np.full(1, 100, "float32"))).all()
+        assert np.isnan(compute("softmax", np.full((1, 2), np.inf, "float32"))).all()

@@ -70,6 +70,7 @@ def one(**changes: Any) -> dict[str, Any]:
         (one(shape=[1] * 70 + [2]), bytes(8), None),
         ({"a": [1, 2]}, bytes(8), None),
         (one() | {"b": one()["a"]}, bytes(8), None),
+        ({"a\x7f": one()["a"]}, bytes(8), None),
         (b"[" * 100_000, b"", None),
         (b'{"a": ' * 50_000, b"", None),
         (b"{} \xff", b"", None),
