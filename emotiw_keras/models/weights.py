@@ -12,6 +12,9 @@ from pathlib import Path
 import h5py
 import keras
 
+from emotiw_keras.converters.foreign import Limits
+from emotiw_keras.converters.hdf5_trial import rehearse
+from emotiw_keras.converters.keras_h5 import read_keras_h5
 from emotiw_keras.errors import ModelError
 from emotiw_keras.models.registry import get_spec
 from emotiw_keras.weights.cache import cache_dir
@@ -138,6 +141,9 @@ def load(model: keras.Model, weights: str | os.PathLike[str] | None, name: str, 
     if not path.name.endswith(SUFFIX):
         _load_foreign(model, path, name)
         return
+    if weights != "imagenet":
+        # A stranger's file is read by a process of its own first: it may crash the HDF5 library or point at other files.
+        rehearse(read_keras_h5, path, Limits())
     last = get_spec(name).classifier
     target = {layer.name: layer for layer in model.layers}
     # Of a Dense as of a convolution, the last axis of the kernel is the outputs.

@@ -108,7 +108,7 @@ class Prepared:
 def prepare(
     recipe: Recipe, paths: Mapping[str, str], *, threads: int | None = None, say: Callable[[str], None] = silent
 ) -> Prepared:
-    """Read the data of a recipe and resolve its stages to images; needs no TensorFlow."""
+    """Read the data of a recipe and resolve its stages to images."""
     parent = parent_run(recipe)
     sources = _sources(recipe, paths)
     settings = _input_settings(recipe, parent)
@@ -149,7 +149,7 @@ def prepare(
         },
         "labels": list(labels),
         "preprocessing": settings,
-        "precision": resolve_precision(recipe.precision),
+        "precision": resolve_precision(recipe.precision, threads),
         "seed": recipe.seed,
         "threads": threads or hardware.processor_threads(),
         "versions": _versions(),

@@ -98,7 +98,7 @@ class Recipe:
         labels: a named label set of `emotiw_keras.labels`, or "folder" for any class names.
         duplicates: "drop" leaves out of training what also stands in val or test; "keep" trains on it, as the paper did.
         seed: makes splits, weights, order, crops and dropout repeatable.
-        precision: "auto" is mixed_bfloat16 where the processor computes it natively, else float32.
+        precision: "auto" is mixed_bfloat16 where the processor computes it natively, and faster as measured, else float32.
         limit: images per split, stratified; 0 takes all.
         model: the network.
         preprocessing: what happens to pixels.

@@ -113,12 +113,12 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
         AlexNet(weights=tmp_path / "none.weights.h5", **SMALL)
     damaged = tmp_path / "damaged.weights.h5"
     damaged.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
-    with pytest.raises(ModelError, match="is not a Keras weights file") as error:
+    with pytest.raises(ModelError, match="damaged.weights.h5 is damaged or no HDF5 file") as error:
         AlexNet(weights=damaged, **SMALL)
     assert "\n" not in str(error.value)
     empty = tmp_path / "empty.weights.h5"
     h5py.File(empty, "w").close()
-    with pytest.raises(ModelError, match="is not a Keras weights file"):
+    with pytest.raises(ModelError, match="empty.weights.h5 holds nothing"):
         AlexNet(weights=empty, **SMALL)
 
 
@@ -158,3 +158,12 @@ def test_an_empty_network_is_zero_and_the_next_one_random() -> None:
         empty = build("alexnet", weights=None, **SMALL)
     assert not any(array.any() for array in empty.get_weights())
     assert all(keras.ops.std(layer.kernel) > 0 for layer in keras.models.clone_model(empty).layers if layer.weights)
+
+
+def test_a_file_that_points_at_another_is_refused(tmp_path: Path) -> None:
+    build("alexnet", weights=None, **SMALL).save_weights(tmp_path / "all.weights.h5")
+    with h5py.File(tmp_path / "all.weights.h5", "a") as file:
+        del file["layers/dense/vars/1"]
+        file["layers/dense/vars/1"] = h5py.ExternalLink("other.h5", "/secret")
+    with pytest.raises(ModelError, match="ExternalLink"):
+        build("alexnet", weights=tmp_path / "all.weights.h5", **SMALL)
