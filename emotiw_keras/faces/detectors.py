@@ -1,0 +1,71 @@
+"""The detectors by name, and the one that is used when nobody says which.
+
+`blazeface`, the default, comes with what pip installs; `viola_jones` is what the paper used; `yunet` needs one small file from
+the manifest of weights. benchmarks/README.md has the measurements behind the choice.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+
+import numpy as np
+
+from emotiw_keras.errors import UsageError
+from emotiw_keras.faces.face import Detector, Face
+
+DEFAULT = "blazeface"
+_HOMES = {
+    "blazeface": ("emotiw_keras.faces.blazeface", "BlazeFaceDetector"),
+    "viola_jones": ("emotiw_keras.faces.viola_jones", "ViolaJonesDetector"),
+    "yunet": ("emotiw_keras.faces.yunet", "YuNetDetector"),
+}
+DETECTORS = tuple(_HOMES)
+
+
+def get_detector(name: str | None = None) -> Detector:
+    """A detector, made once in a process; threads may share it, and wait for each other.
+
+    Args:
+        name: one of `DETECTORS`; None is the default.
+
+    Raises:
+        UsageError: there is no detector of that name.
+        ModelError: its file or package is missing, or not what it should be; the message says what to do.
+
+    Example:
+        >>> get_detector("viola_jones").name
+        'viola_jones'
+    """
+    name = name or DEFAULT
+    if name not in _HOMES:
+        raise UsageError(f"no face detector is called {name!r}; there are {', '.join(DETECTORS)}")
+    return _made(name)
+
+
+@functools.cache
+def _made(name: str) -> Detector:
+    module, attribute = _HOMES[name]
+    return getattr(importlib.import_module(module), attribute)()
+
+
+def detect(image: np.ndarray, detector: str | Detector | None = None) -> list[Face]:
+    """Find the faces of a picture.
+
+    Args:
+        image: uint8 0..255, upright, (height, width, 3) RGB or (height, width[, 1]) grey.
+        detector: a name of `DETECTORS`, a detector, or None for the default.
+
+    Returns:
+        Plausible faces, largest box first.
+
+    Raises:
+        UsageError, ModelError: as `get_detector`.
+        ValueError: not such an array.
+
+    Example:
+        >>> detect(np.zeros((100, 100), np.uint8), "viola_jones")
+        []
+    """
+    finder = get_detector(detector) if detector is None or isinstance(detector, str) else detector
+    return finder.detect(image)

