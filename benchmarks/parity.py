@@ -83,9 +83,9 @@ def rows_of_torch(folder: Path) -> Iterator[Row]:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            pool = [nn.MaxPool2d(3, 2)]
-            trunk = conv(3, 64, 11, 4, 2) + pool + conv(64, 192, 5, 1, 2) + pool + conv(192, 384, 3, 1, 1)
-            self.features = nn.Sequential(*trunk, *conv(384, 256, 3, 1, 1), *conv(256, 256, 3, 1, 1), *pool)
+            pools = [nn.MaxPool2d(3, 2) for _ in range(3)]
+            trunk = [*conv(3, 64, 11, 4, 2), pools[0], *conv(64, 192, 5, 1, 2), pools[1], *conv(192, 384, 3, 1, 1)]
+            self.features = nn.Sequential(*trunk, *conv(384, 256, 3, 1, 1), *conv(256, 256, 3, 1, 1), pools[2])
             self.avgpool = nn.AdaptiveAvgPool2d(6)
             middle = [nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU()]
             self.classifier = nn.Sequential(nn.Dropout(), nn.Linear(9216, 4096), nn.ReLU(), *middle, nn.Linear(4096, 1000))

@@ -18,6 +18,7 @@ COMMANDS = {
     "fit": ("emotiw_keras.cli.fit", "Train a network in stages by a recipe, into a run folder."),
     "evaluate": ("emotiw_keras.cli.evaluate", "Score run folders on a data set."),
     "predict": ("emotiw_keras.cli.predict", "Read the expression of each face, one row per face."),
+    "prepare": ("emotiw_keras.cli.prepare", "Find, align and cut out the faces of a raw data set."),
     "export": ("emotiw_keras.cli.export", "Turn a run folder into a model that can be served."),
     "convert": ("emotiw_keras.cli.convert", "Turn weights of another framework into weights of a network here."),
     "weights": ("emotiw_keras.cli.weights", "List, fetch and verify the files of original weights."),
@@ -82,7 +83,7 @@ def cli() -> None:
     \b
     emotiw fit --out runs/first                 train on faces the package draws itself
     emotiw evaluate runs/first                  score what came out
-    emotiw predict face.png --model runs/first  read an expression
+    emotiw predict me.jpg --model runs/first    find the faces in a photo and read their expressions
     emotiw export runs/first served             make a SavedModel of it
 
     Data goes to standard output, progress and messages to standard error. Exit codes: 0 done, 2 wrong usage, 3 done

@@ -13,6 +13,7 @@ from emotiw_keras.data.images import ImageError
 from emotiw_keras.data.layouts.fer2013 import read_fer2013
 from emotiw_keras.data.layouts.folders import KNOWN, read_folders
 from emotiw_keras.data.layouts.listing import Listing, Pictures, and_more
+from emotiw_keras.data.layouts.prepared import is_prepared, read_prepared
 from emotiw_keras.data.layouts.tables import (
     MANIFEST_COLUMNS,
     PIXEL_COLUMNS,
@@ -73,6 +74,8 @@ def _from_csv(path: Path) -> Listing:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     if set(columns) >= PIXEL_COLUMNS:
         return read_fer2013(path)
+    if is_prepared(columns):
+        return read_prepared(FolderArchive(path.parent, walk=False), path.name)
     if set(columns) >= MANIFEST_COLUMNS:
         return read_manifest(FolderArchive(path.parent, walk=False), path.name)
     raise unknown_columns(path, columns)
@@ -82,7 +85,8 @@ def _from_archive(archive: Archive) -> Listing:
     members = [name for name in archive.names if is_picture(name)]
     others = [name for name in archive.names if not is_picture(name)]
     tables = {name: _table_columns(archive, name) for name in others if name.lower().endswith(".csv")}
-    manifests = [name for name, columns in tables.items() if set(columns) >= MANIFEST_COLUMNS]
+    prepared = [name for name, columns in tables.items() if is_prepared(columns)]
+    manifests = [name for name, columns in tables.items() if set(columns) >= MANIFEST_COLUMNS and name not in prepared]
     pixels = [name for name, columns in tables.items() if set(columns) >= PIXEL_COLUMNS]
     if not members and len(pixels) == 1:
         if isinstance(archive, ZipArchive):
@@ -91,6 +95,8 @@ def _from_archive(archive: Archive) -> Listing:
     if not members:
         saw = f"{len(others):,} other files ({and_more(others)})" if others else "no files"
         raise DataError(f"{archive.path}: no pictures: saw {saw}; known layouts: {KNOWN}")
+    if len(prepared) == 1:
+        return read_prepared(archive, prepared[0])
     if len(manifests) == 1 and not _folders_are_classes(members):
         listing = read_manifest(archive, manifests[0])
         others.remove(manifests[0])

@@ -12,7 +12,7 @@ from emotiw_keras.errors import DataError
 
 KNOWN = (
     "fer2013.csv; Training|PublicTest|PrivateTest/<class>/; train|val|test/<class>/; <class>/; "
-    "a manifest CSV (path,label[,split][,subject]); SFEW"
+    "a manifest CSV (path,label[,split][,subject]); SFEW; what emotiw prepare wrote"
 )
 _SFEW_CLASSES = frozenset({"Angry", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise"})
 _SFEW_SPLITS = frozenset({"Train", "Val", "Test"})
@@ -21,7 +21,7 @@ _ALIGNED = re.compile(r"^(train|val|test)_aligned_faces(_new)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """Where a picture lies: its file, the folder that names the split (as written), the class folder ("" if none)."""
 
     member: str
@@ -29,18 +29,19 @@ class _Place:
     class_name: str
 
 
-def _split_of(folder: str) -> str | None:
+def split_of(folder: str) -> str | None:
+    """train, val or test if that is what a folder's name means, else None."""
     aligned = _ALIGNED.match(folder)
     return SPLIT_NAMES.get((aligned[1] if aligned else folder).lower())
 
 
-def _below_common_folder(members: list[str]) -> int:
+def below_common_folder(members: list[str]) -> int:
     """How many leading folders hold everything and mean nothing."""
     depth = 0
     while True:
         parts = [member.split("/")[depth:] for member in members]
         tops = {part[0] for part in parts}
-        if len(tops) > 1 or _split_of(next(iter(tops))) or all(len(part) <= 2 for part in parts):
+        if len(tops) > 1 or split_of(next(iter(tops))) or all(len(part) <= 2 for part in parts):
             return depth
         depth += 1
 
@@ -55,13 +56,13 @@ def read_folders(archive: Archive, members: list[str]) -> Listing:
     Raises:
         DataError: the folders follow no known layout.
     """
-    depth = _below_common_folder(members)
+    depth = below_common_folder(members)
     tops: dict[str, int] = defaultdict(int)
     for member in members:
         parts = member.split("/")[depth:]
         tops[parts[0] if len(parts) > 1 else ""] += 1
     loose = tops.pop("", 0)
-    split_folders = [folder for folder in tops if _split_of(folder)]
+    split_folders = [folder for folder in tops if split_of(folder)]
     if loose or not tops:
         folders = f" beside the folders {and_more(sorted(tops))}" if tops else ""
         raise DataError(
@@ -84,17 +85,18 @@ def _class_folders(archive: Archive, members: list[str], depth: int) -> Listing:
     return Listing("class folders", ArchivePictures(archive, members), members, classes, list(empty), list(empty))
 
 
-def _place(member: str, depth: int) -> _Place:
+def place_of(member: str, depth: int) -> Place:
+    """Where a picture lies, of a layout whose outermost folders (below `depth` others) are splits."""
     folder, *below = member.split("/")[depth:]
     # SFEW's archives unpack as Train/Train_Aligned_Faces/<class>/
     if len(below) > 1 and _ALIGNED.match(below[0]):
         folder, below = f"{folder}/{below[0]}", below[1:]
-    return _Place(member, folder, below[0] if len(below) > 1 else "")
+    return Place(member, folder, below[0] if len(below) > 1 else "")
 
 
 def _split_folders(archive: Archive, members: list[str], depth: int) -> Listing:
-    places = [_place(member, depth) for member in members]
-    split = {place.folder: _split_of(place.folder.split("/")[0]) or "" for place in places}
+    places = [place_of(member, depth) for member in members]
+    split = {place.folder: split_of(place.folder.split("/")[0]) or "" for place in places}
     unlabelled = [place for place in places if not place.class_name]
     labelled = [place for place in places if place.class_name]
     wrong = [place.member for place in unlabelled if split[place.folder] != "test"]
@@ -127,7 +129,7 @@ def _split_folders(archive: Archive, members: list[str], depth: int) -> Listing:
     )
 
 
-def _is_sfew(places: list[_Place], folders: list[str]) -> bool:
+def _is_sfew(places: list[Place], folders: list[str]) -> bool:
     if any(_ALIGNED.match(folder.split("/")[-1]) for folder in folders):
         return True
     # SFEW as it is published: these names in this case, and nothing but PNG.

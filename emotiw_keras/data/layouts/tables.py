@@ -30,7 +30,8 @@ def unknown_columns(path: object, columns: list[str]) -> DataError:
     )
 
 
-def _rows(archive: Archive, member: str, where: str) -> list[list[str]]:
+def read_rows(archive: Archive, member: str, where: str) -> list[list[str]]:
+    """The rows of a UTF-8 CSV in a folder or zip, the header first; DataError if it is none."""
     try:
         text = archive.read(member).decode("utf-8-sig")
         return list(csv.reader(io.StringIO(text, newline=""), strict=True))
@@ -54,7 +55,7 @@ def read_manifest(archive: Archive, member: str) -> Listing:
             leads out, the same path twice.
     """
     where = str(archive.path / member)
-    rows = _rows(archive, member, where)
+    rows = read_rows(archive, member, where)
     columns = [column.strip().lower() for column in rows[0]] if rows else []
     if not set(columns) >= MANIFEST_COLUMNS:
         raise unknown_columns(where, columns)

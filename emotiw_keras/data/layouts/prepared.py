@@ -1,0 +1,77 @@
+"""What `emotiw prepare` leaves: aligned faces and `faces.csv`, which says where each comes from and what it shows."""
+
+from __future__ import annotations
+
+import posixpath
+
+from emotiw_keras.data.archive import Archive, checked_name
+from emotiw_keras.data.layouts.listing import SPLIT_NAMES, ArchivePictures, Listing, and_more
+from emotiw_keras.data.layouts.tables import columns_of, read_rows
+from emotiw_keras.errors import DataError
+
+FACES_FILE = "faces.csv"
+FACES_COLUMNS = tuple(
+    "path,face,x,y,width,height,left_x,left_y,right_x,right_y,detector_score,roll_degrees,sharpness,label,split,status,output"
+    .split(",")
+)  # fmt: skip
+OK = "ok"
+
+
+def is_prepared(columns: list[str]) -> bool:
+    """Whether a table's columns are those of `faces.csv`."""
+    return set(columns) >= set(FACES_COLUMNS)
+
+
+def read_prepared(archive: Archive, member: str) -> Listing:
+    """List the faces that were written; rows without a face, without a class or without a split are left out and counted.
+
+    Args:
+        archive: the folder or zip that holds the table and the faces.
+        member: the table's name in it.
+
+    Raises:
+        DataError: a row of another length, an unknown split, an output that leads out, or no labelled face at all.
+    """
+    where = str(archive.path / member)
+    rows = read_rows(archive, member, where)
+    columns = columns_of(",".join(rows[0]))
+    folder = posixpath.dirname(member)
+    members: list[str] = []
+    listing = Listing("prepared faces", ArchivePictures(archive, members), [], [], [], [])
+    table = []
+    for number, row in enumerate(rows[1:], start=1):
+        if len(row) != len(columns):
+            raise DataError(f"{where}: row {number} has {len(row)} cells, expected {len(columns)}")
+        cells = dict(zip(columns, row, strict=True))
+        if cells["split"] and cells["split"] not in SPLIT_NAMES.values():
+            raise DataError(f"{where}: row {number} has the split {cells['split']!r}; expected train, val, test or none")
+        table.append((number, cells))
+    written = [(number, cells) for number, cells in table if cells["output"]]
+    labelled = [(number, cells) for number, cells in written if cells["label"]]
+    has_splits = any(cells["split"] for _, cells in labelled)
+    kept = [(number, cells) for number, cells in labelled if cells["split"] or not has_splits]
+    for number, cells in kept:
+        name = checked_name(cells["output"], f"{where}: row {number}")
+        members.append(posixpath.join(folder, name))
+        listing.names.append(name)
+        listing.classes.append(cells["label"])
+        listing.split.append(cells["split"])
+        listing.subject.append("")
+    if not kept:
+        raise DataError(f"{where}: no faces with a class among {len(table):,} rows; prepare pictures that lie in class folders")
+    listing.notes += _notes(table, written, labelled, kept)
+    return listing
+
+
+def _notes(*stages: list[tuple[int, dict[str, str]]]) -> list[str]:
+    notes = []
+    reasons = ("without a face of their own", "without a class", "without a split where others have one")
+    for before, after, reason in zip(stages, stages[1:], reasons, strict=False):
+        if len(before) > len(after):
+            numbers = {number for number, _ in after}
+            names = [cells["path"] for number, cells in before if number not in numbers]
+            notes.append(f"rows {reason}, left out: {len(names):,} ({and_more(names)})")
+    doubtful = [cells["output"] for _, cells in stages[-1] if cells["status"] != OK]
+    if doubtful:
+        notes.append(f"faces that are not sure, kept: {len(doubtful):,} ({and_more(doubtful)}); their status says why")
+    return notes

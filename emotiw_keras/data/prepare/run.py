@@ -1,0 +1,202 @@
+"""`prepare`: all pictures of a data set, in parallel, so that a kill at any moment costs a few pictures and no half file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from emotiw_keras.data.contact_sheet import write_contact_sheets
+from emotiw_keras.data.layouts.prepared import FACES_COLUMNS, FACES_FILE
+from emotiw_keras.data.prepare.faces import Row
+from emotiw_keras.data.prepare.journal import Journal
+from emotiw_keras.data.prepare.settings import Settings
+from emotiw_keras.data.prepare.source import Source, find_pictures
+from emotiw_keras.data.prepare.summary import Summary, summarise
+from emotiw_keras.data.prepare.workers import Job, outcomes
+from emotiw_keras.errors import OutputError, RunError, UsageError
+from emotiw_keras.faces.face import Detector
+from emotiw_keras.files import write_atomic
+from emotiw_keras.hardware import processor_threads
+from emotiw_keras.weights.cache import locked
+
+SETTINGS_FILE = "prepare.json"
+SUMMARY_FILE = "summary.json"
+_FORMAT = 1
+# What `atomic_path` calls a file it is writing.
+_UNFINISHED = re.compile(r"^\.\d+\.")
+
+Progress = Callable[[int, int], None]
+
+
+def prepare(
+    src: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    detector: str | Detector | None = None,
+    faces: str = "largest",
+    no_face: str = "skip",
+    reading: str = "B",
+    workers: int | None = None,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Summary:
+    """Find, align and cut out the faces of a data set: one grey 256x256 PNG a face, below the same folders.
+
+    Beside them `faces.csv` (one row a face, and one a picture without), `contact_sheet_CLASS.jpg`, `summary.json`, and
+    `prepare.json` with the settings. Called again, it does what is missing or has changed in the source; the result does not
+    depend on the number of workers nor on how often it was interrupted.
+
+    Args:
+        src: a folder (class folders, splits of class folders, SFEW, or neither), a zip, a manifest CSV or one picture.
+        out: a new or empty folder, or that of an earlier call with the same settings.
+        detector: a detector, its name (`faces.DETECTORS`), or None for the default.
+        faces: of several faces in a picture take the "largest", "all", or the most "central".
+        no_face: "skip" a picture without a face, or take its "centre" square; the status of its row says so.
+        reading: what the crop spans (`faces.alignment.READINGS`).
+        workers: processes; default: one for each processor.
+        progress: called with (pictures done, pictures in all).
+        say: called with lines for a person.
+
+    Returns:
+        Coverage by class and split, and what could not be read.
+
+    Raises:
+        DataError: the source is missing, damaged or without pictures.
+        UsageError: a choice that does not exist, or one folder inside the other.
+        ModelError: what the detector needs is missing.
+        RunError: `out` holds other things, or was made with other settings.
+        OutputError: `out` cannot be written.
+
+    Example:
+        >>> prepare("SFEW", "aligned").total.coverage  # doctest: +SKIP
+        0.97
+    """
+    tell = say or (lambda line: None)
+    settings = Settings(_name(detector), faces, no_face, reading)
+    source = find_pictures(src)
+    folder = Path(out)
+    _check_apart(source.path, folder)
+    for note in source.notes:
+        tell(note)
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{out} is a file; name a folder for the faces")
+    _check_empty_or_ours(folder)
+    with locked(folder, lambda: tell(f"another process prepares faces in {out}; waiting for it")):
+        _check_empty_or_ours(folder)
+        _claim(folder, source, settings)
+        return _prepare(source, folder, settings, detector, workers, progress, tell)
+
+
+def _prepare(
+    source: Source,
+    folder: Path,
+    settings: Settings,
+    detector: str | Detector | None,
+    workers: int | None,
+    progress: Progress | None,
+    tell: Callable[[str], None],
+) -> Summary:
+    _remove_unfinished(folder)
+    journal = Journal(folder)
+    rows_of = journal.usable(source.items)
+    todo = [item for item in source.items if item.index not in rows_of]
+    total = len(source.items)
+    if rows_of:
+        tell(f"{len(rows_of):,} of {total:,} pictures are done already" + ("" if todo else ": nothing left to do"))
+    job = Job(source.path.resolve(), folder.resolve(), settings, None if isinstance(detector, str) else detector)
+    seconds: dict[str, float] = {}
+    passing = set()
+    with journal:
+        for outcome in outcomes(job, todo, workers or processor_threads()):
+            rows_of[outcome.index] = outcome.rows
+            if outcome.lasting:
+                journal.add(source.items[outcome.index], outcome.rows)
+            else:
+                passing.add(outcome.index)
+            for name, value in outcome.seconds.items():
+                seconds[name] = seconds.get(name, 0.0) + value
+            if progress is not None:
+                progress(len(rows_of), total)
+    ordered = [rows_of[item.index] for item in source.items]
+    outputs = {row["output"] for rows in ordered for row in rows}
+    for name in journal.outputs() - outputs:
+        (folder / name).unlink(missing_ok=True)
+    journal.rewrite([item for item in source.items if item.index not in passing], rows_of)
+    write_atomic(folder / FACES_FILE, _table(ordered))
+    write_contact_sheets(folder, [row for rows in ordered for row in rows])
+    summary = summarise(ordered)
+    write_atomic(folder / SUMMARY_FILE, json.dumps(summary.as_dict(), indent=1) + "\n")
+    summary.new, summary.seconds = len(todo), seconds
+    return summary
+
+
+def _name(detector: str | Detector | None) -> str:
+    if detector is not None and not isinstance(detector, str):
+        return detector.name
+    from emotiw_keras.faces.detectors import DEFAULT, DETECTORS
+
+    name = detector or DEFAULT
+    if name not in DETECTORS:
+        raise UsageError(f"unknown detector {name!r}; known: {', '.join(DETECTORS)}")
+    return name
+
+
+def _check_apart(source: Path, folder: Path) -> None:
+    inner, outer = folder.resolve(), source.resolve()
+    if inner == outer or (outer.is_dir() and outer in inner.parents) or inner in outer.parents:
+        raise UsageError(f"{folder} and {source} lie one in the other; name a folder for the faces beside the photos")
+
+
+def _check_empty_or_ours(folder: Path) -> None:
+    if not folder.is_dir() or (folder / SETTINGS_FILE).exists():
+        return
+    names = sorted(name for name in os.listdir(folder) if not _UNFINISHED.match(name))
+    if names:
+        raise RunError(f"{folder} holds other things ({names[0]} ...); name a new folder for the faces")
+
+
+def _claim(folder: Path, source: Source, settings: Settings) -> None:
+    """Write down whose faces, and how they are made, stand here; refuse where others do."""
+    file = folder / SETTINGS_FILE
+    wanted = {"format": _FORMAT, "source": source.name, **settings.as_dict()}
+    if file.exists():
+        found = _stored(file)
+        if found == wanted:
+            return
+        changed = [f"{name} {found.get(name)!r}, now {value!r}" for name, value in wanted.items() if found.get(name) != value]
+        if Journal(folder).outputs():
+            raise RunError(f"{folder} was made otherwise ({'; '.join(changed)}); name another folder, or the same choices")
+    write_atomic(file, json.dumps(wanted, indent=1) + "\n")
+
+
+def _stored(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} is damaged: {error}; remove its folder, or name another") from error
+    if not isinstance(found, dict) or found.get("format") != _FORMAT:
+        raise RunError(f"{file} is not of this version; name another folder for the faces")
+    return found
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """What a killed call was just writing; the lock says that nobody else is."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if _UNFINISHED.match(name):
+                os.unlink(os.path.join(place, name))
+
+
+def _table(rows_of: Sequence[Sequence[Row]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, FACES_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for rows in rows_of:
+        writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,42 @@
+"""What decides which faces come out of a picture, and how they look."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from emotiw_keras.errors import UsageError
+from emotiw_keras.faces.alignment import DEFAULT_READING, READINGS, SIDE
+
+FACES = ("largest", "all", "central")
+NO_FACE = ("skip", "centre")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Choices of one preparation.
+
+    Attributes:
+        detector: the detector's name.
+        faces: which faces of a picture are cut out: the "largest", "all", or the one most "central".
+        no_face: for a picture without a face "skip" it, or cut out its "centre" square, which its status then says.
+        reading: what the crop spans (`alignment.READINGS`).
+        side: of the crops, in pixels.
+    """
+
+    detector: str
+    faces: str = "largest"
+    no_face: str = "skip"
+    reading: str = DEFAULT_READING
+    side: int = SIDE
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant: UsageError."""
+        for name, known in (("faces", FACES), ("no_face", NO_FACE), ("reading", READINGS)):
+            if getattr(self, name) not in known:
+                raise UsageError(f"{name} = {getattr(self, name)!r}; known: {', '.join(known)}")
+        if self.side < 8:
+            raise UsageError(f"side = {self.side}: expected at least 8 pixels")
+
+    def as_dict(self) -> dict[str, str | int]:
+        """As plain data."""
+        return asdict(self)

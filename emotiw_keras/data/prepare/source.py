@@ -1,0 +1,161 @@
+"""The pictures of a raw data set: where each lies, its class and split by its folders, and what its faces will be called."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from emotiw_keras.data.archive import Archive, FolderArchive, ZipArchive, is_picture
+from emotiw_keras.data.layouts import find_layout
+from emotiw_keras.data.layouts.folders import below_common_folder, place_of, split_of
+from emotiw_keras.data.layouts.listing import and_more
+from emotiw_keras.errors import DataError
+
+# Names of a second and third face; a picture that is itself called so keeps its suffix, so that the two stay apart.
+_FURTHER_FACE = re.compile(r"\.face\d+$")
+_LONGEST = 200  # bytes of a file's name; 255 is the usual limit, and a name grows while it is written
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture.
+
+    Attributes:
+        index: its place in the order of the source.
+        member: its name as the archive reads it.
+        path: the same for a person and a table (undecodable bytes written as escapes).
+        label: its class folder as written, "" if it has none.
+        split: "train", "val", "test" or "".
+        stem: relative name, without suffix, of the faces cut out of it.
+        state: changes when the file does.
+    """
+
+    index: int
+    member: str
+    path: str
+    label: str
+    split: str
+    stem: str
+    state: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """A raw data set: `path` as an archive opens it, its `name`, its pictures in order, and remarks for a person."""
+
+    path: Path
+    name: str
+    items: list[Item]
+    notes: list[str]
+
+
+def open_for_reading(path: Path) -> Archive:
+    """The archive of a source, without listing a folder again."""
+    return FolderArchive(path, walk=False) if path.is_dir() else ZipArchive(path)
+
+
+def find_pictures(path: str | os.PathLike[str]) -> Source:
+    """List the pictures of a folder (class folders, splits of class folders, SFEW, or none), a zip, a manifest or one file.
+
+    Raises:
+        DataError: missing or unreadable, or without pictures.
+    """
+    given = Path(path)
+    try:
+        given.stat()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; give a folder of photos, a zip or a photo") from error
+    if given.is_dir():
+        return _from_archive(FolderArchive(given), given)
+    if given.suffix.lower() == ".csv":
+        listing = find_layout(given)
+        if listing.layout != "manifest":
+            raise DataError(f"{path}: a table of {listing.layout}, whose faces are cut out already; give photos")
+        return _source(given.parent, given.name, listing.names, listing.classes, listing.split, listing.notes)
+    if given.suffix.lower() == ".zip" or (not is_picture(given.name) and zipfile.is_zipfile(given)):
+        return _from_archive(ZipArchive(given), given)
+    real = Path(os.path.realpath(given))
+    return _source(real.parent, given.name, [real.name], [""], [""], [])
+
+
+def _from_archive(archive: Archive, path: Path) -> Source:
+    members = [name for name in archive.names if is_picture(name)]
+    others = [name for name in archive.names if not is_picture(name)] + archive.left_out
+    if not members:
+        saw = f"{len(others):,} other files ({and_more(others)})" if others else "no files"
+        raise DataError(f"{path}: no pictures: saw {saw}")
+    depth = below_common_folder(members)
+    tops = {parts[0] for member in members if len(parts := member.split("/")[depth:]) > 1}
+    has_splits = any(split_of(top) for top in tops)
+    labels, splits = [], []
+    for member in members:
+        parts = member.split("/")[depth:]
+        if has_splits:
+            place = place_of(member, depth)
+            labels.append(place.class_name)
+            splits.append(split_of(place.folder.split("/")[0]) or "" if len(parts) > 1 else "")
+        else:
+            labels.append(parts[0] if len(parts) > 1 else "")
+            splits.append("")
+    notes = [f"no pictures, so left out: {len(others):,} files ({and_more(others)})"] if others else []
+    return _source(path, path.resolve().name, members, labels, splits, notes)
+
+
+def _source(
+    path: Path, name: str, members: Sequence[str], labels: Sequence[str], splits: Sequence[str], notes: list[str]
+) -> Source:
+    paths = [_printable(member) for member in members]
+    stems = output_stems(paths)
+    states = _states(path, members)
+    rows = zip(members, paths, map(_printable, labels), splits, stems, states, strict=True)
+    return Source(path, _printable(name), [Item(i, *row) for i, row in enumerate(rows)], list(notes))
+
+
+def _printable(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _states(path: Path, members: Sequence[str]) -> list[str]:
+    """Size and time of change of each file, or of the zip that holds it."""
+
+    def state(file: Path) -> str:
+        try:
+            facts = file.stat()
+        except OSError as error:
+            return f"unreadable: {error.strerror}"
+        return f"{facts.st_size}:{facts.st_mtime_ns}"
+
+    return [state(path / member) for member in members] if path.is_dir() else [state(path)] * len(members)
+
+
+def output_stems(paths: Sequence[str]) -> list[str]:
+    """Relative names for what is cut out of each picture: its own without the suffix, and with it where two would meet.
+
+    Names differ in more than upper and lower case, and stay within what file systems take.
+
+    Example:
+        >>> output_stems(["happy/a.jpg", "happy/a.png", "happy/b.png"])
+        ['happy/a', 'happy/a.png', 'happy/b']
+    """
+    taken: set[str] = set()
+    stems = []
+    for path in paths:
+        folder, slash, name = path.rpartition("/")
+        short = name.rpartition(".")[0] or name
+        wanted = name if _FURTHER_FACE.search(short) else short
+        number = 1
+        while len(os.fsencode(wanted)) > _LONGEST or (folder + slash + wanted).casefold() in taken:
+            number += 1
+            if len(os.fsencode(name)) > _LONGEST:
+                digest = hashlib.blake2b(f"{name} {number}".encode(), digest_size=6).hexdigest()
+                wanted = f"{os.fsencode(name)[: _LONGEST - 20].decode('utf-8', 'ignore')}-{digest}"
+            else:
+                wanted = name if number == 2 else f"{name}-{number}"
+        taken.add((folder + slash + wanted).casefold())
+        stems.append(folder + slash + wanted)
+    return stems

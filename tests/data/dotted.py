@@ -1,0 +1,42 @@
+"""A detector for tests, and pictures it finds faces in: two white squares on a darker ground are a pair of eyes."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import cv2
+import numpy as np
+
+from emotiw_keras.faces.face import Face
+
+EYE = 3  # half the side of an eye, in pixels
+
+
+class Dotted:
+    """Takes squares of white in the order of their top edges two by two; a picture of one value 13 kills it."""
+
+    name = "dotted"
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        grey = image if image.ndim == 2 else image.min(axis=2)
+        if (grey == 13).all():
+            os.kill(os.getpid(), signal.SIGKILL)
+        _, _, _, centres = cv2.connectedComponentsWithStats((grey >= 250).astype(np.uint8))
+        points = sorted((tuple(map(float, point)) for point in centres[1:]), key=lambda point: point[1])
+        faces = []
+        for first, second in zip(points[::2], points[1::2], strict=False):
+            left, right = sorted((first, second))
+            d = float(np.hypot(right[0] - left[0], right[1] - left[1]))
+            middle = ((left[0] + right[0]) / 2, (left[1] + right[1]) / 2)
+            box = (middle[0] - d, middle[1] - 0.8 * d, 2 * d, 2.4 * d)
+            faces.append(Face(box, (left, right), 0.9, self.name))
+        return sorted(faces, key=lambda face: -face.box[2])
+
+
+def photo(*faces: tuple[tuple[int, int], tuple[int, int]], size: tuple[int, int] = (120, 160), seed: int = 0) -> np.ndarray:
+    """A grey picture (height, width) with these pairs of eyes, each (x, y)."""
+    image = np.random.default_rng(seed).integers(60, 120, size, np.uint8)
+    for x, y in (eye for pair in faces for eye in pair):
+        image[y - EYE : y + EYE + 1, x - EYE : x + EYE + 1] = 255
+    return image
