@@ -57,7 +57,7 @@ demo: $(VENV)/.installed
 	$(EMOTIW) fit demo-direct --out $(OUT)/direct
 	$(EMOTIW) evaluate $(OUT)/staged $(OUT)/direct --out $(OUT)/report
 	$(VENV)/bin/python -m emotiw_keras.data.generated small $(OUT)/faces --limit 14
-	$(EMOTIW) predict $(OUT)/faces --model $(OUT)/staged
+	$(EMOTIW) predict $(OUT)/faces --model $(OUT)/staged --faces whole
 	test -d $(OUT)/savedmodel || $(EMOTIW) export $(OUT)/staged $(OUT)/savedmodel
 	@$(VENV)/bin/python -c "$$DEMO_SUMMARY" $(OUT)
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+import contextlib
+import re
+from collections.abc import Callable
 
 import click
 
 from emotiw_keras.errors import ModelError, UsageError
 
-if TYPE_CHECKING:
-    from emotiw_keras.serving.inputs import Picture
-    from emotiw_keras.serving.predictor import Predictor
-
 SOME_UNREADABLE = 3
-Row = dict[str, Any]
+_WINDOW = re.compile(r"(\d+(?:\.\d+)?)s|(\d+)")
+
+
+def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> Callable[[float], int]:
+    """--smooth: from a film's frames a second to the frames that are averaged."""
+    match = _WINDOW.fullmatch(value.strip())
+    if match is None or float(match[1] or match[2]) == 0:
+        raise click.BadParameter(f"{value!r}: expected seconds such as 0.5s, or a number of frames such as 12", ctx, parameter)
+    if match[2]:
+        return lambda rate: int(match[2])
+    return lambda rate: max(1, round(float(match[1]) * rate))
 
 
 @click.command()
@@ -26,10 +30,27 @@ Row = dict[str, Any]
 @click.option(
     "--faces",
     type=click.Choice(["detect", "whole"]),
-    default="whole",
+    default="detect",
     show_default=True,
-    help="whole: each picture is one face, already cropped. detect: find the faces (not in this version).",
+    help="detect: find every face and align it. whole: each picture is one face, already cropped.",
 )
+@click.option("--detector", metavar="NAME", help="What finds the faces; a wrong name lists those there are.")
+@click.option(
+    "--every",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="K",
+    help="Of a film, find faces in every K-th frame and carry them by optical flow between.",
+)
+@click.option(
+    "--smooth",
+    default="1",
+    callback=_window,
+    metavar="SECONDS|FRAMES",
+    help="Of a film, average each face's probabilities over its last 0.5s, or over its last 12 frames.",
+)
+@click.option("--annotate", metavar="DIR", help="Write copies with boxes, labels and bars into this new folder.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--csv", "as_csv", is_flag=True, help="CSV with a header.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Faces computed at once.")
@@ -39,108 +60,62 @@ def predict(
     inputs: tuple[str, ...],
     model: str | None,
     faces: str,
+    detector: str | None,
+    every: int,
+    smooth: Callable[[float], int],
+    annotate: str | None,
     as_json: bool,
     as_csv: bool,
     batch_size: int,
 ) -> None:
-    """Read the expression of each face in INPUT: picture files, folders, zips or glob patterns.
+    """Read the expression of each face in INPUT: pictures, films, folders, zips and glob patterns of them, numbered
+    pictures (frames_%05d.jpg, as a film of 25 frames a second), or a camera (camera:0, until Ctrl-C).
 
-    Rows go to standard output as they come. An input that cannot be read is a row with its error, named on standard
-    error too, and the exit code is 3.
+    Rows go to standard output as they come, one per face, and one for each picture or frame without a face. In a film a
+    face keeps its number while it is followed. An input that cannot be read is a row with its error, named on standard
+    error too, and the exit code is 3. Annotated films have no sound.
 
     \b
     Examples:
-      emotiw predict face.png --model runs/first
-      emotiw predict faces/ more.zip --model runs/first --csv > rows.csv
+      emotiw predict party.jpg --model runs/first
+      emotiw predict photos/ more.zip --model runs/first --csv > rows.csv
+      emotiw predict clip.mp4 --model runs/first --every 5 --smooth 0.5s --annotate seen --json > rows.jsonl
+      emotiw predict crops/ --model runs/first --faces whole
     """
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other; choose one")
-    if faces == "detect":
-        raise UsageError("finding faces in photos is not available in this version; give face crops and pass --faces whole")
+    if faces == "whole" and (detector is not None or every != 1):
+        raise UsageError("--faces whole finds no faces; leave out --detector and --every")
     if model is None:
         raise ModelError(
             "no model ships with this version; name a run folder with --model RUN (emotiw fit --out RUN makes one)"
         )
-
-    from emotiw_keras.serving.inputs import read_pictures
+    from emotiw_keras.serving.inputs import expand, read_inputs
+    from emotiw_keras.serving.pipeline import Pipeline
     from emotiw_keras.serving.predictor import Predictor
+    from emotiw_keras.serving.rows import csv_lines, json_line, readable_line, rows_of
 
-    predictor = Predictor(model, batch_size=batch_size)
-    show = _json_line if as_json else _csv_writer(predictor.labels) if as_csv else _readable_line
+    predictor = Predictor(model, batch_size=batch_size, detector=detector)
+    pipeline = Pipeline(predictor, whole=faces == "whole", every=every, smooth=smooth, keep_pixels=annotate is not None)
+    named = expand(inputs)
+    show = json_line if as_json else csv_lines(predictor.labels) if as_csv else readable_line
     unreadable = 0
-    for row in _rows(predictor, read_pictures(inputs)):
-        click.echo(show(row))
-        if row["error"] is not None:
-            unreadable += 1
-            click.echo(f"emotiw: cannot read {row['path']}: {row['error']}", err=True)
+    with contextlib.ExitStack() as stack:
+        annotator = None
+        if annotate is not None:
+            from emotiw_keras.serving.annotate import Annotator
+
+            annotator = stack.enter_context(Annotator(annotate, [name for name in named if isinstance(name, str)]))
+        readings = stack.enter_context(contextlib.closing(pipeline.read(read_inputs(named), threads=True)))
+        for reading in readings:
+            for row in rows_of(reading):
+                click.echo(show(row))
+            if reading.failed:
+                unreadable += 1
+                picture = reading.picture
+                place = picture.path if picture.frame is None else f"{picture.path} frame {picture.frame}"
+                click.echo(f"emotiw: cannot read {place}: {reading.error}", err=True)
+            if annotator is not None:
+                annotator.write(reading)
     if unreadable:
         ctx.exit(SOME_UNREADABLE)
-
-
-def _rows(predictor: Predictor, pictures: Iterator[Picture]) -> Iterator[Row]:
-    """Rows in the order of the pictures; pictures wait until a batch is full, so memory holds one batch at most."""
-    waiting: list[Picture] = []
-    for picture in pictures:
-        waiting.append(picture)
-        if sum(each.pixels is not None for each in waiting) == predictor.batch_size or len(waiting) >= 4 * predictor.batch_size:
-            yield from _batch(predictor, waiting)
-            waiting = []
-    yield from _batch(predictor, waiting)
-
-
-def _batch(predictor: Predictor, pictures: list[Picture]) -> Iterator[Row]:
-    probabilities = iter(predictor.predict([each.pixels for each in pictures if each.pixels is not None]))
-    for picture in pictures:
-        yield _row(picture, predictor.labels, None if picture.pixels is None else next(probabilities))
-
-
-def _row(picture: Picture, labels: tuple[str, ...], probabilities: Any) -> Row:
-    row: Row = {"path": picture.path, "frame": None, "face": None, "box": None, "eyes": None, "detector_score": None}
-    if picture.pixels is None:
-        return {**row, "label": None, "probabilities": None, "error": picture.error}
-    height, width = picture.pixels.shape[:2]
-    named = {label: float(value) for label, value in zip(labels, probabilities, strict=True)}
-    row.update(face=0, box=[0, 0, width, height])
-    return {**row, "label": labels[int(probabilities.argmax())], "probabilities": named, "error": None}
-
-
-def _json_line(row: Row) -> str:
-    return json.dumps(row)
-
-
-def _readable_line(row: Row) -> str:
-    if row["error"] is not None:
-        return f"{row['path']}: error: {row['error']}"
-    ranked = sorted(row["probabilities"].items(), key=lambda item: -item[1])
-    rest = ", ".join(f"{label} {value:.2f}" for label, value in ranked[1:3])
-    return f"{row['path']}: {row['label']} {ranked[0][1]:.2f} ({rest})"
-
-
-def _csv_writer(labels: tuple[str, ...]) -> Callable[[Row], str]:
-    columns = ["path", "frame", "face", "x", "y", "width", "height", "detector_score", "label", *labels, "error"]
-    first = True
-
-    def line(values: list[Any]) -> str:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="").writerow(values)
-        return text.getvalue()
-
-    def show(row: Row) -> str:
-        nonlocal first
-        box = row["box"] or [None] * 4
-        chances = [None if row["probabilities"] is None else row["probabilities"][label] for label in labels]
-        values = [
-            row["path"],
-            row["frame"],
-            row["face"],
-            *box,
-            row["detector_score"],
-            row["label"],
-            *chances,
-            row["error"],
-        ]
-        header = line(columns) + "\n" if first else ""
-        first = False
-        return header + line(values)
-
-    return show

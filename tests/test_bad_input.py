@@ -187,7 +187,7 @@ def test_single_pictures_that_are_odd_are_read_or_named(tmp_path: Path, emotiw: 
         "dot.png": "1 x 1",
         "enormous.png": "400,000,000 pixels",
     }
-    done = emotiw("predict", folder, folder / "missing.png", "--model", run_folder, "--json", cwd=tmp_path)
+    done = emotiw("predict", folder, folder / "missing.png", "--model", run_folder, "--faces", "whole", "--json", cwd=tmp_path)
     rows = {Path(item["path"]).name: item for item in map(json.loads, done.stdout.splitlines())}
     assert done.returncode == 3 and set(rows) == readable | set(unreadable) | {"missing.png"}
     for name in readable:

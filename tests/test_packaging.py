@@ -156,7 +156,7 @@ def test_the_wheel_in_an_empty_environment_runs_the_quick_start(wheel: Path, tmp
         "Image.fromarray(draw_faces(1)[0][0, ..., 0]).save('face.png')"
     )
     run("python", "-c", draw)
-    assert run("emotiw", "predict", "face.png", "--model", "run").startswith("face.png: ")
+    assert run("emotiw", "predict", "face.png", "--model", "run", "--faces", "whole").startswith("face.png: ")
     assert "faces agree" in run("emotiw", "export", "run", "served")
 
 

@@ -42,7 +42,7 @@ def cascade(name: str) -> cv2.CascadeClassifier:
     folder = getattr(getattr(cv2, "data", None), "haarcascades", "")
     path = Path(folder, f"haarcascade_{name}.xml")
     if not hasattr(cv2, "CascadeClassifier") or not path.is_file():
-        wanted = "install opencv-python-headless>=4.10,<5 and no other OpenCV"
+        wanted = "install opencv-python-headless>=4.11,<5 and no other OpenCV"
         raise ModelError(f"OpenCV {cv2.__version__} has no cascade {name}; {wanted}")
     classifier = cv2.CascadeClassifier(str(path))
     if classifier.empty():

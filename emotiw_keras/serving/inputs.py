@@ -1,4 +1,4 @@
-"""From what a user names (files, folders, globs, zips) to pictures; one that fails stops nothing."""
+"""From what a user names (files, folders, globs, zips, films, a camera) to pictures; one that fails stops nothing."""
 
 from __future__ import annotations
 
@@ -17,85 +17,141 @@ from emotiw_keras.errors import DataError
 
 @dataclass(frozen=True)
 class Picture:
-    """One input.
+    """One picture: an input of its own, or a frame of a film.
 
     Attributes:
         path: as the user would name it; a zip's member as `archive.zip/name`.
         pixels: uint8 0..255, (height, width, 1) or (height, width, 3) RGB, upright; None where it cannot be read.
         error: why not, or None.
+        frame: its number in the film, from 0; in a sequence of pictures the number in the file's name.
+        name: relative name, with `/`, for what is made of it: the file's own, below the folder or zip that was named.
     """
 
     path: str
     pixels: np.ndarray | None
     error: str | None = None
+    frame: int | None = None
+    name: str = ""
 
 
-def read_pictures(inputs: Sequence[str]) -> Iterator[Picture]:
-    """Read every picture that the inputs name, in their order; folders and zips in the order of their names.
+@dataclass(frozen=True)
+class Film:
+    """Frames in the order of time, read as they are asked for.
+
+    Attributes:
+        path: as the user would name it.
+        name: relative name, as a picture's.
+        rate: frames a second.
+        frames: each frame, and at its place or at the end what could not be read; closing it closes the file.
+        live: whether it comes from a camera: nothing waits, and it ends when the user ends it.
+        stills: whether each frame is a picture file of its own.
+    """
+
+    path: str
+    name: str
+    rate: float
+    frames: Iterator[Picture]
+    live: bool = False
+    stills: bool = False
+
+
+def expand(inputs: Sequence[str]) -> list[str | Picture]:
+    """Names with the glob patterns among them replaced by what they match; one that matches nothing by its error."""
+    from emotiw_keras.serving.films import is_camera, is_sequence
+
+    names: list[str | Picture] = []
+    for name in inputs:
+        if os.path.exists(name) or is_camera(name) or is_sequence(name):
+            names.append(name)
+        elif glob.has_magic(name):
+            names += sorted(glob.glob(name, recursive=True)) or [Picture(name, None, "no file matches this pattern")]
+        else:
+            names.append(Picture(name, None, "no such file or folder"))
+    return names
+
+
+def read_inputs(names: Sequence[str | Picture]) -> Iterator[Picture | Film]:
+    """Read every picture and film that `expand` named, in their order; folders and zips in the order of their names.
 
     Files named themselves are read whatever they are called; of a folder or a zip the files that are called like
-    pictures.
+    pictures or films.
 
     Args:
-        inputs: paths of files, folders and zips, or glob patterns.
+        names: paths of files, folders and zips, numbered pictures (`frames_%05d.jpg`), `camera:0`, and errors, which pass.
 
     Yields:
-        One `Picture` for each; an input that is missing, empty or damaged is one with `error` set.
+        A `Picture` or a `Film` for each; an input that is missing, empty or damaged is a picture with `error` set.
     """
-    for name in inputs:
-        if os.path.exists(name) or not glob.has_magic(name):
+    from emotiw_keras.serving.films import is_camera, is_sequence, open_camera, open_sequence
+
+    for name in names:
+        if isinstance(name, Picture):
+            yield name
+        elif os.path.exists(name):
             yield from _read(name)
-            continue
-        matches = sorted(glob.glob(name, recursive=True))
-        if not matches:
-            yield Picture(name, None, "no file matches this pattern")
-        for match in matches:
-            yield from _read(match)
+        elif is_camera(name):
+            yield open_camera(name)
+        elif is_sequence(name):
+            yield open_sequence(name)
+        else:
+            yield Picture(name, None, "no such file or folder")
 
 
-def _read(name: str) -> Iterator[Picture]:
+def _read(name: str) -> Iterator[Picture | Film]:
     zipped = Path(name).suffix.lower() == ".zip" and os.path.isfile(name)
     if zipped or os.path.isdir(name):
-        yield from _read_archive(name)
+        yield from _read_archive(name, zipped)
     else:
-        yield _read_file(name)
+        yield read_file(name, os.path.basename(name))
 
 
-def _read_file(name: str) -> Picture:
+def read_file(path: str, below: str) -> Picture | Film:
+    """Read a picture, or open a film, which is known by its name or by its first bytes; `below` is its relative name."""
+    from emotiw_keras.serving.films import is_film, looks_like_film, open_film
+
     try:
-        if not os.path.isfile(name):
-            return Picture(name, None, "not a file" if os.path.exists(name) else "no such file or folder")
-        size = os.path.getsize(name)
-        if size > MEMBER_BYTES:
-            return Picture(name, None, f"{size:,} bytes, more than the {MEMBER_BYTES:,} allowed for one picture")
-        with open(name, "rb") as file:
-            data = file.read()
+        if not os.path.isfile(path):
+            return Picture(path, None, "not a file" if os.path.exists(path) else "no such file or folder")
+        with open(path, "rb") as file:
+            start = file.read(16)
+            if start and (is_film(path) or looks_like_film(start)):
+                return open_film(path, below)
+            size = os.path.getsize(path)
+            if size > MEMBER_BYTES:
+                return Picture(path, None, f"{size:,} bytes, more than the {MEMBER_BYTES:,} allowed for one picture")
+            data = start + file.read()
     except OSError as error:
-        return Picture(name, None, f"cannot read: {error.strerror or error}")
-    return _decode(name, data)
+        return Picture(path, None, f"cannot read: {error.strerror or error}")
+    return _decode(path, data, below)
 
 
-def _decode(name: str, data: bytes) -> Picture:
+def _decode(path: str, data: bytes, below: str) -> Picture:
     try:
-        return Picture(name, decode_image(data))
+        return Picture(path, decode_image(data), name=below)
     except ImageError as error:
-        return Picture(name, None, str(error))
+        return Picture(path, None, str(error), name=below)
 
 
-def _read_archive(name: str) -> Iterator[Picture]:
+def _read_archive(name: str, zipped: bool) -> Iterator[Picture | Film]:
+    from emotiw_keras.serving.films import FILM_SUFFIXES, is_film
+
     try:
         archive = open_archive(name)
     except DataError as error:
         yield Picture(name, None, str(error))
         return
-    members = [member for member in archive.names if is_picture(member)]
+    members = [member for member in archive.names if is_picture(member) or is_film(member)]
     if not members:
-        yield Picture(name, None, f"holds no pictures; looked for {' '.join(sorted(SUFFIXES))}")
+        known = " ".join(sorted(SUFFIXES | FILM_SUFFIXES))
+        yield Picture(name, None, f"holds no pictures and no films; looked for {known}")
     for member in members:
         path = os.path.join(name, member)
+        if is_film(member):
+            yield Picture(path, None, "a film in a zip; unpack it first") if zipped else read_file(path, member)
+            continue
         try:
             data = archive.read(member)
         except ImageError as error:
             yield Picture(path, None, str(error))
         else:
-            yield _decode(path, data)
+            yield _decode(path, data, member)

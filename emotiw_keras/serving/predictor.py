@@ -1,28 +1,51 @@
-"""Probabilities for faces in memory, by a trained run."""
+"""Expressions of faces in memory: crops, photos and the frames of a film, by a trained run."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from emotiw_keras.data.resize import resize, to_grey
-from emotiw_keras.errors import DataError, UsageError
+from emotiw_keras.errors import DataError, ModelError, UsageError
 
 if TYPE_CHECKING:
+    from emotiw_keras.faces.face import Detector, Face
     from emotiw_keras.runs import Run
+    from emotiw_keras.serving.readings import Reading
 
 BATCH_SIZE = 64
+# Pixels a side of the aligned face, as `emotiw prepare` writes it; the run's own size is made from it.
+ALIGNED_SIDE = 256
+
+
+def open_run(run_or_name: Run | str | os.PathLike[str]) -> Run:
+    """A run, the run folder of a path, or the model of a name.
+
+    Raises:
+        ModelError: there is no such folder and no such model.
+        RunError: the folder is no finished run.
+    """
+    from emotiw_keras.runs import Run
+
+    if isinstance(run_or_name, Run):
+        return run_or_name
+    path = os.fspath(run_or_name)
+    if not os.path.exists(path):
+        raise ModelError(f"there is no run folder {path}, and no model ships by name; expected the --out of `emotiw fit`")
+    return Run.open(path)
 
 
 class Predictor:
     """Reads expressions with the network of a run, prepared as the run was trained.
 
     Args:
-        run: a finished run, or the path of its folder.
+        run: a finished run, the path of its folder, or the name of a model that ships (none does in this version).
         batch_size: faces computed at once.
+        detector: what finds faces in photos and films: its name, the detector itself, or None for the default one. It is
+            loaded when the first photo comes.
 
     Attributes:
         run: the run.
@@ -31,23 +54,29 @@ class Predictor:
         face_input: the layer that prepares faces for it.
 
     Raises:
+        ModelError: there is no such run folder and no such model.
         RunError: `run` is no finished run folder.
         UsageError: Keras runs on another backend than TensorFlow.
 
     Example:
         >>> predictor = Predictor("runs/first")                        # doctest: +SKIP
-        >>> probabilities = predictor.predict([cv2.imread("face.png")[..., ::-1]])   # doctest: +SKIP
-        >>> predictor.labels[probabilities[0].argmax()]                # doctest: +SKIP
-        'happy'
+        >>> photo = cv2.imread("party.jpg")[..., ::-1]                 # doctest: +SKIP
+        >>> [(face.box, face.label) for face in predictor.faces(photo)]        # doctest: +SKIP
+        [((210.4, 88.0, 121.3, 121.3), 'happy'), ((402.7, 95.1, 97.0, 97.0), 'neutral')]
+        >>> predictor.predict([photo[88:209, 210:331]]).shape          # doctest: +SKIP
+        (1, 7)
     """
 
-    def __init__(self, run: Run | str | os.PathLike[str], batch_size: int = BATCH_SIZE) -> None:
-        from emotiw_keras.runs import Run
-
+    def __init__(
+        self,
+        run: Run | str | os.PathLike[str],
+        batch_size: int = BATCH_SIZE,
+        detector: str | Detector | None = None,
+    ) -> None:
         if batch_size < 1:
             raise DataError(f"batch_size={batch_size}: expected at least 1")
         # A wrong path is told before TensorFlow loads, which takes seconds.
-        self.run = run if isinstance(run, Run) else Run.open(os.fspath(run))
+        self.run = open_run(run)
 
         import keras
         import tensorflow as tf
@@ -62,9 +91,26 @@ class Predictor:
         self.net = self.run.build(policy="float32")
         self.channels = 1 if self.face_input.channels == "grey" else 3
         self.side: int = self.face_input.resize
+        self._detector = detector
         # A batch axis of unknown size: the last, smaller batch needs no second trace.
         spec = tf.TensorSpec((None, self.side, self.side, self.channels), tf.uint8)
         self._compute = tf.function(lambda faces: self.net(self.face_input(faces), training=False), input_signature=[spec])
+
+    @property
+    def detector(self) -> Detector:
+        """What finds the faces; the first use loads it.
+
+        Raises:
+            ModelError: its package or its file is missing.
+            UsageError: no detector has this name.
+        """
+        if self._detector is not None and not isinstance(self._detector, str):
+            return self._detector
+        from emotiw_keras.faces.detectors import get_detector
+
+        found = get_detector(self._detector)
+        self._detector = found
+        return found
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """Bring one face to the run's channels and size.
@@ -78,18 +124,34 @@ class Predictor:
         Raises:
             DataError: another shape or type.
         """
-        picture = np.asarray(image)
-        face = picture[..., None] if picture.ndim == 2 else picture
-        if face.dtype != np.uint8 or face.ndim != 3 or face.shape[-1] not in (1, 3) or 0 in face.shape:
-            raise DataError(
-                f"an image of shape {picture.shape} and type {picture.dtype}: expected uint8 of (height, width), "
-                "(height, width, 1) or (height, width, 3)"
-            )
+        face = checked(image)
         if self.channels == 1:
             face = to_grey(face)
         elif face.shape[-1] == 1:
             face = np.repeat(face, 3, axis=-1)
         return resize(face, self.side, self.side)
+
+    def cut(self, image: np.ndarray, face: Face) -> np.ndarray:
+        """Cut a face out of a photo, straightened by its eyes (Ng et al. 2015, section 3.1), in the run's channels and size.
+
+        Args:
+            image: uint8 0..255, (height, width) grey or (height, width, 3) RGB.
+            face: where it is.
+
+        Returns:
+            uint8 (side, side, channels).
+        """
+        from emotiw_keras.faces.alignment import align
+
+        return self.prepare(align(image, face.eyes, side=ALIGNED_SIDE, grey=self.channels == 1, stretch=False))
+
+    def classify(self, faces: Sequence[np.ndarray]) -> np.ndarray:
+        """Probabilities for faces that `prepare` or `cut` made: float32 (n, classes)."""
+        result = np.zeros((len(faces), len(self.labels)), np.float32)
+        for start in range(0, len(faces), self.batch_size):
+            batch = np.stack(faces[start : start + self.batch_size])
+            result[start : start + len(batch)] = np.asarray(self._compute(batch), np.float32)
+        return result
 
     def predict(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         """Probabilities of each expression for each face.
@@ -106,6 +168,68 @@ class Predictor:
         """
         result = np.zeros((len(images), len(self.labels)), np.float32)
         for start in range(0, len(images), self.batch_size):
-            faces = np.stack([self.prepare(image) for image in images[start : start + self.batch_size]])
-            result[start : start + len(faces)] = np.asarray(self._compute(faces), np.float32)
+            faces = [self.prepare(image) for image in images[start : start + self.batch_size]]
+            result[start : start + len(faces)] = self.classify(faces)
         return result
+
+    def faces(self, image: np.ndarray) -> list[Reading]:
+        """Find every face of a photo and read its expression.
+
+        Args:
+            image: uint8 0..255, upright: (height, width) or (height, width, 1) grey, or (height, width, 3) RGB.
+
+        Returns:
+            One reading a face, the largest first; none if there is no face.
+
+        Raises:
+            DataError: an image of another shape or type.
+            ModelError, UsageError: as `detector`.
+        """
+        return next(self.stream([image]))
+
+    def stream(
+        self, frames: Iterable[np.ndarray], *, every: int = 1, smooth: int = 1, ahead: int = 1
+    ) -> Iterator[list[Reading]]:
+        """Read every face of each frame of a film, in constant memory, as the frames come.
+
+        Args:
+            frames: uint8 0..255, upright, each as `faces` takes it.
+            every: the detector looks at every so many frames; between, faces are carried by optical flow.
+            smooth: each answer is the mean over this many frames of the same face, the present one and those before.
+            ahead: frames read before their faces are computed together: 1 answers at once, more is faster.
+
+        Yields:
+            One list a frame, as `faces`; a face keeps its number while it is followed.
+
+        Raises:
+            DataError: an image of another shape or type.
+            ModelError: as `detector`.
+            UsageError: `every`, `smooth` or `ahead` is below 1, or as `detector`.
+
+        Example:
+            >>> for faces in predictor.stream(camera, every=5, smooth=10):         # doctest: +SKIP
+            ...     print([(face.number, face.label) for face in faces])
+        """
+        from emotiw_keras.serving.inputs import Film, Picture
+        from emotiw_keras.serving.pipeline import Pipeline
+
+        pipeline = Pipeline(self, every=every, smooth=smooth, ahead=ahead)
+        pictures = (Picture("", checked(image), frame=number) for number, image in enumerate(frames))
+        film = Film("", "", rate=1.0, frames=pictures)
+        return (list(reading.faces) for reading in pipeline.read([film]))
+
+
+def checked(image: Any) -> np.ndarray:
+    """A picture as uint8 (height, width, 1 or 3).
+
+    Raises:
+        DataError: another shape or type.
+    """
+    picture = np.asarray(image)
+    pixels = picture[..., None] if picture.ndim == 2 else picture
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] not in (1, 3) or 0 in pixels.shape:
+        raise DataError(
+            f"an image of shape {picture.shape} and type {picture.dtype}: expected uint8 of (height, width), "
+            "(height, width, 1) or (height, width, 3)"
+        )
+    return pixels

@@ -67,7 +67,7 @@ def test_blazeface_with_a_damaged_file_says_so(monkeypatch: pytest.MonkeyPatch, 
 
 def test_opencv_without_cascades_says_which_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(cv2.data, "haarcascades", str(tmp_path))
-    with pytest.raises(ModelError, match="opencv-python-headless>=4.10,<5"):
+    with pytest.raises(ModelError, match="opencv-python-headless>=4.11,<5"):
         viola_jones.cascade("eye")
 
 

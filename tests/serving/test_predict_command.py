@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from emotiw_keras.data.generated import draw_faces
-from emotiw_keras.serving.inputs import read_pictures
+from emotiw_keras.serving.inputs import Picture, expand, read_inputs
 from emotiw_keras.serving.predictor import Predictor
 
 Emotiw = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -51,7 +51,7 @@ def rows_of(text: str) -> list[dict]:
 
 def test_every_input_gives_its_row_in_order_and_the_bad_ones_are_named(emotiw: Emotiw, faces: Path, run_folder: Path) -> None:
     inputs = ["faces", "zero.jpg", "faces.zip", "missing.png", "photo.dat", "text.png", "nothing*.png"]
-    done = emotiw("predict", *inputs, "--model", run_folder, "--json", "--batch-size", 2, cwd=faces)
+    done = emotiw("predict", *inputs, "--model", run_folder, "--faces", "whole", "--json", "--batch-size", 2, cwd=faces)
     rows = rows_of(done.stdout)
     assert done.returncode == 3, done.stderr
     assert [(row["path"], row["error"] is None) for row in rows] == [
@@ -76,10 +76,11 @@ def test_every_input_gives_its_row_in_order_and_the_bad_ones_are_named(emotiw: E
 
 
 def test_probabilities_are_the_predictors(emotiw: Emotiw, faces: Path, run_folder: Path) -> None:
-    done = emotiw("predict", "faces", "--model", run_folder, "--json", cwd=faces)
+    done = emotiw("predict", "faces", "--model", run_folder, "--faces", "whole", "--json", cwd=faces)
     assert done.returncode == 0, done.stderr
     predictor = Predictor(run_folder)
-    pixels = [picture.pixels for picture in read_pictures([str(faces / "faces")])]
+    pictures = [each for each in read_inputs(expand([str(faces / "faces")])) if isinstance(each, Picture)]
+    pixels = [picture.pixels for picture in pictures]
     expected = predictor.predict([each for each in pixels if each is not None])
     for row, probabilities in zip(rows_of(done.stdout), expected, strict=True):
         assert tuple(row["probabilities"]) == predictor.labels
@@ -88,7 +89,7 @@ def test_probabilities_are_the_predictors(emotiw: Emotiw, faces: Path, run_folde
 
 
 def test_csv_has_the_same_rows(emotiw: Emotiw, faces: Path, run_folder: Path) -> None:
-    arguments = ("predict", "faces", "text.png", "--model", run_folder)
+    arguments = ("predict", "faces", "text.png", "--model", run_folder, "--faces", "whole")
     table = list(csv.DictReader(io.StringIO(emotiw(*arguments, "--csv", cwd=faces).stdout)))
     rows = rows_of(emotiw(*arguments, "--json", cwd=faces).stdout)
     assert [row["path"] for row in table] == [row["path"] for row in rows]
@@ -100,8 +101,8 @@ def test_csv_has_the_same_rows(emotiw: Emotiw, faces: Path, run_folder: Path) ->
 
 
 def test_a_line_for_people_names_the_likeliest(emotiw: Emotiw, faces: Path, run_folder: Path) -> None:
-    done = emotiw("predict", "faces/a.png", "--model", run_folder, cwd=faces)
-    (row,) = rows_of(emotiw("predict", "faces/a.png", "--model", run_folder, "--json", cwd=faces).stdout)
+    done = emotiw("predict", "faces/a.png", "--model", run_folder, "--faces", "whole", cwd=faces)
+    (row,) = rows_of(emotiw("predict", "faces/a.png", "--model", run_folder, "--faces", "whole", "--json", cwd=faces).stdout)
     assert done.stdout.startswith(f"faces/a.png: {row['label']} {row['probabilities'][row['label']]:.2f} (")
     assert done.stderr == ""
 

@@ -1,0 +1,32 @@
+"""A finished run folder with random weights: a network that costs what a trained one costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+
+def write_random_run(folder: Path, model: str = "alexnet", width: float = 1.0) -> Path:
+    """Write the run folder of a network with the seven basic expressions and its published input; returns the folder."""
+    from emotiw_keras.data.settings import settings_for
+    from emotiw_keras.files import sha256_file
+    from emotiw_keras.labels import LABEL_SETS
+    from emotiw_keras.models import registry
+    from emotiw_keras.runs import RUN_FORMAT, WEIGHTS_FILE, fingerprint
+
+    spec, labels = registry.get_spec(model), LABEL_SETS["basic7"].labels
+    shape = (spec.input_size, spec.input_size, 3)
+    network = registry.build(model, weights=None, classes=len(labels), input_shape=shape, width=width)
+    folder.mkdir(parents=True)
+    network.save_weights(folder / WEIGHTS_FILE)
+    info = {
+        "format": RUN_FORMAT,
+        "model": {"name": model, "width": width, "classes": len(labels), "input_shape": list(shape)},
+        "labels": list(labels),
+        "preprocessing": settings_for(spec),
+        "weights": {"sha256": sha256_file(folder / WEIGHTS_FILE), "variables": fingerprint(network)},
+        "stages": [],
+        "finished": True,
+    }
+    (folder / "run.json").write_text(json.dumps(info))
+    return folder

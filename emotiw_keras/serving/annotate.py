@@ -1,0 +1,164 @@
+"""Pictures and films written anew with what was read drawn on them; never half a file, never over another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from emotiw_keras.data.archive import checked_name
+from emotiw_keras.data.images import SUFFIXES
+from emotiw_keras.errors import OutputError, UsageError
+from emotiw_keras.files import atomic_path, replace_flushed, writing
+from emotiw_keras.serving.drawing import draw_readings
+
+if TYPE_CHECKING:
+    from emotiw_keras.serving.inputs import Film
+    from emotiw_keras.serving.readings import PictureReading
+
+# Containers that can be written, and the codec in them; a film in another becomes NAME.mp4.
+CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG", ".webm": "VP80"}
+LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp")
+QUALITY = 95
+# Containers that store no number of frames tell it by duration and rate.
+COUNT_SLACK = 2
+
+
+class Annotator:
+    """Writes annotated copies into a folder, each below its relative name; a film, once its last frame has come.
+
+    Use it in a `with` block: what is not finished when it ends by an error is removed, except what a camera has sent.
+
+    Args:
+        folder: new or empty, so that nothing can be overwritten.
+        inputs: names of what will be read; the folder must not lie in one of them, or its pictures would be read too.
+
+    Raises:
+        OutputError: the folder holds something, or cannot be written.
+        UsageError: the folder is one of the inputs or lies in one.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], inputs: Sequence[str] = ()) -> None:
+        self.folder = Path(folder)
+        for name in inputs:
+            if os.path.isdir(name) and self.folder.resolve().is_relative_to(Path(name).resolve()):
+                raise UsageError(f"{self.folder} lies in the input {name}; choose a folder outside of it for what is annotated")
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if any(self.folder.iterdir()):
+                raise OutputError(f"{self.folder} is not empty; annotating never overwrites, name a new folder")
+        self._taken: set[str] = set()
+        self._film: Film | None = None
+        self._writer: _FilmWriter | None = None
+
+    def __enter__(self) -> Annotator:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        film, writer = self._film, self._writer
+        self._film = self._writer = None
+        if writer is None:
+            return
+        # A camera is always stopped by an interrupt.
+        if kind is None or (film is not None and film.live):
+            writer.finish()
+        else:
+            writer.discard()
+
+    def write(self, reading: PictureReading) -> None:
+        """Draw one picture or the next frame of a film, and write it.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        if reading.film is not self._film:
+            self.__exit__(None, None, None)
+            self._film = reading.film
+        pixels = reading.picture.pixels
+        if pixels is None:
+            return
+        drawn = draw_readings(pixels, reading.faces)
+        if self._film is None or self._film.stills:
+            _write_picture(drawn, self._place(reading.picture.name, SUFFIXES, ".png"))
+            return
+        if self._writer is None:
+            place = self._place(self._film.name, frozenset(CODECS), ".mp4")
+            self._writer = _FilmWriter(place, self._film.rate, drawn.shape[:2])
+        self._writer.write(drawn)
+
+    def _place(self, name: str, known: frozenset[str], otherwise: str) -> Path:
+        """A path in the folder that is not yet taken: the name, with another suffix behind it if its own cannot be written."""
+        relative = checked_name(name, self.folder)
+        stem, suffix = os.path.splitext(relative)
+        if suffix.lower() not in known:
+            stem, suffix = relative, otherwise
+        candidate, count = stem + suffix, 1
+        # Names that differ in case alone are one file on some systems.
+        while candidate.lower() in self._taken:
+            count += 1
+            candidate = f"{stem}-{count}{suffix}"
+        self._taken.add(candidate.lower())
+        return self.folder / candidate
+
+
+def _write_picture(pixels: np.ndarray, path: Path) -> None:
+    from PIL import Image
+
+    options = {"quality": QUALITY} if path.suffix.lower() in LOSSY else {}
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary, **options)  # type: ignore[arg-type]
+
+
+class _FilmWriter:
+    """One film, under a temporary name until it is finished and has been read back."""
+
+    def __init__(self, path: Path, rate: float, size: tuple[int, int]) -> None:
+        import cv2
+
+        self._path = path
+        self._temporary = path.with_name(f".{os.getpid()}.{path.name}")
+        self._size = size
+        self._frames = 0
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        code = cv2.VideoWriter.fourcc(*CODECS[path.suffix.lower()])
+        self._writer = cv2.VideoWriter(str(self._temporary), cv2.CAP_FFMPEG, code, rate, size[::-1])
+        if not self._writer.isOpened():
+            self.discard()
+            raise OutputError(f"cannot write {path}: no encoder for {size[1]} x {size[0]} pixels at {rate:g} frames a second")
+
+    def write(self, pixels: np.ndarray) -> None:
+        import cv2
+
+        if pixels.shape[:2] != self._size:
+            # A film whose frames change their size; the encoder would drop them without a word.
+            pixels = cv2.resize(pixels, self._size[::-1], interpolation=cv2.INTER_AREA)
+        self._writer.write(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+        self._frames += 1
+
+    def finish(self) -> None:
+        """Close the film and give it its name.
+
+        Raises:
+            OutputError: it does not hold what was written, as when the disk is full, which the encoder does not tell.
+        """
+        import cv2
+
+        self._writer.release()
+        reader = cv2.VideoCapture(str(self._temporary), cv2.CAP_FFMPEG)
+        kept = round(reader.get(cv2.CAP_PROP_FRAME_COUNT)) if reader.isOpened() else 0
+        reader.release()
+        if kept < max(1, self._frames - COUNT_SLACK):
+            self.discard()
+            raise OutputError(f"cannot write {self._path}: {kept:,} of {self._frames:,} frames arrived; is the disk full?")
+        with writing(self._path):
+            replace_flushed(self._temporary, self._path)
+
+    def discard(self) -> None:
+        """Close the film and remove it."""
+        self._writer.release()
+        self._temporary.unlink(missing_ok=True)

@@ -1,0 +1,150 @@
+"""Films: video files, numbered pictures and cameras, one frame in memory at a time."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from emotiw_keras.data.images import MAX_PIXELS
+from emotiw_keras.serving.inputs import Film, Picture, read_file
+
+if TYPE_CHECKING:
+    import cv2
+
+FILM_SUFFIXES = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .3gp .ogv .ts .mts .m2ts".split())
+# Where a film does not say how many frames a second it has, or says nonsense.
+USUAL_RATE = 25.0
+FASTEST = 1000.0
+# A film whose last frame lies this much before its stated end has lost its tail; container and codec disagree by less.
+MISSING_SECONDS = 0.25
+MISSING_FRAMES = 2
+
+_NUMBERED = re.compile(r"%(0\d+)?d")
+_CAMERA = re.compile(r"camera:(\d{1,3})")
+
+
+def is_film(name: str) -> bool:
+    """Whether a file's name says that it is a film."""
+    return os.path.splitext(name)[1].lower() in FILM_SUFFIXES
+
+
+def looks_like_film(start: bytes) -> bool:
+    """Whether a file's first 16 bytes are those of MP4 or MOV, AVI, or Matroska and WebM."""
+    return start[4:8] == b"ftyp" or (start[:4] == b"RIFF" and start[8:12] == b"AVI ") or start[:4] == b"\x1a\x45\xdf\xa3"
+
+
+def is_sequence(name: str) -> bool:
+    """Whether a name is a pattern for numbered pictures, with one `%d` or `%05d` in its last part."""
+    return len(_NUMBERED.findall(os.path.basename(name))) == 1
+
+
+def is_camera(name: str) -> bool:
+    """Whether a name is `camera:0`, `camera:1` and so on."""
+    return _CAMERA.fullmatch(name) is not None
+
+
+def _quiet_opencv() -> None:
+    """Keep what FFmpeg and OpenCV mutter off the terminal, and let a film's container open no other address."""
+    import cv2
+
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "protocol_whitelist;file")
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def open_film(path: str, name: str) -> Film | Picture:
+    """Open a video file; its frames come upright. One that cannot be opened is a picture with `error` set."""
+    import cv2
+
+    _quiet_opencv()
+    capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
+    if not capture.isOpened():
+        return Picture(path, None, "cannot open: no film in a known format, or damaged")
+    width, height = (int(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    if width * height > MAX_PIXELS:
+        capture.release()
+        return Picture(path, None, f"{width} x {height} pixels, more than the {MAX_PIXELS:,} allowed; shrink it first")
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    rate = rate if 0 < rate <= FASTEST else USUAL_RATE
+    return Film(path, name, rate, _film_frames(capture, path, name, rate))
+
+
+def _film_frames(capture: cv2.VideoCapture, path: str, name: str, rate: float) -> Iterator[Picture]:
+    import cv2
+
+    count, seconds = 0, 0.0
+    promised = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    try:
+        while True:
+            good, pixels = capture.read()
+            if not good:
+                break
+            seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            yield Picture(path, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), frame=count, name=name)
+            count += 1
+    finally:
+        capture.release()
+    missing = promised / rate - seconds - 1 / rate
+    if count == 0:
+        yield Picture(path, None, "no frame can be decoded", name=name)
+    elif count < promised - MISSING_FRAMES and missing > MISSING_SECONDS:
+        error = f"ends after {count:,} frames, {promised:,.0f} were promised; the film is cut or damaged"
+        yield Picture(path, None, error, frame=count, name=name)
+
+
+def open_sequence(pattern: str) -> Film | Picture:
+    """Open pictures numbered by `%d` or `%05d`, in the order of their numbers; gaps are allowed."""
+    folder, last = os.path.split(pattern)
+    found = _NUMBERED.search(last)
+    assert found is not None, pattern
+    digits = int(found[1]) if found[1] else 1
+    wanted = re.compile(re.escape(last[: found.start()]) + rf"(\d{{{digits},}})" + re.escape(last[found.end() :]))
+    try:
+        names = os.listdir(folder or ".")
+    except OSError as error:
+        return Picture(pattern, None, f"cannot read {folder}: {error.strerror or error}")
+    numbered = sorted((int(match[1]), name) for name in names if (match := wanted.fullmatch(name)))
+    if not numbered:
+        return Picture(pattern, None, "no file matches this pattern")
+    return Film(pattern, last, USUAL_RATE, _sequence_frames(pattern, folder, numbered), stills=True)
+
+
+def _sequence_frames(pattern: str, folder: str, numbered: list[tuple[int, str]]) -> Iterator[Picture]:
+    for number, name in numbered:
+        picture = read_file(os.path.join(folder, name), name)
+        if isinstance(picture, Film):
+            yield Picture(pattern, None, f"{name} is a film, not a picture", frame=number, name=name)
+        else:
+            yield Picture(pattern, picture.pixels, picture.error, frame=number, name=name)
+
+
+def open_camera(name: str) -> Film | Picture:
+    """Open `camera:0`; its frames come until the user stops it."""
+    import cv2
+
+    _quiet_opencv()
+    number = int(name.partition(":")[2])
+    capture = cv2.VideoCapture(number)
+    if not capture.isOpened():
+        return Picture(name, None, f"no camera {number} can be opened")
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    rate = rate if 0 < rate <= FASTEST else USUAL_RATE
+    return Film(name, f"camera_{number}.mp4", rate, _camera_frames(capture, name), live=True)
+
+
+def _camera_frames(capture: cv2.VideoCapture, name: str) -> Iterator[Picture]:
+    import cv2
+
+    count = 0
+    try:
+        while True:
+            good, pixels = capture.read()
+            if not good:
+                yield Picture(name, None, "the camera sends no more frames", frame=count)
+                return
+            yield Picture(name, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), frame=count)
+            count += 1
+    finally:
+        capture.release()

@@ -1,0 +1,57 @@
+"""What is read from one face, and what is read from one picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from emotiw_keras.faces.face import Point
+
+if TYPE_CHECKING:
+    from emotiw_keras.serving.inputs import Film, Picture
+
+Box = tuple[float, float, float, float]
+NO_FACE = "no face found"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The expression of one face.
+
+    Attributes:
+        number: from 0, the largest first; in a film a face keeps its number while it is followed.
+        box: x, y, width, height in pixels of the upright picture, origin top left.
+        eyes: the two eye centres, the one further left in the picture first; None where nobody looked for them.
+        score: the detector's, 0..1; None where the picture is the face.
+        label: the likeliest class.
+        probabilities: class -> probability; their sum is 1.
+    """
+
+    number: int
+    box: Box
+    eyes: tuple[Point, Point] | None
+    score: float | None
+    label: str
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class PictureReading:
+    """All faces of one picture or frame.
+
+    Attributes:
+        picture: where it comes from; its pixels are kept only on request.
+        film: the film that it is a frame of, or None.
+        faces: one reading a face, in the detector's order.
+        error: why it could not be read, or `NO_FACE`; None if there are faces.
+    """
+
+    picture: Picture
+    film: Film | None
+    faces: tuple[Reading, ...]
+    error: str | None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it could not be read, other than read and found without a face."""
+        return self.picture.error is not None

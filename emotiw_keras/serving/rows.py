@@ -1,0 +1,88 @@
+"""Readings as the rows that `emotiw predict` prints: one a face, and one for each picture or frame without a face."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from emotiw_keras.serving.readings import NO_FACE
+
+if TYPE_CHECKING:
+    from emotiw_keras.serving.readings import PictureReading
+
+Row = dict[str, Any]
+Show = Callable[[Row], str]
+
+
+def rows_of(reading: PictureReading) -> Iterator[Row]:
+    """Rows with the keys path, frame, face, box, eyes, detector_score, label, probabilities, error."""
+    path, frame = reading.picture.path, reading.picture.frame
+    for face in reading.faces:
+        yield {
+            "path": path,
+            "frame": frame,
+            "face": face.number,
+            "box": [_pixels(value) for value in face.box],
+            "eyes": None if face.eyes is None else [[_pixels(value) for value in eye] for eye in face.eyes],
+            "detector_score": None if face.score is None else round(face.score, 4),
+            "label": face.label,
+            "probabilities": face.probabilities,
+            "error": None,
+        }
+    if not reading.faces:
+        nothing: Row = dict.fromkeys(("face", "box", "eyes", "detector_score", "label", "probabilities"))
+        yield {"path": path, "frame": frame, **nothing, "error": reading.error}
+
+
+def _pixels(value: float) -> float:
+    return value if isinstance(value, int) else round(float(value), 2)
+
+
+def json_line(row: Row) -> str:
+    """One JSON object."""
+    return json.dumps(row)
+
+
+def readable_line(row: Row) -> str:
+    """A line for people: the likeliest three."""
+    place = row["path"] + ("" if row["frame"] is None else f" frame {row['frame']}")
+    if row["error"] is not None:
+        return f"{place}: {row['error']}" if row["error"] == NO_FACE else f"{place}: error: {row['error']}"
+    ranked = sorted(row["probabilities"].items(), key=lambda item: -item[1])
+    rest = ", ".join(f"{label} {value:.2f}" for label, value in ranked[1:3])
+    return f"{place}{_which(row)}: {row['label']} {ranked[0][1]:.2f} ({rest})"
+
+
+def _which(row: Row) -> str:
+    if row["eyes"] is None:
+        return ""
+    x, y, width, height = (round(value) for value in row["box"])
+    return f" face {row['face']} at {x},{y} {width}x{height}"
+
+
+def csv_lines(labels: tuple[str, ...]) -> Show:
+    """Lines of a CSV table with one column a class; the header stands before the first."""
+    columns = ["path", "frame", "face", "x", "y", "width", "height", "left_x", "left_y", "right_x", "right_y"]
+    columns += ["detector_score", "label", *labels, "error"]
+    first = True
+
+    def line(values: list[Any]) -> str:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="").writerow(values)
+        return text.getvalue()
+
+    def show(row: Row) -> str:
+        nonlocal first
+        box = row["box"] or [None] * 4
+        eyes = [value for eye in row["eyes"] for value in eye] if row["eyes"] else [None] * 4
+        chances = [None if row["probabilities"] is None else row["probabilities"][label] for label in labels]
+        read = [row["detector_score"], row["label"], *chances, row["error"]]
+        values = [row["path"], row["frame"], row["face"], *box, *eyes, *read]
+        header = line(columns) + "\n" if first else ""
+        first = False
+        return header + line(values)
+
+    return show
