@@ -100,6 +100,11 @@ class Run:
         """`FaceInput` settings."""
         return self.info["preprocessing"]
 
+    @property
+    def crop(self) -> dict[str, Any]:
+        """How to cut a face out of a photo for this network: `reading` and `stretch` of `faces.align`."""
+        return self.info.get("crop", {"reading": "B", "stretch": False})
+
     def face_input(self) -> FaceInput:
         """The layer from bytes to network input."""
         from emotiw_keras.data.device import FaceInput

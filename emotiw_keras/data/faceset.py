@@ -39,7 +39,7 @@ class FaceSet:
     Attributes:
         name: what the data set is called, such as "fer".
         source: the path as given.
-        layout: "fer2013.csv", "split folders", "class folders", "manifest" or "SFEW".
+        layout: "fer2013.csv", "split folders", "class folders", "manifest", "SFEW" or "prepared faces".
         labels: label names; a label id is a position here.
         paths: each picture's name inside the source.
         label: int64 (pictures,), -1 where the status is not "ok".
@@ -50,6 +50,7 @@ class FaceSet:
         pixels: the pictures themselves.
         report: what was decided, for a person to read.
         constant: bool (pictures,): every pixel is the same.
+        reading: how `emotiw prepare` cut them, "" if it did not.
     """
 
     name: str
@@ -65,6 +66,7 @@ class FaceSet:
     pixels: PixelStore
     report: list[str]
     constant: np.ndarray = field(repr=False)
+    reading: str = ""
 
     def indices(self, split: str) -> np.ndarray:
         """The usable pictures of "train", "val", "test" or "all", in file order.
@@ -161,6 +163,7 @@ def read_faces(
         pixels=pixels,
         report=[],
         constant=seen.constant,
+        reading=listing.reading,
     )
     if not usable.any():
         first = f"{faces.paths[0]}: {faces.status[0]}"

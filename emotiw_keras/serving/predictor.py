@@ -143,7 +143,7 @@ class Predictor:
         """
         from emotiw_keras.faces.alignment import align
 
-        return self.prepare(align(image, face.eyes, side=ALIGNED_SIDE, grey=self.channels == 1, stretch=False))
+        return self.prepare(align(image, face.eyes, side=ALIGNED_SIDE, grey=self.channels == 1, **self.run.crop))
 
     def classify(self, faces: Sequence[np.ndarray]) -> np.ndarray:
         """Probabilities for faces that `prepare` or `cut` made: float32 (n, classes)."""

@@ -17,6 +17,7 @@ from emotiw_keras.data.faceset import OK, FaceSet
 from emotiw_keras.data.generated import read_any
 from emotiw_keras.data.settings import settings_for
 from emotiw_keras.errors import DataError, UsageError
+from emotiw_keras.faces.alignment import DEFAULT_READING
 from emotiw_keras.files import atomic_path
 from emotiw_keras.models.registry import get_spec
 from emotiw_keras.runs import RUN_FORMAT, Run
@@ -24,6 +25,7 @@ from emotiw_keras.training.progress import silent
 from emotiw_keras.training.recipe import Recipe
 from emotiw_keras.training.roles import Roles, check_roles, data_rows, stage_roles
 from emotiw_keras.training.run_writer import move_aside, start_or_resume
+from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.start import parent_run, resolve_precision, start_model, start_tensorflow
 
 if TYPE_CHECKING:
@@ -149,6 +151,7 @@ def prepare(
         },
         "labels": list(labels),
         "preprocessing": settings,
+        "crop": photo_crop(recipe.stages[-1], sets),
         "precision": resolve_precision(recipe.precision, threads),
         "seed": recipe.seed,
         "threads": threads or hardware.processor_threads(),
@@ -268,6 +271,14 @@ def _data_facts(faces: FaceSet) -> dict[str, Any]:
     for row in zip(faces.paths, faces.pixel_hash, faces.label.tolist(), faces.split.tolist(), strict=True):
         digest.update(repr(row).encode())
     return {"layout": faces.layout, "images": len(faces.paths), "fingerprint": digest.hexdigest()[:16]}
+
+
+def photo_crop(stage: Stage, sets: Mapping[str, FaceSet]) -> dict[str, Any]:
+    """How a photo's face is to be cut for what `stage` trains on: as `emotiw prepare` cut it, if it made all of that."""
+    readings = {sets[source.partition(":")[0]].reading for source in stage.train}
+    if "" not in readings and len(readings) == 1:
+        return {"reading": readings.pop(), "stretch": True}
+    return {"reading": DEFAULT_READING, "stretch": False}
 
 
 def _versions() -> dict[str, str]:

@@ -105,7 +105,7 @@ def test_a_face_is_what_align_gives_and_its_sharpness_can_be_recomputed(prepared
 def test_fit_reads_what_was_prepared(prepared: tuple[Path, Path], tmp_path: Path) -> None:
     _, out = prepared
     faces = read_faces(out)
-    assert faces.layout == "prepared faces" and faces.pixels.shape == (256, 256, 1)
+    assert faces.layout == "prepared faces" and faces.pixels.shape == (256, 256, 1) and faces.reading == "B"
     assert {split: sum(counts.values()) for split, counts in faces.counts().items()} == {"train": 6, "val": 6}
     assert faces.counts()["val"]["happy"] == 3
     report = "\n".join(faces.report)
@@ -115,6 +115,17 @@ def test_fit_reads_what_was_prepared(prepared: tuple[Path, Path], tmp_path: Path
     for other in (packed, out / "faces.csv"):
         again = read_faces(other)
         assert again.paths == faces.paths and again.pixel_hash == faces.pixel_hash
+
+
+def test_faces_without_their_settings_are_refused(prepared: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(prepared[1], out)
+    (out / "prepare.json").write_text('{"reading": "Z"}')
+    with pytest.raises(DataError, match="unknown reading 'Z' of the crop; known: A, B, C, D"):
+        read_faces(out)
+    (out / "prepare.json").unlink()
+    with pytest.raises(DataError, match="prepare.json beside it, which says how the faces were cut: "):
+        read_faces(out)
 
 
 def test_class_folders_stay_class_folders(tmp_path: Path) -> None:

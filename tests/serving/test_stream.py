@@ -184,3 +184,13 @@ def test_real_faces_of_a_real_photo(run_folder: Path, shared_data: Path) -> None
     assert face.eyes is not None
     assert all(x < eye_x < x + width and y < eye_y < y + height for eye_x, eye_y in face.eyes)
     assert 180 < face.eyes[0][0] < 225 < face.eyes[1][0] < 270
+
+
+def test_a_face_is_cut_as_the_run_says(run_folder: Path) -> None:
+    predictor = Predictor(run_folder)
+    picture = background(200, 200)
+    face = put_face(picture, 60, 50, 80)
+    for crop in ({"reading": "B", "stretch": False}, {"reading": "C", "stretch": True}):
+        predictor.run.info["crop"] = crop
+        expected = predictor.prepare(align(picture, face.eyes, grey=predictor.channels == 1, **crop))
+        np.testing.assert_array_equal(predictor.cut(picture, face), expected)

@@ -43,6 +43,8 @@ class Listing:
     split: list[str]
     subject: list[str]
     notes: list[str] = field(default_factory=list)
+    reading: str = ""
+    """How aligned faces were cut (`faces.alignment.READINGS`); "" for pictures of another kind."""
 
     def first_seen(self) -> dict[str, str]:
         """Each class name -> the first picture that carries it."""

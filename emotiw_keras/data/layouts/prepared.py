@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 
 from emotiw_keras.data.archive import Archive, checked_name
+from emotiw_keras.data.images import ImageError
 from emotiw_keras.data.layouts.listing import SPLIT_NAMES, ArchivePictures, Listing, and_more
 from emotiw_keras.data.layouts.tables import columns_of, read_rows
 from emotiw_keras.errors import DataError
+from emotiw_keras.faces.alignment import READINGS
 
 FACES_FILE = "faces.csv"
+SETTINGS_FILE = "prepare.json"
 FACES_COLUMNS = tuple(
     "path,face,x,y,width,height,left_x,left_y,right_x,right_y,detector_score,roll_degrees,sharpness,label,split,status,output"
     .split(",")
@@ -59,8 +63,25 @@ def read_prepared(archive: Archive, member: str) -> Listing:
         listing.subject.append("")
     if not kept:
         raise DataError(f"{where}: no faces with a class among {len(table):,} rows; prepare pictures that lie in class folders")
+    settings = posixpath.join(folder, SETTINGS_FILE)
+    try:
+        listing.reading = _reading(archive.read(settings), str(archive.path / settings))
+    except ImageError as error:
+        raise DataError(
+            f"{where}: {SETTINGS_FILE} beside it, which says how the faces were cut: {error}; prepare them again"
+        ) from error
     listing.notes += _notes(table, written, labelled, kept)
     return listing
+
+
+def _reading(data: bytes, where: str) -> str:
+    try:
+        reading = json.loads(data)["reading"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{where} is damaged ({error}); prepare the faces again") from error
+    if reading not in READINGS:
+        raise DataError(f"{where}: unknown reading {reading!r} of the crop; known: {', '.join(READINGS)}")
+    return str(reading)
 
 
 def _notes(*stages: list[tuple[int, dict[str, str]]]) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from emotiw_keras.data.contact_sheet import write_contact_sheets
-from emotiw_keras.data.layouts.prepared import FACES_COLUMNS, FACES_FILE
+from emotiw_keras.data.layouts.prepared import FACES_COLUMNS, FACES_FILE, SETTINGS_FILE
 from emotiw_keras.data.prepare.faces import Row
 from emotiw_keras.data.prepare.journal import Journal
 from emotiw_keras.data.prepare.settings import Settings
@@ -25,7 +25,6 @@ from emotiw_keras.files import write_atomic
 from emotiw_keras.hardware import processor_threads
 from emotiw_keras.weights.cache import locked
 
-SETTINGS_FILE = "prepare.json"
 SUMMARY_FILE = "summary.json"
 _FORMAT = 1
 # What `atomic_path` calls a file it is writing.
