@@ -45,7 +45,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/pytho
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) --editable '.[dev,jax]'
+	$(PIP) --editable '.[dev,jax,onnx]'
 	@touch $@
 
 $(VENV)/.installed-torch: $(VENV)/.installed-test

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import click
 
-from emotiw_keras.errors import UsageError
-
 
 @click.command()
 @click.argument("run", metavar="RUN")
@@ -16,25 +14,34 @@ from emotiw_keras.errors import UsageError
     type=click.Choice(["savedmodel", "tflite", "onnx"]),
     default="savedmodel",
     show_default=True,
-    help="Only savedmodel is available in this version.",
+    help="tflite and onnx take prepared pixels; onnx needs the extra [onnx].",
 )
 def export(run: str, out: str, kind: str) -> None:
-    """Turn the run folder RUN into a TensorFlow SavedModel in the new folder OUT.
+    """Turn the run folder RUN into a model that can be served without this package.
 
-    It takes image bytes or pixels and gives named probabilities. It is loaded again in a fresh process and compared
-    before OUT appears. Labels and preprocessing travel inside. EXIF orientation is not applied to the bytes.
+    savedmodel is a new folder for TensorFlow: it takes image bytes or pixels of any size and gives named probabilities. EXIF
+    orientation is not applied to the bytes.
+
+    tflite and onnx are one new file: it takes uint8 faces, cut out, in the run's size and channels, and gives probabilities.
+    Labels and what the caller must do travel inside.
+
+    Each is loaded again in a fresh process and compared before OUT appears.
 
     \b
-    Example: emotiw export runs/first served
+    Examples:
+      emotiw export runs/first served
+      emotiw export runs/first face.onnx --format onnx
     """
-    if kind != "savedmodel":
-        raise UsageError(f"--format {kind} is not available in this version; only savedmodel is")
-
-    from emotiw_keras.serving.export import export_savedmodel
-
     click.echo(f"exporting {run} and comparing the result in a fresh process", err=True)
-    report = export_savedmodel(run, out)
+    if kind == "savedmodel":
+        from emotiw_keras.serving.export import export_savedmodel as write
+    elif kind == "onnx":
+        from emotiw_keras.serving.portable import export_onnx as write
+    else:
+        from emotiw_keras.serving.portable import export_tflite as write
+    report = write(run, out)
+    name = {"savedmodel": "SavedModel", "tflite": "TFLite", "onnx": "ONNX"}[kind]
     click.echo(
-        f"{out}: SavedModel, {report.megabytes:.1f} MB, {len(report.labels)} labels; {report.compared} faces agree "
-        f"in a fresh process (largest difference {report.largest_difference:.1e})"
+        f"{out}: {name}, {report.megabytes:.1f} MB, {len(report.labels)} labels, takes {report.takes}; {report.compared} faces "
+        f"agree in a fresh process (largest difference {report.largest_difference:.1e})"
     )

@@ -47,7 +47,7 @@ def test_without_a_command_the_help_goes_to_stderr(emotiw: Emotiw) -> None:
         (("predict", "a.png", "--json", "--csv"), "exclude each other"),
         (("predict", "a.png", "--faces", "whole", "--every", "2"), "--faces whole finds no faces"),
         (("predict", "a.mp4", "--smooth", "soon"), "seconds such as 0.5s"),
-        (("export", "run", "out", "--format", "onnx"), "only savedmodel"),
+        (("export", "run", "out", "--format", "caffe"), "'tflite', 'onnx'"),
         (("recipes", "no-such-recipe"), "no-such-recipe"),
     ],
 )

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.resize import resize, to_grey
+
+
+class Source(Protocol):
+    """What batches are made of: a `Pool` of images, or features computed from one."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    labels: np.ndarray
+
+    def __len__(self) -> int: ...
+
+    def gather(self, positions: np.ndarray) -> np.ndarray:
+        """The items at `positions`: `dtype` (n, *shape)."""
+        ...
 
 
 class Pool:
@@ -23,19 +39,28 @@ class Pool:
         grey: whether one channel is enough.
     """
 
+    dtype = np.dtype(np.uint8)
+
     def __init__(self, parts: Sequence[tuple[FaceSet, np.ndarray]], side: int, grey: bool) -> None:
         self.parts = [(faces, np.asarray(index, np.int64)) for faces, index in parts if len(index)]
         shapes = {faces.pixels.shape for faces, _ in self.parts}
         channels = 1 if grey or all(shape[2] == 1 for shape in shapes) else 3
         same = len({shape[:2] for shape in shapes}) == 1
         height, width = next(iter(shapes))[:2] if same else (side, side)
-        self.shape: tuple[int, int, int] = (height, width, channels)
+        self.shape: tuple[int, ...] = (height, width, channels)
         self.labels = np.concatenate([faces.label[index] for faces, index in self.parts]).astype(np.int32)
         self._part = np.repeat(np.arange(len(self.parts)), [len(index) for _, index in self.parts])
         self._index = np.concatenate([index for _, index in self.parts])
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def fingerprint(self) -> str:
+        """A hash of the pixels, their order and the size they travel at."""
+        digest = hashlib.sha256(repr(self.shape).encode())
+        for faces, index in self.parts:
+            digest.update("".join(f"{faces.pixel_hash[i]} " for i in index).encode())
+        return digest.hexdigest()
 
     def gather(self, positions: np.ndarray) -> np.ndarray:
         """The images at `positions`: uint8 (n, height, width, channels)."""
@@ -57,25 +82,26 @@ class Pool:
         return np.repeat(images, 3, axis=3) if images.shape[3] < channels else images
 
 
-def batches(pool: Pool, order: np.ndarray, crops: np.ndarray | None, batch_size: int, start: int = 0) -> tf.data.Dataset:
+def batches(pool: Source, order: np.ndarray, crops: np.ndarray | None, batch_size: int, start: int = 0) -> tf.data.Dataset:
     """Batches of a pool in a given order.
 
     Args:
-        pool: the images.
+        pool: the images, or features of images.
         order: positions in the pool, one epoch's worth.
         crops: int32 (len(pool), 3) by position, from `draw_crops`, or None for zeros.
         batch_size: images in a batch; the last may be smaller.
         start: batches to leave out at the start.
 
     Returns:
-        A dataset of (images uint8 (batch, height, width, channels), crops int32 (batch, 3), labels int32 (batch,)).
+        A dataset of (what the pool holds, crops int32 (batch, 3), labels int32 (batch,)); a `Pool` holds images, uint8 (batch,
+        height, width, channels).
     """
     order = np.asarray(order, np.int64)[start * batch_size :]
     draws = np.zeros((len(order), 3), np.int32) if crops is None else crops[order]
     table = tf.data.Dataset.from_tensor_slices((order, draws, pool.labels[order])).batch(batch_size)
 
     def read(positions: tf.Tensor, draws: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        images = tf.numpy_function(pool.gather, [positions], tf.uint8, stateful=False)
+        images = tf.numpy_function(pool.gather, [positions], pool.dtype, stateful=False)
         return tf.ensure_shape(images, (None, *pool.shape)), draws, labels
 
     return table.map(read, num_parallel_calls=1, deterministic=True).prefetch(2)

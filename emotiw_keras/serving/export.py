@@ -12,7 +12,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,13 +32,53 @@ SAMPLE_SHAPES = ((48, 48, 1), (48, 48, 3), (256, 256, 1), (97, 61, 3), (350, 350
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written, how many faces were compared and how far apart they were at most."""
+    """What was written, what it takes, how many faces were compared and how far apart they were at most."""
 
     path: Path
     megabytes: float
     labels: tuple[str, ...]
     compared: int
     largest_difference: float
+    takes: str
+
+
+def refuse_existing(out: str | os.PathLike[str]) -> Path:
+    """The path to write, whose folder is made.
+
+    Raises:
+        OutputError: it exists, or its folder cannot be made.
+    """
+    target = Path(out)
+    if os.path.lexists(target):
+        raise OutputError(f"{target} exists; exporting never overwrites, name a new place or remove that one")
+    with writing(target):
+        target.absolute().parent.mkdir(parents=True, exist_ok=True)
+    return target
+
+
+def facts_of(predictor: Predictor) -> dict[str, Any]:
+    """What travels inside of every export: version, network, SHA-256 of the weights, labels, preprocessing."""
+    return {
+        "emotiw_keras": emotiw_keras.__version__,
+        "model": predictor.run.model_name,
+        "fingerprint": predictor.run.fingerprint,
+        "labels": list(predictor.labels),
+        "preprocessing": predictor.run.settings,
+    }
+
+
+def run_fresh(script: str, *arguments: Path) -> None:
+    """Run a script beside this file in a fresh process.
+
+    Raises:
+        ModelError: it fails; the message ends with its last line.
+    """
+    # -P: the script's folder is not searched for modules, so nothing of this package can be imported by accident.
+    command = [sys.executable, "-P", str(Path(__file__).with_name(script)), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ModelError(f"the exported model does not run in a fresh process (exit code {done.returncode}): {last}")
 
 
 def export_savedmodel(run: Run | str | os.PathLike[str], out: str | os.PathLike[str]) -> ExportReport:
@@ -57,11 +97,7 @@ def export_savedmodel(run: Run | str | os.PathLike[str], out: str | os.PathLike[
         OutputError: `out` exists or cannot be written.
         ModelError: the reloaded model answers otherwise, or cannot be served everywhere; nothing is left behind.
     """
-    target = Path(out)
-    if os.path.lexists(target):
-        raise OutputError(f"{target} exists; exporting never overwrites, name a new folder or remove that one")
-    with writing(target):
-        target.absolute().parent.mkdir(parents=True, exist_ok=True)
+    target = refuse_existing(out)
 
     from emotiw_keras.serving.predictor import Predictor
 
@@ -76,7 +112,7 @@ def export_savedmodel(run: Run | str | os.PathLike[str], out: str | os.PathLike[
             os.rename(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return ExportReport(target, megabytes, predictor.labels, compared, difference)
+    return ExportReport(target, megabytes, predictor.labels, compared, difference, "image bytes, or pixels of any size")
 
 
 def _save(predictor: Predictor, folder: Path, target: Path) -> None:
@@ -85,14 +121,7 @@ def _save(predictor: Predictor, folder: Path, target: Path) -> None:
     from emotiw_keras.serving.graph import ServedModel
 
     served = ServedModel(predictor.net, predictor.face_input, predictor.labels)
-    facts = {
-        "emotiw_keras": emotiw_keras.__version__,
-        "model": predictor.run.model_name,
-        "fingerprint": predictor.run.fingerprint,
-        "labels": list(predictor.labels),
-        "preprocessing": predictor.run.settings,
-        "exif_orientation": "ignored",
-    }
+    facts = {**facts_of(predictor), "exif_orientation": "ignored"}
     with writing(target):
         try:
             tf.saved_model.save(served, str(folder), signatures=served.signatures())
@@ -174,13 +203,7 @@ def compare_reloaded(predictor: Predictor, folder: Path) -> tuple[int, float]:
     with tempfile.TemporaryDirectory() as scratch:
         source, result = Path(scratch) / "inputs.npz", Path(scratch) / "outputs.npz"
         np.savez(source, **inputs)  # type: ignore[arg-type]
-        script = Path(__file__).with_name("reload_check.py")
-        # -P: the script's folder is not searched for modules, so nothing of this package can be imported by accident.
-        command = [sys.executable, "-P", str(script), str(folder), str(source), str(result)]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ModelError(f"the exported model does not run in a fresh process (exit code {done.returncode}): {last}")
+        run_fresh("reload_check.py", folder, source, result)
         with np.load(result, allow_pickle=False) as answers:
             return len(inputs), _largest_difference(list(inputs), dict(answers), expected, predictor.labels)
 

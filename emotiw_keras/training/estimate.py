@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from emotiw_keras.data.device import FaceInput
 from emotiw_keras.models import registry
+from emotiw_keras.training.caching import as_they_are, plan
+from emotiw_keras.training.crops import StageCrops
 from emotiw_keras.training.freezing import apply_rules
+from emotiw_keras.training.frozen import Cut
 from emotiw_keras.training.optimizers import make_optimizer
 from emotiw_keras.training.progress import duration
 from emotiw_keras.training.stage import Stage
@@ -36,13 +40,39 @@ def seconds_per_image(model: keras.Model, settings: Mapping[str, Any], stage: St
         stage: optimizer and rates.
     """
     face_input = FaceInput.from_settings({**settings, "mean_image": None})
+    return _seconds(model, face_input, stage, np.zeros((BATCH, 48, 48, 1), np.uint8))
+
+
+def seconds_with_features(cut: Cut, settings: Mapping[str, Any], stage: Stage) -> tuple[float, float]:
+    """Seconds that the features of one crop take, once, and one training image with them, each time.
+
+    Args:
+        cut: the network in two; the tail's weights change.
+        settings: `FaceInput` settings.
+        stage: optimizer and rates.
+    """
+    face_input = FaceInput.from_settings({**settings, "mean_image": None})
+    images, crops = np.zeros((BATCH, 48, 48, 1), np.uint8), np.zeros((BATCH, 3), np.int32)
+    prefix = tf.function(lambda: cut.prefix(face_input(images, crops), training=False))
+    once = _best(lambda: prefix()[0].numpy())
+    features = np.zeros((BATCH, *cut.prefix.output_shape[1:]), tf.as_dtype(cut.prefix.outputs[0].dtype).as_numpy_dtype)
+    return once, _seconds(cut.tail, as_they_are, stage, features)
+
+
+def _seconds(model: keras.Model, face_input: Callable[..., Any], stage: Stage, batch: np.ndarray) -> float:
     optimizer = make_optimizer(stage, model.trainable_variables, {})
-    steps = StageSteps(model, face_input, stage, np.ones(model.output_shape[-1], np.float32), optimizer, (48, 48, 1))
-    images, labels = np.zeros((BATCH, 48, 48, 1), np.uint8), np.zeros(BATCH, np.int32)
+    ones = np.ones(model.output_shape[-1], np.float32)
+    steps = StageSteps(model, face_input, stage, ones, optimizer, batch.shape[1:], batch.dtype)
+    crops, labels = np.zeros((BATCH, 3), np.int32), np.zeros(BATCH, np.int32)
+    return _best(lambda: steps.train(batch, crops, labels, stage.learning_rate))
+
+
+def _best(step: Callable[[], Any]) -> float:
+    """Seconds an image takes in the fastest of a few calls on a batch."""
     times = []
     for _ in range(STEPS):
         start = time.monotonic()
-        steps.train(images, np.zeros((BATCH, 3), np.int32), labels, stage.learning_rate)
+        step()
         times.append(time.monotonic() - start)
     return min(times) / BATCH
 
@@ -63,16 +93,27 @@ def describe(prepared: Prepared, folder: Path, say: Callable[[str], None]) -> No
     total = sum(math.prod(variable.shape) for variable in model.weights)
     say(f"{shape['name']}: {total:,} parameters, input {shape['input_shape']}, {info['precision']}")
     seconds = 0.0
-    for stage in recipe.stages:
+    features = 0
+    for number, stage in enumerate(recipe.stages, 1):
         apply_rules(model, stage.rules, f"stage {stage.name!r}")
         trainable = sum(math.prod(variable.shape) for variable in model.trainable_variables)
         images = sum(len(index) for index in roles[stage.name].train.values())
-        this = seconds_per_image(model, info["preprocessing"], stage) * images * stage.epochs
+        settings = info["preprocessing"]
+        crops = StageCrops(stage, images, settings["resize"] - settings["crop"], (recipe.seed, number))
+        planned = plan(model, stage, crops, sum(map(len, roles[stage.name].val.values())), folder)
+        if planned.cut is None or planned.against:
+            this = seconds_per_image(model, settings, stage) * images * stage.epochs
+        else:
+            once, each = seconds_with_features(planned.cut, settings, stage)
+            this = once * planned.crops + each * images * stage.epochs
+            features = max(features, planned.bytes)
         seconds += this
         say(
             f"stage {stage.name}: {stage.epochs} epochs of {math.ceil(images / stage.batch_size)} steps, "
             f"{trainable:,} trainable parameters, about {duration(this)}"
         )
-    # Per stage two checkpoints of weights and history and one best file, and the final weights.
-    disk = 4 * total * (5 * len(recipe.stages) + 1)
+        if planned.told:
+            say(f"  {planned.told}")
+    # Features go with their stage. Per stage two checkpoints of weights and history and one best file, and the final weights.
+    disk = 4 * total * (5 * len(recipe.stages) + 1) + features
     say(f"about {duration(seconds)} on this machine and up to {disk / 1e6:,.0f} MB in {folder}; nothing was written")

@@ -13,14 +13,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from emotiw_keras.data.batches import Pool, batches
-from emotiw_keras.data.device import FaceInput, draw_crops
+from emotiw_keras.data.batches import Pool, Source, batches
+from emotiw_keras.data.device import FaceInput
 from emotiw_keras.errors import DivergedError, RunError
 from emotiw_keras.files import atomic_path, sha256_file, write_atomic
 from emotiw_keras.runs import WEIGHTS_FILE, Run, fingerprint
 from emotiw_keras.training import checkpoints
+from emotiw_keras.training.caching import Plan, as_they_are, make_features, plan
+from emotiw_keras.training.crops import StageCrops
 from emotiw_keras.training.curves import learning_curves
 from emotiw_keras.training.events import write_events
+from emotiw_keras.training.features import Features, discard
 from emotiw_keras.training.freezing import apply_rules, check_moved, digests, initialise_layers
 from emotiw_keras.training.interrupts import Flag, Interrupted, delayed_signals
 from emotiw_keras.training.optimizers import make_optimizer
@@ -45,6 +48,7 @@ class _State:
     right: int = 0
     seconds: float = 0.0
     waited: int = 0
+    features: bool = False
     best: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     before: dict[str, str] = field(default_factory=dict)
@@ -104,6 +108,10 @@ class StageLoop:
         self.info["stages"] = []
         with delayed_signals() as flag:
             for number, stage in enumerate(self.stages, 1):
+                if stage.cache_features is True:  # what is impossible is told before the first stage has run
+                    apply_rules(self.model, stage.rules, f"stage {stage.name!r}")
+                    self._plan(number, stage)
+            for number, stage in enumerate(self.stages, 1):
                 self._fit_stage(number, stage, flag)
         self._finish()
         return Run.open(self.run_dir)
@@ -117,6 +125,7 @@ class StageLoop:
         if not marker.exists():
             result = self._train_stage(number, stage, folder, flag)
             write_atomic(marker, json.dumps(result, indent=1) + "\n")
+            discard(self.run_dir)
         else:
             result = json.loads(marker.read_text("utf-8"))
             self.say(f"stage {number} {stage.name}: finished before, best epoch {result['best_epoch']}")
@@ -125,6 +134,13 @@ class StageLoop:
         self.info["stages"].append(result)
         self._write_history()
         learning_curves(self.run_dir / "history.csv", self.run_dir / "curves.png")
+
+    def _crops(self, number: int, stage: Stage) -> StageCrops:
+        return StageCrops(stage, len(self.train[stage.name]), self.face_input.room, (self.seed, number))
+
+    def _plan(self, number: int, stage: Stage, decided: bool | None = None) -> Plan:
+        val = self.val[stage.name]
+        return plan(self.model, stage, self._crops(number, stage), 0 if val is None else len(val), self.run_dir, decided)
 
     def _train_stage(self, number: int, stage: Stage, folder: Path, flag: Flag) -> dict[str, Any]:
         where = f"stage {stage.name!r}"
@@ -151,13 +167,31 @@ class StageLoop:
                 + (f"; initialised anew: {', '.join(new)}" if new else "")
             )
         weights = class_weights(pool.labels, len(self.info["labels"]), stage.class_weight)
-        steps = StageSteps(self.model, self.face_input, stage, weights, optimizer, pool.shape)
-        judge = steps
-        if val is not None and val.shape != pool.shape:
-            judge = StageSteps(self.model, self.face_input, stage, weights, optimizer, val.shape)
+        crops = self._crops(number, stage)
+        planned = self._plan(number, stage, state.features if found is not None else None)
+        state.features = planned.cut is not None and not planned.against
+        if planned.told:
+            self.say(f"  {planned.told}")
+        train: Source
+        judged: Source | None
+        if planned.cut is not None and state.features:
+            facts = {"versions": self.info["versions"], "threads": self.info["threads"]}
+
+            def stop() -> None:
+                self._stop_if_asked(flag)
+
+            train, judged = make_features(planned.cut, self.face_input, crops, pool, val, self.run_dir, facts, self.say, stop)
+            steps = StageSteps(planned.cut.tail, as_they_are, stage, weights, optimizer, train.shape, train.dtype)
+            judge = steps
+        else:
+            train, judged = pool, val
+            steps = StageSteps(self.model, self.face_input, stage, weights, optimizer, pool.shape)
+            judge = steps
+            if val is not None and val.shape != pool.shape:
+                judge = StageSteps(self.model, self.face_input, stage, weights, optimizer, val.shape)
         while state.epoch < stage.epochs and not (stage.patience and state.waited >= stage.patience):
-            self._epoch(number, stage, folder, pool, steps, optimizer, state, flag)
-            self._judge(stage, folder, pool, val, judge, state)
+            self._epoch(number, stage, folder, train, crops, steps, optimizer, state, flag)
+            self._judge(stage, folder, train, judged, judge, state)
             self._save(folder, optimizer, state)
             # Told only now: an epoch that was told is never done again.
             self.progress.epoch(self.say, stage, state.rows[-1], state.best["epoch"] == state.epoch)
@@ -185,7 +219,8 @@ class StageLoop:
         number: int,
         stage: Stage,
         folder: Path,
-        pool: Pool,
+        pool: Source,
+        crops: StageCrops,
         steps: StageSteps,
         optimizer: keras.optimizers.Optimizer,
         state: _State,
@@ -193,14 +228,14 @@ class StageLoop:
     ) -> None:
         """The steps of one epoch that are left."""
         per_epoch = math.ceil(len(pool) / stage.batch_size)
-        key = (self.seed, number, state.epoch)
-        order = np.random.Generator(np.random.PCG64((*key, 0))).permutation(len(pool))
-        room, centre = self.face_input.room, self.face_input.room // 2
-        crops = draw_crops(len(pool), room, mirror=stage.mirror, seed=(*key, 1))
-        if not stage.random_crop:
-            crops[:, :2] = centre
+        order = np.random.Generator(np.random.PCG64((self.seed, number, state.epoch, 0))).permutation(len(pool))
+        taken = None
+        if isinstance(pool, Features):
+            pool.choose(crops.chosen(state.epoch))
+        else:
+            taken = crops.of_epoch(state.epoch)
         saved = clock = time.monotonic()
-        for images, draws, labels in batches(pool, order, crops, stage.batch_size, state.step):
+        for images, draws, labels in batches(pool, order, taken, stage.batch_size, state.step):
             rate = stage.learning_rate_at(state.epoch * per_epoch + state.step, per_epoch)
             loss, right = steps.train(images, draws, labels, rate)
             if not math.isfinite(loss):
@@ -225,7 +260,7 @@ class StageLoop:
                 self.progress.note(self.say)
                 saved = clock = time.monotonic()
 
-    def _judge(self, stage: Stage, folder: Path, pool: Pool, val: Pool | None, judge: StageSteps, state: _State) -> None:
+    def _judge(self, stage: Stage, folder: Path, pool: Source, val: Source | None, judge: StageSteps, state: _State) -> None:
         """Close the epoch: validation, the row of the history, the best epoch so far."""
         scores = judge.evaluate(val) if val is not None else {}
         per_epoch = math.ceil(len(pool) / stage.batch_size)
@@ -293,6 +328,7 @@ class StageLoop:
         write_events(self.run_dir / "events", self.rows)
 
     def _finish(self) -> None:
+        discard(self.run_dir)  # what a kill just before this left
         with atomic_path(self.run_dir / WEIGHTS_FILE) as temporary:
             self.model.save_weights(temporary)
         self.info["weights"] = {"sha256": sha256_file(self.run_dir / WEIGHTS_FILE), "variables": fingerprint(self.model)}

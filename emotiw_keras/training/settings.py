@@ -24,7 +24,7 @@ class SettingError(UsageError):
 def setting(
     default: Any = dataclasses.MISSING,
     *,
-    choices: tuple[str, ...] | None = None,
+    choices: tuple[str | bool, ...] | None = None,
     low: float | None = None,
     high: float | None = None,
     above: float | None = None,
@@ -48,6 +48,8 @@ def _typed(value: Any, hint: Any, what: str, key: str) -> Any:
     text = str(hint).replace("<class '", "").replace("'>", "")
     if hint is bool and isinstance(value, bool):
         return value
+    if text == "bool | str" and isinstance(value, bool | str):
+        return value
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
         return value
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
@@ -69,6 +71,7 @@ def _typed(value: Any, hint: Any, what: str, key: str) -> Any:
             return tuple(pairs)
         text = 'a list of pairs [pattern, rate], the rate a number or "freeze"'
     names = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text"}
+    names |= {"bool | str": "true, false or a text"}
     names |= {"tuple[str, ...]": "a list of texts", "tuple[float, ...]": "a list of numbers"}
     raise SettingError(f"{what} is {value!r}, expected {names.get(text, text)}", key)
 

@@ -44,6 +44,9 @@ class Stage:
         patience: epochs without a better one after which the stage stops; 0 never stops early.
         random_crop: crop each training image at random; otherwise in the centre.
         mirror: mirror half of the training images.
+        crops_per_image: draw so many random crops of each image once, and each epoch one of them; 0 draws anew each epoch.
+        cache_features: whether what the frozen start of the network makes of the crops is computed once and kept, instead of
+            once an epoch; the results are the same. true or false; "auto" does so where it saves work and fits the disk.
 
     Raises:
         SettingError: a value that cannot be meant.
@@ -76,6 +79,8 @@ class Stage:
     patience: int = setting(0, low=0)
     random_crop: bool = setting(True)
     mirror: bool = setting(True)
+    crops_per_image: int = setting(0, low=0, high=1000)
+    cache_features: bool | str = setting("auto", choices=("auto", True, False))
 
     def __post_init__(self) -> None:
         where = f"stage {self.name!r}"
@@ -91,6 +96,15 @@ class Stage:
             raise SettingError(f"rules of {where} freeze everything; at least one rate must be above 0", "rules")
         if any(not 0 <= rate <= 1000 for _, rate in self.rules):
             raise SettingError(f"rules of {where} are {self.rules!r}, expected rates from 0 to 1000", "rules")
+
+        if self.crops_per_image and not self.random_crop:
+            raise SettingError(f"crops_per_image of {where} needs random_crop = true", "crops_per_image")
+        if self.cache_features is True and self.random_crop and not self.crops_per_image:
+            raise SettingError(
+                f"cache_features of {where} is true, but its crops are drawn anew each epoch; set crops_per_image, or "
+                "random_crop = false",
+                "cache_features",
+            )
 
     def learning_rate_at(self, step: int, steps_per_epoch: int) -> float:
         """The learning rate of step `step` (from 0) of the stage."""

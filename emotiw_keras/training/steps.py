@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -9,8 +10,7 @@ import numpy as np
 import tensorflow as tf
 from sklearn.metrics import f1_score
 
-from emotiw_keras.data.batches import Pool, batches
-from emotiw_keras.data.device import FaceInput
+from emotiw_keras.data.batches import Source, batches
 from emotiw_keras.training.stage import Stage
 
 VALIDATION_BATCH = 128
@@ -27,28 +27,30 @@ class StageSteps:
 
     Args:
         model: network that returns logits or probabilities, (batch, classes).
-        face_input: bytes to network input.
+        face_input: bytes and crops to network input.
         stage: smoothing of labels.
         class_weights: float (classes,), the weight of an image by its label.
         optimizer: built for the variables that train.
-        shape: (height, width, channels) of the images.
+        shape: (height, width, channels) of the images, or that of features.
+        dtype: of images or features.
     """
 
     def __init__(
         self,
         model: keras.Model,
-        face_input: FaceInput,
+        face_input: Callable[..., Any],
         stage: Stage,
         class_weights: np.ndarray,
         optimizer: keras.optimizers.Optimizer,
-        shape: tuple[int, int, int],
+        shape: tuple[int, ...],
+        dtype: Any = np.uint8,
     ) -> None:
         self.model, self.face_input, self.optimizer = model, face_input, optimizer
         self._logits = gives_logits(model)
         self._smoothing = stage.label_smoothing
         self._weights = tf.constant(class_weights, tf.float32)
         self._variables = model.trainable_variables
-        images = tf.TensorSpec((None, *shape), tf.uint8)
+        images = tf.TensorSpec((None, *shape), dtype)
         crops = tf.TensorSpec((None, 3), tf.int32)
         labels = tf.TensorSpec((None,), tf.int32)
         self._train = tf.function(self._train_step, input_signature=(images, crops, labels))
@@ -67,7 +69,9 @@ class StageSteps:
         return -tf.reduce_sum(target * log_probabilities, axis=-1)
 
     def _train_step(self, images: tf.Tensor, crops: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        with tf.GradientTape() as tape:
+        # a frozen layer's variables are not watched: the backward pass ends behind the last frozen layer
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([variable.value for variable in self._variables])
             outputs = self.model(self.face_input(images, crops), training=True)
             losses = self._losses(outputs, labels)
             weighted = losses * tf.gather(self._weights, labels)
@@ -89,7 +93,7 @@ class StageSteps:
         loss, right = self._train(images, crops, labels)
         return float(loss), int(right)
 
-    def evaluate(self, pool: Pool) -> dict[str, float]:
+    def evaluate(self, pool: Source) -> dict[str, float]:
         """val_loss (cross-entropy), val_accuracy and val_macro_f1 on centre crops."""
         order = np.arange(len(pool))
         parts = [self._predict(images).numpy() for images, _, _ in batches(pool, order, None, VALIDATION_BATCH)]

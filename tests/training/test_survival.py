@@ -26,6 +26,8 @@ class Command:
         self.run = run
         data = [f"--data={name}={path}" for name, path in faces.items()]
         arguments = ["fit", str(recipe), *data, f"--out={run}", "--set", "model.width=0.2", "--set", "stage.epochs=4"]
+        # the second stage, frozen as far as conv5, trains on features that are kept
+        arguments += ["--set", "two.crops_per_image=2", "--precision", "float32"]
         code = "from emotiw_keras.cli.main import main; main()"
         self.command = [sys.executable, "-u", "-c", code, *arguments]
 

@@ -1,0 +1,105 @@
+"""A run's network with what is constant computed once: grey, channel order, mean and deviation in the first convolution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+
+from emotiw_keras.errors import ModelError
+from emotiw_keras.models.grey import fold_to_grey
+from emotiw_keras.models.layers import GroupedConv2D
+from emotiw_keras.models.parts import empty_networks
+
+if TYPE_CHECKING:
+    from emotiw_keras.data.device import FaceInput
+
+
+@dataclass(frozen=True)
+class Folded:
+    """The network and the steps that remain before it, in this order: stretch, crop, subtract.
+
+    Attributes:
+        net: float (batch, crop, crop, 1 or 3), RGB -> probabilities (batch, classes); a copy.
+        side: pixels a side of the face that comes in, uint8 (batch, side, side, channels).
+        channels: 1 (grey) or 3 (RGB).
+        start: first row and column of the crop.
+        crop: pixels a side of the network's input.
+        min_max: whether each face is stretched to 0..255 before the crop.
+        subtract: float32 (crop, crop, 1 or 3) or (1, 1, 1 or 3), or None where nothing is left to subtract.
+    """
+
+    net: keras.Model
+    side: int
+    channels: int
+    start: int
+    crop: int
+    min_max: bool
+    subtract: np.ndarray | None
+
+
+def fold(net: keras.Model, face_input: FaceInput) -> Folded:
+    """Move what `face_input` does into the first convolution wherever that is exact; `net` is left as it is.
+
+    A network for colour that is given grey faces gets one channel. Red and blue change places in the kernel. The deviation
+    divides the kernel. The mean goes into the bias, but not where the convolution pads: its zeros stand for the mean, which a
+    bias cannot give. A mean image always stays, being different from place to place.
+
+    Args:
+        net: float (batch, crop, crop, input channels) in the order of `face_input` -> probabilities.
+        face_input: the layer that prepares faces for it, which the centre crop is taken from.
+
+    Raises:
+        ModelError: the network does not begin with a convolution.
+
+    Example:
+        >>> folded = fold(predictor.net, predictor.face_input)                 # doctest: +SKIP
+        >>> folded.net.input_shape, folded.subtract                            # doctest: +SKIP
+        ((None, 227, 227, 1), None)
+    """
+    grey = face_input.channels == "grey"
+    mean, std, image = np.array(face_input.mean), np.array(face_input.std), _cropped_mean(face_input)
+    first = next((layer for layer in net.layers if layer.weights), None)
+    if not isinstance(first, (keras.layers.Conv2D, GroupedConv2D)) or first.groups != 1 or first.use_bias is False:
+        found = "nothing" if first is None else f"{first.name} ({type(first).__name__})"
+        raise ModelError(f"{net.name} begins with {found}; only a network whose first layer is a convolution is exported so")
+    padded = first.padding != "valid" if isinstance(first.padding, str) else any(map(any, first.padding))
+    if grey and len(mean) == 3 and image is None and not (padded and len(set(mean)) > 1):
+        copy = fold_to_grey(net, face_input.mean, face_input.std)
+        mean, std = mean[:1], std[:1]
+    else:
+        with empty_networks():
+            copy = keras.models.clone_model(net)
+        copy.set_weights(net.get_weights())
+    first = copy.get_layer(first.name)
+    kernel, bias = (value.astype(np.float64) for value in first.get_weights())
+    if not grey and face_input.channel_order == "bgr":
+        kernel, mean, std = kernel[:, :, ::-1], mean[::-1], std[::-1]
+        image = None if image is None else image[..., ::-1]
+    kernel = kernel / std[:, None]
+    if image is not None:
+        subtract = image
+    elif padded and mean.any():
+        subtract = mean[None, None]
+    else:
+        subtract, bias = None, bias - np.einsum("hwio,i->o", kernel, mean)
+    first.set_weights([kernel.astype(np.float32), bias.astype(np.float32)])
+    return Folded(
+        net=copy,
+        side=face_input.resize,
+        channels=1 if grey else 3,
+        start=face_input.room // 2,
+        crop=face_input.crop,
+        min_max=face_input.min_max,
+        subtract=None if subtract is None else np.ascontiguousarray(subtract, np.float32),
+    )
+
+
+def _cropped_mean(face_input: FaceInput) -> np.ndarray | None:
+    """The mean image under the centre crop, float32 (crop, crop, channels)."""
+    image, start = face_input.mean_image, face_input.room // 2
+    if image is None or face_input.mean_image_at == "crop":
+        return image
+    return image[start : start + face_input.crop, start : start + face_input.crop]

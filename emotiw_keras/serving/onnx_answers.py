@@ -1,0 +1,31 @@
+"""Compute the answers of an ONNX model with ONNX Runtime alone; run as a script by `emotiw_keras.serving.portable`.
+
+    python -P onnx_answers.py MODEL FACES.npy OUTPUTS.npz
+
+FACES is uint8 (n, side, side, channels). OUTPUTS gets `batch` and `single`, float32 (n, classes): all faces at once, and one by
+one; and `facts`, the text of the model's metadata. It imports nothing of the package: what it can do, any program can.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import onnxruntime
+
+
+def answer(model_file: str, faces_file: str, outputs_file: str) -> None:
+    """Compute every face and save the results."""
+    session = onnxruntime.InferenceSession(model_file, providers=["CPUExecutionProvider"])
+    faces = np.load(faces_file, allow_pickle=False)
+
+    def probabilities(batch: np.ndarray) -> np.ndarray:
+        return session.run(["probabilities"], {"pixels": batch})[0]
+
+    single = np.concatenate([probabilities(face[None]) for face in faces])
+    facts = session.get_modelmeta().custom_metadata_map["emotiw"]
+    np.savez(outputs_file, batch=probabilities(faces), single=single, facts=np.array(facts))
+
+
+if __name__ == "__main__":
+    answer(*sys.argv[1:4])

@@ -1,0 +1,227 @@
+"""The networks of the zoo as ONNX graphs, built layer by layer in the operators of version 17.
+
+ONNX has tensors of (batch, channels, height, width) and kernels of (out, in / groups, height, width). Source: `Operators.md`
+of ONNX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from emotiw_keras.errors import ModelError
+from emotiw_keras.models.layers import GroupedConv2D, LocalResponseNormalization
+from emotiw_keras.models.pooling import AdaptiveMeanPooling2D, CaffeMaxPooling2D, window_means
+from emotiw_keras.serving.folding import Folded
+
+OPSET = 17
+# The oldest format of files that has this version of operators: more runtimes read it.
+IR_VERSION = 8
+INPUT, OUTPUT = "pixels", "probabilities"
+_ACTIVATIONS: dict[str, tuple[str, dict[str, Any]] | None] = {
+    "linear": None,
+    "relu": ("Relu", {}),
+    "softmax": ("Softmax", {"axis": 1}),
+}
+Pads = tuple[tuple[int, int], tuple[int, int]]
+
+
+def onnx_model(folded: Folded, classes: int, metadata: Mapping[str, str]) -> ModelProto:
+    """The graph from `pixels`, uint8 (batch, side, side, channels), to `probabilities`, float32 (batch, classes).
+
+    Args:
+        folded: the network and what comes before it.
+        classes: outputs of the network.
+        metadata: key -> text, stored in the model.
+
+    Raises:
+        ModelError: the network has a layer, an activation or a setting that is not known here.
+    """
+    graph = _Graph()
+    x = graph.add("Cast", INPUT, to=TensorProto.FLOAT)
+    if folded.min_max:
+        x = _stretched(graph, x)
+    if folded.crop != folded.side:
+        stop = folded.start + folded.crop
+        limits = ([folded.start] * 2, [stop] * 2, [1, 2])
+        x = graph.add("Slice", x, *(graph.constant(np.array(values, np.int64)) for values in limits))
+    if folded.subtract is not None:
+        x = graph.add("Sub", x, graph.constant(folded.subtract))
+    x = graph.add("Transpose", x, perm=(0, 3, 1, 2))
+    graph.add("Identity", _network(graph, folded.net, x), output=OUTPUT)
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            folded.net.name,
+            [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ("batch", folded.side, folded.side, folded.channels))],
+            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ("batch", classes))],
+            graph.arrays,
+        ),
+        producer_name="emotiw_keras",
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+    )
+    helper.set_model_props(model, dict(metadata))
+    return model
+
+
+class _Graph:
+    """Nodes and arrays in the making; tensors are known by their names."""
+
+    def __init__(self) -> None:
+        self.nodes: list[NodeProto] = []
+        self.arrays: list[TensorProto] = []
+        self._count = 0
+
+    def add(self, op: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        """Append a node; returns the name of its output, which is drawn from the operator where none is given."""
+        self._count += 1
+        output = output or f"{op.lower()}_{self._count}"
+        self.nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
+        return output
+
+    def constant(self, values: np.ndarray, name: str = "") -> str:
+        """Store an array; returns its name."""
+        self._count += 1
+        name = name or f"constant_{self._count}"
+        self.arrays.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+
+def _stretched(graph: _Graph, x: str) -> str:
+    """Each face from its least and largest grey level to 0 and 255."""
+    low, high = (graph.add(op, x, axes=(1, 2, 3), keepdims=1) for op in ("ReduceMin", "ReduceMax"))
+    one, most = (graph.constant(np.array([value], np.float32)) for value in (1, 255))
+    scale = graph.add("Div", most, graph.add("Max", graph.add("Sub", high, low), one))
+    return graph.add("Mul", graph.add("Sub", x, low), scale)
+
+
+def _network(graph: _Graph, net: keras.Model, image: str) -> str:
+    """Append every layer; returns the name of the output."""
+    names: dict[int, str] = {id(net.inputs[0]): image}
+    for layer in net.layers:
+        if isinstance(layer, keras.layers.InputLayer):
+            continue
+        build = next((make for kind, make in _LAYERS.items() if isinstance(layer, kind)), None)
+        if build is None:
+            raise ModelError(f"{net.name}: no ONNX is known for layer {layer.name} ({type(layer).__name__})")
+        inputs = [names[id(tensor)] for tensor in keras.tree.flatten(layer.input)]
+        names[id(layer.output)] = _activated(graph, layer, build(graph, layer, inputs))
+    return names[id(net.outputs[0])]
+
+
+def _activated(graph: _Graph, layer: keras.layers.Layer, x: str) -> str:
+    activation = getattr(layer, "activation", None)
+    if activation is None:
+        return x
+    name = activation.__name__
+    if name not in _ACTIVATIONS or (name == "softmax" and len(layer.output.shape) != 2):
+        raise ModelError(f"no ONNX is known for the activation {name} of layer {layer.name}")
+    found = _ACTIVATIONS[name]
+    return x if found is None else graph.add(found[0], x, **found[1])
+
+
+def _convolution(graph: _Graph, layer: Any, inputs: list[str]) -> str:
+    kernel = keras.ops.convert_to_numpy(layer.kernel).transpose(3, 2, 0, 1)
+    arrays = [graph.constant(kernel, f"{layer.name}.weight")]
+    if layer.bias is not None:
+        arrays.append(graph.constant(keras.ops.convert_to_numpy(layer.bias), f"{layer.name}.bias"))
+    (top, bottom), (left, right) = _pads(layer)
+    return graph.add(
+        "Conv",
+        *inputs,
+        *arrays,
+        kernel_shape=layer.kernel_size,
+        strides=layer.strides,
+        pads=(top, left, bottom, right),
+        dilations=getattr(layer, "dilation_rate", (1, 1)),
+        group=layer.groups,
+    )
+
+
+def _pads(layer: Any) -> Pads:
+    """Zeros around the picture: ((top, bottom), (left, right))."""
+    if layer.padding == "valid":
+        return ((0, 0), (0, 0))
+    if layer.padding != "same":
+        return layer.padding
+    dilations = getattr(layer, "dilation_rate", (1, 1))
+    sides = []
+    for size, kernel, stride, dilation in zip(layer.input.shape[1:3], layer.kernel_size, layer.strides, dilations, strict=True):
+        both = max(0, (-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size)
+        sides.append((both // 2, both - both // 2))
+    return (sides[0], sides[1])
+
+
+def _dense(graph: _Graph, layer: Any, inputs: list[str]) -> str:
+    if len(layer.input.shape) != 2:
+        raise ModelError(f"no ONNX is known for layer {layer.name} on {len(layer.input.shape)} axes")
+    arrays = [graph.constant(keras.ops.convert_to_numpy(layer.kernel).T, f"{layer.name}.weight")]
+    if layer.bias is not None:
+        arrays.append(graph.constant(keras.ops.convert_to_numpy(layer.bias), f"{layer.name}.bias"))
+    return graph.add("Gemm", *inputs, *arrays, transB=1)
+
+
+def _normalisation(graph: _Graph, layer: LocalResponseNormalization, inputs: list[str]) -> str:
+    # ONNX multiplies the mean over the window, as Caffe does.
+    size = 2 * layer.depth_radius + 1
+    return graph.add("LRN", *inputs, size=size, alpha=layer.alpha * size, beta=layer.beta, bias=layer.bias)
+
+
+def _caffe_pooling(graph: _Graph, layer: CaffeMaxPooling2D, inputs: list[str]) -> str:
+    size, stride = layer.pool_size, layer.strides
+    return graph.add("MaxPool", *inputs, kernel_shape=(size, size), strides=(stride, stride), ceil_mode=1)
+
+
+def _pooling(graph: _Graph, layer: keras.layers.MaxPooling2D, inputs: list[str]) -> str:
+    if layer.padding != "valid":
+        raise ModelError(f"no ONNX is known for the padding {layer.padding!r} of layer {layer.name}")
+    return graph.add("MaxPool", *inputs, kernel_shape=layer.pool_size, strides=layer.strides)
+
+
+def _adaptive(graph: _Graph, layer: AdaptiveMeanPooling2D, inputs: list[str]) -> str:
+    height, width = layer.input.shape[1:3]
+    if (height, width) == (layer.size, layer.size):
+        return inputs[0]
+    rows, columns = (graph.constant(window_means(n, layer.size)) for n in (height, width))
+    columns = graph.add("Transpose", columns, perm=(1, 0))
+    return graph.add("MatMul", graph.add("MatMul", rows, *inputs), columns)
+
+
+def _mean(graph: _Graph, layer: keras.layers.GlobalAveragePooling2D, inputs: list[str]) -> str:
+    return graph.add("Flatten", graph.add("GlobalAveragePool", *inputs), axis=1)
+
+
+def _flatten(graph: _Graph, layer: keras.layers.Flatten, inputs: list[str]) -> str:
+    # Keras counts the channels first, then columns, then rows.
+    return graph.add("Flatten", graph.add("Transpose", *inputs, perm=(0, 2, 3, 1)), axis=1)
+
+
+def _concatenate(graph: _Graph, layer: keras.layers.Concatenate, inputs: list[str]) -> str:
+    if len(layer.output.shape) != 4 or layer.axis not in (-1, 3):
+        raise ModelError(f"no ONNX is known for layer {layer.name} on axis {layer.axis}")
+    return graph.add("Concat", *inputs, axis=1)
+
+
+def _same(graph: _Graph, layer: keras.layers.Layer, inputs: list[str]) -> str:
+    return inputs[0]
+
+
+_LAYERS: dict[type[keras.layers.Layer], Callable[[_Graph, Any, list[str]], str]] = {
+    keras.layers.Conv2D: _convolution,
+    GroupedConv2D: _convolution,
+    keras.layers.Dense: _dense,
+    LocalResponseNormalization: _normalisation,
+    CaffeMaxPooling2D: _caffe_pooling,
+    keras.layers.MaxPooling2D: _pooling,
+    AdaptiveMeanPooling2D: _adaptive,
+    keras.layers.GlobalAveragePooling2D: _mean,
+    keras.layers.Flatten: _flatten,
+    keras.layers.Concatenate: _concatenate,
+    keras.layers.Dropout: _same,
+    keras.layers.Activation: _same,
+}

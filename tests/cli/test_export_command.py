@@ -1,0 +1,32 @@
+"""`emotiw export` as a user types it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from emotiw_keras.cli.main import run
+
+
+def test_the_command_tells_what_the_file_takes(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnx", reason="onnx is not installed (the extra [onnx])")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (the extra [onnx])")
+    out = tmp_path / "face.onnx"
+    assert run(["export", str(run_folder), str(out), "--format", "onnx"]) == 0
+    said = capsys.readouterr()
+    megabytes = out.stat().st_size / 1e6
+    assert said.out.startswith(
+        f"{out}: ONNX, {megabytes:.1f} MB, 7 labels, takes uint8 (batch, 76, 76, 1), grey; 6 faces agree"
+    )
+    assert said.err == f"exporting {run_folder} and comparing the result in a fresh process\n"
+
+
+@pytest.mark.parametrize("kind", ["savedmodel", "tflite"])
+def test_a_file_in_the_way_is_exit_code_6(
+    kind: str, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").write_text("mine")
+    assert run(["export", str(run_folder), str(tmp_path / "out"), "--format", kind]) == 6
+    assert "exporting never overwrites" in capsys.readouterr().err
+    assert (tmp_path / "out").read_text() == "mine"
