@@ -13,9 +13,7 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 import keras
 import numpy as np
 import tensorflow as tf
+from turns import serve, take_turns
 
 from emotiw_keras.data.device import FaceInput, draw_crops
 from emotiw_keras.hardware import keep_memory
@@ -90,17 +89,9 @@ def contestant(name: str, options: argparse.Namespace, policy: str) -> None:
     # the spread of pixels: with inputs about 1 the normalisation would divide by 1 and the comparison prove nothing
     probe = (60 * rng.standard_normal((8, options.size, options.size, 3))).astype("float32")
     model = models["ours" if name == "ours" else "stock"]
-    print(json.dumps(model(probe, training=False).numpy().tolist()), flush=True)
     labels = rng.integers(0, 7, options.batch).astype("int32")
     step = our_step(model, options, labels) if name == "ours" else stock_step(model, options, labels)
-    step()
-    step()
-    for _ in sys.stdin:
-        count, start = 0, time.perf_counter()
-        while count == 0 or time.perf_counter() - start < options.seconds:
-            step()
-            count += 1
-        print(options.batch * count / (time.perf_counter() - start), flush=True)
+    serve(model(probe, training=False).numpy(), step, options.batch, options.seconds)
 
 
 def our_step(model: keras.Model, options: argparse.Namespace, labels: np.ndarray) -> Step:
@@ -138,29 +129,11 @@ def finite(loss: float) -> None:
         raise SystemExit(f"train_step: the loss is {loss}; nothing was measured")
 
 
-def measure(options: argparse.Namespace, policy: str) -> dict[str, Any]:
+def measure(options: argparse.Namespace, policy: str) -> dict[str, list[float]]:
     """Figures of all contestants, one a round each, in turns; the others wait meanwhile."""
-    workers = {}
-    for name in CONTESTANTS:
-        command = [sys.executable, __file__, "--contestant", name, "--policy", policy]
-        command += [f"--{key}={getattr(options, key)}" for key in ("batch", "size", "width", "seconds")]
-        workers[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        outputs = np.array(json.loads(workers[name].stdout.readline()))
-        if name == "ours":
-            wanted = outputs
-        gap = float(abs(outputs - wanted).max() / abs(wanted).max())
-        if not gap <= LIMITS[policy]:
-            sys.exit(f"train_step: {policy} outputs of {name} differ by {gap:.2g} of the largest logit")
-    figures: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
-    for _ in range(options.rounds + 1):
-        for name, worker in workers.items():
-            worker.stdin.write("\n")
-            worker.stdin.flush()
-            figures[name].append(float(worker.stdout.readline()))
-    for worker in workers.values():
-        worker.stdin.close()
-        worker.wait()
-    return {"rounds": {name: rates[1:] for name, rates in figures.items()}, "difference": gap}
+    own = [f"--{key}={getattr(options, key)}" for key in ("batch", "size", "width", "seconds")]
+    commands = {name: [sys.executable, __file__, f"--contestant={name}", f"--policy={policy}", *own] for name in CONTESTANTS}
+    return take_turns(commands, options.rounds, dict.fromkeys(CONTESTANTS, LIMITS[policy]))
 
 
 def processor() -> tuple[str, bool | None]:
@@ -200,10 +173,10 @@ def main() -> None:
             print(f"{policy:16}left out: this processor has no native bfloat16")
             results[policy] = None
             continue
-        results[policy] = measure(options, policy)
-        medians = {each: statistics.median(rates) for each, rates in results[policy]["rounds"].items()}
+        rounds = measure(options, policy)
+        medians = {each: statistics.median(rates) for each, rates in rounds.items()}
         ratios = [medians["ours"] / medians[each] for each in CONTESTANTS[1:]]
-        results[policy] |= {"median": medians, "ratios": ratios}
+        results[policy] = {"rounds": rounds, "median": medians, "ratios": ratios}
         row = "".join(f"{medians[each]:20.1f}" for each in CONTESTANTS)
         print(f"{policy:16}{row}{ratios[0]:14.2f}{ratios[1]:15.2f}")
     if options.json:
