@@ -113,6 +113,8 @@ def find(weights: str | os.PathLike[str] | None, name: str) -> Path | None:
     if weights is None:
         return None
     if weights == "imagenet":
+        if not get_spec(name).weights:
+            raise ModelError(f"there are no ImageNet weights of {name}; give weights=None or the path of a weight file")
         path = cache_dir() / f"{get_spec(name).weights}{SUFFIX}"
         if not path.is_file():
             how = f"get them with `emotiw weights fetch {name}` or give weights=None"

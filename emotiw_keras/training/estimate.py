@@ -63,8 +63,8 @@ def _seconds(model: keras.Model, face_input: Callable[..., Any], stage: Stage, b
     optimizer = make_optimizer(stage, model.trainable_variables, {})
     ones = np.ones(model.output_shape[-1], np.float32)
     steps = StageSteps(model, face_input, stage, ones, optimizer, batch.shape[1:], batch.dtype)
-    crops, labels = np.zeros((BATCH, 3), np.int32), np.zeros(BATCH, np.int32)
-    return _best(lambda: steps.train(batch, crops, labels, stage.learning_rate))
+    draws, labels = StageCrops(stage, BATCH, 0, (0, 0)).draws_of_epoch(0), np.zeros(BATCH, np.int32)
+    return _best(lambda: steps.train(batch, draws, labels, stage.learning_rate))
 
 
 def _best(step: Callable[[], Any]) -> float:
