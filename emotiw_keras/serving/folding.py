@@ -12,6 +12,7 @@ from emotiw_keras.errors import ModelError
 from emotiw_keras.models.grey import fold_to_grey
 from emotiw_keras.models.layers import GroupedConv2D
 from emotiw_keras.models.parts import empty_networks
+from emotiw_keras.serving.normalisations import fold_normalisations
 
 if TYPE_CHECKING:
     from emotiw_keras.data.device import FaceInput
@@ -43,6 +44,7 @@ class Folded:
 def fold(net: keras.Model, face_input: FaceInput) -> Folded:
     """Move what `face_input` does into the first convolution wherever that is exact; `net` is left as it is.
 
+    Batch normalisations go into the convolutions before them; a first convolution without a bias gets one.
     A network for colour that is given grey faces gets one channel. Red and blue change places in the kernel. The deviation
     divides the kernel. The mean goes into the bias, but not where the convolution pads: its zeros stand for the mean, which a
     bias cannot give. A mean image always stays, being different from place to place.
@@ -61,8 +63,9 @@ def fold(net: keras.Model, face_input: FaceInput) -> Folded:
     """
     grey = face_input.channels == "grey"
     mean, std, image = np.array(face_input.mean), np.array(face_input.std), _cropped_mean(face_input)
+    net = fold_normalisations(net)
     first = next((layer for layer in net.layers if layer.weights), None)
-    if not isinstance(first, (keras.layers.Conv2D, GroupedConv2D)) or first.groups != 1 or first.use_bias is False:
+    if not isinstance(first, (keras.layers.Conv2D, GroupedConv2D)) or first.groups != 1:
         found = "nothing" if first is None else f"{first.name} ({type(first).__name__})"
         raise ModelError(f"{net.name} begins with {found}; only a network whose first layer is a convolution is exported so")
     padded = first.padding != "valid" if isinstance(first.padding, str) else any(map(any, first.padding))
