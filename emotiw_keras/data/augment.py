@@ -17,7 +17,7 @@ from emotiw_keras.data.resize import resize_weights
 COLUMNS = ("angle", "zoom", "down", "right", "brightness", "contrast", "top", "left", "height", "width", "resample")
 ERASED_AREA = (0.02, 0.2)
 ERASED_ASPECT = (0.3, 1 / 0.3)
-"""Share of the image, and height by width, of what is blanked (Zhong et al. 2020, arXiv:1708.04896; half of their largest area)."""
+"""Share of the image, and height by width, of what is blanked: Zhong et al. 2020, arXiv:1708.04896, and half of their area."""
 RESAMPLE_STEPS = 8
 
 

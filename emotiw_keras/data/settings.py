@@ -7,7 +7,9 @@ from typing import Any
 from emotiw_keras.models.registry import ModelSpec
 
 
-def settings_for(spec: ModelSpec, *, crop: int | None = None, input_channels: int | None = None, **changes: Any) -> dict[str, Any]:
+def settings_for(
+    spec: ModelSpec, *, crop: int | None = None, input_channels: int | None = None, **changes: Any
+) -> dict[str, Any]:
     """`FaceInput` settings of a zoo model: its size, channel order and mean from its `ModelSpec`.
 
     Args:

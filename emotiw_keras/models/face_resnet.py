@@ -1,8 +1,8 @@
 """FaceResNet: a small residual network for single grey faces of 48x48, the size of FER-2013.
 
-A first convolution that halves the picture, then three levels of 24x24, 12x12 and 6x6 with residual blocks of two 3x3 convolutions
-(He et al. 2016, arXiv:1512.03385, the original order: convolution, batch normalisation, ReLU), the mean over the picture, dropout and
-a classifier. Sized for a laptop's processor: 93 million multiplications a face.
+A first convolution that halves the picture, then three levels of 24x24, 12x12 and 6x6 with residual blocks of two 3x3
+convolutions (He et al. 2016, arXiv:1512.03385, in their order: convolution, batch normalisation, ReLU), the mean over the maps,
+dropout and a classifier. Sized for a laptop's processor: 93 million multiplications a face.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def FaceResNet(
     """FaceResNet: 1.21 million parameters, 93 million multiplications for a face of 48x48.
 
     Args:
-        include_top: with the mean over the picture, dropout and the classifier; without them the output is float (batch, 6, 6, 192).
+        include_top: with the mean over the picture, dropout and the classifier; without them the output is float (batch, 6,
+            6, 192).
         weights: None (random), or the path of a `.weights.h5` file that fits in every layer. There are none from ImageNet.
         input_tensor: a Keras tensor to build on instead of a new input.
         input_shape: (height, width, channels), at least 8x8; (48, 48, 1) if None.

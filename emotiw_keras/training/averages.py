@@ -34,7 +34,8 @@ class Averages:
         self._followed = [variable for variable in model.variables if variable.dtype.startswith(("float", "bfloat"))]
         self._decay = decay
         self.variables = [
-            keras.Variable(variable.value, dtype="float32", trainable=False, name=variable.path.replace("/", "_"))
+            # numpy: from a variable Keras would make not a copy but the same variable
+            keras.Variable(variable.numpy(), dtype="float32", trainable=False, name=variable.path.replace("/", "_"))
             for variable in self._followed
         ]
 

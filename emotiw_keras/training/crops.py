@@ -60,8 +60,8 @@ class StageCrops:
         return self.kept()[self.chosen(epoch), np.arange(self.images)]
 
     def draws_of_epoch(self, epoch: int) -> np.ndarray:
-        """What happens to each image in an epoch: its crop, int32 (images, 3); where the stage augments, crop and `draw_changes`,
-        float32 (images, 3 + 11)."""
+        """What happens to each image in an epoch: its crop, int32 (images, 3); where the stage augments, its crop and
+        `draw_changes`, float32 (images, 3 + 11)."""
         crops = self.of_epoch(epoch)
         if not self.stage.augmented:
             return crops

@@ -338,7 +338,7 @@ class StageLoop:
 
 
 def class_weights(labels: np.ndarray, classes: int, kind: str) -> np.ndarray:
-    """The weight of an image by its label, float32 (classes,), for a kind of `Stage.class_weight`; that of an absent class is 0."""
+    """The weight of an image by its label, float32 (classes,), for a `Stage.class_weight`; that of an absent class is 0."""
     if kind == "none":
         return np.ones(classes, np.float32)
     counts = np.bincount(labels, minlength=classes)

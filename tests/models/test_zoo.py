@@ -90,8 +90,14 @@ def test_mixed_precision_is_finite_and_close(name: str, policy: str) -> None:
 def test_every_variable_gets_a_gradient(name: str, weight_gradients) -> None:
     model = narrow(name, classifier_activation=None)
     found = weight_gradients(model, pictures(8), np.arange(8))
-    layers = [layer for _, group in get_spec(name).groups for layer in group]
-    assert sorted(found) == sorted(f"{layer}/{part}" for layer in layers for part in ("kernel", "bias"))
+    layers = [model.get_layer(layer) for _, group in get_spec(name).groups for layer in group]
+
+    def parts(layer: keras.layers.Layer) -> tuple[str, ...]:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            return ("gamma", "beta")
+        return ("kernel", "bias") if layer.use_bias else ("kernel",)
+
+    assert sorted(found) == sorted(f"{layer.name}/{part}" for layer in layers for part in parts(layer))
     assert all(np.isfinite(g).all() for g in found.values())
     assert [path for path, g in found.items() if not np.any(g)] == []
 
