@@ -207,6 +207,14 @@ def _concatenate(graph: _Graph, layer: keras.layers.Concatenate, inputs: list[st
     return graph.add("Concat", *inputs, axis=1)
 
 
+def _sum(graph: _Graph, layer: keras.layers.Layer, inputs: list[str]) -> str:
+    return graph.add("Sum", *inputs)
+
+
+def _average(graph: _Graph, layer: keras.layers.Layer, inputs: list[str]) -> str:
+    return graph.add("Mean", *inputs)
+
+
 def _same(graph: _Graph, layer: keras.layers.Layer, inputs: list[str]) -> str:
     return inputs[0]
 
@@ -222,6 +230,8 @@ _LAYERS: dict[type[keras.layers.Layer], Callable[[_Graph, Any, list[str]], str]]
     keras.layers.GlobalAveragePooling2D: _mean,
     keras.layers.Flatten: _flatten,
     keras.layers.Concatenate: _concatenate,
+    keras.layers.Add: _sum,
+    keras.layers.Average: _average,
     keras.layers.Dropout: _same,
     keras.layers.Activation: _same,
 }
