@@ -4,8 +4,8 @@ A path is data: for each layer the numbers of its active modules, a number that 
 network of one path alone, at the cost of that path; `training.pathnet` searches for paths among all modules. Modules are called
 `layer1_module00`, ..., so that weights move by name between networks of different paths; the classifier is `readout`.
 
-The paper's pictures, filters and poolings are not all stated: 3x3 kernels with ReLU and summed outputs are its, the rest is chosen
-here and can be set.
+The paper's pictures, filters and poolings are not all stated: 3x3 kernels with ReLU and summed outputs are its, the rest is
+chosen here and can be set.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ KRIZHEVSKY = "Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep C
 WEIRD_TRICK = "Krizhevsky: One weird trick for parallelizing convolutional neural networks, arXiv:1404.5997"
 SQUEEZE = "Iandola, Han, Moskewicz, Ashraf, Dally, Keutzer: SqueezeNet, arXiv:1602.07360"
 PATHS = (
-    "Fernando, Banarse, Blundell, Zwols, Ha, Rusu, Pritzel, Wierstra: PathNet: Evolution Channels Gradient Descent in Super Neural "
-    "Networks, arXiv:1701.08734"
+    "Fernando, Banarse, Blundell, Zwols, Ha, Rusu, Pritzel, Wierstra: PathNet: Evolution Channels Gradient Descent in Super "
+    "Neural Networks, arXiv:1701.08734"
 )
 DEVIL = "Chatfield, Simonyan, Vedaldi, Zisserman: Return of the Devil in the Details, BMVC 2014, arXiv:1405.3531"
 
@@ -31,7 +31,7 @@ SQUEEZE_MEAN = (104.0, 117.0, 123.0)
 """Channel means (B, G, R) in the train_val.prototxt of SqueezeNet."""
 
 PATHNET_SIZES = (3, 10, 3, 20)
-"""Layers, modules in a layer, active ones and filters of a module: those of the paper's MNIST (units) and of its public ports."""
+"""Layers, modules in a layer, active ones and filters of a module: of the paper's MNIST (units) and of its public ports."""
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 GROUPS = tuple((layer, (layer,)) for layer in LAYERS)

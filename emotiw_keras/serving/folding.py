@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from emotiw_keras.data.device import FaceInput
 
 
+ONLY = "only a network whose first layer is a convolution is exported so"
+
+
 @dataclass(frozen=True)
 class Folded:
     """The network and the steps that remain before it, in this order: stretch, crop, subtract.
@@ -65,8 +68,9 @@ def fold(net: keras.Model, face_input: FaceInput) -> Folded:
     for first in firsts:
         if not isinstance(first, (keras.layers.Conv2D, GroupedConv2D)) or first.groups != 1 or first.use_bias is False:
             found = f"{first.name} ({type(first).__name__})"
-            raise ModelError(f"{net.name} begins with {found}; only a network whose first layer is a convolution is exported so")
-    padded = any(first.padding != "valid" if isinstance(first.padding, str) else any(map(any, first.padding)) for first in firsts)
+            raise ModelError(f"{net.name} begins with {found}; {ONLY}")
+    pads = [first.padding for first in firsts]
+    padded = any(pad != "valid" if isinstance(pad, str) else any(map(any, pad)) for pad in pads)
     if grey and len(mean) == 3 and image is None and not (padded and len(set(mean)) > 1):
         copy = fold_to_grey(net, face_input.mean, face_input.std)
         mean, std = mean[:1], std[:1]
@@ -100,7 +104,7 @@ def _first_layers(net: keras.Model) -> list[keras.layers.Layer]:
     """The first layer with weights; where it takes the picture itself, every layer that does."""
     weighted = [layer for layer in net.layers if layer.weights]
     if not weighted:
-        raise ModelError(f"{net.name} begins with nothing; only a network whose first layer is a convolution is exported so")
+        raise ModelError(f"{net.name} begins with nothing; {ONLY}")
     takers = [layer for layer in net.layers[1:] if any(tensor is net.inputs[0] for tensor in keras.tree.flatten(layer.input))]
     return takers if weighted[0] in takers else weighted[:1]
 

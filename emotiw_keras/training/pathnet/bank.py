@@ -43,7 +43,8 @@ class Bank:
             elif settings.reduce == "stride":
                 height, across = -(-height // 2), -(-across // 2)
         self.units = height * across * self.filters
-        self.readout = [tf.Variable(tf.zeros((self.units, 0)), shape=(self.units, None)), tf.Variable(tf.zeros(0), shape=(None,))]
+        kernel, bias = tf.zeros((self.units, 0)), tf.zeros(0)
+        self.readout = [tf.Variable(kernel, shape=(self.units, None)), tf.Variable(bias, shape=(None,))]
         self.frozen = np.zeros((settings.layers, settings.modules), bool)
 
     @property

@@ -43,17 +43,17 @@ class PathNetSettings:
 class Search:
     """`[[search]]`: one task, for which paths compete.
 
-    In each generation `tournament` paths of the population are drawn, each is trained on `minibatches` batches by plain gradient
-    descent, and its fitness is its training accuracy on them. The losers become copies of the winner, each gene of which changes
-    with probability 1 / (L N) by a whole number from -2 to 2, modulo M.
+    In each generation `tournament` paths of the population are drawn, each is trained on `minibatches` batches by plain
+    gradient descent, and its fitness is its training accuracy on them. The losers become copies of the winner, each gene of
+    which changes with probability 1 / (L N) by a whole number from -2 to 2, modulo M.
 
     Attributes:
         name: names the task in the run folder; letters, digits, `-` and `_`.
         train: sets to train on, each `NAME:SPLIT`, as of a stage.
         val: sets to measure the best path on; they choose nothing.
-        start: "new": every module starts anew. "transfer": the best path of the search before (or of the run given as weights) is
-            frozen and can be used, all other modules start anew. "finetune": no search: the best path before is trained on for as
-            many minibatches, with a new readout; a control.
+        start: "new": every module starts anew. "transfer": the best path of the search before (or of the run given as weights)
+            is frozen and can be used, all other modules start anew. "finetune": no search: the best path before is trained on
+            for as many minibatches, with a new readout; a control.
         generations: after which the search ends.
         target: fitness at which it ends sooner; 0 never does.
         population: P, paths that compete.

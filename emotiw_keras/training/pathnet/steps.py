@@ -1,14 +1,15 @@
 """The compiled training of one path among all modules, at the cost of that path.
 
 The active modules of a layer read the same input, so their convolutions are one, with their kernels side by side; behind the
-ReLU its channels fall apart into as many groups, which are summed. That is exact, and a few large operations are faster than many
-small ones. Their kernels are gathered from the bank before a trial of some minibatches, trained as plain tensors, and those that
-are not frozen are scattered back after it: a frozen module is never written. One graph serves all paths with equal numbers of
-modules in their layers.
+ReLU its channels fall apart into as many groups, which are summed. That is exact, and a few large operations are faster than
+many small ones. Their kernels are gathered from the bank before a trial of some minibatches, trained as plain tensors, and
+those that are not frozen are scattered back after it: a frozen module is never written. One graph serves all paths with equal
+numbers of modules in their layers.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,9 +36,7 @@ class PathSteps:
 
     def __init__(self, bank: Bank, face_input: Callable[..., Any], dtype: str = "float32") -> None:
         self.bank, self.face_input, self.dtype = bank, face_input, tf.as_dtype(dtype)
-        # The numbers of modules are Python values: another combination is another graph.
-        self._trial = tf.function(self._trial_graph, reduce_retracing=True)
-        self._predict = tf.function(self._predict_graph, reduce_retracing=True)
+        self._graphs: dict[tuple[str, Counts], Any] = {}
 
     def trial(
         self, images: np.ndarray, crops: np.ndarray, labels: np.ndarray, path: Path, learning_rate: float
@@ -57,16 +56,16 @@ class PathSteps:
         genes, free = self._genes(path), []
         for layer, chosen in enumerate(path):
             free.append(tf.constant(np.flatnonzero(~self.bank.frozen[layer, list(chosen)]), tf.int32))
-        counts = tuple(map(len, path))
         rate = tf.constant(learning_rate, tf.float32)
-        loss, right = self._trial(tf.constant(images), tf.constant(crops), tf.constant(labels), genes, free, rate, counts)
+        graph = self._graph("trial", self._trial_graph, tuple(map(len, path)))
+        loss, right = graph(tf.constant(images), tf.constant(crops), tf.constant(labels), genes, free, rate)
         return float(loss), int(right)
 
     def evaluate(self, pool: Pool, path: Path) -> dict[str, float]:
         """val_loss (cross-entropy) and val_accuracy of a path on centre crops."""
-        genes, counts = self._genes(path), tuple(map(len, path))
-        order = np.arange(len(pool))
-        parts = [self._predict(images, genes, counts).numpy() for images, _, _ in batches(pool, order, None, VALIDATION_BATCH)]
+        genes, order = self._genes(path), np.arange(len(pool))
+        graph = self._graph("predict", self._predict_graph, tuple(map(len, path)))
+        parts = [graph(images, genes).numpy() for images, _, _ in batches(pool, order, None, VALIDATION_BATCH)]
         answers = np.concatenate(parts)
         return {
             "val_loss": float(-answers[order, pool.labels].mean(dtype=np.float64)),
@@ -77,6 +76,12 @@ class PathSteps:
         """Logits, float32 (batch, classes), of network inputs, float (batch, height, width, channels)."""
         kernels, biases = self._gathered(self._genes(path))
         return self._forward(inputs, kernels, biases, [v.value() for v in self.bank.readout], tuple(map(len, path)))
+
+    def _graph(self, name: str, build: Callable[..., Any], counts: Counts) -> Any:
+        """The compiled graph of paths with so many modules in each layer; sizes of batches are left open in it."""
+        if (name, counts) not in self._graphs:
+            self._graphs[name, counts] = tf.function(functools.partial(build, counts=counts), reduce_retracing=True)
+        return self._graphs[name, counts]
 
     @staticmethod
     def _genes(path: Path) -> list[tf.Tensor]:

@@ -32,8 +32,8 @@ class Stream:
         return max(1, MOST_BYTES // (self.search.batch_size * int(np.prod(self.pool.shape))))
 
     def minibatches(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Minibatches `first`, `first` + 1, ...: images uint8 (count, batch, height, width, channels), crops int32 (count, batch,
-        3) and labels int32 (count, batch)."""
+        """Minibatches `first`, `first` + 1, ...: images uint8 (count, batch, height, width, channels), crops int32 (count,
+        batch, 3) and labels int32 (count, batch)."""
         size, n = self.search.batch_size, len(self.pool)
         places = np.arange(first * size, (first + count) * size)
         positions, crops = np.empty(len(places), np.int64), np.empty((len(places), 3), np.int32)
