@@ -11,7 +11,7 @@ import numpy as np
 from emotiw_keras.data import duplicates
 from emotiw_keras.data.images import MIN_SIDE, ImageError
 from emotiw_keras.data.layouts import Listing, find_layout
-from emotiw_keras.data.layouts.listing import SPLITS, and_more
+from emotiw_keras.data.layouts.listing import SPLITS, and_more, without_classes
 from emotiw_keras.data.layouts.store import (
     MemoryPixels,
     PixelStore,
@@ -20,7 +20,17 @@ from emotiw_keras.data.layouts.store import (
     available_memory,
     run_chunks,
 )
-from emotiw_keras.data.splits import assign_splits, check_fractions, counts_table, group_ids, limit_mask, subjects
+from emotiw_keras.data.splits import (
+    Folds,
+    assign_splits,
+    check_fractions,
+    counts_table,
+    fold_numbers,
+    fold_splits,
+    group_ids,
+    limit_mask,
+    subjects,
+)
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.labels import match_classes
 
@@ -104,7 +114,9 @@ def read_faces(
     size: int = 256,
     memory_budget: int | None = None,
     subject_pattern: str | None = None,
+    leave_out: Sequence[str] = (),
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    folds: Folds | None = None,
     seed: int = 0,
     limit: int | None = None,
     workers: int | None = None,
@@ -121,7 +133,9 @@ def read_faces(
         memory_budget: bytes the pixels may take; above it they are read from disk again in each epoch. Default: half
             of the available memory.
         subject_pattern: a regular expression on file names for the person; a `subject` column has precedence.
+        leave_out: classes that are not read, in any of their usual spellings; they are counted in the report.
         fractions: shares of train, val and test where the source has no splits.
+        folds: cut by persons instead of by `fractions`.
         seed: of the split and of `limit`.
         limit: pictures per split, stratified.
         workers: threads that decode. Default: one for each processor.
@@ -139,10 +153,12 @@ def read_faces(
     if size < MIN_SIDE:
         raise UsageError(f"size = {size}: expected at least {MIN_SIDE} pixels")
     threads = workers or os.cpu_count() or 1
-    listing = find_layout(path)
+    listing = without_classes(find_layout(path), leave_out, path)
     names, label = _labels(listing, labels, path)
     rows = np.arange(len(label))
     has_splits = any(listing.split)
+    if folds is not None and has_splits:
+        raise DataError(f"{path} has its own splits; folds are for a source without")
     split = np.array(listing.split, dtype="<U5")
     subject = _subjects(listing, subject_pattern)
     if limit is not None and has_splits:
@@ -170,11 +186,19 @@ def read_faces(
         raise DataError(f"{path}: none of {len(rows):,} pictures can be used; the first, {first}")
     if not has_splits:
         ids = np.flatnonzero(usable)
-        group = group_ids([faces.pixel_hash[i] for i in ids], [faces.subject[i] for i in ids])
-        faces.split[ids] = assign_splits(faces.label[ids], group, fractions, seed)
+        if folds is not None:
+            faces.split[ids] = fold_splits(fold_numbers([faces.subject[i] for i in ids], folds.count, seed), folds)
+        else:
+            group = group_ids([faces.pixel_hash[i] for i in ids], [faces.subject[i] for i in ids])
+            faces.split[ids] = assign_splits(faces.label[ids], group, fractions, seed)
         if limit is not None:
             faces = _select(faces, np.flatnonzero(limit_mask(faces.label, faces.split, limit, seed) | ~usable))
-    cut, taken = (tuple(fractions), seed), None if limit is None else (limit, len(listing.names))
+    shares = f"cut {' / '.join(f'{fraction:.0%}' for fraction in fractions)} into train, val, test, stratified, seed {seed}"
+    if folds is not None:
+        persons = len(set(faces.subject) - {""})
+        shares = f"{persons:,} persons in {folds.count} folds, seed {seed}: {folds.test} is test, {folds.val} val"
+        shares += f", {', '.join(map(str, folds.train))} train" if folds.train else ", the others train"
+    cut, taken = (shares, folds is not None), None if limit is None else (limit, len(listing.names))
     faces.report = _report(faces, listing, None if has_splits else cut, taken)
     return faces
 
@@ -277,7 +301,7 @@ def _select(faces: FaceSet, rows: np.ndarray) -> FaceSet:
 
 
 def _report(
-    faces: FaceSet, listing: Listing, cut: tuple[tuple[float, ...], int] | None, limit: tuple[int, int] | None
+    faces: FaceSet, listing: Listing, cut: tuple[str, bool] | None, limit: tuple[int, int] | None
 ) -> list[str]:
     height, width, channels = faces.pixels.shape
     held = (
@@ -289,10 +313,12 @@ def _report(
     if limit is not None:
         lines.append(f"limit: at most {limit[0]:,} a split, {len(faces.paths):,} of {limit[1]:,} taken")
     if cut is not None:
-        shares = " / ".join(f"{fraction:.0%}" for fraction in cut[0])
         persons = len(set(faces.subject) - {""})
         together = f"duplicates and {persons:,} persons kept together" if persons else "duplicates kept together"
-        lines.append(f"no splits in the source: cut {shares} into train, val, test, stratified, seed {cut[1]}, {together}")
+        lines.append(f"no splits in the source: {cut[0]}" + ("" if cut[1] else f", {together}"))
+        aside = int(((faces.split == "") & (faces.label >= 0)).sum())
+        if aside:
+            lines.append(f"in folds that are left aside: {aside:,} pictures")
     if any(faces.subject) and not all(faces.subject):
         lines.append(f"person unknown: {faces.subject.count(''):,} pictures")
     lines += counts_table(faces.counts())

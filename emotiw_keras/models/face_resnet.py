@@ -52,7 +52,7 @@ def _block(x: Tensor, filters: int, name: str) -> Tensor:
 
 def FaceResNet(
     include_top: bool = True,
-    weights: Any = "imagenet",
+    weights: Any = None,
     input_tensor: Tensor | None = None,
     input_shape: Shape | None = None,
     pooling: str | None = None,

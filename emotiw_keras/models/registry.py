@@ -16,6 +16,10 @@ KRIZHEVSKY = "Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep C
 WEIRD_TRICK = "Krizhevsky: One weird trick for parallelizing convolutional neural networks, arXiv:1404.5997"
 SQUEEZE = "Iandola, Han, Moskewicz, Ashraf, Dally, Keutzer: SqueezeNet, arXiv:1602.07360"
 RESIDUAL = "He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, arXiv:1512.03385"
+PATHS = (
+    "Fernando, Banarse, Blundell, Zwols, Ha, Rusu, Pritzel, Wierstra: PathNet: Evolution Channels Gradient Descent in Super "
+    "Neural Networks, arXiv:1701.08734"
+)
 DEVIL = "Chatfield, Simonyan, Vedaldi, Zisserman: Return of the Devil in the Details, BMVC 2014, arXiv:1405.3531"
 
 CAFFE_MEAN = (104.00699, 116.66877, 122.67891)
@@ -26,6 +30,9 @@ TORCHVISION_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 TORCHVISION_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 SQUEEZE_MEAN = (104.0, 117.0, 123.0)
 """Channel means (B, G, R) in the train_val.prototxt of SqueezeNet."""
+
+PATHNET_SIZES = (3, 10, 3, 20)
+"""Layers, modules in a layer, active ones and filters of a module: of the paper's MNIST (units) and of its public ports."""
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 GROUPS = tuple((layer, (layer,)) for layer in LAYERS)
@@ -51,8 +58,8 @@ class ModelSpec:
 
     `mean_image` says where a mean image belongs: "resize", on the resized picture before the crop; "crop", on the crop.
     `groups` are the layers that hold weights, from input to output; `parameters` counts them for 1000 classes;
-    `weights` is the key of its ImageNet weights in the weights manifest, "" where there are none; `input_channels` is 1 for a
-    network that reads grey faces as one channel.
+    `weights` is the key of its ImageNet weights in the weights manifest, "" where none are published; `input_channels` is 1 for
+    a network that reads grey faces as one channel.
     """
 
     name: str
@@ -132,6 +139,29 @@ def _squeezenet(name: str, class_name: str, version: str, parameters: int) -> Mo
     )
 
 
+def _pathnet() -> ModelSpec:
+    layers, _, active, _ = PATHNET_SIZES
+    paths = tuple((f"layer{n}", tuple(f"layer{n}_module{m:02d}" for m in range(active))) for n in range(1, layers + 1))
+    return ModelSpec(
+        name="pathnet",
+        class_name="PathNet",
+        module="emotiw_keras.models.pathnet",
+        title="PathNet: one path through layers of convolutional modules",
+        input_size=128,
+        resize=128,
+        channel_order="rgb",
+        mean=(128.0, 128.0, 128.0),
+        mean_image=None,
+        std=(64.0, 64.0, 64.0),
+        parameters=5_144_400,
+        paper=PATHS,
+        weights="",
+        licence="no weights are published",
+        groups=(*paths, ("readout", ("readout",))),
+        classifier="readout",
+    )
+
+
 _SPECS = {
     spec.name: spec
     for spec in (
@@ -180,6 +210,7 @@ _SPECS = {
         ),
         _squeezenet("squeezenet", "SqueezeNet", "v1.0", 1_248_424),
         _squeezenet("squeezenet_v1_1", "SqueezeNetV1_1", "v1.1", 1_235_496),
+        _pathnet(),
     )
 }
 

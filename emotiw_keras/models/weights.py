@@ -112,9 +112,9 @@ def find(weights: str | os.PathLike[str] | None, name: str) -> Path | None:
     """
     if weights is None:
         return None
+    if weights == "imagenet" and not get_spec(name).weights:
+        raise ModelError(f"no ImageNet weights of {name} are published; give weights=None, or a {SUFFIX} file")
     if weights == "imagenet":
-        if not get_spec(name).weights:
-            raise ModelError(f"there are no ImageNet weights of {name}; give weights=None or the path of a weight file")
         path = cache_dir() / f"{get_spec(name).weights}{SUFFIX}"
         if not path.is_file():
             how = f"get them with `emotiw weights fetch {name}` or give weights=None"

@@ -254,6 +254,10 @@ def _concatenate(graph: _Graph, layer: keras.layers.Concatenate, inputs: list[st
     return graph.add("Concat", *inputs, axis=1)
 
 
+def _average(graph: _Graph, layer: keras.layers.Layer, inputs: list[str]) -> str:
+    return graph.add("Mean", *inputs)
+
+
 def _same(graph: _Graph, layer: keras.layers.Layer, inputs: list[str]) -> str:
     return inputs[0]
 
@@ -273,6 +277,7 @@ _LAYERS: dict[type[keras.layers.Layer], Callable[[_Graph, Any, list[str]], str]]
     keras.layers.ZeroPadding2D: _padded,
     keras.layers.Concatenate: _concatenate,
     keras.layers.Add: _elementwise("Add"),
+    keras.layers.Average: _average,
     keras.layers.Multiply: _elementwise("Mul"),
     keras.layers.BatchNormalization: _batch_normalisation,
     keras.layers.ReLU: _rectified,

@@ -89,6 +89,7 @@ def describe(prepared: Prepared, folder: Path, say: Callable[[str], None]) -> No
         input_shape=tuple(shape["input_shape"]),
         width=shape["width"],
         classifier_activation=None,
+        **shape.get("options", {}),
     )
     total = sum(math.prod(variable.shape) for variable in model.weights)
     say(f"{shape['name']}: {total:,} parameters, input {shape['input_shape']}, {info['precision']}")

@@ -26,6 +26,7 @@ CLASSES = {
     "face_resnet": "FaceResNet",
     "squeezenet": "SqueezeNet",
     "squeezenet_v1_1": "SqueezeNetV1_1",
+    "pathnet": "PathNet",
 }
 
 
@@ -77,6 +78,8 @@ def test_preprocess_input_takes_rgb_pictures(name: str) -> None:
         planes = [(plane - 129.5) / 65 for plane in (red, green, blue)]
     elif name in ("squeezenet", "squeezenet_v1_1"):
         planes = [blue - 104, green - 117, red - 123]
+    elif name == "pathnet":
+        planes = [(plane - 128) / 64 for plane in (red, green, blue)]
     else:
         planes = [blue - 102.717, green - 115.773, red - 123.509]
     assert got.dtype == np.float32
