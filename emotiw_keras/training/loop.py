@@ -337,9 +337,12 @@ class StageLoop:
 
 
 def class_weights(labels: np.ndarray, classes: int, kind: str) -> np.ndarray:
-    """The weight of an image by its label: 1, or n / (classes present * n of its class) for "balanced"; float32 (classes,)."""
+    """The weight of an image by its label: 1; n / (classes present * n of its class) for "balanced"; 1 - n of its class / n for
+    "complement"; float32 (classes,)."""
     if kind == "none":
         return np.ones(classes, np.float32)
     counts = np.bincount(labels, minlength=classes)
+    if kind == "complement":
+        return (1 - counts / len(labels)).astype(np.float32)
     present = counts > 0
     return np.where(present, len(labels) / (present.sum() * np.maximum(counts, 1)), 0.0).astype(np.float32)

@@ -73,10 +73,16 @@ class SourceSettings:
         path: what is read when the command line gives no `--data` for it; "generated:large" and "generated:small" are
             faces that the package draws.
         subject_pattern: regular expression on file names; its first group (or the whole match) names the person.
+        every: of a set of videos, the frames of every so manieth number; from which on, the seed and the video decide.
+        frames_per_video: of a set of videos, at most so many of each, drawn from the seed; 0 takes all.
+        check: of a set of videos, read each file once before it is used; otherwise a broken one ends the run that meets it.
     """
 
     path: str = setting("")
     subject_pattern: str = setting("")
+    every: int = setting(1, low=1)
+    frames_per_video: int = setting(0, low=0)
+    check: bool = setting(True)
 
     def __post_init__(self) -> None:
         validate(self, "source")
@@ -85,6 +91,11 @@ class SourceSettings:
         except re.error as error:
             message = f"subject_pattern of source is {self.subject_pattern!r}, no regular expression: {error}"
             raise SettingError(message, "subject_pattern") from error
+
+    def reading(self) -> dict[str, Any]:
+        """The arguments of `read_faces` that the table sets."""
+        rest = {"every": self.every, "frames_per_video": self.frames_per_video, "check": self.check}
+        return {"subject_pattern": self.subject_pattern or None, **rest}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from emotiw_keras.training.settings import SettingError, setting, validate
 
 OPTIMIZERS = ("caffe_sgd", "adam")
 SCHEDULES = ("constant", "step", "cosine")
-CLASS_WEIGHTS = ("none", "balanced")
+CLASS_WEIGHTS = ("none", "balanced", "complement")
 MONITORS = ("val_accuracy", "val_loss", "val_macro_f1")
 SPLITS = ("train", "val", "test", "all")
 
@@ -37,7 +37,7 @@ class Stage:
         rules: ordered (layer pattern, rate) pairs, the first match counts; 0 or "freeze" freezes; all layers must be covered.
             "classifier" is the last layer with weights.
         initialise: patterns of layers to initialise anew before the stage.
-        class_weight: "balanced" weighs each image by n / (classes * n of its class).
+        class_weight: "balanced" weighs each image by n / (classes * n of its class), "complement" by 1 - n of its class / n.
         label_smoothing: share of the target spread evenly over the classes.
         clip_norm: bound on the global norm of the gradient; 0 is no bound.
         monitor: what chooses the best epoch.
