@@ -55,6 +55,20 @@ def _text(run: Run, data: str, assessment: Assessment) -> str:
     return "\n\n".join([*lines, per_class_table(result)])
 
 
+def _write_challenge(assessment: Assessment, folder: Path) -> None:
+    from emotiw_keras.evaluation.videos import write_challenge
+
+    assert assessment.answers is not None, "every frame was asked for"
+    told = write_challenge(assessment.answers, assessment.predictions.labels, folder)
+    click.echo(
+        f"challenge: {folder} ({len(told.paths):,} videos, {told.frames:,} frames; {told.filled:,} without a readable picture "
+        "took the answer of the nearest frame before, at the start of a video of the nearest after)",
+        err=True,
+    )
+    if told.empty:
+        click.echo(f"challenge: not one readable picture, so -1 throughout: {', '.join(told.empty)}", err=True)
+
+
 @click.command()
 @click.argument("runs", metavar="RUN [RUN ...]", nargs=-1, required=True)
 @click.option("--data", metavar="PATH", help="What to score on; without it, the data of the run's last stage.")
@@ -69,6 +83,19 @@ def _text(run: Run, data: str, assessment: Assessment) -> str:
 @click.option(
     "--crops", default="1", show_default=True, type=click.Choice(["1", "10"]), help="Centre crop, or the mean of ten."
 )
+@click.option(
+    "--smooth",
+    metavar="N",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Of a set of videos, average probabilities over N consecutive frames around each.",
+)
+@click.option(
+    "--challenge",
+    metavar="DIR",
+    help="Of a set of videos, write DIR/VIDEO.txt as its annotations are: class names, then a number for each frame.",
+)
 @click.option("--out", metavar="DIR", help="Also write a report folder: scores, confusion matrix, one line per image, faces.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a run on standard output.")
 @click.pass_context
@@ -79,6 +106,8 @@ def evaluate(
     split: str,
     limit: int | None,
     crops: str,
+    smooth: int,
+    challenge: str | None,
     out: str | None,
     as_json: bool,
 ) -> None:
@@ -86,6 +115,9 @@ def evaluate(
 
     Data without splits of its own is split as the run split it; leak-free figures leave out every image that also
     stands in a train or val split of the run. Exit code 3: done, but some images could not be read (each is named).
+
+    In the files of --challenge a frame without a picture takes the answer of the nearest earlier frame that has one; how many
+    did is said.
 
     \b
     Example: emotiw evaluate runs/ng --data faces.zip --out report
@@ -97,15 +129,18 @@ def evaluate(
 
     from emotiw_keras.evaluation.evaluate import assess, write_assessment
 
+    challenges: list[Path | None] = [None] * len(opened) if challenge is None else list(_folders(challenge, opened))
     folders: list[Path | None] = [None] * len(opened) if out is None else list(_folders(out, opened))
     unreadable: dict[tuple[str, str], str] = {}
-    for run, source, folder in zip(opened, sources, folders, strict=True):
+    for run, source, folder, answers in zip(opened, sources, folders, challenges, strict=True):
         assessment = assess(
             run,
             source,
             split=split,
             limit=limit,
             crops=int(crops),
+            smooth=smooth,
+            every_frame=challenge is not None,
             progress=_progress(),
             say=lambda line: click.echo(line, err=True),
         )
@@ -119,6 +154,8 @@ def evaluate(
             click.echo(json.dumps(result if len(opened) == 1 else {"run": str(run.path), **result}))
         else:
             click.echo(_text(run, source, assessment))
+        if answers is not None:
+            _write_challenge(assessment, answers)
         if folder is not None:
             written = write_assessment(assessment, folder, f"{run.name} on {Path(source).name}")
             click.echo(f"report: {folder} ({', '.join(path.name for path in written)})", err=True)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 RUN_FORMAT = 1
 DATA_COLUMNS = ("stage", "data", "path", "pixel_hash", "label", "subject", "split", "status")
+# Of a set of videos, whose rows are videos: frames used, frames that were not and why, and what the labels hash to.
+VIDEO_COLUMNS = (
+    "frames", "skipped", "unlabelled", "missing", "unreadable", "beyond", "missing_frames", "annotation"
+)  # fmt: skip
 WEIGHTS_FILE = "model.weights.h5"
 
 
@@ -152,7 +156,10 @@ class Run:
         return model
 
     def rows(self) -> list[dict[str, str]]:
-        """data.csv: stage, data, path, pixel_hash, label, subject, split (as given), status (the image's role)."""
+        """data.csv: stage, data, path, pixel_hash, label, subject, split (as given), status (the image's role).
+
+        A row of a set of videos is a video, its `pixel_hash` that of the video, and `VIDEO_COLUMNS` follow.
+        """
         with open(self.path / "data.csv", newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
 

@@ -59,7 +59,8 @@ class Pool:
         """A hash of the pixels, their order and the size they travel at."""
         digest = hashlib.sha256(repr(self.shape).encode())
         for faces, index in self.parts:
-            digest.update("".join(f"{faces.pixel_hash[i]} " for i in index).encode())
+            for identity in faces.identities(index):
+                digest.update(f"{identity} ".encode())
         return digest.hexdigest()
 
     def gather(self, positions: np.ndarray) -> np.ndarray:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from emotiw_keras.data import duplicates
+from emotiw_keras.data.columns import pick
 from emotiw_keras.data.images import MIN_SIDE, ImageError
 from emotiw_keras.data.layouts import Listing, find_layout
+from emotiw_keras.data.layouts.affwild2 import find_videos
 from emotiw_keras.data.layouts.listing import SPLITS, and_more, without_classes
 from emotiw_keras.data.layouts.store import (
     MemoryPixels,
@@ -37,6 +41,7 @@ from emotiw_keras.labels import match_classes
 __all__ = ["OK", "FaceSet", "MemoryPixels", "PixelStore", "StreamedPixels", "read_faces"]
 
 OK = "ok"
+HELD_OUT = "held out"
 # Decoding a small picture takes less time than threads take to hand the interpreter to each other.
 _SMALL = 128 * 128
 Progress = Callable[[int, int], None]
@@ -49,10 +54,10 @@ class FaceSet:
     Attributes:
         name: what the data set is called, such as "fer".
         source: the path as given.
-        layout: "fer2013.csv", "split folders", "class folders", "manifest", "SFEW" or "prepared faces".
+        layout: "fer2013.csv", "split folders", "class folders", "manifest", "SFEW", "prepared faces" or "Aff-Wild2".
         labels: label names; a label id is a position here.
         paths: each picture's name inside the source.
-        label: int64 (pictures,), -1 where the status is not "ok".
+        label: int (pictures,), -1 where the status is not "ok".
         split: "<U5" (pictures,): "train", "val" or "test"; "" for an unreadable picture of a source without splits.
         subject: the person, "" if unknown.
         pixel_hash: the identity of the decoded pixels (`duplicates.pixel_hash`), "" where unreadable.
@@ -67,12 +72,12 @@ class FaceSet:
     source: str
     layout: str
     labels: tuple[str, ...]
-    paths: list[str]
+    paths: Sequence[str]
     label: np.ndarray
     split: np.ndarray
-    subject: list[str]
-    pixel_hash: list[str]
-    status: list[str]
+    subject: Sequence[str]
+    pixel_hash: Sequence[str]
+    status: Sequence[str]
     pixels: PixelStore
     report: list[str]
     constant: np.ndarray = field(repr=False)
@@ -104,6 +109,55 @@ class FaceSet:
                 table[split] = dict(zip(self.labels, numbers, strict=True))
         return table
 
+    def unreadable(self) -> list[tuple[str, str]]:
+        """(path, why) of the pictures that cannot be used."""
+        return [(path, status) for path, status in zip(self.paths, self.status, strict=True) if status != OK]
+
+    def identities(self, rows: np.ndarray) -> Iterator[str]:
+        """What tells the pictures at `rows` from others: the same word, the same pixels."""
+        return (self.pixel_hash[i] for i in rows)
+
+    def facts(self) -> dict[str, Any]:
+        """What run.json says of the set; a run goes on only with data that say the same."""
+        digest = hashlib.sha256()
+        for row in zip(self.paths, self.pixel_hash, self.label.tolist(), self.split.tolist(), strict=True):
+            digest.update(repr(row).encode())
+        return {"layout": self.layout, "images": len(self.paths), "fingerprint": digest.hexdigest()[:16]}
+
+    def records(self, roles: Mapping[str, np.ndarray]) -> Iterator[dict[str, str]]:
+        """Rows of data.csv, without their stage.
+
+        Args:
+            roles: status -> int, the pictures that have it; the last one counts, a picture without one is held out.
+        """
+        status = np.array([text if text != OK else HELD_OUT for text in self.status], object)
+        for role, rows in roles.items():
+            status[rows] = role
+        for i, path in enumerate(self.paths):
+            yield {
+                "data": self.name,
+                "path": path,
+                "pixel_hash": self.pixel_hash[i],
+                "label": self.labels[self.label[i]] if self.label[i] >= 0 else "",
+                "subject": self.subject[i],
+                "split": str(self.split[i]),
+                "status": str(status[i]),
+            }
+
+    def take(self, rows: np.ndarray) -> FaceSet:
+        """The set of some of the pictures, numbered anew from 0."""
+        return replace(
+            self,
+            paths=pick(self.paths, rows),
+            label=self.label[rows],
+            split=self.split[rows],
+            subject=pick(self.subject, rows),
+            pixel_hash=pick(self.pixel_hash, rows),
+            status=pick(self.status, rows),
+            pixels=self.pixels.select(rows),
+            constant=self.constant[rows],
+        )
+
 
 def read_faces(
     path: str | os.PathLike[str],
@@ -115,6 +169,9 @@ def read_faces(
     memory_budget: int | None = None,
     subject_pattern: str | None = None,
     leave_out: Sequence[str] = (),
+    every: int = 1,
+    frames_per_video: int = 0,
+    check: bool = True,
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
     folds: Folds | None = None,
     seed: int = 0,
@@ -133,10 +190,13 @@ def read_faces(
         memory_budget: bytes the pixels may take; above it they are read from disk again in each epoch. Default: half
             of the available memory.
         subject_pattern: a regular expression on file names for the person; a `subject` column has precedence.
+        every: of a set of videos, take the frames of every so manieth number; from which on, the seed and the video decide.
+        frames_per_video: of a set of videos, take at most so many of each, drawn from the seed; 0 takes all.
+        check: of a set of videos, read each file once before it is used; otherwise a broken one is found when it is.
         leave_out: classes that are not read, in any of their usual spellings; they are counted in the report.
         fractions: shares of train, val and test where the source has no splits.
         folds: cut by persons instead of by `fractions`.
-        seed: of the split and of `limit`.
+        seed: of the split, of `limit` and of the frames taken of a video.
         limit: pictures per split, stratified.
         workers: threads that decode. Default: one for each processor.
         progress: called with (pictures done, pictures in all).
@@ -153,6 +213,26 @@ def read_faces(
     if size < MIN_SIDE:
         raise UsageError(f"size = {size}: expected at least {MIN_SIDE} pixels")
     threads = workers or os.cpu_count() or 1
+    videos = find_videos(path)
+    if videos is not None:
+        if leave_out or folds is not None:
+            raise UsageError(f"{path} is a set of videos with splits of its own; leave_out and folds are for pictures")
+        from emotiw_keras.data.video_reading import Choice, read_videos  # it makes a FaceSet, which stands here
+
+        return read_videos(
+            videos,
+            Choice(every, frames_per_video, limit, tuple(fractions), seed),
+            name=name,
+            labels=labels,
+            grey=grey,
+            size=size,
+            subject_pattern=subject_pattern,
+            check=check,
+            threads=threads,
+            progress=progress,
+        )
+    if every != 1 or frames_per_video:
+        raise UsageError(f"{path} is no set of videos: every = {every} and frames_per_video = {frames_per_video} choose frames")
     listing = without_classes(find_layout(path), leave_out, path)
     names, label = _labels(listing, labels, path)
     rows = np.arange(len(label))
@@ -187,12 +267,12 @@ def read_faces(
     if not has_splits:
         ids = np.flatnonzero(usable)
         if folds is not None:
-            faces.split[ids] = fold_splits(fold_numbers([faces.subject[i] for i in ids], folds.count, seed), folds)
+            faces.split[ids] = fold_splits(fold_numbers(pick(faces.subject, ids), folds.count, seed), folds)
         else:
-            group = group_ids([faces.pixel_hash[i] for i in ids], [faces.subject[i] for i in ids])
+            group = group_ids(pick(faces.pixel_hash, ids), pick(faces.subject, ids))
             faces.split[ids] = assign_splits(faces.label[ids], group, fractions, seed)
         if limit is not None:
-            faces = _select(faces, np.flatnonzero(limit_mask(faces.label, faces.split, limit, seed) | ~usable))
+            faces = faces.take(np.flatnonzero(limit_mask(faces.label, faces.split, limit, seed) | ~usable))
     shares = f"cut {' / '.join(f'{fraction:.0%}' for fraction in fractions)} into train, val, test, stratified, seed {seed}"
     if folds is not None:
         persons = len(set(faces.subject) - {""})
@@ -283,23 +363,6 @@ def _read_pixels(
     return StreamedPixels(view, readable, shapes, decoders), seen
 
 
-def _select(faces: FaceSet, rows: np.ndarray) -> FaceSet:
-    def some(values: list[str]) -> list[str]:
-        return [values[i] for i in rows]
-
-    return replace(
-        faces,
-        paths=some(faces.paths),
-        label=faces.label[rows],
-        split=faces.split[rows],
-        subject=some(faces.subject),
-        pixel_hash=some(faces.pixel_hash),
-        status=some(faces.status),
-        pixels=faces.pixels.select(rows),
-        constant=faces.constant[rows],
-    )
-
-
 def _report(
     faces: FaceSet, listing: Listing, cut: tuple[str, bool] | None, limit: tuple[int, int] | None
 ) -> list[str]:
@@ -319,11 +382,12 @@ def _report(
         aside = int(((faces.split == "") & (faces.label >= 0)).sum())
         if aside:
             lines.append(f"in folds that are left aside: {aside:,} pictures")
-    if any(faces.subject) and not all(faces.subject):
-        lines.append(f"person unknown: {faces.subject.count(''):,} pictures")
+    unknown = sum(not person for person in faces.subject)
+    if 0 < unknown < len(faces.subject):
+        lines.append(f"person unknown: {unknown:,} pictures")
     lines += counts_table(faces.counts())
     lines += duplicates.describe(faces)
-    bad = [f"{path}: {status}" for path, status in zip(faces.paths, faces.status, strict=True) if status != OK]
+    bad = [f"{path}: {status}" for path, status in faces.unreadable()]
     if bad:
         lines.append(f"unreadable, so left out: {len(bad):,} ({and_more(bad)})")
     return lines

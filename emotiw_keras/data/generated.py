@@ -210,9 +210,17 @@ def write_images(kind: str, folder: str | os.PathLike[str], limit: int | None = 
 if __name__ == "__main__":
     import argparse
 
-    parser = argparse.ArgumentParser(description="Write faces that the package draws as PNG files.")
-    parser.add_argument("kind", choices=list(KINDS))
+    parser = argparse.ArgumentParser(description="Write faces that the package draws as files.")
+    parser.add_argument("kind", choices=[*KINDS, "affwild2"], help="one of the two sets as PNG, or a tree like Aff-Wild2's")
     parser.add_argument("folder")
     parser.add_argument("--limit", type=int, help="pictures per split")
+    parser.add_argument("--videos", type=int, default=8, help="affwild2: how many videos")
+    parser.add_argument("--frames", type=int, default=400, help="affwild2: frames of all videos together")
+    parser.add_argument("--classes", type=int, default=7, help="affwild2: 7, or 8 with Other")
     chosen = parser.parse_args()
-    print(f"{write_images(chosen.kind, chosen.folder, chosen.limit)} pictures in {chosen.folder}")
+    if chosen.kind == "affwild2":
+        from emotiw_keras.data.generated_videos import write_affwild2
+
+        print(write_affwild2(chosen.folder, videos=chosen.videos, frames=chosen.frames, classes=chosen.classes))
+    else:
+        print(f"{write_images(chosen.kind, chosen.folder, chosen.limit)} pictures in {chosen.folder}")

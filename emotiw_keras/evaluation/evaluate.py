@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emotiw_keras.data.columns import pick
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.generated import is_generated, read_any
 from emotiw_keras.data.layouts import find_layout
 from emotiw_keras.data.layouts.listing import class_names
+from emotiw_keras.data.videos import VideoSet
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.metrics import scores
 from emotiw_keras.evaluation.report import Predictions, write_report
 from emotiw_keras.evaluation.sheet import Caption, contact_sheet
 from emotiw_keras.evaluation.splits import SPLITS, found_again, has_own_splits, known_splits, select, stratified
+from emotiw_keras.evaluation.videos import FrameAnswers, answer_every_picture, per_video, per_video_csv
+from emotiw_keras.files import write_atomic
 
 if TYPE_CHECKING:
     from emotiw_keras.runs import Run
@@ -41,12 +45,14 @@ class Assessment:
         predictions: every image of the split, unreadable ones included.
         indices: int (n,), where those images stand in `faces`.
         faces: the data set as read.
+        answers: of a set of videos, the probabilities of every picture, labelled or not, where they were asked for.
     """
 
     result: dict[str, Any]
     predictions: Predictions
     indices: np.ndarray
     faces: FaceSet
+    answers: FrameAnswers | None = None
 
 
 def read_source(run: Run, source: str | os.PathLike[str], limit: int | None = None) -> FaceSet:
@@ -131,17 +137,19 @@ def predict(
     return probabilities
 
 
-def _share_in(hashes: list[str], known: set[str]) -> float:
+def _share_in(hashes: Sequence[str], known: set[str]) -> float:
     return sum(bool(pixel_hash) and pixel_hash in known for pixel_hash in hashes) / len(hashes)
 
 
 def assess(
     run: Run, source: str | os.PathLike[str], *, split: str = "test", limit: int | None = None, crops: int = 1,
-    batch_size: int = 64, progress: Progress | None = None, say: Callable[[str], None] | None = None,
+    batch_size: int = 64, smooth: int = 1, every_frame: bool = False, progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Assessment:  # fmt: skip
     """`evaluate` with everything it saw: for reports and for naming the images that could not be read.
 
-    Args and errors are those of `evaluate`; `say` is called with each line of what the reader decided.
+    Args and errors are those of `evaluate`; `every_frame` asks for the answers of all pictures of a set of videos, which
+    smoothing needs anyway; `say` is called with each line of what the reader decided.
     """
     if crops not in CROPS:
         raise UsageError(f"crops must be 1 (the centre) or 10 (corners and centre, plain and mirrored); got {crops}")
@@ -155,13 +163,17 @@ def assess(
     indices = select(faces, split_of, split, run)
     if limit is not None:
         indices = stratified(indices, faces.label[indices], limit)
-    hashes = [faces.pixel_hash[i] for i in indices]
+    every_frame = every_frame or smooth != 1
+    if every_frame and (limit is not None or not isinstance(faces, VideoSet)):
+        why = f"limit = {limit} leaves frames out" if limit is not None else f"{source} is no set of videos"
+        raise UsageError(f"smooth = {smooth} and answers for every frame need whole videos, but {why}")
+    hashes = pick(faces.pixel_hash, indices)
     if say is not None:
         for line in faces.report if own else [faces.report[0], found_again(split_of, run)]:
             say(line)
 
     labels = tuple(faces.labels)
-    readable = np.array([faces.status[i] == "ok" for i in indices], dtype=bool)
+    readable = faces.label[indices] >= 0
     if not readable.any():
         raise DataError(
             f"none of the {len(indices)} images of split {split!r} of {source} could be read; the first, "
@@ -169,7 +181,17 @@ def assess(
         )
     truth = faces.label[indices]
     probabilities = np.full((len(indices), len(labels)), np.nan, np.float32)
-    probabilities[readable] = predict(run, faces, indices[readable], crops=crops, batch_size=batch_size, progress=progress)
+    kept = indices[readable]
+    answers = None
+    if isinstance(faces, VideoSet) and every_frame:
+
+        def ask(pictures: FaceSet, rows: np.ndarray) -> np.ndarray:
+            return predict(run, pictures, rows, crops=crops, batch_size=batch_size, progress=progress)
+
+        answers = answer_every_picture(faces, indices, split if own else None, ask).smoothed(smooth)
+        probabilities[readable] = answers.of(faces.video[kept], faces.frame[kept])
+    else:
+        probabilities[readable] = predict(run, faces, kept, crops=crops, batch_size=batch_size, progress=progress)
 
     def figures(kept: np.ndarray) -> dict[str, Any]:
         found = kept & readable
@@ -182,17 +204,17 @@ def assess(
     head = {key: overall.pop(key) for key in ("n", "n_found", "coverage")}
     result = {**head, "split": split, "selected_on": _share_in(hashes, run.selected_on) >= SELECTED_SHARE, **overall}
     result["leak_free"] = figures(unseen) if (unseen & readable).any() else None
-    predictions = Predictions(
-        labels, [faces.paths[i] for i in indices], [faces.status[i] for i in indices], truth, probabilities
-    )
-    return Assessment(result, predictions, indices, faces)
+    if isinstance(faces, VideoSet):
+        result |= {"smooth": smooth, "per_video": per_video(faces, indices, probabilities)}
+    predictions = Predictions(labels, pick(faces.paths, indices), pick(faces.status, indices), truth, probabilities)
+    return Assessment(result, predictions, indices, faces, answers)
 
 
 def write_assessment(assessment: Assessment, folder: str | os.PathLike[str], heading: str) -> list[Path]:
     """Write the report folder of an assessment, a contact sheet of some of its faces included.
 
     Returns:
-        The paths written: scores.json, confusion.png, predictions.csv, report.md, faces.png.
+        The paths written: scores.json, confusion.png, predictions.csv, report.md, faces.png, and videos.csv of a set of videos.
 
     Raises:
         OutputError: the folder cannot be written, or the disk is full.
@@ -208,12 +230,15 @@ def write_assessment(assessment: Assessment, folder: str | os.PathLike[str], hea
     sheet = Path(folder) / "faces.png"
     title = f"{heading}: accuracy {100 * assessment.result['accuracy']:.1f} % of {assessment.result['n_found']} images"
     contact_sheet(faces.pixels.gather(assessment.indices[shown]), captions, sheet, columns=8, title=title)
+    if "per_video" in assessment.result:
+        paths.append(Path(folder) / "videos.csv")
+        write_atomic(paths[-1], per_video_csv(assessment.result["per_video"]))
     return [*paths, sheet]
 
 
 def evaluate(
     run: Run, source: str | os.PathLike[str], *, split: str = "test", limit: int | None = None, crops: int = 1,
-    batch_size: int = 64, out: str | os.PathLike[str] | None = None, progress: Progress | None = None,
+    batch_size: int = 64, smooth: int = 1, out: str | os.PathLike[str] | None = None, progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Score a run on one split of a data set, in float32 and without augmentation.
 
@@ -229,11 +254,12 @@ def evaluate(
         limit: score at most this many images, each class in proportion.
         crops: 1 (centre) or 10 (mean of the probabilities of ten crops).
         batch_size: images computed at once.
+        smooth: of a set of videos, average the probabilities over so many consecutive frame numbers around each frame.
         out: write a report folder here.
         progress: called with (images done, images in all).
 
     Returns:
-        The keys of `emotiw evaluate --json`.
+        The keys of `emotiw evaluate --json`; of a set of videos also `smooth` and `per_video` (see `videos.per_video`).
 
     Raises:
         DataError: bad data, or a split that does not exist.
@@ -244,7 +270,9 @@ def evaluate(
     Example:
         >>> evaluate(Run.open("runs/ng"), "faces.zip", split="test")["accuracy"]  # doctest: +SKIP
     """
-    assessment = assess(run, source, split=split, limit=limit, crops=crops, batch_size=batch_size, progress=progress)
+    assessment = assess(
+        run, source, split=split, limit=limit, crops=crops, batch_size=batch_size, smooth=smooth, progress=progress
+    )
     if out is not None:
         write_assessment(assessment, out, f"{run.name} on {Path(source).name}")
     return assessment.result

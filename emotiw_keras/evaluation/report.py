@@ -31,8 +31,8 @@ class Predictions:
     """
 
     labels: tuple[str, ...]
-    paths: list[str]
-    status: list[str]
+    paths: Sequence[str]
+    status: Sequence[str]
     truth: np.ndarray
     probabilities: np.ndarray
 

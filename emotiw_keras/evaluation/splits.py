@@ -10,6 +10,7 @@ import numpy as np
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.generated import is_generated
 from emotiw_keras.data.layouts import find_layout
+from emotiw_keras.data.layouts.affwild2 import find_videos
 from emotiw_keras.data.layouts.listing import SPLITS
 from emotiw_keras.errors import DataError
 
@@ -21,7 +22,10 @@ __all__ = ["SPLITS", "found_again", "has_own_splits", "known_splits", "select", 
 
 def has_own_splits(source: str | os.PathLike[str]) -> bool:
     """Whether a data set says itself which images are train, val and test."""
-    return is_generated(source) or any(find_layout(source).split)
+    if is_generated(source):
+        return True
+    videos = find_videos(source)
+    return any(find_layout(source).split if videos is None else videos.split)
 
 
 def known_splits(faces: FaceSet, run: Run) -> np.ndarray:

@@ -43,7 +43,7 @@ FACE_RESNET_BLOCKS = (1, 2, 1)
 
 
 def _face_resnet_groups() -> tuple[tuple[str, tuple[str, ...]], ...]:
-    groups = [("conv1", ("conv1", "conv1_bn"))]
+    groups: list[tuple[str, tuple[str, ...]]] = [("conv1", ("conv1", "conv1_bn"))]
     for level, blocks in enumerate(FACE_RESNET_BLOCKS, 1):
         if level > 1:
             groups.append((f"down{level}", (f"down{level}", f"down{level}_bn")))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import shutil
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emotiw_keras import hardware
-from emotiw_keras.data.faceset import OK, FaceSet
+from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.generated import read_any
 from emotiw_keras.data.settings import settings_for
 from emotiw_keras.data.splits import Folds
@@ -23,7 +22,7 @@ from emotiw_keras.files import atomic_path
 from emotiw_keras.models.registry import get_spec
 from emotiw_keras.runs import RUN_FORMAT, Run
 from emotiw_keras.training.progress import silent
-from emotiw_keras.training.recipe import Recipe
+from emotiw_keras.training.recipe import Recipe, SourceSettings
 from emotiw_keras.training.roles import Part, Roles, check_roles, data_rows, stage_roles
 from emotiw_keras.training.run_writer import move_aside, start_or_resume
 from emotiw_keras.training.start import parent_run, resolve_precision, start_model, start_tensorflow
@@ -127,9 +126,9 @@ def prepare(
             labels=recipe.labels,
             grey=settings["channels"] == "grey",
             size=settings["resize"],
-            subject_pattern=(recipe.source[name].subject_pattern or None) if name in recipe.source else None,
             leave_out=recipe.source[name].leave_out if name in recipe.source else (),
             folds=_folds(recipe, name),
+            **recipe.source.get(name, SourceSettings()).reading(),
             seed=recipe.seed,
             limit=recipe.limit or None,
         )
@@ -143,12 +142,7 @@ def prepare(
     roles = {stage.name: stage_roles(stage, sets, recipe.duplicates == "drop") for stage in recipe.parts}
     for stage in recipe.parts:
         check_roles(stage, roles[stage.name], say, "search" if recipe.searches else "stage")
-    unreadable = tuple(
-        f"{faces.name}: {path}: {status}"
-        for faces in sets.values()
-        for path, status in zip(faces.paths, faces.status, strict=True)
-        if status != OK
-    )
+    unreadable = tuple(f"{faces.name}: {path}: {status}" for faces in sets.values() for path, status in faces.unreadable())
     info = {
         "format": RUN_FORMAT,
         "recipe": recipe.name,
@@ -167,7 +161,7 @@ def prepare(
         "seed": recipe.seed,
         "threads": threads or hardware.processor_threads(),
         "versions": _versions(),
-        "data": {name: _data_facts(faces) for name, faces in sets.items()},
+        "data": {name: faces.facts() for name, faces in sets.items()},
         "sources": dict(sources),
         "stages": [],
         "finished": False,
@@ -298,13 +292,6 @@ def _common_labels(sets: Mapping[str, FaceSet]) -> tuple[str, ...]:
         told = "; ".join(f"{name}: {', '.join(faces.labels)}" for name, faces in sets.items())
         raise DataError(f"the data sets have different classes: {told}; one run needs one set of labels")
     return next(iter(labels))
-
-
-def _data_facts(faces: FaceSet) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    for row in zip(faces.paths, faces.pixel_hash, faces.label.tolist(), faces.split.tolist(), strict=True):
-        digest.update(repr(row).encode())
-    return {"layout": faces.layout, "images": len(faces.paths), "fingerprint": digest.hexdigest()[:16]}
 
 
 def photo_crop(stage: Part, sets: Mapping[str, FaceSet]) -> dict[str, Any]:

@@ -78,6 +78,9 @@ class SourceSettings:
         folds: cut the persons into so many folds, for a set without splits of its own; 0 cuts pictures 80/10/10.
         fold: the fold that is test, from 0; the one after it is val, all others train.
         train_folds: of those others, the folds that train; empty takes all.
+        every: of a set of videos, the frames of every so manieth number; from which on, the seed and the video decide.
+        frames_per_video: of a set of videos, at most so many of each, drawn from the seed; 0 takes all.
+        check: of a set of videos, read each file once before it is used; otherwise a broken one ends the run that meets it.
     """
 
     path: str = setting("")
@@ -86,6 +89,9 @@ class SourceSettings:
     folds: int = setting(0, low=0, high=10_000)
     fold: int = setting(0, low=0)
     train_folds: tuple[int, ...] = setting((), low=0)
+    every: int = setting(1, low=1)
+    frames_per_video: int = setting(0, low=0)
+    check: bool = setting(True)
 
     def __post_init__(self) -> None:
         validate(self, "source")
@@ -106,6 +112,11 @@ class SourceSettings:
                 f"{sorted(held)}, which are test and val",
                 "train_folds",
             )
+
+    def reading(self) -> dict[str, Any]:
+        """The arguments of `read_faces` that the table sets."""
+        rest = {"every": self.every, "frames_per_video": self.frames_per_video, "check": self.check}
+        return {"subject_pattern": self.subject_pattern or None, **rest}
 
 
 @dataclass(frozen=True)

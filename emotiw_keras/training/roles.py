@@ -8,7 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from emotiw_keras.data.faceset import OK, FaceSet
+from emotiw_keras.data.columns import pick
+from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.errors import DataError
 from emotiw_keras.training.stage import split_reference
 
@@ -53,7 +54,7 @@ def stage_roles(stage: Part, sets: Mapping[str, FaceSet], drop: bool) -> Roles:
         for name, faces in sets.items():
             apart = np.isin(faces.split, ("val", "test"))
             apart[train.get(name, np.empty(0, np.int64))] = False
-            held |= {faces.pixel_hash[i] for i in np.flatnonzero(apart) if faces.status[i] == OK}
+            held |= set(pick(faces.pixel_hash, np.flatnonzero(apart & (faces.label >= 0))))
         for name, index in train.items():
             twin = np.array([sets[name].pixel_hash[i] in held for i in index], bool)
             train[name], dropped[name] = index[~twin], index[twin]
@@ -87,7 +88,7 @@ def check_roles(stage: Part, roles: Roles, say: Callable[[str], None], kind: str
 def data_rows(
     stages: Sequence[Part], sets: Mapping[str, FaceSet], roles: Mapping[str, Roles], before: Sequence[Mapping[str, str]]
 ) -> list[dict[str, str]]:
-    """Rows of data.csv: every image of every stage with its role.
+    """Rows of data.csv: every image of every stage with its role, or every video of a set of videos.
 
     Args:
         stages: in order.
@@ -102,21 +103,7 @@ def data_rows(
     for stage in stages:
         of = roles[stage.name]
         for name, faces in sets.items():
-            status = np.array([text if text != OK else "held out" for text in faces.status], object)
-            status[of.val.get(name, np.empty(0, np.int64))] = "val"
-            status[of.train.get(name, np.empty(0, np.int64))] = "train"
-            status[of.dropped[name]] = DROPPED
-            for i, path in enumerate(faces.paths):
-                rows.append(
-                    {
-                        "stage": stage.name,
-                        "data": name,
-                        "path": path,
-                        "pixel_hash": faces.pixel_hash[i],
-                        "label": faces.labels[faces.label[i]] if faces.label[i] >= 0 else "",
-                        "subject": faces.subject[i],
-                        "split": str(faces.split[i]),
-                        "status": str(status[i]),
-                    }
-                )
+            none = np.empty(0, np.int64)
+            status = {"val": of.val.get(name, none), "train": of.train.get(name, none), DROPPED: of.dropped[name]}
+            rows += [{"stage": stage.name, **row} for row in faces.records(status)]
     return rows

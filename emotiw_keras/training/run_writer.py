@@ -13,7 +13,7 @@ from typing import Any
 
 from emotiw_keras.errors import OutputError, RunError
 from emotiw_keras.files import write_atomic, writing
-from emotiw_keras.runs import DATA_COLUMNS, read_info
+from emotiw_keras.runs import DATA_COLUMNS, VIDEO_COLUMNS, read_info
 
 HISTORY_COLUMNS = (
     "stage",
@@ -106,7 +106,8 @@ def start_or_resume(
     if foreign:
         raise RunError(f"{path} is not a run folder (it holds {', '.join(foreign[:3])}); give another --out")
     write_atomic(path / "recipe.toml", recipe_toml)
-    write_atomic(path / "data.csv", csv_text(DATA_COLUMNS, data_rows))
+    videos = VIDEO_COLUMNS if any("frames" in row for row in data_rows) else ()
+    write_atomic(path / "data.csv", csv_text((*DATA_COLUMNS, *videos), data_rows))
     write_info(path, info)
     return info
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from emotiw_keras.data.archive import Archive, FolderArchive, ZipArchive, is_picture
 from emotiw_keras.data.images import ImageError
+from emotiw_keras.data.layouts.affwild2 import FACES, SETS, annotation_folder
 from emotiw_keras.data.layouts.fer2013 import read_fer2013
 from emotiw_keras.data.layouts.folders import KNOWN, read_folders
 from emotiw_keras.data.layouts.listing import Listing, Pictures, and_more
@@ -46,6 +47,8 @@ def find_layout(path: str | os.PathLike[str]) -> Listing:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}; give a folder, a zip or a CSV") from error
     if source.is_dir():
+        if annotation_folder(source) is not None:
+            raise DataError(f"{path} is a set of videos, Aff-Wild2, whose faces are cut out already; fit and evaluate read it")
         return _from_archive(FolderArchive(source))
     if not source.is_file():
         raise DataError(f"{path} is neither a file nor a folder; give a folder, a zip or a CSV")
@@ -82,6 +85,8 @@ def _from_csv(path: Path) -> Listing:
 
 
 def _from_archive(archive: Archive) -> Listing:
+    if isinstance(archive, ZipArchive) and any(f"{name}/" in member for member in archive.names for name in (FACES, *SETS)):
+        raise DataError(f"{archive.path} holds Aff-Wild2's videos; unpack it and give the folder of annotations/ and {FACES}/")
     members = [name for name in archive.names if is_picture(name)]
     others = [name for name in archive.names if not is_picture(name)]
     tables = {name: _table_columns(archive, name) for name in others if name.lower().endswith(".csv")}

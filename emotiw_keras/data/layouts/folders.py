@@ -12,7 +12,7 @@ from emotiw_keras.errors import DataError
 
 KNOWN = (
     "fer2013.csv; Training|PublicTest|PrivateTest/<class>/; train|val|test/<class>/; <class>/; "
-    "a manifest CSV (path,label[,split][,subject]); SFEW; what emotiw prepare wrote"
+    "a manifest CSV (path,label[,split][,subject]); SFEW; Aff-Wild2; what emotiw prepare wrote"
 )
 _SFEW_CLASSES = frozenset({"Angry", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise"})
 _SFEW_SPLITS = frozenset({"Train", "Val", "Test"})

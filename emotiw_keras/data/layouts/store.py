@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from emotiw_keras.data.columns import pick
 from emotiw_keras.data.images import ImageError
 from emotiw_keras.data.layouts.listing import Pictures
 from emotiw_keras.data.resize import resize, to_grey
@@ -125,7 +126,7 @@ class StreamedPixels:
     def __init__(self, view: View, readable: np.ndarray, shapes: Sequence[tuple[int, int, int]], workers: int) -> None:
         self._view = view
         self._readable = readable
-        self._shapes = list(shapes)
+        self._shapes = shapes
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
 
@@ -159,7 +160,7 @@ class StreamedPixels:
     def select(self, rows: np.ndarray) -> StreamedPixels:
         """A store of some of the pictures."""
         view = View(self._view.pictures, self._view.rows[rows], self.shape)
-        return StreamedPixels(view, self._readable[rows], [self._shapes[i] for i in rows], self._workers)
+        return StreamedPixels(view, self._readable[rows], pick(self._shapes, rows), self._workers)
 
 
 def run_chunks(

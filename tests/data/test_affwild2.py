@@ -1,0 +1,274 @@
+"""Aff-Wild2's layout: frames by name, nothing dropped uncounted, videos whole, and no object for each frame."""
+
+from __future__ import annotations
+
+import shutil
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emotiw_keras.data.columns import FramePaths, Repeated
+from emotiw_keras.data.faceset import read_faces
+from emotiw_keras.data.generated_videos import write_affwild2
+from emotiw_keras.data.layouts import find_layout
+from emotiw_keras.data.layouts.affwild2 import ranges
+from emotiw_keras.data.video_reading import every_picture
+from emotiw_keras.data.videos import VideoSet
+from emotiw_keras.errors import DataError, UsageError
+from tests.data.affwild2_tree import EIGHT, SEVEN, Video, picture, shown, write_tree
+
+# 3, 4: no picture of a labelled frame; 6, 7: no label, one of them without a picture too; 12: beyond the rows.
+ROWS = [0, 1, 2, 3, 4, -1, -1, 5, 6, 0]
+THERE = [1, 2, 5, 6, 8, 9, 10, 12]
+USED = [1, 2, 5, 8, 9, 10]
+
+
+def small(root: Path, **options: str) -> Path:
+    videos = {
+        "a_left": Video("Training_Set", ROWS, THERE),
+        "a_right": Video("Training_Set", [4] * 30, range(1, 31)),
+        "b": Video("Validation_Set", [0, 4] * 10, range(3, 21)),
+    }
+    return write_tree(root, videos, **options)
+
+
+def read(root: Path, labels: str = "affwild7", **options: object) -> VideoSet:
+    faces = read_faces(root, labels=labels, **options)  # type: ignore[arg-type]
+    assert isinstance(faces, VideoSet)
+    return faces
+
+
+def test_frames_are_matched_by_name_whatever_is_missing(tmp_path: Path) -> None:
+    faces = read(small(tmp_path))
+    first = np.flatnonzero(faces.video == 0)
+    assert faces.frame[first].tolist() == USED
+    assert faces.label[first].tolist() == [ROWS[frame - 1] for frame in USED]
+    assert [faces.paths[i] for i in first[:2]] == ["cropped_aligned/a_left/00001.jpg", "cropped_aligned/a_left/00002.jpg"]
+    assert [shown(image) for image in faces.pixels.gather(np.arange(len(faces.video)))] == faces.frame.tolist()
+    assert all((tmp_path / path).is_file() for path in faces.paths)
+    assert sorted(set(faces.split[faces.video < 2])) == ["train"] and set(faces.split[faces.video == 2]) == {"val"}
+
+
+def test_every_row_is_accounted_for(tmp_path: Path) -> None:
+    faces = read(small(tmp_path))
+    row = {row["path"]: row for row in faces.records({"train": faces.indices("train"), "val": faces.indices("val")})}
+    assert list(row) == ["cropped_aligned/a_left", "cropped_aligned/a_right", "cropped_aligned/b"]
+    left = row["cropped_aligned/a_left"]
+    counts = {key: left[key] for key in ("frames", "skipped", "unlabelled", "missing", "unreadable", "beyond")}
+    assert counts == {
+        "frames": "6", "skipped": "0", "unlabelled": "2", "missing": "2", "unreadable": "0", "beyond": "1"
+    }  # fmt: skip
+    assert (left["missing_frames"], left["status"], left["split"], left["subject"]) == ("3-4", "train", "train", "a")
+    assert row["cropped_aligned/b"]["missing_frames"] == "1-2" and row["cropped_aligned/b"]["status"] == "val"
+    told = "\n".join(faces.report)
+    assert "60 annotated = 54 taken + 0 skipped + 2 without a label (-1) + 4 labelled but without a picture" in told
+    assert "without a picture: 4 labelled frames of 2 videos: a_left 2 (3-4), b 2 (1-2)" in told
+    assert "pictures beyond the rows of the annotation, so left out: a_left 1" in told
+
+
+def test_generated_trees_add_up(tmp_path: Path) -> None:
+    tree = write_affwild2(tmp_path / "tree", videos=8, frames=800, seed=4)
+    faces = read(tmp_path / "tree")
+    assert tree.frames == 800 and tree.unlabelled > 0 and tree.missing > 0
+    assert len(faces.video) == tree.frames - tree.unlabelled - tree.missing
+    for i in range(0, len(faces.video), 37):
+        name = faces.table.names[faces.video[i]]
+        file = next((tmp_path / "tree" / "annotations").rglob(f"{name}.txt"))
+        lines = file.read_text().splitlines()
+        assert lines[0].split(",")[faces.label[i]] == lines[0].split(",")[int(lines[faces.frame[i]])]
+    with pytest.raises(DataError, match="holds a folder cropped_aligned already"):
+        write_affwild2(tmp_path / "tree", videos=8, frames=800)
+
+
+def test_the_header_decides_the_edition(tmp_path: Path) -> None:
+    seven = small(tmp_path / "seven")
+    assert read(seven).labels == ("neutral", "angry", "disgust", "fear", "happy", "sad", "surprise")
+    # the package's own order: ids follow the names
+    faces = read(seven, "basic7")
+    first = faces.label[faces.video == 0]
+    assert [faces.labels[i] for i in first] == ["neutral", "angry", "happy", "sad", "surprise", "neutral"]
+    eight = small(tmp_path / "eight", header=EIGHT, annotations="Third ABAW Annotations/EXPR_Classification_Challenge")
+    assert read(eight, "affwild8").labels[-1] == "other"
+    with pytest.raises(DataError, match="unknown class name 'Other'"):
+        read(eight)
+    other = eight / "Third ABAW Annotations" / "EXPR_Classification_Challenge" / "Validation_Set" / "b.txt"
+    other.write_text(other.read_text().replace(EIGHT, SEVEN))
+    with pytest.raises(DataError, match="two editions in one set"):
+        read(eight, "affwild8")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("0\n1\n", r"b.txt: line 0 is '0', expected class names"),
+        ("", r"b.txt: line 0 is missing"),
+        (f"{SEVEN}\n0\n7\n", r"b.txt: line 2 is '7', expected a whole number, 0 to 6, or -1"),
+        (f"{SEVEN}\n0\n\n1\n", r"b.txt: line 2 is ''"),
+        (f"{SEVEN}\n0\n1.5\n", r"line 2 is '1.5'"),
+        (f"{SEVEN},Anger\n0\n", r"line 0 is"),
+    ],
+)
+def test_an_annotation_that_cannot_be_meant_is_refused(content: str, message: str, tmp_path: Path) -> None:
+    root = small(tmp_path)
+    (root / "annotations/EXPR_Set/Validation_Set/b.txt").write_text(content)
+    with pytest.raises(DataError, match=message):
+        read(root)
+
+
+def test_a_video_stands_in_one_set(tmp_path: Path) -> None:
+    root = small(tmp_path)
+    sets = root / "annotations" / "EXPR_Set"
+    shutil.copy(sets / "Validation_Set" / "b.txt", sets / "Training_Set" / "b.txt")
+    with pytest.raises(DataError, match="the video b stands in Training_Set and in Validation_Set"):
+        read(root)
+    (sets / "Training_Set" / "b.txt").unlink()
+    shutil.copytree(sets / "Training_Set", sets / "Train_Set")
+    with pytest.raises(DataError, match="Training_Set and Train_Set"):
+        read(root)
+    shutil.rmtree(sets / "Training_Set")
+    assert set(read(root).split) == {"train", "val"}
+
+
+def test_films_and_equal_pictures_in_two_splits_are_told(tmp_path: Path) -> None:
+    videos = {
+        "a_left": Video("Training_Set", [0, 1] * 5, range(1, 11)),
+        "a_right": Video("Validation_Set", [0, 1] * 6, range(2, 13)),
+        "copy": Video("Validation_Set", [1, 0] * 5, range(1, 11)),
+    }
+    told = "\n".join(read(write_tree(tmp_path, videos)).report)
+    assert "films of which videos stand in more than one split: 1 (a_left (train) and a_right (val))" in told
+    assert "videos whose pictures stand in more than one split: 1 (a_left (train) and copy (val))" in told
+
+
+def test_a_training_set_alone_is_cut_by_film(tmp_path: Path) -> None:
+    write_affwild2(tmp_path / "tree", videos=32, frames=1600, validation=0.0, training_folder="Train_Set")
+    faces = read(tmp_path / "tree", seed=3)
+    assert set(faces.split) == {"train", "val", "test"}
+    for column in (faces.table.names, faces.table.films):
+        keys = np.array(column)[faces.video]
+        assert all(len(set(faces.split[keys == key])) == 1 for key in set(column))
+    assert any("by film, stratified, seed 3" in line for line in faces.report)
+    np.testing.assert_array_equal(read(tmp_path / "tree", seed=3).split, faces.split)
+
+
+def test_sub_sampling_is_by_frame_number_seeded_and_apart_for_each_video(tmp_path: Path) -> None:
+    write_affwild2(tmp_path / "tree", videos=8, frames=1600)
+    every = read(tmp_path / "tree", every=5, seed=1)
+    rests = [set((every.frame[every.video == number] % 5).tolist()) for number in range(8)]
+    assert all(len(rest) == 1 for rest in rests) and len(set.union(*rests)) > 1
+    few = read(tmp_path / "tree", frames_per_video=12, seed=1)
+    assert np.bincount(few.video).tolist() == [12] * 8
+    np.testing.assert_array_equal(few.frame, read(tmp_path / "tree", frames_per_video=12, seed=1).frame)
+    assert (few.frame != read(tmp_path / "tree", frames_per_video=12, seed=2).frame).any()
+    assert sum(int(row["skipped"]) for row in few.records({})) > 1000 and few.facts() != every.facts()
+    gone = next((tmp_path / "tree" / "annotations").rglob("video000.txt"))
+    gone.unlink()
+    fewer = read(tmp_path / "tree", frames_per_video=12, seed=1)
+    np.testing.assert_array_equal(fewer.frame, few.frame[few.video > 0])
+    assert any("without an annotation, so left out: 1 (video000)" in line for line in fewer.report)
+    with pytest.raises(UsageError, match="every = 0"):
+        read(tmp_path / "tree", every=0)
+
+
+def test_frames_of_no_videos_are_refused(tmp_path: Path) -> None:
+    for name in ("happy", "sad"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").write_bytes(picture(1))
+    with pytest.raises(UsageError, match="no set of videos: every = 2"):
+        read_faces(tmp_path, every=2)
+
+
+def test_limit_is_stratified_within_the_splits(tmp_path: Path) -> None:
+    write_affwild2(tmp_path / "tree", videos=8, frames=1600)
+    whole, limited = read(tmp_path / "tree"), read(tmp_path / "tree", limit=100)
+    for split in ("train", "val"):
+        share = np.bincount(whole.label[whole.split == split], minlength=7) / (whole.split == split).sum()
+        taken = np.bincount(limited.label[limited.split == split], minlength=7)
+        assert taken.sum() == 100 and np.abs(taken - 100 * share).max() <= 2
+
+
+def test_broken_files_are_left_out_by_name(tmp_path: Path) -> None:
+    root = small(tmp_path)
+    folder = root / "cropped_aligned" / "b"
+    (folder / "00005.jpg").write_bytes(b"")
+    (folder / "00006.jpg").write_bytes(picture(6)[:-40])
+    (folder / "00007.jpg").write_text("<html>not found</html>")
+    faces = read(root)
+    assert dict(faces.unreadable()).keys() == {f"cropped_aligned/b/0000{number}.jpg" for number in (5, 6, 7)}
+    assert dict(faces.unreadable())["cropped_aligned/b/00005.jpg"] == "zero bytes"
+    assert (faces.label[faces.video == 2] < 0).sum() == 3 and faces.counts()["val"]["happy"] == 8
+    assert [row["unreadable"] for row in faces.records({})] == ["0", "0", "3"]
+    assert any(line.startswith("unreadable, so left out: 3 (cropped_aligned/b/00005.jpg: zero bytes") for line in faces.report)
+    trusting = read(root, check=False)
+    assert not trusting.unreadable()
+    at = int(np.flatnonzero((trusting.video == 2) & (trusting.frame == 7))[0])
+    with pytest.raises(DataError, match="cropped_aligned/b/00007.jpg"):
+        trusting.pixels.gather(np.array([at]))
+
+
+def test_a_changed_file_changes_what_the_run_remembers(tmp_path: Path) -> None:
+    root = small(tmp_path)
+    before = read(root).facts()
+    assert read(root).facts() == before
+    (root / "cropped_aligned" / "a_right" / "00002.jpg").write_bytes(picture(3))
+    assert read(root).facts() != before
+
+
+def test_names_of_two_kinds_and_links_that_lead_out_are_refused(tmp_path: Path) -> None:
+    root = small(tmp_path / "tree")
+    folder = root / "cropped_aligned" / "b"
+    (folder / "notes.txt").write_text("not a frame")
+    assert any("no numbered pictures, so left out: 1 files (b/notes.txt)" in line for line in read(root).report)
+    for name, message in (("00001.png", "names that end in .jpg and .png"), ("0004.jpg", "00003 beside names of 4 digits")):
+        (folder / name).write_bytes(picture(1))
+        if name == "0004.jpg":
+            (folder / "00004.jpg").unlink()
+        with pytest.raises(DataError, match=message if name.endswith("png") else "beside names of 4 digits"):
+            read(root)
+        (folder / name).unlink()
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes(picture(1))
+    (folder / "00001.jpg").symlink_to(secret)
+    with pytest.raises(DataError, match="leads out of it"):
+        read(root)
+
+
+def test_annotations_without_faces_zips_and_other_commands_say_what_is_expected(tmp_path: Path) -> None:
+    root = small(tmp_path / "tree")
+    with pytest.raises(DataError, match="fit and evaluate read it"):
+        find_layout(root)
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", root)
+    with pytest.raises(DataError, match="unpack it and give the folder"):
+        read_faces(packed)
+    shutil.rmtree(root / "cropped_aligned")
+    with pytest.raises(DataError, match="no folder cropped_aligned/"):
+        read_faces(root)
+
+
+def test_every_picture_has_those_without_a_label_too(tmp_path: Path) -> None:
+    faces = read(small(tmp_path))
+    whole = every_picture(faces, np.array([0, 2]), 1)
+    assert whole.frame[whole.video == 0].tolist() == [frame for frame in THERE if frame <= len(ROWS)]
+    assert (whole.label[whole.video == 0] < 0).sum() == 1 and whole.readable.all()
+    assert set(whole.video) == {0, 2}
+
+
+def test_memory_grows_by_bytes_not_by_objects(tmp_path: Path) -> None:
+    write_affwild2(tmp_path / "tree", videos=8, frames=8000, size=16)
+    tracemalloc.start()
+    try:
+        faces = read(tmp_path / "tree")
+        faces.facts()
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    # 20 of them are the split's five letters; a Python string would be over 80
+    assert held / len(faces.video) < 80
+    assert isinstance(faces.paths, FramePaths) and isinstance(faces.pixel_hash, Repeated)
+    assert (faces.video.dtype, faces.frame.dtype, faces.label.dtype) == (np.int32, np.int32, np.int8)
+
+
+def test_ranges() -> None:
+    assert ranges(np.array([], np.int32)) == "" and ranges(np.array([1, 2, 3, 7, 9, 10])) == "1-3 7 9-10"
