@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 KRIZHEVSKY = "Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional Neural Networks, NIPS 2012"
 WEIRD_TRICK = "Krizhevsky: One weird trick for parallelizing convolutional neural networks, arXiv:1404.5997"
 SQUEEZE = "Iandola, Han, Moskewicz, Ashraf, Dally, Keutzer: SqueezeNet, arXiv:1602.07360"
+VGGFACE2 = (
+    "Cao, Shen, Xie, Parkhi, Zisserman: VGGFace2, FG 2018, arXiv:1710.08092; "
+    "Hu, Shen, Sun: Squeeze-and-Excitation Networks, CVPR 2018"
+)
 DEVIL = "Chatfield, Simonyan, Vedaldi, Zisserman: Return of the Devil in the Details, BMVC 2014, arXiv:1405.3531"
 
 CAFFE_MEAN = (104.00699, 116.66877, 122.67891)
@@ -26,6 +30,9 @@ TORCHVISION_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 SQUEEZE_MEAN = (104.0, 117.0, 123.0)
 """Channel means (B, G, R) in the train_val.prototxt of SqueezeNet."""
 
+VGGFACE2_MEAN = (91.4953, 103.8827, 131.0912)
+"""Channel means (B, G, R) released with the VGGFace2 networks."""
+
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 GROUPS = tuple((layer, (layer,)) for layer in LAYERS)
 FIRES = tuple((f"fire{n}", (f"fire{n}_squeeze1x1", f"fire{n}_expand1x1", f"fire{n}_expand3x3")) for n in range(2, 10))
@@ -36,8 +43,8 @@ class ModelSpec:
     """What is known of one network. Channel values are in `channel_order`, in units of 0..255 pixels.
 
     `mean_image` says where a mean image belongs: "resize", on the resized picture before the crop; "crop", on the crop.
-    `groups` are the layers that hold weights, from input to output; `parameters` counts them for 1000 classes;
-    `weights` is the key of its ImageNet weights in the weights manifest.
+    `groups` are the layers that hold weights, from input to output; `parameters` counts those of the released network, which
+    has `classes` outputs; `weights` is the key of its weights in the weights manifest and `trained_on` the word for them.
     """
 
     name: str
@@ -56,6 +63,8 @@ class ModelSpec:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     groups: tuple[tuple[str, tuple[str, ...]], ...] = GROUPS
     classifier: str = "fc8"
+    classes: int = 1000
+    trained_on: Literal["imagenet", "vggface2"] = "imagenet"
 
 
 def _vgg_cnn(letter: str, parameters: int, fc7: int | None = None) -> ModelSpec:
@@ -116,6 +125,19 @@ def _squeezenet(name: str, class_name: str, version: str, parameters: int) -> Mo
     )
 
 
+def _senet_groups() -> tuple[tuple[str, tuple[str, ...]], ...]:
+    def normalised(layer: str) -> tuple[str, str]:
+        return layer, f"{layer}_bn"
+
+    groups = [("conv1", normalised("conv1_7x7_s2"))]
+    for stage, blocks in ((2, 3), (3, 4), (4, 6), (5, 3)):
+        for block in (f"conv{stage}_{number}" for number in range(1, blocks + 1)):
+            convs = (*normalised(f"{block}_1x1_reduce"), *normalised(f"{block}_3x3"), *normalised(f"{block}_1x1_increase"))
+            projection = normalised(f"{block}_1x1_proj") if block.endswith("_1") else ()
+            groups.append((block, (*convs, f"{block}_1x1_down", f"{block}_1x1_up", *projection)))
+    return (*groups, ("classifier", ("classifier",)))
+
+
 _SPECS = {
     spec.name: spec
     for spec in (
@@ -145,6 +167,25 @@ _SPECS = {
         _vgg_cnn("S", 102_908_520),
         _squeezenet("squeezenet", "SqueezeNet", "v1.0", 1_248_424),
         _squeezenet("squeezenet_v1_1", "SqueezeNetV1_1", "v1.1", 1_235_496),
+        ModelSpec(
+            name="senet50",
+            class_name="SENet50",
+            module="emotiw_keras.models.senet",
+            title="SENet-50 (SE-ResNet-50, VGGFace2)",
+            input_size=224,
+            resize=256,
+            channel_order="bgr",
+            mean=VGGFACE2_MEAN,
+            mean_image=None,
+            parameters=43_777_063,
+            paper=VGGFACE2,
+            weights="senet50",
+            licence="not stated",
+            groups=_senet_groups(),
+            classifier="classifier",
+            classes=8631,
+            trained_on="vggface2",
+        ),
     )
 }
 

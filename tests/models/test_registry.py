@@ -25,6 +25,7 @@ CLASSES = {
     "vgg_cnn_s": "VGGCNNS",
     "squeezenet": "SqueezeNet",
     "squeezenet_v1_1": "SqueezeNetV1_1",
+    "senet50": "SENet50",
 }
 
 
@@ -74,6 +75,8 @@ def test_preprocess_input_takes_rgb_pictures(name: str) -> None:
         planes = [blue - 104.00699, green - 116.66877, red - 122.67891]
     elif name in ("squeezenet", "squeezenet_v1_1"):
         planes = [blue - 104, green - 117, red - 123]
+    elif name == "senet50":
+        planes = [blue - 91.4953, green - 103.8827, red - 131.0912]
     else:
         planes = [blue - 102.717, green - 115.773, red - 123.509]
     assert got.dtype == np.float32
