@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
+from emotiw_keras.costs import cost_matrix
 from emotiw_keras.errors import DataError, ModelError
 
 Z_95 = 1.959963984540054
@@ -55,12 +56,14 @@ def scores(
     labels: Sequence[str],
     n: int | None = None,
     n_found: int | None = None,
+    costs: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """All figures of `emotiw evaluate --json` that follow from truth and probabilities.
 
     A class without an image counts as 0 in the macro figures (scikit-learn's `zero_division=0`), so a set that lacks a
     class cannot look better for it. `abaw_score` is 0.67 macro-F1 + 0.33 accuracy, the ABAW challenge's score of 2020
-    and 2021.
+    and 2021. `expected_cost` is the mean over images of what the answer cost: 0 if it was right, 1 for the worst
+    confusion, less for one between expressions that are alike; where all confusions cost 1 it is the error rate.
 
     Args:
         truth: int (n_found,), the true class of each image, 0..classes-1.
@@ -68,10 +71,11 @@ def scores(
         labels: the class names, in the order of the columns.
         n: images asked for, unreadable ones included (default: n_found).
         n_found: images scored (default: len(truth)).
+        costs: float (classes, classes), rows are the truth (default: `emotiw_keras.costs.cost_matrix`).
 
     Returns:
-        A dictionary ready for JSON: n, n_found, coverage, accuracy, accuracy_ci95, macro_f1, balanced_accuracy,
-        abaw_score, ece, log_loss, per_class, confusion (rows are the truth), labels. The figures describe the n_found
+        A dictionary ready for JSON: n, n_found, coverage, accuracy, accuracy_ci95, macro_f1, balanced_accuracy, abaw_score,
+        ece, log_loss, expected_cost, per_class, confusion (rows are the truth), labels. The figures describe the n_found
         images.
 
     Raises:
@@ -111,6 +115,7 @@ def scores(
         raise ValueError(f"true labels must be within 0..{classes - 1}; they span {truth.min()}..{truth.max()}")
     probabilities = probabilities / total  # float32 rows sum to 1 only within rounding, which scikit-learn warns about
 
+    costs = cost_matrix(labels) if costs is None else costs
     ids = list(range(classes))
     predicted = probabilities.argmax(axis=1)
     right = int((predicted == truth).sum())
@@ -128,6 +133,7 @@ def scores(
         "abaw_score": 0.67 * macro_f1 + 0.33 * accuracy,
         "ece": expected_calibration_error(truth, probabilities),
         "log_loss": float(log_loss(truth, probabilities, labels=ids)) if classes > 1 else 0.0,
+        "expected_cost": float(costs[truth, predicted].mean(dtype=np.float64)),
         "per_class": {
             label: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(s)}
             for label, p, r, f, s in zip(labels, precision, recall, f1, support, strict=True)

@@ -21,7 +21,7 @@ from emotiw_keras.runs import DATA_COLUMNS, Run
 
 KEYS = [
     "n", "n_found", "coverage", "split", "selected_on", "accuracy", "accuracy_ci95", "macro_f1", "balanced_accuracy",
-    "abaw_score", "ece", "log_loss", "per_class", "confusion", "labels", "leak_free",
+    "abaw_score", "ece", "log_loss", "expected_cost", "per_class", "confusion", "labels", "leak_free",
 ]  # fmt: skip
 PER_CLASS = {"train": 3, "val": 2, "test": 3}
 
