@@ -20,7 +20,7 @@ FLOORS = (
     ("models",),
     ("faces",),
     ("data",),
-    ("runs",),
+    ("runs", "inference", "history", "gradcam"),
     ("training", "evaluation", "serving"),
     ("cli",),
 )

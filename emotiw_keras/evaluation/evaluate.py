@@ -5,46 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emotiw_keras.costs import costs_of
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.generated import read_any
 from emotiw_keras.errors import DataError, UsageError
-from emotiw_keras.evaluation.metrics import scores
-from emotiw_keras.evaluation.report import Predictions, write_report
-from emotiw_keras.evaluation.sheet import Caption, contact_sheet
+from emotiw_keras.evaluation.assessment import Assessment, Predictions, Question, figures
 from emotiw_keras.evaluation.splits import SPLITS, found_again, has_own_splits, known_splits, select, stratified
+from emotiw_keras.inference import Inference, checked_crops
 
 if TYPE_CHECKING:
     from emotiw_keras.runs import Run
 
-CROPS = (1, 10)
-SHEET_FACES = 48
 # From this share of a split's images on, an epoch was chosen on that split; a few duplicates between splits are fewer.
 SELECTED_SHARE = 0.05
 
 Progress = Callable[[int, int], None]  # images done, images in all
-
-
-@dataclass(frozen=True)
-class Assessment:
-    """The figures of one run on one split, with what they were computed from.
-
-    Attributes:
-        result: the figures, in DESIGN's keys of `emotiw evaluate --json`.
-        predictions: every image of the split, unreadable ones included.
-        indices: int (n,), where those images stand in `faces`.
-        faces: the data set as read.
-    """
-
-    result: dict[str, Any]
-    predictions: Predictions
-    indices: np.ndarray
-    faces: FaceSet
 
 
 def read_source(run: Run, source: str | os.PathLike[str], limit: int | None = None) -> FaceSet:
@@ -67,7 +46,7 @@ def predict(
     faces: FaceSet,
     indices: np.ndarray,
     *,
-    crops: int = 1,
+    crops: int | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> np.ndarray:
@@ -77,39 +56,14 @@ def predict(
         run: a finished run.
         faces: the set; its pixels are uint8 (height, width, 1 or 3).
         indices: int (n,), readable images of the set.
-        crops: 1 for the centre crop, 10 for the mean of the four corners and the centre, plain and mirrored.
+        crops: crops of a face whose probabilities are averaged (see `Inference`); None for what the run says.
         batch_size: images computed at once.
         progress: called with (images done, images in all) after each batch.
 
     Returns:
         float32 (n, classes), rows summing to 1.
     """
-    import tensorflow as tf
-
-    from emotiw_keras.data.device import ten_crops
-
-    net = run.build()
-    face_input = run.face_input()
-    images_spec = tf.TensorSpec((None, *faces.pixels.shape), tf.uint8)
-
-    # A batch axis of unknown size: the last, smaller batch needs no second trace.
-    @tf.function(input_signature=[images_spec])
-    def centre(images: Any) -> Any:
-        return net(face_input(images), training=False)
-
-    @tf.function(input_signature=[images_spec, tf.TensorSpec((None, 3), tf.int32)])
-    def cropped(images: Any, places: Any) -> Any:
-        return net(face_input(images, crops=places), training=False)
-
-    def compute(images: np.ndarray) -> np.ndarray:
-        batch = tf.constant(images)
-        if crops == 1:
-            return np.asarray(centre(batch), np.float32)
-        each = [
-            np.asarray(cropped(batch, tf.constant(np.tile(place, (len(images), 1))))) for place in ten_crops(face_input.room)
-        ]
-        return np.stack(each).mean(axis=0, dtype=np.float64).astype(np.float32)
-
+    compute = Inference(run, faces.pixels.shape, crops)
     probabilities = np.empty((len(indices), len(faces.labels)), np.float32)
     starts = list(range(0, len(indices), batch_size))
     # One batch ahead: a set streamed from disk is decoded while the net computes.
@@ -131,15 +85,17 @@ def _share_in(hashes: list[str], known: set[str]) -> float:
 
 
 def assess(
-    run: Run, source: str | os.PathLike[str], *, split: str = "test", limit: int | None = None, crops: int = 1,
-    batch_size: int = 64, progress: Progress | None = None, say: Callable[[str], None] | None = None,
+    run: Run, source: str | os.PathLike[str], *, split: str = "test", limit: int | None = None, crops: int | None = None,
+    costs: str | os.PathLike[str] | None = None, batch_size: int = 64, progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Assessment:  # fmt: skip
     """`evaluate` with everything it saw: for reports and for naming the images that could not be read.
 
     Args and errors are those of `evaluate`; `say` is called with each line of what the reader decided.
     """
-    if crops not in CROPS:
-        raise UsageError(f"crops must be 1 (the centre) or 10 (corners and centre, plain and mirrored); got {crops}")
+    crops = checked_crops(crops, run)
+    costs_file = None if costs is None else os.fspath(costs)
+    question = Question(os.fspath(source), split, limit, crops, costs_of(run.labels, costs_file), costs_file)
     if split not in (*SPLITS, "all"):
         raise UsageError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}, all")
     if batch_size < 1 or (limit is not None and limit < 1):
@@ -165,50 +121,20 @@ def assess(
     truth = faces.label[indices]
     probabilities = np.full((len(indices), len(labels)), np.nan, np.float32)
     probabilities[readable] = predict(run, faces, indices[readable], crops=crops, batch_size=batch_size, progress=progress)
-
-    def figures(kept: np.ndarray) -> dict[str, Any]:
-        found = kept & readable
-        return scores(truth[found], probabilities[found], labels, n=int(kept.sum()), n_found=int(found.sum()))
-
-    seen = run.seen()
-    leaked = seen.get("train", set()) | seen.get("val", set())
-    unseen = np.array([pixel_hash not in leaked for pixel_hash in hashes], dtype=bool)
-    overall = figures(np.ones(len(indices), dtype=bool))
-    head = {key: overall.pop(key) for key in ("n", "n_found", "coverage")}
-    result = {**head, "split": split, "selected_on": _share_in(hashes, run.selected_on) >= SELECTED_SHARE, **overall}
-    result["leak_free"] = figures(unseen) if (unseen & readable).any() else None
-    predictions = Predictions(
-        labels, [faces.paths[i] for i in indices], [faces.status[i] for i in indices], truth, probabilities
-    )
-    return Assessment(result, predictions, indices, faces)
-
-
-def write_assessment(assessment: Assessment, folder: str | os.PathLike[str], heading: str) -> list[Path]:
-    """Write the report folder of an assessment, a contact sheet of some of its faces included.
-
-    Returns:
-        The paths written: scores.json, confusion.png, predictions.csv, report.md, faces.png.
-
-    Raises:
-        OutputError: the folder cannot be written, or the disk is full.
-    """
-    told, faces = assessment.predictions, assessment.faces
-    paths = write_report(folder, assessment.result, told, heading)
-    readable = np.flatnonzero(told.predicted >= 0)
-    shown = stratified(readable, told.truth[readable], SHEET_FACES)
-    shown = np.random.default_rng(0).permutation(shown)
-    captions = [
-        Caption(told.labels[told.predicted[i]], float(told.probabilities[i].max()), told.labels[told.truth[i]]) for i in shown
-    ]
-    sheet = Path(folder) / "faces.png"
-    title = f"{heading}: accuracy {100 * assessment.result['accuracy']:.1f} % of {assessment.result['n_found']} images"
-    contact_sheet(faces.pixels.gather(assessment.indices[shown]), captions, sheet, columns=8, title=title)
-    return [*paths, sheet]
+    known = run.seen()
+    leaked = known.get("train", set()) | known.get("val", set())
+    seen = np.array([pixel_hash in leaked for pixel_hash in hashes], dtype=bool)
+    paths, status = [faces.paths[i] for i in indices], [faces.status[i] for i in indices]
+    predictions = Predictions(labels, paths, status, truth, probabilities)
+    selected_on = _share_in(hashes, run.selected_on) >= SELECTED_SHARE
+    result = figures(predictions, seen, question, selected_on=selected_on)
+    return Assessment(result, predictions, seen, question, run, indices, faces)
 
 
 def evaluate(
-    run: Run, source: str | os.PathLike[str], *, split: str = "test", limit: int | None = None, crops: int = 1,
-    batch_size: int = 64, out: str | os.PathLike[str] | None = None, progress: Progress | None = None,
+    run: Run, source: str | os.PathLike[str], *, split: str = "test", limit: int | None = None, crops: int | None = None,
+    costs: str | os.PathLike[str] | None = None, batch_size: int = 64, out: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Score a run on one split of a data set, in float32 and without augmentation.
 
@@ -222,7 +148,9 @@ def evaluate(
         source: a path that `read_faces` recognises, or "generated:large" or "generated:small".
         split: "train", "val", "test" or "all".
         limit: score at most this many images, each class in proportion.
-        crops: 1 (centre) or 10 (mean of the probabilities of ten crops).
+        crops: 1 (the centre), 2 (the mean over it and its mirror image) or 10 (over the corners too); None for what the run
+            says, which is 1 if it says nothing.
+        costs: a TOML file of what each confusion costs (see `emotiw_keras.costs`); None for distances on the circumplex.
         batch_size: images computed at once.
         out: write a report folder here.
         progress: called with (images done, images in all).
@@ -231,7 +159,7 @@ def evaluate(
         The keys of `emotiw evaluate --json`.
 
     Raises:
-        DataError: bad data, or a split that does not exist.
+        DataError: bad data, a split that does not exist, or costs that cannot be used.
         UsageError: an argument out of range.
         ModelError: the model's probabilities are not finite.
         OutputError: the report cannot be written.
@@ -239,7 +167,11 @@ def evaluate(
     Example:
         >>> evaluate(Run.open("runs/ng"), "faces.zip", split="test")["accuracy"]  # doctest: +SKIP
     """
-    assessment = assess(run, source, split=split, limit=limit, crops=crops, batch_size=batch_size, progress=progress)
+    assessment = assess(
+        run, source, split=split, limit=limit, crops=crops, costs=costs, batch_size=batch_size, progress=progress
+    )
     if out is not None:
-        write_assessment(assessment, out, f"{run.name} on {Path(source).name}")
+        from emotiw_keras.evaluation.report import write_report
+
+        write_report(out, assessment)
     return assessment.result

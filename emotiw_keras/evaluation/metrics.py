@@ -11,6 +11,7 @@ from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_
 
 from emotiw_keras.costs import cost_matrix
 from emotiw_keras.errors import DataError, ModelError
+from emotiw_keras.evaluation.significance import macro_f1_interval
 
 Z_95 = 1.959963984540054
 ECE_BINS = 15
@@ -32,8 +33,10 @@ def wilson_interval(right: int, n: int, z: float = Z_95) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def expected_calibration_error(truth: np.ndarray, probabilities: np.ndarray, bins: int = ECE_BINS) -> float:
-    """Top-label expected calibration error over equal-width bins (Guo et al. 2017, equation 3).
+def reliability(
+    truth: np.ndarray, probabilities: np.ndarray, bins: int = ECE_BINS
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the largest probability promises and what it keeps, in equal-width bins (Guo et al. 2017, section 2).
 
     Args:
         truth: int (n,), the true class.
@@ -41,13 +44,26 @@ def expected_calibration_error(truth: np.ndarray, probabilities: np.ndarray, bin
         bins: bin b of 1..bins holds the confidences in ((b - 1) / bins, b / bins].
 
     Returns:
-        The mean over images of |accuracy - confidence| of the image's bin, 0..1.
+        Images of each bin, the sum of their confidences, and how many of them are right: float (bins,) each.
     """
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == truth
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gap = np.bincount(place, weights=right - confidence, minlength=bins)
-    return float(np.abs(gap).sum() / len(truth))
+    images, promised, kept = (np.bincount(place, weights=w, minlength=bins) for w in (np.ones(len(truth)), confidence, right))
+    return images, promised, kept
+
+
+def expected_calibration_error(truth: np.ndarray, probabilities: np.ndarray, bins: int = ECE_BINS) -> float:
+    """Top-label expected calibration error over equal-width bins (Guo et al. 2017, equation 3).
+
+    Args:
+        truth, probabilities, bins: as for `reliability`.
+
+    Returns:
+        The mean over images of |accuracy - confidence| of the image's bin, 0..1.
+    """
+    _, promised, kept = reliability(truth, probabilities, bins)
+    return float(np.abs(kept - promised).sum() / len(truth))
 
 
 def scores(
@@ -74,9 +90,9 @@ def scores(
         costs: float (classes, classes), rows are the truth (default: `emotiw_keras.costs.cost_matrix`).
 
     Returns:
-        A dictionary ready for JSON: n, n_found, coverage, accuracy, accuracy_ci95, macro_f1, balanced_accuracy, abaw_score,
-        ece, log_loss, expected_cost, per_class, confusion (rows are the truth), labels. The figures describe the n_found
-        images.
+        A dictionary ready for JSON: n, n_found, coverage, accuracy, accuracy_ci95, macro_f1, macro_f1_ci95,
+        balanced_accuracy, abaw_score, ece, log_loss, expected_cost, per_class, confusion (rows are the truth), labels. The
+        figures describe the n_found images.
 
     Raises:
         DataError: there is no image to score.
@@ -129,6 +145,7 @@ def scores(
         "accuracy": accuracy,
         "accuracy_ci95": list(wilson_interval(right, n_found)),
         "macro_f1": macro_f1,
+        "macro_f1_ci95": list(macro_f1_interval(truth, predicted, classes)),
         "balanced_accuracy": float(np.mean(recall)),
         "abaw_score": 0.67 * macro_f1 + 0.33 * accuracy,
         "ece": expected_calibration_error(truth, probabilities),
