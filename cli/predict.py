@@ -54,6 +54,13 @@ def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> Calla
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--csv", "as_csv", is_flag=True, help="CSV with a header.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Faces computed at once.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "mixed_bfloat16", "mixed_float16"]),
+    default="float32",
+    show_default=True,
+    help="What the network computes in; mixed_bfloat16 is faster on processors that know bfloat16.",
+)
 @click.pass_context
 def predict(
     ctx: click.Context,
@@ -67,6 +74,7 @@ def predict(
     as_json: bool,
     as_csv: bool,
     batch_size: int,
+    precision: str,
 ) -> None:
     """Read the expression of each face in INPUT: pictures, films, folders, zips and glob patterns of them, numbered
     pictures (frames_%05d.jpg, as a film of 25 frames a second), or a camera (camera:0, until Ctrl-C).
@@ -95,7 +103,7 @@ def predict(
     from emotiw_keras.serving.predictor import Predictor
     from emotiw_keras.serving.rows import csv_lines, json_line, readable_line, rows_of
 
-    predictor = Predictor(model, batch_size=batch_size, detector=detector)
+    predictor = Predictor(model, batch_size=batch_size, detector=detector, precision=precision)
     pipeline = Pipeline(predictor, whole=faces == "whole", every=every, smooth=smooth, keep_pixels=annotate is not None)
     named = expand(inputs)
     show = json_line if as_json else csv_lines(predictor.labels) if as_csv else readable_line

@@ -87,9 +87,9 @@ def predict(
     import tensorflow as tf
 
     from emotiw_keras.data.device import ten_crops
+    from emotiw_keras.data.grey import for_grey
 
-    net = run.build()
-    face_input = run.face_input()
+    net, face_input = for_grey(run.build(), run.face_input())
     images_spec = tf.TensorSpec((None, *faces.pixels.shape), tf.uint8)
 
     # A batch axis of unknown size: the last, smaller batch needs no second trace.
