@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,8 +73,8 @@ def check_roles(stage: Stage, roles: Roles, say: Callable[[str], None]) -> None:
 
 def data_rows(
     stages: Sequence[Stage], sets: Mapping[str, FaceSet], roles: Mapping[str, Roles], before: Sequence[Mapping[str, str]]
-) -> list[dict[str, str]]:
-    """Rows of data.csv: every image of every stage with its role.
+) -> Iterator[dict[str, str]]:
+    """Rows of data.csv, one at a time: every image of every stage with its role.
 
     Args:
         stages: in order.
@@ -82,10 +82,9 @@ def data_rows(
         roles: by stage name.
         before: rows of the run whose weights this one starts from; what it had seen is recorded here too.
     """
-    rows: list[dict[str, str]] = []
     for row in before:
         if row["status"] in ("train", "val", DROPPED):
-            rows.append({**row, "stage": PARENT})
+            yield {**row, "stage": PARENT}
     for stage in stages:
         of = roles[stage.name]
         for name, faces in sets.items():
@@ -94,16 +93,13 @@ def data_rows(
             status[of.train.get(name, np.empty(0, np.int64))] = "train"
             status[of.dropped[name]] = DROPPED
             for i, path in enumerate(faces.paths):
-                rows.append(
-                    {
-                        "stage": stage.name,
-                        "data": name,
-                        "path": path,
-                        "pixel_hash": faces.pixel_hash[i],
-                        "label": faces.labels[faces.label[i]] if faces.label[i] >= 0 else "",
-                        "subject": faces.subject[i],
-                        "split": str(faces.split[i]),
-                        "status": str(status[i]),
-                    }
-                )
-    return rows
+                yield {
+                    "stage": stage.name,
+                    "data": name,
+                    "path": path,
+                    "pixel_hash": faces.pixel_hash[i],
+                    "label": faces.labels[faces.label[i]] if faces.label[i] >= 0 else "",
+                    "subject": faces.subject[i],
+                    "split": str(faces.split[i]),
+                    "status": str(status[i]),
+                }

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ HISTORY_COLUMNS = (
 _BEGINNING = {"recipe.toml", "data.csv", "mean_image.npy"}
 
 
-def csv_text(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     """Rows as CSV with a header; missing values stay empty."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, restval="", extrasaction="ignore", lineterminator="\n")
@@ -68,7 +68,7 @@ def move_aside(path: Path) -> Path | None:
 
 
 def start_or_resume(
-    path: Path, recipe_toml: str, info: dict[str, Any], data_rows: Sequence[Mapping[str, Any]]
+    path: Path, recipe_toml: str, info: dict[str, Any], data_rows: Iterable[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Make a new run folder, or check that the one there was made from the same recipe and data.
 
