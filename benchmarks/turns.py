@@ -11,6 +11,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -47,9 +48,10 @@ class Contestant:
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         self.name = name
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(
             [sys.executable, "-m", *command],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True, cwd=ROOT,
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow", **(environment or {})},
         )  # fmt: skip
         self.outputs = np.array(self._line())
@@ -58,7 +60,10 @@ class Contestant:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            sys.exit(f"{self.name} ended with exit code {self._process.wait()} before it answered; nothing was measured")
+            code = self._process.wait()
+            self._said.seek(0)
+            said = self._said.read()[-4000:]
+            sys.exit(f"{said}\n{self.name} ended with exit code {code} before it answered; nothing was measured")
         return json.loads(line)
 
     def check(self, wanted: np.ndarray, limit: float) -> float:

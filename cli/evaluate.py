@@ -90,8 +90,10 @@ def evaluate(
     \b
     Example: emotiw evaluate runs/ng --data faces.zip --out report
     """
+    from emotiw_keras.hardware import keep_memory
     from emotiw_keras.runs import Run
 
+    keep_memory()
     opened = [Run.open(path) for path in runs]
     sources = [data or _default_data(run) for run in opened]
 

@@ -98,11 +98,13 @@ def predict(
         raise ModelError(
             "no model ships with this version; name a run folder with --model RUN (emotiw fit --out RUN makes one)"
         )
+    from emotiw_keras.hardware import keep_memory
     from emotiw_keras.serving.inputs import expand, read_inputs
     from emotiw_keras.serving.pipeline import Pipeline
     from emotiw_keras.serving.predictor import Predictor
     from emotiw_keras.serving.rows import csv_lines, json_line, readable_line, rows_of
 
+    keep_memory()
     predictor = Predictor(model, batch_size=batch_size, detector=detector, precision=precision)
     pipeline = Pipeline(predictor, whole=faces == "whole", every=every, smooth=smooth, keep_pixels=annotate is not None)
     named = expand(inputs)
