@@ -295,7 +295,8 @@ class Dense(keras.layers.Dense):
 
             return ops.matmul(x, kernel), gradient
 
-        y = product(inputs, ops.convert_to_tensor(self.kernel))
+        # reshaped to what it is: a tensor, where TensorFlow would see a variable inside a function with its own gradient
+        y = product(inputs, ops.reshape(self.kernel, self.kernel.shape))
         if self.bias is not None:
             y = ops.add(y, self.bias)
         return y if self.activation is None else self.activation(y)
