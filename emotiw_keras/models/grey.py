@@ -156,6 +156,9 @@ def grey_twin(model: keras.Model, mean: Sequence[float], std: Sequence[float] = 
     if padded or first.bias is None or first.groups != 1 or pair(getattr(first, "dilation_rate", 1)) != (1, 1):
         return None
     image = keras.layers.Input((*model.input_shape[1:3], 1), name=model.inputs[0].name)
-    rest = keras.Model(first.output, model.outputs[0], name="rest")
-    rest.dtype_policy = model.dtype_policy
-    return keras.Model(image, rest(GreyStart(first, mean, std, name=f"grey_{first.name}")(image)), name=model.name)
+    maps = GreyStart(first, mean, std, name=f"grey_{first.name}")(image)
+    if model.outputs[0] is not first.output:
+        rest = keras.Model(first.output, model.outputs[0], name="rest")
+        rest.dtype_policy = model.dtype_policy
+        maps = rest(maps)
+    return keras.Model(image, maps, name=model.name)

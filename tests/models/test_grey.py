@@ -89,6 +89,15 @@ def test_a_frozen_first_layer_stays_frozen_in_the_twin() -> None:
     assert twin is not None and [v.path for v in twin.trainable_variables] == [v.path for v in model.trainable_variables]
 
 
+def test_a_network_of_one_convolution_has_a_twin() -> None:
+    model = network("alexnet")
+    start = keras.Model(model.inputs[0], model.get_layer("conv1").output)
+    colour, grey = normalised(grey_pictures(3, 67), MEAN, (1.0, 1.0, 1.0))
+    twin = grey_twin(start, MEAN)
+    assert twin is not None
+    assert_equal(start, twin, colour, grey)
+
+
 def test_no_twin_where_one_channel_is_not_the_same() -> None:
     padded = models.AlexNetOWT(**SMALL)
     assert grey_twin(padded, MEAN) is None and grey_twin(padded, (1.0, 1.0, 1.0)) is None
