@@ -65,8 +65,13 @@ def test_equal_on_grey_pictures(name: str, std: tuple[float, ...]) -> None:
 def test_a_twin_of_one_channel_moves_the_same_variables_the_same_way(name: str, std: tuple[float, ...]) -> None:
     import tensorflow as tf
 
-    model, mean = network(name), get_spec(name).mean
-    twin = grey_twin(model, mean, std)
+    # in float64: in float32 a rounding can turn a ReLU or a maximum the other way, and with it a slope
+    keras.config.set_dtype_policy("float64")
+    try:
+        model, mean = network(name), get_spec(name).mean
+        twin = grey_twin(model, mean, std)
+    finally:
+        keras.config.set_dtype_policy("float32")
     assert twin is not None and twin.input_shape == (None, 67, 67, 1)
     assert [id(v) for v in twin.trainable_variables] == [id(v) for v in model.trainable_variables]
     colour, grey = normalised(grey_pictures(3, 67), mean, std)
@@ -78,7 +83,7 @@ def test_a_twin_of_one_channel_moves_the_same_variables_the_same_way(name: str, 
         slopes.append(tape.gradient(loss, [variable.value for variable in model.trainable_variables]))
     for variable, expected, found in zip(model.trainable_variables, *slopes, strict=True):
         scale = float(tf.reduce_max(abs(expected)))
-        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-4 * scale, err_msg=variable.path)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * scale, err_msg=variable.path)
     assert slopes[0][0].shape[2] == 3 and float(tf.reduce_max(abs(slopes[0][0]))) > 0
 
 
