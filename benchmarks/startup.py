@@ -50,7 +50,7 @@ def run(options: Options) -> list[Table]:
             base = summary(next(iter(taken.values())))["median"]
             for name, each in taken.items():
                 told = summary(each)
-                more = "" if told["median"] == base else f"+{told['median'] - base:.3f}"
+                more = "" if told["median"] == base else f"{told['median'] - base:+.3f}"
                 rows.append((name, *spread(told, 3), more, "" if not more else f"{bar:g}"))
                 figures[name] = told
     return [Table("Start-up, seconds", ("", "median", "least - most", "beyond the first", "bar"), rows, figures=figures)]
