@@ -40,7 +40,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, faces: dict[str, str]) ->
     from .conftest import RECIPE
 
     (folder / "tiny.toml").write_text(RECIPE)
-    run = train(folder / "tiny.toml", faces, folder / "run").run
+    run = train(folder / "tiny.toml", faces, folder / "run", "precision='float32'").run
     assert run is not None
     return run
 
