@@ -35,7 +35,8 @@ def fitted(data: str, limit: int, width: float) -> dict[str, Any]:
         code = "from emotiw_keras.cli.main import main; main()"
         start = time.perf_counter()
         ends, began, told = [], 0.0, []
-        with subprocess.Popen([sys.executable, "-c", code, *command], stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        with subprocess.Popen([sys.executable, "-c", code, *command], **pipes, text=True, cwd=ROOT) as process:
             assert process.stderr is not None
             for line in process.stderr:
                 told.append(line)
