@@ -25,7 +25,7 @@ endef
 export DEMO_SUMMARY
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-backends lint types clean
+.PHONY: help demo test test-fast test-backends lint types bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -33,6 +33,7 @@ help:
 	@echo "make test           linter, type checker, all tests (TensorFlow, and JAX for the zoo and the device layers)"
 	@echo "make test-fast      the same without the slow tests"
 	@echo "make test-backends  the zoo and the device layers on PyTorch"
+	@echo "make bench          ours beside PyTorch, ONNX Runtime, OpenVINO and stock Keras; BENCH=\"--parts train --write\" chooses"
 	@echo "make clean          remove $(VENV) and what tools left behind"
 
 $(VENV)/bin/python:
@@ -50,6 +51,11 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 $(VENV)/.installed-torch: $(VENV)/.installed-test
 	$(PIP) $(TORCH)
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(PIP) $(TORCH)
+	$(PIP) --editable '.[bench]'
 	@touch $@
 
 demo: $(VENV)/.installed
@@ -77,6 +83,9 @@ test-fast: lint types
 
 test-backends: $(VENV)/.installed-torch
 	KERAS_BACKEND=torch $(PYTEST) $(DEVICE_TESTS)
+
+bench: $(VENV)/.installed-bench
+	$(VENV)/bin/python -m benchmarks $(BENCH)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

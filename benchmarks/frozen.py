@@ -1,49 +1,35 @@
 """A stage with all of AlexNet's convolutions frozen: images per second with and without kept features, and of plain Keras.
 
-    python benchmarks/frozen.py --json frozen.json
-
 "kept" and "anew" are what `emotiw fit` runs with cache_features = true and false; "keras" is the same network of stock layers
 with trainable = False in Keras' own train step. All start from the same weights, take the same crops in the same order and,
-with dropout off, must end in the same weights before anything is timed. Each has a process of its own; they take turns.
-See README.md beside this file.
+with dropout off, must end in the same weights before anything is timed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ["KERAS_BACKEND"] = "tensorflow"
-
-import keras
 import numpy as np
-import tensorflow as tf
-from train_step import pair, processor
 
-from emotiw_keras.data.batches import Pool, batches
-from emotiw_keras.data.device import FaceInput
-from emotiw_keras.data.generated import read_any
-from emotiw_keras.hardware import keep_memory
-from emotiw_keras.training.caching import as_they_are
-from emotiw_keras.training.crops import StageCrops
-from emotiw_keras.training.features import Features, fingerprint
-from emotiw_keras.training.freezing import apply_rules
-from emotiw_keras.training.frozen import cut_frozen
-from emotiw_keras.training.optimizers import make_optimizer
-from emotiw_keras.training.stage import Stage
-from emotiw_keras.training.steps import StageSteps
+from benchmarks.report import Options, Table, spread
+from benchmarks.turns import Contestant, serve, summary
+
+if TYPE_CHECKING:
+    import keras
+
+    from emotiw_keras.data.batches import Pool
+    from emotiw_keras.data.device import FaceInput
+    from emotiw_keras.training.crops import StageCrops
+    from emotiw_keras.training.stage import Stage
 
 CONTESTANTS = ("kept", "anew", "keras")
+SIZE, CROPS, BATCH = 227, 2, 64
 RATE = 0.003
 CHECKED_EPOCHS = 2
 LIMIT = 1e-3
@@ -51,28 +37,42 @@ LIMIT = 1e-3
 Epoch = Callable[[int], Iterator[None]]
 
 
-def stage_of(options: argparse.Namespace) -> Stage:
+def stage_of() -> Stage:
     """Convolutions frozen, a few crops per image; the optimizer as Keras' SGD knows it."""
+    from emotiw_keras.training.stage import Stage
+
     return Stage(
         "frozen",
         train=("fer:train",),
-        batch_size=options.batch,
+        batch_size=BATCH,
         learning_rate=RATE,
         weight_decay=0.0,
         bias_rate=1.0,
         rules=(("conv*", 0.0), ("*", 1.0)),
-        crops_per_image=options.crops,
+        crops_per_image=CROPS,
     )
 
 
 def contestant(name: str, options: argparse.Namespace) -> None:
-    """A process of its own: writes its final weights and tells of it, then answers each line with images per second."""
+    """A process of its own: writes its final weights and tells how far they moved, then answers with images per second."""
+    from emotiw_keras.hardware import keep_memory
+
     if name != "keras":
         keep_memory()
-    keras.utils.set_random_seed(0)
-    model = pair(options.size, options.width)["stock" if name == "keras" else "ours"]
-    stage = stage_of(options)
-    face_input = FaceInput(resize=round(options.size * 256 / 227), crop=options.size, mean=(128.0,) * 3, std=(64.0,) * 3)
+    import keras
+
+    from benchmarks.train import network_of, stock_network
+    from emotiw_keras.data.batches import Pool
+    from emotiw_keras.data.device import FaceInput
+    from emotiw_keras.data.generated import read_any
+    from emotiw_keras.training.crops import StageCrops
+    from emotiw_keras.training.freezing import apply_rules
+
+    model = network_of("alexnet", options.width)
+    if name == "keras":
+        model = stock_network(model)
+    stage = stage_of()
+    face_input = FaceInput(resize=256, crop=SIZE, mean=(128.0,) * 3, std=(64.0,) * 3)
     faces = read_any("generated:large", name="fer", labels="basic7", grey=True, size=face_input.resize, limit=options.images)
     pool = Pool([(faces, faces.indices("train"))], face_input.resize, True)
     crops = StageCrops(stage, len(pool), face_input.room, (0, 1))
@@ -95,19 +95,22 @@ def contestant(name: str, options: argparse.Namespace) -> None:
             pass
     after = [variable.numpy() for variable in model.trainable_variables]
     np.savez(Path(options.folder) / f"{name}.npz", *[new - old for new, old in zip(after, before, strict=True)])
-    print(float(sum(np.abs(new - old).sum() for new, old in zip(after, before, strict=True))), flush=True)
+    moved = float(sum(np.abs(new - old).sum() for new, old in zip(after, before, strict=True)))
 
     for layer, share in zip(drops, shares, strict=True):
         layer.rate = share
     epoch = epochs()
     list(epoch(0))
-    for line in sys.stdin:
+
+    def answer(turn: str) -> float:
         count, start = 0, time.perf_counter()
-        while time.perf_counter() - start < options.seconds:
-            for _ in epoch(int(line) + count):
+        while count == 0 or time.perf_counter() - start < options.seconds:
+            for _ in epoch(int(turn) + count):
                 pass
             count += 1
-        print(count * len(pool) / (time.perf_counter() - start), flush=True)
+        return count * len(pool) / (time.perf_counter() - start)
+
+    serve(np.array([moved]), answer)
 
 
 def order_of(pool: Pool, number: int) -> np.ndarray:
@@ -126,10 +129,18 @@ def our_epoch(
     folder: Path,
 ) -> Epoch:
     """The epochs of `emotiw fit`, with features or with images."""
+    from emotiw_keras.data.batches import batches
+    from emotiw_keras.data.grey import for_grey
+    from emotiw_keras.training.caching import as_they_are
+    from emotiw_keras.training.features import Features, fingerprint
+    from emotiw_keras.training.frozen import cut_frozen
+    from emotiw_keras.training.optimizers import make_optimizer
+    from emotiw_keras.training.steps import StageSteps
+
     optimizer = make_optimizer(stage, model.trainable_variables, rates)
     ones = np.ones(7, np.float32)
     if name == "anew":
-        steps = StageSteps(model, face_input, stage, ones, optimizer, pool.shape)
+        steps = StageSteps(*for_grey(model, face_input), stage, ones, optimizer, pool.shape)
     else:
         cut = cut_frozen(model)
         assert cut is not None
@@ -160,6 +171,9 @@ def our_epoch(
 
 def keras_epoch(model: keras.Model, pool: Pool, crops: StageCrops, face_input: FaceInput, stage: Stage) -> Epoch:
     """Keras' own training; its input is preprocessed ahead of the clock, as floats in memory."""
+    import keras
+    import tensorflow as tf
+
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(RATE, momentum=stage.momentum), loss, jit_compile=False)
     function = model.make_train_function() or model.train_function
@@ -198,60 +212,46 @@ def differences(folder: Path) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Measure, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=64, help="images a step (64)")
-    parser.add_argument("--size", type=int, default=227, help="height and width of the pictures (227)")
-    parser.add_argument("--width", type=float, default=1.0, help="multiplier of channels and units (1.0)")
-    parser.add_argument("--images", type=int, default=256, help="training images (256)")
-    parser.add_argument("--crops", type=int, default=2, help="crops per image (2)")
-    parser.add_argument("--rounds", type=int, default=5, help="figures per contestant; the median is told (5)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="least seconds of a figure (10)")
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.contestant:
-        contestant(options.contestant, options)
-        return
-
-    name, _ = processor()
-    print(f"{name}, {os.cpu_count()} cores; TensorFlow {tf.__version__}, Keras {keras.__version__}; float32")
-    print(f"AlexNet, width {options.width:g}, batch {options.batch}, {options.size}x{options.size}; images per second, medians")
+def run(options: Options) -> list[Table]:
+    """One row a contestant."""
+    width, images, seconds, rounds = (0.1, 64, 0.1, 1) if options.quick else (1.0, 256, 6.0, options.rounds)
     figures: dict[str, list[float]] = {each: [] for each in CONTESTANTS}
     with tempfile.TemporaryDirectory() as folder:
-        workers: dict[str, Any] = {}
+        own = [f"--width={width}", f"--images={images}", f"--seconds={seconds}", f"--folder={folder}"]
+        workers = {}
         for each in CONTESTANTS:
-            command = [sys.executable, __file__, "--contestant", each, "--folder", folder]
-            command += [f"--{key}={getattr(options, key)}" for key in ("batch", "size", "width", "images", "crops", "seconds")]
-            workers[each] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            if not float(workers[each].stdout.readline()) > 0:
-                sys.exit(f"frozen: {each} moved no weight; nothing was measured")
+            workers[each] = Contestant(each, ["benchmarks.frozen", "--contestant", each, *own])
+            if not workers[each].outputs[0] > 0:
+                raise SystemExit(f"frozen: {each} moved no weight; nothing was measured")
         gaps = differences(Path(folder))
-        print("final weights differ from anew's by: " + ", ".join(f"{each} {gap:.1g}" for each, gap in gaps.items()))
-        if max(gaps.values()) > LIMIT:
-            sys.exit(f"frozen: more than {LIMIT:g} of the farthest move; nothing was measured")
-        for turn in range(options.rounds + 1):
+        if not max(gaps.values()) <= LIMIT:
+            raise SystemExit(f"frozen: final weights differ by {gaps}, allowed {LIMIT:g} of the farthest move")
+        for turn in range(rounds + 1):
             for each, worker in workers.items():
-                worker.stdin.write(f"{turn}\n")
-                worker.stdin.flush()
-                figures[each].append(float(worker.stdout.readline()))
+                figure = worker.figure(str(turn))
+                if turn:
+                    figures[each].append(figure)
         for worker in workers.values():
-            worker.stdin.close()
-            worker.wait()
+            worker.close()
         computed = json.loads((Path(folder) / "computed.json").read_text())
-    medians = {each: statistics.median(rates[1:]) for each, rates in figures.items()}
-    for each in CONTESTANTS:
-        low, high = min(figures[each][1:]), max(figures[each][1:])
-        print(f"{each:6}{medians[each]:10.1f}  ({low:.1f} to {high:.1f}){medians[each] / medians['keras']:8.2f} x keras")
-    print(f"features computed at {computed['crops_per_second']:.1f} crops a second, once")
-    if options.json:
-        settings = {key: getattr(options, key) for key in ("batch", "size", "width", "images", "crops", "rounds", "seconds")}
-        result = {"processor": name, "settings": settings, "rounds": figures, "median": medians, "differences": gaps}
-        result |= {"computed": computed, "tensorflow": tf.__version__, "keras": keras.__version__}
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    told = {each: summary(rates) for each, rates in figures.items()}
+    rows = [(each, *spread(row), f"{row['median'] / told['keras']['median']:.2f}") for each, row in told.items()]
+    notes = [
+        "Final weights differ from those of \"anew\" by "
+        + ", ".join(f"{gap:.0e} ({each})" for each, gap in gaps.items())
+        + f" of the farthest move. Features were computed at {computed['crops_per_second']:.0f} crops a second, once."
+    ]
+    title = "AlexNet with frozen convolutions, batch 64, float32, images a second"
+    facts = {"images_per_second": told, "differences": gaps, "computed": computed}
+    return [Table(title, ("", "median", "least - most", "/ keras"), rows, notes, facts)]
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--contestant", choices=CONTESTANTS, required=True)
+    parser.add_argument("--width", type=float, required=True)
+    parser.add_argument("--images", type=int, required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--folder", required=True)
+    chosen = parser.parse_args()
+    contestant(chosen.contestant, chosen)

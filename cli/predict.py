@@ -60,6 +60,13 @@ def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> Calla
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--csv", "as_csv", is_flag=True, help="CSV with a header.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Faces computed at once.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "mixed_bfloat16", "mixed_float16"]),
+    default="float32",
+    show_default=True,
+    help="What the network computes in; mixed_bfloat16 is faster on processors that know bfloat16.",
+)
 @click.pass_context
 def predict(
     ctx: click.Context,
@@ -75,6 +82,7 @@ def predict(
     as_json: bool,
     as_csv: bool,
     batch_size: int,
+    precision: str,
 ) -> None:
     """Read the expression of each face in INPUT: pictures, films, folders, zips and glob patterns of them, numbered
     pictures (frames_%05d.jpg, as a film of 25 frames a second), or a camera (camera:0, until Ctrl-C).
@@ -99,12 +107,16 @@ def predict(
         raise ModelError(
             "no model ships with this version; name a run folder with --model RUN (emotiw fit --out RUN makes one)"
         )
+    from emotiw_keras.hardware import keep_memory
     from emotiw_keras.serving.inputs import expand, read_inputs
     from emotiw_keras.serving.pipeline import Pipeline
     from emotiw_keras.serving.predictor import Predictor
     from emotiw_keras.serving.rows import csv_lines, json_line, readable_line, rows_of
 
-    predictor = Predictor(model, batch_size=batch_size, detector=detector, crops=None if crops is None else int(crops))
+    keep_memory()
+    predictor = Predictor(
+        model, batch_size=batch_size, detector=detector, crops=None if crops is None else int(crops), precision=precision
+    )
     pipeline = Pipeline(
         predictor,
         whole=faces == "whole",

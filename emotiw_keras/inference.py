@@ -32,13 +32,14 @@ def checked_crops(crops: int | None, run: Run) -> int:
 
 
 class Inference:
-    """The network of a run in float32, from uint8 faces of one shape to probabilities.
+    """The network of a run, from uint8 faces of one shape to probabilities.
 
     Args:
         run: a finished run.
         shape: height, width and channels of the faces.
         crops: 1 for the centre crop; 2 for the mean over it and its mirror image; 10 for the four corners and the centre,
             plain and mirrored (Krizhevsky et al. 2012, section 4.1); None for what the run says.
+        precision: dtype policy to compute in.
 
     Attributes:
         net: prepared faces -> probabilities.
@@ -50,21 +51,23 @@ class Inference:
         UsageError: a number of crops that cannot be meant.
     """
 
-    def __init__(self, run: Run, shape: tuple[int, int, int], crops: int | None = None) -> None:
+    def __init__(self, run: Run, shape: tuple[int, int, int], crops: int | None = None, precision: str = "float32") -> None:
         self.crops = checked_crops(crops, run)
 
         import tensorflow as tf
 
         from emotiw_keras.data.device import crop_places
+        from emotiw_keras.data.grey import for_grey
 
         self.face_input = run.face_input()
-        self.net = run.build(policy="float32")
+        self.net = run.build(policy=precision)
+        net, given = for_grey(self.net, self.face_input)
         self._places = crop_places(self.face_input.room, self.crops)
         # A batch axis of unknown size: the last, smaller batch needs no second trace.
         faces = tf.TensorSpec((None, *shape), tf.uint8)
-        self._centre = tf.function(lambda faces: self.net(self.face_input(faces), training=False), input_signature=[faces])
+        self._centre = tf.function(lambda faces: net(given(faces), training=False), input_signature=[faces])
         self._cropped = tf.function(
-            lambda faces, places: self.net(self.face_input(faces, crops=places), training=False),
+            lambda faces, places: net(given(faces, crops=places), training=False),
             input_signature=[faces, tf.TensorSpec((None, 3), tf.int32)],
         )
 

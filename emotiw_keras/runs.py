@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -174,13 +175,17 @@ class Run:
 
         A row of a set of videos is a video, its `pixel_hash` that of the video, and `VIDEO_COLUMNS` follow.
         """
+        return list(self.each_row())
+
+    def each_row(self) -> Iterator[dict[str, str]]:
+        """`rows`, one at a time."""
         with open(self.path / "data.csv", newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+            yield from csv.DictReader(file)
 
     def seen(self) -> dict[str, set[str]]:
         """Pixel hashes by role: "train" (also what was dropped as a duplicate), "val" (chose an epoch), "test" (neither)."""
         roles: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
-        for row in self.rows():
+        for row in self.each_row():
             status = row["status"]
             role = "train" if status == "train" or status.startswith("dropped") else "val" if status == "val" else "test"
             if row["pixel_hash"]:
@@ -192,4 +197,4 @@ class Run:
     def selected_on(self) -> set[str]:
         """Pixel hashes of the images on which the last stage chose its best epoch."""
         last = self.info["stages"][-1]["name"]
-        return {row["pixel_hash"] for row in self.rows() if row["stage"] == last and row["status"] == "val"}
+        return {row["pixel_hash"] for row in self.each_row() if row["stage"] == last and row["status"] == "val"}

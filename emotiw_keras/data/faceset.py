@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from emotiw_keras.data.images import MIN_SIDE, ImageError
 from emotiw_keras.data.layouts import Listing, find_layout
 from emotiw_keras.data.layouts.affwild2 import find_videos
 from emotiw_keras.data.layouts.listing import SPLITS, and_more, without_classes
+from emotiw_keras.data.layouts.packed import PackedPixels, packing_file
 from emotiw_keras.data.layouts.store import (
     MemoryPixels,
     PixelStore,
@@ -186,9 +188,11 @@ def read_faces(
         name: what errors and the report call it.
         labels: a name in `labels.LABEL_SETS`, "folder" for any class names (sorted), or the labels in order.
         grey: hold one channel, else three (RGB).
-        size: side in pixels that a set of mixed sizes is brought to; a set of one size keeps it.
-        memory_budget: bytes the pixels may take; above it they are read from disk again in each epoch. Default: half
-            of the available memory.
+        size: side in pixels that a set of mixed sizes is brought to; a set of one size keeps it, unless it has more pixels:
+            resizing on the host gives the same bytes, once instead of in each epoch.
+        memory_budget: bytes the pixels may take in memory; above it they are packed into a file in the cache folder that goes
+            with the process, or, where the disk has no room, decoded again in each epoch. Default: half of the available
+            memory.
         subject_pattern: a regular expression on file names for the person; a `subject` column has precedence.
         every: of a set of videos, take the frames of every so manieth number; from which on, the seed and the video decide.
         frames_per_video: of a set of videos, take at most so many of each, drawn from the seed; 0 takes all.
@@ -335,14 +339,20 @@ def _read_pixels(
 
     run_chunks(measure, range(count), threads)
     sizes = {shape[:2] for shape, status in zip(shapes, seen.status, strict=True) if status == OK}
-    height, width = sizes.pop() if len(sizes) == 1 else (size, size)
+    same = len(sizes) == 1 and math.prod(next(iter(sizes))) <= size * size
+    height, width = sizes.pop() if same else (size, size)
     view = View(listing.pictures, rows, (height, width, 1 if grey else 3))
     allowed = available_memory() // 2 if budget is None else budget
     needed = count * int(np.prod(view.shape))
     array = np.zeros((count, *view.shape), np.uint8) if needed <= allowed else None
+    readable = np.zeros(count, bool)
+    packed = None
     if array is None:
-        told = f"{needed / 2**30:,.2f} GiB of pixels are more than the {allowed / 2**30:,.2f} GiB allowed"
-        listing.notes.append(f"{told}, so they are not held in memory")
+        file = packing_file(needed)
+        packed = None if file is None else PackedPixels(file, view.shape, readable)
+        told = f"{needed / 2**30:,.2f} GiB of pixels are more than the {allowed / 2**30:,.2f} GiB of memory allowed"
+        how = "packed once into a temporary file" if packed is not None else "decoded in each epoch, as the disk is full too"
+        listing.notes.append(f"{told}, so they are {how}")
 
     def decode(i: int) -> None:
         try:
@@ -352,14 +362,18 @@ def _read_pixels(
                 seen.constant[i] = bool((image == image[0, 0]).all())
                 if array is not None:
                     array[i] = view.fit(image)
+                elif packed is not None:
+                    packed.put(i, view.fit(image))
         except ImageError as error:
             seen.status[i] = str(error)
 
     decoders = 1 if max((h * w for h, w, _ in shapes), default=0) <= _SMALL else threads
     run_chunks(decode, [i for i in range(count) if seen.status[i] == OK], decoders, progress)
-    readable = np.array([status == OK for status in seen.status], bool)
+    readable[:] = [status == OK for status in seen.status]
     if array is not None:
         return MemoryPixels(array, readable), seen
+    if packed is not None:
+        return packed, seen
     return StreamedPixels(view, readable, shapes, decoders), seen
 
 

@@ -38,7 +38,7 @@ def known_splits(faces: FaceSet, run: Run) -> np.ndarray:
         "<U5" (n,): "train", "val", "test", or "" for an image that the run does not know.
     """
     by_data: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
-    for row in run.rows():
+    for row in run.each_row():
         places = by_data.setdefault((row["stage"], row["data"]), {})
         places[row["path"], row["pixel_hash"]] = row["split"]
         if row["pixel_hash"]:

@@ -14,7 +14,7 @@ from keras import layers
 from emotiw_keras.converters.foreign import Node
 from emotiw_keras.models import originals
 from emotiw_keras.models import weights as stored
-from emotiw_keras.models.layers import GroupedConv2D
+from emotiw_keras.models.layers import Dense, GroupedConv2D
 from emotiw_keras.models.parts import RELU, Shape, Tensor, classifier, image_input, model_of, pooled, scaled
 from emotiw_keras.models.pooling import AdaptiveMeanPooling2D
 from emotiw_keras.models.preprocessing import decode_predictions, preprocessing
@@ -93,9 +93,9 @@ def AlexNetOWT(
         x = AdaptiveMeanPooling2D(6, name="avg_pool")(x)
         x = layers.Flatten(data_format="channels_last", name="flatten")(x)
         x = layers.Dropout(0.5, name="drop6")(x)
-        x = layers.Dense(scale(4096), name="fc6", **RELU)(x)
+        x = Dense(scale(4096), name="fc6", **RELU)(x)
         x = layers.Dropout(0.5, name="drop7")(x)
-        x = layers.Dense(scale(4096), name="fc7", **RELU)(x)
+        x = Dense(scale(4096), name="fc7", **RELU)(x)
         x = classifier(x, classes, classifier_activation)
     else:
         x = pooled(x, pooling)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from emotiw_keras.errors import ModelError
-from emotiw_keras.models.layers import GroupedConv2D
+from emotiw_keras.models.layers import GroupedConv2D, Tensor, pair
 
 
 def fold_to_grey(model: keras.Model, mean: Sequence[float], std: Sequence[float] = (1.0, 1.0, 1.0)) -> keras.Model:
@@ -96,3 +98,71 @@ def _folded(name: str, first: keras.layers.Layer, mean: np.ndarray, std: np.ndar
             raise ModelError(f"{name}: {first.name} has no bias to hold what the channel means differ by; give it one")
         bias = bias + (kernel.sum(axis=(0, 1)) * ((mean[0] - mean) / std)[:, None]).sum(axis=0)
     return summed.astype("float32"), None if bias is None else bias.astype("float32")
+
+
+class GreyStart(keras.layers.Layer):
+    """The first convolution of a colour network on grey pictures, with that layer's own variables: they train as they would.
+
+    The three channels of a grey picture are `(grey - mean[c]) / std[c]`: one is enough, and the kernel is summed. Automatic
+    differentiation goes back through the sum, so that each channel of the kernel gets the gradient it would have had.
+
+    Input: float (batch, height, width, 1), the first of the channels. Output: what `first` makes of all three.
+    """
+
+    def __init__(self, first: keras.layers.Layer, mean: Sequence[float], std: Sequence[float], **kwargs: Any) -> None:
+        # The sums are float32 under every policy, as the variables are.
+        super().__init__(dtype=first.dtype_policy, autocast=False, **kwargs)
+        self.first = first
+        spreads, means = np.asarray(std, "float64"), np.asarray(mean, "float64")
+        self._share = (spreads[0] / spreads).astype("float32")[:, None]
+        self._shift = ((means[0] - means) / spreads).astype("float32")[:, None]
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.built = True
+
+    def call(self, inputs: Tensor) -> Tensor:
+        first = self.first
+        kernel = ops.convert_to_tensor(first.kernel)
+        summed = ops.cast(ops.sum(kernel * self._share, axis=2, keepdims=True), self.compute_dtype)
+        y = ops.conv(
+            ops.cast(inputs, self.compute_dtype), summed, strides=first.strides, padding="valid", data_format="channels_last"
+        )
+        bias = ops.convert_to_tensor(first.bias) + ops.sum(kernel * self._shift, axis=(0, 1, 2))
+        return first.activation(ops.add(y, ops.cast(bias, self.compute_dtype)))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return self.first.compute_output_shape((*input_shape[:3], 3))
+
+
+def grey_twin(model: keras.Model, mean: Sequence[float], std: Sequence[float] = (1.0, 1.0, 1.0)) -> keras.Model | None:
+    """`model` for grey pictures of one channel, with the layers and variables of `model` itself; None where that cannot be.
+
+    To train: an update of the twin's variables is one of the model's. The twin's input is that of `fold_to_grey`, its outputs
+    are equal on grey pictures, and its first convolution does a third of the work, forward and backward.
+
+    Args:
+        model: a network with one input, float (batch, height, width, 3), and a convolution with a bias and no padding first.
+        mean, std: as for `fold_to_grey`.
+
+    Example:
+        >>> from emotiw_keras.models import build, get_spec
+        >>> model = build("alexnet", weights=None, classes=7, input_shape=(67, 67, 3), width=0.1)
+        >>> twin = grey_twin(model, get_spec("alexnet").mean)
+        >>> twin.input_shape, twin.trainable_variables[0] is model.trainable_variables[0]
+        ((None, 67, 67, 1), True)
+    """
+    try:
+        first, *others = first_convolutions(model)
+        _folded(model.name, first, np.asarray(mean, "float64"), np.asarray(std, "float64"))
+    except ModelError:
+        return None
+    padded = first.padding != "valid" if isinstance(first.padding, str) else any(map(any, first.padding))
+    if others or padded or first.bias is None or first.groups != 1 or pair(getattr(first, "dilation_rate", 1)) != (1, 1):
+        return None
+    image = keras.layers.Input((*model.input_shape[1:3], 1), name=model.inputs[0].name)
+    maps = GreyStart(first, mean, std, name=f"grey_{first.name}")(image)
+    if model.outputs[0] is not first.output:
+        rest = keras.Model(first.output, model.outputs[0], name="rest")
+        rest.dtype_policy = model.dtype_policy
+        maps = rest(maps)
+    return keras.Model(image, maps, name=model.name)

@@ -16,6 +16,10 @@ from keras import ops
 from emotiw_keras.errors import ModelError
 
 PACKAGE = "emotiw_keras"
+# A channel's neighbours lie in its own block of so many channels and the two beside it.
+BLOCK = 16
+# From so many channels on, most of a product with the whole band matrix is with zeros.
+BLOCKED_FROM = 128
 Tensor = Any
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
@@ -24,6 +28,11 @@ def band_matrix(channels: int, depth_radius: int) -> np.ndarray:
     """The (channels, channels) matrix with 1 where two channels are at most `depth_radius` apart and 0 elsewhere."""
     index = np.arange(channels)
     return (np.abs(index[:, None] - index[None, :]) <= depth_radius).astype("float32")
+
+
+def band_blocks(depth_radius: int) -> np.ndarray:
+    """The band matrix of channels in blocks of `BLOCK`, as a convolution over the blocks: (1, 3, BLOCK, BLOCK)."""
+    return band_matrix(3 * BLOCK, depth_radius)[:, BLOCK : 2 * BLOCK].reshape(1, 3, BLOCK, BLOCK)
 
 
 def _inverse_power(d: Tensor, beta: float) -> Tensor:
@@ -81,29 +90,37 @@ class LocalResponseNormalization(keras.layers.Layer):
         return self._normalise(inputs)
 
     def _normalise(self, inputs: Tensor) -> Tensor:
-        channels = inputs.shape[-1]
+        height, width, channels = inputs.shape[-3:]
         dtype = keras.backend.standardize_dtype(inputs.dtype)
+        known = len(inputs.shape) == 4 and height is not None and width is not None
+        blocked = known and channels >= BLOCKED_FROM and channels % BLOCK == 0 and self.depth_radius <= BLOCK
+        band = band_blocks(self.depth_radius) if blocked else band_matrix(channels, self.depth_radius)
         # the constants stand in the matrices: a factor on an array of this size costs as much as the root
-        band, beta = band_matrix(channels, self.depth_radius), self.beta
+        beta = self.beta
         forward = ops.convert_to_tensor(self.alpha * band, dtype)
         backward = ops.convert_to_tensor(2.0 * self.alpha * beta * band, dtype)
 
+        def near(x: Tensor, weights: Tensor) -> Tensor:
+            if blocked:
+                return ops.conv(x, weights, padding="same", data_format="channels_last")
+            return ops.matmul(x, weights)
+
         # Automatic differentiation goes back through the root and the product one by one; written by hand the
-        # gradient is one more matrix product: dx = g d^-beta - 2 alpha beta x ((g y / d) B), B being symmetric.
+        # gradient is one more product: dx = g d^-beta - 2 alpha beta x ((g y / d) B), B being symmetric.
         @ops.custom_gradient
         def normalise(x: Tensor) -> tuple[Tensor, Any]:
-            d = self.bias + ops.matmul(ops.square(x), forward)
+            d = self.bias + near(ops.square(x), forward)
             scale = _inverse_power(d, beta)
             y = x * scale
 
             def gradient(*args: Tensor, upstream: Tensor | None = None) -> Tensor:
                 g = args[0] if upstream is None else upstream
-                return g * scale - x * ops.matmul(g * y / d, backward)
+                return g * scale - x * near(g * y / d, backward)
 
             return y, gradient
 
-        flat = normalise(ops.reshape(inputs, (-1, channels)))
-        return ops.reshape(flat, ops.shape(inputs))
+        shape = (-1, height * width, channels // BLOCK, BLOCK) if blocked else (-1, channels)
+        return ops.reshape(normalise(ops.reshape(inputs, shape)), ops.shape(inputs))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
@@ -158,7 +175,7 @@ def explicit_padding(padding: str | int | Pads | list[list[int]]) -> str | Pads:
     raise ModelError(f"padding {padding!r}: expected 'valid', 'same', an int, or ((top, bottom), (left, right))")
 
 
-def _pair(value: int | tuple[int, int] | list[int]) -> tuple[int, int]:
+def pair(value: int | tuple[int, int] | list[int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
 
 
@@ -204,8 +221,8 @@ class GroupedConv2D(keras.layers.Layer):
         if groups < 1 or filters < 1 or filters % groups:
             raise ModelError(f"grouped convolution got {filters} filters in {groups} groups; groups must divide them")
         self.filters = filters
-        self.kernel_size = _pair(kernel_size)
-        self.strides = _pair(strides)
+        self.kernel_size = pair(kernel_size)
+        self.strides = pair(strides)
         self.padding = explicit_padding(padding)
         self.groups = groups
         self.use_bias = use_bias
@@ -240,10 +257,16 @@ class GroupedConv2D(keras.layers.Layer):
         kernel = ops.convert_to_tensor(self.kernel)
         parts = zip(ops.split(x, self.groups, axis=-1), ops.split(kernel, self.groups, axis=-1), strict=True)
         outputs = [ops.conv(p, k, strides=self.strides, padding=mode, data_format="channels_last") for p, k in parts]
-        y = outputs[0] if self.groups == 1 else ops.concatenate(outputs, axis=-1)
+        # Each part by itself where channels do not matter to each other: TensorFlow then makes one kernel of convolution, bias
+        # and ReLU.
+        alone = self.activation in (keras.activations.linear, keras.activations.relu)
         if self.bias is not None:
-            y = ops.add(y, self.bias)
-        return self.activation(y)
+            biases = ops.split(ops.convert_to_tensor(self.bias), self.groups)
+            outputs = [ops.add(y, bias) for y, bias in zip(outputs, biases, strict=True)]
+        if alone:
+            outputs = [self.activation(y) for y in outputs]
+        y = outputs[0] if self.groups == 1 else ops.concatenate(outputs, axis=-1)
+        return y if alone else self.activation(y)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         sizes: list[int | None] = []
@@ -272,3 +295,35 @@ class GroupedConv2D(keras.layers.Layer):
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
         }
         return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class Dense(keras.layers.Dense):
+    """`keras.layers.Dense` whose gradient suits a large kernel and a small batch; same arguments, outputs and weight files.
+
+    In float32 on a processor, TensorFlow multiplies a batch of gradients by the transposed kernel at half the speed of the
+    kernel by the transposed batch.
+
+    Example:
+        >>> Dense(7)(keras.ops.ones((2, 4096))).shape
+        (2, 7)
+    """
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        ours = keras.backend.backend() == "tensorflow" and self.compute_dtype == "float32" and len(inputs.shape) == 2
+        if not (training and ours):
+            return super().call(inputs, training=training)
+
+        @ops.custom_gradient
+        def product(x: Tensor, kernel: Tensor) -> tuple[Tensor, Any]:
+            def gradient(*args: Tensor, upstream: Tensor | None = None) -> tuple[Tensor, Tensor]:
+                g = args[0] if upstream is None else upstream
+                return ops.transpose(ops.matmul(kernel, ops.transpose(g))), ops.matmul(ops.transpose(x), g)
+
+            return ops.matmul(x, kernel), gradient
+
+        # reshaped to what it is: a tensor, where TensorFlow would see a variable inside a function with its own gradient
+        y = product(inputs, ops.reshape(self.kernel, self.kernel.shape))
+        if self.bias is not None:
+            y = ops.add(y, self.bias)
+        return y if self.activation is None else self.activation(y)

@@ -12,6 +12,7 @@ import keras
 from keras import initializers, layers, ops
 
 from emotiw_keras.errors import ModelError, UsageError
+from emotiw_keras.models.layers import Dense
 
 PACKAGE = "emotiw_keras"
 Tensor = Any
@@ -133,9 +134,9 @@ def head(x: Tensor, top: Top, fc6: int, fc7: int) -> Tensor:
     if not top.include_top:
         return pooled(x, top.pooling)
     x = layers.Flatten(data_format="channels_last", name="flatten")(x)
-    x = layers.Dense(fc6, name="fc6", **RELU)(x)
+    x = Dense(fc6, name="fc6", **RELU)(x)
     x = layers.Dropout(0.5, name="drop6")(x)
-    x = layers.Dense(fc7, name="fc7", **RELU)(x)
+    x = Dense(fc7, name="fc7", **RELU)(x)
     x = layers.Dropout(0.5, name="drop7")(x)
     return classifier(x, top.classes, top.activation)
 

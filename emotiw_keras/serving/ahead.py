@@ -1,12 +1,15 @@
-"""A second thread that prepares a few items ahead of the one who uses them."""
+"""Threads that prepare a few items ahead of the one who uses them."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 _WAIT = 0.2  # seconds between looks at whether the consumer has gone
 
@@ -55,3 +58,22 @@ def ahead(items: Iterable[T], size: int) -> Iterator[T]:
     finally:
         gone.set()
         producer.join()
+
+
+def map_ahead(function: Callable[[S], T], items: Iterable[S], workers: int) -> Iterator[T]:
+    """`function` of each item in their order, by a pool of threads, at most `workers` results waiting.
+
+    An error rises where its result would have come. When the consumer stops early, what has not begun is left.
+    """
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="emotiw-map") as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
+from emotiw_keras.data.grey import for_grey
 from emotiw_keras.data.resize import LUMA
 from emotiw_keras.inference import crop_mean
 
@@ -120,7 +121,8 @@ class ServedModel(tf.Module):
         self._grey = face_input.channels == "grey"
         # Behind a function, where tf.Module does not look: the saved object holds variables and graphs, not Keras
         # objects.
-        self._net = lambda faces: crop_mean(net, face_input, faces, crops)
+        computing, given = for_grey(net, face_input)
+        self._net = lambda faces: crop_mean(computing, given, faces, crops)
         self.network_variables = [variable.value for variable in net.weights]
         self._labels = list(labels)
 

@@ -13,6 +13,11 @@ import numpy as np
 from emotiw_keras.data.archive import MEMBER_BYTES, is_picture, open_archive
 from emotiw_keras.data.images import SUFFIXES, ImageError, decode_image
 from emotiw_keras.errors import DataError
+from emotiw_keras.hardware import processor_threads
+from emotiw_keras.serving.ahead import map_ahead
+
+# Threads that decode the pictures of a folder or zip; each holds one, which may be large.
+DECODERS = 4
 
 
 @dataclass(frozen=True)
@@ -145,14 +150,20 @@ def _read_archive(name: str, zipped: bool) -> Iterator[Picture | Film]:
     if not members:
         known = " ".join(sorted(SUFFIXES | FILM_SUFFIXES))
         yield Picture(name, None, f"holds no pictures and no films; looked for {known}")
-    for member in members:
-        path = os.path.join(name, member)
+
+    def read(member: str) -> Picture | str:
+        """The picture; of a film its name, since a film is opened when its turn comes."""
         if is_film(member):
-            yield Picture(path, None, "a film in a zip; unpack it first") if zipped else read_file(path, member)
-            continue
+            return member
+        path = os.path.join(name, member)
         try:
-            data = archive.read(member)
+            return _decode(path, archive.read(member), member)
         except ImageError as error:
-            yield Picture(path, None, str(error))
+            return Picture(path, None, str(error))
+
+    for found in map_ahead(read, members, min(DECODERS, processor_threads())):
+        if isinstance(found, Picture):
+            yield found
         else:
-            yield _decode(path, data, member)
+            path = os.path.join(name, found)
+            yield Picture(path, None, "a film in a zip; unpack it first") if zipped else read_file(path, found)

@@ -16,6 +16,7 @@ from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.generated import read_any
 from emotiw_keras.data.settings import settings_for
 from emotiw_keras.data.splits import Folds
+from emotiw_keras.data.videos import VideoSet
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.faces.alignment import DEFAULT_READING
 from emotiw_keras.files import atomic_path
@@ -188,7 +189,8 @@ def train(
     recipe = prepared.recipe
     before = prepared.parent.rows() if prepared.parent is not None else []
     rows = data_rows(recipe.parts, prepared.sets, prepared.roles, before)
-    info = start_or_resume(folder, recipe.to_toml(), prepared.info, rows)
+    videos = any(isinstance(faces, VideoSet) for faces in prepared.sets.values()) or any("frames" in row for row in before[:1])
+    info = start_or_resume(folder, recipe.to_toml(), prepared.info, rows, videos)
     if info["finished"]:
         say(f"{folder} is finished already; nothing to do (--restart begins anew)")
         return Run.open(folder)

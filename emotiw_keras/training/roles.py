@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -87,8 +87,8 @@ def check_roles(stage: Part, roles: Roles, say: Callable[[str], None], kind: str
 
 def data_rows(
     stages: Sequence[Part], sets: Mapping[str, FaceSet], roles: Mapping[str, Roles], before: Sequence[Mapping[str, str]]
-) -> list[dict[str, str]]:
-    """Rows of data.csv: every image of every stage with its role, or every video of a set of videos.
+) -> Iterator[dict[str, str]]:
+    """Rows of data.csv, one at a time: every image of every stage with its role, or every video of a set of videos.
 
     Args:
         stages: in order.
@@ -96,14 +96,13 @@ def data_rows(
         roles: by stage name.
         before: rows of the run whose weights this one starts from; what it had seen is recorded here too.
     """
-    rows: list[dict[str, str]] = []
     for row in before:
         if row["status"] in ("train", "val", DROPPED):
-            rows.append({**row, "stage": PARENT})
+            yield {**row, "stage": PARENT}
     for stage in stages:
         of = roles[stage.name]
         for name, faces in sets.items():
             none = np.empty(0, np.int64)
             status = {"val": of.val.get(name, none), "train": of.train.get(name, none), DROPPED: of.dropped[name]}
-            rows += [{"stage": stage.name, **row} for row in faces.records(status)]
-    return rows
+            for row in faces.records(status):
+                yield {"stage": stage.name, **row}

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ HISTORY_COLUMNS = (
 _BEGINNING = {"recipe.toml", "data.csv", "mean_image.npy"}
 
 
-def csv_text(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     """Rows as CSV with a header; missing values stay empty."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, restval="", extrasaction="ignore", lineterminator="\n")
@@ -68,7 +68,7 @@ def move_aside(path: Path) -> Path | None:
 
 
 def start_or_resume(
-    path: Path, recipe_toml: str, info: dict[str, Any], data_rows: Sequence[Mapping[str, Any]]
+    path: Path, recipe_toml: str, info: dict[str, Any], data_rows: Iterable[Mapping[str, Any]], videos: bool = False
 ) -> dict[str, Any]:
     """Make a new run folder, or check that the one there was made from the same recipe and data.
 
@@ -77,6 +77,7 @@ def start_or_resume(
         recipe_toml: the recipe as run.
         info: what run.json will hold; its "data" and "model" must agree with the old run's.
         data_rows: rows of data.csv.
+        videos: whether rows of videos are among them.
 
     Returns:
         run.json's content: the old one if there is one, else `info`.
@@ -106,8 +107,7 @@ def start_or_resume(
     if foreign:
         raise RunError(f"{path} is not a run folder (it holds {', '.join(foreign[:3])}); give another --out")
     write_atomic(path / "recipe.toml", recipe_toml)
-    videos = VIDEO_COLUMNS if any("frames" in row for row in data_rows) else ()
-    write_atomic(path / "data.csv", csv_text((*DATA_COLUMNS, *videos), data_rows))
+    write_atomic(path / "data.csv", csv_text((*DATA_COLUMNS, *(VIDEO_COLUMNS if videos else ())), data_rows))
     write_info(path, info)
     return info
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from emotiw_keras.data.device import FaceInput
 from emotiw_keras.data.faceset import read_faces
 from emotiw_keras.data.images import decode_image
 from emotiw_keras.data.resize import resize, to_grey
@@ -37,14 +39,43 @@ def test_one_size_is_kept(tmp_path: Path) -> None:
     np.testing.assert_array_equal(faces.pixels.gather(np.array([5]))[0], expected)
 
 
+@pytest.fixture(params=[True, False], ids=["packed", "streamed"])
+def room(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> bool:
+    """Whether the disk has room for what memory has not."""
+    monkeypatch.setenv("EMOTIW_CACHE", str(tmp_path_factory.mktemp("cache")))
+    if not request.param:
+        monkeypatch.setattr("emotiw_keras.data.faceset.packing_file", lambda size: None)
+    return request.param
+
+
+def test_pictures_above_the_size_are_resized_once_to_the_bytes_the_device_would_make(tmp_path: Path) -> None:
+    faces = read_faces(colourful(tmp_path, sizes=((60, 70),)), size=40)
+    assert faces.pixels.shape == (40, 40, 1)
+    image = to_grey(np.asarray(Image.open(tmp_path / faces.paths[5])))
+    device = FaceInput(resize=40, crop=40, mean=(0.0, 0.0, 0.0))(image[None])[0, ..., :1]
+    np.testing.assert_array_equal(faces.pixels.gather(np.array([5]))[0], device)
+
+
+def test_a_packed_file_has_no_name_and_a_short_one_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMOTIW_CACHE", str(tmp_path / "cache"))
+    faces = read_faces(colourful(tmp_path / "faces"), memory_budget=0, size=16)
+    assert list((tmp_path / "cache").iterdir()) == []
+    part = faces.pixels.select(np.array([7, 3]))
+    np.testing.assert_array_equal(part.gather(np.array([1, 0])), faces.pixels.gather(np.array([3, 7])))
+    os.ftruncate(faces.pixels._file.fileno(), 10)
+    with pytest.raises(DataError, match="the file of packed pictures is short: 10 of 256 bytes"):
+        faces.pixels.gather(np.array([0]))
+
+
 @pytest.mark.parametrize("grey", [True, False])
-def test_mixed_sizes_come_to_one_by_the_shared_resize(tmp_path: Path, grey: bool) -> None:
+def test_mixed_sizes_come_to_one_by_the_shared_resize(tmp_path: Path, grey: bool, room: bool) -> None:
     colourful(tmp_path)
     held = read_faces(tmp_path, grey=grey, size=32)
     streamed = read_faces(tmp_path, grey=grey, size=32, memory_budget=1000)
     assert held.pixels.in_memory and not streamed.pixels.in_memory
     assert held.pixels.shape == streamed.pixels.shape == (32, 32, 1 if grey else 3)
-    assert any("GiB allowed, so they are not held in memory" in line for line in streamed.report)
+    told = "so they are packed once into a temporary file" if room else "so they are decoded in each epoch, as the disk is full"
+    assert any(f"GiB of memory allowed, {told}" in line for line in streamed.report)
     order = np.array([35, 0, 17, 17])
     np.testing.assert_array_equal(held.pixels.gather(order), streamed.pixels.gather(order))
     image = np.asarray(Image.open(tmp_path / held.paths[17]))
@@ -61,7 +92,7 @@ def test_grey_pictures_in_a_colour_set_are_repeated(tmp_path: Path) -> None:
     assert (image == np.arange(256).reshape(16, 16, 1)).all()
 
 
-def test_unreadable_pictures_stay_as_rows(tmp_path: Path) -> None:
+def test_unreadable_pictures_stay_as_rows(tmp_path: Path, room: bool) -> None:
     colourful(tmp_path, sizes=((16, 16),))
     whole = (tmp_path / "angry" / "p0_0.png").read_bytes()
     tiny = io.BytesIO()
@@ -145,14 +176,15 @@ def test_bad_arguments(tmp_path: Path) -> None:
         read_faces(tmp_path, labels="basic8")
 
 
-def test_a_file_that_vanishes_while_streaming(tmp_path: Path) -> None:
+@pytest.mark.parametrize("room", [False], indirect=True)
+def test_a_file_that_vanishes_while_streaming(tmp_path: Path, room: bool) -> None:
     faces = read_faces(colourful(tmp_path), memory_budget=0)
     (tmp_path / faces.paths[4]).unlink()
     with pytest.raises(DataError, match="picture 4 of the data set was readable and is no longer: cannot read: No such"):
         faces.pixels.gather(np.array([3, 4, 5]))
 
 
-def test_many_threads_gather_from_a_stream(tmp_path: Path) -> None:
+def test_many_threads_gather_from_a_stream(tmp_path: Path, room: bool) -> None:
     faces = read_faces(colourful(tmp_path), memory_budget=0, size=40)
     expected = read_faces(tmp_path, size=40).pixels.gather(np.arange(36))
     before = threading.active_count()

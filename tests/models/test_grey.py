@@ -13,7 +13,7 @@ from emotiw_keras.data.device import FaceInput
 from emotiw_keras.data.settings import settings_for
 from emotiw_keras.errors import ModelError
 from emotiw_keras.models import build, get_spec, model_names
-from emotiw_keras.models.grey import fold_to_grey
+from emotiw_keras.models.grey import fold_to_grey, grey_twin
 
 UNPADDED = [name for name in model_names() if name not in ("alexnet_owt", "pathnet")]
 SMALL = {"weights": None, "classes": 42, "input_shape": (67, 67, 3), "width": 0.1, "classifier_activation": None}
@@ -57,6 +57,56 @@ def test_equal_on_grey_pictures(name: str, std: tuple[float, ...]) -> None:
     assert_equal(model, folded, *normalised(grey_pictures(3, 67), mean, std))
     for kept, was in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(kept, was)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="gradients by TensorFlow's tape")
+@pytest.mark.parametrize("std", [(1.0, 1.0, 1.0), (60.0, 55.0, 64.0)])
+@pytest.mark.parametrize("name", ["alexnet", "vgg_cnn_m_2048", "squeezenet"])
+def test_a_twin_of_one_channel_moves_the_same_variables_the_same_way(name: str, std: tuple[float, ...]) -> None:
+    import tensorflow as tf
+
+    # in float64: in float32 a rounding can turn a ReLU or a maximum the other way, and with it a slope
+    keras.config.set_dtype_policy("float64")
+    try:
+        model, mean = network(name), get_spec(name).mean
+        twin = grey_twin(model, mean, std)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert twin is not None and twin.input_shape == (None, 67, 67, 1)
+    assert [id(v) for v in twin.trainable_variables] == [id(v) for v in model.trainable_variables]
+    colour, grey = normalised(grey_pictures(3, 67), mean, std)
+    assert_equal(model, twin, colour, grey)
+    slopes = []
+    for net, x in ((model, colour), (twin, grey)):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(net(x, training=False)[:, :5] ** 2)
+        slopes.append(tape.gradient(loss, [variable.value for variable in model.trainable_variables]))
+    for variable, expected, found in zip(model.trainable_variables, *slopes, strict=True):
+        scale = float(tf.reduce_max(abs(expected)))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * scale, err_msg=variable.path)
+    assert slopes[0][0].shape[2] == 3 and float(tf.reduce_max(abs(slopes[0][0]))) > 0
+
+
+def test_a_frozen_first_layer_stays_frozen_in_the_twin() -> None:
+    model = network("alexnet")
+    model.get_layer("conv1").trainable = False
+    twin = grey_twin(model, MEAN)
+    assert twin is not None and [v.path for v in twin.trainable_variables] == [v.path for v in model.trainable_variables]
+
+
+def test_a_network_of_one_convolution_has_a_twin() -> None:
+    model = network("alexnet")
+    start = keras.Model(model.inputs[0], model.get_layer("conv1").output)
+    colour, grey = normalised(grey_pictures(3, 67), MEAN, (1.0, 1.0, 1.0))
+    twin = grey_twin(start, MEAN)
+    assert twin is not None
+    assert_equal(start, twin, colour, grey)
+
+
+def test_no_twin_where_one_channel_is_not_the_same() -> None:
+    padded = models.AlexNetOWT(**SMALL)
+    assert grey_twin(padded, MEAN) is None and grey_twin(padded, (1.0, 1.0, 1.0)) is None
+    assert grey_twin(network("alexnet", input_shape=(67, 67, 1)), MEAN) is None
 
 
 def test_equal_at_full_size() -> None:

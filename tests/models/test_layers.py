@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from keras import ops
 
 from emotiw_keras.errors import ModelError
-from emotiw_keras.models.layers import GroupedConv2D, LocalResponseNormalization
+from emotiw_keras.models.layers import Dense, GroupedConv2D, LocalResponseNormalization
 from emotiw_keras.models.pooling import AdaptiveMeanPooling2D, CaffeMaxPooling2D
 
 BACKEND = keras.backend.backend()
@@ -46,7 +47,7 @@ def lrn_of(caffe: tuple[int, float, float, float], **kwargs: object) -> LocalRes
 
 
 @pytest.mark.parametrize("caffe", CAFFE_LRNS)
-@pytest.mark.parametrize("channels", [1, 2, 4, 96])
+@pytest.mark.parametrize("channels", [1, 2, 4, 96, 144])
 def test_lrn_is_caffes_formula_up_to_the_first_and_last_channel(caffe: tuple, channels: int) -> None:
     x = values(2, 3, 4, channels, spread=60.0)
     y = numpy_of(lrn_of(caffe)(x))
@@ -91,12 +92,13 @@ def test_lrn_gradient_is_the_slope_of_caffes_formula(caffe: tuple, input_gradien
     np.testing.assert_allclose(found, slope, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("channels", [96, 144])  # the whole band matrix, and its blocks
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
-def test_lrn_gradient_is_automatic_differentiations(policy: str, input_gradient) -> None:
-    x, weight = values(2, 3, 3, 96, spread=60.0), values(2, 3, 3, 96)
+def test_lrn_gradient_is_automatic_differentiations(policy: str, channels: int, input_gradient) -> None:
+    x, weight = values(2, 3, 3, channels, spread=60.0), values(2, 3, 3, channels)
     x, weight = numpy_of(ops.cast(x, "bfloat16")), ops.convert_to_tensor(weight)
     layer = LocalResponseNormalization(bias=1.0, alpha=2e-5, dtype=policy)
-    band = ops.convert_to_tensor((abs(np.arange(96)[:, None] - np.arange(96)) <= 2).astype("float32"))
+    band = ops.convert_to_tensor((abs(np.arange(channels)[:, None] - np.arange(channels)) <= 2).astype("float32"))
 
     def plain(t: object) -> object:
         return ops.sum(t * ops.power(1.0 + 2e-5 * ops.matmul(ops.square(t), band), -0.75) * weight)
@@ -148,6 +150,51 @@ def test_grouped_convolution_is_the_sum_over_its_window(groups, size, strides, p
     expected = reference_conv(x, kernel, bias, layer.strides, pads, groups)
     assert y.shape == expected.shape == layer.compute_output_shape(x.shape)
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["relu", "softmax"])
+def test_grouped_convolution_activates_all_channels_together(activation: str) -> None:
+    arguments = {"padding": "same", "kernel_initializer": "random_normal", "bias_initializer": "random_normal"}
+    layer, plain = GroupedConv2D(8, 3, groups=2, activation=activation, **arguments), GroupedConv2D(8, 3, groups=2, **arguments)
+    x = values(2, 5, 5, 4)
+    layer(x), plain(x)
+    plain.set_weights(layer.get_weights())
+    expected = keras.activations.get(activation)(plain(x))
+    np.testing.assert_allclose(numpy_of(layer(x)), numpy_of(expected), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_dense_is_keras_dense_with_the_same_slopes(policy: str, activation: str | None, input_gradient) -> None:
+    ours, theirs = Dense(5, activation, dtype=policy), keras.layers.Dense(5, activation, dtype=policy)
+    x, weight = values(3, 7), ops.convert_to_tensor(values(3, 5))
+    ours(x), theirs(x)
+    theirs.set_weights([kernel + 0.1 for kernel in ours.get_weights()])
+    ours.set_weights(theirs.get_weights())
+
+    def loss(layer: keras.layers.Dense, t: object) -> object:
+        return ops.sum(ops.cast(layer(t, training=True), "float32") * weight)
+
+    np.testing.assert_allclose(numpy_of(ours(x, training=True)), numpy_of(theirs(x)), rtol=1e-6, atol=1e-6)
+    found, expected = (input_gradient(lambda t, layer=layer: loss(layer, t), x) for layer in (ours, theirs))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        slopes = []
+        for layer in (ours, theirs):
+            with tf.GradientTape() as tape:
+                total = loss(layer, tf.constant(x))
+            slopes.append(tape.gradient(total, [variable.value for variable in layer.trainable_variables]))
+        for mine, other in zip(*slopes, strict=True):
+            np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-5)
+
+
+def test_dense_saves_and_loads_as_keras_dense(tmp_path: Path) -> None:
+    nets = [keras.Sequential([keras.Input((4,)), kind(3, name="fc")]) for kind in (Dense, keras.layers.Dense)]
+    nets[1].save_weights(tmp_path / "stock.weights.h5")
+    nets[0].load_weights(tmp_path / "stock.weights.h5")
+    np.testing.assert_array_equal(nets[0].get_weights()[0], nets[1].get_weights()[0])
 
 
 def test_grouped_convolution_config_makes_the_same_layer() -> None:

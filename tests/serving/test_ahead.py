@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from emotiw_keras.serving.ahead import ahead
+from emotiw_keras.serving.ahead import ahead, map_ahead
 
 
 def test_items_keep_their_order_and_errors_their_place() -> None:
@@ -42,3 +42,40 @@ def test_no_more_wait_than_agreed_and_the_thread_ends_with_the_consumer() -> Non
     assert made == 5  # one taken, three waiting, one in hand
     stream.close()  # type: ignore[attr-defined]
     assert not [thread for thread in threading.enumerate() if thread.name == "emotiw-ahead"]
+
+
+def test_map_ahead_keeps_the_order_and_works_at_once() -> None:
+    both = threading.Barrier(2, timeout=10)  # passes only if two threads are inside together
+
+    def square(number: int) -> int:
+        both.wait()
+        return number * number
+
+    assert list(map_ahead(square, range(8), 2)) == [n * n for n in range(8)]
+
+
+def test_map_ahead_reads_no_further_than_its_workers_and_stops_with_its_consumer() -> None:
+    asked: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(100):
+            asked.append(number)
+            yield number
+
+    results = map_ahead(lambda n: n, items(), 3)
+    assert [next(results), next(results)] == [0, 1]
+    assert max(asked) <= 5
+    results.close()
+    assert max(asked) <= 5
+
+
+def test_map_ahead_raises_an_error_in_its_place() -> None:
+    def odd(number: int) -> int:
+        if number == 3:
+            raise ValueError("three")
+        return number
+
+    results = map_ahead(odd, range(6), 2)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="three"):
+        next(results)

@@ -256,17 +256,20 @@ def test_sets_of_other_sizes_train_together(faces: dict[str, str], tmp_path: Pat
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision_trains_with_weights_in_float32(
-    precision: str, finished: Run, faces: dict[str, str], recipe_file: Path, tmp_path: Path
+    precision: str, faces: dict[str, str], recipe_file: Path, tmp_path: Path
 ) -> None:
     """The losses are those of float32 but for rounding and other dropout masks."""
     try:
-        run = train(recipe_file, faces, tmp_path / "run", f"precision={precision!r}", "stage.epochs=2").run
+        run, whole = (
+            train(recipe_file, faces, tmp_path / kind, f"precision={kind!r}", "stage.epochs=2").run
+            for kind in (precision, "float32")
+        )
     finally:
         keras.config.set_dtype_policy("float32")
-    assert run is not None and run.info["precision"] == precision
+    assert run is not None and whole is not None and run.info["precision"] == precision
     assert {str(variable.dtype) for variable in run.build().weights} == {"float32"}
     losses = []
-    for folder in (run.path, finished.path):
+    for folder in (run.path, whole.path):
         with open(folder / "history.csv") as file:
             losses.append([float(row["loss"]) for row in csv.DictReader(file) if row["stage"] == "one"][:2])
     assert losses[0] == pytest.approx(losses[1], rel=0.15) and losses[0] != losses[1]

@@ -1,4 +1,4 @@
-"""Where the pixels of a data set are: in memory as bytes, or on disk and decoded by a bounded pool when asked for."""
+"""Where the pixels of a data set are: in memory as bytes, or decoded by a bounded pool when asked for (or packed: `packed`)."""
 
 from __future__ import annotations
 
@@ -81,7 +81,8 @@ class View:
                 yield
 
 
-def _check(readable: np.ndarray, indices: np.ndarray) -> None:
+def check_readable(readable: np.ndarray, indices: np.ndarray) -> None:
+    """DataError if one of the pictures is unreadable."""
     bad = indices[~readable[indices]]
     if bad.size:
         raise DataError(f"picture {int(bad[0])} of the data set is unreadable; take the indices of FaceSet.indices()")
@@ -110,7 +111,7 @@ class MemoryPixels:
     def gather(self, indices: np.ndarray) -> np.ndarray:
         """uint8 (len(indices), height, width, channels)."""
         indices = np.asarray(indices, np.int64)
-        _check(self._readable, indices)
+        check_readable(self._readable, indices)
         return self.array[indices]
 
     def select(self, rows: np.ndarray) -> MemoryPixels:
@@ -143,7 +144,7 @@ class StreamedPixels:
     def gather(self, indices: np.ndarray) -> np.ndarray:
         """uint8 (len(indices), height, width, channels); DataError if a file has changed since it was first read."""
         indices = np.asarray(indices, np.int64)
-        _check(self._readable, indices)
+        check_readable(self._readable, indices)
         batch = np.empty((len(indices), *self.shape), np.uint8)
 
         def fill(position: int) -> None:

@@ -1,0 +1,76 @@
+"""What fit, evaluate and predict cost as the data grows: images a second and peak memory at 1,000, 10,000 and 100,000 faces.
+
+48x48 JPEG crops in class folders and a narrow AlexNet. A run on 100 faces tells what each command costs without data; the
+seconds of an image are what comes on top of it. Memory is the most that the process held.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.material import write_faces
+from benchmarks.report import Options, Table
+from benchmarks.turns import ROOT
+
+SIZES = (1_000, 10_000, 100_000)
+SMALL = 100
+MODEL = ("--set=model.width=0.1", "--set=model.input_size=67")
+CODE = "from emotiw_keras.cli.main import main; main()"
+
+
+def timed(arguments: list[str]) -> tuple[float, float]:
+    """Seconds and MiB of one command; its rows go nowhere. It ends the program if the command fails."""
+    start = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as told:
+        process = subprocess.Popen([sys.executable, "-c", CODE, *arguments], stdout=subprocess.DEVNULL, stderr=told, cwd=ROOT)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode != 0:
+            told.seek(0)
+            sys.exit(f"emotiw {' '.join(arguments)} ended with {process.returncode}:\n{told.read()[-3000:]}")
+    return time.perf_counter() - start, usage.ru_maxrss / 1024
+
+
+def run(options: Options) -> list[Table]:
+    """One row for each command and size."""
+    sizes = (150, 300) if options.quick else SIZES
+    taken: dict[str, dict[int, tuple[float, float]]] = {"fit": {}, "evaluate": {}, "predict": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        for count in (SMALL, *sizes):
+            data, out = Path(folder, f"faces{count}"), Path(folder, f"run{count}")
+            write_faces(data, count, (48, 48), ".jpg", options.photos)
+            fit = ["fit", "fer28-scratch", f"--data=fer={data}", f"--out={out}", *MODEL, "--epochs=1", "--precision=float32"]
+            commands = {
+                "fit": fit,
+                "evaluate": ["evaluate", str(out), f"--data={data}", "--split=all"],
+                "predict": ["predict", str(data), f"--model={out}", "--faces=whole", "--csv"],
+            }
+            for name, arguments in commands.items():
+                taken[name][count] = timed(arguments)
+    rows, figures = [], {}
+    for name, found in taken.items():
+        base, memory = found[SMALL]
+        each = {count: 1000 * (seconds - base) / (count - SMALL) for count, (seconds, _) in found.items() if count != SMALL}
+        for count in sizes:
+            seconds, peak = found[count]
+            held = 1024 * (peak - memory) / (count - SMALL)
+            rows.append(
+                (
+                    name, f"{count:,}", f"{seconds:.1f}", f"{1000 / each[count]:.0f}", f"{each[count] / each[sizes[0]]:.3f}",
+                    f"{peak:.0f}", f"{held:.2f}",
+                )
+            )  # fmt: skip
+        figures[name] = {str(count): {"seconds": s, "peak_mib": m} for count, (s, m) in found.items()}
+    columns = ("", "faces", "seconds", "faces/s beyond start-up", f"time a face / at {sizes[0]:,}", "peak MiB", "KiB a face")
+    title = "Growth: 48x48 JPEG crops in folders, AlexNet of width 0.1 at 67x67"
+    note = (
+        "fit: one epoch on 80 %, validation on 10 %; it and evaluate hold every face as bytes "
+        f"(2.25 KiB) up to a budget, predict holds none. With {SMALL} faces: "
+        + ", ".join(f"{name} {found[SMALL][0]:.1f} s and {found[SMALL][1]:.0f} MiB" for name, found in taken.items())
+    )
+    return [Table(title, columns, rows, [note], {"commands": figures})]

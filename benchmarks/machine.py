@@ -1,0 +1,92 @@
+"""The machine and the versions that figures belong to, and what its matrix products reach."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from emotiw_keras.hardware import native_bfloat16, processor_flags, processor_threads
+
+PACKAGES = ("tensorflow", "keras", "numpy", "torch", "onnx", "onnxruntime", "openvino", "opencv-python-headless")
+PRECISIONS = ("float32", "bfloat16")
+SIDE = 4096
+
+
+def processor() -> str:
+    """The processor's name."""
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def describe() -> dict[str, Any]:
+    """What figures depend on."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "processor": processor(),
+        "cores": processor_threads(),
+        "flags": list(processor_flags()),
+        "native_bfloat16": native_bfloat16(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def _product(library: str, precision: str) -> Callable[[], None]:
+    if library == "torch":
+        import torch
+
+        matrix = torch.randn(SIDE, SIDE).to(getattr(torch, precision))
+
+        def multiply() -> None:
+            torch.matmul(matrix, matrix)
+    else:
+        import tensorflow as tf
+
+        array = tf.cast(tf.random.normal((SIDE, SIDE)), precision)
+
+        def multiply() -> None:
+            tf.linalg.matmul(array, array)[0, 0].numpy()
+
+    return multiply
+
+
+def main() -> None:
+    """A contestant: multiplications and additions a second of a product of two matrices of 4096 x 4096."""
+    from benchmarks.turns import rate_of, serve
+
+    library, precision = sys.argv[1:]
+    serve([0.0, 1.0], rate_of(_product(library, precision), 2 * SIDE**3, 1.0))
+
+
+def product_rates(rounds: int, torch: bool = True) -> dict[str, Any]:
+    """By precision, the best of `rounds` of each library, in turns; and the better of the libraries."""
+    from benchmarks.turns import take_turns
+
+    contestants = {f"{library} {p}": (library, p) for p in PRECISIONS for library in (("tf", "torch") if torch else ("tf",))}
+    commands = {name: ["benchmarks.machine", *arguments] for name, arguments in contestants.items()}
+    figures = take_turns(commands, rounds, dict.fromkeys(commands, 0.0))
+    best = {name: max(rates) for name, rates in figures.items()}
+    return {p: max(rate for name, rate in best.items() if name.endswith(f" {p}")) for p in PRECISIONS} | {"each": best}
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        main()
+    else:
+        print(json.dumps(describe(), indent=1), time.strftime("%F"))
