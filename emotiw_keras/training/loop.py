@@ -16,6 +16,7 @@ import numpy as np
 
 from emotiw_keras.data.batches import Pool, Source, batches
 from emotiw_keras.data.device import FaceInput
+from emotiw_keras.data.grey import for_grey
 from emotiw_keras.errors import DivergedError, RunError
 from emotiw_keras.files import atomic_path, sha256_file, write_atomic
 from emotiw_keras.runs import WEIGHTS_FILE, Run, fingerprint
@@ -192,10 +193,11 @@ class StageLoop:
             judge = steps
         else:
             train, judged = pool, val
-            steps = StageSteps(self.model, self.face_input, stage, weights, optimizer, pool.shape, averages=averages)
+            net, given = for_grey(self.model, self.face_input)
+            steps = StageSteps(net, given, stage, weights, optimizer, pool.shape, averages=averages)
             judge = steps
             if val is not None and val.shape != pool.shape:
-                judge = StageSteps(self.model, self.face_input, stage, weights, optimizer, val.shape)
+                judge = StageSteps(net, given, stage, weights, optimizer, val.shape)
         while state.epoch < stage.epochs and not (stage.patience and state.waited >= stage.patience):
             self._epoch(stage, folder, train, crops, steps, state, flag)
             with averages.in_place() if averages is not None else nullcontext():
