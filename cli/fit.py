@@ -65,7 +65,7 @@ def fit(
     if model is not None:
         own.append(f"model.name={model!r}")
     if epochs is not None:
-        own.append(f"stage.epochs={epochs}")
+        own.append(f"stage.epochs={epochs}")  # a recipe of searches, which count generations, has no such table
     chosen = load_recipe(recipe, [*own, *changes], limit=limit, precision=precision, seed=seed, duplicates=duplicates)
     paths: dict[str, str] = {}
     for item in data:
@@ -90,6 +90,14 @@ def fit(
         for stage in outcome.run.info["stages"]:
             accuracy = stage.get("val_accuracy")
             score = "" if accuracy is None else f", val accuracy {accuracy:.1%}"
+            if "path" in stage:
+                path = "/".join("-".join(map(str, genes)) for genes in stage["path"])
+                shared = sum(map(len, stage["reused"]))
+                say(
+                    f"search {stage['name']}: path {path} after {stage['generations']} generations, "
+                    f"{shared} of its modules frozen before{score}"
+                )
+                continue
             say(f"stage {stage['name']}: best epoch {stage['best_epoch']} of {stage['epochs']}{score}")
         click.echo(outcome.run.path)
     if outcome.unreadable:

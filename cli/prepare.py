@@ -58,6 +58,9 @@ def _time_line(summary: Summary, seconds: float) -> str:
     show_default=True,
     help="How the paper's crop is read: A wider, B square from below the mouth, C with the chin, D narrower.",
 )
+@click.option(
+    "--frames", type=click.IntRange(min=1), default=8, show_default=True, help="Frames of each film, evenly spread."
+)
 @click.option("--workers", metavar="N", type=click.IntRange(min=1), help="Processes; default: one for each processor.")
 @click.option("--json", "as_json", is_flag=True, help="The summary as one JSON object.")
 @click.pass_context
@@ -69,15 +72,17 @@ def prepare(
     no_face: str,
     detector: str | None,
     reading: str,
+    frames: int,
     workers: int | None,
     as_json: bool,
 ) -> None:
     """Find the faces in SRC, turn them upright and write them to OUT: grey, 256x256, as Ng et al. 2015 cut them.
 
     SRC is a folder of photos (in class folders, in splits of class folders, or in neither), a zip, a manifest CSV or one
-    photo. OUT keeps the folders and gets faces.csv (a row for each face, and for each photo without one), a contact sheet for
-    each class and a summary. The same command again goes on where it was. Exit code 3: done, but some pictures could
-    not be read (each is named).
+    photo; or films, of which frames are taken: those of SAVEE and eNTERFACE'05 as they are distributed, whose names say who
+    speaks and what is shown, or films in class folders. OUT keeps the folders and gets faces.csv (a row for each face, and for
+    each photo or frame without one), a contact sheet for each class and a summary. The same command again goes on where it
+    was. Exit code 3: done, but some pictures could not be read (each is named).
 
     \b
     Examples:
@@ -94,6 +99,7 @@ def prepare(
         faces=faces,
         no_face=no_face,
         reading=reading,
+        frames=frames,
         workers=workers,
         progress=_progress(),
         say=lambda line: click.echo(line, err=True),

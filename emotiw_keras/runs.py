@@ -146,6 +146,7 @@ class Run:
                     classes=settings["classes"],
                     input_shape=tuple(settings["input_shape"]),
                     width=settings["width"],
+                    **settings.get("options", {}),
                 )
         finally:
             keras.config.set_dtype_policy(before)

@@ -83,23 +83,23 @@ class Pool:
         return np.repeat(images, 3, axis=3) if images.shape[3] < channels else images
 
 
-def batches(pool: Source, order: np.ndarray, crops: np.ndarray | None, batch_size: int, start: int = 0) -> tf.data.Dataset:
+def batches(pool: Source, order: np.ndarray, draws: np.ndarray | None, batch_size: int, start: int = 0) -> tf.data.Dataset:
     """Batches of a pool in a given order.
 
     Args:
         pool: the images, or features of images.
         order: positions in the pool, one epoch's worth.
-        crops: int32 (len(pool), 3) by position, from `draw_crops`, or None for zeros.
+        draws: (len(pool), columns) by position, such as int32 from `draw_crops`, or None for zeros, int32 (len(pool), 3).
         batch_size: images in a batch; the last may be smaller.
         start: batches to leave out at the start.
 
     Returns:
-        A dataset of (what the pool holds, crops int32 (batch, 3), labels int32 (batch,)); a `Pool` holds images, uint8 (batch,
+        A dataset of (what the pool holds, draws (batch, columns), labels int32 (batch,)); a `Pool` holds images, uint8 (batch,
         height, width, channels).
     """
     order = np.asarray(order, np.int64)[start * batch_size :]
-    draws = np.zeros((len(order), 3), np.int32) if crops is None else crops[order]
-    table = tf.data.Dataset.from_tensor_slices((order, draws, pool.labels[order])).batch(batch_size)
+    drawn = np.zeros((len(order), 3), np.int32) if draws is None else draws[order]
+    table = tf.data.Dataset.from_tensor_slices((order, drawn, pool.labels[order])).batch(batch_size)
 
     def read(positions: tf.Tensor, draws: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         images = tf.numpy_function(pool.gather, [positions], pool.dtype, stateful=False)

@@ -15,7 +15,7 @@ from emotiw_keras.data.columns import pick
 from emotiw_keras.data.images import MIN_SIDE, ImageError
 from emotiw_keras.data.layouts import Listing, find_layout
 from emotiw_keras.data.layouts.affwild2 import find_videos
-from emotiw_keras.data.layouts.listing import SPLITS, and_more
+from emotiw_keras.data.layouts.listing import SPLITS, and_more, without_classes
 from emotiw_keras.data.layouts.store import (
     MemoryPixels,
     PixelStore,
@@ -24,7 +24,17 @@ from emotiw_keras.data.layouts.store import (
     available_memory,
     run_chunks,
 )
-from emotiw_keras.data.splits import assign_splits, check_fractions, counts_table, group_ids, limit_mask, subjects
+from emotiw_keras.data.splits import (
+    Folds,
+    assign_splits,
+    check_fractions,
+    counts_table,
+    fold_numbers,
+    fold_splits,
+    group_ids,
+    limit_mask,
+    subjects,
+)
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.labels import match_classes
 
@@ -161,7 +171,9 @@ def read_faces(
     every: int = 1,
     frames_per_video: int = 0,
     check: bool = True,
+    leave_out: Sequence[str] = (),
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    folds: Folds | None = None,
     seed: int = 0,
     limit: int | None = None,
     workers: int | None = None,
@@ -178,10 +190,12 @@ def read_faces(
         memory_budget: bytes the pixels may take; above it they are read from disk again in each epoch. Default: half
             of the available memory.
         subject_pattern: a regular expression on file names for the person; a `subject` column has precedence.
+        leave_out: classes that are not read, in any of their usual spellings; they are counted in the report.
         every: of a set of videos, take the frames of every so manieth number; from which on, the seed and the video decide.
         frames_per_video: of a set of videos, take at most so many of each, drawn from the seed; 0 takes all.
         check: of a set of videos, read each file once before it is used; otherwise a broken one is found when it is.
         fractions: shares of train, val and test where the source has no splits.
+        folds: cut by persons instead of by `fractions`.
         seed: of the split, of `limit` and of the frames taken of a video.
         limit: pictures per split, stratified.
         workers: threads that decode. Default: one for each processor.
@@ -203,6 +217,8 @@ def read_faces(
     if videos is not None:
         from emotiw_keras.data.video_reading import Choice, read_videos  # it makes a FaceSet, which stands here
 
+        if folds is not None:
+            raise UsageError(f"{path} is a set of videos, which is cut by film; folds over persons are for sets of pictures")
         return read_videos(
             videos,
             Choice(every, frames_per_video, limit, tuple(fractions), seed),
@@ -211,16 +227,19 @@ def read_faces(
             grey=grey,
             size=size,
             subject_pattern=subject_pattern,
+            leave_out=leave_out,
             check=check,
             threads=threads,
             progress=progress,
         )
     if every != 1 or frames_per_video:
         raise UsageError(f"{path} is no set of videos: every = {every} and frames_per_video = {frames_per_video} choose frames")
-    listing = find_layout(path)
+    listing = without_classes(find_layout(path), leave_out, path)
     names, label = _labels(listing, labels, path)
     rows = np.arange(len(label))
     has_splits = any(listing.split)
+    if folds is not None and has_splits:
+        raise DataError(f"{path} has its own splits; folds are for a source without")
     split = np.array(listing.split, dtype="<U5")
     subject = _subjects(listing, subject_pattern)
     if limit is not None and has_splits:
@@ -248,11 +267,19 @@ def read_faces(
         raise DataError(f"{path}: none of {len(rows):,} pictures can be used; the first, {first}")
     if not has_splits:
         ids = np.flatnonzero(usable)
-        group = group_ids([faces.pixel_hash[i] for i in ids], [faces.subject[i] for i in ids])
-        faces.split[ids] = assign_splits(faces.label[ids], group, fractions, seed)
+        if folds is not None:
+            faces.split[ids] = fold_splits(fold_numbers([faces.subject[i] for i in ids], folds.count, seed), folds)
+        else:
+            group = group_ids([faces.pixel_hash[i] for i in ids], [faces.subject[i] for i in ids])
+            faces.split[ids] = assign_splits(faces.label[ids], group, fractions, seed)
         if limit is not None:
             faces = faces.take(np.flatnonzero(limit_mask(faces.label, faces.split, limit, seed) | ~usable))
-    cut, taken = (tuple(fractions), seed), None if limit is None else (limit, len(listing.names))
+    shares = f"cut {' / '.join(f'{fraction:.0%}' for fraction in fractions)} into train, val, test, stratified, seed {seed}"
+    if folds is not None:
+        persons = len(set(faces.subject) - {""})
+        shares = f"{persons:,} persons in {folds.count} folds, seed {seed}: {folds.test} is test, {folds.val} val"
+        shares += f", {', '.join(map(str, folds.train))} train" if folds.train else ", the others train"
+    cut, taken = (shares, folds is not None), None if limit is None else (limit, len(listing.names))
     faces.report = _report(faces, listing, None if has_splits else cut, taken)
     return faces
 
@@ -338,7 +365,7 @@ def _read_pixels(
 
 
 def _report(
-    faces: FaceSet, listing: Listing, cut: tuple[tuple[float, ...], int] | None, limit: tuple[int, int] | None
+    faces: FaceSet, listing: Listing, cut: tuple[str, bool] | None, limit: tuple[int, int] | None
 ) -> list[str]:
     height, width, channels = faces.pixels.shape
     held = (
@@ -350,10 +377,12 @@ def _report(
     if limit is not None:
         lines.append(f"limit: at most {limit[0]:,} a split, {len(faces.paths):,} of {limit[1]:,} taken")
     if cut is not None:
-        shares = " / ".join(f"{fraction:.0%}" for fraction in cut[0])
         persons = len(set(faces.subject) - {""})
         together = f"duplicates and {persons:,} persons kept together" if persons else "duplicates kept together"
-        lines.append(f"no splits in the source: cut {shares} into train, val, test, stratified, seed {cut[1]}, {together}")
+        lines.append(f"no splits in the source: {cut[0]}" + ("" if cut[1] else f", {together}"))
+        aside = int(((faces.split == "") & (faces.label >= 0)).sum())
+        if aside:
+            lines.append(f"in folds that are left aside: {aside:,} pictures")
     unknown = sum(not person for person in faces.subject)
     if 0 < unknown < len(faces.subject):
         lines.append(f"person unknown: {unknown:,} pictures")

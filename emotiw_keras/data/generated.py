@@ -176,6 +176,8 @@ def read_any(source: str | os.PathLike[str], **options: Any) -> FaceSet:
     """
     if not is_generated(source):
         return read_faces(source, **options)
+    if options.get("folds") is not None or options.get("leave_out"):
+        raise DataError(f"{source} has splits and classes of its own; folds and leave_out are for sets in files")
     heeded = {key: value for key, value in options.items() if key in ("name", "labels", "grey", "limit")}
     return generated_set(os.fspath(source).removeprefix(GENERATED), **heeded)
 

@@ -7,13 +7,15 @@ from typing import Any
 from emotiw_keras.models.registry import ModelSpec
 
 
-def settings_for(spec: ModelSpec, *, crop: int | None = None, input_channels: int = 3, **changes: Any) -> dict[str, Any]:
+def settings_for(
+    spec: ModelSpec, *, crop: int | None = None, input_channels: int | None = None, **changes: Any
+) -> dict[str, Any]:
     """`FaceInput` settings of a zoo model: its size, channel order and mean from its `ModelSpec`.
 
     Args:
         spec: the model's facts.
         crop: side of the network's input where it is not the published one; the resize side shrinks in proportion.
-        input_channels: 3 or 1.
+        input_channels: 3 or 1 where it is not the published one.
         **changes: settings that differ from the published ones (`channels`, `min_max`, `mean`, ...); None means unchanged.
 
     Returns:
@@ -29,6 +31,6 @@ def settings_for(spec: ModelSpec, *, crop: int | None = None, input_channels: in
         "mean": list(spec.mean),
         "std": list(spec.std),
         "mean_image_at": spec.mean_image or "resize",
-        "input_channels": input_channels,
+        "input_channels": spec.input_channels if input_channels is None else input_channels,
     }
     return {**settings, **{key: value for key, value in changes.items() if value is not None}}

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from emotiw_keras.data.layouts.listing import SPLITS
 from emotiw_keras.errors import DataError, UsageError
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Persons cut into `count` folds: `test` is test, the one after it val, of the others `train` (all if empty) train."""
+
+    count: int
+    test: int
+    train: tuple[int, ...] = ()
+
+    @property
+    def val(self) -> int:
+        """The fold after the test fold."""
+        return (self.test + 1) % self.count
 
 
 def check_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:
@@ -127,6 +142,54 @@ def _neediest(of_group: np.ndarray, of_all: np.ndarray, allowed: np.ndarray) -> 
     # Rounded, so that sums of shares that differ in their last bit count as equal on every machine.
     ranked = [(round(float(of_group[s]), 9), round(float(of_all[s]), 9), -int(s)) for s in np.flatnonzero(allowed)]
     return -max(ranked)[2]
+
+
+def fold_numbers(subject: Sequence[str], count: int, seed: int = 0) -> np.ndarray:
+    """The fold of each picture; no person stands in two.
+
+    With as many folds as persons, fold k is the k-th person by name (leave one out). With fewer, persons are taken in a seeded
+    order, those with most pictures first, each into the fold with the fewest pictures so far.
+
+    Args:
+        subject: one person a picture, none unknown.
+        count: folds.
+        seed: of the order.
+
+    Returns:
+        int64 (pictures,), 0 to count - 1.
+
+    Raises:
+        DataError: a picture without a person, or fewer persons than folds.
+
+    Example:
+        >>> fold_numbers(["KL", "DC", "JE", "DC"], 3).tolist()
+        [2, 0, 1, 0]
+    """
+    unknown = sum(not person for person in subject)
+    if unknown:
+        raise DataError(
+            f"folds need a person for every picture, {unknown:,} of {len(subject):,} have none; give subject_pattern, or a "
+            "manifest with a subject column"
+        )
+    persons, row, pictures = np.unique(np.array(subject, object).astype(str), return_inverse=True, return_counts=True)
+    if len(persons) < count:
+        raise DataError(f"{count} folds of {len(persons)} persons: some would be empty; expected at most {len(persons)} folds")
+    if len(persons) == count:
+        return row.astype(np.int64)
+    order = np.random.default_rng(seed).permutation(len(persons))
+    order = order[np.argsort(-pictures[order], kind="stable")]
+    filled, fold = np.zeros(count, np.int64), np.empty(len(persons), np.int64)
+    for person in order:
+        fold[person] = int(np.argmin(filled))
+        filled[fold[person]] += pictures[person]
+    return fold[row]
+
+
+def fold_splits(fold: np.ndarray, folds: Folds) -> np.ndarray:
+    """ "train", "val" or "test" by fold, "" for folds that are left aside: "<U5" (pictures,)."""
+    train = folds.train or tuple(number for number in range(folds.count) if number not in (folds.test, folds.val))
+    names = {**dict.fromkeys(train, "train"), folds.val: "val", folds.test: "test"}
+    return np.array([names.get(int(number), "") for number in fold], dtype="<U5")
 
 
 def limit_mask(label: np.ndarray, split: np.ndarray, limit: int, seed: int = 0) -> np.ndarray:

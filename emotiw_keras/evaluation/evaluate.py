@@ -13,7 +13,9 @@ import numpy as np
 
 from emotiw_keras.data.columns import pick
 from emotiw_keras.data.faceset import FaceSet
-from emotiw_keras.data.generated import read_any
+from emotiw_keras.data.generated import is_generated, read_any
+from emotiw_keras.data.layouts import classes_of
+from emotiw_keras.data.layouts.listing import class_names
 from emotiw_keras.data.videos import VideoSet
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.metrics import scores
@@ -54,7 +56,7 @@ class Assessment:
 
 
 def read_source(run: Run, source: str | os.PathLike[str], limit: int | None = None) -> FaceSet:
-    """Read `source` as the run reads faces: its labels, its channels, its size.
+    """Read `source` as the run reads faces: its labels, its channels, its size, without the classes that it left out.
 
     Args:
         run: a finished run.
@@ -65,7 +67,10 @@ def read_source(run: Run, source: str | os.PathLike[str], limit: int | None = No
         DataError: the source is missing or bad, or holds classes that the run does not know.
     """
     grey = run.settings["channels"] == "grey"
-    return read_any(source, labels=tuple(run.labels), grey=grey, size=run.settings["resize"], limit=limit)
+    unwanted = run.info.get("leave_out", [])
+    if unwanted:
+        unwanted = [] if is_generated(source) else sorted(class_names(classes_of(source)) & class_names(unwanted))
+    return read_any(source, labels=tuple(run.labels), grey=grey, size=run.settings["resize"], leave_out=unwanted, limit=limit)
 
 
 def predict(

@@ -39,20 +39,24 @@ def fold_to_grey(model: keras.Model, mean: Sequence[float], std: Sequence[float]
     means, spreads = np.asarray(mean, "float64"), np.asarray(std, "float64")
     if means.shape != (3,) or spreads.shape != (3,) or not np.isfinite(means).all() or not (spreads > 0).all():
         raise ModelError(f"{model.name}: mean {mean} and std {std}, expected three numbers each, std above 0")
-    first = _first_convolution(model)
-    kernel, bias = _folded(model.name, first, means, spreads)
+    firsts = first_convolutions(model)
+    folded = {first.name: _folded(model.name, first, means, spreads) for first in firsts}
 
     image = keras.layers.Input((*model.input_shape[1:3], 1), name=model.inputs[0].name)
     grey = keras.models.clone_model(model, input_tensors=image)
     for old, new in zip(model.layers, grey.layers, strict=True):
-        if old.weights and old is not first:
+        if old.weights and old.name not in folded:
             new.set_weights(old.get_weights())
-    grey.get_layer(first.name).set_weights([kernel] if bias is None else [kernel, bias])
+    for name, (kernel, bias) in folded.items():
+        grey.get_layer(name).set_weights([kernel] if bias is None else [kernel, bias])
     return grey
 
 
-def _first_convolution(model: keras.Model) -> keras.layers.Layer:
-    """The one layer that takes the model's three channels."""
+def first_convolutions(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers that take the model's three channels: convolutions, one or several side by side.
+
+    Raises ModelError if there are none, or other layers among them.
+    """
     if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4 or model.inputs[0].shape[-1] != 3:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in model.inputs)
         raise ModelError(
@@ -64,14 +68,14 @@ def _first_convolution(model: keras.Model) -> keras.layers.Layer:
         if not isinstance(layer, keras.layers.InputLayer)
         and any(tensor is model.inputs[0] for tensor in keras.tree.flatten(layer.input))
     ]
-    first = takers[0] if len(takers) == 1 else None
-    if not isinstance(first, (keras.layers.Conv2D, GroupedConv2D)) or first.kernel.shape[2] != 3:
+    convolutions = (keras.layers.Conv2D, GroupedConv2D)
+    if not takers or not all(isinstance(layer, convolutions) and layer.kernel.shape[2] == 3 for layer in takers):
         found = " and ".join(f"{layer.name} ({type(layer).__name__})" for layer in takers) or "nothing"
         raise ModelError(
             f"{model.name} gives its input to {found}; only a network whose first layer is a convolution over all three "
             "channels is folded to grey"
         )
-    return first
+    return takers
 
 
 def _folded(name: str, first: keras.layers.Layer, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

@@ -39,6 +39,14 @@ class HeNormal(initializers.HeNormal):
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
+class VarianceScaling(initializers.VarianceScaling):
+    """Keras' `VarianceScaling`, or zeros within `empty_networks`."""
+
+    def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
+        return ops.zeros(shape, dtype) if _EMPTY.get() else super().__call__(shape, dtype)
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
 class RandomNormal(initializers.RandomNormal):
     """Keras' `RandomNormal`, or zeros within `empty_networks`."""
 

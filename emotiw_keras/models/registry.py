@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 KRIZHEVSKY = "Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional Neural Networks, NIPS 2012"
 WEIRD_TRICK = "Krizhevsky: One weird trick for parallelizing convolutional neural networks, arXiv:1404.5997"
 SQUEEZE = "Iandola, Han, Moskewicz, Ashraf, Dally, Keutzer: SqueezeNet, arXiv:1602.07360"
+RESIDUAL = "He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, arXiv:1512.03385"
+PATHS = (
+    "Fernando, Banarse, Blundell, Zwols, Ha, Rusu, Pritzel, Wierstra: PathNet: Evolution Channels Gradient Descent in Super "
+    "Neural Networks, arXiv:1701.08734"
+)
 DEVIL = "Chatfield, Simonyan, Vedaldi, Zisserman: Return of the Devil in the Details, BMVC 2014, arXiv:1405.3531"
 
 CAFFE_MEAN = (104.00699, 116.66877, 122.67891)
@@ -26,9 +31,25 @@ TORCHVISION_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 SQUEEZE_MEAN = (104.0, 117.0, 123.0)
 """Channel means (B, G, R) in the train_val.prototxt of SqueezeNet."""
 
+PATHNET_SIZES = (3, 10, 3, 20)
+"""Layers, modules in a layer, active ones and filters of a module: of the paper's MNIST (units) and of its public ports."""
+
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 GROUPS = tuple((layer, (layer,)) for layer in LAYERS)
 FIRES = tuple((f"fire{n}", (f"fire{n}_squeeze1x1", f"fire{n}_expand1x1", f"fire{n}_expand3x3")) for n in range(2, 10))
+
+FACE_RESNET_BLOCKS = (1, 2, 1)
+"""Residual blocks of each level of FaceResNet."""
+
+
+def _face_resnet_groups() -> tuple[tuple[str, tuple[str, ...]], ...]:
+    groups = [("conv1", ("conv1", "conv1_bn"))]
+    for level, blocks in enumerate(FACE_RESNET_BLOCKS, 1):
+        if level > 1:
+            groups.append((f"down{level}", (f"down{level}", f"down{level}_bn")))
+        for block in (f"level{level}_block{number}" for number in range(1, blocks + 1)):
+            groups.append((block, tuple(f"{block}_conv{n}{bn}" for n in (1, 2) for bn in ("", "_bn"))))
+    return (*groups, ("classifier", ("classifier",)))
 
 
 @dataclass(frozen=True)
@@ -37,7 +58,8 @@ class ModelSpec:
 
     `mean_image` says where a mean image belongs: "resize", on the resized picture before the crop; "crop", on the crop.
     `groups` are the layers that hold weights, from input to output; `parameters` counts them for 1000 classes;
-    `weights` is the key of its ImageNet weights in the weights manifest.
+    `weights` is the key of its ImageNet weights in the weights manifest, "" where none are published; `input_channels` is 1 for
+    a network that reads grey faces as one channel.
     """
 
     name: str
@@ -56,6 +78,7 @@ class ModelSpec:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     groups: tuple[tuple[str, tuple[str, ...]], ...] = GROUPS
     classifier: str = "fc8"
+    input_channels: int = 3
 
 
 def _vgg_cnn(letter: str, parameters: int, fc7: int | None = None) -> ModelSpec:
@@ -116,6 +139,29 @@ def _squeezenet(name: str, class_name: str, version: str, parameters: int) -> Mo
     )
 
 
+def _pathnet() -> ModelSpec:
+    layers, _, active, _ = PATHNET_SIZES
+    paths = tuple((f"layer{n}", tuple(f"layer{n}_module{m:02d}" for m in range(active))) for n in range(1, layers + 1))
+    return ModelSpec(
+        name="pathnet",
+        class_name="PathNet",
+        module="emotiw_keras.models.pathnet",
+        title="PathNet: one path through layers of convolutional modules",
+        input_size=128,
+        resize=128,
+        channel_order="rgb",
+        mean=(128.0, 128.0, 128.0),
+        mean_image=None,
+        std=(64.0, 64.0, 64.0),
+        parameters=5_144_400,
+        paper=PATHS,
+        weights="",
+        licence="no weights are published",
+        groups=(*paths, ("readout", ("readout",))),
+        classifier="readout",
+    )
+
+
 _SPECS = {
     spec.name: spec
     for spec in (
@@ -143,8 +189,28 @@ _SPECS = {
         _vgg_cnn("M", 87_250_536, fc7=1024),
         _vgg_cnn("M", 82_683_624, fc7=128),
         _vgg_cnn("S", 102_908_520),
+        ModelSpec(
+            name="face_resnet",
+            class_name="FaceResNet",
+            module="emotiw_keras.models.face_resnet",
+            title="FaceResNet, a small residual network for 48x48 faces",
+            input_size=48,
+            resize=48,
+            channel_order="rgb",
+            mean=(129.5, 129.5, 129.5),
+            mean_image=None,
+            std=(65.0, 65.0, 65.0),
+            parameters=1_405_704,
+            paper=RESIDUAL,
+            weights="",
+            licence="MIT",
+            groups=_face_resnet_groups(),
+            classifier="classifier",
+            input_channels=1,
+        ),
         _squeezenet("squeezenet", "SqueezeNet", "v1.0", 1_248_424),
         _squeezenet("squeezenet_v1_1", "SqueezeNetV1_1", "v1.1", 1_235_496),
+        _pathnet(),
     )
 }
 

@@ -112,6 +112,8 @@ def find(weights: str | os.PathLike[str] | None, name: str) -> Path | None:
     """
     if weights is None:
         return None
+    if weights == "imagenet" and not get_spec(name).weights:
+        raise ModelError(f"no ImageNet weights of {name} are published; give weights=None, or a {SUFFIX} file")
     if weights == "imagenet":
         path = cache_dir() / f"{get_spec(name).weights}{SUFFIX}"
         if not path.is_file():

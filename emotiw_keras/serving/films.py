@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from emotiw_keras.data.films import quiet_opencv
 from emotiw_keras.data.images import MAX_PIXELS
 from emotiw_keras.serving.inputs import Film, Picture, read_file
 
 if TYPE_CHECKING:
     import cv2
 
-FILM_SUFFIXES = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .3gp .ogv .ts .mts .m2ts".split())
 # Where a film does not say how many frames a second it has, or says nonsense.
 USUAL_RATE = 25.0
 FASTEST = 1000.0
@@ -23,11 +23,6 @@ MISSING_FRAMES = 2
 
 _NUMBERED = re.compile(r"%(0\d+)?d")
 _CAMERA = re.compile(r"camera:(\d{1,3})")
-
-
-def is_film(name: str) -> bool:
-    """Whether a file's name says that it is a film."""
-    return os.path.splitext(name)[1].lower() in FILM_SUFFIXES
 
 
 def looks_like_film(start: bytes) -> bool:
@@ -45,20 +40,11 @@ def is_camera(name: str) -> bool:
     return _CAMERA.fullmatch(name) is not None
 
 
-def _quiet_opencv() -> None:
-    """Keep what FFmpeg and OpenCV mutter off the terminal, and let a film's container open no other address."""
-    import cv2
-
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "protocol_whitelist;file")
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-
-
 def open_film(path: str, name: str) -> Film | Picture:
     """Open a video file; its frames come upright. One that cannot be opened is a picture with `error` set."""
     import cv2
 
-    _quiet_opencv()
+    quiet_opencv()
     capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
     if not capture.isOpened():
         return Picture(path, None, "cannot open: no film in a known format, or damaged")
@@ -124,7 +110,7 @@ def open_camera(name: str) -> Film | Picture:
     """Open `camera:0`; its frames come until the user stops it."""
     import cv2
 
-    _quiet_opencv()
+    quiet_opencv()
     number = int(name.partition(":")[2])
     capture = cv2.VideoCapture(number)
     if not capture.isOpened():

@@ -12,9 +12,13 @@ from emotiw_keras.errors import ModelError
 from emotiw_keras.models.grey import fold_to_grey
 from emotiw_keras.models.layers import GroupedConv2D
 from emotiw_keras.models.parts import empty_networks
+from emotiw_keras.serving.normalisations import fold_normalisations
 
 if TYPE_CHECKING:
     from emotiw_keras.data.device import FaceInput
+
+
+ONLY = "only a network whose first layer is a convolution is exported so"
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Folded:
 def fold(net: keras.Model, face_input: FaceInput) -> Folded:
     """Move what `face_input` does into the first convolution wherever that is exact; `net` is left as it is.
 
+    Batch normalisations go into the convolutions before them; a first convolution without a bias gets one.
     A network for colour that is given grey faces gets one channel. Red and blue change places in the kernel. The deviation
     divides the kernel. The mean goes into the bias, but not where the convolution pads: its zeros stand for the mean, which a
     bias cannot give. A mean image always stays, being different from place to place.
@@ -61,11 +66,14 @@ def fold(net: keras.Model, face_input: FaceInput) -> Folded:
     """
     grey = face_input.channels == "grey"
     mean, std, image = np.array(face_input.mean), np.array(face_input.std), _cropped_mean(face_input)
-    first = next((layer for layer in net.layers if layer.weights), None)
-    if not isinstance(first, (keras.layers.Conv2D, GroupedConv2D)) or first.groups != 1 or first.use_bias is False:
-        found = "nothing" if first is None else f"{first.name} ({type(first).__name__})"
-        raise ModelError(f"{net.name} begins with {found}; only a network whose first layer is a convolution is exported so")
-    padded = first.padding != "valid" if isinstance(first.padding, str) else any(map(any, first.padding))
+    net = fold_normalisations(net)
+    firsts = _first_layers(net)
+    for first in firsts:
+        if not isinstance(first, (keras.layers.Conv2D, GroupedConv2D)) or first.groups != 1:
+            found = f"{first.name} ({type(first).__name__})"
+            raise ModelError(f"{net.name} begins with {found}; {ONLY}")
+    pads = [first.padding for first in firsts]
+    padded = any(pad != "valid" if isinstance(pad, str) else any(map(any, pad)) for pad in pads)
     if grey and len(mean) == 3 and image is None and not (padded and len(set(mean)) > 1):
         copy = fold_to_grey(net, face_input.mean, face_input.std)
         mean, std = mean[:1], std[:1]
@@ -73,19 +81,17 @@ def fold(net: keras.Model, face_input: FaceInput) -> Folded:
         with empty_networks():
             copy = keras.models.clone_model(net)
         copy.set_weights(net.get_weights())
-    first = copy.get_layer(first.name)
-    kernel, bias = (value.astype(np.float64) for value in first.get_weights())
-    if not grey and face_input.channel_order == "bgr":
-        kernel, mean, std = kernel[:, :, ::-1], mean[::-1], std[::-1]
+    turned = not grey and face_input.channel_order == "bgr"
+    if turned:
+        mean, std = mean[::-1], std[::-1]
         image = None if image is None else image[..., ::-1]
-    kernel = kernel / std[:, None]
-    if image is not None:
-        subtract = image
-    elif padded and mean.any():
-        subtract = mean[None, None]
-    else:
-        subtract, bias = None, bias - np.einsum("hwio,i->o", kernel, mean)
-    first.set_weights([kernel.astype(np.float32), bias.astype(np.float32)])
+    subtract = image if image is not None else mean[None, None] if padded and mean.any() else None
+    for first in (copy.get_layer(layer.name) for layer in firsts):
+        kernel, bias = (value.astype(np.float64) for value in first.get_weights())
+        kernel = (kernel[:, :, ::-1] if turned else kernel) / std[:, None]
+        if subtract is None:
+            bias = bias - np.einsum("hwio,i->o", kernel, mean)
+        first.set_weights([kernel.astype(np.float32), bias.astype(np.float32)])
     return Folded(
         net=copy,
         side=face_input.resize,
@@ -95,6 +101,15 @@ def fold(net: keras.Model, face_input: FaceInput) -> Folded:
         min_max=face_input.min_max,
         subtract=None if subtract is None else np.ascontiguousarray(subtract, np.float32),
     )
+
+
+def _first_layers(net: keras.Model) -> list[keras.layers.Layer]:
+    """The first layer with weights; where it takes the picture itself, every layer that does."""
+    weighted = [layer for layer in net.layers if layer.weights]
+    if not weighted:
+        raise ModelError(f"{net.name} begins with nothing; {ONLY}")
+    takers = [layer for layer in net.layers[1:] if any(tensor is net.inputs[0] for tensor in keras.tree.flatten(layer.input))]
+    return takers if weighted[0] in takers else weighted[:1]
 
 
 def _cropped_mean(face_input: FaceInput) -> np.ndarray | None:

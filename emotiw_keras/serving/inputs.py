@@ -107,7 +107,8 @@ def _read(name: str) -> Iterator[Picture | Film]:
 
 def read_file(path: str, below: str) -> Picture | Film:
     """Read a picture, or open a film, which is known by its name or by its first bytes; `below` is its relative name."""
-    from emotiw_keras.serving.films import is_film, looks_like_film, open_film
+    from emotiw_keras.data.films import is_film
+    from emotiw_keras.serving.films import looks_like_film, open_film
 
     try:
         if not os.path.isfile(path):
@@ -133,7 +134,7 @@ def _decode(path: str, data: bytes, below: str) -> Picture:
 
 
 def _read_archive(name: str, zipped: bool) -> Iterator[Picture | Film]:
-    from emotiw_keras.serving.films import FILM_SUFFIXES, is_film
+    from emotiw_keras.data.films import FILM_SUFFIXES, is_film
 
     try:
         archive = open_archive(name)

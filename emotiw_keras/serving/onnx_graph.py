@@ -17,6 +17,7 @@ from emotiw_keras.errors import ModelError
 from emotiw_keras.models.layers import GroupedConv2D, LocalResponseNormalization
 from emotiw_keras.models.pooling import AdaptiveMeanPooling2D, CaffeMaxPooling2D, window_means
 from emotiw_keras.serving.folding import Folded
+from emotiw_keras.serving.normalisations import scale_and_shift
 
 OPSET = 17
 # The oldest format of files that has this version of operators: more runtimes read it.
@@ -25,6 +26,7 @@ INPUT, OUTPUT = "pixels", "probabilities"
 _ACTIVATIONS: dict[str, tuple[str, dict[str, Any]] | None] = {
     "linear": None,
     "relu": ("Relu", {}),
+    "sigmoid": ("Sigmoid", {}),
     "softmax": ("Softmax", {"axis": 1}),
 }
 Pads = tuple[tuple[int, int], tuple[int, int]]
@@ -166,10 +168,19 @@ def _dense(graph: _Graph, layer: Any, inputs: list[str]) -> str:
     return graph.add("Gemm", *inputs, *arrays, transB=1)
 
 
-def _normalisation(graph: _Graph, layer: LocalResponseNormalization, inputs: list[str]) -> str:
+def _local_normalisation(graph: _Graph, layer: LocalResponseNormalization, inputs: list[str]) -> str:
     # ONNX multiplies the mean over the window, as Caffe does.
     size = 2 * layer.depth_radius + 1
     return graph.add("LRN", *inputs, size=size, alpha=layer.alpha * size, beta=layer.beta, bias=layer.bias)
+
+
+def _batch_normalisation(graph: _Graph, layer: keras.layers.BatchNormalization, inputs: list[str]) -> str:
+    if layer.axis not in (-1, len(layer.input.shape) - 1):
+        raise ModelError(f"no ONNX is known for layer {layer.name} on axis {layer.axis}")
+    factor, offset = (values.astype(np.float32) for values in scale_and_shift(layer))
+    shape = (-1, 1, 1) if len(layer.input.shape) == 4 else (-1,)
+    scaled = graph.add("Mul", *inputs, graph.constant(factor.reshape(shape)))
+    return graph.add("Add", scaled, graph.constant(offset.reshape(shape)))
 
 
 def _caffe_pooling(graph: _Graph, layer: CaffeMaxPooling2D, inputs: list[str]) -> str:
@@ -177,10 +188,11 @@ def _caffe_pooling(graph: _Graph, layer: CaffeMaxPooling2D, inputs: list[str]) -
     return graph.add("MaxPool", *inputs, kernel_shape=(size, size), strides=(stride, stride), ceil_mode=1)
 
 
-def _pooling(graph: _Graph, layer: keras.layers.MaxPooling2D, inputs: list[str]) -> str:
+def _pooling(graph: _Graph, layer: Any, inputs: list[str]) -> str:
     if layer.padding != "valid":
         raise ModelError(f"no ONNX is known for the padding {layer.padding!r} of layer {layer.name}")
-    return graph.add("MaxPool", *inputs, kernel_shape=layer.pool_size, strides=layer.strides)
+    op = "MaxPool" if isinstance(layer, keras.layers.MaxPooling2D) else "AveragePool"
+    return graph.add(op, *inputs, kernel_shape=layer.pool_size, strides=layer.strides)
 
 
 def _adaptive(graph: _Graph, layer: AdaptiveMeanPooling2D, inputs: list[str]) -> str:
@@ -193,7 +205,8 @@ def _adaptive(graph: _Graph, layer: AdaptiveMeanPooling2D, inputs: list[str]) ->
 
 
 def _mean(graph: _Graph, layer: keras.layers.GlobalAveragePooling2D, inputs: list[str]) -> str:
-    return graph.add("Flatten", graph.add("GlobalAveragePool", *inputs), axis=1)
+    means = graph.add("GlobalAveragePool", *inputs)
+    return means if layer.keepdims else graph.add("Flatten", means, axis=1)
 
 
 def _flatten(graph: _Graph, layer: keras.layers.Flatten, inputs: list[str]) -> str:
@@ -201,10 +214,48 @@ def _flatten(graph: _Graph, layer: keras.layers.Flatten, inputs: list[str]) -> s
     return graph.add("Flatten", graph.add("Transpose", *inputs, perm=(0, 2, 3, 1)), axis=1)
 
 
+def _reshape(graph: _Graph, layer: keras.layers.Reshape, inputs: list[str]) -> str:
+    sizes, wanted = layer.input.shape[1:], layer.output.shape[1:]
+    if len(sizes) not in (1, 3) or len(wanted) not in (1, 3) or None in wanted:
+        raise ModelError(f"no ONNX is known for layer {layer.name} from {sizes} to {wanted}")
+    x = graph.add("Transpose", *inputs, perm=(0, 2, 3, 1)) if len(sizes) == 3 else inputs[0]
+    # 0 stands for the batch, as it came.
+    x = graph.add("Reshape", x, graph.constant(np.array((0, *wanted), np.int64)))
+    return graph.add("Transpose", x, perm=(0, 3, 1, 2)) if len(wanted) == 3 else x
+
+
+def _padded(graph: _Graph, layer: keras.layers.ZeroPadding2D, inputs: list[str]) -> str:
+    (top, bottom), (left, right) = layer.padding
+    return graph.add("Pad", *inputs, graph.constant(np.array((0, 0, top, left, 0, 0, bottom, right), np.int64)))
+
+
+def _elementwise(op: str) -> Callable[[_Graph, keras.layers.Layer, list[str]], str]:
+    def build(graph: _Graph, layer: keras.layers.Layer, inputs: list[str]) -> str:
+        if len({len(tensor.shape) for tensor in layer.input}) != 1:
+            shapes = " and ".join(str(tuple(tensor.shape)) for tensor in layer.input)
+            raise ModelError(f"no ONNX is known for layer {layer.name} on {shapes}")
+        x = inputs[0]
+        for other in inputs[1:]:
+            x = graph.add(op, x, other)
+        return x
+
+    return build
+
+
+def _rectified(graph: _Graph, layer: keras.layers.ReLU, inputs: list[str]) -> str:
+    if layer.max_value is not None or layer.negative_slope or layer.threshold:
+        raise ModelError(f"no ONNX is known for the limits of layer {layer.name}")
+    return graph.add("Relu", *inputs)
+
+
 def _concatenate(graph: _Graph, layer: keras.layers.Concatenate, inputs: list[str]) -> str:
     if len(layer.output.shape) != 4 or layer.axis not in (-1, 3):
         raise ModelError(f"no ONNX is known for layer {layer.name} on axis {layer.axis}")
     return graph.add("Concat", *inputs, axis=1)
+
+
+def _average(graph: _Graph, layer: keras.layers.Layer, inputs: list[str]) -> str:
+    return graph.add("Mean", *inputs)
 
 
 def _same(graph: _Graph, layer: keras.layers.Layer, inputs: list[str]) -> str:
@@ -215,13 +266,21 @@ _LAYERS: dict[type[keras.layers.Layer], Callable[[_Graph, Any, list[str]], str]]
     keras.layers.Conv2D: _convolution,
     GroupedConv2D: _convolution,
     keras.layers.Dense: _dense,
-    LocalResponseNormalization: _normalisation,
+    LocalResponseNormalization: _local_normalisation,
     CaffeMaxPooling2D: _caffe_pooling,
     keras.layers.MaxPooling2D: _pooling,
+    keras.layers.AveragePooling2D: _pooling,
     AdaptiveMeanPooling2D: _adaptive,
     keras.layers.GlobalAveragePooling2D: _mean,
     keras.layers.Flatten: _flatten,
+    keras.layers.Reshape: _reshape,
+    keras.layers.ZeroPadding2D: _padded,
     keras.layers.Concatenate: _concatenate,
+    keras.layers.Add: _elementwise("Add"),
+    keras.layers.Average: _average,
+    keras.layers.Multiply: _elementwise("Mul"),
+    keras.layers.BatchNormalization: _batch_normalisation,
+    keras.layers.ReLU: _rectified,
     keras.layers.Dropout: _same,
     keras.layers.Activation: _same,
 }

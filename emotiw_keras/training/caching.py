@@ -82,7 +82,9 @@ def plan(
     there = sum(path.stat().st_size for path in root.rglob("*.features")) if root.exists() else 0
     free = _free_bytes(root) + (there if root.is_relative_to(run_dir) else 0) - SPARE_BYTES
     against = ""
-    if not crops.per_image:
+    if stage.augmented:
+        against = "images are augmented anew each epoch"
+    elif not crops.per_image:
         against = "crops are drawn anew; crops_per_image = 10 would allow to keep features"
     elif size > free:
         against = f"their features take {size / 1e9:.1f} GB, {root} has {max(0, free) / 1e9:.1f} GB to spare for them"

@@ -1,11 +1,13 @@
-"""Which crop of each image an epoch takes, all of it drawn from the seed."""
+"""Which images an epoch takes, in which order, cropped and changed how: all of it drawn from the seed."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 
+from emotiw_keras.data.augment import Changes, draw_changes
 from emotiw_keras.data.device import draw_crops
 from emotiw_keras.training.stage import Stage
 
@@ -15,7 +17,7 @@ class StageCrops:
     """The crops of a stage.
 
     Attributes:
-        stage: its `random_crop`, `mirror` and `crops_per_image` count.
+        stage: its `random_crop`, `mirror`, `crops_per_image`, `sampling` and what changes images count.
         images: how many it trains on.
         room: largest offset, `FaceInput.room`.
         seed: whole numbers that name the stage: the run's seed, the stage's number.
@@ -57,5 +59,28 @@ class StageCrops:
             return self._drawn(epoch, 1)
         return self.kept()[self.chosen(epoch), np.arange(self.images)]
 
+    def draws_of_epoch(self, epoch: int) -> np.ndarray:
+        """What happens to each image in an epoch: its crop, int32 (images, 3); where the stage augments, its crop and
+        `draw_changes`, float32 (images, 3 + 11)."""
+        crops = self.of_epoch(epoch)
+        if not self.stage.augmented:
+            return crops
+        drawn = draw_changes(self.images, changes_of(self.stage), (*self.seed, epoch, 4))
+        return np.concatenate([crops.astype(np.float32), drawn], axis=1)
+
+    def order(self, epoch: int, labels: np.ndarray) -> np.ndarray:
+        """Positions of the images in the order of an epoch: each once, or drawn so that every class present comes as often."""
+        generator = np.random.Generator(np.random.PCG64((*self.seed, epoch, 0)))
+        if self.stage.sampling == "all":
+            return generator.permutation(self.images)
+        present, classes = np.unique(labels, return_inverse=True)
+        chance = 1 / (len(present) * np.bincount(classes)[classes])
+        return generator.choice(self.images, self.images, p=chance)
+
     def _drawn(self, number: int, purpose: int) -> np.ndarray:
         return draw_crops(self.images, self.room, mirror=self.stage.mirror, seed=(*self.seed, number, purpose))
+
+
+def changes_of(stage: Stage) -> Changes:
+    """How far a stage changes its training images."""
+    return Changes(**{field.name: getattr(stage, field.name) for field in dataclasses.fields(Changes)})

@@ -63,8 +63,8 @@ def _seconds(model: keras.Model, face_input: Callable[..., Any], stage: Stage, b
     optimizer = make_optimizer(stage, model.trainable_variables, {})
     ones = np.ones(model.output_shape[-1], np.float32)
     steps = StageSteps(model, face_input, stage, ones, optimizer, batch.shape[1:], batch.dtype)
-    crops, labels = np.zeros((BATCH, 3), np.int32), np.zeros(BATCH, np.int32)
-    return _best(lambda: steps.train(batch, crops, labels, stage.learning_rate))
+    draws, labels = StageCrops(stage, BATCH, 0, (0, 0)).draws_of_epoch(0), np.zeros(BATCH, np.int32)
+    return _best(lambda: steps.train(batch, draws, labels, stage.learning_rate))
 
 
 def _best(step: Callable[[], Any]) -> float:
@@ -89,6 +89,7 @@ def describe(prepared: Prepared, folder: Path, say: Callable[[str], None]) -> No
         input_shape=tuple(shape["input_shape"]),
         width=shape["width"],
         classifier_activation=None,
+        **shape.get("options", {}),
     )
     total = sum(math.prod(variable.shape) for variable in model.weights)
     say(f"{shape['name']}: {total:,} parameters, input {shape['input_shape']}, {info['precision']}")

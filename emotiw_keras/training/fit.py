@@ -15,6 +15,7 @@ from emotiw_keras import hardware
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.generated import read_any
 from emotiw_keras.data.settings import settings_for
+from emotiw_keras.data.splits import Folds
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.faces.alignment import DEFAULT_READING
 from emotiw_keras.files import atomic_path
@@ -22,9 +23,8 @@ from emotiw_keras.models.registry import get_spec
 from emotiw_keras.runs import RUN_FORMAT, Run
 from emotiw_keras.training.progress import silent
 from emotiw_keras.training.recipe import Recipe, SourceSettings
-from emotiw_keras.training.roles import Roles, check_roles, data_rows, stage_roles
+from emotiw_keras.training.roles import Part, Roles, check_roles, data_rows, stage_roles
 from emotiw_keras.training.run_writer import move_aside, start_or_resume
-from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.start import parent_run, resolve_precision, start_model, start_tensorflow
 
 if TYPE_CHECKING:
@@ -83,9 +83,14 @@ def fit(
     prepared = prepare(recipe, paths, threads=threads, say=say)
     folder = Path(out)
     if dry_run:
-        from emotiw_keras.training.estimate import describe
+        if recipe.searches:
+            from emotiw_keras.training.pathnet.run import describe as describe_searches
 
-        describe(prepared, folder, say)
+            describe_searches(prepared, folder, say)
+        else:
+            from emotiw_keras.training.estimate import describe
+
+            describe(prepared, folder, say)
         return Outcome(None, prepared.unreadable)
     if restart:
         old = move_aside(folder)
@@ -104,6 +109,7 @@ class Prepared:
     roles: dict[str, Roles]
     info: dict[str, Any]
     unreadable: tuple[str, ...]
+    labels: dict[str, tuple[str, ...]]
 
 
 def prepare(
@@ -121,6 +127,7 @@ def prepare(
             grey=settings["channels"] == "grey",
             size=settings["resize"],
             **recipe.source.get(name, SourceSettings()).reading(),
+            folds=_folds(recipe, name),
             seed=recipe.seed,
             limit=recipe.limit or None,
         )
@@ -129,10 +136,11 @@ def prepare(
     for faces in sets.values():
         for line in faces.report:
             say(line)
-    labels = _common_labels(sets)
-    roles = {stage.name: stage_roles(stage, sets, recipe.duplicates == "drop") for stage in recipe.stages}
-    for stage in recipe.stages:
-        check_roles(stage, roles[stage.name], say)
+    # Every task of a search has a readout of its own, and so may have classes of its own.
+    labels = {part.name: _common_labels(_used(part, sets) if recipe.searches else sets) for part in recipe.parts}
+    roles = {stage.name: stage_roles(stage, sets, recipe.duplicates == "drop") for stage in recipe.parts}
+    for stage in recipe.parts:
+        check_roles(stage, roles[stage.name], say, "search" if recipe.searches else "stage")
     unreadable = tuple(f"{faces.name}: {path}: {status}" for faces in sets.values() for path, status in faces.unreadable())
     info = {
         "format": RUN_FORMAT,
@@ -140,12 +148,14 @@ def prepare(
         "model": {
             "name": get_spec(recipe.model.name).name,
             "width": recipe.model.width,
-            "classes": len(labels),
+            "classes": len(labels[recipe.parts[-1].name]),
             "input_shape": [settings["crop"], settings["crop"], settings["input_channels"]],
+            **_options(recipe, parent),
         },
-        "labels": list(labels),
+        "labels": list(labels[recipe.parts[-1].name]),
         "preprocessing": settings,
-        "crop": photo_crop(recipe.stages[-1], sets),
+        "leave_out": sorted({name for source in recipe.source.values() for name in source.leave_out}),
+        "crop": photo_crop(recipe.parts[-1], sets),
         "precision": resolve_precision(recipe.precision, threads),
         "seed": recipe.seed,
         "threads": threads or hardware.processor_threads(),
@@ -155,7 +165,7 @@ def prepare(
         "stages": [],
         "finished": False,
     }
-    return Prepared(recipe, parent, sets, roles, info, unreadable)
+    return Prepared(recipe, parent, sets, roles, info, unreadable, labels)
 
 
 def train(
@@ -176,7 +186,7 @@ def train(
     """
     recipe = prepared.recipe
     before = prepared.parent.rows() if prepared.parent is not None else []
-    rows = data_rows(recipe.stages, prepared.sets, prepared.roles, before)
+    rows = data_rows(recipe.parts, prepared.sets, prepared.roles, before)
     info = start_or_resume(folder, recipe.to_toml(), prepared.info, rows)
     if info["finished"]:
         say(f"{folder} is finished already; nothing to do (--restart begins anew)")
@@ -189,11 +199,10 @@ def train(
 
     from emotiw_keras.data.batches import Pool
     from emotiw_keras.data.device import FaceInput
-    from emotiw_keras.training.loop import StageLoop
 
     if info["precision"] != "float32":
         say(f"computing in {info['precision']}")
-    if model is None:
+    if model is None and not recipe.searches:
         keras.config.set_dtype_policy(info["precision"])
         keras.utils.set_random_seed(recipe.seed)
         model = start_model(recipe, info, prepared.parent, say)
@@ -203,6 +212,14 @@ def train(
         chosen = [(prepared.sets[name], index) for name, index in parts.items() if len(index)]
         return Pool(chosen, face_input.resize, face_input.channels == "grey") if chosen else None
 
+    if recipe.searches:
+        from emotiw_keras.training.pathnet.run import search
+
+        return search(prepared, folder, info, pool, face_input, say, progress)
+
+    from emotiw_keras.training.loop import StageLoop
+
+    assert model is not None
     images = {stage.name: pool(prepared.roles[stage.name].train) for stage in recipe.stages}
     loop = StageLoop(
         model,
@@ -252,6 +269,22 @@ def _input_settings(recipe: Recipe, parent: Run | None) -> dict[str, Any]:
     return settings
 
 
+def _options(recipe: Recipe, parent: Run | None) -> dict[str, Any]:
+    """What the network of the run that gives the weights is built with beyond its size; a search finds its own path."""
+    options = parent.info["model"].get("options") if parent is not None and not recipe.searches else None
+    return {"options": options} if options else {}
+
+
+def _folds(recipe: Recipe, name: str) -> Folds | None:
+    chosen = recipe.source.get(name)
+    return Folds(chosen.folds, chosen.fold, chosen.train_folds) if chosen is not None and chosen.folds else None
+
+
+def _used(part: Part, sets: Mapping[str, FaceSet]) -> dict[str, FaceSet]:
+    names = {reference.partition(":")[0] for reference in (*part.train, *part.val)}
+    return {name: faces for name, faces in sets.items() if name in names}
+
+
 def _common_labels(sets: Mapping[str, FaceSet]) -> tuple[str, ...]:
     labels = {faces.labels for faces in sets.values()}
     if len(labels) > 1:
@@ -260,7 +293,7 @@ def _common_labels(sets: Mapping[str, FaceSet]) -> tuple[str, ...]:
     return next(iter(labels))
 
 
-def photo_crop(stage: Stage, sets: Mapping[str, FaceSet]) -> dict[str, Any]:
+def photo_crop(stage: Part, sets: Mapping[str, FaceSet]) -> dict[str, Any]:
     """How a photo's face is to be cut for what `stage` trains on: as `emotiw prepare` cut it, if it made all of that."""
     readings = {sets[source.partition(":")[0]].reading for source in stage.train}
     if "" not in readings and len(readings) == 1:

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from emotiw_keras.errors import DivergedError, RunError
 from emotiw_keras.files import atomic_path, sha256_file, write_atomic
 from emotiw_keras.runs import WEIGHTS_FILE, Run, fingerprint
 from emotiw_keras.training import checkpoints
+from emotiw_keras.training.averages import Averages
 from emotiw_keras.training.caching import Plan, as_they_are, make_features, plan
 from emotiw_keras.training.crops import StageCrops
 from emotiw_keras.training.curves import learning_curves
@@ -35,6 +37,7 @@ from emotiw_keras.training.steps import StageSteps
 # A kill costs at most the shorter of one epoch and five minutes.
 SECONDS_BETWEEN_CHECKPOINTS = 240.0
 CHECKPOINTS_KEPT = 2
+EFFECTIVE_BETA = 0.999
 BLAME = "lower learning_rate, raise warmup_steps or set clip_norm with --set, and start anew with --restart"
 
 
@@ -166,6 +169,9 @@ class StageLoop:
                 + (f"; frozen: {', '.join(frozen)}" if frozen else "")
                 + (f"; initialised anew: {', '.join(new)}" if new else "")
             )
+        averages = Averages(self.model, stage.average_decay) if stage.average_decay else None
+        if averages is not None and found is not None:
+            self._restore("average", averages.variables, found)
         weights = class_weights(pool.labels, len(self.info["labels"]), stage.class_weight)
         crops = self._crops(number, stage)
         planned = self._plan(number, stage, state.features if found is not None else None)
@@ -181,18 +187,20 @@ class StageLoop:
                 self._stop_if_asked(flag)
 
             train, judged = make_features(planned.cut, self.face_input, crops, pool, val, self.run_dir, facts, self.say, stop)
-            steps = StageSteps(planned.cut.tail, as_they_are, stage, weights, optimizer, train.shape, train.dtype)
+            tail = planned.cut.tail
+            steps = StageSteps(tail, as_they_are, stage, weights, optimizer, train.shape, train.dtype, averages)
             judge = steps
         else:
             train, judged = pool, val
-            steps = StageSteps(self.model, self.face_input, stage, weights, optimizer, pool.shape)
+            steps = StageSteps(self.model, self.face_input, stage, weights, optimizer, pool.shape, averages=averages)
             judge = steps
             if val is not None and val.shape != pool.shape:
                 judge = StageSteps(self.model, self.face_input, stage, weights, optimizer, val.shape)
         while state.epoch < stage.epochs and not (stage.patience and state.waited >= stage.patience):
-            self._epoch(number, stage, folder, train, crops, steps, optimizer, state, flag)
-            self._judge(stage, folder, train, judged, judge, state)
-            self._save(folder, optimizer, state)
+            self._epoch(stage, folder, train, crops, steps, state, flag)
+            with averages.in_place() if averages is not None else nullcontext():
+                self._judge(stage, folder, train, judged, judge, state)
+            self._save(folder, steps, state)
             # Told only now: an epoch that was told is never done again.
             self.progress.epoch(self.say, stage, state.rows[-1], state.best["epoch"] == state.epoch)
             self.rows = [row for row in self.rows if row["stage"] != stage.name] + state.rows
@@ -215,25 +223,16 @@ class StageLoop:
         }
 
     def _epoch(
-        self,
-        number: int,
-        stage: Stage,
-        folder: Path,
-        pool: Source,
-        crops: StageCrops,
-        steps: StageSteps,
-        optimizer: keras.optimizers.Optimizer,
-        state: _State,
-        flag: Flag,
+        self, stage: Stage, folder: Path, pool: Source, crops: StageCrops, steps: StageSteps, state: _State, flag: Flag
     ) -> None:
         """The steps of one epoch that are left."""
         per_epoch = math.ceil(len(pool) / stage.batch_size)
-        order = np.random.Generator(np.random.PCG64((self.seed, number, state.epoch, 0))).permutation(len(pool))
+        order = crops.order(state.epoch, pool.labels)
         taken = None
         if isinstance(pool, Features):
             pool.choose(crops.chosen(state.epoch))
         else:
-            taken = crops.of_epoch(state.epoch)
+            taken = crops.draws_of_epoch(state.epoch)
         saved = clock = time.monotonic()
         for images, draws, labels in batches(pool, order, taken, stage.batch_size, state.step):
             rate = stage.learning_rate_at(state.epoch * per_epoch + state.step, per_epoch)
@@ -253,10 +252,10 @@ class StageLoop:
             if state.step == per_epoch:
                 break
             if flag.number is not None:
-                self._save(folder, optimizer, state)
+                self._save(folder, steps, state)
                 self._stop_if_asked(flag)
             if now - saved > SECONDS_BETWEEN_CHECKPOINTS:
-                self._save(folder, optimizer, state)
+                self._save(folder, steps, state)
                 self.progress.note(self.say)
                 saved = clock = time.monotonic()
 
@@ -287,8 +286,10 @@ class StageLoop:
             state.waited = 0
         state.step, state.loss, state.right, state.seconds = 0, 0.0, 0, 0.0
 
-    def _save(self, folder: Path, optimizer: keras.optimizers.Optimizer, state: _State) -> None:
-        arrays = self._arrays("model", self.model.variables) | self._arrays("optimizer", optimizer.variables)
+    def _save(self, folder: Path, steps: StageSteps, state: _State) -> None:
+        arrays = self._arrays("model", self.model.variables) | self._arrays("optimizer", steps.optimizer.variables)
+        if steps.averages is not None:
+            arrays |= self._arrays("average", steps.averages.variables)
         checkpoints.save(folder, f"e{state.epoch:04d}-s{state.step:06d}", arrays, {"state": vars(state)})
         kept = checkpoints.positions(folder)[:CHECKPOINTS_KEPT]
         referenced = {state.best.get("file", "")}
@@ -337,12 +338,14 @@ class StageLoop:
 
 
 def class_weights(labels: np.ndarray, classes: int, kind: str) -> np.ndarray:
-    """The weight of an image by its label: 1; n / (classes present * n of its class) for "balanced"; 1 - n of its class / n for
-    "complement"; float32 (classes,)."""
+    """The weight of an image by its label, float32 (classes,), for a `Stage.class_weight`; that of an absent class is 0."""
     if kind == "none":
         return np.ones(classes, np.float32)
     counts = np.bincount(labels, minlength=classes)
-    if kind == "complement":
-        return (1 - counts / len(labels)).astype(np.float32)
     present = counts > 0
+    if kind == "complement":
+        return np.where(present, 1 - counts / len(labels), 0.0).astype(np.float32)
+    if kind == "effective":
+        inverse = np.where(present, (1 - EFFECTIVE_BETA) / (1 - EFFECTIVE_BETA ** np.maximum(counts, 1)), 0.0)
+        return (inverse * len(labels) / (inverse * counts).sum()).astype(np.float32)
     return np.where(present, len(labels) / (present.sum() * np.maximum(counts, 1)), 0.0).astype(np.float32)

@@ -103,7 +103,9 @@ def make_optimizer(
         A built optimizer.
     """
     variables = list(variables)
-    clip: dict[str, Any] = {"global_clipnorm": stage.clip_norm} if stage.clip_norm else {}
+    common: dict[str, Any] = {"global_clipnorm": stage.clip_norm} if stage.clip_norm else {}
+    if stage.accumulate > 1:
+        common["gradient_accumulation_steps"] = stage.accumulate
     if stage.optimizer == "caffe_sgd":
         bias = {v.path: stage.bias_rate for v in variables if v.path.endswith("bias")}
         optimizer: keras.optimizers.Optimizer = CaffeSGD(
@@ -111,10 +113,10 @@ def make_optimizer(
             momentum=stage.momentum,
             multipliers={v.path: rates.get(v.path, 1.0) * bias.get(v.path, 1.0) for v in variables},
             decays={v.path: stage.weight_decay if is_kernel(v) else 0.0 for v in variables},
-            **clip,
+            **common,
         )
     else:
-        optimizer = keras.optimizers.AdamW(learning_rate=stage.learning_rate, weight_decay=stage.weight_decay, **clip)
+        optimizer = keras.optimizers.AdamW(learning_rate=stage.learning_rate, weight_decay=stage.weight_decay, **common)
         optimizer.exclude_from_weight_decay([v for v in variables if not is_kernel(v)])
     if scale_loss:
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)

@@ -17,6 +17,7 @@ import tomli_w
 from emotiw_keras.errors import UsageError
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.models.registry import model_names
+from emotiw_keras.training.pathnet.settings import PathNetSettings, Search
 from emotiw_keras.training.settings import SettingError, from_table, setting, validate
 from emotiw_keras.training.stage import Stage, split_reference
 
@@ -73,6 +74,10 @@ class SourceSettings:
         path: what is read when the command line gives no `--data` for it; "generated:large" and "generated:small" are
             faces that the package draws.
         subject_pattern: regular expression on file names; its first group (or the whole match) names the person.
+        leave_out: classes that are not read, in any of their usual spellings.
+        folds: cut the persons into so many folds, for a set without splits of its own; 0 cuts pictures 80/10/10.
+        fold: the fold that is test, from 0; the one after it is val, all others train.
+        train_folds: of those others, the folds that train; empty takes all.
         every: of a set of videos, the frames of every so manieth number; from which on, the seed and the video decide.
         frames_per_video: of a set of videos, at most so many of each, drawn from the seed; 0 takes all.
         check: of a set of videos, read each file once before it is used; otherwise a broken one ends the run that meets it.
@@ -80,6 +85,10 @@ class SourceSettings:
 
     path: str = setting("")
     subject_pattern: str = setting("")
+    leave_out: tuple[str, ...] = setting(())
+    folds: int = setting(0, low=0, high=10_000)
+    fold: int = setting(0, low=0)
+    train_folds: tuple[int, ...] = setting((), low=0)
     every: int = setting(1, low=1)
     frames_per_video: int = setting(0, low=0)
     check: bool = setting(True)
@@ -91,11 +100,23 @@ class SourceSettings:
         except re.error as error:
             message = f"subject_pattern of source is {self.subject_pattern!r}, no regular expression: {error}"
             raise SettingError(message, "subject_pattern") from error
+        if self.folds in (1, 2) or (self.folds and self.fold >= self.folds) or (self.fold and not self.folds):
+            raise SettingError(
+                f"fold of source is {self.fold} of {self.folds} folds; expected 3 folds or more, and a fold below their number",
+                "fold",
+            )
+        held = {self.fold, (self.fold + 1) % self.folds} if self.folds else set()
+        if any(number >= self.folds or number in held for number in self.train_folds):
+            raise SettingError(
+                f"train_folds of source are {list(self.train_folds)}; expected folds below {self.folds} without "
+                f"{sorted(held)}, which are test and val",
+                "train_folds",
+            )
 
     def reading(self) -> dict[str, Any]:
         """The arguments of `read_faces` that the table sets."""
-        rest = {"every": self.every, "frames_per_video": self.frames_per_video, "check": self.check}
-        return {"subject_pattern": self.subject_pattern or None, **rest}
+        keys = ("leave_out", "every", "frames_per_video", "check")
+        return {key: getattr(self, key) for key in keys} | {"subject_pattern": self.subject_pattern or None}
 
 
 @dataclass(frozen=True)
@@ -115,6 +136,8 @@ class Recipe:
         preprocessing: what happens to pixels.
         source: how single data sets are read.
         stages: in order.
+        searches: searches for a path, in order, in place of stages.
+        pathnet: the modules that searches share.
 
     Raises:
         SettingError: values that cannot be meant, alone or together.
@@ -132,32 +155,57 @@ class Recipe:
     model: ModelSettings = field(default_factory=ModelSettings)
     preprocessing: InputSettings = field(default_factory=InputSettings)
     source: Mapping[str, SourceSettings] = field(default_factory=dict)
+    searches: tuple[Search, ...] = ()
+    pathnet: PathNetSettings = field(default_factory=PathNetSettings)
 
     def __post_init__(self) -> None:
-        if not self.stages:
+        if not self.parts:
             raise SettingError(f"recipe {self.name!r} has no [[stage]]", "stage")
-        names = [stage.name for stage in self.stages]
+        kind = "search" if self.searches else "stage"
+        names = [part.name for part in self.parts]
         for name in names:
             if names.count(name) > 1:
-                raise SettingError(f"recipe {self.name!r} has two stages named {name!r}", "name")
-        for stage in self.stages:
+                kinds = "stages" if kind == "stage" else "searches"
+                raise SettingError(f"recipe {self.name!r} has two {kinds} named {name!r}", "name")
+        for part in self.parts:
             for key in ("train", "val"):
-                for reference in getattr(stage, key):
-                    source, _ = split_reference(reference, f"{key} of stage {stage.name!r}", key)
+                for reference in getattr(part, key):
+                    source, _ = split_reference(reference, f"{key} of {kind} {part.name!r}", key)
                     if source not in self.data:
                         known = ", ".join(self.data)
                         raise SettingError(
-                            f"{key} of stage {stage.name!r} names the data set {source!r}; declared are {known}", key
+                            f"{key} of {kind} {part.name!r} names the data set {source!r}; declared are {known}", key
                         )
+        if self.searches:
+            self._check_searches()
         for name in self.source:
             if name not in self.data:
                 raise SettingError(f"[source.{name}] names no declared data set; declared are {', '.join(self.data)}", name)
 
+    @property
+    def parts(self) -> tuple[Stage, ...] | tuple[Search, ...]:
+        """Its stages, or its searches."""
+        return self.searches or self.stages
+
+    def _check_searches(self) -> None:
+        """Searches are of PathNet alone, and what is not new comes from somewhere."""
+        if self.stages:
+            raise SettingError(f"recipe {self.name!r} has [[stage]] and [[search]]; expected one of them", "search")
+        if self.model.name != "pathnet":
+            raise SettingError(f"name of model is {self.model.name!r}; [[search]] needs 'pathnet'", "name")
+        if self.precision == "mixed_float16":
+            raise SettingError("precision is 'mixed_float16'; a search computes in float32 or mixed_bfloat16", "precision")
+        first, given = self.searches[0], self.model.weights != "none"
+        if (first.start == "new") == given:
+            told = "needs the run of a search as weights" if not given else "uses no weights; set start to transfer or finetune"
+            raise SettingError(f"start of search {first.name!r} is {first.start!r}, which {told}", "start")
+
     def to_table(self) -> dict[str, Any]:
         """The recipe as plain data with every default filled in; `parse_recipe` reads its TOML back."""
         table = _plain(dataclasses.asdict(self))
-        table["stage"] = table.pop("stages")
-        return table
+        stages, searches, pathnet = table.pop("stages"), table.pop("searches"), table.pop("pathnet")
+        # Recipes without searches stay as they were before there were any.
+        return {**table, "pathnet": pathnet, "search": searches} if searches else {**table, "stage": stages}
 
     def to_toml(self) -> str:
         """The recipe as TOML with every default filled in."""
@@ -184,8 +232,8 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _stage_name(table: Any, number: int) -> str:
-    return f"stage {table.get('name', number)!r}" if isinstance(table, Mapping) else f"stage {number}"
+def _part_name(kind: str, table: Any, number: int) -> str:
+    return f"{kind} {table.get('name', number)!r}" if isinstance(table, Mapping) else f"{kind} {number}"
 
 
 def recipe_from_table(table: Mapping[str, Any]) -> Recipe:
@@ -195,13 +243,17 @@ def recipe_from_table(table: Mapping[str, Any]) -> Recipe:
         SettingError: unknown key, wrong type or impossible value.
     """
     rest = dict(table)
-    stages = rest.pop("stage", [])
-    parts = {key: rest.pop(key, {}) for key in ("model", "preprocessing", "source")}
-    if not isinstance(stages, list) or not isinstance(parts["source"], Mapping):
-        raise SettingError("a recipe's stages are [[stage]] tables and its sources [source.NAME] tables", "stage")
+    stages, searches = rest.pop("stage", []), rest.pop("search", [])
+    parts = {key: rest.pop(key, {}) for key in ("model", "preprocessing", "source", "pathnet")}
+    if not isinstance(stages, list) or not isinstance(searches, list) or not isinstance(parts["source"], Mapping):
+        raise SettingError(
+            "a recipe's stages are [[stage]] or [[search]] tables and its sources [source.NAME] tables", "stage"
+        )
+    if parts["pathnet"] and not searches:
+        raise SettingError("[pathnet] belongs to a recipe with [[search]]", "pathnet")
     unknown = [key for key in rest if key not in {item.name for item in dataclasses.fields(_Head)}]
     if unknown:
-        allowed = [item.name for item in dataclasses.fields(_Head)] + [*parts, "stage"]
+        allowed = [item.name for item in dataclasses.fields(_Head)] + [*parts, "stage", "search"]
         close = difflib.get_close_matches(unknown[0], allowed, 1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise SettingError(f"a recipe has no setting {unknown[0]!r}; {hint}allowed are {', '.join(allowed)}", unknown[0])
@@ -216,7 +268,9 @@ def recipe_from_table(table: Mapping[str, Any]) -> Recipe:
         model=model,
         preprocessing=from_table(InputSettings, parts["preprocessing"], "preprocessing"),
         source={name: from_table(SourceSettings, value, f"source.{name}") for name, value in parts["source"].items()},
-        stages=tuple(from_table(Stage, stage, _stage_name(stage, number)) for number, stage in enumerate(stages, 1)),
+        stages=tuple(from_table(Stage, stage, _part_name("stage", stage, number)) for number, stage in enumerate(stages, 1)),
+        searches=tuple(from_table(Search, each, _part_name("search", each, number)) for number, each in enumerate(searches, 1)),
+        pathnet=from_table(PathNetSettings, parts["pathnet"], "pathnet"),
     )
 
 
@@ -243,8 +297,8 @@ def parse_recipe(text: str, origin: str) -> Recipe:
 
 def _line_of(text: str, error: SettingError) -> int | None:
     """The line that holds the offending key, inside the table the message names."""
-    stage = re.search(r"stage '([^']*)'", str(error))
-    table = re.search(r"(?:of|^) ?(model|preprocessing|source\.[\w-]+)\b", str(error))
+    stage = re.search(r"(stage|search) '([^']*)'", str(error))
+    table = re.search(r"(?:of|^) ?(model|preprocessing|pathnet|source\.[\w-]+)\b", str(error))
     current, inside, found = "", "", None
     for number, line in enumerate(text.splitlines(), 1):
         header = re.match(r"\s*\[+\s*([\w.-]+)\s*\]+", line)
@@ -253,10 +307,10 @@ def _line_of(text: str, error: SettingError) -> int | None:
         key = re.match(r"\s*\"?([\w-]+)\"?\s*=\s*(.*)", line)
         if not key:
             continue
-        if current == "stage" and key[1] == "name":
+        if current in ("stage", "search") and key[1] == "name":
             inside = key[2].split("#")[0].strip().strip("'\"")
         if key[1] == error.key:
-            right = (stage and current == "stage" and inside == stage[1]) or (table and current == table[1])
+            right = (stage and current == stage[1] and inside == stage[2]) or (table and current == table[1])
             if right or (not stage and not table and not current):
                 return number
             found = found or number
@@ -295,8 +349,8 @@ def load_recipe(name_or_path: str, changes: Sequence[str] = (), **options: Any) 
     Args:
         name_or_path: a shipped recipe, or a `.toml` file.
         changes: `TABLE.KEY=VALUE` or `KEY=VALUE` texts, as `--set` takes them: `fer.learning_rate=0.01`, `model.width=0.5`,
-            `source.target.subject_pattern='^(.*?)_'`; TABLE is a stage's name, `stage` for every stage, `model`,
-            `preprocessing` or `source.NAME`.
+            `source.target.subject_pattern='^(.*?)_'`; TABLE is a stage's name, `stage` for every stage (a
+            search's, `search` for every search), `model`, `preprocessing`, `pathnet` or `source.NAME`.
         **options: top-level keys (`seed`, `precision`, `limit`, `duplicates`, ...); None leaves the recipe's value.
 
     Raises:
@@ -329,20 +383,22 @@ def _change(table: dict[str, Any], change: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text.strip()
     *path, key = name.strip().split(".")
-    stages = {stage["name"]: stage for stage in table["stage"]}
+    kind = "search" if "search" in table else "stage"
+    stages = {stage["name"]: stage for stage in table[kind]}
+    tables = [["model"], ["preprocessing"], *([["pathnet"]] if kind == "search" else [])]
     targets: list[dict[str, Any]]
     if not path:
         targets = [table]
-    elif path == ["stage"]:
+    elif path == [kind]:
         targets = list(stages.values())
     elif len(path) == 1 and path[0] in stages:
         targets = [stages[path[0]]]
-    elif path in (["model"], ["preprocessing"]):
+    elif path in tables:
         targets = [table[path[0]]]
     elif len(path) == 2 and path[0] == "source":
         targets = [table["source"].setdefault(path[1], {})]
     else:
-        known = [*stages, "stage", "model", "preprocessing", *(f"source.{source}" for source in table["data"])]
+        known = [*stages, kind, *(each[0] for each in tables), *(f"source.{source}" for source in table["data"])]
         raise UsageError(f"--set {change!r}: there is no table {'.'.join(path)!r}; known are {', '.join(known)}")
     for target in targets:
         target[key] = value

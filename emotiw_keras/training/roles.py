@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.errors import DataError
-from emotiw_keras.training.stage import Stage, split_reference
+from emotiw_keras.training.stage import split_reference
 
 # The stage name under which data.csv holds what the run that gave the weights had seen.
 PARENT = "weights"
 DROPPED = "dropped: the same pixels stand in val or test"
+
+
+class Part(Protocol):
+    """What roles need to know of a stage, or of a search: its name and its `NAME:SPLIT` references."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def train(self) -> tuple[str, ...]: ...
+    @property
+    def val(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -25,7 +37,7 @@ class Roles:
     dropped: dict[str, np.ndarray]
 
 
-def stage_roles(stage: Stage, sets: Mapping[str, FaceSet], drop: bool) -> Roles:
+def stage_roles(stage: Part, sets: Mapping[str, FaceSet], drop: bool) -> Roles:
     """Resolve a stage's references to images.
 
     Args:
@@ -56,23 +68,24 @@ def _resolve(references: tuple[str, ...], sets: Mapping[str, FaceSet], what: str
     return {name: np.unique(np.concatenate(parts)) for name, parts in found.items()}
 
 
-def check_roles(stage: Stage, roles: Roles, say: Callable[[str], None]) -> None:
+def check_roles(stage: Part, roles: Roles, say: Callable[[str], None], kind: str = "stage") -> None:
     count = sum(len(index) for index in roles.train.values())
     val = sum(len(index) for index in roles.val.values())
     dropped = sum(len(index) for index in roles.dropped.values())
     if not count:
-        raise DataError(f"stage {stage.name!r} has no training images: {', '.join(stage.train)} hold none")
+        raise DataError(f"{kind} {stage.name!r} has no training images: {', '.join(stage.train)} hold none")
     if stage.val and not val:
-        raise DataError(f"stage {stage.name!r} has no validation images: {', '.join(stage.val)} hold none")
+        raise DataError(f"{kind} {stage.name!r} has no validation images: {', '.join(stage.val)} hold none")
     say(
-        f"stage {stage.name}: trains on {count:,} images of {', '.join(stage.train)}"
-        + (f", selects on {val:,} of {', '.join(stage.val)}" if val else ", keeps the last epoch")
+        f"{kind} {stage.name}: trains on {count:,} images of {', '.join(stage.train)}"
+        + (f", {'selects' if kind == 'stage' else 'is measured'} on {val:,} of {', '.join(stage.val)}" if val else "")
+        + (", keeps the last epoch" if kind == "stage" and not val else "")
         + (f"; {dropped:,} left out of training because the same pixels stand in val or test" if dropped else "")
     )
 
 
 def data_rows(
-    stages: Sequence[Stage], sets: Mapping[str, FaceSet], roles: Mapping[str, Roles], before: Sequence[Mapping[str, str]]
+    stages: Sequence[Part], sets: Mapping[str, FaceSet], roles: Mapping[str, Roles], before: Sequence[Mapping[str, str]]
 ) -> list[dict[str, str]]:
     """Rows of data.csv: every image of every stage with its role, or every video of a set of videos.
 

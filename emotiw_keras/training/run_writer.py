@@ -92,7 +92,9 @@ def start_or_resume(
         old = read_info(path)
         recipe = tomllib.loads((path / "recipe.toml").read_text("utf-8")) if "recipe.toml" in there else {}
         changed = differences(recipe, tomllib.loads(recipe_toml))
-        changed += differences(old.get("data"), info["data"], "data") + differences(old.get("model"), info["model"], "model")
+        # What a search has found out since (the path of `options`) is nothing that was asked for.
+        model = {key: value for key, value in old.get("model", {}).items() if key in info["model"]}
+        changed += differences(old.get("data"), info["data"], "data") + differences(model, info["model"], "model")
         if changed:
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             raise RunError(

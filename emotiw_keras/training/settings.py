@@ -60,6 +60,8 @@ def _typed(value: Any, hint: Any, what: str, key: str) -> Any:
         return tuple(value)
     if text == "tuple[float, ...]" and isinstance(value, list | tuple):
         return tuple(_typed(item, float, what, key) for item in value)
+    if text == "tuple[int, ...]" and isinstance(value, list | tuple):
+        return tuple(_typed(item, int, what, key) for item in value)
     if text == "tuple[tuple[str, float], ...]" and isinstance(value, list | tuple):
         pairs = []
         for pair in value:
@@ -73,6 +75,7 @@ def _typed(value: Any, hint: Any, what: str, key: str) -> Any:
     names = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text"}
     names |= {"bool | str": "true, false or a text"}
     names |= {"tuple[str, ...]": "a list of texts", "tuple[float, ...]": "a list of numbers"}
+    names |= {"tuple[int, ...]": "a list of whole numbers"}
     raise SettingError(f"{what} is {value!r}, expected {names.get(text, text)}", key)
 
 

@@ -10,7 +10,9 @@ from emotiw_keras.training.settings import SettingError, setting, validate
 
 OPTIMIZERS = ("caffe_sgd", "adam")
 SCHEDULES = ("constant", "step", "cosine")
-CLASS_WEIGHTS = ("none", "balanced", "complement")
+CLASS_WEIGHTS = ("none", "balanced", "effective", "complement")
+LOSSES = ("cross_entropy", "focal")
+SAMPLINGS = ("all", "balanced")
 MONITORS = ("val_accuracy", "val_loss", "val_macro_f1")
 SPLITS = ("train", "val", "test", "all")
 
@@ -37,13 +39,26 @@ class Stage:
         rules: ordered (layer pattern, rate) pairs, the first match counts; 0 or "freeze" freezes; all layers must be covered.
             "classifier" is the last layer with weights.
         initialise: patterns of layers to initialise anew before the stage.
-        class_weight: "balanced" weighs each image by n / (classes * n of its class), "complement" by 1 - n of its class / n.
+        loss: "cross_entropy", or "focal" (Lin et al. 2017), which counts what is answered well already for less.
+        focal_gamma: how much less, under "focal".
+        class_weight: "balanced" weighs each image by n / (classes * n of its class); "effective" by the inverse of the
+            effective number of images (1 - b^n) / (1 - b), b = 0.999, scaled to a mean of 1 (Cui et al. 2019); "complement"
+            by 1 - n of its class / n.
+        sampling: "all" takes each image once an epoch; "balanced" draws as many, each class as often as any other.
         label_smoothing: share of the target spread evenly over the classes.
         clip_norm: bound on the global norm of the gradient; 0 is no bound.
+        accumulate: batches whose mean gradient makes one update.
+        average_decay: the weights that are scored and kept are a moving average over the steps, with this decay once 10 / (1 -
+            decay) steps are done and less before; 0 keeps the weights themselves.
         monitor: what chooses the best epoch.
         patience: epochs without a better one after which the stage stops; 0 never stops early.
         random_crop: crop each training image at random; otherwise in the centre.
         mirror: mirror half of the training images.
+        rotate, zoom, shift: turn each training image by up to so many degrees, enlarge or shrink it by up to this share, move
+            it by up to this share of its side.
+        brightness, contrast: add up to this share of the range of grey levels; multiply by 1 plus or minus up to this share.
+        erase: share of the training images of which a rectangle, 2 to 20 % of the area, is blanked (Zhong et al. 2020).
+        resample: shrink each training image by a factor of up to this and enlarge it again; 1 leaves it sharp.
         crops_per_image: draw so many random crops of each image once, and each epoch one of them; 0 draws anew each epoch.
         cache_features: whether what the frozen start of the network makes of the crops is computed once and kept, instead of
             once an epoch; the results are the same. true or false; "auto" does so where it saves work and fits the disk.
@@ -72,13 +87,25 @@ class Stage:
     bias_rate: float = setting(2.0, low=0, high=1000)
     rules: tuple[tuple[str, float], ...] = setting((("*", 1.0),))
     initialise: tuple[str, ...] = setting(())
+    loss: str = setting("cross_entropy", choices=LOSSES)
+    focal_gamma: float = setting(2.0, low=0, high=10)
     class_weight: str = setting("none", choices=CLASS_WEIGHTS)
+    sampling: str = setting("all", choices=SAMPLINGS)
     label_smoothing: float = setting(0.0, low=0, high=0.999)
     clip_norm: float = setting(0.0, low=0)
+    accumulate: int = setting(1, low=1, high=65_536)
+    average_decay: float = setting(0.0, low=0, high=0.99999)
     monitor: str = setting("val_accuracy", choices=MONITORS)
     patience: int = setting(0, low=0)
     random_crop: bool = setting(True)
     mirror: bool = setting(True)
+    rotate: float = setting(0.0, low=0, high=180)
+    zoom: float = setting(0.0, low=0, high=0.9)
+    shift: float = setting(0.0, low=0, high=0.9)
+    brightness: float = setting(0.0, low=0, high=1)
+    contrast: float = setting(0.0, low=0, high=1)
+    erase: float = setting(0.0, low=0, high=1)
+    resample: float = setting(1.0, low=1, high=64)
     crops_per_image: int = setting(0, low=0, high=1000)
     cache_features: bool | str = setting("auto", choices=("auto", True, False))
 
@@ -99,12 +126,24 @@ class Stage:
 
         if self.crops_per_image and not self.random_crop:
             raise SettingError(f"crops_per_image of {where} needs random_crop = true", "crops_per_image")
+        if self.cache_features is True and self.augmented:
+            raise SettingError(
+                f"cache_features of {where} is true, but its images are augmented anew each epoch; switch off rotate, zoom, "
+                "shift, brightness, contrast, erase and resample",
+                "cache_features",
+            )
         if self.cache_features is True and self.random_crop and not self.crops_per_image:
             raise SettingError(
                 f"cache_features of {where} is true, but its crops are drawn anew each epoch; set crops_per_image, or "
                 "random_crop = false",
                 "cache_features",
             )
+
+    @property
+    def augmented(self) -> bool:
+        """Whether training images are changed beyond crop and mirror."""
+        shares = (self.rotate, self.zoom, self.shift, self.brightness, self.contrast, self.erase)
+        return any(shares) or self.resample > 1
 
     def learning_rate_at(self, step: int, steps_per_epoch: int) -> float:
         """The learning rate of step `step` (from 0) of the stage."""

@@ -84,6 +84,7 @@ def start_model(recipe: Recipe, info: Mapping[str, Any], parent: Run | None, say
         input_shape=tuple(shape["input_shape"]),
         width=shape["width"],
         classifier_activation=None,
+        **shape.get("options", {}),
     )
     if parent is None:
         return model

@@ -10,7 +10,10 @@ import numpy as np
 import tensorflow as tf
 from sklearn.metrics import f1_score
 
+from emotiw_keras.data.augment import Augment
 from emotiw_keras.data.batches import Source, batches
+from emotiw_keras.training.averages import Averages
+from emotiw_keras.training.crops import changes_of
 from emotiw_keras.training.stage import Stage
 
 VALIDATION_BATCH = 128
@@ -28,11 +31,12 @@ class StageSteps:
     Args:
         model: network that returns logits or probabilities, (batch, classes).
         face_input: bytes and crops to network input.
-        stage: smoothing of labels.
+        stage: the loss, smoothing of labels, what changes images.
         class_weights: float (classes,), the weight of an image by its label.
         optimizer: built for the variables that train.
         shape: (height, width, channels) of the images, or that of features.
         dtype: of images or features.
+        averages: follow the weights, if given.
     """
 
     def __init__(
@@ -44,16 +48,19 @@ class StageSteps:
         optimizer: keras.optimizers.Optimizer,
         shape: tuple[int, ...],
         dtype: Any = np.uint8,
+        averages: Averages | None = None,
     ) -> None:
-        self.model, self.face_input, self.optimizer = model, face_input, optimizer
+        self.model, self.face_input, self.optimizer, self.averages = model, face_input, optimizer, averages
         self._logits = gives_logits(model)
         self._smoothing = stage.label_smoothing
+        self._focus = stage.focal_gamma if stage.loss == "focal" else 0.0
+        self._augment = Augment(changes_of(stage), face_input.std) if stage.augmented else None
         self._weights = tf.constant(class_weights, tf.float32)
         self._variables = model.trainable_variables
         images = tf.TensorSpec((None, *shape), dtype)
-        crops = tf.TensorSpec((None, 3), tf.int32)
+        draws = tf.TensorSpec((None, None), tf.float32 if stage.augmented else tf.int32)
         labels = tf.TensorSpec((None,), tf.int32)
-        self._train = tf.function(self._train_step, input_signature=(images, crops, labels))
+        self._train = tf.function(self._train_step, input_signature=(images, draws, labels))
         self._predict = tf.function(self._predict_step, input_signature=(images,))
 
     def _log_probabilities(self, outputs: Any) -> tf.Tensor:
@@ -66,13 +73,20 @@ class StageSteps:
         if self._smoothing:
             classes = tf.cast(tf.shape(target)[-1], tf.float32)
             target = target * (1 - self._smoothing) + self._smoothing / classes
+        if self._focus:
+            target = target * (1 - tf.exp(log_probabilities)) ** self._focus
         return -tf.reduce_sum(target * log_probabilities, axis=-1)
 
-    def _train_step(self, images: tf.Tensor, crops: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _inputs(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+        if self._augment is None:
+            return self.face_input(images, draws)
+        return self._augment(self.face_input(images, draws[:, :3]), draws[:, 3:])
+
+    def _train_step(self, images: tf.Tensor, draws: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # a frozen layer's variables are not watched: the backward pass ends behind the last frozen layer
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([variable.value for variable in self._variables])
-            outputs = self.model(self.face_input(images, crops), training=True)
+            outputs = self.model(self._inputs(images, draws), training=True)
             losses = self._losses(outputs, labels)
             weighted = losses * tf.gather(self._weights, labels)
             loss = tf.reduce_mean(weighted)
@@ -80,17 +94,20 @@ class StageSteps:
         gradients = tape.gradient(scaled, self._variables)
         # an update in place copies the variable first if a gradient's kernel still reads it
         with tf.control_dependencies(gradients):
+            done = tf.identity(self.optimizer.iterations)
             self.optimizer.apply(gradients, self._variables)
+            if self.averages is not None:
+                self.averages.update(done)
         right = tf.equal(tf.argmax(outputs, axis=-1, output_type=tf.int32), labels)
         return tf.reduce_sum(weighted), tf.reduce_sum(tf.cast(right, tf.int32))
 
     def _predict_step(self, images: tf.Tensor) -> tf.Tensor:
         return self._log_probabilities(self.model(self.face_input(images), training=False))
 
-    def train(self, images: tf.Tensor, crops: tf.Tensor, labels: tf.Tensor, learning_rate: float) -> tuple[float, int]:
+    def train(self, images: tf.Tensor, draws: tf.Tensor, labels: tf.Tensor, learning_rate: float) -> tuple[float, int]:
         """One update; the sum of the weighted losses and the number of right answers, both before the update."""
         self.optimizer.learning_rate.assign(learning_rate)
-        loss, right = self._train(images, crops, labels)
+        loss, right = self._train(images, draws, labels)
         return float(loss), int(right)
 
     def evaluate(self, pool: Source) -> dict[str, float]:

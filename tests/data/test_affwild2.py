@@ -93,6 +93,10 @@ def test_the_header_decides_the_edition(tmp_path: Path) -> None:
     assert read(eight, "affwild8").labels[-1] == "other"
     with pytest.raises(DataError, match="unknown class name 'Other'"):
         read(eight)
+    seven_of_eight = read(eight, leave_out=["other"])
+    assert seven_of_eight.labels[-1] == "surprise" and any("classes left out: Other (0 frames" in t for t in seven_of_eight.report)
+    with pytest.raises(DataError, match="leave_out names 'contempt'"):
+        read(eight, leave_out=["contempt"])
     other = eight / "Third ABAW Annotations" / "EXPR_Classification_Challenge" / "Validation_Set" / "b.txt"
     other.write_text(other.read_text().replace(EIGHT, SEVEN))
     with pytest.raises(DataError, match="two editions in one set"):

@@ -17,6 +17,12 @@ CLASSES = 42
 SHAPE = (67, 67, 3)
 WIDTH = 0.1
 NAMES = model_names()
+# What a network takes beyond the signature of keras.applications, and where it differs: for these nothing is published.
+OWN = {
+    "face_resnet": {"weights": None},
+    "pathnet": {"weights": None, "path": None, "layers": 3, "modules": 10, "active": 3, "filters": 20}
+    | {"combine": "sum", "reduce": "pool"}
+}
 
 
 def narrow(name: str, **kwargs: object) -> keras.Model:
@@ -90,8 +96,14 @@ def test_mixed_precision_is_finite_and_close(name: str, policy: str) -> None:
 def test_every_variable_gets_a_gradient(name: str, weight_gradients) -> None:
     model = narrow(name, classifier_activation=None)
     found = weight_gradients(model, pictures(8), np.arange(8))
-    layers = [layer for _, group in get_spec(name).groups for layer in group]
-    assert sorted(found) == sorted(f"{layer}/{part}" for layer in layers for part in ("kernel", "bias"))
+    layers = [model.get_layer(layer) for _, group in get_spec(name).groups for layer in group]
+
+    def parts(layer: keras.layers.Layer) -> tuple[str, ...]:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            return ("gamma", "beta")
+        return ("kernel", "bias") if layer.use_bias else ("kernel",)
+
+    assert sorted(found) == sorted(f"{layer.name}/{part}" for layer in layers for part in parts(layer))
     assert all(np.isfinite(g).all() for g in found.values())
     assert [path for path, g in found.items() if not np.any(g)] == []
 
@@ -145,6 +157,7 @@ def test_signature_is_keras_applications(name: str) -> None:
         "classifier_activation": "softmax",
         "name": name,
         "width": 1.0,
+        **OWN.get(name, {}),
     }
 
 

@@ -13,6 +13,7 @@ from emotiw_keras.labels import LABEL_SETS
 RECIPE = """
 name = "tiny"
 data = ["fer", "target"]
+precision = "float32"
 
 [model]
 name = "alexnet"

@@ -279,6 +279,14 @@ def test_balanced_weights_recomputed() -> None:
     np.testing.assert_allclose(class_weights(labels, 4, "none"), np.ones(4))
 
 
+def test_effective_weights_recomputed() -> None:
+    labels = np.repeat([0, 1, 3], [1000, 10, 100])
+    got = class_weights(labels, 4, "effective")
+    inverse = np.array([(1 - 0.999) / (1 - 0.999**n) for n in (1000, 10, 100)])
+    np.testing.assert_allclose(got[[0, 1, 3]] / got[0], inverse / inverse[0], rtol=1e-5)
+    assert got[2] == 0 and got[labels].mean() == pytest.approx(1)
+
+
 def test_differences_name_keys_and_values() -> None:
     old = {"a": 1, "stage": [{"name": "x", "lr": 1}, {"name": "y", "lr": 2}]}
     new = {"a": 1, "stage": [{"name": "x", "lr": 1}, {"name": "y", "lr": 3}], "b": None}

@@ -64,3 +64,27 @@ def test_a_bound_on_the_gradient_holds() -> None:
     optimizer.apply([100.0 * tf.ones(v.shape) for v in model.trainable_variables], model.trainable_variables)
     moved = [b - v.numpy() for b, v in zip(before, model.trainable_variables, strict=True)]
     assert np.sqrt(sum((m**2).sum() for m in moved)) == pytest.approx(1.0, rel=1e-5)
+
+
+def test_accumulated_batches_make_the_update_of_their_mean() -> None:
+    model, whole = small_model(), small_model()
+    settings = {"train": ("a:train",), "learning_rate": 0.05, "weight_decay": 0.01}
+    optimizer = make_optimizer(Stage("s", accumulate=3, **settings), model.trainable_variables, {})
+    one = make_optimizer(Stage("s", **settings), whole.trainable_variables, {})
+    generator = np.random.default_rng(4)
+    batches = [[generator.normal(size=v.shape).astype(np.float32) for v in model.trainable_variables] for _ in range(6)]
+
+    @tf.function
+    def apply(gradients: list) -> None:
+        optimizer.apply(gradients, model.trainable_variables)
+
+    for start in (0, 3):
+        for number, gradients in enumerate(batches[start : start + 3]):
+            before = [v.numpy() for v in model.trainable_variables]
+            apply([tf.constant(g) for g in gradients])
+            moved = [not np.array_equal(v.numpy(), b) for v, b in zip(model.trainable_variables, before, strict=True)]
+            assert all(moved) if number == 2 else not any(moved)
+        mean = [tf.constant(np.mean(parts, axis=0)) for parts in zip(*batches[start : start + 3], strict=True)]
+        one.apply(mean, whole.trainable_variables)
+    for variable, expected in zip(model.trainable_variables, whole.trainable_variables, strict=True):
+        np.testing.assert_allclose(variable.numpy(), expected.numpy(), rtol=1e-5, atol=1e-6)

@@ -28,6 +28,9 @@ class Command:
         arguments = ["fit", str(recipe), *data, f"--out={run}", "--set", "model.width=0.2", "--set", "stage.epochs=4"]
         # the second stage, frozen as far as conv5, trains on features that are kept
         arguments += ["--set", "two.crops_per_image=2", "--precision", "float32"]
+        # the first keeps more than weights and optimizer: averages, gradients of half an update, drawn changes and orders
+        for change in ("average_decay=0.9", "accumulate=2", "sampling=balanced", "rotate=20", "erase=0.5", "brightness=0.1"):
+            arguments += ["--set", f"one.{change}"]
         code = "from emotiw_keras.cli.main import main; main()"
         self.command = [sys.executable, "-u", "-c", code, *arguments]
 

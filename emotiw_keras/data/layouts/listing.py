@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
 from emotiw_keras.data.archive import Archive
 from emotiw_keras.data.images import ImageError, decode_image, read_header
+from emotiw_keras.errors import DataError
+from emotiw_keras.labels import canonical
 
 # Enough for the header of nearly every picture; a file whose header lies deeper is read whole.
 _HEAD_BYTES = 2**14
@@ -73,6 +76,48 @@ class ArchivePictures:
     def image(self, index: int) -> np.ndarray:
         """uint8 (height, width, 1) grey or (height, width, 3) RGB."""
         return decode_image(self._archive.read(self._members[index]))
+
+
+class _Some:
+    """Some pictures of a listing, counted anew."""
+
+    def __init__(self, pictures: Pictures, rows: list[int]) -> None:
+        self._pictures, self._rows = pictures, rows
+
+    def shape(self, index: int) -> tuple[int, int, int]:
+        """(height, width, channels) without decoding."""
+        return self._pictures.shape(self._rows[index])
+
+    def image(self, index: int) -> np.ndarray:
+        """uint8 (height, width, 1) grey or (height, width, 3) RGB."""
+        return self._pictures.image(self._rows[index])
+
+
+def class_names(of: Listing | Sequence[str]) -> set[str]:
+    """The package's names of classes, or their own in small letters where they are no expressions."""
+    return {canonical(name) or name.strip().casefold() for name in (of.classes if isinstance(of, Listing) else of)}
+
+
+def without_classes(listing: Listing, leave_out: Sequence[str], path: object) -> Listing:
+    """The listing without the pictures of some classes, which a note counts.
+
+    Raises:
+        DataError: a class that does not occur, or no picture that is left.
+    """
+    if not leave_out:
+        return listing
+    unwanted = class_names(leave_out)
+    found = {name: canonical(name) or name.strip().casefold() for name in set(listing.classes)}
+    missing = unwanted - set(found.values())
+    if missing:
+        there = and_more(sorted(found))
+        raise DataError(f"{path}: leave_out names {sorted(missing)[0]!r}, which is none of its classes {there}")
+    rows = [i for i, name in enumerate(listing.classes) if found[name] not in unwanted]
+    if not rows:
+        raise DataError(f"{path}: leave_out leaves none of its {len(listing.names):,} pictures")
+    told = f"classes left out: {', '.join(sorted(unwanted))} ({len(listing.names) - len(rows):,} pictures)"
+    columns = {key: [getattr(listing, key)[i] for i in rows] for key in ("names", "classes", "split", "subject")}
+    return replace(listing, pictures=_Some(listing.pictures, rows), notes=[*listing.notes, told], **columns)
 
 
 def and_more(names: list[str], shown: int = 5) -> str:

@@ -18,6 +18,8 @@ FACES_COLUMNS = tuple(
     "path,face,x,y,width,height,left_x,left_y,right_x,right_y,detector_score,roll_degrees,sharpness,label,split,status,output"
     .split(",")
 )  # fmt: skip
+FILM_COLUMNS = ("subject", "frame")
+"""What faces out of films have besides: the speaker, and the frame's number from 0."""
 OK = "ok"
 
 
@@ -60,7 +62,7 @@ def read_prepared(archive: Archive, member: str) -> Listing:
         listing.names.append(name)
         listing.classes.append(cells["label"])
         listing.split.append(cells["split"])
-        listing.subject.append("")
+        listing.subject.append(cells.get("subject", ""))
     if not kept:
         raise DataError(f"{where}: no faces with a class among {len(table):,} rows; prepare pictures that lie in class folders")
     settings = posixpath.join(folder, SETTINGS_FILE)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from emotiw_keras.data.archive import Archive
+from emotiw_keras.data.films import is_film, sample_frames
 from emotiw_keras.data.images import ImageError, decode_image
 from emotiw_keras.data.layouts.prepared import FACES_COLUMNS, OK
 from emotiw_keras.data.prepare.settings import Settings
@@ -53,6 +56,8 @@ class FaceCutter:
         Raises:
             OutputError: a face cannot be written.
         """
+        if is_film(item.member):
+            return self._film(item)
         clock = _Clock()
         try:
             image = decode_image(self._archive.read(item.member))
@@ -61,10 +66,35 @@ class FaceCutter:
         except MemoryError:
             return Outcome(item.index, [failed(item, "not enough memory for it")], lasting=False)
         clock.stop("reading")
+        return Outcome(item.index, self._picture(item, image, clock), clock.seconds)
+
+    def _picture(self, item: Item, image: np.ndarray, clock: _Clock) -> list[Row]:
         faces = self._detector.detect(image[..., 0] if image.shape[2] == 1 else image)
         clock.stop("detection")
-        rows = self._faces(item, image, faces, clock) if faces else [self._without_face(item, image, clock)]
+        return self._faces(item, image, faces, clock) if faces else [self._without_face(item, image, clock)]
+
+    def _film(self, item: Item) -> Outcome:
+        """The faces of some frames of a film; where it breaks off, the rows end with one that says so."""
+        clock, rows = _Clock(), []
+        try:
+            with self._on_disk(item.member) as path:
+                for number, image in sample_frames(path, self._settings.frames):
+                    clock.stop("reading")
+                    rows += self._picture(replace(item, stem=f"{item.stem}.f{number:05d}", frame=number), image, clock)
+        except ImageError as error:
+            rows.append(failed(item, str(error)))
         return Outcome(item.index, rows, clock.seconds)
+
+    @contextmanager
+    def _on_disk(self, member: str) -> Iterator[Path]:
+        """The path of a film; one inside a zip is unpacked while it is read."""
+        if self._archive.path.is_dir():
+            yield self._archive.path / member
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"film{Path(member).suffix}"
+            path.write_bytes(self._archive.read(member))
+            yield path
 
     def _faces(self, item: Item, image: np.ndarray, faces: Sequence[Face], clock: _Clock) -> list[Row]:
         chosen = choose(faces, image.shape, self._settings.faces)
@@ -158,6 +188,8 @@ def _row(
 ) -> Row:
     row = dict.fromkeys(FACES_COLUMNS, "")
     row.update(path=item.path, face=face, label=item.label, split=item.split, status=status)
+    if item.frame is not None or item.subject:
+        row.update(subject=item.subject, frame="" if item.frame is None else str(item.frame))
     if box is not None:
         row.update(zip(("x", "y", "width", "height"), map(_pixels, box), strict=True))
     if eyes is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from emotiw_keras.data.contact_sheet import write_contact_sheets
-from emotiw_keras.data.layouts.prepared import FACES_COLUMNS, FACES_FILE, SETTINGS_FILE
+from emotiw_keras.data.layouts.prepared import FACES_COLUMNS, FACES_FILE, FILM_COLUMNS, SETTINGS_FILE
 from emotiw_keras.data.prepare.faces import Row
 from emotiw_keras.data.prepare.journal import Journal
 from emotiw_keras.data.prepare.settings import Settings
@@ -41,6 +41,7 @@ def prepare(
     faces: str = "largest",
     no_face: str = "skip",
     reading: str = "B",
+    frames: int = 8,
     workers: int | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
@@ -52,12 +53,14 @@ def prepare(
     depend on the number of workers nor on how often it was interrupted.
 
     Args:
-        src: a folder (class folders, splits of class folders, SFEW, or neither), a zip, a manifest CSV or one picture.
+        src: a folder (class folders, splits of class folders, SFEW, or neither), a zip, a manifest CSV or one picture; or
+            films: SAVEE's, eNTERFACE'05's, or in class folders. Their rows have a speaker (`subject`) and a `frame` besides.
         out: a new or empty folder, or that of an earlier call with the same settings.
         detector: a detector, its name (`faces.DETECTORS`), or None for the default.
         faces: of several faces in a picture take the "largest", "all", or the most "central".
         no_face: "skip" a picture without a face, or take its "centre" square; the status of its row says so.
         reading: what the crop spans (`faces.alignment.READINGS`).
+        frames: taken from each film, evenly spread.
         workers: processes; default: one for each processor.
         progress: called with (pictures done, pictures in all).
         say: called with lines for a person.
@@ -77,8 +80,10 @@ def prepare(
         0.97
     """
     tell = say or (lambda line: None)
-    settings = Settings(_name(detector), faces, no_face, reading)
+    if frames < 1:
+        raise UsageError(f"frames = {frames}: expected at least 1 frame of each film")
     source = find_pictures(src)
+    settings = Settings(_name(detector), faces, no_face, reading, frames=frames if source.films else 0)
     folder = Path(out)
     _check_apart(source.path, folder)
     for note in source.notes:
@@ -194,7 +199,8 @@ def _remove_unfinished(folder: Path) -> None:
 
 def _table(rows_of: Sequence[Sequence[Row]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, FACES_COLUMNS, lineterminator="\n")
+    films = any("frame" in row for rows in rows_of for row in rows)
+    writer = csv.DictWriter(text, [*FACES_COLUMNS, *(FILM_COLUMNS if films else ())], restval="", lineterminator="\n")
     writer.writeheader()
     for rows in rows_of:
         writer.writerows(rows)

@@ -21,6 +21,7 @@ class Settings:
         no_face: for a picture without a face "skip" it, or cut out its "centre" square, which its status then says.
         reading: what the crop spans (`alignment.READINGS`).
         side: of the crops, in pixels.
+        frames: taken from each film, evenly spread; 0 where the source has pictures.
     """
 
     detector: str
@@ -28,6 +29,7 @@ class Settings:
     no_face: str = "skip"
     reading: str = DEFAULT_READING
     side: int = SIDE
+    frames: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant: UsageError."""
@@ -38,5 +40,5 @@ class Settings:
             raise UsageError(f"side = {self.side}: expected at least 8 pixels")
 
     def as_dict(self) -> dict[str, str | int]:
-        """As plain data."""
-        return asdict(self)
+        """As plain data; `frames` of films alone."""
+        return {key: value for key, value in asdict(self).items() if key != "frames" or value}

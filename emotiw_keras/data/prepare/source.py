@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emotiw_keras.data.archive import Archive, FolderArchive, ZipArchive, is_picture
+from emotiw_keras.data.films import is_film
 from emotiw_keras.data.layouts import find_layout
 from emotiw_keras.data.layouts.folders import below_common_folder, place_of, split_of
 from emotiw_keras.data.layouts.listing import and_more
+from emotiw_keras.data.prepare.speech import find_speech
 from emotiw_keras.errors import DataError
 
 # Names of a second and third face; a picture that is itself called so keeps its suffix, so that the two stay apart.
@@ -33,6 +35,8 @@ class Item:
         split: "train", "val", "test" or "".
         stem: relative name, without suffix, of the faces cut out of it.
         state: changes when the file does.
+        subject: the speaker of a film, "" if unknown.
+        frame: of a film, where one frame is meant.
     """
 
     index: int
@@ -42,16 +46,19 @@ class Item:
     split: str
     stem: str
     state: str
+    subject: str = ""
+    frame: int | None = None
 
 
 @dataclass(frozen=True)
 class Source:
-    """A raw data set: `path` as an archive opens it, its `name`, its pictures in order, and remarks for a person."""
+    """A raw data set: `path` as an archive opens it, its `name`, its pictures (or `films`) in order, remarks for a person."""
 
     path: Path
     name: str
     items: list[Item]
     notes: list[str]
+    films: bool = False
 
 
 def open_for_reading(path: Path) -> Archive:
@@ -61,6 +68,9 @@ def open_for_reading(path: Path) -> Archive:
 
 def find_pictures(path: str | os.PathLike[str]) -> Source:
     """List the pictures of a folder (class folders, splits of class folders, SFEW, or none), a zip, a manifest or one file.
+
+    The films of SAVEE and eNTERFACE'05 are known by their names; other films are listed, as pictures are, where there are no
+    pictures.
 
     Raises:
         DataError: missing or unreadable, or without pictures.
@@ -80,15 +90,26 @@ def find_pictures(path: str | os.PathLike[str]) -> Source:
     if given.suffix.lower() == ".zip" or (not is_picture(given.name) and zipfile.is_zipfile(given)):
         return _from_archive(ZipArchive(given), given)
     real = Path(os.path.realpath(given))
-    return _source(real.parent, given.name, [real.name], [""], [""], [])
+    return _source(real.parent, given.name, [real.name], [""], [""], [], films=is_film(given.name))
 
 
 def _from_archive(archive: Archive, path: Path) -> Source:
     members = [name for name in archive.names if is_picture(name)]
-    others = [name for name in archive.names if not is_picture(name)] + archive.left_out
+    films = [name for name in archive.names if is_film(name)]
+    speech = find_speech(films) if films else None
+    if speech is not None or not members:
+        members = films if speech is None else list(speech.films)
+    taken = {*members, *films} if speech is not None else set(members)
+    others = [name for name in archive.names if name not in taken] + archive.left_out
     if not members:
         saw = f"{len(others):,} other files ({and_more(others)})" if others else "no files"
         raise DataError(f"{path}: no pictures: saw {saw}")
+    notes = [f"no pictures, so left out: {len(others):,} files ({and_more(others)})"] if others else []
+    if speech is not None:
+        labels, subjects = ([speech.films[member][i] for member in members] for i in (0, 1))
+        notes = [*speech.notes, *(note.replace("no pictures", f"not {speech.name}") for note in notes)]
+        empty = [""] * len(members)
+        return _source(path, path.resolve().name, members, labels, empty, notes, subjects, films=True)
     depth = below_common_folder(members)
     tops = {parts[0] for member in members if len(parts := member.split("/")[depth:]) > 1}
     has_splits = any(split_of(top) for top in tops)
@@ -102,18 +123,25 @@ def _from_archive(archive: Archive, path: Path) -> Source:
         else:
             labels.append(parts[0] if len(parts) > 1 else "")
             splits.append("")
-    notes = [f"no pictures, so left out: {len(others):,} files ({and_more(others)})"] if others else []
-    return _source(path, path.resolve().name, members, labels, splits, notes)
+    return _source(path, path.resolve().name, members, labels, splits, notes, films=is_film(members[0]))
 
 
 def _source(
-    path: Path, name: str, members: Sequence[str], labels: Sequence[str], splits: Sequence[str], notes: list[str]
+    path: Path,
+    name: str,
+    members: Sequence[str],
+    labels: Sequence[str],
+    splits: Sequence[str],
+    notes: list[str],
+    subjects: Sequence[str] | None = None,
+    films: bool = False,
 ) -> Source:
     paths = [_printable(member) for member in members]
     stems = output_stems(paths)
     states = _states(path, members)
-    rows = zip(members, paths, map(_printable, labels), splits, stems, states, strict=True)
-    return Source(path, _printable(name), [Item(i, *row) for i, row in enumerate(rows)], list(notes))
+    persons = list(map(_printable, subjects)) if subjects is not None else [""] * len(members)
+    rows = zip(members, paths, map(_printable, labels), splits, stems, states, persons, strict=True)
+    return Source(path, _printable(name), [Item(i, *row) for i, row in enumerate(rows)], list(notes), films)
 
 
 def _printable(name: str) -> str:

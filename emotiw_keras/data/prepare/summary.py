@@ -106,8 +106,9 @@ def summarise(rows_of: Sequence[Sequence[Row]]) -> Summary:
         split, label = rows[0]["split"], rows[0]["label"]
         groups.setdefault((split, label), Group(split, label)).count(rows)
         total.count(rows)
-        if rows[0]["status"].startswith(UNREADABLE):
-            unreadable.append((rows[0]["path"], rows[0]["status"].removeprefix(UNREADABLE)))
+        # A film may break off behind frames that gave faces.
+        bad = [row for row in rows if row["status"].startswith(UNREADABLE)]
+        unreadable += [(row["path"], row["status"].removeprefix(UNREADABLE)) for row in bad[:1]]
     order = {name: number for number, name in enumerate(SPLITS)}
     ordered = sorted(groups.values(), key=lambda group: (order.get(group.split, len(order)), group.label))
     return Summary(total, ordered, unreadable)

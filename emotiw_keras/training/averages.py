@@ -1,0 +1,65 @@
+"""A moving average of a network's weights over the steps of a stage, which is what is scored and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+WARMUP_STEPS = 10
+"""After step t the decay is at most (1 + t) / (10 + t), so that the random start is soon forgotten."""
+
+
+class Averages:
+    """Moving averages of all weights of a network, the statistics of batch normalisation included (Polyak and Juditsky 1992).
+
+    Args:
+        model: its weights are the averages' start.
+        decay: share of the average that a step keeps, 0..1.
+
+    Attributes:
+        variables: the averages, in the order of `model.variables`; whole numbers (seeds) are left out.
+
+    Example:
+        >>> averages = Averages(model, 0.999)                                  # doctest: +SKIP
+        >>> averages.update(optimizer.iterations)                              # doctest: +SKIP
+        >>> with averages.in_place():                                          # doctest: +SKIP
+        ...     model(images)
+    """
+
+    def __init__(self, model: keras.Model, decay: float) -> None:
+        self._followed = [variable for variable in model.variables if variable.dtype.startswith(("float", "bfloat"))]
+        self._decay = decay
+        self.variables = [
+            # numpy: from a variable Keras would make not a copy but the same variable
+            keras.Variable(variable.numpy(), dtype="float32", trainable=False, name=variable.path.replace("/", "_"))
+            for variable in self._followed
+        ]
+
+    def update(self, steps: Any) -> None:
+        """Follow the weights by one step; runs in a graph.
+
+        Args:
+            steps: whole number, the steps done before.
+        """
+        done = tf.cast(steps, tf.float32)
+        share = 1 - tf.minimum(self._decay, (1 + done) / (WARMUP_STEPS + done))
+        for average, variable in zip(self.variables, self._followed, strict=True):
+            average.assign_sub(share * (average.value - tf.cast(variable.value, tf.float32)))
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Within, the network holds the averages; afterwards its own weights again."""
+        own = [variable.numpy() for variable in self._followed]
+        self._assign([average.numpy() for average in self.variables])
+        try:
+            yield
+        finally:
+            self._assign(own)
+
+    def _assign(self, values: list[Any]) -> None:
+        for variable, value in zip(self._followed, values, strict=True):
+            variable.assign(value)

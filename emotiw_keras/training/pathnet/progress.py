@@ -1,0 +1,49 @@
+"""What a person sees while paths compete."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
+
+from emotiw_keras.training.progress import SECONDS_BETWEEN_REDRAWS, duration
+
+SECONDS_BETWEEN_LINES = 15.0
+
+
+class Progress:
+    """A line that redraws itself on a terminal; a lasting one where the best path was measured, and every quarter of a minute.
+
+    Args:
+        terminal: where the redrawn line goes, or None to draw none.
+    """
+
+    def __init__(self, terminal: TextIO | None = None) -> None:
+        self.terminal = terminal
+        self._drawn = 0.0
+        self._told = time.monotonic()
+
+    def generation(
+        self, say: Callable[[str], None], name: str, row: Mapping[str, Any], path: str, left: int, last: bool
+    ) -> None:
+        """After a generation: its row of the history, the best path so far, and how many generations may follow."""
+        val = f", val accuracy {row['val_accuracy']:.1%}" if "val_accuracy" in row else ""
+        line = (
+            f"{name} generation {row['epoch']}: fitness {row['accuracy']:.1%}, loss {row['loss']:.3f}, best path {path}{val}, "
+            f"{row['images_per_second']:.0f} images/s" + (f", {duration(left * row['seconds'])} left at most" if left else "")
+        )
+        now = time.monotonic()
+        if val or last or now - self._told > SECONDS_BETWEEN_LINES:
+            self.close()
+            self._told = now
+            say(f"  {line}")
+        elif self.terminal is not None and now - self._drawn > SECONDS_BETWEEN_REDRAWS:
+            self._drawn = now
+            self.terminal.write(f"\r\x1b[K{line}")
+            self.terminal.flush()
+
+    def close(self) -> None:
+        """Clear the redrawn line."""
+        if self.terminal is not None and self._drawn:
+            self.terminal.write("\r\x1b[K")
+            self.terminal.flush()

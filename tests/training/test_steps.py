@@ -1,0 +1,43 @@
+"""The loss of a step, recomputed by hand."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from emotiw_keras.data.device import FaceInput
+from emotiw_keras.training.optimizers import make_optimizer
+from emotiw_keras.training.stage import Stage
+from emotiw_keras.training.steps import StageSteps
+
+LABELS = np.array([0, 2, 1, 2], np.int32)
+
+
+def first_loss(**settings: object) -> tuple[float, np.ndarray]:
+    """The loss that the first step tells, and the network's log-probabilities before it."""
+    keras.utils.set_random_seed(1)
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(image)))
+    face_input = FaceInput(resize=8, crop=8, mean=(128.0,) * 3, std=(64.0,) * 3)
+    stage = Stage("s", train=("a:train",), random_crop=False, mirror=False, **settings)  # type: ignore[arg-type]
+    optimizer = make_optimizer(stage, model.trainable_variables, {})
+    steps = StageSteps(model, face_input, stage, np.array([1.0, 2.0, 0.5], np.float32), optimizer, (8, 8, 1))
+    images = np.random.default_rng(2).integers(0, 256, (4, 8, 8, 1), np.uint8)
+    logits = keras.ops.convert_to_numpy(model(face_input(images))).astype(np.float64)
+    loss, _ = steps.train(images, np.zeros((4, 3), np.int32), LABELS, 0.1)
+    return loss, logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+def test_cross_entropy_with_smoothing_and_weights() -> None:
+    loss, log = first_loss(label_smoothing=0.1)
+    target = np.eye(3)[LABELS] * 0.9 + 0.1 / 3
+    each = -(target * log).sum(axis=1)
+    assert loss == pytest.approx((each * np.array([1.0, 0.5, 2.0, 0.5])).sum(), rel=1e-5)
+
+
+def test_focal_loss() -> None:
+    loss, log = first_loss(loss="focal", focal_gamma=2.0)
+    own = log[np.arange(4), LABELS]
+    each = -((1 - np.exp(own)) ** 2) * own
+    assert loss == pytest.approx((each * np.array([1.0, 0.5, 2.0, 0.5])).sum(), rel=1e-5)
