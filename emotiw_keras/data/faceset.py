@@ -364,9 +364,7 @@ def _read_pixels(
     return StreamedPixels(view, readable, shapes, decoders), seen
 
 
-def _report(
-    faces: FaceSet, listing: Listing, cut: tuple[str, bool] | None, limit: tuple[int, int] | None
-) -> list[str]:
+def _report(faces: FaceSet, listing: Listing, cut: tuple[str, bool] | None, limit: tuple[int, int] | None) -> list[str]:
     height, width, channels = faces.pixels.shape
     held = (
         f"{faces.pixels.nbytes / 2**20:,.1f} MiB in memory" if faces.pixels.in_memory else "read from disk as they are needed"

@@ -130,6 +130,15 @@ def read_videos(
     return faces
 
 
+def checked(faces: VideoSet, threads: int, progress: Progress | None = None) -> VideoSet:
+    """The set with each of its files read once, and those that are broken told, for a set that was read unchecked."""
+    table, video, frame = faces.table, faces.video, faces.frame
+    found = _look(FramePictures(table.root, table.paths(video, frame)), len(video), threads, progress)
+    seen = _frame_set(table, video, frame, faces.label, found, faces.pixels.shape, threads, faces.name, faces.labels)
+    seen.report = faces.report
+    return seen
+
+
 def every_picture(faces: VideoSet, videos: np.ndarray, threads: int, progress: Progress | None = None) -> VideoSet:
     """Each frame of some videos that has a picture and a row in the annotation, labelled or not, by video and frame.
 

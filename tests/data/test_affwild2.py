@@ -94,7 +94,9 @@ def test_the_header_decides_the_edition(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="unknown class name 'Other'"):
         read(eight)
     seven_of_eight = read(eight, leave_out=["other"])
-    assert seven_of_eight.labels[-1] == "surprise" and any("classes left out: Other (0 frames" in t for t in seven_of_eight.report)
+    assert seven_of_eight.labels[-1] == "surprise" and any(
+        "classes left out: Other (0 frames" in t for t in seven_of_eight.report
+    )
     with pytest.raises(DataError, match="leave_out names 'contempt'"):
         read(eight, leave_out=["contempt"])
     other = eight / "Third ABAW Annotations" / "EXPR_Classification_Challenge" / "Validation_Set" / "b.txt"

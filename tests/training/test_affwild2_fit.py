@@ -125,7 +125,7 @@ def test_a_file_that_breaks_under_way_is_named(tree: Path, recipe: Path, tmp_pat
         path.unlink()
         path.write_bytes(b"broken")
     changes = ["only.epochs=1", "source.affwild2.check=false"]
-    with pytest.raises(Exception, match="cropped_aligned/video000/000"):
+    with pytest.raises(DataError, match="cropped_aligned/video000/000"):
         fit(load_recipe(str(recipe), changes), {"affwild2": str(copy)}, tmp_path / "run")
     outcome = fit(load_recipe(str(recipe), ["only.epochs=1"]), {"affwild2": str(copy)}, tmp_path / "checked")
     assert outcome.run is not None and all("cropped_aligned/video000/" in line for line in outcome.unreadable)

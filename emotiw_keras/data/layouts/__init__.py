@@ -61,10 +61,10 @@ def find_layout(path: str | os.PathLike[str]) -> Listing:
     raise DataError(f"{path}: layout not recognised: a file that is neither a zip nor a CSV; known: {KNOWN}")
 
 
-def classes_of(path: str | os.PathLike[str]) -> set[str]:
+def classes_of(path: str | os.PathLike[str]) -> list[str]:
     """Names of the classes in a data set of any layout, as it writes them; errors are those of `find_layout`."""
     videos = find_videos(path)
-    return set(find_layout(path).classes if videos is None else videos.classes)
+    return sorted(set(find_layout(path).classes if videos is None else videos.classes))
 
 
 def _columns(head: bytes) -> list[str]:
