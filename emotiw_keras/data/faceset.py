@@ -268,9 +268,9 @@ def read_faces(
     if not has_splits:
         ids = np.flatnonzero(usable)
         if folds is not None:
-            faces.split[ids] = fold_splits(fold_numbers([faces.subject[i] for i in ids], folds.count, seed), folds)
+            faces.split[ids] = fold_splits(fold_numbers(pick(faces.subject, ids), folds.count, seed), folds)
         else:
-            group = group_ids([faces.pixel_hash[i] for i in ids], [faces.subject[i] for i in ids])
+            group = group_ids(pick(faces.pixel_hash, ids), pick(faces.subject, ids))
             faces.split[ids] = assign_splits(faces.label[ids], group, fractions, seed)
         if limit is not None:
             faces = faces.take(np.flatnonzero(limit_mask(faces.label, faces.split, limit, seed) | ~usable))

@@ -18,7 +18,7 @@ from emotiw_keras.data.layouts.affwild2 import FACES, SPLITS, Frames, Videos, fi
 from emotiw_keras.data.layouts.listing import and_more, class_names
 from emotiw_keras.data.layouts.store import StreamedPixels, View, run_chunks
 from emotiw_keras.data.splits import assign_splits, counts_table, group_ids, limit_mask, subjects
-from emotiw_keras.data.videos import MAX_PIXELS, FramePictures, Table, VideoSet
+from emotiw_keras.data.videos import MAX_PIXELS, FramePictures, Table, VideoSet, read_picture
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.labels import match_classes
 
@@ -202,8 +202,8 @@ def _identity(videos: Videos, name: str, frames: Frames) -> str:
     digest = hashlib.blake2b(frames.number.astype("<i4").tobytes(), digest_size=16)
     for number in frames.number[sampled].tolist():
         try:
-            image = decode_image((folder / f"{number:0{digits}d}{suffix}").read_bytes(), max_pixels=MAX_PIXELS)
-        except (ImageError, OSError):
+            image = decode_image(read_picture(f"{folder}/{number:0{digits}d}{suffix}"), max_pixels=MAX_PIXELS)
+        except ImageError:
             digest.update(b"unreadable")  # if the frame is used, reading it says why
         else:
             digest.update(pixel_hash(image).encode())

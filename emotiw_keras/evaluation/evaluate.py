@@ -71,7 +71,8 @@ def read_source(run: Run, source: str | os.PathLike[str], limit: int | None = No
     unwanted = run.info.get("leave_out", [])
     if unwanted:
         unwanted = [] if is_generated(source) else sorted(class_names(classes_of(source)) & class_names(unwanted))
-    return read_any(source, labels=tuple(run.labels), grey=grey, size=run.settings["resize"], leave_out=unwanted, limit=limit, check=False)
+    options = {"grey": grey, "size": run.settings["resize"], "leave_out": unwanted, "limit": limit}
+    return read_any(source, labels=tuple(run.labels), check=False, **options)
 
 
 def predict(

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from emotiw_keras.data.columns import pick
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.errors import DataError
 from emotiw_keras.training.stage import split_reference
@@ -53,9 +54,9 @@ def stage_roles(stage: Part, sets: Mapping[str, FaceSet], drop: bool) -> Roles:
         for name, faces in sets.items():
             apart = np.isin(faces.split, ("val", "test"))
             apart[train.get(name, np.empty(0, np.int64))] = False
-            held |= {faces.pixel_hash[i] for i in np.flatnonzero(apart & (faces.label >= 0))}
+            held |= set(pick(faces.pixel_hash, np.flatnonzero(apart & (faces.label >= 0))))
         for name, index in train.items():
-            twin = np.array([sets[name].pixel_hash[i] in held for i in index], bool)
+            twin = np.array([digest in held for digest in pick(sets[name].pixel_hash, index)], bool)
             train[name], dropped[name] = index[~twin], index[twin]
     return Roles(train, val, dropped)
 

@@ -237,7 +237,12 @@ def test_names_of_two_kinds_and_links_that_lead_out_are_refused(tmp_path: Path) 
     secret = tmp_path / "secret.jpg"
     secret.write_bytes(picture(1))
     (folder / "00001.jpg").symlink_to(secret)
-    with pytest.raises(DataError, match="leads out of it"):
+    with pytest.raises(DataError, match="leads out of it at 'cropped_aligned/b/00001.jpg'"):
+        read(root)
+    (folder / "00001.jpg").unlink()
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="leads out of it at 'cropped_aligned/b'"):
         read(root)
 
 
