@@ -3,56 +3,46 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from emotiw_keras.cli.scoring import Scorer, default_data, scoring_options
 from emotiw_keras.errors import UsageError
 
 if TYPE_CHECKING:
-    from emotiw_keras.evaluation.evaluate import Assessment, Progress
+    from emotiw_keras.evaluation.assessment import Assessment
     from emotiw_keras.runs import Run
 
-SOME_UNREADABLE = 3
+ENSEMBLE = "ensemble"
 
 
-def _default_data(run: Run) -> str:
-    sources = list(run.info.get("sources", {}).values())
-    if not sources:
-        raise UsageError(f"{run.path} does not say what it was trained on; name the data to score with --data PATH")
-    return sources[-1]
-
-
-def _progress() -> Progress | None:
-    if not sys.stderr.isatty():
-        return None
-
-    def show(done: int, total: int) -> None:
-        click.echo(f"\r  scored {done} of {total} images" + ("\n" if done == total else ""), err=True, nl=False)
-
-    return show
-
-
-def _folders(out: str, runs: list[Run]) -> list[Path]:
+def _folders(out: str, runs: list[Run], ensemble: bool) -> list[Path]:
     """One report folder a run: DIR itself for a single one, DIR/NAME for several, numbered where names repeat."""
     if len(runs) == 1:
         return [Path(out)]
     names = [run.name for run in runs]
-    return [Path(out) / (name if names.count(name) == 1 else f"{i + 1:02d}-{name}") for i, name in enumerate(names)]
+    taken = [*names, *([ENSEMBLE] if ensemble else [])]
+    folders = [Path(out) / (name if taken.count(name) == 1 else f"{i + 1:02d}-{name}") for i, name in enumerate(names)]
+    return [*folders, *([Path(out) / ENSEMBLE] if ensemble else [])]
 
 
-def _text(run: Run, data: str, assessment: Assessment) -> str:
-    from emotiw_keras.evaluation.report import figures_table, per_class_table
+def _text(assessment: Assessment) -> str:
+    from emotiw_keras.evaluation.sections import cautions
+    from emotiw_keras.evaluation.tables import figures_table, per_class_table
 
-    result = assessment.result
-    lines = [f"{run.path} on {data}, split {result['split']}", figures_table(result)]
-    if result["selected_on"]:
-        lines.append("The run chose its best epoch on these images: the figures are on the hopeful side.")
-    if result["leak_free"] is None:
-        lines.append("No leak-free figures: every image also stands in a train or val split that the run was given.")
-    return "\n\n".join([*lines, per_class_table(result)])
+    asked = assessment.question
+    what = f"ensemble of {len(assessment.members)} runs" if assessment.members else str(assessment.run.path)
+    lines = [f"{what} on {asked.source}, split {asked.split}", figures_table(assessment.result)]
+    return "\n\n".join([*lines, *cautions(assessment), per_class_table(assessment.result)])
+
+
+def _json(assessment: Assessment, several: bool) -> str:
+    if assessment.members:
+        runs = [str(each.run.path) for each in assessment.members]
+        return json.dumps({"run": ENSEMBLE, "members": runs, **assessment.result})
+    return json.dumps({"run": str(assessment.run.path), **assessment.result} if several else assessment.result)
 
 
 def _write_challenge(assessment: Assessment, folder: Path) -> None:
@@ -71,18 +61,7 @@ def _write_challenge(assessment: Assessment, folder: Path) -> None:
 
 @click.command()
 @click.argument("runs", metavar="RUN [RUN ...]", nargs=-1, required=True)
-@click.option("--data", metavar="PATH", help="What to score on; without it, the data of the run's last stage.")
-@click.option(
-    "--split",
-    default="test",
-    show_default=True,
-    type=click.Choice(["train", "val", "test", "all"]),
-    help="Which images.",
-)
-@click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Score at most N images, each class in proportion.")
-@click.option(
-    "--crops", default="1", show_default=True, type=click.Choice(["1", "10"]), help="Centre crop, or the mean of ten."
-)
+@scoring_options
 @click.option(
     "--smooth",
     metavar="N",
@@ -96,7 +75,8 @@ def _write_challenge(assessment: Assessment, folder: Path) -> None:
     metavar="DIR",
     help="Of a set of videos, write DIR/VIDEO.txt as its annotations are: class names, then a number for each frame.",
 )
-@click.option("--out", metavar="DIR", help="Also write a report folder: scores, confusion matrix, one line per image, faces.")
+@click.option("--ensemble", is_flag=True, help="Score the mean of the runs' probabilities too, as one result more.")
+@click.option("--out", metavar="DIR", help="Also write a report folder: a page to read, scores, one line per image, pictures.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a run on standard output.")
 @click.pass_context
 def evaluate(
@@ -105,60 +85,60 @@ def evaluate(
     data: str | None,
     split: str,
     limit: int | None,
-    crops: str,
+    crops: str | None,
+    costs: str | None,
     smooth: int,
     challenge: str | None,
+    ensemble: bool,
     out: str | None,
     as_json: bool,
 ) -> None:
     """Score run folders on a data set: accuracy, macro F1, calibration, confusion matrix.
 
     Data without splits of its own is split as the run split it; leak-free figures leave out every image that also
-    stands in a train or val split of the run. Exit code 3: done, but some images could not be read (each is named).
+    stands in a train or val split of the run. The expected cost forgives confusions of similar expressions: 0 is right,
+    1 the worst confusion. Exit code 3: done, but some images could not be read (each is named).
 
     In the files of --challenge a frame without a picture takes the answer of the nearest earlier frame that has one; how many
     did is said.
 
     \b
-    Example: emotiw evaluate runs/ng --data faces.zip --out report
+    Examples:
+      emotiw evaluate runs/ng --data faces.zip --out report      and open report/report.html
+      emotiw evaluate runs/a runs/b --ensemble --crops 2 --data faces.zip
     """
     from emotiw_keras.runs import Run
 
     opened = [Run.open(path) for path in runs]
-    sources = [data or _default_data(run) for run in opened]
+    if ensemble and len(opened) < 2:
+        raise UsageError("--ensemble averages over runs; name at least two")
+    if ensemble and data is None and len({default_data(run) for run in opened}) > 1:
+        raise UsageError("the runs were trained on different data; name the data to score the ensemble on with --data PATH")
 
-    from emotiw_keras.evaluation.evaluate import assess, write_assessment
+    score = Scorer(data, split, limit, crops, costs, smooth=smooth, every_frame=challenge is not None)
+    challenges: list[Path | None] = [None] * len(opened) if challenge is None else list(_folders(challenge, opened, False))
+    folders: list[Path | None] = [None] * (len(opened) + ensemble)
+    if out is not None:
+        folders = list(_folders(out, opened, ensemble))
 
-    challenges: list[Path | None] = [None] * len(opened) if challenge is None else list(_folders(challenge, opened))
-    folders: list[Path | None] = [None] * len(opened) if out is None else list(_folders(out, opened))
-    unreadable: dict[tuple[str, str], str] = {}
-    for run, source, folder, answers in zip(opened, sources, folders, challenges, strict=True):
-        assessment = assess(
-            run,
-            source,
-            split=split,
-            limit=limit,
-            crops=int(crops),
-            smooth=smooth,
-            every_frame=challenge is not None,
-            progress=_progress(),
-            say=lambda line: click.echo(line, err=True),
-        )
-        told = assessment.predictions
-        for path, status in zip(told.paths, told.status, strict=True):
-            if status != "ok" and (source, path) not in unreadable:
-                unreadable[source, path] = status
-                click.echo(f"emotiw: could not read {path} in {source}: {status}", err=True)
-        if as_json:
-            result = assessment.result
-            click.echo(json.dumps(result if len(opened) == 1 else {"run": str(run.path), **result}))
-        else:
-            click.echo(_text(run, source, assessment))
+    def tell(assessment: Assessment, folder: Path | None) -> None:
+        click.echo(_json(assessment, len(opened) > 1) if as_json else _text(assessment))
+        if folder is not None:
+            from emotiw_keras.evaluation.report import write_report
+
+            written = write_report(folder, assessment)
+            click.echo(f"report: {written[0]} (beside it {', '.join(path.name for path in written[1:])})", err=True)
+
+    members = []
+    for run, folder, answers in zip(opened, folders, challenges, strict=False):
+        assessment = score(run)
+        tell(assessment, folder)
         if answers is not None:
             _write_challenge(assessment, answers)
-        if folder is not None:
-            written = write_assessment(assessment, folder, f"{run.name} on {Path(source).name}")
-            click.echo(f"report: {folder} ({', '.join(path.name for path in written)})", err=True)
-    if unreadable:
-        click.echo(f"emotiw: {len(unreadable)} images could not be read", err=True)
-        ctx.exit(SOME_UNREADABLE)
+        if ensemble:
+            members.append(assessment)
+    if ensemble:
+        from emotiw_keras.evaluation.ensemble import ensemble as averaged
+
+        tell(averaged(members), folders[-1])
+    score.finish(ctx)

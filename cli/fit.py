@@ -15,7 +15,7 @@ import click
 @click.option("--data", multiple=True, metavar="NAME=PATH", help="A data set: a CSV, folder or zip; repeatable.")
 @click.option("--out", required=True, metavar="RUN", help="The run folder to make, or to go on with.")
 @click.option("--model", metavar="M", help="Network of the zoo (see `emotiw models`).")
-@click.option("--weights", metavar="W", help="Start from: none, imagenet, a weight file, or a run folder.")
+@click.option("--weights", metavar="W", help="Start from: none, imagenet (senet50: vggface2), a weight file, or a run folder.")
 @click.option("--epochs", type=click.IntRange(1), help="Epochs of every stage.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting: fer.epochs=3; repeatable.")
 @click.option("--limit", type=click.IntRange(1), help="Take N images per split, stratified and seeded.")

@@ -12,7 +12,7 @@ COLUMNS = ("name", "class", "input", "parameters", "channels", "paper")
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON array with everything that is known of each.")
 def models(as_json: bool) -> None:
-    """List the networks: names for --model, input size, parameters with 1000 classes, paper.
+    """List the networks: names for --model, input size, parameters as released, paper.
 
     \b
     Example: emotiw models --json

@@ -51,6 +51,12 @@ def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> Calla
     help="Of a film, average each face's probabilities over its last 0.5s, or over its last 12 frames.",
 )
 @click.option("--annotate", metavar="DIR", help="Write copies with boxes, labels and bars into this new folder.")
+@click.option("--explain", metavar="DIR", help="Write each face with its Grad-CAM into this new folder.")
+@click.option(
+    "--crops",
+    type=click.Choice(["1", "2", "10"]),
+    help="Centre crop, the mean with its mirror image, or of ten; without it, what the run says (1 if nothing).",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--csv", "as_csv", is_flag=True, help="CSV with a header.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Faces computed at once.")
@@ -64,6 +70,8 @@ def predict(
     every: int,
     smooth: Callable[[float], int],
     annotate: str | None,
+    explain: str | None,
+    crops: str | None,
     as_json: bool,
     as_csv: bool,
     batch_size: int,
@@ -81,6 +89,7 @@ def predict(
       emotiw predict photos/ more.zip --model runs/first --csv > rows.csv
       emotiw predict clip.mp4 --model runs/first --every 5 --smooth 0.5s --annotate seen --json > rows.jsonl
       emotiw predict crops/ --model runs/first --faces whole
+      emotiw predict party.jpg --model runs/first --explain why
     """
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other; choose one")
@@ -95,17 +104,29 @@ def predict(
     from emotiw_keras.serving.predictor import Predictor
     from emotiw_keras.serving.rows import csv_lines, json_line, readable_line, rows_of
 
-    predictor = Predictor(model, batch_size=batch_size, detector=detector)
-    pipeline = Pipeline(predictor, whole=faces == "whole", every=every, smooth=smooth, keep_pixels=annotate is not None)
+    predictor = Predictor(model, batch_size=batch_size, detector=detector, crops=None if crops is None else int(crops))
+    pipeline = Pipeline(
+        predictor,
+        whole=faces == "whole",
+        every=every,
+        smooth=smooth,
+        keep_pixels=annotate is not None,
+        keep_crops=explain is not None,
+    )
     named = expand(inputs)
     show = json_line if as_json else csv_lines(predictor.labels) if as_csv else readable_line
     unreadable = 0
     with contextlib.ExitStack() as stack:
-        annotator = None
+        annotator = explainer = None
+        paths = [name for name in named if isinstance(name, str)]
         if annotate is not None:
             from emotiw_keras.serving.annotate import Annotator
 
-            annotator = stack.enter_context(Annotator(annotate, [name for name in named if isinstance(name, str)]))
+            annotator = stack.enter_context(Annotator(annotate, paths))
+        if explain is not None:
+            from emotiw_keras.serving.explain import Explainer
+
+            explainer = Explainer(predictor, explain, paths)
         readings = stack.enter_context(contextlib.closing(pipeline.read(read_inputs(named), threads=True)))
         for reading in readings:
             for row in rows_of(reading):
@@ -117,5 +138,7 @@ def predict(
                 click.echo(f"emotiw: cannot read {place}: {reading.error}", err=True)
             if annotator is not None:
                 annotator.write(reading)
+            if explainer is not None:
+                explainer.write(reading)
     if unreadable:
         ctx.exit(SOME_UNREADABLE)

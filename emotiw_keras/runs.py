@@ -23,6 +23,8 @@ VIDEO_COLUMNS = (
     "frames", "skipped", "unlabelled", "missing", "unreadable", "beyond", "missing_frames", "annotation"
 )  # fmt: skip
 WEIGHTS_FILE = "model.weights.h5"
+# Crops whose probabilities may be averaged: the centre; it and its mirror image; corners and centre, plain and mirrored.
+CROPS = (1, 2, 10)
 
 
 def fingerprint(model: keras.Model) -> list[list[Any]]:
@@ -108,6 +110,18 @@ class Run:
     def crop(self) -> dict[str, Any]:
         """How to cut a face out of a photo for this network: `reading` and `stretch` of `faces.align`."""
         return self.info.get("crop", {"reading": "B", "stretch": False})
+
+    @property
+    def crops(self) -> int:
+        """Crops of a face whose probabilities are averaged where nobody asks for another number: 1, 2 or 10.
+
+        Raises:
+            RunError: run.json says another number.
+        """
+        crops = self.info.get("crops", 1)
+        if crops not in CROPS:
+            raise RunError(f"{self.path} is damaged: run.json says crops = {crops!r}; expected one of {CROPS}")
+        return crops
 
     def face_input(self) -> FaceInput:
         """The layer from bytes to network input."""

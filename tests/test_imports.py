@@ -14,13 +14,13 @@ ROOT = Path(__file__).resolve().parents[1]
 # From the ground up; a module may import from its own floor and from those below.
 FLOORS = (
     ("errors", "files", "hardware"),
-    ("labels",),
+    ("labels", "costs"),
     ("weights",),
     ("converters",),
     ("models",),
     ("faces",),
     ("data",),
-    ("runs",),
+    ("runs", "inference", "history", "gradcam"),
     ("training", "evaluation", "serving"),
     ("cli",),
 )

@@ -110,6 +110,8 @@ def _layer(decoder: Decoder, fields: Message) -> Layer:
     for part in fields.get(param, ()):
         for key, values in decoder.decode(part, table).items():
             layer.settings.setdefault(key, []).extend(values)
+    if layer.type == "Reshape":
+        layer.settings["shape"] = list(_shape(decoder, layer.settings.get("shape", [])))
     return layer
 
 

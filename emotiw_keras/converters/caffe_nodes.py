@@ -42,7 +42,10 @@ def node_of(layer: Layer, where: str) -> Node:
         make = _KINDS.get(layer.type)
         if make is None:
             raise _Unsupported("")
-        if not inputs or (len(inputs) > 1 and layer.type not in ("Concat", "Eltwise")):
+        if layer.type == "Axpy":
+            if len(inputs) != 3:
+                raise _Unsupported(f"with {len(inputs)} inputs")
+        elif not inputs or (len(inputs) > 1 and layer.type not in ("Concat", "Eltwise")):
             raise _Unsupported(f"with {len(inputs)} inputs")
         if not outputs or (len(outputs) > 1 and layer.type != "Split"):
             raise _Unsupported(f"with {len(outputs)} outputs")
@@ -212,12 +215,22 @@ def _flatten(given: _Settings) -> tuple[str, Attributes]:
     return "flatten", {}
 
 
+def _reshape(given: _Settings) -> tuple[str, Attributes]:
+    given.only("axis", 0)
+    given.only("num_axes", -1)
+    shape = tuple(given.all("shape"))
+    if not 1 <= len(shape) <= 8 or min(shape) < -1 or max(shape) > _LARGEST_SETTING:
+        raise _Unsupported(f"to the shape {shape[:8]}")
+    return "reshape", {"shape": shape}
+
+
 def _dropout(given: _Settings) -> tuple[str, Attributes]:
     given.only("scale_train", True)
     return "identity", {}
 
 
 _KINDS: dict[str, Callable[[_Settings], tuple[str, Attributes]]] = {
+    "Axpy": lambda given: ("axpy", {}),
     "BatchNorm": _batch_norm,
     "Concat": _axis("concat"),
     "Convolution": _conv,
@@ -229,6 +242,7 @@ _KINDS: dict[str, Callable[[_Settings], tuple[str, Attributes]]] = {
     "PReLU": lambda given: ("prelu", {}),
     "Pooling": _pool,
     "ReLU": _relu,
+    "Reshape": _reshape,
     "Scale": _scale,
     "Sigmoid": lambda given: ("sigmoid", {}),
     "Softmax": _axis("softmax"),

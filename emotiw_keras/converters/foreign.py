@@ -24,10 +24,12 @@ OPS = (
     "batch_norm",  # arrays mean, variance[, factor]: both are divided by the factor; epsilon
     "scale",  # arrays gamma[, beta], one for each channel
     "add",
+    "axpy",  # inputs a, x, y: a * x + y, a having one value for each channel
     "concat",  # axis
     "softmax",  # axis
     "sigmoid",
     "flatten",
+    "reshape",  # shape: 0 keeps a size, -1 is what remains
     "identity",  # dropout at test time, split
     "unsupported",  # type: the file's word for it
 )

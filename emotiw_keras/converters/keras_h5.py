@@ -94,19 +94,28 @@ def _texts(file: Hdf5, group: h5py.Group, name: str) -> tuple[str, ...] | None:
 
 def _dataset(file: Hdf5, group: h5py.Group, place: str) -> h5py.Dataset:
     """The dataset at a path below a group, step by step, so that nothing but checked links is followed."""
-    item: h5py.Group | h5py.Dataset | None = group
-    for part in place.split("/"):
-        item = file.child(item, part) if isinstance(item, h5py.Group) else None
+    above, _, last = place.rpartition("/")
+    holder = _group(file, group, above) if above else group
+    item = None if holder is None else file.child(holder, last)
     if not isinstance(item, h5py.Dataset):
         raise ModelError(f"{file.name} is damaged: no weight {place!r} in {group.name!r}, which lists it; fetch it again")
     return item
 
 
+def _group(file: Hdf5, group: h5py.Group, place: str) -> h5py.Group | None:
+    """The group at a path below a group, step by step; None if there is none."""
+    item: h5py.Group | h5py.Dataset | None = group
+    for part in place.split("/"):
+        item = file.child(item, part) if isinstance(item, h5py.Group) else None
+    return item if isinstance(item, h5py.Group) else None
+
+
 def _read_named(file: Hdf5, weights: h5py.Group, layers: tuple[str, ...], foreign: Foreign) -> None:
-    groups = file.children(weights)
+    # The slash in a layer's name makes a group of its first part.
+    listed = {layer.partition("/")[0] for layer in layers}
     for layer in layers:
-        group = groups.get(layer)
-        if not isinstance(group, h5py.Group):
+        group = _group(file, weights, layer)
+        if group is None:
             raise ModelError(f"{file.name} is damaged: no group of layer {layer!r}, which layer_names lists; fetch it again")
         names = _texts(file, group, "weight_names") or ()
         roles = [_role(name) for name in names]
@@ -120,8 +129,8 @@ def _read_named(file: Hdf5, weights: h5py.Group, layers: tuple[str, ...], foreig
             if key in foreign.arrays:
                 raise ModelError(f"{file.name} lists the weight {name!r} of layer {layer!r} twice; save it again")
             foreign.arrays[key] = file.array(_dataset(file, group, name))
-    for name, item in groups.items():
-        if name not in layers and "optimizer" not in name and not (isinstance(item, h5py.Group) and not file.children(item)):
+    for name, item in file.children(weights).items():
+        if name not in listed and "optimizer" not in name and not (isinstance(item, h5py.Group) and not file.children(item)):
             foreign.ignored[name] = "not listed in layer_names"
 
 

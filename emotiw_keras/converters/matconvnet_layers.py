@@ -248,6 +248,26 @@ class LayerReader:
             names.append(self.keep(layer, "beta", beta.reshape(-1)))
         return [Node("scale", layer.name, layer.inputs, layer.outputs, tuple(names))]
 
+    def axpy(self, layer: Layer) -> list[Node]:
+        """mcnSENets' `vl_nnaxpy`: channels of the second input times the first, plus the third."""
+        if len(layer.inputs) != 3:
+            raise self.misfit(layer, f"has {len(layer.inputs)} inputs", "three")
+        known = next((self.channels[name] for name in layer.inputs if name in self.channels), None)
+        if known is not None:
+            self.channels[layer.outputs[0]] = known
+        return [_node("axpy", layer)]
+
+    def reshape(self, layer: Layer) -> list[Node]:
+        """One to (1, 1, channels), which MatConvNet's global poolings give already; others are not known."""
+        shape = layer.settings.get("shape")
+        sizes: list[Value] = [np.array(size) for size in np.ravel(shape)] if isinstance(shape, np.ndarray) else []
+        sizes = shape if isinstance(shape, list) else sizes
+        ones = [isinstance(size, np.ndarray) and size.size == 1 and size.item() == 1 for size in sizes]
+        if len(sizes) != 3 or not all(ones[:2]):
+            return self.unsupported(layer)
+        self._same(layer)
+        return [_node("identity", layer)]
+
     def concat(self, layer: Layer) -> list[Node]:
         axis = _AXES.get(int(self.numbers(layer, "dim", (3.0,), 1)[0]))
         if axis is None:
@@ -271,6 +291,8 @@ _SPECIAL: dict[str, Callable[[LayerReader, Layer], list[Node]]] = {
     "bnorm": LayerReader.bnorm,
     "scale": LayerReader.scale,
     "concat": LayerReader.concat,
+    "axpy": LayerReader.axpy,
+    "reshape": LayerReader.reshape,
 }
 
 

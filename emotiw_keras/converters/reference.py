@@ -23,7 +23,7 @@ LARGEST_WORK = 1 << 36
 _COMPARISON = 32
 """What one value of a pooling window costs, in multiplications of a matrix product."""
 WEIGHTED = ("conv", "fc")
-_ELEMENTWISE_AFTER = ("relu", "prelu", "batch_norm", "scale")
+_ELEMENTWISE_AFTER = ("relu", "prelu", "batch_norm", "scale", "sigmoid")
 
 
 def run(
@@ -289,6 +289,14 @@ def _add(node: Node, given: list[np.ndarray], arrays: list[np.ndarray], layout: 
     return total
 
 
+def _axpy(node: Node, given: list[np.ndarray], arrays: list[np.ndarray], layout: Layout) -> np.ndarray:
+    _fits(len(given) == 3, node, given[0], f"{len(given)} inputs, expected three")
+    factor, x, y = given
+    _fits(x.ndim == 4 and factor.size == x.shape[0] * x.shape[1], node, x, f"{factor.size} factors, one for each channel")
+    _fits(x.shape == y.shape, node, x, f"{'x'.join(map(str, y.shape))}, its last input")
+    return factor.reshape(*x.shape[:2], 1, 1) * x + y
+
+
 def _concat(node: Node, given: list[np.ndarray], arrays: list[np.ndarray], layout: Layout) -> np.ndarray:
     first, axis = given[0], _axis(node, given[0])
     for other in given[1:]:
@@ -317,6 +325,15 @@ def _flatten(node: Node, given: list[np.ndarray], arrays: list[np.ndarray], layo
     return given[0].reshape(given[0].shape[0], -1)
 
 
+def _reshape(node: Node, given: list[np.ndarray], arrays: list[np.ndarray], layout: Layout) -> np.ndarray:
+    x, shape = given[0], node.attrs["shape"]
+    sizes = [x.shape[axis] if size == 0 and axis < x.ndim else size for axis, size in enumerate(shape)]
+    known = math.prod(size for size in sizes if size != -1)
+    fits = sizes.count(-1) <= 1 and known > 0 and (x.size % known == 0 if -1 in sizes else x.size == known)
+    _fits(fits, node, x, f"the shape {'x'.join(map(str, shape))}")
+    return x.reshape(sizes)
+
+
 def _identity(node: Node, given: list[np.ndarray], arrays: list[np.ndarray], layout: Layout) -> np.ndarray:
     return given[0]
 
@@ -334,9 +351,11 @@ _STEPS: dict[str, Callable[[Node, list[np.ndarray], list[Any], Layout], np.ndarr
     "batch_norm": _batch_norm,
     "scale": _scale,
     "add": _add,
+    "axpy": _axpy,
     "concat": _concat,
     "softmax": _softmax,
     "sigmoid": _sigmoid,
     "flatten": _flatten,
+    "reshape": _reshape,
     "identity": _identity,
 }

@@ -6,6 +6,7 @@ the same images, and nothing of it needs a checkpoint.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +63,7 @@ def draw_changes(count: int, changes: Changes, seed: tuple[int, ...]) -> np.ndar
     drawn[:, 4] = spread(changes.brightness)
     drawn[:, 5] = 1 + spread(changes.contrast)
     area = generator.uniform(*ERASED_AREA, count)
-    aspect = np.exp(generator.uniform(*np.log(ERASED_ASPECT), count))
+    aspect = np.exp(generator.uniform(math.log(ERASED_ASPECT[0]), math.log(ERASED_ASPECT[1]), count))
     height, width = np.minimum(np.sqrt(area * aspect), 1), np.minimum(np.sqrt(area / aspect), 1)
     places = generator.uniform(0, 1, (count, 2)) * (1 - np.stack([height, width], axis=1))
     chosen = generator.uniform(0, 1, count) < changes.erase

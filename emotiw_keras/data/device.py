@@ -268,3 +268,16 @@ def ten_crops(room: int) -> np.ndarray:
     """The four corners and the centre, plain and mirrored (Krizhevsky et al. 2012, section 4.1): int32 (10, 3)."""
     places = [(0, 0), (0, room), (room, 0), (room, room), (room // 2, room // 2)]
     return np.array([(top, left, mirror) for mirror in (0, 1) for top, left in places], np.int32)
+
+
+def crop_places(room: int, crops: int) -> np.ndarray:
+    """What is averaged over at evaluation and prediction: the centre, the centre and its mirror image, or `ten_crops`.
+
+    Args:
+        room: largest offset, `FaceInput.room`.
+        crops: 1, 2 or 10.
+
+    Returns:
+        int32 (crops, 3): top, left, mirror.
+    """
+    return ten_crops(room) if crops == 10 else np.array([(room // 2, room // 2, mirror) for mirror in range(crops)], np.int32)

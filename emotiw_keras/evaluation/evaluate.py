@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emotiw_keras.costs import costs_of
 from emotiw_keras.data.columns import pick
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.generated import is_generated, read_any
@@ -19,41 +18,18 @@ from emotiw_keras.data.layouts.listing import class_names
 from emotiw_keras.data.video_reading import checked
 from emotiw_keras.data.videos import VideoSet
 from emotiw_keras.errors import DataError, UsageError
-from emotiw_keras.evaluation.metrics import scores
-from emotiw_keras.evaluation.report import Predictions, write_report
-from emotiw_keras.evaluation.sheet import Caption, contact_sheet
+from emotiw_keras.evaluation.assessment import Assessment, Predictions, Question, figures
 from emotiw_keras.evaluation.splits import SPLITS, found_again, has_own_splits, known_splits, select, stratified
-from emotiw_keras.evaluation.videos import FrameAnswers, answer_every_picture, per_video, per_video_csv
-from emotiw_keras.files import write_atomic
+from emotiw_keras.evaluation.videos import answer_every_picture, per_video
+from emotiw_keras.inference import Inference, checked_crops
 
 if TYPE_CHECKING:
     from emotiw_keras.runs import Run
 
-CROPS = (1, 10)
-SHEET_FACES = 48
 # From this share of a split's images on, an epoch was chosen on that split; a few duplicates between splits are fewer.
 SELECTED_SHARE = 0.05
 
 Progress = Callable[[int, int], None]  # images done, images in all
-
-
-@dataclass(frozen=True)
-class Assessment:
-    """The figures of one run on one split, with what they were computed from.
-
-    Attributes:
-        result: the figures, in DESIGN's keys of `emotiw evaluate --json`.
-        predictions: every image of the split, unreadable ones included.
-        indices: int (n,), where those images stand in `faces`.
-        faces: the data set as read.
-        answers: of a set of videos, the probabilities of every picture, labelled or not, where they were asked for.
-    """
-
-    result: dict[str, Any]
-    predictions: Predictions
-    indices: np.ndarray
-    faces: FaceSet
-    answers: FrameAnswers | None = None
 
 
 def read_source(run: Run, source: str | os.PathLike[str], limit: int | None = None) -> FaceSet:
@@ -80,7 +56,7 @@ def predict(
     faces: FaceSet,
     indices: np.ndarray,
     *,
-    crops: int = 1,
+    crops: int | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> np.ndarray:
@@ -90,39 +66,14 @@ def predict(
         run: a finished run.
         faces: the set; its pixels are uint8 (height, width, 1 or 3).
         indices: int (n,), readable images of the set.
-        crops: 1 for the centre crop, 10 for the mean of the four corners and the centre, plain and mirrored.
+        crops: crops of a face whose probabilities are averaged (see `Inference`); None for what the run says.
         batch_size: images computed at once.
         progress: called with (images done, images in all) after each batch.
 
     Returns:
         float32 (n, classes), rows summing to 1.
     """
-    import tensorflow as tf
-
-    from emotiw_keras.data.device import ten_crops
-
-    net = run.build()
-    face_input = run.face_input()
-    images_spec = tf.TensorSpec((None, *faces.pixels.shape), tf.uint8)
-
-    # A batch axis of unknown size: the last, smaller batch needs no second trace.
-    @tf.function(input_signature=[images_spec])
-    def centre(images: Any) -> Any:
-        return net(face_input(images), training=False)
-
-    @tf.function(input_signature=[images_spec, tf.TensorSpec((None, 3), tf.int32)])
-    def cropped(images: Any, places: Any) -> Any:
-        return net(face_input(images, crops=places), training=False)
-
-    def compute(images: np.ndarray) -> np.ndarray:
-        batch = tf.constant(images)
-        if crops == 1:
-            return np.asarray(centre(batch), np.float32)
-        each = [
-            np.asarray(cropped(batch, tf.constant(np.tile(place, (len(images), 1))))) for place in ten_crops(face_input.room)
-        ]
-        return np.stack(each).mean(axis=0, dtype=np.float64).astype(np.float32)
-
+    compute = Inference(run, faces.pixels.shape, crops)
     probabilities = np.empty((len(indices), len(faces.labels)), np.float32)
     starts = list(range(0, len(indices), batch_size))
     # One batch ahead: a set streamed from disk is decoded while the net computes.
@@ -144,8 +95,9 @@ def _share_in(hashes: Sequence[str], known: set[str]) -> float:
 
 
 def assess(
-    run: Run, source: str | os.PathLike[str], *, split: str = "test", limit: int | None = None, crops: int = 1,
-    batch_size: int = 64, smooth: int = 1, every_frame: bool = False, progress: Progress | None = None,
+    run: Run, source: str | os.PathLike[str], *, split: str = "test", limit: int | None = None, crops: int | None = None,
+    costs: str | os.PathLike[str] | None = None, batch_size: int = 64, smooth: int = 1, every_frame: bool = False,
+    progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Assessment:  # fmt: skip
     """`evaluate` with everything it saw: for reports and for naming the images that could not be read.
@@ -153,8 +105,9 @@ def assess(
     Args and errors are those of `evaluate`; `every_frame` asks for the answers of all pictures of a set of videos, which
     smoothing needs anyway; `say` is called with each line of what the reader decided.
     """
-    if crops not in CROPS:
-        raise UsageError(f"crops must be 1 (the centre) or 10 (corners and centre, plain and mirrored); got {crops}")
+    crops = checked_crops(crops, run)
+    costs_file = None if costs is None else os.fspath(costs)
+    question = Question(os.fspath(source), split, limit, crops, costs_of(run.labels, costs_file), costs_file)
     if split not in (*SPLITS, "all"):
         raise UsageError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}, all")
     if batch_size < 1 or (limit is not None and limit < 1):
@@ -187,7 +140,7 @@ def assess(
     probabilities = np.full((len(indices), len(labels)), np.nan, np.float32)
     kept = indices[readable]
     answers = None
-    if isinstance(faces, VideoSet) and every_frame:
+    if isinstance(faces, VideoSet) and (every_frame or smooth > 1):
 
         def ask(pictures: FaceSet, rows: np.ndarray) -> np.ndarray:
             return predict(run, pictures, rows, crops=crops, batch_size=batch_size, progress=progress)
@@ -196,53 +149,21 @@ def assess(
         probabilities[readable] = answers.of(faces.video[kept], faces.frame[kept])
     else:
         probabilities[readable] = predict(run, faces, kept, crops=crops, batch_size=batch_size, progress=progress)
-
-    def figures(kept: np.ndarray) -> dict[str, Any]:
-        found = kept & readable
-        return scores(truth[found], probabilities[found], labels, n=int(kept.sum()), n_found=int(found.sum()))
-
-    seen = run.seen()
-    leaked = seen.get("train", set()) | seen.get("val", set())
-    unseen = np.array([pixel_hash not in leaked for pixel_hash in hashes], dtype=bool)
-    overall = figures(np.ones(len(indices), dtype=bool))
-    head = {key: overall.pop(key) for key in ("n", "n_found", "coverage")}
-    result = {**head, "split": split, "selected_on": _share_in(hashes, run.selected_on) >= SELECTED_SHARE, **overall}
-    result["leak_free"] = figures(unseen) if (unseen & readable).any() else None
+    known = run.seen()
+    leaked = known.get("train", set()) | known.get("val", set())
+    seen = np.array([pixel_hash in leaked for pixel_hash in hashes], dtype=bool)
+    predictions = Predictions(labels, pick(faces.paths, indices), pick(faces.status, indices), truth, probabilities)
+    selected_on = _share_in(hashes, run.selected_on) >= SELECTED_SHARE
+    result = figures(predictions, seen, question, selected_on=selected_on)
     if isinstance(faces, VideoSet):
         result |= {"smooth": smooth, "per_video": per_video(faces, indices, probabilities)}
-    predictions = Predictions(labels, pick(faces.paths, indices), pick(faces.status, indices), truth, probabilities)
-    return Assessment(result, predictions, indices, faces, answers)
-
-
-def write_assessment(assessment: Assessment, folder: str | os.PathLike[str], heading: str) -> list[Path]:
-    """Write the report folder of an assessment, a contact sheet of some of its faces included.
-
-    Returns:
-        The paths written: scores.json, confusion.png, predictions.csv, report.md, faces.png, and videos.csv of a set of videos.
-
-    Raises:
-        OutputError: the folder cannot be written, or the disk is full.
-    """
-    told, faces = assessment.predictions, assessment.faces
-    paths = write_report(folder, assessment.result, told, heading)
-    readable = np.flatnonzero(told.predicted >= 0)
-    shown = stratified(readable, told.truth[readable], SHEET_FACES)
-    shown = np.random.default_rng(0).permutation(shown)
-    captions = [
-        Caption(told.labels[told.predicted[i]], float(told.probabilities[i].max()), told.labels[told.truth[i]]) for i in shown
-    ]
-    sheet = Path(folder) / "faces.png"
-    title = f"{heading}: accuracy {100 * assessment.result['accuracy']:.1f} % of {assessment.result['n_found']} images"
-    contact_sheet(faces.pixels.gather(assessment.indices[shown]), captions, sheet, columns=8, title=title)
-    if "per_video" in assessment.result:
-        paths.append(Path(folder) / "videos.csv")
-        write_atomic(paths[-1], per_video_csv(assessment.result["per_video"]))
-    return [*paths, sheet]
+    return Assessment(result, predictions, seen, question, run, indices, faces, answers=answers)
 
 
 def evaluate(
-    run: Run, source: str | os.PathLike[str], *, split: str = "test", limit: int | None = None, crops: int = 1,
-    batch_size: int = 64, smooth: int = 1, out: str | os.PathLike[str] | None = None, progress: Progress | None = None,
+    run: Run, source: str | os.PathLike[str], *, split: str = "test", limit: int | None = None, crops: int | None = None,
+    costs: str | os.PathLike[str] | None = None, batch_size: int = 64, smooth: int = 1,
+    out: str | os.PathLike[str] | None = None, progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Score a run on one split of a data set, in float32 and without augmentation.
 
@@ -256,7 +177,9 @@ def evaluate(
         source: a path that `read_faces` recognises, or "generated:large" or "generated:small".
         split: "train", "val", "test" or "all".
         limit: score at most this many images, each class in proportion.
-        crops: 1 (centre) or 10 (mean of the probabilities of ten crops).
+        crops: 1 (the centre), 2 (the mean over it and its mirror image) or 10 (over the corners too); None for what the run
+            says, which is 1 if it says nothing.
+        costs: a TOML file of what each confusion costs (see `emotiw_keras.costs`); None for distances on the circumplex.
         batch_size: images computed at once.
         smooth: of a set of videos, average the probabilities over so many consecutive frame numbers around each frame.
         out: write a report folder here.
@@ -266,7 +189,7 @@ def evaluate(
         The keys of `emotiw evaluate --json`; of a set of videos also `smooth` and `per_video` (see `videos.per_video`).
 
     Raises:
-        DataError: bad data, or a split that does not exist.
+        DataError: bad data, a split that does not exist, or costs that cannot be used.
         UsageError: an argument out of range.
         ModelError: the model's probabilities are not finite.
         OutputError: the report cannot be written.
@@ -275,8 +198,11 @@ def evaluate(
         >>> evaluate(Run.open("runs/ng"), "faces.zip", split="test")["accuracy"]  # doctest: +SKIP
     """
     assessment = assess(
-        run, source, split=split, limit=limit, crops=crops, batch_size=batch_size, smooth=smooth, progress=progress
-    )
+        run, source, split=split, limit=limit, crops=crops, costs=costs, batch_size=batch_size, smooth=smooth,
+        progress=progress,
+    )  # fmt: skip
     if out is not None:
-        write_assessment(assessment, out, f"{run.name} on {Path(source).name}")
+        from emotiw_keras.evaluation.report import write_report
+
+        write_report(out, assessment)
     return assessment.result

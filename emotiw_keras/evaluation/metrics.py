@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
+from emotiw_keras.costs import cost_matrix
 from emotiw_keras.errors import DataError, ModelError
+from emotiw_keras.evaluation.significance import macro_f1_interval
 
 Z_95 = 1.959963984540054
 ECE_BINS = 15
@@ -31,8 +33,10 @@ def wilson_interval(right: int, n: int, z: float = Z_95) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def expected_calibration_error(truth: np.ndarray, probabilities: np.ndarray, bins: int = ECE_BINS) -> float:
-    """Top-label expected calibration error over equal-width bins (Guo et al. 2017, equation 3).
+def reliability(
+    truth: np.ndarray, probabilities: np.ndarray, bins: int = ECE_BINS
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the largest probability promises and what it keeps, in equal-width bins (Guo et al. 2017, section 2).
 
     Args:
         truth: int (n,), the true class.
@@ -40,13 +44,26 @@ def expected_calibration_error(truth: np.ndarray, probabilities: np.ndarray, bin
         bins: bin b of 1..bins holds the confidences in ((b - 1) / bins, b / bins].
 
     Returns:
-        The mean over images of |accuracy - confidence| of the image's bin, 0..1.
+        Images of each bin, the sum of their confidences, and how many of them are right: float (bins,) each.
     """
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == truth
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gap = np.bincount(place, weights=right - confidence, minlength=bins)
-    return float(np.abs(gap).sum() / len(truth))
+    images, promised, kept = (np.bincount(place, weights=w, minlength=bins) for w in (np.ones(len(truth)), confidence, right))
+    return images, promised, kept
+
+
+def expected_calibration_error(truth: np.ndarray, probabilities: np.ndarray, bins: int = ECE_BINS) -> float:
+    """Top-label expected calibration error over equal-width bins (Guo et al. 2017, equation 3).
+
+    Args:
+        truth, probabilities, bins: as for `reliability`.
+
+    Returns:
+        The mean over images of |accuracy - confidence| of the image's bin, 0..1.
+    """
+    _, promised, kept = reliability(truth, probabilities, bins)
+    return float(np.abs(kept - promised).sum() / len(truth))
 
 
 def scores(
@@ -55,12 +72,14 @@ def scores(
     labels: Sequence[str],
     n: int | None = None,
     n_found: int | None = None,
+    costs: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """All figures of `emotiw evaluate --json` that follow from truth and probabilities.
 
     A class without an image counts as 0 in the macro figures (scikit-learn's `zero_division=0`), so a set that lacks a
     class cannot look better for it. `abaw_score` is 0.67 macro-F1 + 0.33 accuracy, the ABAW challenge's score of 2020
-    and 2021.
+    and 2021. `expected_cost` is the mean over images of what the answer cost: 0 if it was right, 1 for the worst
+    confusion, less for one between expressions that are alike; where all confusions cost 1 it is the error rate.
 
     Args:
         truth: int (n_found,), the true class of each image, 0..classes-1.
@@ -68,11 +87,12 @@ def scores(
         labels: the class names, in the order of the columns.
         n: images asked for, unreadable ones included (default: n_found).
         n_found: images scored (default: len(truth)).
+        costs: float (classes, classes), rows are the truth (default: `emotiw_keras.costs.cost_matrix`).
 
     Returns:
-        A dictionary ready for JSON: n, n_found, coverage, accuracy, accuracy_ci95, macro_f1, balanced_accuracy,
-        abaw_score, ece, log_loss, per_class, confusion (rows are the truth), labels. The figures describe the n_found
-        images.
+        A dictionary ready for JSON: n, n_found, coverage, accuracy, accuracy_ci95, macro_f1, macro_f1_ci95,
+        balanced_accuracy, abaw_score, ece, log_loss, expected_cost, per_class, confusion (rows are the truth), labels. The
+        figures describe the n_found images.
 
     Raises:
         DataError: there is no image to score.
@@ -111,6 +131,7 @@ def scores(
         raise ValueError(f"true labels must be within 0..{classes - 1}; they span {truth.min()}..{truth.max()}")
     probabilities = probabilities / total  # float32 rows sum to 1 only within rounding, which scikit-learn warns about
 
+    costs = cost_matrix(labels) if costs is None else costs
     ids = list(range(classes))
     predicted = probabilities.argmax(axis=1)
     right = int((predicted == truth).sum())
@@ -124,10 +145,12 @@ def scores(
         "accuracy": accuracy,
         "accuracy_ci95": list(wilson_interval(right, n_found)),
         "macro_f1": macro_f1,
+        "macro_f1_ci95": list(macro_f1_interval(truth, predicted, classes)),
         "balanced_accuracy": float(np.mean(recall)),
         "abaw_score": 0.67 * macro_f1 + 0.33 * accuracy,
         "ece": expected_calibration_error(truth, probabilities),
         "log_loss": float(log_loss(truth, probabilities, labels=ids)) if classes > 1 else 0.0,
+        "expected_cost": float(costs[truth, predicted].mean(dtype=np.float64)),
         "per_class": {
             label: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(s)}
             for label, p, r, f, s in zip(labels, precision, recall, f1, support, strict=True)

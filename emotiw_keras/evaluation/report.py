@@ -1,4 +1,4 @@
-"""A report folder: scores.json, confusion.png, predictions.csv and a short report.md."""
+"""A report folder: one page to read, and its figures, answers and pictures as files."""
 
 from __future__ import annotations
 
@@ -7,40 +7,22 @@ import io
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from emotiw_keras.evaluation import sections
+from emotiw_keras.evaluation.assessment import Assessment, Predictions
+from emotiw_keras.evaluation.html import Html, page, tag
+from emotiw_keras.evaluation.sheet import Caption, contact_sheet
+from emotiw_keras.evaluation.splits import stratified
+from emotiw_keras.evaluation.tables import percent
+from emotiw_keras.evaluation.videos import per_video_csv
 from emotiw_keras.files import atomic_path, write_atomic
 
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a model said about each image of a split, unreadable images included.
-
-    Attributes:
-        labels: the class names, in the order of the columns of `probabilities`.
-        paths: name of each image inside its source, n of them.
-        status: "ok", or why the image could not be read.
-        truth: int (n,), the true class; -1 where there is none.
-        probabilities: float32 (n, classes), 0..1; NaN where the image could not be read.
-    """
-
-    labels: tuple[str, ...]
-    paths: Sequence[str]
-    status: Sequence[str]
-    truth: np.ndarray
-    probabilities: np.ndarray
-
-    @property
-    def predicted(self) -> np.ndarray:
-        """int (n,), the most probable class; -1 where the image could not be read."""
-        read = ~np.isnan(self.probabilities).any(axis=1)
-        return np.where(read, np.where(read[:, None], self.probabilities, 0.0).argmax(axis=1), -1)
+SHEET_FACES = 48
 
 
 def confusion_png(
@@ -114,81 +96,72 @@ def predictions_csv(predictions: Predictions) -> str:
     return text.getvalue()
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def figures_table(result: dict[str, Any]) -> str:
-    """The main figures as a Markdown table, all images beside the leak-free ones."""
-    leak_free = result.get("leak_free")
-    columns = [result] if leak_free is None else [result, leak_free]
-    rows: list[tuple[str, list[str]]] = [
-        ("images scored / asked for", [f"{c['n_found']} / {c['n']}" for c in columns]),
-        ("accuracy", [_percent(c["accuracy"]) for c in columns]),
-        ("95 % interval", [" - ".join(_percent(end) for end in c["accuracy_ci95"]) for c in columns]),
-        ("macro F1", [f"{c['macro_f1']:.3f}" for c in columns]),
-        ("balanced accuracy", [_percent(c["balanced_accuracy"]) for c in columns]),
-        ("ABAW score", [f"{c['abaw_score']:.3f}" for c in columns]),
-        ("calibration error (ECE)", [f"{c['ece']:.3f}" for c in columns]),
-        ("log loss", [f"{c['log_loss']:.3f}" for c in columns]),
+def report_page(assessment: Assessment) -> str:
+    """The report as one HTML document that needs nothing else."""
+    asked, result = assessment.question, assessment.result
+    runs = [each.run for each in assessment.members] or [assessment.run]
+    name = assessment.name
+    parts: list[Html | None] = [
+        tag("h1", f"{name} on {Path(asked.source).name}"),
+        tag("p", f"Split {asked.split}, {result['n_found']:,} images, {len(result['labels'])} classes", class_="quiet"),
+        sections.summary(assessment),
+        tag("h2", "Classes"),
+        sections.classes(assessment),
+        sections.costs(assessment),
+        tag("h2", "Calibration"),
+        sections.calibration(assessment),
+        tag("h2", "The most confident mistakes"),
+        sections.wrong_answers(assessment),
+        tag("h2", "Training"),
     ]
-    head = ["all images", "leak-free"][: len(columns)]
-    lines = [f"| {'':<25} | " + " | ".join(f"{name:>17}" for name in head) + " |"]
-    lines.append(f"|{'-' * 27}|" + "|".join("-" * 18 + ":" for _ in head) + "|")
-    lines += [f"| {name:<25} | " + " | ".join(f"{value:>17}" for value in values) + " |" for name, values in rows]
-    return "\n".join(lines)
+    for run in runs:
+        parts += [tag("h3", run.name) if len(runs) > 1 else None, sections.training(run)]
+    parts.append(tag("h2", "Images"))
+    for run in runs:
+        parts += [tag("h3", run.name) if len(runs) > 1 else None, sections.data(assessment, run)]
+    parts += [tag("h2", "How to get this again"), sections.reproduce(assessment)]
+    return page(f"{name}: {percent(result['accuracy'])}", *parts)
 
 
-def per_class_table(result: dict[str, Any]) -> str:
-    """Precision, recall, F1 and number of images of each class as a Markdown table."""
-    width = max(5, *(len(label) for label in result["labels"]))
-    lines = [
-        f"| {'class':<{width}} | precision | recall |    F1 | images |",
-        f"|{'-' * (width + 2)}|----------:|-------:|------:|-------:|",
+def _faces_png(assessment: Assessment, path: Path, title: str) -> None:
+    told = assessment.predictions
+    readable = np.flatnonzero(told.readable)
+    shown = np.random.default_rng(0).permutation(stratified(readable, told.truth[readable], SHEET_FACES))
+    captions = [
+        Caption(told.labels[told.predicted[i]], float(told.probabilities[i].max()), told.labels[told.truth[i]]) for i in shown
     ]
-    for label, row in result["per_class"].items():
-        rates = f"{row['precision']:>9.3f} | {row['recall']:>6.3f} | {row['f1']:>5.3f}"
-        lines.append(f"| {label:<{width}} | {rates} | {row['support']:>6} |")
-    return "\n".join(lines)
+    faces = assessment.faces.pixels.gather(assessment.indices[shown])
+    contact_sheet(faces, captions, path, columns=8, title=title)
 
 
-def report_markdown(result: dict[str, Any], heading: str) -> str:
-    """A short report in Markdown: what was scored, the figures, what to be careful about."""
-    parts = [f"# {heading}", f"Split: {result['split']}.", figures_table(result)]
-    if result["selected_on"]:
-        parts.append("The run chose its best epoch on these images: the figures are on the hopeful side.")
-    if result["leak_free"] is None:
-        parts.append("There are no leak-free figures: every image also stands in a train or val split that the run was given.")
-    else:
-        left_out = result["n"] - result["leak_free"]["n"]
-        parts.append(f"Leak-free leaves out {left_out} images that also stand in a train or val split that the run was given.")
-    parts += ["## Classes", per_class_table(result), "![confusion matrix](confusion.png)"]
-    unreadable = result["n"] - result["n_found"]
-    if unreadable:
-        parts.append(f"{unreadable} images could not be read; `predictions.csv` says why (column `status`).")
-    return "\n\n".join(parts) + "\n"
-
-
-def write_report(folder: str | os.PathLike[str], result: dict[str, Any], predictions: Predictions, heading: str) -> list[Path]:
-    """Write scores.json, confusion.png, predictions.csv and report.md into `folder`, each in one step.
+def write_report(folder: str | os.PathLike[str], assessment: Assessment) -> list[Path]:
+    """Write report.html, scores.json, predictions.csv, confusion.png, faces.png, and videos.csv of videos, into `folder`, each
+    in one step.
 
     Args:
-        folder: made if missing; files of these four names are replaced, nothing else is touched.
-        result: what `emotiw_keras.evaluation.evaluate.evaluate` returns.
-        predictions: the rows of predictions.csv.
-        heading: the first line of the report, such as "runs/ng on faces.zip".
+        folder: made if missing; files of these names are replaced, nothing else is touched.
+        assessment: of a run or an ensemble.
 
     Returns:
-        The four paths written.
+        The paths written.
 
     Raises:
         OutputError: the folder cannot be written, or the disk is full.
     """
     folder = Path(folder)
-    paths = [folder / name for name in ("scores.json", "confusion.png", "predictions.csv", "report.md")]
-    write_atomic(paths[0], json.dumps(result, indent=2) + "\n")
-    title = f"{heading}: accuracy {_percent(result['accuracy'])} of {result['n_found']} images"
-    confusion_png(result["confusion"], result["labels"], paths[1], title=title)
-    write_atomic(paths[2], predictions_csv(predictions))
-    write_atomic(paths[3], report_markdown(result, heading))
+    result = assessment.result
+    scores, answers, confusion, faces, report = (
+        folder / name for name in ("scores.json", "predictions.csv", "confusion.png", "faces.png", "report.html")
+    )
+    write_atomic(scores, json.dumps(result, indent=2) + "\n")
+    heading = f"{assessment.name} on {Path(assessment.question.source).name}"
+    title = f"{heading}: accuracy {percent(result['accuracy'])} of {result['n_found']} images"
+    confusion_png(result["confusion"], result["labels"], confusion, title=title)
+    write_atomic(answers, predictions_csv(assessment.predictions))
+    _faces_png(assessment, faces, title)
+    paths = [report, scores, answers, confusion, faces]
+    if "per_video" in result:
+        paths.append(folder / "videos.csv")
+        write_atomic(paths[-1], per_video_csv(result["per_video"]))
+    write_atomic(report, report_page(assessment))
     return paths

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -15,7 +16,15 @@ from emotiw_keras.converters import reference
 from emotiw_keras.converters.foreign import Foreign, Layout, Limits, Node, release_pages
 from emotiw_keras.converters.reading import read
 from emotiw_keras.errors import ModelError
-from emotiw_keras.models.matching import Match, layout_of, match_layers, original_nodes, to_keras
+from emotiw_keras.models.matching import (
+    Match,
+    Matching,
+    layout_of,
+    match_layers,
+    normalisation_to_keras,
+    original_nodes,
+    to_keras,
+)
 from emotiw_keras.models.registry import ModelSpec, build, get_spec
 from emotiw_keras.weights.imagenet import imagenet_synsets
 
@@ -26,14 +35,17 @@ Order = Literal["rgb", "bgr"]
 _DEFAULTS = Limits()
 TOLERANCE = 1e-4
 """Largest difference that the gate lets pass, as a fraction of the largest value of the same layer."""
+_LAYERS_SHOWN = 20
+_BEYOND = "behind the trunk, which alone is converted"
 
 
 @dataclass(frozen=True)
 class Conversion:
     """What was converted and how it was proven.
 
-    `parity` has the largest difference between the original's computation and the Keras network, for each layer with
-    weights and for the class scores, as a fraction of the largest value there.
+    `classes` is None where the trunk alone was converted. `parity` has the largest difference between the original's
+    computation and the Keras network, for each layer with weights and for the end (`last`), as a fraction of the largest value
+    there.
     """
 
     name: str
@@ -42,11 +54,16 @@ class Conversion:
     matched_by: str
     layout: Layout
     channel_order: Order
-    classes: int
+    classes: int | None
     own_structure: bool
     reordered: tuple[int, ...] | None = None
     """The outputs of the file in the usual order of the ImageNet classes, where it has them in another."""
     parity: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def last(self) -> str:
+        """What is compared at the end."""
+        return "features" if self.classes is None else "class scores"
 
     def lines(self) -> list[str]:
         """The report, one line each: what was read, matched, ignored and proved."""
@@ -58,8 +75,7 @@ class Conversion:
         whose = "the computation in the file" if self.own_structure else f"{spec.title} as its authors defined it"
         lines = [
             f"read {foreign.path.name}: {foreign.format}, {len(foreign.arrays)} arrays, {values:,} values",
-            f"matched {len(self.matches)} layers of {self.name} by {self.matched_by}, every array used once: "
-            + ", ".join(m.ours if m.ours == m.theirs else f"{m.theirs} -> {m.ours}" for m in self.matches),
+            f"matched {len(self.matches)} layers of {self.name} by {self.matched_by}, every array used once: {self._matched()}",
             f"channels: {self.channel_order.upper()} ({stated})",
         ]
         if doubles:
@@ -75,10 +91,15 @@ class Conversion:
             lines.append(f"classes in the order of the file, which starts with {', '.join(foreign.classes[:3])}")
         lines += [f"ignored {what}: {why}" for what, why in foreign.ignored.items()]
         lines.append(
-            f"proved on a colour picture against {whose}, run in NumPy: class scores within {self.parity['class scores']:.1e}, "
+            f"proved on a colour picture against {whose}, run in NumPy: {self.last} within {self.parity[self.last]:.1e}, "
             f"{len(self.parity) - 1} inner layers, the worst {worst} within {self.parity[worst]:.1e} (allowed {TOLERANCE:.0e})"
         )
         return lines
+
+    def _matched(self) -> str:
+        pairs = [m.ours if m.ours == m.theirs else f"{m.theirs} -> {m.ours}" for m in self.matches]
+        more = f", and {len(pairs) - _LAYERS_SHOWN} more" if len(pairs) > _LAYERS_SHOWN else ""
+        return ", ".join(pairs[:_LAYERS_SHOWN]) + more
 
 
 def probe_picture(spec: ModelSpec, side: int | None = None) -> np.ndarray:
@@ -115,7 +136,8 @@ def convert(
         limits: bounds on what is read.
 
     Returns:
-        The network, returning logits, and the report.
+        The network, returning logits (or the mean of its last maps, where the file holds no classifier that fits its trunk), and
+        the report.
 
     Raises:
         ModelError: the file is damaged, holds another network, or the converted network computes something else.
@@ -132,34 +154,90 @@ def convert(
         stated = foreign.channel_order.upper()
         raise ModelError(f"{foreign.path.name} takes {stated}, as its format says; leave out --channel-order")
     order: Order = foreign.channel_order or channel_order or spec.channel_order
-    matches, how = match_layers(name, foreign)
+    matching = match_layers(name, foreign)
+    matches, foreign = matching.matches, _trunk_of(foreign, matching, spec)
     layout = layout_of(foreign, matches[0])
-    last = foreign.arrays[matches[-1].bias].size
+    last = foreign.arrays[matches[-1].bias or matches[-1].weight].size if matching.beyond is None else None
     own = foreign.nodes is not None
-    conversion = Conversion(name, foreign, tuple(matches), how, layout, order, last, own, _class_order(foreign, last))
+    reordered = None if last is None else _class_order(foreign, last)
+    conversion = Conversion(name, foreign, matches, matching.how, layout, order, last, own, reordered)
 
     # First the original, so that its temporary arrays are gone when the network's come.
     expected = _original(conversion, spec)
     from emotiw_keras.models.parts import empty_networks
 
     release_pages(foreign.arrays[matches[0].weight])
+    top = {"include_top": False, "pooling": "avg"} if last is None else {"classes": last, "classifier_activation": None}
     with empty_networks():
-        model = build(name, weights=None, classes=last, classifier_activation=None, width=width)
+        model = build(name, weights=None, width=width, **top)
     _fill(model, conversion, spec)
     conversion.parity.update(_compare(model, conversion, expected, spec))
     return model, conversion
 
 
+def _trunk_of(foreign: Foreign, matching: Matching, spec: ModelSpec) -> Foreign:
+    """Without what lies behind the trunk, which is listed as ignored; as it is where the network is matched whole."""
+    if matching.beyond is None:
+        return foreign
+    arrays = {key: array for key, array in foreign.arrays.items() if key not in matching.beyond}
+    ignored = foreign.ignored | dict.fromkeys(matching.beyond, _BEYOND)
+    if not matching.beyond:
+        ignored[spec.classifier] = "not in the file; the trunk alone is converted"
+    nodes = None if foreign.nodes is None else _without(foreign.nodes, set(matching.beyond))
+    return replace(foreign, arrays=arrays, ignored=ignored, nodes=nodes)
+
+
+def _without(nodes: Iterable[Node], arrays: set[str]) -> tuple[Node, ...]:
+    """The nodes that need none of these arrays, nor what the nodes that do have made."""
+    kept, gone = [], set[str]()
+    for node in nodes:
+        if arrays.intersection(node.arrays) or gone.intersection(node.inputs):
+            gone.update(node.outputs)
+        else:
+            gone.difference_update(node.outputs)
+            kept.append(node)
+    return tuple(kept)
+
+
+def _arrays_of(conversion: Conversion) -> dict[str, np.ndarray]:
+    """The file's arrays under the names that the original has for them."""
+    foreign, arrays = conversion.foreign, {}
+    for match in conversion.matches:
+        arrays[f"{match.ours}.weight"] = foreign.arrays[match.weight]
+        if match.bias is not None:
+            arrays[f"{match.ours}.bias"] = foreign.arrays[match.bias]
+        norm = match.normalisation
+        if norm is not None:
+            keys = {"mean": norm.mean, "variance": norm.variance, "gamma": norm.scales[0][0], "beta": norm.scales[0][1]}
+            arrays |= {f"{norm.ours}.{role}": foreign.arrays[key] for role, key in keys.items() if key is not None}
+            if norm.factor is not None:
+                arrays[f"{norm.ours}.factor"] = foreign.arrays[norm.factor]
+    return arrays
+
+
+def _bare_nodes(conversion: Conversion, arrays: dict[str, np.ndarray], spec: ModelSpec) -> tuple[Node, ...]:
+    """The original's nodes, as far as the file goes and in the form it has their arrays in."""
+    nodes = original_nodes(conversion.name)
+    if conversion.classes is None:
+        nodes = _without(nodes, {f"{spec.classifier}.weight"})
+    fitted = []
+    for node in nodes:
+        if node.op == "fc" and arrays[node.arrays[0]].ndim == 4:
+            node = replace(node, op="conv")  # one that covers its whole input
+        elif node.op == "batch_norm" and f"{node.name}.factor" in arrays:
+            node = replace(node, arrays=(*node.arrays, f"{node.name}.factor"))
+        fitted.append(node)
+    return tuple(fitted)
+
+
 def _original(conversion: Conversion, spec: ModelSpec) -> dict[str, np.ndarray]:
-    """Our layer -> what the original computes there on the probe picture; "class scores" for the end."""
+    """Our layer -> what the original computes there on the probe picture; `conversion.last` for the end."""
     foreign = conversion.foreign
     if foreign.nodes is not None:
-        nodes: tuple[Node, ...] = foreign.nodes
-        arrays = foreign.arrays
+        nodes, arrays = foreign.nodes, foreign.arrays
     else:
-        nodes = original_nodes(conversion.name)
-        arrays = {f"{m.ours}.weight": foreign.arrays[m.weight] for m in conversion.matches}
-        arrays |= {f"{m.ours}.bias": foreign.arrays[m.bias] for m in conversion.matches}
+        arrays = _arrays_of(conversion)
+        nodes = _bare_nodes(conversion, arrays, spec)
     nodes = _until_scores(nodes)
     made = {name for node in nodes for name in node.outputs}
     starts = list(dict.fromkeys(name for node in nodes for name in node.inputs if name not in made))
@@ -171,10 +249,10 @@ def _original(conversion: Conversion, spec: ModelSpec) -> dict[str, np.ndarray]:
     outputs, layers = reference.run(nodes, arrays, {starts[0]: picture.transpose(0, 3, 1, 2)}, conversion.layout)
     scores = outputs[nodes[-1].outputs[0]]
     theirs = {m.ours: (m.theirs if foreign.nodes is not None else m.ours) for m in conversion.matches}
-    found = {ours: _hwc(layers[name]) for ours, name in theirs.items()} | {"class scores": scores.reshape(1, -1)}
+    found = {ours: _hwc(layers[name]) for ours, name in theirs.items()} | {conversion.last: scores.reshape(1, -1)}
     if conversion.reordered:
-        for layer in (conversion.matches[-1].ours, "class scores"):
-            classes_last = found[layer].reshape(-1, conversion.classes)
+        for layer in (conversion.matches[-1].ours, conversion.last):
+            classes_last = found[layer].reshape(-1, len(conversion.reordered))
             found[layer] = classes_last[:, conversion.reordered].reshape(1, -1)
     return found
 
@@ -208,19 +286,25 @@ def _fill(model: keras.Model, conversion: Conversion, spec: ModelSpec) -> None:
         maps = tuple(model.get_layer("flatten").input.shape[1:])
     for number, match in enumerate(conversion.matches):
         layer = model.get_layer(match.ours)
-        kernel, bias = layer.weights
+        kernel = layer.kernel
         dense = len(kernel.shape) == 2
         values = to_keras(match, foreign, conversion.layout, tuple(kernel.shape), maps if dense else None)
         if dense:
             maps = None
         if number == 0 and conversion.channel_order != spec.channel_order:
             values = change.swap_red_and_blue(values)
-        offsets = np.asarray(foreign.arrays[match.bias]).reshape(-1)
-        if offsets.shape != tuple(bias.shape):
-            raise ModelError(f"{file}: {match.bias} has {offsets.size} values, expected {bias.shape[0]}")
+        offsets = None if layer.bias is None else np.asarray(foreign.arrays[match.bias]).reshape(-1)
+        if offsets is not None and offsets.shape != tuple(layer.bias.shape):
+            raise ModelError(f"{file}: {match.bias} has {offsets.size} values, expected {layer.bias.shape[0]}")
         if conversion.reordered and number == len(conversion.matches) - 1:
-            values, offsets = values[..., conversion.reordered], offsets[list(conversion.reordered)]
-        for variable, array in ((kernel, values), (bias, offsets)):
+            values = values[..., conversion.reordered]
+            offsets = None if offsets is None else offsets[list(conversion.reordered)]
+        filled = [(kernel, values)] if offsets is None else [(kernel, values), (layer.bias, offsets)]
+        if match.normalisation is not None:
+            norm = model.get_layer(match.normalisation.ours)
+            statistics = normalisation_to_keras(match, foreign, values.shape[-1], norm.epsilon)
+            filled += zip((norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance), statistics, strict=True)
+        for variable, array in filled:
             if not np.isfinite(array.sum(dtype=np.float64)):
                 raise ModelError(f"{file}: {match.theirs} holds values that are not finite; fetch it again")
             _assign(variable, array)
@@ -248,15 +332,29 @@ def _assign(variable: keras.Variable, array: np.ndarray) -> None:
         tf.raw_ops.ResourceStridedSliceAssign(ref=variable.value.handle, begin=[start], end=[end], strides=[1], value=block)
 
 
-def _compare(
-    model: keras.Model, conversion: Conversion, expected: dict[str, np.ndarray], spec: ModelSpec
-) -> dict[str, float]:
+def _after(model: keras.Model, tensor: Any) -> Any:
+    """What a layer's output becomes through the normalisation and the activation that alone read it."""
+    import keras
+
+    computing = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+    readers = Counter(id(read) for layer in computing for read in keras.tree.flatten(layer.input))
+    following = {
+        id(layer.input): layer.output
+        for layer in computing
+        if isinstance(layer, (keras.layers.BatchNormalization, keras.layers.Activation))
+    }
+    while readers[id(tensor)] == 1 and id(tensor) in following:
+        tensor = following[id(tensor)]
+    return tensor
+
+
+def _compare(model: keras.Model, conversion: Conversion, expected: dict[str, np.ndarray], spec: ModelSpec) -> dict[str, float]:
     """The differences of all layers; ModelError where one is larger than TOLERANCE."""
     import keras
 
     file = conversion.foreign.path.name
-    outputs = {m.ours: model.get_layer(m.ours).output for m in conversion.matches}
-    outputs["class scores"] = model.output
+    outputs = {m.ours: _after(model, model.get_layer(m.ours).output) for m in conversion.matches}
+    outputs[conversion.last] = model.output
     computed = keras.Model(model.inputs[0], outputs)(probe_picture(spec), training=False)
     parity = {}
     for layer, reference_values in expected.items():
@@ -294,7 +392,7 @@ def write_weights(model: keras.Model, out: str | os.PathLike[str]) -> Path:
 
 
 def convert_to_cache(name: str, source: Path, say: Callable[[str], None] = print) -> Path:
-    """Converts the ImageNet weights of `name` into the cache, where `weights="imagenet"` finds them."""
+    """Converts the published weights of `name` into the cache, where `weights="imagenet"` and the like find them."""
     from emotiw_keras.models.weights import SUFFIX
     from emotiw_keras.weights.cache import cache_dir
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 
@@ -17,78 +18,218 @@ WEIGHTED = ("conv", "fc")
 
 
 @dataclass(frozen=True)
+class Normalisation:
+    """The arrays of a batch normalisation: `ours` is our layer's name, the others are keys.
+
+    `scales` are pairs of factors and offsets (None without), applied one after the other; `epsilon` is the file's.
+    """
+
+    ours: str
+    mean: str
+    variance: str
+    factor: str | None
+    scales: tuple[tuple[str, str | None], ...]
+    epsilon: float
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All its arrays."""
+        found = (self.mean, self.variance, self.factor, *(key for pair in self.scales for key in pair))
+        return tuple(key for key in found if key is not None)
+
+
+@dataclass(frozen=True)
 class Match:
-    """The arrays of one of our layers: `theirs` is the foreign layer's name, `weight` and `bias` keys of its arrays."""
+    """The arrays of one of our layers: `theirs` is the foreign layer's name, `weight` and `bias` are keys of its arrays.
+
+    `normalisation` is what follows a convolution of ours; its `bias` is then None, or goes into the normalisation's mean.
+    """
 
     ours: str
     theirs: str
     weight: str
-    bias: str
+    bias: str | None
+    normalisation: Normalisation | None = None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All its arrays."""
+        bias = () if self.bias is None else (self.bias,)
+        return (self.weight, *bias, *(self.normalisation.keys if self.normalisation else ()))
+
+
+@dataclass(frozen=True)
+class Matching:
+    """How a file fits a network: by "name" or by "order", and which of its arrays lie behind the trunk.
+
+    `beyond` is None where the network is matched whole; otherwise the last layer is without a match.
+    """
+
+    matches: tuple[Match, ...]
+    how: str
+    beyond: tuple[str, ...] | None = None
 
 
 def original_nodes(name: str) -> tuple[Node, ...]:
     """The network `name` as its authors defined it; see `models.originals`."""
-    return importlib.import_module(get_spec(name).module).original(name)
+    return _module(name).original(name)
 
 
-def match_layers(name: str, foreign: Foreign) -> tuple[list[Match], str]:
-    """The layers of the network `name`, each with its arrays in the file, and how they were found: "name" or "order".
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(get_spec(name).module)
+
+
+def normalisation_after(nodes: Sequence[Node], node: Node) -> tuple[Node | None, list[Node]]:
+    """The batch normalisation that takes what `node` makes, and the scales after it."""
+    tensor, normalised, scales = node.outputs[0], None, []
+    for after in nodes[next(i for i, other in enumerate(nodes) if other is node) + 1 :]:
+        if tensor not in after.inputs:
+            continue
+        if after.op == "batch_norm" and normalised is None:
+            normalised = after
+        elif after.op == "scale" and normalised is not None:
+            scales.append(after)
+        else:
+            break
+        tensor = after.outputs[0]
+    return normalised, scales
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """What the original says of one of our layers."""
+
+    name: str
+    bias: bool
+    normalisation: Node | None
+
+
+def _layers(nodes: Sequence[Node]) -> list[_Layer]:
+    weighted = [node for node in nodes if node.op in WEIGHTED]
+    return [_Layer(node.name, len(node.arrays) > 1, normalisation_after(nodes, node)[0]) for node in weighted]
+
+
+def match_layers(name: str, foreign: Foreign) -> Matching:
+    """The layers of the network `name`, each with its arrays in the file.
 
     Names decide where the file uses one of the namings that the network is known by. Otherwise its convolutions and fully
-    connected layers are taken in the order of its computation, if it holds one.
+    connected layers are taken in the order of its computation, if it holds one. A network that is used for its features
+    (one with AFTER_TRUNK in its module) may lack its classifier, or have other layers before it: then the trunk is matched.
 
     Raises ModelError if a layer finds no arrays, or an array no layer.
     """
-    layers = [node.name for node in original_nodes(name) if node.op in WEIGHTED]
-    own = {layer: layer for layer in layers}
-    namings: list[Mapping[str, str]] = [*importlib.import_module(get_spec(name).module).FOREIGN_NAMES, own]
-    matches, how = _by_name(layers, namings, foreign), "name"
+    module, layers = _module(name), _layers(original_nodes(name))
+    own = {layer.name: layer.name for layer in layers}
+    own |= {each.normalisation.name: each.normalisation.name for each in layers if each.normalisation}
+    namings: list[Mapping[str, str]] = [*module.FOREIGN_NAMES, own]
+    after: tuple[str, ...] | None = getattr(module, "AFTER_TRUNK", None)
+    between = [key for key in foreign.arrays if after and key.rpartition(".")[0] in after]
+    matches, how, beyond = None, "name", None
+    if not between:
+        matches = _by_name(layers, namings, foreign)
+    if matches is None and after:
+        matches = _by_name(layers[:-1], namings, foreign)
+        last = {naming[layers[-1].name] for naming in namings}
+        beyond = (*between, *(key for key in foreign.arrays if between and key.rpartition(".")[0] in last))
     if matches is None and foreign.nodes is not None:
-        matches, how = _by_order(name, layers, foreign), "order"
+        matches, how, beyond = _by_order(name, layers, foreign), "order", None
     if matches is None:
-        expected = ", ".join(dict.fromkeys(f"{naming[layers[0]]} and {naming[layers[1]]}" for naming in namings))
+        expected = ", ".join(dict.fromkeys(f"{naming[layers[0].name]} and {naming[layers[1].name]}" for naming in namings))
         first = ", ".join(list(foreign.arrays)[:4]) or "none"
         raise ModelError(
             f"{foreign.path.name} does not hold {name}: no known naming fits its {len(foreign.arrays)} arrays, which start "
             f"with {first}; expected layers called {expected}, ..."
         )
-    left = [key for key in foreign.arrays if key not in {m.weight for m in matches} | {m.bias for m in matches}]
+    used = {key for match in matches for key in match.keys} | set(beyond or ())
+    left = [key for key in foreign.arrays if key not in used]
     if left:
         raise ModelError(
             f"{foreign.path.name} does not hold {name}: {len(left)} arrays have no place in it, the first is {left[0]} of "
             f"shape {foreign.arrays[left[0]].shape}"
         )
-    return matches, how
+    return Matching(tuple(matches), how, beyond)
 
 
-def _by_name(layers: Sequence[str], namings: Sequence[Mapping[str, str]], foreign: Foreign) -> list[Match] | None:
-    of_node = {node.name: node.arrays for node in foreign.nodes or () if node.op in WEIGHTED}
+def _by_name(layers: Sequence[_Layer], namings: Sequence[Mapping[str, str]], foreign: Foreign) -> list[Match] | None:
+    of_node = {node.name: node for node in foreign.nodes or () if node.op in WEIGHTED}
     for naming in namings:
         found = []
         for layer in layers:
-            theirs = naming[layer]
             # Archives of arrays write the slash of Caffe's names as a dot.
-            for spelled in (theirs, theirs.replace("/", ".")):
-                keys = of_node.get(spelled, ())
-                weight, bias = keys if len(keys) == 2 else (f"{spelled}.weight", f"{spelled}.bias")
-                if weight in foreign.arrays and bias in foreign.arrays:
-                    found.append(Match(layer, spelled, weight, bias))
+            for slash in ("/", "."):
+                theirs = naming[layer.name].replace("/", slash)
+                if theirs in of_node:
+                    match = _of_node(layer, of_node[theirs], foreign)
+                else:
+                    match = _of_names(layer, theirs, naming, slash, foreign.arrays)
+                if match is not None:
+                    found.append(match)
                     break
+            else:
+                break
         if len(found) == len(layers):
             return found
     return None
 
 
-def _by_order(name: str, layers: Sequence[str], foreign: Foreign) -> list[Match]:
+def _of_node(layer: _Layer, node: Node, foreign: Foreign) -> Match | None:
+    """The match of a layer and a node of the file; None where arrays are missing or there are too many."""
+    weight, bias = (*node.arrays, None, None)[:2]
+    normalisation = None
+    if layer.normalisation is not None:
+        found, scales = normalisation_after(foreign.nodes or (), node)
+        if found is None:
+            return None
+        mean, variance, factor = (*found.arrays, None)[:3]
+        pairs = tuple((scale.arrays[0], (*scale.arrays, None)[1]) for scale in scales)
+        epsilon = float(found.attrs["epsilon"])
+        normalisation = Normalisation(layer.normalisation.name, mean, variance, factor, pairs, epsilon)
+    match = Match(layer.name, node.name, weight, bias, normalisation) if weight else None
+    return match if match and _complete(match, layer, foreign.arrays) else None
+
+
+def _of_names(layer: _Layer, theirs: str, naming: Mapping[str, str], slash: str, arrays: Collection[str]) -> Match | None:
+    """The match of a layer and bare arrays."""
+    bias = f"{theirs}.bias" if layer.bias else None
+    normalisation = None
+    if layer.normalisation is not None:
+        ours = layer.normalisation.name
+        places = [naming[key].replace("/", slash) for key in (ours, f"{ours}_scale") if key in naming]
+        bn, epsilon = places[0], float(layer.normalisation.attrs["epsilon"])
+        mean, variance = f"{bn}.mean", f"{bn}.variance"
+        if f"{bn}.running_mean" in arrays:
+            mean, variance = f"{bn}.running_mean", f"{bn}.running_var"
+        words = (("gamma", "beta"), ("weight", "bias"))
+        pairs = tuple((f"{at}.{one}", f"{at}.{two}") for at in places for one, two in words if f"{at}.{one}" in arrays)
+        factor = f"{bn}.factor" if f"{bn}.factor" in arrays else None
+        normalisation = Normalisation(ours, mean, variance, factor, pairs[:1], epsilon)
+    match = Match(layer.name, theirs, f"{theirs}.weight", bias, normalisation)
+    return match if _complete(match, layer, arrays) and (normalisation is None or normalisation.scales) else None
+
+
+def _complete(match: Match, layer: _Layer, arrays: Collection[str]) -> bool:
+    """Whether all arrays are there; a bias may stand before a normalisation, and must where ours has one."""
+    fits = (match.bias is not None) == layer.bias or (match.normalisation is not None)
+    return fits and all(key in arrays for key in match.keys)
+
+
+def _by_order(name: str, layers: Sequence[_Layer], foreign: Foreign) -> list[Match]:
     nodes = [node for node in foreign.nodes or () if node.op in WEIGHTED]
-    without = [node.name for node in nodes if len(node.arrays) != 2]
-    if len(nodes) != len(layers) or without:
-        lacking = f"; {without[0]} has no bias" if without else ""
+    matches = [_of_node(layer, node, foreign) for layer, node in zip(layers, nodes, strict=False)]
+    found = [match for match in matches if match is not None]
+    if len(nodes) != len(layers) or len(found) < len(layers):
+        lacking = ""
+        for layer, node, match in zip(layers, nodes, matches, strict=False):
+            if match is None:
+                what = "batch normalisation" if layer.normalisation is not None else "bias"
+                lacking = f"; {node.name} has no {what}"
+                break
         raise ModelError(
             f"{foreign.path.name} does not hold {name}: it has {len(nodes)} convolutions and fully connected layers, "
-            f"expected {len(layers)} with a bias each ({', '.join(layers)}){lacking}"
+            f"expected {len(layers)} with a bias or a batch normalisation each "
+            f"({', '.join(layer.name for layer in layers)}){lacking}"
         )
-    return [Match(layer, node.name, *node.arrays) for layer, node in zip(layers, nodes, strict=True)]
+    return found
 
 
 def layout_of(foreign: Foreign, first: Match) -> Layout:
@@ -133,3 +274,30 @@ def to_keras(
             f"kernel of {wanted}; it belongs to another network, width or number of classes"
         )
     return result
+
+
+def normalisation_to_keras(match: Match, foreign: Foreign, channels: int, epsilon: float) -> list[np.ndarray]:
+    """gamma, beta, mean and variance, float64 (channels,) each, of our normalisation with its own `epsilon`.
+
+    Caffe keeps sums and what to divide them by; MatConvNet the root of variance and epsilon together, so that the variance
+    that is left here can be below zero by rounding. A bias before the normalisation is taken off the mean.
+    Raises ModelError if an array is of another size.
+    """
+    norm = match.normalisation
+    assert norm is not None
+
+    def values(key: str) -> np.ndarray:
+        array = np.asarray(foreign.arrays[key], np.float64).reshape(-1)
+        if array.size != channels:
+            raise ModelError(f"{foreign.path.name}: {key} has {array.size} values, expected {channels}")
+        return array
+
+    divisor = float(np.asarray(foreign.arrays[norm.factor]).reshape(-1)[0]) if norm.factor else 1.0
+    factor = 1 / divisor if divisor else 0.0  # batch_norm_layer.cpp
+    mean, variance = values(norm.mean) * factor, values(norm.variance) * factor + (norm.epsilon - epsilon)
+    if match.bias is not None:
+        mean = mean - values(match.bias)
+    gamma, beta = np.ones(channels), np.zeros(channels)
+    for scale, offset in norm.scales:
+        gamma, beta = gamma * values(scale), beta * values(scale) + (0.0 if offset is None else values(offset))
+    return [gamma, beta, mean, variance]

@@ -116,8 +116,8 @@ def pooled(x: Tensor, pooling: str | None) -> Tensor:
     raise UsageError(f"pooling is {pooling!r}, expected None, 'avg' or 'max'")
 
 
-def classifier(x: Tensor, classes: int, activation: Any) -> Tensor:
-    """The classifier fc8 on units (batch, units): float32 (batch, classes), logits where `activation` is None.
+def classifier(x: Tensor, classes: int, activation: Any, name: str = "fc8") -> Tensor:
+    """The classifier on units (batch, units): float32 (batch, classes), logits where `activation` is None.
 
     It computes in float32 under every policy: a softmax in half precision loses small probabilities.
     Raises UsageError if there is not at least one class.
@@ -125,7 +125,7 @@ def classifier(x: Tensor, classes: int, activation: Any) -> Tensor:
     if classes < 1:
         raise UsageError(f"classes is {classes}, expected at least 1")
     kernel = classifier_kernel()
-    return layers.Dense(classes, activation=activation, kernel_initializer=kernel, dtype="float32", name="fc8")(x)
+    return layers.Dense(classes, activation=activation, kernel_initializer=kernel, dtype="float32", name=name)(x)
 
 
 def head(x: Tensor, top: Top, fc6: int, fc7: int) -> Tensor:

@@ -182,7 +182,7 @@ def PathNet(
         )(x)
     model = model_of(image, x, input_tensor, name)
     shape = tuple(image.shape[1:])
-    options = {"layers": layers, "modules": modules, "active": active, "filters": filters}
+    options: dict[str, Any] = {"layers": layers, "modules": modules, "active": active, "filters": filters}
     stored.load(
         model,
         weights,

@@ -20,6 +20,10 @@ PATHS = (
     "Fernando, Banarse, Blundell, Zwols, Ha, Rusu, Pritzel, Wierstra: PathNet: Evolution Channels Gradient Descent in Super "
     "Neural Networks, arXiv:1701.08734"
 )
+VGGFACE2 = (
+    "Cao, Shen, Xie, Parkhi, Zisserman: VGGFace2, FG 2018, arXiv:1710.08092; "
+    "Hu, Shen, Sun: Squeeze-and-Excitation Networks, CVPR 2018"
+)
 DEVIL = "Chatfield, Simonyan, Vedaldi, Zisserman: Return of the Devil in the Details, BMVC 2014, arXiv:1405.3531"
 
 CAFFE_MEAN = (104.00699, 116.66877, 122.67891)
@@ -33,6 +37,8 @@ SQUEEZE_MEAN = (104.0, 117.0, 123.0)
 
 PATHNET_SIZES = (3, 10, 3, 20)
 """Layers, modules in a layer, active ones and filters of a module: of the paper's MNIST (units) and of its public ports."""
+VGGFACE2_MEAN = (91.4953, 103.8827, 131.0912)
+"""Channel means (B, G, R) released with the VGGFace2 networks."""
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 GROUPS = tuple((layer, (layer,)) for layer in LAYERS)
@@ -43,7 +49,7 @@ FACE_RESNET_BLOCKS = (1, 2, 1)
 
 
 def _face_resnet_groups() -> tuple[tuple[str, tuple[str, ...]], ...]:
-    groups = [("conv1", ("conv1", "conv1_bn"))]
+    groups: list[tuple[str, tuple[str, ...]]] = [("conv1", ("conv1", "conv1_bn"))]
     for level, blocks in enumerate(FACE_RESNET_BLOCKS, 1):
         if level > 1:
             groups.append((f"down{level}", (f"down{level}", f"down{level}_bn")))
@@ -57,9 +63,9 @@ class ModelSpec:
     """What is known of one network. Channel values are in `channel_order`, in units of 0..255 pixels.
 
     `mean_image` says where a mean image belongs: "resize", on the resized picture before the crop; "crop", on the crop.
-    `groups` are the layers that hold weights, from input to output; `parameters` counts them for 1000 classes;
-    `weights` is the key of its ImageNet weights in the weights manifest, "" where none are published; `input_channels` is 1 for
-    a network that reads grey faces as one channel.
+    `groups` are the layers that hold weights, from input to output; `parameters` counts those of the released network, which
+    has `classes` outputs; `weights` is the key of its weights in the weights manifest, "" where none are published, and
+    `trained_on` the word for them; `input_channels` is 1 for a network that reads grey faces as one channel.
     """
 
     name: str
@@ -79,6 +85,8 @@ class ModelSpec:
     groups: tuple[tuple[str, tuple[str, ...]], ...] = GROUPS
     classifier: str = "fc8"
     input_channels: int = 3
+    classes: int = 1000
+    trained_on: Literal["imagenet", "vggface2"] = "imagenet"
 
 
 def _vgg_cnn(letter: str, parameters: int, fc7: int | None = None) -> ModelSpec:
@@ -162,6 +170,19 @@ def _pathnet() -> ModelSpec:
     )
 
 
+def _senet_groups() -> tuple[tuple[str, tuple[str, ...]], ...]:
+    def normalised(layer: str) -> tuple[str, str]:
+        return layer, f"{layer}_bn"
+
+    groups: list[tuple[str, tuple[str, ...]]] = [("conv1", normalised("conv1_7x7_s2"))]
+    for stage, blocks in ((2, 3), (3, 4), (4, 6), (5, 3)):
+        for block in (f"conv{stage}_{number}" for number in range(1, blocks + 1)):
+            convs = (*normalised(f"{block}_1x1_reduce"), *normalised(f"{block}_3x3"), *normalised(f"{block}_1x1_increase"))
+            projection = normalised(f"{block}_1x1_proj") if block.endswith("_1") else ()
+            groups.append((block, (*convs, f"{block}_1x1_down", f"{block}_1x1_up", *projection)))
+    return (*groups, ("classifier", ("classifier",)))
+
+
 _SPECS = {
     spec.name: spec
     for spec in (
@@ -211,6 +232,25 @@ _SPECS = {
         _squeezenet("squeezenet", "SqueezeNet", "v1.0", 1_248_424),
         _squeezenet("squeezenet_v1_1", "SqueezeNetV1_1", "v1.1", 1_235_496),
         _pathnet(),
+        ModelSpec(
+            name="senet50",
+            class_name="SENet50",
+            module="emotiw_keras.models.senet",
+            title="SENet-50 (SE-ResNet-50, VGGFace2)",
+            input_size=224,
+            resize=256,
+            channel_order="bgr",
+            mean=VGGFACE2_MEAN,
+            mean_image=None,
+            parameters=43_777_063,
+            paper=VGGFACE2,
+            weights="senet50",
+            licence="not stated",
+            groups=_senet_groups(),
+            classifier="classifier",
+            classes=8631,
+            trained_on="vggface2",
+        ),
     )
 }
 

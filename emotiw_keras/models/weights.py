@@ -20,7 +20,8 @@ from emotiw_keras.models.registry import get_spec
 from emotiw_keras.weights.cache import cache_dir
 
 SUFFIX = ".weights.h5"
-IMAGENET_CLASSES = 1000
+DATA_SETS = {"imagenet": "ImageNet", "vggface2": "VGGFace2"}
+"""Words for the published weights of networks, each of one data set (`ModelSpec.trained_on`)."""
 ROWS_BYTES = 16 << 20
 """A large array goes into a variable or a file in blocks of rows of this size."""
 
@@ -107,34 +108,40 @@ def _shapes(entry: tuple[str, list[tuple[int, ...]]] | None) -> str:
 def find(weights: str | os.PathLike[str] | None, name: str) -> Path | None:
     """The file that `weights` means for the network of the registry name `name`; None for None.
 
-    "imagenet" is the fetched and converted file in the cache, anything else the path of a `.weights.h5` file or of a weight
-    file in a foreign format. Raises ModelError if it is missing.
+    The word of `DATA_SETS` that is the network's is the fetched and converted file in the cache, anything else the path of a
+    `.weights.h5` file or of a weight file in a foreign format. Raises ModelError if it is missing, or for another word.
     """
     if weights is None:
         return None
-    if weights == "imagenet" and not get_spec(name).weights:
-        raise ModelError(f"no ImageNet weights of {name} are published; give weights=None, or a {SUFFIX} file")
-    if weights == "imagenet":
-        path = cache_dir() / f"{get_spec(name).weights}{SUFFIX}"
+    spec = get_spec(name)
+    if weights in DATA_SETS and not spec.weights:
+        raise ModelError(f"no {DATA_SETS[str(weights)]} weights of {name} are published; give weights=None, or a {SUFFIX} file")
+    if weights == spec.trained_on:
+        path = cache_dir() / f"{spec.weights}{SUFFIX}"
         if not path.is_file():
             how = f"get them with `emotiw weights fetch {name}` or give weights=None"
-            raise ModelError(f"no ImageNet weights of {name} at {path}; {how}")
+            raise ModelError(f"no {DATA_SETS[spec.trained_on]} weights of {name} at {path}; {how}")
         return path
+    if weights in DATA_SETS:
+        raise ModelError(
+            f"{name} has no {DATA_SETS[str(weights)]} weights; expected '{spec.trained_on}', None or the path of a weight file"
+        )
     path = Path(weights).expanduser()
     if not path.exists():
-        raise ModelError(f"no weights file at {path}; expected None, 'imagenet' or the path of a weight file")
+        raise ModelError(f"no weights file at {path}; expected None, '{spec.trained_on}' or the path of a weight file")
     return path
 
 
 def load(model: keras.Model, weights: str | os.PathLike[str] | None, name: str, reference: Callable[[], keras.Model]) -> None:
     """Fills `model`, a network of the registry name `name`, as `weights` says.
 
-    None leaves the initial values. "imagenet" takes the fetched file. The path of a `.weights.h5` file must fit in every
-    layer. The path of a foreign file is converted, and proven, on the way (see `models.convert`). From ImageNet's and
-    foreign weights, where the model has another number of classes, or no classifier, the trunk alone is filled, and a line on
-    stderr tells of the new classifier.
+    None leaves the initial values. A word of `DATA_SETS` takes the fetched file. The path of a `.weights.h5` file must fit in
+    every layer. The path of a foreign file is converted, and proven, on the way (see `models.convert`). From published and
+    foreign weights, where the model has another number of classes, or no classifier, the trunk alone is filled, as from a file
+    that holds no classifier; a line on stderr tells of the new classifier.
 
-    `reference` builds the same network with its ImageNet classifier; it is called where the trunk alone is wanted.
+    `reference` builds the same network with the classifier of its published weights; it is called where the trunk alone is
+    wanted.
     Raises ModelError if the file is missing, damaged, or does not fit. Never leaves random weights silently.
     """
     path = find(weights, name)
@@ -143,21 +150,30 @@ def load(model: keras.Model, weights: str | os.PathLike[str] | None, name: str, 
     if not path.name.endswith(SUFFIX):
         _load_foreign(model, path, name)
         return
-    if weights != "imagenet":
+    spec = get_spec(name)
+    published = weights == spec.trained_on
+    if not published:
         # A stranger's file is read by a process of its own first: it may crash the HDF5 library or point at other files.
         rehearse(read_keras_h5, path, Limits())
-    last = get_spec(name).classifier
+    last = spec.classifier
     target = {layer.name: layer for layer in model.layers}
     # Of a Dense as of a convolution, the last axis of the kernel is the outputs.
     classes = target[last].kernel.shape[-1] if last in target else None
-    if weights != "imagenet" or classes == IMAGENET_CLASSES:
+    if last not in stored_layers(path):
+        trunk = model if classes is None else keras.Model(model.inputs, target[last].input, name=model.name)
+        load_strict(trunk, path)
+        if classes is not None:
+            print(f"{name}: {path.name} holds no {last}, so a new one with {classes} classes", file=sys.stderr)
+        return
+    if not published or classes == spec.classes:
         load_strict(model, path)
         return
     source = reference()
     load_strict(source, path)
     _copy_trunk(source, model, last)
     if classes is not None:
-        print(f"{name}: ImageNet weights, but a new {last} with {classes} classes", file=sys.stderr)
+        word = DATA_SETS[spec.trained_on]
+        print(f"{name}: {word} weights, but a new {last} with {classes} classes", file=sys.stderr)
 
 
 def _copy_trunk(source: keras.Model, model: keras.Model, last: str) -> None:
@@ -183,7 +199,7 @@ def _load_foreign(model: keras.Model, path: Path, name: str) -> None:
     target = {layer.name: layer for layer in model.layers}
     if last not in target:
         return
-    if target[last].kernel.shape[-1] == conversion.classes:
+    if conversion.classes is not None and target[last].kernel.shape[-1] == conversion.classes:
         target[last].set_weights(source.get_layer(last).get_weights())
         return
     classes = target[last].kernel.shape[-1]

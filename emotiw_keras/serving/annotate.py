@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emotiw_keras.data.archive import checked_name
 from emotiw_keras.data.images import SUFFIXES
-from emotiw_keras.errors import OutputError, UsageError
+from emotiw_keras.errors import OutputError
 from emotiw_keras.files import atomic_path, replace_flushed, writing
 from emotiw_keras.serving.drawing import draw_readings
+from emotiw_keras.serving.new_folder import NewFolder
 
 if TYPE_CHECKING:
     from emotiw_keras.serving.inputs import Film
@@ -43,15 +43,7 @@ class Annotator:
     """
 
     def __init__(self, folder: str | os.PathLike[str], inputs: Sequence[str] = ()) -> None:
-        self.folder = Path(folder)
-        for name in inputs:
-            if os.path.isdir(name) and self.folder.resolve().is_relative_to(Path(name).resolve()):
-                raise UsageError(f"{self.folder} lies in the input {name}; choose a folder outside of it for what is annotated")
-        with writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if any(self.folder.iterdir()):
-                raise OutputError(f"{self.folder} is not empty; annotating never overwrites, name a new folder")
-        self._taken: set[str] = set()
+        self._folder = NewFolder(folder, inputs)
         self._film: Film | None = None
         self._writer: _FilmWriter | None = None
 
@@ -92,17 +84,8 @@ class Annotator:
 
     def _place(self, name: str, known: frozenset[str], otherwise: str) -> Path:
         """A path in the folder that is not yet taken: the name, with another suffix behind it if its own cannot be written."""
-        relative = checked_name(name, self.folder)
-        stem, suffix = os.path.splitext(relative)
-        if suffix.lower() not in known:
-            stem, suffix = relative, otherwise
-        candidate, count = stem + suffix, 1
-        # Names that differ in case alone are one file on some systems.
-        while candidate.lower() in self._taken:
-            count += 1
-            candidate = f"{stem}-{count}{suffix}"
-        self._taken.add(candidate.lower())
-        return self.folder / candidate
+        stem, suffix = os.path.splitext(name)
+        return self._folder.place(stem, suffix) if suffix.lower() in known else self._folder.place(name, otherwise)
 
 
 def _write_picture(pixels: np.ndarray, path: Path) -> None:

@@ -64,6 +64,7 @@ def facts_of(predictor: Predictor) -> dict[str, Any]:
         "fingerprint": predictor.run.fingerprint,
         "labels": list(predictor.labels),
         "preprocessing": predictor.run.settings,
+        "crops": predictor.crops,
     }
 
 
@@ -120,7 +121,7 @@ def _save(predictor: Predictor, folder: Path, target: Path) -> None:
 
     from emotiw_keras.serving.graph import ServedModel
 
-    served = ServedModel(predictor.net, predictor.face_input, predictor.labels)
+    served = ServedModel(predictor.net, predictor.face_input, predictor.labels, predictor.crops)
     facts = {**facts_of(predictor), "exif_orientation": "ignored"}
     with writing(target):
         try:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from emotiw_keras.data.resize import LUMA
+from emotiw_keras.inference import crop_mean
 
 if TYPE_CHECKING:
     from emotiw_keras.data.device import FaceInput
@@ -110,15 +111,16 @@ class ServedModel(tf.Module):
         net: float images (batch, crop, crop, channels) -> probabilities (batch, classes), in float32.
         face_input: what prepares faces for it.
         labels: the classes, in the order of the probabilities.
+        crops: crops of a face whose probabilities are averaged.
     """
 
-    def __init__(self, net: Any, face_input: FaceInput, labels: Sequence[str]) -> None:
+    def __init__(self, net: Any, face_input: FaceInput, labels: Sequence[str], crops: int = 1) -> None:
         super().__init__(name="emotiw")
         self._side: int = face_input.resize
         self._grey = face_input.channels == "grey"
         # Behind a function, where tf.Module does not look: the saved object holds variables and graphs, not Keras
         # objects.
-        self._net = lambda faces: net(face_input(faces), training=False)
+        self._net = lambda faces: crop_mean(net, face_input, faces, crops)
         self.network_variables = [variable.value for variable in net.weights]
         self._labels = list(labels)
 

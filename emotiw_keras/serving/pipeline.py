@@ -79,6 +79,7 @@ class Pipeline:
             second to that number.
         ahead: frames of a film that are read before their faces are computed; by default as many as make a full batch.
         keep_pixels: leave the pixels with the readings, to draw on.
+        keep_crops: leave the faces with the readings as the network gets them.
 
     Raises:
         UsageError: a number below 1.
@@ -93,6 +94,7 @@ class Pipeline:
         smooth: int | Callable[[float], int] = 1,
         ahead: int | None = None,
         keep_pixels: bool = False,
+        keep_crops: bool = False,
     ) -> None:
         for name, value in (("every", every), ("smooth", smooth), ("ahead", ahead)):
             if isinstance(value, int) and value < 1:
@@ -103,6 +105,7 @@ class Pipeline:
         self._smooth = smooth
         self._ahead = ahead
         self._keep_pixels = keep_pixels
+        self._keep_crops = keep_crops
 
     def read(self, inputs: Iterable[Picture | Film], threads: bool = False) -> Generator[PictureReading, None, None]:
         """One reading a picture or frame, in their order.
@@ -176,7 +179,8 @@ class Pipeline:
                 mine = each.smoother.mean([crop.number for crop in each.crops], mine)
             faces = tuple(self._reading(crop, row) for crop, row in zip(each.crops, mine, strict=True))
             error = each.picture.error or (None if faces else NO_FACE)
-            yield PictureReading(each.picture, each.film, faces, error)
+            crops = tuple(crop.pixels for crop in each.crops) if self._keep_crops else ()
+            yield PictureReading(each.picture, each.film, faces, error, crops)
 
     def _reading(self, crop: _Crop, row: np.ndarray) -> Reading:
         labels = self._predictor.labels

@@ -10,6 +10,7 @@ import numpy as np
 
 from emotiw_keras.data.resize import resize, to_grey
 from emotiw_keras.errors import DataError, ModelError, UsageError
+from emotiw_keras.inference import Inference, checked_crops
 
 if TYPE_CHECKING:
     from emotiw_keras.faces.face import Detector, Face
@@ -46,17 +47,20 @@ class Predictor:
         batch_size: faces computed at once.
         detector: what finds faces in photos and films: its name, the detector itself, or None for the default one. It is
             loaded when the first photo comes.
+        crops: crops of a face whose probabilities are averaged: 1, 2 or 10 (see `inference.Inference`); None for what the
+            run says.
 
     Attributes:
         run: the run.
         labels: the classes, in the order of the probabilities.
         net: the network, in float32: prepared faces -> probabilities.
         face_input: the layer that prepares faces for it.
+        crops: crops of a face whose probabilities are averaged.
 
     Raises:
         ModelError: there is no such run folder and no such model.
         RunError: `run` is no finished run folder.
-        UsageError: Keras runs on another backend than TensorFlow.
+        UsageError: Keras runs on another backend than TensorFlow, or a number of crops that cannot be meant.
 
     Example:
         >>> predictor = Predictor("runs/first")                        # doctest: +SKIP
@@ -72,14 +76,15 @@ class Predictor:
         run: Run | str | os.PathLike[str],
         batch_size: int = BATCH_SIZE,
         detector: str | Detector | None = None,
+        crops: int | None = None,
     ) -> None:
         if batch_size < 1:
             raise DataError(f"batch_size={batch_size}: expected at least 1")
         # A wrong path is told before TensorFlow loads, which takes seconds.
         self.run = open_run(run)
+        self.crops = checked_crops(crops, self.run)
 
         import keras
-        import tensorflow as tf
 
         if keras.backend.backend() != "tensorflow":
             raise UsageError(
@@ -87,14 +92,11 @@ class Predictor:
             )
         self.labels: tuple[str, ...] = tuple(self.run.labels)
         self.batch_size = batch_size
-        self.face_input = self.run.face_input()
-        self.net = self.run.build(policy="float32")
-        self.channels = 1 if self.face_input.channels == "grey" else 3
-        self.side: int = self.face_input.resize
+        self.channels = 1 if self.run.settings["channels"] == "grey" else 3
+        self.side: int = self.run.settings["resize"]
+        self._compute = Inference(self.run, (self.side, self.side, self.channels), self.crops)
+        self.face_input, self.net = self._compute.face_input, self._compute.net
         self._detector = detector
-        # A batch axis of unknown size: the last, smaller batch needs no second trace.
-        spec = tf.TensorSpec((None, self.side, self.side, self.channels), tf.uint8)
-        self._compute = tf.function(lambda faces: self.net(self.face_input(faces), training=False), input_signature=[spec])
 
     @property
     def detector(self) -> Detector:
@@ -150,7 +152,7 @@ class Predictor:
         result = np.zeros((len(faces), len(self.labels)), np.float32)
         for start in range(0, len(faces), self.batch_size):
             batch = np.stack(faces[start : start + self.batch_size])
-            result[start : start + len(batch)] = np.asarray(self._compute(batch), np.float32)
+            result[start : start + len(batch)] = self._compute(batch)
         return result
 
     def predict(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from emotiw_keras.faces.face import Point
 
 if TYPE_CHECKING:
@@ -44,12 +46,14 @@ class PictureReading:
         film: the film that it is a frame of, or None.
         faces: one reading a face, in the detector's order.
         error: why it could not be read, or `NO_FACE`; None if there are faces.
+        crops: each face as the network gets it, uint8 (side, side, channels); kept only on request.
     """
 
     picture: Picture
     film: Film | None
     faces: tuple[Reading, ...]
     error: str | None
+    crops: tuple[np.ndarray, ...] = ()
 
     @property
     def failed(self) -> bool:

@@ -30,7 +30,7 @@ class ModelSettings:
 
     Attributes:
         name: registry name.
-        weights: "none" (random), "imagenet", a weight file, or a run folder.
+        weights: "none" (random), "imagenet" (senet50: "vggface2"), a weight file, or a run folder.
         width: multiplier of channels and units.
         input_size: side of the network's input in pixels; 0 is the published one.
     """

@@ -42,8 +42,8 @@ class Stage:
         loss: "cross_entropy", or "focal" (Lin et al. 2017), which counts what is answered well already for less.
         focal_gamma: how much less, under "focal".
         class_weight: "balanced" weighs each image by n / (classes * n of its class); "effective" by the inverse of the
-            effective number of images (1 - b^n) / (1 - b), b = 0.999, scaled to a mean of 1 (Cui et al. 2019); "complement"
-            by 1 - n of its class / n.
+            effective number of images (1 - b^n) / (1 - b), b = 0.999, scaled to a mean of 1 (Cui et al. 2019);
+            "complement" by 1 - n of its class / n.
         sampling: "all" takes each image once an epoch; "balanced" draws as many, each class as often as any other.
         label_smoothing: share of the target spread evenly over the classes.
         clip_norm: bound on the global norm of the gradient; 0 is no bound.

@@ -63,13 +63,14 @@ def bfloat16_gain(side: int = 1024, rounds: int = 20) -> float:
 def parent_run(recipe: Recipe) -> Run | None:
     """The run whose weights start this one, if `weights` names a run; a missing file is an error before any work."""
     weights = recipe.model.weights
-    if weights in ("none", "imagenet"):
+    word = registry.get_spec(recipe.model.name).trained_on
+    if weights in ("none", word):
         return None
     path = Path(weights)
     if path.is_dir():
         return Run.open(path)
     if not path.is_file():
-        raise ModelError(f"--weights {weights}: no such file; expected none, imagenet, a weight file or a run folder")
+        raise ModelError(f"--weights {weights}: no such file; expected none, {word}, a weight file or a run folder")
     return None
 
 

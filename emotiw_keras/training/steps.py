@@ -12,6 +12,7 @@ from sklearn.metrics import f1_score
 
 from emotiw_keras.data.augment import Augment
 from emotiw_keras.data.batches import Source, batches
+from emotiw_keras.data.device import FaceInput
 from emotiw_keras.training.averages import Averages
 from emotiw_keras.training.crops import changes_of
 from emotiw_keras.training.stage import Stage
@@ -54,7 +55,9 @@ class StageSteps:
         self._logits = gives_logits(model)
         self._smoothing = stage.label_smoothing
         self._focus = stage.focal_gamma if stage.loss == "focal" else 0.0
-        self._augment = Augment(changes_of(stage), face_input.std) if stage.augmented else None
+        self._augment: Augment | None = None
+        if stage.augmented and isinstance(face_input, FaceInput):  # features are not
+            self._augment = Augment(changes_of(stage), face_input.std)
         self._weights = tf.constant(class_weights, tf.float32)
         self._variables = model.trainable_variables
         images = tf.TensorSpec((None, *shape), dtype)

@@ -13,10 +13,15 @@ from emotiw_keras.converters.foreign import Node
 from emotiw_keras.models.convert import probe_picture
 from emotiw_keras.models.matching import original_nodes
 from emotiw_keras.models.registry import build, get_spec
+from emotiw_keras.models.senet import FOREIGN_NAMES as SENET_NAMES
 from tests.converters import write_caffe, write_matconvnet, write_onnx
 
 CAFFE_TYPES = {"conv": "Convolution", "fc": "InnerProduct", "relu": "ReLU", "lrn": "LRN", "max_pool": "Pooling"}
 CAFFE_TYPES |= {"softmax": "Softmax", "concat": "Concat", "identity": "Dropout", "global_mean": "Pooling"}
+CAFFE_TYPES |= {"batch_norm": "BatchNorm", "scale": "Scale", "axpy": "Axpy", "sigmoid": "Sigmoid", "mean_pool": "Pooling"}
+IN_PLACE = ("relu", "identity", "batch_norm", "scale", "sigmoid")
+BATCHES = 37.5
+"""What Caffe's statistics are multiplied by in the files written here: it keeps sums, and their weight beside them."""
 
 
 @dataclass
@@ -45,31 +50,53 @@ def network(name: str, width: float = 1.0, seed: int = 0) -> Network:
     side = get_spec(name).input_size
     arrays: dict[str, np.ndarray] = {}
     model = build(name, weights=None, width=width)
+    first = next(layer for layer in model.layers if layer.weights)
     for layer in model.layers:
         if not layer.weights:
+            continue
+        if layer.name.endswith("_bn"):
+            arrays |= {f"{layer.name}.{key}": value for key, value in _statistics(layer.gamma.shape[0], rng).items()}
             continue
         shape = tuple(layer.weights[0].shape)
         flat = len(shape) == 2
         oihw = shape[::-1] if flat else (shape[3], shape[2], shape[0], shape[1])
         kernel = rng.standard_normal(oihw, dtype=np.float32)
-        kernel *= np.float32(np.sqrt(2 / np.prod(oihw[1:])) * (0.02 if layer.name == "conv1" else 1))
+        kernel *= np.float32(np.sqrt(2 / np.prod(oihw[1:])) * (0.02 if layer is first else 1))
         arrays[f"{layer.name}.weight"] = kernel
-        arrays[f"{layer.name}.bias"] = rng.normal(0, 0.1, oihw[0]).astype("float32")
+        if layer.use_bias:
+            arrays[f"{layer.name}.bias"] = rng.normal(0, 0.1, oihw[0]).astype("float32")
     nodes = original_nodes(name)
     sizes = {nodes[0].inputs[0]: side}
     for node in nodes:
-        before = sizes[node.inputs[0]]
+        before = sizes[node.inputs[-1]]
         sizes[node.outputs[0]] = _size(node, before, arrays)
     return Network(name, nodes, arrays, side, sizes)
+
+
+def _statistics(channels: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Random ones of a batch normalisation; some variances are small, so that epsilon counts."""
+    drawn = {
+        "mean": rng.normal(0, 0.3, channels),
+        "variance": 10 ** rng.uniform(-3, 0.5, channels),
+        "gamma": rng.uniform(0.2, 0.6, channels),
+        "beta": rng.normal(0, 0.2, channels),
+    }
+    drawn["gamma"] *= np.sqrt(drawn["variance"])
+    return {key: value.astype("float32") for key, value in drawn.items()}
 
 
 def _size(node: Node, size: int, arrays: dict[str, np.ndarray]) -> int:
     if node.op == "conv":
         return (size + 2 * node.attrs["pad"][0] - arrays[node.arrays[0]].shape[2]) // node.attrs["stride"][0] + 1
-    if node.op == "max_pool":
+    if node.op in ("max_pool", "mean_pool"):
         room, stride = size - node.attrs["size"][0], node.attrs["stride"][0]
         return (-(-room // stride) if node.attrs["rounding"] == "ceil" else room // stride) + 1
     return 1 if node.op in ("fc", "global_mean") else size
+
+
+def caffe_name(name: str) -> str:
+    """What the released Caffe files call a layer of ours; SENet-50's alone have other names here."""
+    return SENET_NAMES[0].get(name, name)
 
 
 def picture(name: str, channel_order: str = "bgr") -> np.ndarray:
@@ -89,11 +116,13 @@ def write_caffe_files(folder: Path, net: Network, **options: Any) -> tuple[Path,
     place: dict[str, str] = {}
     for node in net.nodes:
         bottoms = [place.get(name, name) for name in node.inputs]
-        top = bottoms[0] if node.op in ("relu", "identity") else node.outputs[0]
+        top = bottoms[0] if node.op in IN_PLACE else caffe_name(node.outputs[0])
         place[node.outputs[0]] = top
         params = _caffe_settings(node, net)
         blobs = [net.arrays[key] for key in node.arrays]
-        layers.append(write_caffe.Layer(node.name, CAFFE_TYPES[node.op], params, bottoms, [top], blobs))
+        if node.op == "batch_norm":
+            blobs = [*(blob * np.float32(BATCHES) for blob in blobs), np.array([BATCHES], "float32")]
+        layers.append(write_caffe.Layer(caffe_name(node.name), CAFFE_TYPES[node.op], params, bottoms, [top], blobs))
     if net.nodes[-1].op != "softmax":
         layers.append(write_caffe.Layer("prob", "Softmax", {}, [layers[-1].tops[0]], ["prob"]))
     inputs = {net.input: (1, 3, net.side, net.side)}
@@ -118,14 +147,19 @@ def _caffe_settings(node: Node, net: Network) -> dict[str, Any]:
     if node.op == "conv":
         out, _, size, _ = net.arrays[node.arrays[0]].shape
         settings = {"num_output": out, "kernel_size": size, "stride": attrs["stride"][0], "pad": attrs["pad"][0]}
+        settings |= {} if len(node.arrays) > 1 else {"bias_term": False}
         return settings | ({"group": attrs["groups"]} if attrs["groups"] > 1 else {})
     if node.op == "fc":
         return {"num_output": net.arrays[node.arrays[0]].shape[0]}
     if node.op == "lrn":
         return {"local_size": attrs["size"], "alpha": attrs["alpha"], "beta": attrs["beta"], "k": attrs["k"]}
-    if node.op == "max_pool":
+    if node.op == "batch_norm":
+        return {"use_global_stats": True}
+    if node.op == "scale":
+        return {"bias_term": True}
+    if node.op in ("max_pool", "mean_pool"):
         assert attrs["rounding"] == "ceil", "Caffe's pooling rounds up"
-        return {"pool": "MAX", "kernel_size": attrs["size"][0], "stride": attrs["stride"][0]}
+        return {"pool": "MAX" if node.op == "max_pool" else "AVE", "kernel_size": attrs["size"][0], "stride": attrs["stride"][0]}
     if node.op == "global_mean":
         return {"pool": "AVE", "global_pooling": True}
     return {}

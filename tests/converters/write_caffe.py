@@ -39,6 +39,8 @@ TYPES: dict[str, tuple[int | None, str | None, str | None, int | None, int | Non
     "Scale": (None, None, "scale_param", 142, None),
     "PReLU": (None, None, "prelu_param", 131, None),
     "Input": (None, None, "input_param", 143, None),
+    "Axpy": (None, None, None, None, None),
+    "Reshape": (None, None, "reshape_param", 133, None),
 }
 V1_WORDS = {
     "InnerProduct": "INNER_PRODUCT",
@@ -89,6 +91,7 @@ SETTINGS = {
     "scale_param": {"axis": 1, "num_axes": 2, "bias_term": 4},
     "prelu_param": {"channel_shared": 2},
     "input_param": {},
+    "reshape_param": {},
 }
 V0_SETTINGS = {
     "num_output": 3,
@@ -209,7 +212,7 @@ def _v2(layer: Layer, options: Mapping[str, bool]) -> Pieces:
     if layer.phase:
         pieces += block(8, _rule(layer))
     if message and number and (layer.params or layer.type == "Input"):
-        shapes = layer.params.get("shape", []) if layer.type == "Input" else []
+        shapes = layer.params.get("shape", []) if layer.type in ("Input", "Reshape") else []
         inner = [piece for shape in shapes for piece in block(1, integers(1, shape))]
         pieces += block(number, inner or _settings(layer.params, SETTINGS[message]))
     return pieces
@@ -255,7 +258,7 @@ def write_prototxt(
 
 
 def _text_settings(layer: Layer) -> list[str]:
-    if layer.type == "Input":
+    if layer.type in ("Input", "Reshape"):
         return [f"shape {{ {' '.join(f'dim: {size}' for size in shape)} }}" for shape in layer.params["shape"]]
     lines = []
     for name, value in layer.params.items():

@@ -20,8 +20,9 @@ from emotiw_keras.evaluation.splits import stratified
 from emotiw_keras.runs import DATA_COLUMNS, Run
 
 KEYS = [
-    "n", "n_found", "coverage", "split", "selected_on", "accuracy", "accuracy_ci95", "macro_f1", "balanced_accuracy",
-    "abaw_score", "ece", "log_loss", "per_class", "confusion", "labels", "leak_free",
+    "n", "n_found", "coverage", "split", "crops", "selected_on", "accuracy", "accuracy_ci95", "macro_f1", "macro_f1_ci95",
+    "balanced_accuracy", "abaw_score", "ece", "log_loss", "expected_cost", "per_class", "confusion", "labels", "costs",
+    "leak_free",
 ]  # fmt: skip
 PER_CLASS = {"train": 3, "val": 2, "test": 3}
 
@@ -157,7 +158,7 @@ def test_unreadable_images_count_in_n_and_are_named_in_the_report(photos: Path, 
     assert (result["n"], result["n_found"], result["coverage"]) == (21, 20, 20 / 21)
     assert (result["leak_free"]["n"], result["leak_free"]["n_found"]) == (21, 20)
     files = sorted(path.name for path in (tmp_path / "report").iterdir())
-    assert files == ["confusion.png", "faces.png", "predictions.csv", "report.md", "scores.json"]
+    assert files == ["confusion.png", "faces.png", "predictions.csv", "report.html", "scores.json"]
     rows = list(csv.DictReader((tmp_path / "report" / "predictions.csv").open()))
     unreadable = [row["path"] for row in rows if row["status"] != "ok"]
     assert len(rows) == 21 and [Path(path).parts[-2:] for path in unreadable] == [("happy", "6.png")]

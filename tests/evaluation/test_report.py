@@ -1,32 +1,97 @@
-"""The report folder: pictures are decoded and looked at, tables are read back."""
+"""The report folder: pictures are decoded and looked at, tables are read back, the page holds what it was given, escaped."""
+
+from __future__ import annotations
 
 import csv
 import json
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from emotiw_keras.data.generated import LABELS as SEVEN
+from emotiw_keras.data.generated import draw_faces
 from emotiw_keras.errors import OutputError
-from emotiw_keras.evaluation.metrics import scores
-from emotiw_keras.evaluation.report import Predictions, confusion_png, predictions_csv, report_markdown, write_report
+from emotiw_keras.evaluation.assessment import Assessment, Predictions
+from emotiw_keras.evaluation.evaluate import assess
+from emotiw_keras.evaluation.html import Html, joined, page, table, tag
+from emotiw_keras.evaluation.mistakes import most_confident
+from emotiw_keras.evaluation.report import confusion_png, predictions_csv, report_page, write_report
+from emotiw_keras.evaluation.tables import figures_table
+from emotiw_keras.runs import Run
 
 LABELS = ("angry", "happy", "sad")
+NASTY = "<img src=x onerror=alert(1)>&\"'.png"
 
 
 @pytest.fixture
-def scored() -> tuple[dict, Predictions]:
+def told() -> Predictions:
     truth = np.array([0, 1, 1, 2, -1])
     probabilities = np.array([[0.8, 0.1, 0.1], [0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.1, 0.1, 0.8], [np.nan] * 3], np.float32)
     status = ["ok"] * 4 + ["cannot decode: truncated"]
-    predictions = Predictions(LABELS, ["a.png", "b, with comma.png", "c.png", "d.png", "e.png"], status, truth, probabilities)
-    figures = scores(truth[:4], probabilities[:4], LABELS, n=5, n_found=4)
-    return {**figures, "split": "test", "selected_on": True, "leak_free": None}, predictions
+    return Predictions(LABELS, ["a.png", "b, with comma.png", "c.png", "d.png", "e.png"], status, truth, probabilities)
 
 
-def test_predictions_csv_reads_back(scored):
-    rows = list(csv.DictReader(predictions_csv(scored[1]).splitlines()))
-    assert [row["path"] for row in rows] == scored[1].paths
+@pytest.fixture(scope="module")
+def assessment(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Assessment:
+    """Of a run that tells a history, on 21 faces of which one has a nasty name and one cannot be read."""
+    folder = tmp_path_factory.mktemp("report")
+    images, labels = draw_faces(21, size=32, seed=1)
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        path = folder / "faces" / "test" / SEVEN[label] / (NASTY if i == 0 else f"{i}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    (folder / "faces" / "test" / "sad" / "torn.png").write_bytes(b"torn")
+    run = shutil.copytree(run_folder, folder / "<b>run")
+    info = json.loads((run / "run.json").read_text())
+    stage = {"name": "only", "images": 10, "epochs": 2, "best_epoch": 2, "val_accuracy": 0.5, "val_macro_f1": 0.4}
+    (run / "run.json").write_text(json.dumps(info | {"stages": [stage], "seed": 11, "sources": {"data": "faces & more"}}))
+    (run / "recipe.toml").write_text('name = "</code><script>alert(1)</script>"\n')
+    header = "stage,epoch,learning_rate,loss,accuracy,val_loss,val_accuracy\n"
+    (run / "history.csv").write_text(header + "only,1,0.1,2,0.2,1.9,0.3\nonly,2,0.1,1.5,0.4,1.6,0.5\n")
+    columns = "stage,data,path,pixel_hash,label,subject,split,status\n"
+    rows = ["only,data,t/1.png,h1,happy,,train,train\n"] * 3 + ["only,data,t/2.png,h2,sad,,val,val\n"]
+    (run / "data.csv").write_text(columns + "".join(rows) + "only,data,t/3.png,h3,sad,,test,held out\n")
+    return assess(Run.open(run), folder / "faces")
+
+
+class Reader(HTMLParser):
+    """Checks that elements are closed in order, and keeps texts, tags and attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.texts: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def test_predictions_csv_reads_back(told):
+    rows = list(csv.DictReader(predictions_csv(told).splitlines()))
+    assert [row["path"] for row in rows] == told.paths
     assert [row["label"] for row in rows] == ["angry", "happy", "happy", "sad", ""]
     assert [row["predicted"] for row in rows] == ["angry", "happy", "angry", "sad", ""]
     assert float(rows[1]["happy"]) == pytest.approx(0.7) and rows[4]["happy"] == ""
@@ -50,25 +115,81 @@ def test_confusion_png_of_many_classes_and_of_two(tmp_path):
         assert cv2.imread(str(tmp_path / f"{k}.png")) is not None
 
 
-def test_report_folder(scored, tmp_path):
-    result, predictions = scored
-    paths = write_report(tmp_path / "new" / "report", result, predictions, "run on data")
+def test_report_folder(assessment, tmp_path):
+    paths = write_report(tmp_path / "new" / "report", assessment)
     assert sorted(path.name for path in paths) == sorted(path.name for path in (tmp_path / "new" / "report").iterdir())
-    assert json.loads(paths[0].read_text()) == result
-    text = paths[3].read_text()
-    assert "75.0 %" in text and "1 images could not be read" in text and "hopeful" in text and "no leak-free figures" in text
+    assert [path.name for path in paths] == ["report.html", "scores.json", "predictions.csv", "confusion.png", "faces.png"]
+    assert json.loads(paths[1].read_text()) == assessment.result
+    read = Reader(paths[0].read_text("utf-8"))
+    words, result = " ".join(read.texts), assessment.result
+    assert f"{100 * result['accuracy']:.1f} %" in words and "1 images could not be read" in words
+    assert f"{result['expected_cost']:.3f}" in words and "Russell and Mehrabian 1977" in words
+    assert "SHA-256 " + assessment.run.fingerprint in words and "11" in read.texts
+    assert [label for label in SEVEN if label not in words] == []
+    pictures = read.all("img")
+    wrong = int((assessment.predictions.predicted != assessment.predictions.truth)[assessment.predictions.readable].sum())
+    assert len(pictures) == 2 * min(wrong, 12) > 0 and all(picture["alt"] for picture in pictures)
+    assert all(picture["src"].startswith("data:image/jpeg;base64,") for picture in pictures)
+    charts = [svg["aria-label"] for svg in read.all("svg")]
+    assert f"expected calibration error {result['ece']:.3f}" in charts[0]
+    assert charts[1] == "accuracy over 2 epochs; in the last: train 0.400, val 0.500"
+    # 3 of 3 training images are happy, the one for selection is sad.
+    assert "3 (100.0%)" in read.texts and "1 (100.0%)" in read.texts
 
 
-def test_report_shows_leak_free_figures_beside_the_others(scored):
-    result, predictions = scored
-    leak_free = scores(np.array([0, 1]), predictions.probabilities[1:3], LABELS, n=3)
-    text = report_markdown({**result, "selected_on": False, "leak_free": leak_free}, "x")
-    line = next(line for line in text.splitlines() if line.startswith("| accuracy"))
-    assert [cell.strip() for cell in line.split("|")[2:4]] == ["75.0 %", "0.0 %"]
-    assert "leaves out 2 images" in text and "hopeful" not in text
+def test_the_page_asks_for_nothing_and_runs_nothing(assessment):
+    text = report_page(assessment)
+    read = Reader(text)
+    assert read.all("script") == read.all("link") == [] and "<script" not in text
+    assert not [name for _, attributes in read.tags for name in attributes if name.startswith("on")]
+    assert {value.split(":")[0] for _, each in read.tags for key, value in each.items() if key in ("src", "href")} == {"data"}
+    (policy,) = [each["content"] for each in read.all("meta") if each.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'")
+    # What data and files say is text, whatever it looks like.
+    assert "<b>run" in "".join(read.texts) and "</code><script>alert(1)</script>" in "".join(read.texts)
+    assert read.all("b") == []
 
 
-def test_a_folder_that_cannot_be_written_is_one_error(scored, tmp_path):
+def test_a_nasty_file_name_is_text(assessment):
+    told = assessment.predictions
+    readable = told.readable
+    row = next(i for i, path in enumerate(told.paths) if path.endswith(NASTY))
+    wrong = np.full(told.probabilities.shape, 0.001, np.float32)
+    wrong[np.arange(len(wrong)), (told.truth + 1) % 7] = 0.994 - 0.1 * (np.arange(len(wrong)) != row)
+    wrong[~readable] = np.nan
+    sure = replace(assessment, predictions=replace(told, probabilities=wrong))
+    assert most_confident(sure, 3)[0] == row
+    read = Reader(report_page(sure))
+    assert any(text.endswith(NASTY) for text in read.texts)
+
+
+def test_all_right_has_no_mistakes_to_show(assessment):
+    told = assessment.predictions
+    right = np.eye(7, dtype=np.float32)[told.truth]
+    right[~told.readable] = np.nan
+    text = report_page(replace(assessment, predictions=replace(told, probabilities=right)))
+    assert "was answered right" in text and "<img" not in text
+
+
+def test_leak_free_figures_stand_beside_the_others(assessment):
+    leak_free = {**assessment.result, "accuracy": 0.125}
+    line = next(
+        line
+        for line in figures_table({**assessment.result, "accuracy": 0.75, "leak_free": leak_free}).splitlines()
+        if line.startswith("| accuracy")
+    )
+    assert [cell.strip() for cell in line.split("|")[2:4]] == ["75.0 %", "12.5 %"]
+
+
+def test_markup_is_escaped_by_construction():
+    assert tag("a", "<b>", class_="x", title='"') == '<a class="x" title="&quot;">&lt;b&gt;</a>'
+    assert joined("<", Html("<br>"), None, [1, ["&"]]) == "&lt;<br>1&amp;"
+    assert tag("p", "bytes \udcff that are no text") == "<p>bytes \\udcff that are no text</p>"
+    read = Reader(page("<title>", table(["a", "b"], [("<x>", 1)], "caption <&>")))
+    assert "<title>" in read.texts and "<x>" in read.texts and "caption <&>" in read.texts
+
+
+def test_a_folder_that_cannot_be_written_is_one_error(assessment, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="file"):
-        write_report(tmp_path / "file" / "report", *scored, "x")
+        write_report(tmp_path / "file" / "report", assessment)

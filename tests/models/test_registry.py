@@ -27,6 +27,7 @@ CLASSES = {
     "squeezenet": "SqueezeNet",
     "squeezenet_v1_1": "SqueezeNetV1_1",
     "pathnet": "PathNet",
+    "senet50": "SENet50",
 }
 
 
@@ -80,6 +81,8 @@ def test_preprocess_input_takes_rgb_pictures(name: str) -> None:
         planes = [blue - 104, green - 117, red - 123]
     elif name == "pathnet":
         planes = [(plane - 128) / 64 for plane in (red, green, blue)]
+    elif name == "senet50":
+        planes = [blue - 91.4953, green - 103.8827, red - 131.0912]
     else:
         planes = [blue - 102.717, green - 115.773, red - 123.509]
     assert got.dtype == np.float32

@@ -27,7 +27,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_imagenet_without_the_file_names_the_command_and_the_place(name: str, cache: Path) -> None:
+def test_published_weights_without_the_file_name_the_command_and_the_place(name: str, cache: Path) -> None:
     with pytest.raises(ModelError) as error:
         build(name, **SMALL)
     assert f"`emotiw weights fetch {name}`" in str(error.value)
@@ -48,7 +48,7 @@ def test_cache_is_in_the_home_folder_unless_said_otherwise(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_imagenet_for_1000_classes_is_the_file(name: str, cache: Path) -> None:
+def test_published_weights_for_all_their_classes_are_the_file(name: str, cache: Path) -> None:
     source = build(name, weights=None, **SMALL)
     source.save_weights(cache / f"{name}.weights.h5")
     keras.utils.set_random_seed(99)
@@ -57,13 +57,14 @@ def test_imagenet_for_1000_classes_is_the_file(name: str, cache: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_imagenet_for_42_classes_is_the_trunk_and_a_word(name: str, cache: Path, capsys) -> None:
+def test_published_weights_for_42_classes_are_the_trunk_and_a_word(name: str, cache: Path, capsys) -> None:
     source = build(name, weights=None, **SMALL)
     source.save_weights(cache / f"{name}.weights.h5")
     capsys.readouterr()
     model = build(name, classes=42, **SMALL)
     last = get_spec(name).classifier
-    assert capsys.readouterr().err == f"{name}: ImageNet weights, but a new {last} with 42 classes\n"
+    words = {"imagenet": "ImageNet", "vggface2": "VGGFace2"}[get_spec(name).trained_on]
+    assert capsys.readouterr().err == f"{name}: {words} weights, but a new {last} with 42 classes\n"
     for layer in model.layers:
         if layer.count_params() and layer.name != last:
             for found, expected in zip(layer.get_weights(), source.get_layer(layer.name).get_weights(), strict=True):
@@ -80,6 +81,31 @@ def test_imagenet_without_top_is_the_trunk_in_silence(cache: Path, capsys) -> No
     model = AlexNet(include_top=False, **SMALL)
     np.testing.assert_array_equal(model.get_layer("conv5").get_weights()[0], source.get_layer("conv5").get_weights()[0])
     assert "fc8" not in capsys.readouterr().err
+
+
+def test_a_word_for_other_weights_than_the_published_ones_is_an_error(cache: Path) -> None:
+    with pytest.raises(ModelError, match="senet50 has no ImageNet weights; expected 'vggface2', None or the path"):
+        build("senet50", weights="imagenet", **SMALL)
+    with pytest.raises(ModelError, match="alexnet has no VGGFace2 weights; expected 'imagenet'"):
+        AlexNet(weights="vggface2", **SMALL)
+
+
+def test_a_file_without_a_classifier_fills_the_trunk(tmp_path: Path, capsys) -> None:
+    source = build("squeezenet", weights=None, include_top=False, pooling="avg", **SMALL)
+    path = tmp_path / "trunk.weights.h5"
+    save(source, path)
+    capsys.readouterr()
+    model = build("squeezenet", weights=path, classes=7, **SMALL)
+    assert capsys.readouterr().err == "squeezenet: trunk.weights.h5 holds no conv10, so a new one with 7 classes\n"
+    again = build("squeezenet", weights=path, include_top=False, **SMALL)
+    assert capsys.readouterr().err == ""
+    for layer in source.layers:
+        for other in (model, again):
+            if layer.weights:
+                for found, expected in zip(other.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True):
+                    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(ModelError, match="does not fit squeezenet: layer conv1 holds 7x7x1x5"):
+        build("squeezenet", weights=path, classes=7, input_shape=(67, 67, 1), width=0.1)
 
 
 def test_a_file_of_another_number_of_classes_names_the_layer(tmp_path: Path) -> None:

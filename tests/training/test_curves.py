@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from emotiw_keras.errors import DataError
-from emotiw_keras.training.curves import learning_curves, read_history, steps
+from emotiw_keras.history import read_history, steps
+from emotiw_keras.training.curves import learning_curves
 
 HEADER = "stage,epoch,learning_rate,loss,accuracy,val_loss,val_accuracy,seconds,images_per_second\n"
 ROWS = [

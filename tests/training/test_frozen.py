@@ -278,7 +278,7 @@ def run(recipe_file: Path, faces: dict[str, str], out: Path, *changes: str) -> t
 @pytest.fixture
 def frozen_recipe(tmp_path: Path) -> Path:
     """The second stage of the tiny recipe alone, on two crops of each image."""
-    head, _, second = RECIPE.replace('["fer", "target"]', '["target"]\nprecision = "float32"').split("[[stage]]")
+    head, _, second = RECIPE.replace('["fer", "target"]', '["target"]').split("[[stage]]")
     file = tmp_path / "frozen.toml"
     file.write_text(f"{head}[[stage]]{second}".replace("epochs = 2", "epochs = 3\ncrops_per_image = 2"))
     return file

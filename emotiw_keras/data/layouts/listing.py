@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -116,7 +116,8 @@ def without_classes(listing: Listing, leave_out: Sequence[str], path: object) ->
     if not rows:
         raise DataError(f"{path}: leave_out leaves none of its {len(listing.names):,} pictures")
     told = f"classes left out: {', '.join(sorted(unwanted))} ({len(listing.names) - len(rows):,} pictures)"
-    columns = {key: [getattr(listing, key)[i] for i in rows] for key in ("names", "classes", "split", "subject")}
+    keys = ("names", "classes", "split", "subject")
+    columns: dict[str, Any] = {key: [getattr(listing, key)[i] for i in rows] for key in keys}
     return replace(listing, pictures=_Some(listing.pictures, rows), notes=[*listing.notes, told], **columns)
 
 

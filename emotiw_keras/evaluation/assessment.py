@@ -1,0 +1,149 @@
+"""What evaluating a run gives: the answer for each image, the figures, and where both came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from emotiw_keras.costs import Costs
+from emotiw_keras.evaluation.metrics import scores
+
+if TYPE_CHECKING:
+    from emotiw_keras.data.faceset import FaceSet
+    from emotiw_keras.evaluation.videos import FrameAnswers
+    from emotiw_keras.runs import Run
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model said about each image of a split, unreadable images included.
+
+    Attributes:
+        labels: the class names, in the order of the columns of `probabilities`.
+        paths: name of each image inside its source, n of them.
+        status: "ok", or why the image could not be read.
+        truth: int (n,), the true class; -1 where there is none.
+        probabilities: float32 (n, classes), 0..1; NaN where the image could not be read.
+    """
+
+    labels: tuple[str, ...]
+    paths: Sequence[str]
+    status: Sequence[str]
+    truth: np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def readable(self) -> np.ndarray:
+        """bool (n,), whether the image could be read."""
+        return ~np.isnan(self.probabilities).any(axis=1)
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """int (n,), the most probable class; -1 where the image could not be read."""
+        read = self.readable
+        return np.where(read, np.where(read[:, None], self.probabilities, 0.0).argmax(axis=1), -1)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What was asked: the data as the user named it, the split, at most how many images, crops of a face, costs.
+
+    Attributes:
+        source: a path, or "generated:" and a name.
+        split: "train", "val", "test" or "all".
+        limit: images at most, or None for all.
+        crops: crops of a face whose probabilities were averaged; None in an ensemble whose members differ.
+        costs: what each confusion costs.
+        costs_file: where they were read from, or None.
+    """
+
+    source: str
+    split: str
+    limit: int | None
+    crops: int | None
+    costs: Costs
+    costs_file: str | None = None
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """The figures of one run, or of an ensemble of runs, with what they were computed from.
+
+    Attributes:
+        result: the figures, in DESIGN's keys of `emotiw evaluate --json`.
+        predictions: every image of the split, unreadable ones included.
+        seen: bool (n,), whether the image stands in a train or val split that the run was given.
+        question: what was asked.
+        run: the run; the first member's in an ensemble.
+        indices: int (n,), where the images stand in `faces`.
+        faces: the data set as the run reads it.
+        members: of an ensemble, its members' own assessments; else empty.
+        answers: of a set of videos, the probabilities of every picture, labelled or not, where they were asked for.
+    """
+
+    result: dict[str, Any]
+    predictions: Predictions
+    seen: np.ndarray
+    question: Question
+    run: Run
+    indices: np.ndarray
+    faces: FaceSet
+    members: tuple[Assessment, ...] = ()
+    answers: FrameAnswers | None = None
+
+    @property
+    def name(self) -> str:
+        """The run's name, or those of the members joined by "+"."""
+        return " + ".join(each.run.name for each in self.members) or self.run.name
+
+
+def figures(predictions: Predictions, seen: np.ndarray, question: Question, *, selected_on: bool) -> dict[str, Any]:
+    """The keys of `emotiw evaluate --json`.
+
+    Args:
+        predictions: the answers.
+        seen: bool (n,), images that leak-free figures leave out.
+        question: what was asked.
+        selected_on: whether the best epoch was chosen on these images.
+    """
+    readable = predictions.readable
+
+    def of(kept: np.ndarray) -> dict[str, Any]:
+        found = kept & readable
+        return scores(
+            predictions.truth[found],
+            predictions.probabilities[found],
+            predictions.labels,
+            n=int(kept.sum()),
+            n_found=int(found.sum()),
+            costs=question.costs.matrix,
+        )
+
+    overall = of(np.ones(len(readable), dtype=bool))
+    head = {key: overall.pop(key) for key in ("n", "n_found", "coverage")}
+    asked = {"split": question.split, "crops": question.crops, "selected_on": selected_on}
+    costs = {"source": question.costs.source, "matrix": question.costs.matrix.round(4).tolist()}
+    leak_free = of(~seen) if (~seen & readable).any() else None
+    return {**head, **asked, **overall, "costs": costs, "leak_free": leak_free}
+
+
+def label_columns(labels: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
+    """For each of `wanted` its place in `labels`, matched by the usual spellings; None where the two are not the same set.
+
+    Example:
+        >>> label_columns(("sad", "happy"), ("happiness", "sadness"))
+        [1, 0]
+    """
+    from emotiw_keras.labels import canonical
+
+    def key(label: str) -> str:
+        return canonical(label) or label.strip().casefold()
+
+    places = {key(label): i for i, label in enumerate(labels)}
+    keys = [key(label) for label in wanted]
+    if set(keys) != set(places) or len(keys) != len(labels):
+        return None
+    return [places[each] for each in keys]

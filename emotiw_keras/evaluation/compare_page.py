@@ -1,0 +1,154 @@
+"""A comparison for people: as text, and as one HTML page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from emotiw_keras.evaluation.html import Html, bar, joined, page, table, tag
+from emotiw_keras.evaluation.tables import interval, percent, three
+
+LEVEL = 0.05
+Comparison = dict[str, Any]
+
+
+def p_value(value: float) -> str:
+    """Three digits, or that it is smaller."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def verdict(pair: dict[str, Any], several: bool) -> str:
+    """What the paired tests say of a pair, in words."""
+    better, worse = (pair["b"], pair["a"]) if pair["accuracy_difference"] > 0 else (pair["a"], pair["b"])
+    points = 100 * abs(pair["accuracy_difference"])
+    adjusted = f", {p_value(pair['mcnemar_p_holm'])} by Holm's method" if several else ""
+    test = f"McNemar p {p_value(pair['mcnemar_p'])}{adjusted}"
+    if pair["mcnemar_p_holm"] < LEVEL:
+        return f"{better} is more often right than {worse}, by {points:.1f} points ({test})"
+    return f"{pair['a']} and {pair['b']} cannot be told apart by accuracy: {points:.1f} points apart ({test})"
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """For a terminal."""
+    parts = [_text_of(comparison, f"split {comparison['split']}, {comparison['n_found']} of {comparison['n']} images")]
+    leak_free = comparison["leak_free"]
+    if leak_free is None:
+        parts.append("No leak-free comparison: each image is known to one of the runs.")
+    elif leak_free["n"] < comparison["n"]:
+        parts.append(_text_of(leak_free, f"leak-free, {leak_free['n_found']} images that none of the runs has seen"))
+    else:
+        parts.append("Leak-free: none of the runs has seen any of these images.")
+    return "\n\n".join(parts)
+
+
+def _text_of(told: Comparison, heading: str) -> str:
+    width = max(3, *(len(run["run"]) for run in told["runs"]))
+    lines = [heading, "", f"{'run':<{width}}  accuracy  95 % interval       macro F1  ECE"]
+    for run in told["runs"]:
+        ends = interval(run["accuracy_ci95"])
+        selected = "  (selected on these images)" if run["selected_on"] else ""
+        figures = f"{percent(run['accuracy']):>8}  {ends:<18}  {three(run['macro_f1']):>8}  {three(run['ece'])}"
+        lines.append(f"{run['run']:<{width}}  {figures}{selected}")
+    lines.append("")
+    for pair in told["pairs"]:
+        low, high = pair["macro_f1_difference_ci95"]
+        lines.append(verdict(pair, len(told["pairs"]) > 1) + ".")
+        f1 = f"{pair['macro_f1_difference']:+.3f} (95 %: {low:+.3f} to {high:+.3f})"
+        lines.append(f"  macro F1 of {pair['b']} less that of {pair['a']}: {f1}; same answer on {percent(pair['agreement'])}")
+    return "\n".join(lines)
+
+
+def comparison_page(comparison: Comparison, source: str, command: str) -> str:
+    """One HTML document that needs nothing else.
+
+    Args:
+        comparison: from `compare`.
+        source: the data, as the user named it.
+        command: what gives it again.
+    """
+    names = [run["run"] for run in comparison["runs"]]
+    leak_free = comparison["leak_free"]
+    parts = [
+        tag("h1", " against ".join(names)),
+        tag(
+            "p",
+            f"{source}, split {comparison['split']}, {comparison['n_found']:,} of {comparison['n']:,} images",
+            class_="quiet",
+        ),
+        [
+            tag("p", f"{run['run']} chose its best epoch on these images: its figures are on the hopeful side.", class_="note")
+            for run in comparison["runs"]
+            if run["selected_on"]
+        ],
+        _figures(comparison, "All images"),
+        _recalls(comparison),
+        _pairs(comparison),
+        tag("h2", "Leak-free"),
+    ]
+    if leak_free is None:
+        parts.append(tag("p", "Each image stands in a train or val split that one of the runs was given: no image is left."))
+    elif leak_free["n"] == comparison["n"]:
+        parts.append(
+            tag("p", "None of the runs was given any of these images in a train or val split: the figures above stand.")
+        )
+    else:
+        left_out = comparison["n"] - leak_free["n"]
+        words = (
+            f"{left_out:,} images are left out that stand in a train or val split of any of the runs; {leak_free['n']:,} stay."
+        )
+        parts += [
+            tag("p", words),
+            _figures(leak_free, "Images that are new to all runs"),
+            _recalls(leak_free),
+            _pairs(leak_free),
+        ]
+    parts += [tag("h2", "How to get this again"), tag("pre", tag("code", command))]
+    return page(" against ".join(names), *parts)
+
+
+def _figures(told: Comparison, caption: str) -> Html:
+    best = max(run["accuracy"] for run in told["runs"])
+    rows = []
+    for run in told["runs"]:
+        accuracy = tag("strong", percent(run["accuracy"])) if run["accuracy"] == best else percent(run["accuracy"])
+        f1 = interval(run["macro_f1_ci95"], three)
+        rest = (three(run["balanced_accuracy"]), three(run["expected_cost"]), three(run["ece"]), three(run["log_loss"]))
+        rows.append((run["run"], accuracy, interval(run["accuracy_ci95"]), three(run["macro_f1"]), f1, *rest))
+    head = ["run", "accuracy", "95 % (Wilson)", "macro F1", "95 % (bootstrap)", "balanced", "expected cost", "ECE", "log loss"]
+    return table(head, rows, caption)
+
+
+def _recalls(told: Comparison) -> Html:
+    labels = told["runs"][0]["per_class"]
+    rows = [
+        (
+            f"{label} ({labels[label]['support']:,})",
+            *(bar(three(run["per_class"][label]["recall"]), run["per_class"][label]["recall"]) for run in told["runs"]),
+        )
+        for label in labels
+    ]
+    return table(["class (images)", *(run["run"] for run in told["runs"])], rows, "Recall of each class")
+
+
+def _pairs(told: Comparison) -> Html:
+    several = len(told["pairs"]) > 1
+    rows = []
+    for pair in told["pairs"]:
+        low, high = pair["macro_f1_difference_ci95"]
+        kind = None if pair["mcnemar_p_holm"] >= LEVEL else "better" if pair["accuracy_difference"] > 0 else "worse"
+        cells = [
+            f"{pair['b']} - {pair['a']}",
+            tag("span", f"{100 * pair['accuracy_difference']:+.1f}", class_=kind),
+            f"{pair['only_b_right']} : {pair['only_a_right']}",
+            p_value(pair["mcnemar_p"]),
+            *([p_value(pair["mcnemar_p_holm"])] if several else []),
+            f"{pair['macro_f1_difference']:+.3f}",
+            f"{low:+.3f} to {high:+.3f}",
+            percent(pair["agreement"]),
+            three(pair["kappa"]),
+        ]
+        rows.append(cells)
+    head = ["difference", "accuracy, points", "only one right", "McNemar p", *(["Holm p"] if several else [])]
+    head += ["macro F1", "95 % (paired bootstrap)", "same answer", "kappa"]
+    caption = "Pairs, on the same images: exact McNemar test of accuracy, paired bootstrap of macro F1"
+    words = [tag("p", verdict(pair, several) + ".") for pair in told["pairs"]]
+    return joined(table(head, rows, caption + ("; Holm's adjustment over all pairs" if several else "")), words)

@@ -1,0 +1,77 @@
+"""Several runs on the same images: matched by name and label, averaged into one answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from emotiw_keras.errors import DataError, UsageError
+from emotiw_keras.evaluation.assessment import Assessment, Predictions, figures, label_columns
+
+
+def matched(assessments: Sequence[Assessment]) -> list[Predictions]:
+    """The predictions of all, in the labels' order of the first one, on the same images in the same order.
+
+    Raises:
+        UsageError: the runs know different labels.
+        DataError: they were asked about different images, or do not agree which class an image is.
+    """
+    first = assessments[0].predictions
+    result = []
+    for each in assessments:
+        told = each.predictions
+        columns = label_columns(told.labels, first.labels)
+        if columns is None:
+            raise UsageError(
+                f"{assessments[0].run.path} and {each.run.path} know different labels: {', '.join(first.labels)}, and "
+                f"{', '.join(told.labels)}; only runs with the same labels can be put side by side"
+            )
+        order = {path: i for i, path in enumerate(told.paths)}
+        if len(order) != len(first.paths) or not all(path in order for path in first.paths):
+            raise DataError(
+                f"{assessments[0].run.path} finds {len(first.paths)} images in split {each.question.split!r} and "
+                f"{each.run.path} {len(told.paths)}, not the same ones: each knows the data's splits from its own training; "
+                "use --split all, or data with splits of its own"
+            )
+        rows = [order[path] for path in first.paths]
+        # Class ids of this run, in the order of the first run's; -1 (no class) stays.
+        ids = np.append(np.argsort(columns), -1)
+        truth = ids[told.truth[rows]]
+        if not np.array_equal(truth, first.truth):
+            place = int(np.flatnonzero(truth != first.truth)[0])
+            raise DataError(f"{first.paths[place]} has another class for {each.run.path} than for {assessments[0].run.path}")
+        status = [told.status[i] for i in rows]
+        result.append(Predictions(first.labels, list(first.paths), status, truth, told.probabilities[rows][:, columns]))
+    return result
+
+
+def seen_by_any(assessments: Sequence[Assessment]) -> np.ndarray:
+    """bool (n,), images of the first assessment that stand in a train or val split of any of the runs."""
+    paths = assessments[0].predictions.paths
+    seen = {path for each in assessments for path, known in zip(each.predictions.paths, each.seen, strict=True) if known}
+    return np.array([path in seen for path in paths], dtype=bool)
+
+
+def ensemble(assessments: Sequence[Assessment]) -> Assessment:
+    """The mean of the runs' probabilities, scored as one run.
+
+    Leak-free figures leave out what any of them has seen; it was selected on these images if any of them was.
+
+    Raises:
+        UsageError: fewer than two runs, or different labels.
+        DataError: different images.
+    """
+    if len(assessments) < 2:
+        raise UsageError(f"an ensemble needs at least two runs; got {len(assessments)}")
+    told = matched(assessments)
+    first = assessments[0]
+    mean = np.asarray(np.mean([each.probabilities for each in told], axis=0, dtype=np.float64), np.float32)
+    crops = {each.question.crops for each in assessments}
+    question = replace(first.question, crops=crops.pop() if len(crops) == 1 else None)
+    predictions = replace(told[0], probabilities=mean)
+    seen = seen_by_any(assessments)
+    selected_on = any(each.result["selected_on"] for each in assessments)
+    result = figures(predictions, seen, question, selected_on=selected_on)
+    return replace(first, result=result, predictions=predictions, seen=seen, question=question, members=tuple(assessments))

@@ -1,0 +1,195 @@
+"""HTML pages that stand alone: escaped by construction, no script, nothing loaded from elsewhere, light and dark."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+VOID = frozenset({"img", "meta"})
+# Shapes of SVG must be closed, or the next one lies inside of them.
+SHAPES = frozenset({"line", "rect", "polyline", "circle"})
+
+STYLE = """
+:root { color-scheme: light dark; --paper: #ffffff; --panel: #f6f8fa; --ink: #1f2328; --quiet: #59636e; --line: #d1d9e0;
+  --blue: #0969da; --orange: #bc4c00; --green: #1a7f37; --red: #cf222e; --warn: #fff8c5; }
+@media (prefers-color-scheme: dark) { :root { --paper: #0d1117; --panel: #161b22; --ink: #e6edf3; --quiet: #9da7b1;
+  --line: #3d444d; --blue: #4493f8; --orange: #f0883e; --green: #3fb950; --red: #f85149; --warn: #3b2e0a; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
+main { max-width: 66rem; margin: 0 auto; padding: 1rem clamp(0.75rem, 3vw, 2rem) 4rem; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 1rem 0 0.25rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.25rem; margin: 2.5rem 0 0.75rem; padding-top: 1rem; border-top: 1px solid var(--line); }
+h3 { font-size: 1rem; margin: 1.5rem 0 0.5rem; }
+p { max-width: 46rem; margin: 0.5rem 0; }
+.quiet, figcaption { color: var(--quiet); }
+figure.table { margin: 1rem 0; } figure.table figcaption { max-width: 46rem; font-size: 0.925rem; }
+.note { background: var(--warn); border-left: 4px solid var(--orange); padding: 0.5rem 0.75rem; border-radius: 4px; }
+.scroll { overflow-x: auto; margin: 0.375rem 0 0.75rem; }
+.scroll:focus-visible { outline: 2px solid var(--blue); }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.925rem; }
+th, td { padding: 0.3rem 0.6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+th.left, td.left { text-align: left; }
+thead th { border-bottom-width: 2px; vertical-align: bottom; }
+tbody th { font-weight: 500; }
+td.shade { background: color-mix(in srgb, var(--blue) calc(var(--share) * 60%), transparent); text-align: center;
+  min-width: 3rem; }
+td.right { outline: 1px solid var(--line); outline-offset: -1px; font-weight: 600; }
+td.bar { min-width: 7rem; background: linear-gradient(to right, color-mix(in srgb, var(--blue) 35%, transparent) var(--share),
+  transparent var(--share)); }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)); gap: 0.75rem; margin: 1rem 0;
+  padding: 0; list-style: none; }
+.cards li { background: var(--panel); border: 1px solid var(--line); border-radius: 8px; padding: 0.6rem 0.8rem; }
+.cards .value { display: block; font-size: 1.5rem; font-weight: 600; line-height: 1.3; font-variant-numeric: tabular-nums; }
+.cards small { color: var(--quiet); display: block; }
+.faces { grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)); }
+.faces figure { display: grid; grid-template-columns: 1fr 1fr; gap: 0.4rem; margin: 0; }
+.faces img { width: 100%; aspect-ratio: 1; border-radius: 4px; display: block; background: #808080; }
+.faces figcaption { grid-column: 1 / -1; font-size: 0.875rem; overflow-wrap: anywhere; color: var(--ink); }
+.faces .path { color: var(--quiet); font-size: 0.8rem; display: block; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 1rem; }
+.charts figure, figure.chart { margin: 0.5rem 0; }
+svg { width: 100%; height: auto; display: block; }
+svg text { fill: var(--ink); font: 14px system-ui, sans-serif; }
+svg .quiet { fill: var(--quiet); }
+svg .axis { stroke: var(--quiet); } svg .grid { stroke: var(--line); }
+svg .band { fill: var(--panel); }
+svg .train { stroke: var(--blue); } svg .val { stroke: var(--orange); stroke-dasharray: 6 3; }
+svg .train, svg .val { fill: none; stroke-width: 2.5; }
+svg .dot { stroke-dasharray: none; } svg .dot.train { fill: var(--blue); } svg .dot.val { fill: var(--orange); }
+svg .kept { fill: var(--blue); fill-opacity: 0.55; } svg .count { fill: var(--quiet); fill-opacity: 0.4; }
+svg .ideal { stroke: var(--orange); stroke-width: 2; stroke-dasharray: 5 4; }
+.key { display: inline-block; width: 1.6rem; border-top: 3px solid var(--blue); vertical-align: middle;
+  margin: 0 0.3rem 0 0.8rem; }
+.key.val { border-top: 3px dashed var(--orange); }
+.better { color: var(--green); } .worse { color: var(--red); }
+pre { background: var(--panel); border: 1px solid var(--line); border-radius: 6px; padding: 0.75rem; overflow-x: auto;
+  font-size: 0.85rem; }
+code { font-family: ui-monospace, monospace; overflow-wrap: anywhere; }
+pre code { overflow-wrap: normal; }
+dl { display: grid; grid-template-columns: minmax(7rem, max-content) minmax(0, 1fr); gap: 0.25rem 1rem; margin: 0.75rem 0; }
+dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
+summary { cursor: pointer; }
+@media (max-width: 30rem) { body { font-size: 15px; } th, td { padding: 0.3rem 0.4rem; }
+  dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 0.5rem; } }
+"""
+# Nothing but what the page itself holds: a browser refuses the rest, whatever a file's name may have smuggled in.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+class Html(str):
+    """Text that is markup already; every other string is escaped where it becomes part of a page."""
+
+
+Part = Any  # Html, text, a number, None (nothing), or an iterable of such
+
+
+def _escaped(value: Any) -> str:
+    # A file's name may hold bytes that are no text.
+    return html.escape(str(value).encode("utf-8", "backslashreplace").decode("utf-8"))
+
+
+def joined(*parts: Part) -> Html:
+    """Parts in their order, each escaped unless it is `Html`."""
+    text = []
+    for part in parts:
+        if part is None:
+            continue
+        if isinstance(part, Html):
+            text.append(str(part))
+        elif isinstance(part, str) or not isinstance(part, Iterable):
+            text.append(_escaped(part))
+        else:
+            text.append(joined(*part))
+    return Html("".join(text))
+
+
+def tag(name: str, /, *parts: Part, **attributes: Any) -> Html:
+    """An element; an attribute's `_` stands for `-`, a last `_` is dropped, None leaves it out.
+
+    Example:
+        >>> tag("a", "<b>", class_="x", aria_label='"')
+        '<a class="x" aria-label="&quot;">&lt;b&gt;</a>'
+    """
+    told = "".join(
+        f' {key.removesuffix("_").replace("_", "-")}="{_escaped(value)}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    if name in SHAPES:
+        return Html(f"<{name}{told}/>")
+    start = Html(f"<{name}{told}>")
+    return start if name in VOID else joined(start, *parts, Html(f"</{name}>"))
+
+
+def scrolling(table: Html, label: str) -> Html:
+    """A wide element that scrolls by itself, by the keyboard too, so that the page does not."""
+    return tag("div", table, class_="scroll", tabindex="0", role="region", aria_label=label)
+
+
+def table(
+    head: Sequence[Part], rows: Iterable[Sequence[Part]], caption: str, *, left: Sequence[int] = (), label: str | None = None
+) -> Html:
+    """A table with a heading in each row; a cell that is a `td` already is taken as it is.
+
+    Args:
+        head: of the columns.
+        rows: cells; the first is the row's heading.
+        caption: what it shows.
+        left: columns of words, which start at the left.
+        label: for readers of the screen, if the caption is long.
+    """
+
+    def cell(place: int, value: Part) -> Html:
+        if isinstance(value, Html) and value.startswith("<td"):
+            return value
+        kind = "left" if place in left else None
+        return tag("th", value, scope="row", class_=kind) if place == 0 else tag("td", value, class_=kind)
+
+    heads = [tag("th", value, scope="col", class_="left" if i in left else None) for i, value in enumerate(head)]
+    body = [tag("tr", [cell(i, value) for i, value in enumerate(row)]) for row in rows]
+    # The caption stands outside of what scrolls, where it can break its lines.
+    whole = tag("table", tag("thead", tag("tr", heads)), tag("tbody", body), aria_label=label or caption)
+    return tag("figure", tag("figcaption", caption), scrolling(whole, label or caption), class_="table")
+
+
+def shaded(value: Part, share: float, right: bool = False) -> Html:
+    """A cell whose colour tells a share of 0..1."""
+    return tag("td", value, class_="shade right" if right else "shade", style=f"--share: {share:.3f}")
+
+
+def bar(value: Part, share: float) -> Html:
+    """A cell with a bar of 0..1 of its width behind the value."""
+    return tag("td", value, class_="bar", style=f"--share: {100 * share:.1f}%")
+
+
+def picture(pixels: np.ndarray, alt: str) -> Html:
+    """An image inside the page: uint8 (height, width, 1 or 3)."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, "JPEG", quality=88)
+    source = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+    return tag("img", src=source, alt=alt, width=pixels.shape[1], height=pixels.shape[0])
+
+
+def page(title: str, *parts: Part) -> str:
+    """A whole document.
+
+    Args:
+        title: of the window; parts of the page itself come after.
+    """
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        tag("title", title),
+        tag("style", Html(STYLE)),
+    )
+    return "<!DOCTYPE html>\n" + tag("html", head, tag("body", tag("main", *parts)), lang="en") + "\n"

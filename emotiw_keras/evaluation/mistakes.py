@@ -1,0 +1,96 @@
+"""The wrong answers that were given with most confidence, and where the network looked for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from emotiw_keras.errors import ModelError
+from emotiw_keras.evaluation.assessment import Assessment, label_columns
+
+SIDE = 144  # pixels of each picture in a page
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One wrong answer.
+
+    Attributes:
+        path: the image's name inside its source.
+        truth: the class it has.
+        predicted: the class it was given.
+        confidence: probability of that class, 0..1.
+        of_truth: probability of the right class.
+        face: uint8 (SIDE, SIDE, 1 or 3).
+        heat: the face under its Grad-CAM for the predicted class, uint8 (SIDE, SIDE, 3); None where there is none.
+    """
+
+    path: str
+    truth: str
+    predicted: str
+    confidence: float
+    of_truth: float
+    face: np.ndarray
+    heat: np.ndarray | None
+
+
+def most_confident(assessment: Assessment, count: int) -> np.ndarray:
+    """Rows of at most `count` wrong answers, the most confident first: int (n,)."""
+    told = assessment.predictions
+    wrong = np.flatnonzero(told.readable & (told.predicted != told.truth))
+    confidence = told.probabilities[wrong].max(axis=1)
+    return wrong[np.argsort(-confidence, kind="stable")[:count]]
+
+
+def mistakes(assessment: Assessment, count: int) -> tuple[list[Mistake], str | None]:
+    """The most confident mistakes as pictures; of an ensemble with the mean of its members' heat.
+
+    Returns:
+        The mistakes, and why they have no Grad-CAM, or None if they have.
+    """
+    from emotiw_keras.data.resize import resize
+    from emotiw_keras.gradcam import overlay
+
+    told, rows = assessment.predictions, most_confident(assessment, count)
+    if not len(rows):
+        return [], None
+    faces = assessment.faces.pixels.gather(assessment.indices[rows])
+    heats, reason = None, None
+    try:
+        heats = _heat(assessment, rows)
+    except ModelError as error:
+        reason = str(error)
+    found = []
+    for number, row in enumerate(rows):
+        probabilities, truth, predicted = told.probabilities[row], int(told.truth[row]), int(told.predicted[row])
+        found.append(
+            Mistake(
+                told.paths[row],
+                told.labels[truth],
+                told.labels[predicted],
+                float(probabilities[predicted]),
+                float(probabilities[truth]),
+                resize(faces[number], SIDE, SIDE),
+                None if heats is None else overlay(faces[number], heats[number], SIDE),
+            )
+        )
+    return found, reason
+
+
+def _heat(assessment: Assessment, rows: np.ndarray) -> np.ndarray:
+    """Grad-CAM for the predicted classes: float32 (n, SIDE, SIDE), 0..1."""
+    from emotiw_keras.gradcam import GradCam, heat_of_faces, resized_heat
+
+    told = assessment.predictions
+    heats = []
+    for each in assessment.members or (assessment,):
+        columns = label_columns(each.predictions.labels, told.labels)
+        assert columns is not None  # `ensemble` has matched them
+        order = {path: i for i, path in enumerate(each.predictions.paths)}
+        own = np.array([order[told.paths[row]] for row in rows])
+        classes = np.array([columns[told.predicted[row]] for row in rows])
+        cam, face_input = GradCam(each.run.build()), each.run.face_input()
+        heat = heat_of_faces(cam, face_input, each.faces.pixels.gather(each.indices[own]), classes)
+        heats.append(resized_heat(heat, SIDE))
+    return np.mean(heats, axis=0)

@@ -1,0 +1,68 @@
+"""Where a run and its figures come from: the images it saw, versions, fingerprints, commands."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shlex
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from emotiw_keras.evaluation.assessment import Assessment
+
+if TYPE_CHECKING:
+    from emotiw_keras.runs import Run
+
+PACKAGES = ("emotiw_keras", "tensorflow", "keras", "numpy", "scikit-learn")
+TRAIN, VAL, DROPPED, TEST = "train", "val", "left out as duplicates", "test"
+
+
+def stage_images(run: Run) -> dict[str, dict[str, Counter[str]]]:
+    """What each stage saw, of the data sets it used: stage -> role -> class -> images.
+
+    Roles are train, val (chose the best epoch), what was left out of training as a duplicate, and test: neither, and in a
+    test split. Images from before (the run whose weights this one starts from) are the stage "weights".
+    """
+    used: dict[str, set[str]] = {}
+    rows = run.rows()
+    for row in rows:
+        if row["status"] in (TRAIN, VAL):
+            used.setdefault(row["stage"], set()).add(row["data"])
+    found: dict[str, dict[str, Counter[str]]] = {}
+    for row in rows:
+        if row["data"] not in used.get(row["stage"], ()):
+            continue
+        status = row["status"]
+        role = status if status in (TRAIN, VAL) else DROPPED if status.startswith("dropped") else TEST
+        if role == TEST and (row["split"] != "test" or status != "held out"):
+            continue
+        found.setdefault(row["stage"], {}).setdefault(role, Counter())[row["label"]] += 1
+    return found
+
+
+def versions() -> dict[str, str]:
+    """What computes here: package -> version."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def evaluate_command(assessment: Assessment) -> str:
+    """The command that gives these figures again."""
+    asked = assessment.question
+    runs = [str(each.run.path) for each in assessment.members] or [str(assessment.run.path)]
+    words = ["emotiw", "evaluate", *runs, *(["--ensemble"] if assessment.members else []), "--data", asked.source]
+    words += ["--split", asked.split]
+    if asked.limit is not None:
+        words += ["--limit", str(asked.limit)]
+    if asked.crops is not None:
+        words += ["--crops", str(asked.crops)]
+    if asked.costs_file is not None:
+        words += ["--costs", asked.costs_file]
+    return shlex.join(words)
+
+
+def fit_command(run: Run) -> str:
+    """The command that trains the run again from its own recipe, as far as the run knows."""
+    words = ["emotiw", "fit", str(run.path / "recipe.toml")]
+    for name, source in run.info.get("sources", {}).items():
+        words += ["--data", f"{name}={source}"]
+    return shlex.join([*words, "--out", f"{run.path}-again"])

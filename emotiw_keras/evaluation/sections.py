@@ -1,0 +1,261 @@
+"""The parts of a report's page, from the figures to what it takes to get them again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from emotiw_keras.errors import DataError
+from emotiw_keras.evaluation import charts, provenance
+from emotiw_keras.evaluation.assessment import Assessment
+from emotiw_keras.evaluation.html import Html, bar, joined, picture, scrolling, shaded, table, tag
+from emotiw_keras.evaluation.metrics import wilson_interval
+from emotiw_keras.evaluation.mistakes import mistakes
+from emotiw_keras.evaluation.tables import ROWS, columns, interval, percent, three
+from emotiw_keras.history import read_history
+from emotiw_keras.runs import Run
+
+MISTAKES = 12
+FEW = 5
+"""Classes with fewer images than this are named: their figures hardly say anything."""
+
+
+def cautions(assessment: Assessment) -> list[str]:
+    """What a reader must know before believing a figure."""
+    result, asked = assessment.result, assessment.question
+    lines = []
+    if result["selected_on"]:
+        lines.append("The run chose its best epoch on these images: the figures are on the hopeful side.")
+    if result["leak_free"] is None:
+        lines.append("No leak-free figures: every image also stands in a train or val split that the run was given.")
+    if result["n_found"] < result["n"]:
+        lines.append(f"{result['n'] - result['n_found']} images could not be read and are not in the figures.")
+    if asked.limit is not None and asked.limit <= result["n"]:
+        lines.append(f"Only {result['n']} images of the split were scored (--limit {asked.limit}).")
+    few = [label for label, row in result["per_class"].items() if row["support"] < FEW]
+    if few:
+        lines.append(f"Fewer than {FEW} images of {', '.join(few)}: their figures, and the macro ones, hardly say anything.")
+    return lines
+
+
+def summary(assessment: Assessment) -> Html:
+    """The main figures as cards, what to be careful about, all figures beside the leak-free ones."""
+    result = assessment.result
+    leak_free = result["leak_free"]
+    cards = [
+        ("accuracy", percent(result["accuracy"]), f"95 %: {interval(result['accuracy_ci95'])}"),
+        (
+            "accuracy, leak-free",
+            "none" if leak_free is None else percent(leak_free["accuracy"]),
+            "no image is new to the run" if leak_free is None else f"95 %: {interval(leak_free['accuracy_ci95'])}",
+        ),
+        ("macro F1", three(result["macro_f1"]), f"95 %: {interval(result['macro_f1_ci95'], three)}"),
+        ("expected cost", three(result["expected_cost"]), "0 right, 1 the worst confusion"),
+        ("calibration error", three(result["ece"]), "0: as often right as it says"),
+        ("coverage", percent(result["coverage"]), f"{result['n_found']:,} of {result['n']:,} images scored"),
+    ]
+    items = [tag("li", name, tag("span", value, class_="value"), tag("small", told)) for name, value, told in cards]
+    head, of = columns(result)
+    caption = "All figures."
+    if leak_free is not None:
+        left_out = f"{result['n'] - leak_free['n']:,} images that also stand in a train or val split that the run was given"
+        caption += f" Leak-free leaves out {left_out}."
+    rows = [(name, *(show(each) for each in of)) for name, show in ROWS]
+    words = (
+        "Accuracy: Wilson's interval. Macro F1: percentile bootstrap over images. ABAW score: 0.67 macro F1 + 0.33 accuracy."
+    )
+    return joined(
+        tag("ul", items, class_="cards"),
+        [tag("p", line, class_="note") for line in cautions(assessment)],
+        table(["figure", *head], rows, caption, label="Figures"),
+        tag("p", words, class_="quiet"),
+    )
+
+
+def classes(assessment: Assessment) -> Html:
+    """Figures of each class, and the confusion matrix."""
+    result = assessment.result
+    labels, confusion = result["labels"], np.array(result["confusion"])
+    rows = []
+    for i, (label, row) in enumerate(result["per_class"].items()):
+        support = row["support"]
+        wrong = np.where(np.arange(len(labels)) == i, -1, confusion[i])
+        taken = f"{labels[wrong.argmax()]} ({wrong.max()})" if wrong.max() > 0 else "-"
+        ends = interval(list(wilson_interval(int(confusion[i, i]), support))) if support else "-"
+        figures = (three(row["precision"]), bar(three(row["recall"]), row["recall"]), ends, three(row["f1"]), f"{support:,}")
+        rows.append((label, *figures, taken))
+    head = ["class", "precision", "recall", "95 % of recall", "F1", "images", "most often taken for"]
+    return joined(
+        table(head, rows, "Each class by itself", left=(6,)),
+        tag("h3", "Confusion matrix"),
+        _matrix(labels, confusion),
+    )
+
+
+def _matrix(labels: list[str], confusion: np.ndarray) -> Html:
+    totals = confusion.sum(axis=1, keepdims=True)
+    shares = np.divide(confusion, totals, out=np.zeros(confusion.shape), where=totals > 0)
+    rows = [
+        (
+            f"{label} ({int(totals[i, 0]):,})",
+            *(shaded(f"{n:,}", shares[i, j], i == j) for j, n in enumerate(confusion[i].tolist())),
+        )
+        for i, label in enumerate(labels)
+    ]
+    caption = "Rows: the true class (images). Columns: what was predicted. Colour: the share of the row."
+    return table(["true class", *labels], rows, caption, label="Confusion matrix")
+
+
+def calibration(assessment: Assessment) -> Html:
+    """The reliability diagram."""
+    told = assessment.predictions
+    read = told.readable
+    chart = charts.reliability_chart(told.truth[read], told.probabilities[read])
+    words = (
+        "Blue: how many answers of a confidence are right; on the dashed line they are right as often as they say. Grey: the "
+        "share of all images with that confidence."
+    )
+    return tag("figure", chart, tag("figcaption", words), class_="chart", style="max-width: 34rem")
+
+
+def wrong_answers(assessment: Assessment) -> Html:
+    """The most confident mistakes with Grad-CAM."""
+    found, reason = mistakes(assessment, MISTAKES)
+    if not found:
+        return tag("p", "Every image that could be read was answered right.")
+    items = []
+    for each in found:
+        what = f"{each.truth} taken for {each.predicted}"
+        heat = None if each.heat is None else picture(each.heat, f"Grad-CAM: where the network looked for {each.predicted}")
+        words = joined(
+            tag("strong", each.predicted), f" {each.confidence:.0%}, is ", tag("strong", each.truth), f" ({each.of_truth:.0%})",
+            tag("span", each.path, class_="path"),
+        )  # fmt: skip
+        items.append(tag("li", tag("figure", picture(each.face, f"Face: {what}"), heat, tag("figcaption", words))))
+    told = (
+        f"Grad-CAM is left out: {reason}."
+        if reason is not None
+        else "Beside each face its Grad-CAM (Selvaraju et al. 2017) for the answer given: bright is where the last convolution "
+        "found it."
+    )
+    return joined(tag("p", told, class_="quiet"), tag("ul", items, class_="cards faces"))
+
+
+def training(run: Run) -> Html:
+    """Learning curves and results of the stages."""
+    info = run.info
+    rows = []
+    for stage in info["stages"]:
+        accuracy, f1 = stage.get("val_accuracy"), stage.get("val_macro_f1")
+        rows.append(
+            (
+                stage["name"],
+                f"{stage.get('images', 0):,}",
+                stage.get("epochs", "-"),
+                stage.get("best_epoch", "-"),
+                "-" if accuracy is None else percent(accuracy),
+                "-" if f1 is None else three(f1),
+            )
+        )
+    head = ["stage", "images", "epochs", "best epoch", "val accuracy", "val macro F1"]
+    stages = table(head, rows, "Stages, in their order") if rows else tag("p", "The run does not tell its stages.")
+    try:
+        epochs = read_history(run.path / "history.csv")
+    except DataError as error:
+        return joined(tag("p", f"No learning curves: {error}.", class_="quiet"), stages)
+    kinds = (("key", "train"), ("key val", "val"))
+    key = tag("p", [(tag("span", class_=kind, aria_hidden="true"), name) for kind, name in kinds])
+    pictures = [tag("figure", charts.curve_chart(epochs, measure)) for measure in ("accuracy", "loss")]
+    return joined(stages, key, tag("div", pictures, class_="charts"))
+
+
+def data(assessment: Assessment, run: Run) -> Html:
+    """Images of each class in each role, stage by stage, and in what was scored here."""
+    parts = []
+    here = {label: row["support"] for label, row in assessment.result["per_class"].items()}
+    for stage, roles in provenance.stage_images(run).items():
+        kept = [role for role in (provenance.TRAIN, provenance.VAL, provenance.TEST, provenance.DROPPED) if role in roles]
+        rows = [(label, *_bars([roles[role] for role in kept], label)) for label in run.labels]
+        rows.append(("all", *(f"{sum(roles[role].values()):,}" for role in kept)))
+        name = "Before, for the weights it starts from" if stage == "weights" else f"Stage {stage}"
+        parts.append(table(["class", *kept], rows, f"{name}: images of each class as the run saw them"))
+    rows = [(label, *_bars([here], label)) for label in here]
+    parts.append(table(["class", "images"], [*rows, ("all", f"{sum(here.values()):,}")], "Scored here"))
+    return joined(*parts)
+
+
+def _bars(counts: Iterable[Any], label: str) -> list[Html]:
+    cells = []
+    for each in counts:
+        total = sum(each.values())
+        share = each.get(label, 0) / total if total else 0.0
+        cells.append(bar(f"{each.get(label, 0):,} ({share:.1%})", share))
+    return cells
+
+
+def costs(assessment: Assessment) -> Html:
+    """What the expected cost counts."""
+    result, told = assessment.result, assessment.question.costs
+    rows = [
+        (label, *(shaded(f"{cost:.2f}", cost, i == j) for j, cost in enumerate(told.matrix[i].tolist())))
+        for i, label in enumerate(result["labels"])
+    ]
+    source = f"{told.source[0].upper()}{told.source[1:]}"
+    return tag(
+        "details",
+        tag("summary", "What each confusion costs"),
+        tag("p", f"{source}. The expected cost is the mean over images of what the answer costs."),
+        table(["true class", *result["labels"]], rows, "Rows: the true class. Columns: what was predicted.", label="Costs"),
+    )
+
+
+def reproduce(assessment: Assessment) -> Html:
+    """Commands, versions, fingerprints and recipes."""
+    runs = [each.run for each in assessment.members] or [assessment.run]
+    faces = assessment.faces
+    head = [
+        tag("h3", "These figures"),
+        tag("pre", tag("code", provenance.evaluate_command(assessment))),
+        _facts(
+            [
+                ("data", f"{faces.source} ({faces.layout}, {len(faces.paths):,} images)"),
+                ("computed with", _pairs(provenance.versions())),
+                ("precision", "float32"),
+                ("crops", "as each member says" if assessment.question.crops is None else assessment.question.crops),
+            ]
+        ),
+    ]
+    return joined(head, [_run_facts(run) for run in runs])
+
+
+def _run_facts(run: Run) -> Html:
+    info = run.info
+    model = info["model"]
+    facts: list[tuple[str, Any]] = [
+        ("network", f"{model['name']}, width {model['width']:g}, input {' x '.join(map(str, model['input_shape']))}"),
+        ("weights", tag("code", f"SHA-256 {run.fingerprint}")),
+        ("seed", info.get("seed", "not told")),
+        ("precision", info.get("precision", "not told")),
+        ("threads", info.get("threads", "not told")),
+        ("trained with", _pairs(info.get("versions", {})) or "not told"),
+        ("preprocessing", _pairs(run.settings)),
+    ]
+    for name, told in info.get("data", {}).items():
+        source = info.get("sources", {}).get(name, "")
+        facts.append((f"data {name}", _pairs({"from": source, **told})))
+    recipe = run.path / "recipe.toml"
+    parts = [tag("h3", f"The run {run.name}"), tag("pre", tag("code", provenance.fit_command(run))), _facts(facts)]
+    if recipe.is_file():
+        text = recipe.read_text("utf-8", errors="replace")
+        parts.append(tag("details", tag("summary", "The recipe as run"), scrolling(tag("pre", tag("code", text)), "Recipe")))
+    return joined(*parts)
+
+
+def _facts(pairs: Iterable[tuple[str, Any]]) -> Html:
+    return tag("dl", [(tag("dt", name), tag("dd", value)) for name, value in pairs])
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())

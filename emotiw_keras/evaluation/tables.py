@@ -1,0 +1,65 @@
+"""The figures of an evaluation as rows: for a terminal here, for pages in `sections`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Result = dict[str, Any]
+
+
+def percent(value: float) -> str:
+    """0.123 -> "12.3 %"."""
+    return f"{100 * value:.1f} %"
+
+
+def interval(ends: list[float], show: Callable[[float], str] = percent) -> str:
+    """Both ends of an interval."""
+    return f"{show(ends[0])} - {show(ends[1])}"
+
+
+def three(value: float) -> str:
+    """Three digits behind the point."""
+    return f"{value:.3f}"
+
+
+ROWS: tuple[tuple[str, Callable[[Result], str]], ...] = (
+    ("images scored / asked for", lambda r: f"{r['n_found']} / {r['n']}"),
+    ("accuracy", lambda r: percent(r["accuracy"])),
+    ("95 % interval", lambda r: interval(r["accuracy_ci95"])),
+    ("macro F1", lambda r: three(r["macro_f1"])),
+    ("95 % interval of macro F1", lambda r: interval(r["macro_f1_ci95"], three)),
+    ("balanced accuracy", lambda r: percent(r["balanced_accuracy"])),
+    ("ABAW score", lambda r: three(r["abaw_score"])),
+    ("expected cost", lambda r: three(r["expected_cost"])),
+    ("calibration error (ECE)", lambda r: three(r["ece"])),
+    ("log loss", lambda r: three(r["log_loss"])),
+)
+
+
+def columns(result: Result) -> tuple[list[str], list[Result]]:
+    """All images, and beside them the leak-free ones if there are any."""
+    leak_free = result.get("leak_free")
+    return (["all images"], [result]) if leak_free is None else (["all images", "leak-free"], [result, leak_free])
+
+
+def figures_table(result: Result) -> str:
+    """The main figures as a Markdown table, all images beside the leak-free ones."""
+    head, of = columns(result)
+    lines = [f"| {'':<25} | " + " | ".join(f"{name:>17}" for name in head) + " |"]
+    lines.append(f"|{'-' * 27}|" + "|".join("-" * 18 + ":" for _ in head) + "|")
+    lines += [f"| {name:<25} | " + " | ".join(f"{show(each):>17}" for each in of) + " |" for name, show in ROWS]
+    return "\n".join(lines)
+
+
+def per_class_table(result: Result) -> str:
+    """Precision, recall, F1 and number of images of each class as a Markdown table."""
+    width = max(5, *(len(label) for label in result["labels"]))
+    lines = [
+        f"| {'class':<{width}} | precision | recall |    F1 | images |",
+        f"|{'-' * (width + 2)}|----------:|-------:|------:|-------:|",
+    ]
+    for label, row in result["per_class"].items():
+        rates = f"{row['precision']:>9.3f} | {row['recall']:>6.3f} | {row['f1']:>5.3f}"
+        lines.append(f"| {label:<{width}} | {rates} | {row['support']:>6} |")
+    return "\n".join(lines)

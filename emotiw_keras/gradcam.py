@@ -1,0 +1,167 @@
+"""Grad-CAM: where in a face the network looked for its answer.
+
+R. R. Selvaraju et al.: Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, ICCV 2017. The maps of
+the last convolution are weighted by the mean gradient of the class's score before the softmax (equation 1), summed, and what
+speaks against the class is cut off (equation 2). It shows where the evidence lies, not why it counts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from emotiw_keras.data.resize import resize, resize_weights
+from emotiw_keras.errors import ModelError
+
+if TYPE_CHECKING:
+    from emotiw_keras.data.device import FaceInput
+
+BATCH = 16
+# Dark to bright, as in Matplotlib's "inferno": told apart in grey and by the colour-blind.
+SHADES = np.array([(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)], np.float32)
+STRONGEST = 0.7
+"""How much of the face the brightest colour covers."""
+
+
+def _cut(model: keras.Model, layer: keras.layers.Layer) -> keras.Model | None:
+    """The rest of a network behind a layer, or None where the output needs more than this layer's."""
+    try:
+        return keras.Model(layer.output, model.outputs[0])
+    except (ValueError, AttributeError):  # Keras' words for more than one way, and for a layer without one output
+        return None
+
+
+def last_maps(model: keras.Model) -> keras.layers.Layer:
+    """The layer whose output are the last convolutional maps: found by the network's structure, not by names.
+
+    It is the last place where the whole network is one tensor of (batch, height, width, channels) with more than one pixel; of
+    those behind the same weights the one with most pixels, which is the one before a pooling. In a residual network that is
+    the last addition with its ReLU, in a fire module the concatenation.
+
+    Raises:
+        ModelError: no layer gives such maps.
+    """
+    best, pixels, behind = None, 1, None
+    for layer in reversed(model.layers):
+        shape: tuple[Any, ...] = getattr(getattr(layer, "output", None), "shape", ())
+        if len(shape) != 4 or None in shape[1:] or shape[1] * shape[2] <= 1 or isinstance(layer, keras.layers.InputLayer):
+            continue
+        rest = _cut(model, layer)
+        if rest is None:
+            continue
+        weights = len(rest.weights)
+        if behind is not None and weights != behind:
+            break
+        behind = weights
+        if shape[1] * shape[2] > pixels:
+            best, pixels = layer, shape[1] * shape[2]
+    if best is None:
+        raise ModelError(f"{model.name} has no convolutional maps of more than one pixel; Grad-CAM needs some")
+    return best
+
+
+class GradCam:
+    """Grad-CAM of a network that ends in a softmax.
+
+    Args:
+        model: prepared pictures, float (batch, height, width, channels) -> probabilities (batch, classes).
+
+    Attributes:
+        layer: name of the layer whose maps are weighted.
+
+    Raises:
+        ModelError: there are no convolutional maps, or the network does not end in a softmax.
+
+    Example:
+        >>> cam = GradCam(run.build())                                         # doctest: +SKIP
+        >>> cam(run.face_input()(faces), classes=[3]).shape                    # doctest: +SKIP
+        (1, 13, 13)
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        layer, last = last_maps(model), model.layers[-1]
+        self.layer = layer.name
+        if getattr(last, "activation", None) is not keras.activations.softmax and not isinstance(last, keras.layers.Softmax):
+            raise ModelError(f"{model.name} ends in {last.name}, which is no softmax; Grad-CAM needs the scores before one")
+        self._maps = keras.Model(model.inputs[0], layer.output)
+        self._rest = keras.Model(layer.output, last.input) if last.input is not layer.output else None
+        self._last = last
+
+    def _scores(self, maps: Any) -> Any:
+        """The scores of the classes before the softmax, (batch, classes)."""
+        units = maps if self._rest is None else self._rest(maps, training=False)
+        if not isinstance(self._last, keras.layers.Dense):
+            return units
+        scores = keras.ops.matmul(units, self._last.kernel)
+        return scores if self._last.bias is None else scores + self._last.bias
+
+    def __call__(self, pictures: Any, classes: np.ndarray) -> np.ndarray:
+        """Heat of each picture for one class each.
+
+        Args:
+            pictures: float (batch, height, width, channels), as the network takes them.
+            classes: int (batch,).
+
+        Returns:
+            float32 (batch, rows, columns) of the maps, 0..1, each divided by its own largest value; all 0 where nothing
+            speaks for the class.
+        """
+        import tensorflow as tf
+
+        maps = tf.convert_to_tensor(self._maps(pictures, training=False))
+        with tf.GradientTape() as tape:
+            tape.watch(maps)
+            score = tf.gather(self._scores(maps), tf.constant(classes, tf.int32), axis=1, batch_dims=1)
+        weights = tf.reduce_mean(tape.gradient(score, maps), axis=(1, 2), keepdims=True)
+        heat = np.asarray(tf.nn.relu(tf.reduce_sum(weights * maps, axis=-1)), np.float32)
+        largest = heat.max(axis=(1, 2), keepdims=True)
+        return np.divide(heat, largest, out=np.zeros_like(heat), where=largest > 0)
+
+
+def heat_of_faces(cam: GradCam, face_input: FaceInput, faces: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Grad-CAM on whole faces, by their centre crop.
+
+    Args:
+        cam: of the network.
+        face_input: the layer that prepares faces for it.
+        faces: uint8 (n, height, width, 1 or 3).
+        classes: int (n,).
+
+    Returns:
+        float32 (n, side, side), 0..1, with the side to which `face_input` resizes; 0 outside of the crop.
+    """
+    side, crop, start = face_input.resize, face_input.crop, face_input.room // 2
+    whole = np.zeros((len(faces), side, side), np.float32)
+    for first in range(0, len(faces), BATCH):
+        part = slice(first, first + BATCH)
+        heat = cam(face_input(faces[part]), np.asarray(classes)[part])
+        whole[part, start : start + crop, start : start + crop] = resized_heat(heat, crop)
+    return whole
+
+
+def resized_heat(heat: np.ndarray, side: int) -> np.ndarray:
+    """Heat of another size, bilinear: float32 (n, rows, columns) -> (n, side, side)."""
+    down, across = (resize_weights(size, side).astype(np.float32) for size in heat.shape[1:])
+    return down @ heat @ across.T
+
+
+def overlay(face: np.ndarray, heat: np.ndarray, side: int) -> np.ndarray:
+    """A face with its heat laid over it, the brighter the hotter.
+
+    Args:
+        face: uint8 (height, width, 1 or 3).
+        heat: float32 (rows, columns), 0..1, over the whole face.
+        side: of the picture, in pixels.
+
+    Returns:
+        uint8 (side, side, 3), RGB.
+    """
+    picture = resize(face, side, side)
+    picture = (np.repeat(picture, 3, axis=-1) if picture.shape[-1] == 1 else picture).astype(np.float32)
+    strength = np.clip(resized_heat(heat[None], side)[0], 0, 1)
+    places = np.linspace(0, 1, len(SHADES))
+    colour = np.stack([np.interp(strength, places, SHADES[:, channel]) for channel in range(3)], axis=-1)
+    share = STRONGEST * strength[..., None]
+    return np.round(picture * (1 - share) + colour * share).astype(np.uint8)

@@ -1,0 +1,80 @@
+"""Grad-CAM of each face that was read, as a picture of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from emotiw_keras.files import atomic_path
+from emotiw_keras.serving.new_folder import NewFolder
+
+if TYPE_CHECKING:
+    from emotiw_keras.serving.predictor import Predictor
+    from emotiw_keras.serving.readings import PictureReading, Reading
+
+SIDE, CAPTION = 224, 28  # pixels
+INK, PAPER = (31, 35, 40), (255, 255, 255)
+
+
+class Explainer:
+    """Writes a PNG for each face: the face as the network gets it, and beside it where the network found its answer.
+
+    What is explained is the centre crop, also where the answer is the mean over more crops or over the frames of a film.
+
+    Args:
+        predictor: what answers.
+        folder: new or empty; a picture's faces lie below its relative name, a film's in a folder of its name.
+        inputs: names of what will be read.
+
+    Raises:
+        ModelError: the network has no convolutional maps, or does not end in a softmax.
+        OutputError, UsageError: as `NewFolder`.
+    """
+
+    def __init__(self, predictor: Predictor, folder: str | os.PathLike[str], inputs: Sequence[str] = ()) -> None:
+        from emotiw_keras.gradcam import GradCam
+
+        self._predictor = predictor
+        self._cam = GradCam(predictor.net)
+        self._folder = NewFolder(folder, inputs)
+
+    def write(self, reading: PictureReading) -> None:
+        """Write the faces of one picture or frame; their pixels must have been kept.
+
+        Raises:
+            OutputError: a picture cannot be written.
+        """
+        if not reading.faces:
+            return
+        from emotiw_keras.gradcam import heat_of_faces
+
+        labels = self._predictor.labels
+        classes = np.array([labels.index(face.label) for face in reading.faces])
+        heats = heat_of_faces(self._cam, self._predictor.face_input, np.stack(reading.crops), classes)
+        for face, pixels, heat in zip(reading.faces, reading.crops, heats, strict=True):
+            self._write(self._name(reading, face), face, pixels, heat)
+
+    @staticmethod
+    def _name(reading: PictureReading, face: Reading) -> str:
+        film, picture = reading.film, reading.picture
+        if film is None or film.stills:
+            return f"{os.path.splitext(picture.name)[0]}-face{face.number}"
+        return f"{film.name}/{picture.frame:06d}-face{face.number}"
+
+    def _write(self, name: str, face: Reading, pixels: np.ndarray, heat: np.ndarray) -> None:
+        from PIL import Image, ImageDraw, ImageFont
+
+        from emotiw_keras.gradcam import overlay
+
+        # The face itself is an overlay of nothing.
+        plain, warm = (overlay(pixels, each, SIDE) for each in (np.zeros_like(heat), heat))
+        sheet = Image.new("RGB", (2 * SIDE, SIDE + CAPTION), PAPER)
+        sheet.paste(Image.fromarray(plain), (0, 0))
+        sheet.paste(Image.fromarray(warm), (SIDE, 0))
+        words = f"{face.label} {face.probabilities[face.label]:.0%}"
+        ImageDraw.Draw(sheet).text((8, SIDE + CAPTION // 2), words, INK, ImageFont.load_default(16), anchor="lm")
+        with atomic_path(self._folder.place(name, ".png")) as temporary:
+            sheet.save(temporary, format="PNG")

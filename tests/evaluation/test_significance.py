@@ -1,0 +1,51 @@
+"""Intervals and paired tests against their definitions, drawn or added up the long way."""
+
+from __future__ import annotations
+
+from math import comb
+
+import numpy as np
+import pytest
+from sklearn.metrics import cohen_kappa_score, f1_score
+
+from emotiw_keras.evaluation.significance import holm, kappa, macro_f1, macro_f1_difference, macro_f1_interval, mcnemar
+
+RNG = np.random.default_rng(0)
+TRUTH = RNG.integers(0, 4, 300)
+A = np.where(RNG.random(300) < 0.6, TRUTH, RNG.integers(0, 4, 300))
+B = np.where(RNG.random(300) < 0.8, TRUTH, RNG.integers(0, 4, 300))
+
+
+def test_macro_f1_of_matrices_is_scikit_learns():
+    matrix = np.zeros((5, 5))
+    np.add.at(matrix, (TRUTH, A), 1)
+    expected = f1_score(TRUTH, A, average="macro", labels=range(5), zero_division=0)
+    assert macro_f1(matrix) == pytest.approx(expected) and macro_f1(np.stack([matrix] * 2)).shape == (2,)
+
+
+def test_the_bootstrap_by_kinds_is_the_bootstrap_by_images():
+    drawn = np.random.default_rng(1).integers(0, 300, (1000, 300))
+    scores = [f1_score(TRUTH[rows], A[rows], average="macro") for rows in drawn]
+    assert macro_f1_interval(TRUTH, A, 4) == pytest.approx(np.percentile(scores, (2.5, 97.5)), abs=0.01)
+    gaps = [f1_score(TRUTH[r], B[r], average="macro") - f1_score(TRUTH[r], A[r], average="macro") for r in drawn]
+    difference, low, high = macro_f1_difference(TRUTH, A, B, 4)
+    assert difference == pytest.approx(f1_score(TRUTH, B, average="macro") - f1_score(TRUTH, A, average="macro"))
+    assert (low, high) == pytest.approx(np.percentile(gaps, (2.5, 97.5)), abs=0.01)
+    assert macro_f1_difference(TRUTH, A, A, 4) == (0, 0, 0)
+
+
+def test_mcnemar_adds_up_the_binomial():
+    for a, b in ((2, 10), (0, 5), (7, 8)):
+        tail = sum(comb(a + b, k) for k in range(min(a, b) + 1)) / 2 ** (a + b)
+        assert mcnemar(a, b) == mcnemar(b, a) == pytest.approx(min(1.0, 2 * tail))
+    assert mcnemar(0, 0) == mcnemar(4, 4) == 1
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([0.2]) == [0.2]
+
+
+def test_kappa_is_scikit_learns():
+    assert kappa(A, B, 4) == pytest.approx(cohen_kappa_score(A, B))
+    assert kappa(A, A, 4) == pytest.approx(1) and kappa(np.zeros(5, int), np.zeros(5, int), 3) == 1
