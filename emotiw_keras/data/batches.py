@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +11,9 @@ import tensorflow as tf
 
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.resize import resize, to_grey
+from emotiw_keras.errors import DataError
+
+Batches = Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 
 
 class Source(Protocol):
@@ -83,7 +86,7 @@ class Pool:
         return np.repeat(images, 3, axis=3) if images.shape[3] < channels else images
 
 
-def batches(pool: Source, order: np.ndarray, draws: np.ndarray | None, batch_size: int, start: int = 0) -> tf.data.Dataset:
+def batches(pool: Source, order: np.ndarray, draws: np.ndarray | None, batch_size: int, start: int = 0) -> Batches:
     """Batches of a pool in a given order.
 
     Args:
@@ -93,16 +96,33 @@ def batches(pool: Source, order: np.ndarray, draws: np.ndarray | None, batch_siz
         batch_size: images in a batch; the last may be smaller.
         start: batches to leave out at the start.
 
-    Returns:
-        A dataset of (what the pool holds, draws (batch, columns), labels int32 (batch,)); a `Pool` holds images, uint8 (batch,
-        height, width, channels).
+    Yields:
+        What the pool holds, draws (batch, columns), labels int32 (batch,); a `Pool` holds images, uint8 (batch, height, width,
+        channels).
+
+    Raises:
+        DataError: an image that could be read before cannot be read now.
     """
     order = np.asarray(order, np.int64)[start * batch_size :]
     drawn = np.zeros((len(order), 3), np.int32) if draws is None else draws[order]
     table = tf.data.Dataset.from_tensor_slices((order, drawn, pool.labels[order])).batch(batch_size)
 
+    failed: list[DataError] = []
+
+    def gather(positions: np.ndarray) -> np.ndarray:
+        try:
+            return pool.gather(positions)
+        except DataError as error:
+            failed.append(error)
+            raise
+
     def read(positions: tf.Tensor, draws: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        images = tf.numpy_function(pool.gather, [positions], pool.dtype, stateful=False)
+        images = tf.numpy_function(gather, [positions], pool.dtype, stateful=False)
         return tf.ensure_shape(images, (None, *pool.shape)), draws, labels
 
-    return table.map(read, num_parallel_calls=1, deterministic=True).prefetch(2)
+    try:
+        yield from table.map(read, num_parallel_calls=1, deterministic=True).prefetch(2)
+    except tf.errors.OpError as error:
+        if failed:
+            raise failed[0] from error  # TensorFlow makes an error of its own of what a Python function raises
+        raise

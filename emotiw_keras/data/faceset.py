@@ -194,10 +194,10 @@ def read_faces(
             with the process, or, where the disk has no room, decoded again in each epoch. Default: half of the available
             memory.
         subject_pattern: a regular expression on file names for the person; a `subject` column has precedence.
+        leave_out: classes that are not read, in any of their usual spellings; they are counted in the report.
         every: of a set of videos, take the frames of every so manieth number; from which on, the seed and the video decide.
         frames_per_video: of a set of videos, take at most so many of each, drawn from the seed; 0 takes all.
         check: of a set of videos, read each file once before it is used; otherwise a broken one is found when it is.
-        leave_out: classes that are not read, in any of their usual spellings; they are counted in the report.
         fractions: shares of train, val and test where the source has no splits.
         folds: cut by persons instead of by `fractions`.
         seed: of the split, of `limit` and of the frames taken of a video.
@@ -219,10 +219,10 @@ def read_faces(
     threads = workers or os.cpu_count() or 1
     videos = find_videos(path)
     if videos is not None:
-        if leave_out or folds is not None:
-            raise UsageError(f"{path} is a set of videos with splits of its own; leave_out and folds are for pictures")
         from emotiw_keras.data.video_reading import Choice, read_videos  # it makes a FaceSet, which stands here
 
+        if folds is not None:
+            raise UsageError(f"{path} is a set of videos, which is cut by film; folds over persons are for sets of pictures")
         return read_videos(
             videos,
             Choice(every, frames_per_video, limit, tuple(fractions), seed),
@@ -231,6 +231,7 @@ def read_faces(
             grey=grey,
             size=size,
             subject_pattern=subject_pattern,
+            leave_out=leave_out,
             check=check,
             threads=threads,
             progress=progress,
@@ -377,9 +378,7 @@ def _read_pixels(
     return StreamedPixels(view, readable, shapes, decoders), seen
 
 
-def _report(
-    faces: FaceSet, listing: Listing, cut: tuple[str, bool] | None, limit: tuple[int, int] | None
-) -> list[str]:
+def _report(faces: FaceSet, listing: Listing, cut: tuple[str, bool] | None, limit: tuple[int, int] | None) -> list[str]:
     height, width, channels = faces.pixels.shape
     held = (
         f"{faces.pixels.nbytes / 2**20:,.1f} MiB in memory" if faces.pixels.in_memory else "read from disk as they are needed"

@@ -15,10 +15,10 @@ from emotiw_keras.data.duplicates import pixel_hash
 from emotiw_keras.data.faceset import OK, Progress
 from emotiw_keras.data.images import ImageError, decode_image, read_header
 from emotiw_keras.data.layouts.affwild2 import FACES, SPLITS, Frames, Videos, find_frames, ranges, without_annotation
-from emotiw_keras.data.layouts.listing import and_more
+from emotiw_keras.data.layouts.listing import and_more, class_names
 from emotiw_keras.data.layouts.store import StreamedPixels, View, run_chunks
 from emotiw_keras.data.splits import assign_splits, counts_table, group_ids, limit_mask, subjects
-from emotiw_keras.data.videos import MAX_PIXELS, FramePictures, Table, VideoSet
+from emotiw_keras.data.videos import MAX_PIXELS, FramePictures, Table, VideoSet, read_picture
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.labels import match_classes
 
@@ -74,6 +74,7 @@ def read_videos(
     grey: bool,
     size: int,
     subject_pattern: str | None,
+    leave_out: Sequence[str],
     check: bool,
     threads: int,
     progress: Progress | None = None,
@@ -83,7 +84,7 @@ def read_videos(
     Args:
         videos: its annotations.
         choice: the frames to take.
-        name, labels, grey, size, subject_pattern, check, progress: as for `read_faces`.
+        name, labels, grey, size, subject_pattern, leave_out, check, progress: as for `read_faces`.
         threads: that list folders and read files.
 
     Raises:
@@ -91,10 +92,11 @@ def read_videos(
     """
     source = str(videos.root)
     try:
-        names, ids = match_classes(dict.fromkeys(videos.classes, videos.example), labels)
+        wanted = _wanted(videos, leave_out)
+        names, ids = match_classes(dict.fromkeys(wanted, videos.example), labels)
     except DataError as error:
         raise DataError(f"{source}: {error}") from error
-    table = _table(videos, [ids[each] for each in videos.classes], subject_pattern, threads)
+    table = _table(videos, [ids.get(each, -1) for each in videos.classes], subject_pattern, threads)
     taken = [choice.of_video(each, table.labelled(number)[0]) for number, each in enumerate(table.names)]
     video = np.repeat(np.arange(len(taken), dtype=np.int32), [len(numbers) for numbers in taken])
     frame = np.concatenate(taken)
@@ -117,10 +119,24 @@ def read_videos(
         path, status = faces.unreadable()[0]
         raise DataError(f"{source}: none of {len(label):,} frames can be used; the first, {path}: {status}")
     faces.report = _report(faces, videos, choice, cut)
+    if len(wanted) < len(videos.classes):
+        apart = [number for number, each in enumerate(videos.classes) if each not in wanted]
+        count = sum(int(np.isin(annotation.labels, apart).sum()) for annotation in videos.annotations)
+        told = ", ".join(videos.classes[number] for number in apart)
+        faces.report.insert(2, f"classes left out: {told} ({count:,} frames, counted above among those without a label)")
     read = [f"{class_name} = {names[i]}" for class_name, i in ids.items() if class_name != names[i]]
     if read:
         faces.report.insert(1, f"class names read as: {', '.join(read)}")
     return faces
+
+
+def checked(faces: VideoSet, threads: int, progress: Progress | None = None) -> VideoSet:
+    """The set with each of its files read once, and those that are broken told, for a set that was read unchecked."""
+    table, video, frame = faces.table, faces.video, faces.frame
+    found = _look(FramePictures(table.root, table.paths(video, frame)), len(video), threads, progress)
+    seen = _frame_set(table, video, frame, faces.label, found, faces.pixels.shape, threads, faces.name, faces.labels)
+    seen.report = faces.report
+    return seen
 
 
 def every_picture(faces: VideoSet, videos: np.ndarray, threads: int, progress: Progress | None = None) -> VideoSet:
@@ -142,6 +158,15 @@ def every_picture(faces: VideoSet, videos: np.ndarray, threads: int, progress: P
     label = np.concatenate([np.empty(0, np.int8), *(table.labels[v][n - 1] for v, n in zip(videos, numbers, strict=True))])
     found = _look(FramePictures(table.root, table.paths(video, frame)), len(video), threads, progress)
     return _frame_set(table, video, frame, label, found, faces.pixels.shape, threads, faces.name, faces.labels)
+
+
+def _wanted(videos: Videos, leave_out: Sequence[str]) -> list[str]:
+    """The classes that are read, as the annotations write them."""
+    unwanted = class_names(leave_out)
+    missing = sorted(unwanted - class_names(videos.classes))
+    if missing:
+        raise DataError(f"leave_out names {missing[0]!r}, which is none of its classes {', '.join(videos.classes)}")
+    return [each for each in videos.classes if not class_names([each]) & unwanted]
 
 
 def _table(videos: Videos, ids: Sequence[int], subject_pattern: str | None, threads: int) -> Table:
@@ -177,8 +202,8 @@ def _identity(videos: Videos, name: str, frames: Frames) -> str:
     digest = hashlib.blake2b(frames.number.astype("<i4").tobytes(), digest_size=16)
     for number in frames.number[sampled].tolist():
         try:
-            image = decode_image((folder / f"{number:0{digits}d}{suffix}").read_bytes(), max_pixels=MAX_PIXELS)
-        except (ImageError, OSError):
+            image = decode_image(read_picture(f"{folder}/{number:0{digits}d}{suffix}"), max_pixels=MAX_PIXELS)
+        except ImageError:
             digest.update(b"unreadable")  # if the frame is used, reading it says why
         else:
             digest.update(pixel_hash(image).encode())

@@ -138,6 +138,18 @@ class VideoSet(FaceSet):
             }
 
 
+def read_picture(path: str) -> bytes:
+    """The bytes of a picture; ImageError if they cannot be had, or are too many for one."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MEMBER_BYTES + 1)
+    except OSError as error:
+        raise ImageError(f"cannot read: {error.strerror}") from error
+    if len(data) > MEMBER_BYTES:
+        raise ImageError(f"larger than {MEMBER_BYTES >> 20} MiB")
+    return data
+
+
 class FramePictures:
     """The pictures of frames, read when they are asked for."""
 
@@ -146,14 +158,7 @@ class FramePictures:
 
     def read(self, index: int) -> bytes:
         """The bytes of one file."""
-        try:
-            with open(f"{self._root}/{self._paths[index]}", "rb") as file:
-                data = file.read(MEMBER_BYTES + 1)
-        except OSError as error:
-            raise ImageError(f"cannot read: {error.strerror}") from error
-        if len(data) > MEMBER_BYTES:
-            raise ImageError(f"larger than {MEMBER_BYTES >> 20} MiB")
-        return data
+        return read_picture(f"{self._root}/{self._paths[index]}")
 
     def shape(self, index: int) -> tuple[int, int, int]:
         """(height, width, channels) from the header."""

@@ -13,8 +13,9 @@ from emotiw_keras.costs import costs_of
 from emotiw_keras.data.columns import pick
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.generated import is_generated, read_any
-from emotiw_keras.data.layouts import find_layout
+from emotiw_keras.data.layouts import classes_of
 from emotiw_keras.data.layouts.listing import class_names
+from emotiw_keras.data.video_reading import checked
 from emotiw_keras.data.videos import VideoSet
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.assessment import Assessment, Predictions, Question, figures
@@ -45,8 +46,9 @@ def read_source(run: Run, source: str | os.PathLike[str], limit: int | None = No
     grey = run.settings["channels"] == "grey"
     unwanted = run.info.get("leave_out", [])
     if unwanted:
-        unwanted = [] if is_generated(source) else sorted(class_names(find_layout(source)) & class_names(unwanted))
-    return read_any(source, labels=tuple(run.labels), grey=grey, size=run.settings["resize"], leave_out=unwanted, limit=limit)
+        unwanted = [] if is_generated(source) else sorted(class_names(classes_of(source)) & class_names(unwanted))
+    options = {"grey": grey, "size": run.settings["resize"], "leave_out": unwanted, "limit": limit}
+    return read_any(source, labels=tuple(run.labels), check=False, **options)
 
 
 def predict(
@@ -116,6 +118,8 @@ def assess(
     indices = select(faces, split_of, split, run)
     if limit is not None:
         indices = stratified(indices, faces.label[indices], limit)
+    if isinstance(faces, VideoSet):
+        faces, indices = checked(faces.take(indices), os.cpu_count() or 1), np.arange(len(indices))
     every_frame = every_frame or smooth != 1
     if every_frame and (limit is not None or not isinstance(faces, VideoSet)):
         why = f"limit = {limit} leaves frames out" if limit is not None else f"{source} is no set of videos"

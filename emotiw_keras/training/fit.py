@@ -127,9 +127,8 @@ def prepare(
             labels=recipe.labels,
             grey=settings["channels"] == "grey",
             size=settings["resize"],
-            leave_out=recipe.source[name].leave_out if name in recipe.source else (),
-            folds=_folds(recipe, name),
             **recipe.source.get(name, SourceSettings()).reading(),
+            folds=_folds(recipe, name),
             seed=recipe.seed,
             limit=recipe.limit or None,
         )

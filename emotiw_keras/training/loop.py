@@ -344,9 +344,9 @@ def class_weights(labels: np.ndarray, classes: int, kind: str) -> np.ndarray:
     if kind == "none":
         return np.ones(classes, np.float32)
     counts = np.bincount(labels, minlength=classes)
-    if kind == "complement":
-        return (1 - counts / len(labels)).astype(np.float32)
     present = counts > 0
+    if kind == "complement":
+        return np.where(present, 1 - counts / len(labels), 0.0).astype(np.float32)
     if kind == "effective":
         inverse = np.where(present, (1 - EFFECTIVE_BETA) / (1 - EFFECTIVE_BETA ** np.maximum(counts, 1)), 0.0)
         return (inverse * len(labels) / (inverse * counts).sum()).astype(np.float32)

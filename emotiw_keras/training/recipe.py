@@ -115,8 +115,8 @@ class SourceSettings:
 
     def reading(self) -> dict[str, Any]:
         """The arguments of `read_faces` that the table sets."""
-        rest = {"every": self.every, "frames_per_video": self.frames_per_video, "check": self.check}
-        return {"subject_pattern": self.subject_pattern or None, **rest}
+        keys = ("leave_out", "every", "frames_per_video", "check")
+        return {key: getattr(self, key) for key in keys} | {"subject_pattern": self.subject_pattern or None}
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def stage_roles(stage: Part, sets: Mapping[str, FaceSet], drop: bool) -> Roles:
             apart[train.get(name, np.empty(0, np.int64))] = False
             held |= set(pick(faces.pixel_hash, np.flatnonzero(apart & (faces.label >= 0))))
         for name, index in train.items():
-            twin = np.array([sets[name].pixel_hash[i] in held for i in index], bool)
+            twin = np.array([digest in held for digest in pick(sets[name].pixel_hash, index)], bool)
             train[name], dropped[name] = index[~twin], index[twin]
     return Roles(train, val, dropped)
 

@@ -31,6 +31,7 @@ class StagedFineTuner:
         width: the multiplier the model was made with.
         labels: a named label set, or "folder" for any class names.
         subject_patterns: data set name -> regular expression on file names that names the person.
+        sources: data set name -> how else it is read, such as `SourceSettings(every=10)` for a set of videos.
         preprocessing: what happens to pixels; the model's own facts where it is silent.
         duplicates: "drop" leaves out of training what also stands in val or test; "keep" trains on it.
         seed: splits, order, crops and new layers.
@@ -63,6 +64,7 @@ class StagedFineTuner:
         width: float = 1.0,
         labels: str = "basic7",
         subject_patterns: Mapping[str, str] | None = None,
+        sources: Mapping[str, SourceSettings] | None = None,
         preprocessing: InputSettings | None = None,
         duplicates: str = "drop",
         seed: int = 0,
@@ -81,7 +83,10 @@ class StagedFineTuner:
             precision=model.dtype_policy.name,
             model=ModelSettings(name=model.name, width=width, input_size=model.input_shape[1]),
             preprocessing=preprocessing or InputSettings(),
-            source={name: SourceSettings(subject_pattern=pattern) for name, pattern in (subject_patterns or {}).items()},
+            source={
+                **{name: SourceSettings(subject_pattern=pattern) for name, pattern in (subject_patterns or {}).items()},
+                **(sources or {}),
+            },
         )
 
     def fit(self, progress: Progress | None = None) -> Run:

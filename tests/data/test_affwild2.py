@@ -93,6 +93,12 @@ def test_the_header_decides_the_edition(tmp_path: Path) -> None:
     assert read(eight, "affwild8").labels[-1] == "other"
     with pytest.raises(DataError, match="unknown class name 'Other'"):
         read(eight)
+    seven_of_eight = read(eight, leave_out=["other"])
+    assert seven_of_eight.labels[-1] == "surprise" and any(
+        "classes left out: Other (0 frames" in t for t in seven_of_eight.report
+    )
+    with pytest.raises(DataError, match="leave_out names 'contempt'"):
+        read(eight, leave_out=["contempt"])
     other = eight / "Third ABAW Annotations" / "EXPR_Classification_Challenge" / "Validation_Set" / "b.txt"
     other.write_text(other.read_text().replace(EIGHT, SEVEN))
     with pytest.raises(DataError, match="two editions in one set"):
@@ -231,7 +237,12 @@ def test_names_of_two_kinds_and_links_that_lead_out_are_refused(tmp_path: Path) 
     secret = tmp_path / "secret.jpg"
     secret.write_bytes(picture(1))
     (folder / "00001.jpg").symlink_to(secret)
-    with pytest.raises(DataError, match="leads out of it"):
+    with pytest.raises(DataError, match="leads out of it at 'cropped_aligned/b/00001.jpg'"):
+        read(root)
+    (folder / "00001.jpg").unlink()
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="leads out of it at 'cropped_aligned/b'"):
         read(root)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from emotiw_keras.data.archive import Archive, FolderArchive, ZipArchive, is_picture
 from emotiw_keras.data.images import ImageError
-from emotiw_keras.data.layouts.affwild2 import FACES, SETS, annotation_folder
+from emotiw_keras.data.layouts.affwild2 import FACES, SETS, annotation_folder, find_videos
 from emotiw_keras.data.layouts.fer2013 import read_fer2013
 from emotiw_keras.data.layouts.folders import KNOWN, read_folders
 from emotiw_keras.data.layouts.listing import Listing, Pictures, and_more
@@ -25,7 +25,7 @@ from emotiw_keras.data.layouts.tables import (
 from emotiw_keras.errors import DataError
 from emotiw_keras.labels import canonical
 
-__all__ = ["KNOWN", "Listing", "Pictures", "find_layout"]
+__all__ = ["KNOWN", "Listing", "Pictures", "classes_of", "find_layout"]
 
 _HEADER_BYTES = 4096
 
@@ -59,6 +59,12 @@ def find_layout(path: str | os.PathLike[str]) -> Listing:
     if source.suffix.lower() == ".zip" or zipfile.is_zipfile(source):
         return _from_archive(ZipArchive(source))
     raise DataError(f"{path}: layout not recognised: a file that is neither a zip nor a CSV; known: {KNOWN}")
+
+
+def classes_of(path: str | os.PathLike[str]) -> list[str]:
+    """Names of the classes in a data set of any layout, as it writes them; errors are those of `find_layout`."""
+    videos = find_videos(path)
+    return sorted(set(find_layout(path).classes if videos is None else videos.classes))
 
 
 def _columns(head: bytes) -> list[str]:

@@ -196,6 +196,7 @@ def find_frames(root: Path, video: str) -> Frames:
         DataError: the folder cannot be read, a link leads out of it, or files are named in two ways.
     """
     folder = root / FACES / video
+    _check_inside(folder, root)
     stems: list[str] = []
     suffixes: set[str] = set()
     others: list[str] = []
@@ -224,10 +225,13 @@ def find_frames(root: Path, video: str) -> Frames:
 
 def _regular(entry: os.DirEntry[str], root: Path) -> bool:
     if entry.is_symlink():
-        target = os.path.realpath(entry.path)
-        if not target.startswith(os.path.realpath(root).rstrip(os.sep) + os.sep):
-            raise DataError(f"{root}: the link {os.path.relpath(entry.path, root)!r} leads out of it; copy the files")
+        _check_inside(Path(entry.path), root)
     return entry.is_file()
+
+
+def _check_inside(path: Path, root: Path) -> None:
+    if not os.path.realpath(path).startswith(os.path.realpath(root).rstrip(os.sep) + os.sep):
+        raise DataError(f"{root}: a link leads out of it at {os.path.relpath(path, root)!r}; move or copy the files there")
 
 
 def without_annotation(videos: Videos) -> list[str]:
