@@ -3,7 +3,9 @@
 Random weights are written as a file of another framework, that framework computes the class scores and inner layers of a
 colour picture without symmetry, `emotiw_keras.models.convert` reads the same file, and the Keras network is compared with it.
 OpenCV runs the Caffe files, ONNX Runtime the ONNX files, PyTorch writes and runs AlexNet "one weird trick" (the extra
-`bench`); a MatConvNet file is held against OpenCV on the Caffe file of the same weights. Run it from the root of the
+`bench`); a MatConvNet file, and SENet-50's pickled dictionary and keras-vggface's layout, are held against OpenCV on the Caffe
+file of the same weights. OpenCV's Axpy is not SENet's (it takes a y + x for a x + y): its prototxt has a Scale and a sum in its
+place. Run it from the root of the
 repository: `python -m benchmarks.parity --json parity.json`. It needs about 1 GB of disk and five minutes.
 """
 
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import pickle
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -24,7 +27,9 @@ from emotiw_keras.models.registry import get_spec
 from tests.converters import foreign_networks as foreign
 
 NETWORKS = ("alexnet", "caffenet", "vgg_cnn_f", "vgg_cnn_m", "vgg_cnn_m_2048", "vgg_cnn_s", "squeezenet", "squeezenet_v1_1")
-FORMATS = ("caffemodel", "mat", "onnx", "pth")
+NETWORKS += ("senet50",)
+FORMATS = ("caffemodel", "mat", "onnx", "pth", "pkl", "h5")
+SENET_BLOCKS = ("conv2_3_relu", "conv3_4_relu", "conv4_6_relu", "conv5_3_relu", "pool5_7x7_s1")
 Row = tuple[str, str, str, float]
 
 
@@ -45,8 +50,8 @@ def ours(name: str, path: Path, layers: list[str]) -> dict[str, np.ndarray]:
 
 
 def inner_layers(net: foreign.Network) -> list[str]:
-    """Normalisations, poolings and concatenations, which Keras and the original call alike: at least three of them."""
-    return [node.name for node in net.nodes if node.op in ("lrn", "max_pool")][:6]
+    """Normalisations, poolings and ends of stages, which Keras and the original call alike: at least three of them."""
+    return [node.name for node in net.nodes if node.op in ("lrn", "max_pool") or node.name in SENET_BLOCKS][:6]
 
 
 def rows_of(name: str, kind: str, folder: Path) -> Iterator[Row]:
@@ -63,7 +68,13 @@ def rows_of(name: str, kind: str, folder: Path) -> Iterator[Row]:
         expected = foreign.run_caffe(net, *caffe, [*layers, net.scores])
         scores, against, path = expected[net.scores], "OpenCV", caffe[0]
         if kind == "mat":
-            path = foreign.write_mat_file(folder / "net.mat", net)
+            write = foreign.write_dag_file if name == "senet50" else foreign.write_mat_file
+            path = write(folder / "net.mat", net)
+        elif kind == "pkl":
+            path = folder / "net.pkl"
+            path.write_bytes(pickle.dumps(foreign.torch_state(net), 2))
+        elif kind == "h5":
+            path = foreign.write_keras_file(folder / "net.h5", net)
     found = ours(name, path, layers)
     for layer in layers:
         yield name, f".{kind} against {against}", layer, largest_difference(found[layer], expected[layer])
@@ -135,6 +146,10 @@ def main(networks: tuple[str, ...], kinds: tuple[str, ...], out: str | None) -> 
     work = [(name, kind) for name in networks or NETWORKS for kind in chosen if kind != "pth"]
     # MatConvNet has no rounding up of its own, and its files of these two do not exist.
     work = [(name, kind) for name, kind in work if kind != "mat" or not name.startswith("squeezenet")]
+    # Pickled dictionaries and keras-vggface's layout are SENet-50's alone, which has no ONNX release.
+    work = [
+        (name, kind) for name, kind in work if (kind in ("pkl", "h5")) == (name == "senet50") or kind in ("caffemodel", "mat")
+    ]
     for name, kind in work:
         with tempfile.TemporaryDirectory() as folder:
             rows += show(rows_of(name, kind, Path(folder)))

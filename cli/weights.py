@@ -157,7 +157,7 @@ def _tell_licence(entry: Entry) -> None:
 
 
 def _convert(entry: Entry, path: Path) -> Path | None:
-    """Convert the file of a network that is built here, for weights="imagenet" and the like; None where there is nothing to convert."""
+    """Convert the file of a network that is built here, for weights="imagenet" and its like; None if there is nothing to do."""
     from emotiw_keras.models.registry import model_names
     from emotiw_keras.weights.manifest import ARCHIVES
 

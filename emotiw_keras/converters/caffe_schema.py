@@ -119,7 +119,8 @@ LAYER = _table(
     | {104: "concat_param message", 106: "convolution_param message", 108: "dropout_param message"}
     | {110: "eltwise_param message", 117: "inner_product_param message", 118: "lrn_param message"}
     | {121: "pooling_param message", 123: "relu_param message", 125: "softmax_param message", 131: "prelu_param message"}
-    | {133: "reshape_param message", 135: "flatten_param message", 139: "batch_norm_param message", 142: "scale_param message", 143: "input_param message"}
+    | {133: "reshape_param message"}
+    | {135: "flatten_param message", 139: "batch_norm_param message", 142: "scale_param message", 143: "input_param message"}
 )
 V1_LAYER = _table(
     {1: "layer message", 2: "bottom str*", 3: "top str*", 4: "name str", 5: "type enum", 6: "blobs message*"}

@@ -136,8 +136,7 @@ def convert(
         limits: bounds on what is read.
 
     Returns:
-        The network, returning logits (or the mean of its last maps, where the file holds no classifier that fits its trunk), and
-        the report.
+        The network, returning logits (or the mean of its last maps, where the trunk alone is converted), and the report.
 
     Raises:
         ModelError: the file is damaged, holds another network, or the converted network computes something else.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
+import h5py
 import numpy as np
 
 from emotiw_keras.converters.foreign import Node
@@ -44,12 +45,17 @@ class Network:
         return [node.outputs[0] for node in self.nodes if node.op not in ("softmax", "identity")][-1]
 
 
-def network(name: str, width: float = 1.0, seed: int = 0) -> Network:
+def changed(node: Node, attrs: dict[str, Any]) -> Node:
+    """The node with other settings."""
+    return replace(node, attrs={**node.attrs, **attrs})
+
+
+def network(name: str, width: float = 1.0, seed: int = 0, classes: int | None = None) -> Network:
     """The network `name` with random weights that keep the signal's size."""
     rng = np.random.default_rng(seed)
     side = get_spec(name).input_size
     arrays: dict[str, np.ndarray] = {}
-    model = build(name, weights=None, width=width)
+    model = build(name, weights=None, width=width, classes=classes or get_spec(name).classes)
     first = next(layer for layer in model.layers if layer.weights)
     for layer in model.layers:
         if not layer.weights:
@@ -106,11 +112,13 @@ def picture(name: str, channel_order: str = "bgr") -> np.ndarray:
     return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
 
-def write_caffe_files(folder: Path, net: Network, **options: Any) -> tuple[Path, Path]:
+def write_caffe_files(folder: Path, net: Network, *, embedding: np.ndarray | None = None, **options: Any) -> tuple[Path, Path]:
     """`.caffemodel` with in-place ReLUs, dropout and a softmax, as released files have them, and a `.prototxt` for OpenCV.
 
     OpenCV does not read LRN's k. x / (k + a s) ** b is k ** -b times x / (1 + a / k s) ** b, so its prototxt has a
-    normalisation of k = 1 and a factor in its place.
+    normalisation of k = 1 and a factor in its place. Nor does its Axpy do what SENet's `axpy_layer.cpp` does: of a, x, y it
+    makes a y + x instead of a x + y. Its prototxt has a Scale of two inputs and a sum in its place. `embedding` (features,
+    channels, 1, 1) is a further layer, feat_extract, before a classifier of 5.
     """
     layers: list[write_caffe.Layer] = []
     place: dict[str, str] = {}
@@ -122,17 +130,26 @@ def write_caffe_files(folder: Path, net: Network, **options: Any) -> tuple[Path,
         blobs = [net.arrays[key] for key in node.arrays]
         if node.op == "batch_norm":
             blobs = [*(blob * np.float32(BATCHES) for blob in blobs), np.array([BATCHES], "float32")]
+        if node.op == "fc" and embedding is not None:
+            settings = {"num_output": len(embedding), "kernel_size": 1, "bias_term": False}
+            layers.append(write_caffe.Layer("feat_extract", "Convolution", settings, bottoms, ["feat_extract"], [embedding]))
+            bottoms, params = ["feat_extract"], {"num_output": 5}
+            blobs = [np.ones((5, len(embedding)), "float32"), np.ones(5, "float32")]
         layers.append(write_caffe.Layer(caffe_name(node.name), CAFFE_TYPES[node.op], params, bottoms, [top], blobs))
     if net.nodes[-1].op != "softmax":
         layers.append(write_caffe.Layer("prob", "Softmax", {}, [layers[-1].tops[0]], ["prob"]))
     inputs = {net.input: (1, 3, net.side, net.side)}
     weights = write_caffe.write_caffemodel(folder / f"{net.name}.caffemodel", layers, inputs=inputs, **options)
     version = options.get("version", 2)
-    without_k = [part for layer in layers for part in _without_k(layer)]
-    return weights, write_caffe.write_prototxt(folder / f"{net.name}.prototxt", without_k, version=version, inputs=inputs)
+    understood = [part for layer in layers for part in _for_opencv(layer)]
+    return weights, write_caffe.write_prototxt(folder / f"{net.name}.prototxt", understood, version=version, inputs=inputs)
 
 
-def _without_k(layer: write_caffe.Layer) -> list[write_caffe.Layer]:
+def _for_opencv(layer: write_caffe.Layer) -> list[write_caffe.Layer]:
+    if layer.type == "Axpy":
+        factor, x, y = layer.bottoms
+        scaled = write_caffe.Layer(f"{layer.name}_scaled", "Scale", {"axis": 1}, [x, factor], [f"{layer.tops[0]}_scaled"])
+        return [scaled, write_caffe.Layer(layer.name, "Eltwise", {"operation": "SUM"}, [*scaled.tops, y], layer.tops)]
     k = layer.params.get("k", 1.0)
     if layer.type != "LRN" or k == 1.0:
         return [layer]
@@ -159,7 +176,11 @@ def _caffe_settings(node: Node, net: Network) -> dict[str, Any]:
         return {"bias_term": True}
     if node.op in ("max_pool", "mean_pool"):
         assert attrs["rounding"] == "ceil", "Caffe's pooling rounds up"
-        return {"pool": "MAX" if node.op == "max_pool" else "AVE", "kernel_size": attrs["size"][0], "stride": attrs["stride"][0]}
+        return {
+            "pool": "MAX" if node.op == "max_pool" else "AVE",
+            "kernel_size": attrs["size"][0],
+            "stride": attrs["stride"][0],
+        }
     if node.op == "global_mean":
         return {"pool": "AVE", "global_pooling": True}
     return {}
@@ -267,3 +288,89 @@ def write_mat_file(path: Path, net: Network, *, old: bool = False, newest: bool 
     content = write_matconvnet.simple_nn(steps, {"normalization": normalization}, old=old)
     write = write_matconvnet.write_mat73 if newest else write_matconvnet.write_mat5
     return write(path, content)
+
+
+def write_dag_file(path: Path, net: Network, *, newest: bool = False) -> Path:
+    """A MatConvNet DagNN as the released SENet-50 is: RGB, `_` in names, BatchNorm with sigma, the classifier a convolution.
+
+    The net keeps the root of variance and epsilon together; scales are part of the normalisation.
+    """
+    steps: list[write_matconvnet.Step] = []
+    now = {net.input: net.input}  # a scale's tensor is that of the normalisation that holds it
+    by_name = {node.name: node for node in net.nodes}
+    for node in net.nodes:
+        inputs, attrs = tuple(now[name] for name in node.inputs), node.attrs
+        now[node.outputs[0]] = node.name
+        arrays = [net.arrays[key] for key in node.arrays]
+        if node.op == "scale":
+            now[node.outputs[0]] = node.name.removesuffix("_scale")
+            continue
+        if node.op in ("conv", "fc"):
+            kernel = arrays[0] if node.op == "conv" else arrays[0][:, :, None, None]
+            hwio = np.asfortranarray(kernel.transpose(2, 3, 1, 0)[:, :, ::-1] if node.inputs[0] == net.input else
+                                     kernel.transpose(2, 3, 1, 0))  # fmt: skip
+            sides = {
+                key: np.array([attrs.get(key, default)], float) for key, default in (("stride", (1, 1)), ("pad", (0,) * 4))
+            }
+            block = {"size": np.array([hwio.shape], float), "hasBias": len(arrays) > 1, **sides}
+            steps.append(write_matconvnet.Step("Conv", node.name, (hwio, *arrays[1:]), block, inputs))
+        elif node.op == "batch_norm":
+            mean, variance = arrays
+            sigma = np.sqrt(variance.astype(float) + attrs["epsilon"]).astype("float32")
+            gamma, beta = (net.arrays[key] for key in by_name[f"{node.name}_scale"].arrays)
+            weights = (gamma, beta, np.stack([mean, sigma], axis=1))
+            block = {"numChannels": np.array([[float(len(mean))]]), "epsilon": np.array([[attrs["epsilon"]]])}
+            steps.append(write_matconvnet.Step("BatchNorm", node.name, weights, block, inputs))
+        elif node.op in ("max_pool", "mean_pool"):
+            size, window, stride = net.sizes[node.inputs[0]], attrs["size"][0], attrs["stride"][0]
+            more = max(0.0, float((net.sizes[node.outputs[0]] - 1) * stride + window - size))
+            sides = {"poolSize": np.array([attrs["size"]], float), "stride": np.array([attrs["stride"]], float)}
+            block = {"method": "max" if node.op == "max_pool" else "avg", **sides, "pad": np.array([[0.0, more, 0.0, more]])}
+            steps.append(write_matconvnet.Step("Pooling", node.name, (), block, inputs))
+        else:
+            kind = {"relu": "ReLU", "sigmoid": "Sigmoid", "global_mean": "GlobalPooling", "axpy": "Axpy", "softmax": "SoftMax"}
+            steps.append(write_matconvnet.Step(kind[node.op], node.name, (), {}, inputs))
+            if node.op == "sigmoid":
+                shape = write_matconvnet.Cell([np.ones((1, 1)), np.ones((1, 1)), np.zeros((0, 0))])
+                steps.append(write_matconvnet.Step("Reshape", f"{node.name}_reshape", (), {"shape": shape}, (node.name,)))
+                now[node.outputs[0]] = f"{node.name}_reshape"
+    normalization = {"imageSize": np.array([[float(net.side), float(net.side), 3.0]])}
+    write = write_matconvnet.write_mat73 if newest else write_matconvnet.write_mat5
+    return write(path, {"net": write_matconvnet.dag_nn(steps, {"normalization": normalization})})
+
+
+def torch_state(net: Network) -> dict[str, np.ndarray]:
+    """SENet-50's arrays under the names of cydonia999/VGGFace2-pytorch, as its pickled dictionaries have them."""
+    roles = {"mean": "running_mean", "variance": "running_var", "gamma": "weight", "beta": "bias"}
+    state = {}
+    for key, array in net.arrays.items():
+        layer, _, role = key.rpartition(".")
+        state[f"{SENET_NAMES[1][layer]}.{roles.get(role, role) if layer.endswith('_bn') else role}"] = array
+    return state
+
+
+def write_keras_file(path: Path, net: Network, *, top: bool = True) -> Path:
+    """The layout of keras-vggface's files, with or without the classifier: names of layers have slashes."""
+    roles = {
+        "mean": "moving_mean:0",
+        "variance": "moving_variance:0",
+        "gamma": "gamma:0",
+        "beta": "beta:0",
+        "weight": "kernel:0",
+    }
+    layers: dict[str, dict[str, np.ndarray]] = {"input_1": {}, "activation_1": {}}
+    for key, array in net.arrays.items():
+        layer, _, role = key.rpartition(".")
+        if layer == "classifier" and not top:
+            continue
+        array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+        layers.setdefault(caffe_name(layer), {})[roles.get(role, f"{role}:0")] = array
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = np.array([name.encode() for name in layers])
+        file.attrs["keras_version"], file.attrs["backend"] = b"2.0.6", b"tensorflow"
+        for layer, arrays in layers.items():
+            group = file.create_group(layer)
+            group.attrs["weight_names"] = np.array([f"{layer}/{name}".encode() for name in arrays] or np.zeros(0, "S1"))
+            for name, array in arrays.items():
+                group[f"{layer}/{name}"] = array
+    return path

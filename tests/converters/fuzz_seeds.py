@@ -78,6 +78,8 @@ CAFFE_2 = [
     Layer("join", "Concat", {"axis": 1}, ["sum", "prelu1"], ["join"]),
     Layer("pool", "Pooling", {"pool": "AVE", "global_pooling": True}, ["join"], ["pool"]),
     Layer("gate", "Sigmoid", {}, ["pool"], ["gate"]),
+    Layer("shape", "Reshape", {"shape": [(0, -1, 1, 1)]}, ["gate"], ["shape"]),
+    Layer("axpy", "Axpy", {}, ["shape", "join", "join"], ["axpy"]),
     Layer("loss", "SoftmaxWithLoss", {}, ["gate", "label"], ["loss"], phase="TRAIN"),
 ]
 SHAPES = {"data": (1, 2, 8, 8)}
@@ -122,6 +124,9 @@ DAG = (
     Step("Conv", "c1", (_HWIO,), {"size": _number(3, 3, 2, 4), "hasBias": False, "stride": _number(1), "pad": _number(1)}),
     Step("BatchNorm", "bn1", (BIAS, BIAS, np.ones((4, 2), np.float32)), {"numChannels": _number(4), "epsilon": _number(1e-4)}),
     Step("Sum", "sum", (), {}, ("bn1", "c1")),
+    Step("GlobalPooling", "pool", (), {"method": "avg"}, ("sum",)),
+    Step("Reshape", "shape", (), {"shape": Cell([_number(1), _number(1), np.empty((0, 0))])}, ("pool",)),
+    Step("Axpy", "axpy", (), {}, ("shape", "sum", "bn1")),
 )
 META = {
     "normalization": {"imageSize": _number(8, 8, 2), "averageImage": np.full((1, 1, 3), 100, np.float32)},
@@ -151,13 +156,16 @@ def write_keras(path: Path, *, whole: bool = False, latest: bool = False) -> Non
     """A file of Keras 2: of weights, or of a whole model."""
     with _create(path, latest=latest) as file:
         group = _group(file, "model_weights") if whole else file
-        group.attrs["layer_names"] = np.array([b"conv1", b"drop", b"fc"])
+        group.attrs["layer_names"] = np.array([b"conv1", b"drop", b"fc", b"conv1/bn"])
         _group(group, "drop").attrs["weight_names"] = np.zeros(0, "S1")
         for layer, arrays in (("conv1", (_HWIO, BIAS)), ("fc", (FC.T, FC_BIAS))):
             place, names = _group(group, layer), [f"{layer}/{what}:0" for what in ("kernel", "bias")]
             place.attrs["weight_names"] = np.array([name.encode() for name in names])
             inner = _group(place, layer)
             inner["kernel:0"], inner["bias:0"] = arrays
+        place = _group(group, "conv1/bn")
+        place.attrs["weight_names"] = np.array([b"conv1/bn/gamma:0"])
+        _group(place, "conv1/bn")["gamma:0"] = BIAS
         file.attrs["keras_version"] = b"2.2.4"
         if whole:
             file.attrs["model_config"] = json.dumps({"class_name": "Lambda", "config": {"function": ["4wEA", None]}})

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from emotiw_keras.converters.caffe import read_binaryproto, read_caffemodel, read_prototxt, with_prototxt
-from emotiw_keras.converters.foreign import Foreign, Limits
+from emotiw_keras.converters.foreign import Foreign, Limits, Node
+from emotiw_keras.converters.reference import run
 from emotiw_keras.errors import ModelError
 
 from .write_caffe import Layer, blob, write_binaryproto, write_caffemodel, write_prototxt
@@ -30,6 +33,10 @@ REAL = {
 
 def draw(*shape: int) -> np.ndarray:
     return GENERATOR.normal(0, 1, shape).astype(np.float32)
+
+
+def changed(node: Node, attrs: dict[str, Any]) -> Node:
+    return replace(node, attrs=attrs)
 
 
 CONV, CONV_BIAS, FC, FC_BIAS = draw(6, 2, 3, 2), draw(6), draw(4, 24), draw(4)
@@ -382,3 +389,29 @@ def test_settings_out_of_range_are_refused(params: dict[str, int], expected: str
         read_caffemodel(write_caffemodel(tmp_path / "a.caffemodel", net))
     with pytest.raises(ModelError, match=expected):
         read_prototxt(write_prototxt(tmp_path / "a.prototxt", net))
+
+
+def test_a_gate_and_its_reshape_compute_what_senet_defines(tmp_path: Path) -> None:
+    layers = [
+        Layer("pool", "Pooling", {"pool": "AVE", "global_pooling": True}, ["data"], ["pool"]),
+        Layer("shape", "Reshape", {"shape": [(0, -1, 1, 1)]}, ["pool"], ["shape"]),
+        Layer("axpy", "Axpy", {}, ["shape", "data", "other"], ["axpy"]),
+    ]
+    inputs = {"data": (1, 2, 3, 4), "other": (1, 2, 3, 4)}
+    x, y = draw(1, 2, 3, 4), draw(1, 2, 3, 4)
+    for path in (
+        write_caffemodel(tmp_path / "net.caffemodel", layers, inputs=inputs),
+        write_prototxt(tmp_path / "net.prototxt", layers, inputs=inputs),
+    ):
+        foreign = read_caffemodel(path) if path.suffix == ".caffemodel" else read_prototxt(path)
+        found, _ = run(foreign.nodes, {}, {"data": x, "other": y}, "oihw")
+        np.testing.assert_allclose(found["axpy"], x.mean(axis=(2, 3), keepdims=True) * x + y, rtol=1e-5)
+    (tmp_path / "odd.prototxt").write_text('layer { name: "a" type: "Axpy" bottom: "x" bottom: "y" top: "a" }')
+    assert read_prototxt(tmp_path / "odd.prototxt").nodes[0].attrs == {"type": "Axpy with 2 inputs"}
+    with pytest.raises(
+        ModelError, match=r"layer axpy \(axpy\) gets 1x2x3x4, which does not fit 24 factors, one for each channel"
+    ):
+        run(foreign.nodes[2:], {}, {"shape": x, "data": x, "other": y}, "oihw")
+    with pytest.raises(ModelError, match=r"layer shape \(reshape\) gets 1x2x1x1, which does not fit the shape 0x3x1x1"):
+        bad = changed(foreign.nodes[1], {"shape": (0, 3, 1, 1)})
+        run([foreign.nodes[0], bad], {}, {"data": x}, "oihw")

@@ -338,3 +338,25 @@ def test_other_levels_and_byte_orders(tmp_path: Path) -> None:
         read_matconvnet(path)
     with pytest.raises(ModelError, match="cannot read"):
         read_matconvnet(tmp_path / "none.mat")
+
+
+@WRITERS
+def test_a_gate_of_mcnsenets(tmp_path: Path, write: Writer) -> None:
+    shape = {"shape": Cell([numbers(1), numbers(1), np.empty((0, 0))])}
+    conv = Step("Conv", "c1", (KERNEL1,), {"stride": numbers(1), "pad": numbers(0)})
+    pool, flat = Step("GlobalPooling", "pool", (), {"method": "avg"}), Step("Reshape", "flat", (), shape)
+    steps = (conv, pool, flat, Step("Axpy", "axpy", (), {}, ("flat", "c1", "other")))
+    foreign = read_matconvnet(write(tmp_path / "net.mat", {"net": dag_nn(steps, META)}))
+    assert foreign.nodes is not None and [node.op for node in foreign.nodes] == ["conv", "global_mean", "identity", "axpy"]
+    x, _ = reference.run(foreign.nodes[:1], foreign.arrays, {"data": draw(2, 3, 7, 6)}, "hwio")
+    x, y = x["c1"], draw(*x["c1"].shape)
+    found, _ = reference.run(foreign.nodes[1:], {}, {"c1": x, "other": y}, "hwio")
+    np.testing.assert_allclose(found["axpy"], x.mean(axis=(2, 3), keepdims=True) * x + y, rtol=1e-5, atol=1e-6)
+    # Caffe's way of saying it, and one that moves numbers about.
+    for sizes, op in ((numbers(1, 1, -1), "identity"), (numbers(0, -1, 1), "unsupported")):
+        steps = (conv, pool, Step("Reshape", "flat", (), {"shape": sizes}))
+        foreign = read_matconvnet(write(tmp_path / "net.mat", {"net": dag_nn(steps, META)}))
+        assert foreign.nodes is not None and foreign.nodes[2].op == op
+    steps = (conv, Step("Axpy", "axpy", (), {}, ("c1", "other")))
+    with pytest.raises(ModelError, match="has 2 inputs, expected three"):
+        read_matconvnet(write(tmp_path / "net.mat", {"net": dag_nn(steps, META)}))
