@@ -18,6 +18,9 @@ from emotiw_keras.data.prepare.source import find_pictures
 from emotiw_keras.data.prepare.speech import find_speech
 from emotiw_keras.data.splits import Folds, fold_numbers, fold_splits
 from emotiw_keras.errors import DataError, UsageError
+from emotiw_keras.evaluation.evaluate import read_source
+from emotiw_keras.labels import LABEL_SETS
+from emotiw_keras.runs import Run
 from tests.data.speech import ENTERFACE, SAVEE, Wandering, film, write_enterface, write_savee
 
 
@@ -106,6 +109,12 @@ def test_the_shared_six_labels_and_one_speaker_left_out(savee: Path) -> None:
         read_faces(savee, leave_out=["contempt"])
 
 
+def test_a_run_that_left_a_class_out_is_scored_without_it(savee: Path) -> None:
+    settings = {"channels": "grey", "resize": 16}
+    run = Run(savee, {"preprocessing": settings, "labels": list(LABEL_SETS["enterface6"].labels), "leave_out": ["neutral"]})
+    assert len(read_source(run, savee).paths) == 4 * 6 * 2
+
+
 def test_enterface_in_a_zip_is_prepared_alike(tmp_path: Path) -> None:
     films = write_enterface(tmp_path / "enterface database", subjects=2)
     with zipfile.ZipFile(tmp_path / "films.zip", "w") as archive:
@@ -141,6 +150,8 @@ def test_films_in_class_folders_and_photos_beside_films(tmp_path: Path) -> None:
     film(tmp_path / "a" / "sad" / "two.mp4", frames=2)
     source = find_pictures(tmp_path / "a")
     assert source.films and [(item.label, item.subject) for item in source.items] == [("happy", ""), ("sad", "")]
+    prepare(tmp_path / "a", tmp_path / "out", detector=Wandering(), frames=2, workers=1)
+    assert read_faces(tmp_path / "out").subject == ["happy/one.mp4"] * 2 + ["sad/two.mp4"] * 2, "frames of a film stay together"
 
 
 def test_persons_stand_in_one_fold_and_folds_are_alike_in_size() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 
 from emotiw_keras.cli.main import run
+from emotiw_keras.data.prepare import prepare
 from emotiw_keras.errors import UsageError
 from emotiw_keras.studies.pathnet import Step, interval, step_recipe, steps_of, table
 from emotiw_keras.training.recipe import load_recipe
+from tests.data.speech import Wandering, write_enterface, write_savee
 from tests.training.test_pathnet import SMALL
 
 
@@ -86,6 +89,30 @@ def test_a_study_runs_once_and_goes_on(faces: dict[str, str], tmp_path: Path, ca
     assert len(files) == 6 and run(command) == 0
     assert capsys.readouterr().out == first
     assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+@pytest.mark.slow
+def test_from_the_films_of_one_set_to_those_of_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    films = {"a": write_savee(tmp_path / "savee"), "b": write_enterface(tmp_path / "enterface", subjects=3)}
+    for name, source in films.items():
+        prepare(source, tmp_path / name, detector=Wandering(), frames=2, workers=1)
+    changes = [*SMALL, "labels=enterface6", 'source.a.leave_out=["neutral"]', "source.a.folds=4", "source.b.folds=3"]
+    changes += ["source.a.fold=1", "search.generations=2"]
+    words = [word for change in changes for word in ("--set", change)]
+    data = ["--data", f"a={tmp_path / 'a'}", "--data", f"b={tmp_path / 'b'}"]
+    assert run(["fit", "pathnet-transfer", *data, "--out", str(tmp_path / "run"), *words, "--precision", "float32"]) == 0
+    said = capsys.readouterr().err
+    assert "classes left out: neutral (8 pictures)" in said and "4 persons in 4 folds" in said
+    with open(tmp_path / "run" / "data.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    persons = {(row["data"], row["split"]): set() for row in rows}
+    for row in rows:
+        persons[row["data"], row["split"]].add(row["subject"])
+    assert persons["a", "test"] == {"JE"} and persons["a", "val"] == {"JK"} and persons["a", "train"] == {"DC", "KL"}
+    assert persons["b", "test"] == {"s01"} and persons["b", "train"] == {"s03"}
+    for name, count in (("a", 12), ("b", 12)):
+        assert run(["evaluate", str(tmp_path / "run"), "--data", str(tmp_path / name), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["n"] == count
 
 
 @pytest.mark.parametrize(
