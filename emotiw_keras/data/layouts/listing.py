@@ -116,8 +116,15 @@ def without_classes(listing: Listing, leave_out: Sequence[str], path: object) ->
     if not rows:
         raise DataError(f"{path}: leave_out leaves none of its {len(listing.names):,} pictures")
     told = f"classes left out: {', '.join(sorted(unwanted))} ({len(listing.names) - len(rows):,} pictures)"
-    columns = {key: [getattr(listing, key)[i] for i in rows] for key in ("names", "classes", "split", "subject")}
-    return replace(listing, pictures=_Some(listing.pictures, rows), notes=[*listing.notes, told], **columns)
+    return replace(
+        listing,
+        pictures=_Some(listing.pictures, rows),
+        names=[listing.names[i] for i in rows],
+        classes=[listing.classes[i] for i in rows],
+        split=[listing.split[i] for i in rows],
+        subject=[listing.subject[i] for i in rows],
+        notes=[*listing.notes, told],
+    )
 
 
 def and_more(names: list[str], shown: int = 5) -> str:
