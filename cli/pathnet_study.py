@@ -38,7 +38,7 @@ def pathnet_study(
     Examples:
       emotiw pathnet-study --data a=savee --data b=enterface --out study --set source.a.folds=4 --set source.b.folds=5 --folds
       emotiw pathnet-study --data a=enterface --data b=enterface --out within --set source.a.folds=5 --set source.b.folds=5
-        --set 'source.a.train_folds=[2,3]' --set 'source.b.train_folds=[4]'
+        --set 'source.a.train_folds=[2,3]' --set 'source.b.train_folds=[4]' --folds
     """
     from emotiw_keras.errors import UsageError
     from emotiw_keras.studies.pathnet import study, table

@@ -104,7 +104,7 @@ def test_the_shared_six_labels_and_one_speaker_left_out(savee: Path) -> None:
         assert [len(persons[split]) for split in ("train", "val", "test")] == [2, 1, 1]
         assert not persons["train"] & persons["val"] and not persons["train"] & persons["test"]
     assert any("classes left out: neutral (8 pictures)" in line for line in faces.report)
-    assert any("4 persons in 4 folds, seed 0: 3 is test, 0 val" in line for line in faces.report)
+    assert any("4 persons in 4 folds, seed 0: 3 is test, 0 val, 1, 2 train" in line for line in faces.report)
     with pytest.raises(DataError, match="leave_out names 'contempt', which is none of its classes"):
         read_faces(savee, leave_out=["contempt"])
 
@@ -161,8 +161,9 @@ def test_persons_stand_in_one_fold_and_folds_are_alike_in_size() -> None:
     sizes = np.bincount(fold)
     assert len(sizes) == 5 and sizes.max() - sizes.min() <= 7
     assert not np.array_equal(fold, fold_numbers(persons, 5, seed=4)) and np.array_equal(fold, fold_numbers(persons, 5, seed=3))
-    split = fold_splits(np.arange(5), Folds(5, 4, (2, 3)))
-    assert split.tolist() == ["val", "", "train", "train", "test"]
+    split = fold_splits(np.arange(5), Folds(5, 4, (2, 4)))
+    assert split.tolist() == ["val", "train", "", "train", "test"]
+    assert fold_splits(np.arange(5), Folds(5, 1)).tolist() == ["train", "test", "val", "train", "train"]
     with pytest.raises(DataError, match="1 of 3 have none; give subject_pattern"):
         fold_numbers(["a", "", "b"], 2)
     with pytest.raises(DataError, match="6 folds of 5 persons"):

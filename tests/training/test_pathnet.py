@@ -238,6 +238,25 @@ def test_the_finished_network_is_the_banks_path(transferred: Run, faces: dict[st
     assert evaluate(transferred, faces["target"], split="val")["accuracy"] == pytest.approx(two["val_accuracy"])
 
 
+@pytest.mark.slow
+def test_a_path_is_predicted_with_and_exported(transferred: Run, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    from emotiw_keras.data.generated import draw_faces
+    from emotiw_keras.serving.export import export_savedmodel
+    from emotiw_keras.serving.predictor import Predictor
+
+    images, _ = draw_faces(3, size=16)
+    report = export_savedmodel(transferred, tmp_path / "served")
+    assert report.largest_difference <= 1e-5
+    served = tf.saved_model.load(str(tmp_path / "served"))
+    given = transferred.face_input()(images)
+    expected = transferred.build()(given).numpy()
+    np.testing.assert_allclose(Predictor(transferred).predict(images), expected, atol=1e-6)
+    got = served.signatures["pixels"](pixels=tf.constant(images))["probabilities"].numpy()
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
 def test_what_the_first_task_froze_never_moves_and_all_else_is_new(transferred: Run) -> None:
     from emotiw_keras.training import checkpoints
 

@@ -12,6 +12,7 @@ import pytest
 
 from emotiw_keras.cli.main import run
 from emotiw_keras.data.prepare import prepare
+from emotiw_keras.data.splits import Folds
 from emotiw_keras.errors import UsageError
 from emotiw_keras.studies.pathnet import Step, interval, step_recipe, steps_of, table
 from emotiw_keras.training.recipe import load_recipe
@@ -40,6 +41,18 @@ def test_folds_of_the_target_are_held_out_in_turn_and_the_source_has_its_own() -
     chosen = step_recipe(recipe, last, Path("out"))
     assert chosen.source["b"].fold == 4 and chosen.model.weights == "out/seed0-fold0/a"
     assert chosen.searches[0].start == "transfer" and chosen.data == ("b",) and "a" not in chosen.source
+    halves = load_recipe(
+        "pathnet-transfer",
+        ["source.a.folds=5", "source.b.folds=5", "source.a.train_folds=[2,3]", "source.b.train_folds=[4]"],
+    )
+    for step in steps_of(halves, (0,), True):
+        source = step_recipe(halves, step, Path("out")).source[step.target]
+        training = Folds(source.folds, source.fold, source.train_folds).training
+        assert training == tuple((step.fold + n) % 5 for n in ((2, 3) if step.target == "a" else (4,)))
+    with pytest.raises(UsageError, match=r"train_folds of source are \[1\], counted from fold; expected numbers from 2"):
+        load_recipe("pathnet-transfer", ["source.a.folds=5", "source.a.train_folds=[1]"])
+    with pytest.raises(UsageError, match="fold of source is 5 of 5 folds"):
+        load_recipe("pathnet-transfer", ["source.a.folds=5", "source.a.fold=5"])
     with pytest.raises(UsageError, match="both sets need folds; set source.a.folds and source.b.folds"):
         steps_of(load_recipe("pathnet-transfer", ["source.a.folds=4"]), (0,), True)
 
