@@ -21,6 +21,7 @@ COMMANDS = {
     "card": ("emotiw_keras.cli.card", "Write the model card of a run."),
     "predict": ("emotiw_keras.cli.predict", "Read the expression of each face, one row per face."),
     "prepare": ("emotiw_keras.cli.prepare", "Find, align and cut out the faces of a raw data set."),
+    "pathnet-study": ("emotiw_keras.cli.pathnet_study", "Compare PathNet's transfer with its controls, over seeds and folds."),
     "export": ("emotiw_keras.cli.export", "Turn a run folder into a model that can be served."),
     "convert": ("emotiw_keras.cli.convert", "Turn weights of another framework into weights of a network here."),
     "weights": ("emotiw_keras.cli.weights", "List, fetch and verify the files of original weights."),
@@ -43,7 +44,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        return getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        return getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name.replace("-", "_"))
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0] if args else ""

@@ -22,6 +22,7 @@ FLOORS = (
     ("data",),
     ("runs", "inference", "history", "gradcam"),
     ("training", "evaluation", "serving"),
+    ("studies",),
     ("cli",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

@@ -282,7 +282,7 @@ def read_faces(
     if folds is not None:
         persons = len(set(faces.subject) - {""})
         shares = f"{persons:,} persons in {folds.count} folds, seed {seed}: {folds.test} is test, {folds.val} val"
-        shares += f", {', '.join(map(str, folds.train))} train" if folds.train else ", the others train"
+        shares += f", {', '.join(map(str, folds.training))} train"
     cut, taken = (shares, folds is not None), None if limit is None else (limit, len(listing.names))
     faces.report = _report(faces, listing, None if has_splits else cut, taken)
     return faces

@@ -14,7 +14,8 @@ from emotiw_keras.errors import DataError, UsageError
 
 @dataclass(frozen=True)
 class Folds:
-    """Persons cut into `count` folds: `test` is test, the one after it val, of the others `train` (all if empty) train."""
+    """Persons cut into `count` folds: `test` is test, the one after it val; of the others those `train` steps after `test`
+    train, from 2 on (all if empty)."""
 
     count: int
     test: int
@@ -24,6 +25,11 @@ class Folds:
     def val(self) -> int:
         """The fold after the test fold."""
         return (self.test + 1) % self.count
+
+    @property
+    def training(self) -> tuple[int, ...]:
+        """The folds that train."""
+        return tuple((self.test + step) % self.count for step in self.train or range(2, self.count))
 
 
 def check_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:
@@ -187,8 +193,7 @@ def fold_numbers(subject: Sequence[str], count: int, seed: int = 0) -> np.ndarra
 
 def fold_splits(fold: np.ndarray, folds: Folds) -> np.ndarray:
     """ "train", "val" or "test" by fold, "" for folds that are left aside: "<U5" (pictures,)."""
-    train = folds.train or tuple(number for number in range(folds.count) if number not in (folds.test, folds.val))
-    names = {**dict.fromkeys(train, "train"), folds.val: "val", folds.test: "test"}
+    names = {**dict.fromkeys(folds.training, "train"), folds.val: "val", folds.test: "test"}
     return np.array([names.get(int(number), "") for number in fold], dtype="<U5")
 
 

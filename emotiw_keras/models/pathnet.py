@@ -65,7 +65,7 @@ def checked_path(path: Iterable[Iterable[int]] | None, layers: int, modules: int
     Raises UsageError if there is not one group of 1 to `active` numbers below `modules` for each layer.
     """
     if path is None:
-        return (tuple(range(active)),) * layers
+        return (tuple(range(min(active, modules))),) * layers
     given = [list(genes) for genes in path]
     whole = all(isinstance(gene, int) and not isinstance(gene, bool) for genes in given for gene in genes)
     if len(given) != layers or not whole or not all(1 <= len(genes) <= active for genes in given):
@@ -182,7 +182,7 @@ def PathNet(
         )(x)
     model = model_of(image, x, input_tensor, name)
     shape = tuple(image.shape[1:])
-    options: dict[str, Any] = {"layers": layers, "modules": modules, "active": active, "filters": filters}
+    options: dict[str, Any] = dict(sizes)
     stored.load(
         model,
         weights,

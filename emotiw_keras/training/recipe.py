@@ -77,7 +77,7 @@ class SourceSettings:
         leave_out: classes that are not read, in any of their usual spellings.
         folds: cut the persons into so many folds, for a set without splits of its own; 0 cuts pictures 80/10/10.
         fold: the fold that is test, from 0; the one after it is val, all others train.
-        train_folds: of those others, the folds that train; empty takes all.
+        train_folds: of those others, the folds that train, counted from `fold`: 2 is the one behind val; empty takes all.
         every: of a set of videos, the frames of every so manieth number; from which on, the seed and the video decide.
         frames_per_video: of a set of videos, at most so many of each, drawn from the seed; 0 takes all.
         check: of a set of videos, read each file once before it is used; otherwise a broken one ends the run that meets it.
@@ -105,11 +105,10 @@ class SourceSettings:
                 f"fold of source is {self.fold} of {self.folds} folds; expected 3 folds or more, and a fold below their number",
                 "fold",
             )
-        held = {self.fold, (self.fold + 1) % self.folds} if self.folds else set()
-        if any(number >= self.folds or number in held for number in self.train_folds):
+        if any(not 2 <= number < self.folds for number in self.train_folds):
             raise SettingError(
-                f"train_folds of source are {list(self.train_folds)}; expected folds below {self.folds} without "
-                f"{sorted(held)}, which are test and val",
+                f"train_folds of source are {list(self.train_folds)}, counted from fold; expected numbers from 2 (0 is test, 1 "
+                f"val) to below folds, which is {self.folds}",
                 "train_folds",
             )
 

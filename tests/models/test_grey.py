@@ -126,6 +126,15 @@ def test_padded_networks_fold_where_the_means_are_equal_and_nowhere_else() -> No
     assert_equal(model, fold_to_grey(model, even, spec.std), *normalised(grey_pictures(3, 67), even, spec.std))
 
 
+def test_several_first_convolutions_fold_alike() -> None:
+    model = network("pathnet", path=[[1, 4], [0], [2]])
+    folded = fold_to_grey(model, (128.0,) * 3, (64.0,) * 3)
+    assert folded.get_layer("layer1_module04").kernel.shape[2] == 1
+    assert_equal(model, folded, *normalised(grey_pictures(3, 67), (128.0,) * 3, (64.0,) * 3))
+    with pytest.raises(ModelError, match="layer1_module01 pads with zeros.* the means differ"):
+        fold_to_grey(model, MEAN)
+
+
 def test_the_folded_network_takes_what_face_input_gives_for_one_channel() -> None:
     spec = get_spec("vgg_cnn_m")
     three, one = (FaceInput.from_settings(settings_for(spec, crop=67, input_channels=n)) for n in (3, 1))

@@ -217,3 +217,44 @@ def test_impossible_arguments(wrong: dict, words: str) -> None:
 def test_impossible_input_shapes(shape: tuple) -> None:
     with pytest.raises(ModelError, match="expected \\(height, width, channels\\)"):
         narrow("alexnet", input_shape=shape)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"path": [[0], [1]]}, "expected 3 groups of 1 to 3 whole numbers"),
+        ({"path": [[0], [], [1]]}, "expected 3 groups of 1 to 3 whole numbers"),
+        ({"path": [[0], [1, 2, 3, 4], [1]]}, "expected 3 groups of 1 to 3 whole numbers"),
+        ({"path": [[0], [10], [1]]}, "there is no module 10; expected numbers from 0 to 9"),
+        ({"path": [[0], [-1], [1]]}, "there is no module -1"),
+        ({"combine": "product"}, "combine is 'product', expected one of sum, average"),
+        ({"filters": 0}, "filters is 0"),
+    ],
+)
+def test_paths_that_cannot_be_meant(wrong: dict, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        narrow("pathnet", **wrong)
+
+
+def test_a_path_holds_its_modules_alone_and_each_once() -> None:
+    model = narrow("pathnet", path=[[7, 2, 7], [0], [1, 2, 3]], width=0.2)
+    names = [layer.name for layer in model.layers if layer.weights]
+    modules = ["layer1_module02", "layer1_module07", "layer2_module00", *(f"layer3_module{n:02d}" for n in (1, 2, 3))]
+    assert names == [*modules, "readout"]
+    for reduce, side in (("pool", 8), ("stride", 9), ("none", 67)):
+        assert narrow("pathnet", include_top=False, reduce=reduce).output_shape == (None, side, side, 2)
+
+
+def test_modules_are_summed_or_averaged_behind_their_relu() -> None:
+    x = pictures(2, (8, 8, 3))
+    for combine, factor in (("sum", 1.0), ("average", 0.5)):
+        settings = {"include_top": False, "reduce": "none", "layers": 1, "input_shape": (8, 8, 3), "width": 1.0}
+        settings["combine"] = combine
+        both = narrow("pathnet", path=[[3, 8]], **settings)
+        singles = []
+        for module in (3, 8):
+            one = narrow("pathnet", path=[[module]], **settings)
+            name = f"layer1_module{module:02d}"
+            one.get_layer(name).set_weights(both.get_layer(name).get_weights())
+            singles.append(output(one, x))
+        np.testing.assert_allclose(output(both, x), factor * (singles[0] + singles[1]), rtol=1e-5, atol=1e-6)

@@ -115,7 +115,7 @@ def test_every_network_is_the_same_in_onnx(name: str, tmp_path: Path) -> None:
     assert expected.max() < 0.9, "one class has all: nothing is compared"
 
 
-@pytest.mark.parametrize("name", ["alexnet_owt", "squeezenet", "vgg_cnn_m_128"])
+@pytest.mark.parametrize("name", ["alexnet_owt", "squeezenet", "vgg_cnn_m_128", "pathnet"])
 def test_other_kinds_of_networks_are_the_same_in_tflite(name: str, tmp_path: Path) -> None:
     net, face_input, faces = small(name)
     (tmp_path / "net.tflite").write_bytes(tflite_model(fold(net, face_input)))

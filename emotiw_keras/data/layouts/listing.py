@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -116,9 +116,15 @@ def without_classes(listing: Listing, leave_out: Sequence[str], path: object) ->
     if not rows:
         raise DataError(f"{path}: leave_out leaves none of its {len(listing.names):,} pictures")
     told = f"classes left out: {', '.join(sorted(unwanted))} ({len(listing.names) - len(rows):,} pictures)"
-    keys = ("names", "classes", "split", "subject")
-    columns: dict[str, Any] = {key: [getattr(listing, key)[i] for i in rows] for key in keys}
-    return replace(listing, pictures=_Some(listing.pictures, rows), notes=[*listing.notes, told], **columns)
+    return replace(
+        listing,
+        pictures=_Some(listing.pictures, rows),
+        names=[listing.names[i] for i in rows],
+        classes=[listing.classes[i] for i in rows],
+        split=[listing.split[i] for i in rows],
+        subject=[listing.subject[i] for i in rows],
+        notes=[*listing.notes, told],
+    )
 
 
 def and_more(names: list[str], shown: int = 5) -> str:

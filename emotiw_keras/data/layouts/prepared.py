@@ -62,7 +62,8 @@ def read_prepared(archive: Archive, member: str) -> Listing:
         listing.names.append(name)
         listing.classes.append(cells["label"])
         listing.split.append(cells["split"])
-        listing.subject.append(cells.get("subject", ""))
+        # Frames of one film are alike: where nobody knows who it is, the film itself stands for the person.
+        listing.subject.append(cells.get("subject") or (cells["path"] if cells.get("frame") else ""))
     if not kept:
         raise DataError(f"{where}: no faces with a class among {len(table):,} rows; prepare pictures that lie in class folders")
     settings = posixpath.join(folder, SETTINGS_FILE)

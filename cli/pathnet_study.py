@@ -1,0 +1,67 @@
+"""`emotiw pathnet-study`: PathNet's transfer against its controls."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("pathnet-study")
+@click.option("--data", multiple=True, required=True, metavar="NAME=PATH", help="The two sets: a=PATH and b=PATH.")
+@click.option("--out", required=True, metavar="DIR", help="The study's folder, to make or to go on with.")
+@click.option("--recipe", default="pathnet-transfer", show_default=True, help="A recipe of two searches.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How many seeds, from 0.")
+@click.option("--folds", is_flag=True, help="Every fold of the sets in turn (set source.a.folds and source.b.folds).")
+@click.option("--split", default="test", show_default=True, type=click.Choice(["train", "val", "test", "all"]), help="Scored.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting: search.target=0.9; repeatable.")
+@click.option("--limit", type=click.IntRange(1), help="Take N images per split, stratified and seeded.")
+@click.option("--precision", type=click.Choice(["auto", "float32", "mixed_bfloat16"]), help="Arithmetic.")
+@click.option("--threads", type=click.IntRange(1), help="Processor threads; all if not given.")
+def pathnet_study(
+    data: tuple[str, ...],
+    out: str,
+    recipe: str,
+    seeds: int,
+    folds: bool,
+    split: str,
+    changes: tuple[str, ...],
+    limit: int | None,
+    precision: str | None,
+    threads: int | None,
+) -> None:
+    """Compare PathNet's transfer with search from scratch and with fine-tuning, from each of two sets to the other.
+
+    Every run is a run folder below DIR with the same number of minibatches; the same command goes on where it was.
+    DIR/results.csv has a row for each run, DIR/results.md the table. For transfer within one set give it twice, with
+    other folds that train.
+
+    \b
+    Examples:
+      emotiw pathnet-study --data a=savee --data b=enterface --out study --set source.a.folds=4 --set source.b.folds=5 --folds
+      emotiw pathnet-study --data a=enterface --data b=enterface --out within --set source.a.folds=5 --set source.b.folds=5
+        --set 'source.a.train_folds=[2,3]' --set 'source.b.train_folds=[4]' --folds
+    """
+    from emotiw_keras.errors import UsageError
+    from emotiw_keras.studies.pathnet import study, table
+    from emotiw_keras.training.recipe import load_recipe
+
+    chosen = load_recipe(recipe, changes, limit=limit, precision=precision)
+    paths: dict[str, str] = {}
+    for item in data:
+        name, equals, path = item.partition("=")
+        if not equals or not path or name not in chosen.data or name in paths:
+            raise UsageError(f"--data {item!r}: expected NAME=PATH once for each of {', '.join(chosen.data)}")
+        paths[name] = path
+    missing = [name for name in chosen.data if name not in paths]
+    if missing:
+        raise UsageError(f"a study of {chosen.name!r} needs --data {missing[0]}=PATH")
+    rows = study(
+        chosen,
+        paths,
+        out,
+        seeds=range(seeds),
+        folds=folds,
+        split=split,
+        threads=threads,
+        say=lambda line: click.echo(line, err=True),
+    )
+    click.echo("\n".join(table(rows)))

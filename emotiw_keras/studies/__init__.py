@@ -1,0 +1,1 @@
+"""Whole comparisons: many runs, scored and told as one table."""

@@ -1,0 +1,237 @@
+"""PathNet's transfer against its controls: both directions, several seeds, subject folds, at the same number of minibatches.
+
+For each seed a path is searched for each of two sets from new modules ("scratch"). From the one's best path the other is learnt
+in two ways: by a search in which that path is frozen and can be used ("transfer"), and by training it on ("finetune"). Every
+run is a run folder of its own, so a study that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emotiw_keras.errors import UsageError
+from emotiw_keras.evaluation.evaluate import evaluate
+from emotiw_keras.files import write_atomic
+from emotiw_keras.runs import Run
+from emotiw_keras.training.fit import fit
+from emotiw_keras.training.recipe import Recipe, recipe_from_table
+
+METHODS = ("scratch", "transfer", "finetune")
+COLUMNS = (
+    "seed", "fold", "source", "target", "method", "generations", "reached_target", "minibatches", "reused", "modules",
+    "fitness", "val_accuracy", "n", "accuracy", "low", "high", "macro_f1", "seconds", "run",
+)  # fmt: skip
+RESULTS_FILE, TABLE_FILE = "results.csv", "results.md"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One run of a study: what is learnt (`target`), how, and from which set's path (`source`, "" for scratch)."""
+
+    seed: int
+    fold: int | None
+    source: str
+    target: str
+    method: str
+
+    @property
+    def folder(self) -> str:
+        """Its run folder below the study's."""
+        fold = "" if self.fold is None else f"-fold{self.fold}"
+        way = self.target if self.method == "scratch" else f"{self.source}-to-{self.target}-{self.method}"
+        return f"seed{self.seed}{fold}/{way}"
+
+
+def folds_of(recipe: Recipe, name: str) -> int:
+    """How many folds a set is cut into, 0 for none."""
+    return recipe.source[name].folds if name in recipe.source else 0
+
+
+def steps_of(recipe: Recipe, seeds: Sequence[int], folds: bool) -> list[Step]:
+    """The runs of a study in an order in which each finds what it starts from.
+
+    Args:
+        recipe: two searches on two sets.
+        seeds: of the study.
+        folds: whether every fold of a set is held out in turn.
+
+    Raises:
+        UsageError: not a recipe of two searches on two sets, or sets without folds.
+    """
+    if len(recipe.searches) != 2 or len(recipe.data) != 2:
+        raise UsageError(f"recipe {recipe.name!r}: a study needs [[search]] tables for two sets, as pathnet-transfer has")
+    one, two = (search.train[0].partition(":")[0] for search in recipe.searches)
+    if one == two:
+        raise UsageError(f"recipe {recipe.name!r}: both searches train on {one!r}; give two names, which may be one set")
+    turns: dict[str, Sequence[int | None]] = {one: (None,), two: (None,)}
+    if folds:
+        turns = {name: range(folds_of(recipe, name)) for name in (one, two)}
+        if not all(turns.values()):
+            wanted = " and ".join(f"source.{name}.folds" for name in (one, two))
+            raise UsageError(f"recipe {recipe.name!r}: both sets need folds; set {wanted}")
+    found = []
+    for seed in seeds:
+        found += [Step(seed, fold, "", target, "scratch") for target in (one, two) for fold in turns[target]]
+        for source, target in ((one, two), (two, one)):
+            found += [Step(seed, fold, source, target, method) for fold in turns[target] for method in METHODS[1:]]
+    return found
+
+
+def study(
+    recipe: Recipe,
+    paths: Mapping[str, str],
+    out: str | Path,
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    folds: bool = False,
+    split: str = "test",
+    threads: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[dict[str, Any]]:
+    """Run what is missing of a study, score it, and write results.csv and results.md.
+
+    Args:
+        recipe: two searches on two sets, as `pathnet-transfer`; their settings are those of all runs.
+        paths: data set name -> path; both may be one path, with other `train_folds`.
+        out: the study's folder.
+        seeds: of modules, paths, minibatches and splits.
+        folds: hold out every fold of a set in turn; otherwise the recipe's.
+        split: what is scored.
+        threads: processor threads; None takes all.
+        say: takes lines for people.
+
+    Returns:
+        One row a run, the columns those of results.csv.
+
+    Raises:
+        UsageError: a recipe that is no study's, or folds of sets that have none.
+        EmotiwError: as `fit` and `evaluate`.
+    """
+    folder = Path(out)
+    rows: list[dict[str, Any]] = []
+    steps = steps_of(recipe, seeds, folds)
+    for number, step in enumerate(steps, 1):
+        say(f"{number} of {len(steps)}: {step.folder}")
+        chosen = step_recipe(recipe, step, folder)
+        outcome = fit(chosen, {step.target: paths[step.target]}, folder / step.folder, threads=threads, say=say)
+        assert outcome.run is not None
+        rows.append(score(step, outcome.run, paths[step.target], split))
+        # After each run, so that a study under way can be read.
+        write_atomic(folder / RESULTS_FILE, _csv(rows))
+        write_atomic(folder / TABLE_FILE, "\n".join(table(rows)) + "\n")
+    return rows
+
+
+def step_recipe(recipe: Recipe, step: Step, folder: Path) -> Recipe:
+    """The recipe of one run: one search on one set, from new modules or from another run's path."""
+    table = recipe.to_table()
+    (search,) = [each for each in table["search"] if each["train"][0].partition(":")[0] == step.target]
+    search["start"] = "new" if step.method == "scratch" else step.method
+    table["search"] = [search]
+    table["data"] = [step.target]
+    table["seed"] = step.seed
+    table["name"] = f"{recipe.name}-{step.method}"
+    source = table["source"].get(step.target)
+    table["source"] = {step.target: source} if source else {}
+    if source and step.fold is not None:
+        table["source"][step.target]["fold"] = step.fold
+    if step.source:
+        # Sets of different numbers of folds: the source's come round again.
+        fold = None if step.fold is None else step.fold % folds_of(recipe, step.source)
+        scratch = Step(step.seed, fold, "", step.source, "scratch")
+        table["model"]["weights"] = str(folder / scratch.folder)
+    return recipe_from_table(table)
+
+
+def score(step: Step, run: Run, path: str, split: str) -> dict[str, Any]:
+    """A row of results.csv: what a run found, and its scores on a split, which are kept in its folder."""
+    file = run.path / f"scores-{split}.csv"
+    if not file.exists():
+        scores = evaluate(run, path, split=split)
+        low, high = scores["accuracy_ci95"]
+        values = {"n": scores["n"], "accuracy": scores["accuracy"], "low": low, "high": high, "macro_f1": scores["macro_f1"]}
+        write_atomic(file, ",".join(values) + "\n" + ",".join(map(repr, values.values())) + "\n")
+    with open(file, newline="") as stream:
+        (scored,) = csv.DictReader(stream)
+    (result,) = run.info["stages"]
+    with open(run.path / "history.csv", newline="") as stream:
+        seconds = sum(float(row["seconds"]) for row in csv.DictReader(stream))
+    return {
+        "seed": step.seed,
+        "fold": "" if step.fold is None else step.fold,
+        "source": step.source,
+        "target": step.target,
+        "method": step.method,
+        **{key: result[key] for key in ("generations", "reached_target", "minibatches", "fitness", "val_accuracy")},
+        "reused": sum(map(len, result["reused"])),
+        "modules": sum(map(len, result["path"])),
+        "n": int(scored["n"]),
+        **{key: float(scored[key]) for key in ("accuracy", "low", "high", "macro_f1")},
+        "seconds": round(seconds, 1),
+        "run": step.folder,
+    }
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean and 95 % interval of Student's t; the interval is NaN for a single value.
+
+    Example:
+        >>> interval([0.5, 0.7])[0]
+        0.6
+    """
+    from scipy.stats import t
+
+    array = np.asarray(values, np.float64)
+    mean = float(array.mean())
+    if len(array) < 2:
+        return mean, math.nan, math.nan
+    half = float(t.ppf(0.975, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array)))
+    return mean, mean - half, mean + half
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lines of Markdown: mean accuracy of each way to each set over seeds (and folds), and its difference from scratch."""
+    lines = [
+        "| to | from | method | runs | accuracy, mean (95 % over runs) | difference from scratch | generations | reused |",
+        "|---|---|---|---:|---|---|---:|---:|",
+    ]
+    scratch = {(row["target"], row["seed"], row["fold"]): row["accuracy"] for row in rows if row["method"] == "scratch"}
+    for (target, source, method), group in _groups(rows):
+        mean = _percent(interval([row["accuracy"] for row in group]))
+        gains = [row["accuracy"] - scratch[row["target"], row["seed"], row["fold"]] for row in group]
+        gain = "" if method == "scratch" else _percent(interval(gains), signed=True)
+        generations = np.mean([row["generations"] for row in group])
+        reused = "" if method == "scratch" else f"{np.mean([row['reused'] for row in group]):.1f}"
+        lines.append(
+            f"| {target} | {source or '-'} | {method} | {len(group)} | {mean} | {gain} | {generations:.0f} | {reused} |"
+        )
+    return lines
+
+
+def _groups(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[tuple[str, str, str], list[Mapping[str, Any]]]]:
+    keys = dict.fromkeys((row["target"], row["source"], row["method"]) for row in rows)
+    for key in sorted(keys, key=lambda each: (each[0], METHODS.index(each[2]))):
+        yield key, [row for row in rows if (row["target"], row["source"], row["method"]) == key]
+
+
+def _percent(values: tuple[float, float, float], signed: bool = False) -> str:
+    mean, low, high = (100 * value for value in values)
+    plus = "+" if signed else ""
+    spread = "" if math.isnan(low) else f" ({low:{plus}.1f} to {high:{plus}.1f})"
+    return f"{mean:{plus}.1f} %{spread}"

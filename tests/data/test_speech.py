@@ -1,0 +1,178 @@
+"""Films of SAVEE and eNTERFACE'05: their names, the faces out of them, and folds in which no speaker stands twice."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emotiw_keras.data.faceset import read_faces
+from emotiw_keras.data.films import sample_frames
+from emotiw_keras.data.images import ImageError
+from emotiw_keras.data.prepare import prepare
+from emotiw_keras.data.prepare.source import find_pictures
+from emotiw_keras.data.prepare.speech import find_speech
+from emotiw_keras.data.splits import Folds, fold_numbers, fold_splits
+from emotiw_keras.errors import DataError, UsageError
+from emotiw_keras.evaluation.evaluate import read_source
+from emotiw_keras.labels import LABEL_SETS
+from emotiw_keras.runs import Run
+from tests.data.speech import ENTERFACE, SAVEE, Wandering, film, write_enterface, write_savee
+
+
+@pytest.fixture(scope="module")
+def savee(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared faces of four speakers, two frames of each film."""
+    root = tmp_path_factory.mktemp("savee")
+    prepare(write_savee(root / "films"), root / "faces", detector=Wandering(), frames=2, workers=1)
+    return root / "faces"
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO((folder / "faces.csv").read_text())))
+
+
+def test_names_of_savee() -> None:
+    names = {
+        f"AudioVisualClip/{who}/{code}{n}.avi": (label, who)
+        for who in ("DC", "KL")
+        for code, label in SAVEE.items()
+        for n in ("01", "15")
+    }
+    found = find_speech(list(names))
+    assert found is not None and found.name == "SAVEE" and found.films == names
+    assert find_speech(["DC_sa7.avi", "JE_n30.mp4"]).films == {"DC_sa7.avi": ("sad", "DC"), "JE_n30.mp4": ("neutral", "JE")}
+    # class folders of films called a1, a2 are no speakers
+    assert find_speech(["happy/a1.avi", "sad/a2.avi"]) is None
+
+
+def test_names_of_enterface() -> None:
+    names = [
+        f"enterface database/subject {n}/{word}/sentence 2/s{n}_{code}_2.avi"
+        for n in (1, 44)
+        for word, code in ENTERFACE.items()
+    ]
+    odd = ["subject 3/surprise/sentence 1/s_3_su_1.avi", "subject 6/anger/s6_an_1.avi"]
+    odd += ["subject-7/anger/sentence-1/s8_fe_1.avi"]
+    found = find_speech([*names, *odd, "subject 9/readme.avi"])
+    assert found is not None and found.name == "eNTERFACE'05" and len(found.films) == 15
+    assert found.films[names[0]] == ("angry", "s01") and found.films[names[-1]] == ("surprise", "s44")
+    assert [found.films[name] for name in odd] == [("surprise", "s03"), ("angry", "s06"), ("angry", "s07")]
+    assert any("left out: 1 (subject 9/readme.avi)" in note for note in found.notes)
+    assert any("another speaker or emotion" in note and "s8_fe_1.avi" in note for note in found.notes)
+    assert find_speech(["flat/s12_su_3.avi"]).films == {"flat/s12_su_3.avi": ("surprise", "s12")}
+
+
+def test_frames_lie_in_the_middle_of_equal_parts(tmp_path: Path) -> None:
+    film(tmp_path / "f.avi", frames=20)
+    assert [number for number, _ in sample_frames(tmp_path / "f.avi", 4)] == [2, 7, 12, 17]
+    assert [number for number, _ in sample_frames(tmp_path / "f.avi", 30)] == list(range(20))
+    pictures = [picture for _, picture in sample_frames(tmp_path / "f.avi", 2)]
+    assert {picture.shape for picture in pictures} == {(120, 160, 3)}
+    # the eyes wander by a pixel a frame
+    columns = [np.flatnonzero((picture[50] > 200).all(axis=-1)).mean() for picture in pictures]
+    assert columns[1] - columns[0] == pytest.approx(10, abs=1)
+    (tmp_path / "bad.avi").write_bytes(b"RIFF" + bytes(200))
+    with pytest.raises(ImageError, match="cannot be opened|no frame"):
+        list(sample_frames(tmp_path / "bad.avi", 2))
+
+
+def test_savee_becomes_faces_with_speaker_and_emotion(savee: Path) -> None:
+    rows = rows_of(savee)
+    assert len(rows) == 4 * 7 * 2 and {row["status"] for row in rows} == {"ok"}
+    assert {row["subject"] for row in rows} == {"DC", "JE", "JK", "KL"}
+    assert {row["label"] for row in rows} == set(SAVEE.values())
+    one = [row for row in rows if row["path"] == "AudioVisualClip/DC/sa01.avi"]
+    assert [(row["label"], row["frame"], row["output"]) for row in one] == [
+        ("sad", str(n), f"AudioVisualClip/DC/sa01.f{n:05d}.png") for n in (1, 4)
+    ]
+    assert all((savee / row["output"]).is_file() for row in rows)
+
+
+def test_the_shared_six_labels_and_one_speaker_left_out(savee: Path) -> None:
+    with pytest.raises(DataError, match="unknown class name 'neutral'"):
+        read_faces(savee, labels="enterface6")
+    for fold, speaker in enumerate(("DC", "JE", "JK", "KL")):
+        faces = read_faces(savee, labels="enterface6", leave_out=["neutral"], folds=Folds(4, fold))
+        assert len(faces.paths) == 4 * 6 * 2
+        assert {person for person, split in zip(faces.subject, faces.split, strict=True) if split == "test"} == {speaker}
+        persons = {split: set(np.array(faces.subject)[faces.split == split]) for split in ("train", "val", "test")}
+        assert [len(persons[split]) for split in ("train", "val", "test")] == [2, 1, 1]
+        assert not persons["train"] & persons["val"] and not persons["train"] & persons["test"]
+    assert any("classes left out: neutral (8 pictures)" in line for line in faces.report)
+    assert any("4 persons in 4 folds, seed 0: 3 is test, 0 val, 1, 2 train" in line for line in faces.report)
+    with pytest.raises(DataError, match="leave_out names 'contempt', which is none of its classes"):
+        read_faces(savee, leave_out=["contempt"])
+
+
+def test_a_run_that_left_a_class_out_is_scored_without_it(savee: Path) -> None:
+    settings = {"channels": "grey", "resize": 16}
+    run = Run(savee, {"preprocessing": settings, "labels": list(LABEL_SETS["enterface6"].labels), "leave_out": ["neutral"]})
+    assert len(read_source(run, savee).paths) == 4 * 6 * 2
+
+
+def test_enterface_in_a_zip_is_prepared_alike(tmp_path: Path) -> None:
+    films = write_enterface(tmp_path / "enterface database", subjects=2)
+    with zipfile.ZipFile(tmp_path / "films.zip", "w") as archive:
+        for path in sorted(films.rglob("*.avi")):
+            archive.write(path, path.relative_to(tmp_path))
+    for source, out in ((films, "one"), (tmp_path / "films.zip", "two")):
+        prepare(source, tmp_path / out, detector=Wandering(), frames=1, workers=1)
+    one, two = rows_of(tmp_path / "one"), rows_of(tmp_path / "two")
+    assert len(one) == 12 and [row["label"] for row in one] == [row["label"] for row in two]
+    assert {row["subject"] for row in two} == {"s01", "s02"}
+    faces = [(tmp_path / out / row["output"]).read_bytes() for out, rows in (("one", one), ("two", two)) for row in rows]
+    assert faces[:12] == faces[12:]
+
+
+def test_a_broken_film_is_named_and_the_others_are_done(tmp_path: Path) -> None:
+    write_savee(tmp_path / "films", speakers=("DC",))
+    (tmp_path / "films" / "AudioVisualClip" / "DC" / "d01.avi").write_bytes(b"RIFF no film")
+    (tmp_path / "films" / "readme.txt").write_text("x")
+    said: list[str] = []
+    summary = prepare(tmp_path / "films", tmp_path / "out", detector=Wandering(), frames=2, workers=1, say=said.append)
+    assert [path for path, _ in summary.unreadable] == ["AudioVisualClip/DC/d01.avi"]
+    assert summary.total.pictures == 7 and summary.total.with_face == 6 and summary.total.faces == 12
+    assert "SAVEE: 7 films of 1 speakers (DC)" in said
+    assert "not SAVEE, so left out: 1 files (readme.txt)" in said
+    again = prepare(tmp_path / "films", tmp_path / "out", detector=Wandering(), frames=2, workers=1)
+    assert again.new == 0
+    with pytest.raises(UsageError, match="frames = 0"):
+        prepare(tmp_path / "films", tmp_path / "other", detector=Wandering(), frames=0)
+
+
+def test_films_in_class_folders_and_photos_beside_films(tmp_path: Path) -> None:
+    film(tmp_path / "a" / "happy" / "one.mp4", frames=2)
+    film(tmp_path / "a" / "sad" / "two.mp4", frames=2)
+    source = find_pictures(tmp_path / "a")
+    assert source.films and [(item.label, item.subject) for item in source.items] == [("happy", ""), ("sad", "")]
+    prepare(tmp_path / "a", tmp_path / "out", detector=Wandering(), frames=2, workers=1)
+    assert read_faces(tmp_path / "out").subject == ["happy/one.mp4"] * 2 + ["sad/two.mp4"] * 2, "frames of a film stay together"
+
+
+def test_persons_stand_in_one_fold_and_folds_are_alike_in_size() -> None:
+    persons = [f"p{n:02d}" for n in range(42) for _ in range(3 + n % 5)]
+    fold = fold_numbers(persons, 5, seed=3)
+    assert len(set(zip(persons, fold.tolist(), strict=True))) == 42
+    sizes = np.bincount(fold)
+    assert len(sizes) == 5 and sizes.max() - sizes.min() <= 7
+    assert not np.array_equal(fold, fold_numbers(persons, 5, seed=4)) and np.array_equal(fold, fold_numbers(persons, 5, seed=3))
+    split = fold_splits(np.arange(5), Folds(5, 4, (2, 4)))
+    assert split.tolist() == ["val", "train", "", "train", "test"]
+    assert fold_splits(np.arange(5), Folds(5, 1)).tolist() == ["train", "test", "val", "train", "train"]
+    with pytest.raises(DataError, match="1 of 3 have none; give subject_pattern"):
+        fold_numbers(["a", "", "b"], 2)
+    with pytest.raises(DataError, match="6 folds of 5 persons"):
+        fold_numbers(list("abcde"), 6)
+
+
+def test_folds_are_for_sets_without_splits(tmp_path: Path) -> None:
+    from tests.training.conftest import write_faces
+
+    write_faces(tmp_path / "set", {"train": 14, "test": 14})
+    with pytest.raises(DataError, match="has its own splits; folds are for a source without"):
+        read_faces(tmp_path / "set", folds=Folds(3, 0))

@@ -1,0 +1,143 @@
+"""`emotiw pathnet-study`: its runs, their order, its table; a second call runs nothing again."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emotiw_keras.cli.main import run
+from emotiw_keras.data.prepare import prepare
+from emotiw_keras.data.splits import Folds
+from emotiw_keras.errors import UsageError
+from emotiw_keras.studies.pathnet import Step, interval, step_recipe, steps_of, table
+from emotiw_keras.training.recipe import load_recipe
+from tests.data.speech import Wandering, write_enterface, write_savee
+from tests.training.test_pathnet import SMALL
+
+
+def test_every_way_in_both_directions_after_what_it_starts_from() -> None:
+    steps = steps_of(load_recipe("pathnet-transfer"), (0, 1), False)
+    assert len(steps) == 2 * (2 + 4)
+    done: set[str] = set()
+    for step in steps:
+        if step.source:
+            assert Step(step.seed, step.fold, "", step.source, "scratch").folder in done
+        done.add(step.folder)
+    assert len(done) == 12
+    with pytest.raises(UsageError, match="a study needs"):
+        steps_of(load_recipe("pathnet"), (0,), False)
+
+
+def test_folds_of_the_target_are_held_out_in_turn_and_the_source_has_its_own() -> None:
+    recipe = load_recipe("pathnet-transfer", ["source.a.folds=4", "source.b.folds=5"])
+    steps = steps_of(recipe, (0,), True)
+    assert len(steps) == 4 + 5 + 2 * 5 + 2 * 4
+    last = next(step for step in steps if (step.target, step.fold, step.method) == ("b", 4, "transfer"))
+    chosen = step_recipe(recipe, last, Path("out"))
+    assert chosen.source["b"].fold == 4 and chosen.model.weights == "out/seed0-fold0/a"
+    assert chosen.searches[0].start == "transfer" and chosen.data == ("b",) and "a" not in chosen.source
+    halves = load_recipe(
+        "pathnet-transfer",
+        ["source.a.folds=5", "source.b.folds=5", "source.a.train_folds=[2,3]", "source.b.train_folds=[4]"],
+    )
+    for step in steps_of(halves, (0,), True):
+        source = step_recipe(halves, step, Path("out")).source[step.target]
+        training = Folds(source.folds, source.fold, source.train_folds).training
+        assert training == tuple((step.fold + n) % 5 for n in ((2, 3) if step.target == "a" else (4,)))
+    with pytest.raises(UsageError, match=r"train_folds of source are \[1\], counted from fold; expected numbers from 2"):
+        load_recipe("pathnet-transfer", ["source.a.folds=5", "source.a.train_folds=[1]"])
+    with pytest.raises(UsageError, match="fold of source is 5 of 5 folds"):
+        load_recipe("pathnet-transfer", ["source.a.folds=5", "source.a.fold=5"])
+    with pytest.raises(UsageError, match="both sets need folds; set source.a.folds and source.b.folds"):
+        steps_of(load_recipe("pathnet-transfer", ["source.a.folds=4"]), (0,), True)
+
+
+def test_mean_and_interval_by_hand() -> None:
+    mean, low, high = interval([0.5, 0.6, 0.7])
+    half = 4.302652729749464 * 0.1 / math.sqrt(3)  # Student's t of 2 degrees of freedom at 97.5 %, from a table
+    assert (mean, low, high) == pytest.approx((0.6, 0.6 - half, 0.6 + half))
+    assert np.isnan(interval([0.5])[1])
+
+
+def test_differences_are_those_of_the_same_seed() -> None:
+    base = {"fold": "", "target": "b", "generations": 10, "reused": 4}
+    rows = [
+        {**base, "seed": seed, "source": source, "method": method, "accuracy": accuracy}
+        for seed, (scratch, moved) in enumerate([(0.50, 0.52), (0.60, 0.64), (0.40, 0.46)])
+        for source, method, accuracy in (("", "scratch", scratch), ("a", "transfer", moved))
+    ]
+    lines = table(rows)
+    assert lines[2].startswith("| b | - | scratch | 3 | 50.0 %")
+    # 2, 4 and 6 points: 4 +- 4.303 * 2 / sqrt(3)
+    assert "| b | a | transfer | 3 | 54.0 %" in lines[3] and "+4.0 % (-1.0 to +9.0)" in lines[3]
+
+
+@pytest.mark.slow
+def test_a_study_runs_once_and_goes_on(faces: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = faces.values()
+    changes = [word for change in SMALL for word in ("--set", change)]
+    command = ["pathnet-study", "--data", f"a={a}", "--data", f"b={b}", "--out", str(tmp_path / "study"), "--seeds", "1"]
+    command += [*changes, "--precision", "float32"]
+    assert run(command) == 0
+    first = capsys.readouterr().out
+    assert first.splitlines()[0].startswith("| to | from | method")
+    assert first == (tmp_path / "study" / "results.md").read_text()
+    with open(tmp_path / "study" / "results.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["source"], row["target"], row["method"]) for row in rows] == [
+        ("", "a", "scratch"),
+        ("", "b", "scratch"),
+        ("a", "b", "transfer"),
+        ("a", "b", "finetune"),
+        ("b", "a", "transfer"),
+        ("b", "a", "finetune"),
+    ]
+    assert {row["minibatches"] for row in rows} == {"36"}
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("model.weights.h5")}
+    assert len(files) == 6 and run(command) == 0
+    assert capsys.readouterr().out == first
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+@pytest.mark.slow
+def test_from_the_films_of_one_set_to_those_of_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    films = {"a": write_savee(tmp_path / "savee"), "b": write_enterface(tmp_path / "enterface", subjects=3)}
+    for name, source in films.items():
+        prepare(source, tmp_path / name, detector=Wandering(), frames=2, workers=1)
+    changes = [*SMALL, "labels=enterface6", 'source.a.leave_out=["neutral"]', "source.a.folds=4", "source.b.folds=3"]
+    changes += ["source.a.fold=1", "search.generations=2"]
+    words = [word for change in changes for word in ("--set", change)]
+    data = ["--data", f"a={tmp_path / 'a'}", "--data", f"b={tmp_path / 'b'}"]
+    assert run(["fit", "pathnet-transfer", *data, "--out", str(tmp_path / "run"), *words, "--precision", "float32"]) == 0
+    said = capsys.readouterr().err
+    assert "classes left out: neutral (8 pictures)" in said and "4 persons in 4 folds" in said
+    with open(tmp_path / "run" / "data.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    persons = {(row["data"], row["split"]): set() for row in rows}
+    for row in rows:
+        persons[row["data"], row["split"]].add(row["subject"])
+    assert persons["a", "test"] == {"JE"} and persons["a", "val"] == {"JK"} and persons["a", "train"] == {"DC", "KL"}
+    assert persons["b", "test"] == {"s01"} and persons["b", "train"] == {"s03"}
+    for name, count in (("a", 12), ("b", 12)):
+        assert run(["evaluate", str(tmp_path / "run"), "--data", str(tmp_path / name), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["n"] == count
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--data", "a=x"], "needs --data b=PATH"),
+        (["--data", "a=x", "--data", "a=y"], "expected NAME=PATH once for each of a, b"),
+        (["--data", "c=x"], "expected NAME=PATH once for each of a, b"),
+        (["--data", "a=x", "--data", "b=y", "--folds"], "both sets need folds"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["pathnet-study", *arguments, "--out", str(tmp_path / "study")]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
