@@ -18,7 +18,7 @@ Done. Test accuracy on faces of other persons (chance is 14 %):
   in two stages, large set then small set   {score['staged']:.1%}   {sys.argv[1]}/staged
   on the small set alone                    {score['direct']:.1%}   {sys.argv[1]}/direct
 Predictions to look at                      {sys.argv[1]}/report/staged/faces.png
-Confusion matrix, scores, one line a face   {sys.argv[1]}/report/staged
+The report: open it in a browser            {sys.argv[1]}/report/staged/report.html
 Learning curves                             {sys.argv[1]}/staged/curves.png
 A model to serve                            {sys.argv[1]}/savedmodel""")
 endef

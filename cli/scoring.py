@@ -12,7 +12,7 @@ from emotiw_keras.errors import UsageError
 
 if TYPE_CHECKING:
     from emotiw_keras.evaluation.assessment import Assessment
-    from emotiw_keras.evaluation.evaluate import Progress
+    from emotiw_keras.evaluation.evaluate import Progress, Read
     from emotiw_keras.runs import Run
 
 SOME_UNREADABLE = 3
@@ -84,13 +84,15 @@ class Scorer:
         }  # fmt: skip
         self._unreadable: set[tuple[str, str]] = set()
         self._said: set[str] = set()
+        self._read: Read | None = None
 
     def __call__(self, run: Run) -> Assessment:
         """The run's assessment."""
-        from emotiw_keras.evaluation.evaluate import assess
+        from emotiw_keras.evaluation.evaluate import assess, read_once
 
         source = self._data or default_data(run)
-        assessment = assess(run, source, progress=_progress(), say=self._say, **self._asked)
+        self._read = self._read or read_once()
+        assessment = assess(run, source, progress=_progress(), say=self._say, read=self._read, **self._asked)
         told = assessment.predictions
         for path, status in zip(told.paths, told.status, strict=True):
             if status != "ok" and (source, path) not in self._unreadable:

@@ -51,6 +51,23 @@ def read_source(run: Run, source: str | os.PathLike[str], limit: int | None = No
     return read_any(source, labels=tuple(run.labels), check=False, **options)
 
 
+Read = Callable[["Run", "str | os.PathLike[str]", "int | None"], FaceSet]
+
+
+def read_once() -> Read:
+    """A `read_source` that remembers: runs that read faces alike share what was read."""
+    kept: dict[tuple[object, ...], FaceSet] = {}
+
+    def read(run: Run, source: str | os.PathLike[str], limit: int | None) -> FaceSet:
+        left_out = tuple(run.info.get("leave_out", []))
+        key = (os.fspath(source), run.labels, run.settings["channels"] == "grey", run.settings["resize"], left_out, limit)
+        if key not in kept:
+            kept[key] = read_source(run, source, limit)
+        return kept[key]
+
+    return read
+
+
 def predict(
     run: Run,
     faces: FaceSet,
@@ -97,13 +114,12 @@ def _share_in(hashes: Sequence[str], known: set[str]) -> float:
 def assess(
     run: Run, source: str | os.PathLike[str], *, split: str = "test", limit: int | None = None, crops: int | None = None,
     costs: str | os.PathLike[str] | None = None, batch_size: int = 64, smooth: int = 1, every_frame: bool = False,
-    progress: Progress | None = None,
-    say: Callable[[str], None] | None = None,
+    progress: Progress | None = None, say: Callable[[str], None] | None = None, read: Read = read_source,
 ) -> Assessment:  # fmt: skip
     """`evaluate` with everything it saw: for reports and for naming the images that could not be read.
 
     Args and errors are those of `evaluate`; `every_frame` asks for the answers of all pictures of a set of videos, which
-    smoothing needs anyway; `say` is called with each line of what the reader decided.
+    smoothing needs anyway; `say` is called with each line of what the reader decided, `read` reads the source.
     """
     crops = checked_crops(crops, run)
     costs_file = None if costs is None else os.fspath(costs)
@@ -113,7 +129,7 @@ def assess(
     if batch_size < 1 or (limit is not None and limit < 1):
         raise UsageError(f"batch_size and limit must be at least 1; got {batch_size} and {limit}")
     own = has_own_splits(source)
-    faces = read_source(run, source, limit if own else None)
+    faces = read(run, source, limit if own else None)
     split_of = faces.split if own else known_splits(faces, run)
     indices = select(faces, split_of, split, run)
     if limit is not None:

@@ -1,0 +1,166 @@
+"""Runs of ours beside other packages that read expressions, on the test faces of FER-2013, all fed the same crops.
+
+Accuracy with all images and without those that also stand in the train or val split, faces a second in batches of 64, median
+and 99th percentile of the time of one face, size of the weights, version and licence. Each contestant is a process of its own,
+in an environment of its own; after all have answered all faces they take turns while the others wait.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peer_worker import serve
+
+PEERS = {"fer": "benchmarks.peer_fer", "fer_keras": "benchmarks.peer_fer"}
+LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+
+
+def ours(folder: Path, name: str, seconds: float, path: str) -> None:
+    """Be a contestant: a run of ours."""
+    import emotiw_keras
+    from emotiw_keras.runs import WEIGHTS_FILE, Run
+    from emotiw_keras.serving.predictor import Predictor
+
+    predictor = Predictor(Run.open(path))
+    columns = [predictor.labels.index(label) for label in LABELS]
+
+    def classify(faces: np.ndarray) -> np.ndarray:
+        return predictor.predict(faces[..., None])[:, columns]
+
+    size = (predictor.run.path / WEIGHTS_FILE).stat().st_size
+    facts = {"version": emotiw_keras.__version__, "licence": "MIT", "bytes": size, "crops": predictor.crops}
+    serve(classify, folder, name, seconds, facts)
+
+
+def read_test(data: str, limit: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Test faces uint8 (n, 48, 48), their labels int (n,), and which also stand in train or val, bool (n,)."""
+    from emotiw_keras.data.faceset import read_faces
+    from emotiw_keras.evaluation.splits import stratified
+
+    faces = read_faces(data, labels=LABELS, grey=True, size=48)
+    test = faces.indices("test")
+    known = {faces.pixel_hash[i] for name in ("train", "val") for i in faces.indices(name)}
+    if limit is not None:
+        test = stratified(test, faces.label[test], limit)
+    pixels = faces.pixels.gather(test)[..., 0]
+    if pixels.shape[1:] != (48, 48):
+        sys.exit(f"{data} holds faces of {pixels.shape[1:]} pixels; expected FER-2013's 48 x 48")
+    return pixels, faces.label[test], np.array([faces.pixel_hash[i] in known for i in test])
+
+
+class Contestant:
+    """A process that answers by lines."""
+
+    def __init__(self, name: str, command: list[str]) -> None:
+        self.name = name
+        quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=None, text=True, env=quiet
+        )
+        self.facts = self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("{"):  # others' libraries talk on standard output too
+                return json.loads(line)
+        sys.exit(f"{self.name} ended with exit code {self._process.wait()} before it answered")
+
+    def turn(self) -> dict[str, Any]:
+        """One round of figures."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def end(self) -> None:
+        """Close its input, which ends it."""
+        self._process.communicate()
+
+
+def measure(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
+    """Contestant -> its row."""
+    from emotiw_keras.evaluation.metrics import expected_calibration_error, wilson_interval
+
+    pixels, truth, double = read_test(options.data, options.limit)
+    np.save(folder / "faces.npy", pixels)
+    print(f"{len(pixels)} faces, {int(double.sum())} of which stand in train or val too", file=sys.stderr)
+    here = [sys.executable, "-m", "benchmarks.peers", options.data, "--seconds", str(options.seconds), "--folder", str(folder)]
+    commands = {Path(run).name: [*here, "--contestant", Path(run).name, "--run", run] for run in options.run}
+    for name in options.peers:
+        commands[name] = [options.python, "-m", PEERS[name], str(folder), name, str(options.seconds)]
+    contestants = [Contestant(name, command) for name, command in commands.items()]
+    rounds: dict[str, list[dict[str, Any]]] = {each.name: [] for each in contestants}
+    for number in range(options.rounds + 1):
+        for each in contestants:
+            figures = each.turn()
+            if number:  # the first round warms up
+                rounds[each.name].append(figures)
+    rows = {}
+    for each in contestants:
+        each.end()
+        told = np.load(folder / f"{each.name}.npy", allow_pickle=False)
+        right = told.argmax(axis=1) == truth
+        single = [ms for figures in rounds[each.name] for ms in figures["single_ms"]]
+        rates = [figures["faces_per_second"] for figures in rounds[each.name]]
+        rows[each.name] = {
+            "n": len(truth),
+            "accuracy": float(right.mean()),
+            "accuracy_ci95": wilson_interval(int(right.sum()), len(right)),
+            "without_duplicates": float(right[~double].mean()),
+            "without_duplicates_ci95": wilson_interval(int(right[~double].sum()), int((~double).sum())),
+            "ece": expected_calibration_error(truth, told / told.sum(axis=1, keepdims=True)),
+            "faces_per_second": statistics.median(rates),
+            "faces_per_second_spread": [min(rates), max(rates)],
+            "single_ms_p50": float(np.percentile(single, 50)),
+            "single_ms_p99": float(np.percentile(single, 99)),
+            **each.facts,
+        }
+    return rows
+
+
+def main() -> None:
+    """Measure, print one table and write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("data", help="FER-2013: its zip, folder or CSV")
+    parser.add_argument("--run", action="append", default=[], help="a run folder of ours; repeatable")
+    parser.add_argument("--python", default=sys.executable, help="the Python of an environment that has the peers installed")
+    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS), help="what runs beside ours (all)")
+    parser.add_argument("--limit", type=int, help="so many test faces, each class in proportion")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each (5)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="seconds of each measurement (3)")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--contestant", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.contestant:
+        ours(options.folder, options.contestant, options.seconds, options.run[0])
+        return
+    names = [*(Path(run).name for run in options.run), *options.peers]
+    if len(set(names)) < len(names) or not names:
+        parser.error(f"name contestants that differ, at least one; got {', '.join(names) or 'none'}")
+    with tempfile.TemporaryDirectory() as scratch:
+        rows = measure(options, Path(scratch))
+    figures = ("accuracy", "no twins", "ECE", "faces/s", "p50 ms", "p99 ms", "MB")
+    print("\n" + " " * 16 + "".join(f"{name:>10}" for name in figures) + "  version, licence")
+    for name, row in rows.items():
+        rates = f"{100 * row['accuracy']:9.2f}%{100 * row['without_duplicates']:9.2f}%{row['ece']:10.3f}"
+        speed = f"{row['faces_per_second']:10.0f}{row['single_ms_p50']:10.2f}{row['single_ms_p99']:10.2f}"
+        print(f"{name:16}{rates}{speed}{row['bytes'] / 1e6:10.2f}  {row['version']}, {row['licence']}")
+    if options.json:
+        settings = {key: getattr(options, key) for key in ("limit", "rounds", "seconds")}
+        options.json.write_text(json.dumps({"settings": settings, "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

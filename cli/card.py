@@ -1,0 +1,53 @@
+"""`emotiw card`: the model card of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from emotiw_keras.cli.scoring import Scorer, scoring_options
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@scoring_options
+@click.option("--out", metavar="FILE", required=True, help="The card to write, usually README.md beside the weights.")
+@click.option("--name", metavar="NAME", help="The model's name; without it, that of the run folder.")
+@click.option("--license", "licence", metavar="ID", default="other", show_default=True, help="Licence of the weights: mit, ...")
+@click.option("--dataset", "datasets", metavar="ID", multiple=True, help="A training set, as the Hugging Face Hub names it.")
+@click.option("--data-terms", metavar="TEXT", default="", help="Terms of the training data, as their source states them.")
+@click.pass_context
+def card(
+    ctx: click.Context,
+    run: str,
+    data: str | None,
+    split: str,
+    limit: int | None,
+    crops: str | None,
+    costs: str | None,
+    out: str,
+    name: str | None,
+    licence: str,
+    datasets: tuple[str, ...],
+    data_terms: str,
+) -> None:
+    """Score the run folder RUN and write its model card: figures, data, intended use, limits, law, how to get it again.
+
+    The card is Markdown with the metadata that the Hugging Face Hub reads. Its figures are those of `emotiw evaluate`
+    with the same options. An older card is replaced, any other file is not.
+
+    \b
+    Example: emotiw card runs/ng --data faces.zip --license mit --out README.md
+    """
+    from emotiw_keras.runs import Run
+
+    opened = Run.open(run)
+    score = Scorer(data, split, limit, crops, costs)
+    assessment = score(opened)
+
+    from emotiw_keras.evaluation.card import card_facts, write_card
+
+    write_card(out, assessment, card_facts(opened, name, licence, datasets, data_terms))
+    click.echo(Path(out))
+    score.finish(ctx)

@@ -1,0 +1,135 @@
+"""Runs side by side and averaged: recomputed from their own answers, with labels in another order."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from sklearn.metrics import f1_score
+
+from emotiw_keras.errors import DataError, UsageError
+from emotiw_keras.evaluation.assessment import Assessment, label_columns
+from emotiw_keras.evaluation.compare import compare
+from emotiw_keras.evaluation.ensemble import ensemble, matched
+from emotiw_keras.evaluation.evaluate import assess
+from emotiw_keras.runs import Run
+
+
+@pytest.fixture(scope="module")
+def assessed(side_by_side: Path) -> tuple[Assessment, Assessment]:
+    one, two = (assess(Run.open(side_by_side / name), side_by_side / "faces") for name in ("one", "two"))
+    return one, two
+
+
+def test_labels_are_matched_by_name(assessed) -> None:
+    one, two = assessed
+    first, second = matched(assessed)
+    assert first.labels == second.labels == one.predictions.labels != two.predictions.labels
+    assert np.array_equal(first.truth, second.truth) and first.paths == second.paths
+    for row, path in enumerate(second.paths):
+        own = two.predictions.paths.index(path)
+        for label in first.labels:
+            told = two.predictions.probabilities[own, two.predictions.labels.index(label)]
+            np.testing.assert_equal(second.probabilities[row, first.labels.index(label)], told)
+    assert label_columns(("sad", "happy"), ("happy", "calm")) is None
+    assert label_columns(("sad", "happy", "calm"), ("Calm", "sadness", "joy")) == [2, 0, 1]
+
+
+def test_pairs_are_tested_on_the_same_images(assessed) -> None:
+    result = compare(assessed)
+    first, second = matched(assessed)
+    read = first.readable
+    truth, a, b = first.truth[read], first.predicted[read], second.predicted[read]
+    assert (result["n"], result["n_found"], len(result["pairs"])) == (15, 14, 1)
+    (pair,) = result["pairs"]
+    only_a, only_b = int(((a == truth) & (b != truth)).sum()), int(((b == truth) & (a != truth)).sum())
+    assert (pair["a"], pair["b"], pair["only_a_right"], pair["only_b_right"]) == ("one", "two", only_a, only_b)
+    assert pair["mcnemar_p"] == pair["mcnemar_p_holm"]
+    assert pair["mcnemar_p"] == pytest.approx(binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1)
+    f1 = [f1_score(truth, each, average="macro", labels=range(7), zero_division=0) for each in (a, b)]
+    assert pair["macro_f1_difference"] == pytest.approx(f1[1] - f1[0])
+    assert [run["macro_f1"] for run in result["runs"]] == pytest.approx(f1)
+    assert pair["agreement"] == pytest.approx((a == b).mean())
+    # What one was trained on and the other selected on is left out for both.
+    assert (result["leak_free"]["n"], result["leak_free"]["n_found"]) == (13, 12)
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_three_runs_are_adjusted_together(assessed) -> None:
+    one, two = assessed
+    result = compare([one, two, one])
+    assert [(pair["a"], pair["b"]) for pair in result["pairs"]] == [
+        (str(one.run.path), str(two.run.path)), (str(one.run.path), str(one.run.path)), (str(two.run.path), str(one.run.path)),
+    ]  # fmt: skip
+    assert all(pair["mcnemar_p_holm"] >= pair["mcnemar_p"] for pair in result["pairs"])
+    assert result["pairs"][1]["agreement"] == 1 and result["pairs"][1]["macro_f1_difference"] == 0
+
+
+def test_an_ensemble_is_the_mean_of_probabilities(assessed) -> None:
+    both = ensemble(assessed)
+    mean = np.mean([each.probabilities for each in matched(assessed)], axis=0)
+    read = both.predictions.readable
+    np.testing.assert_allclose(both.predictions.probabilities[read], mean[read], atol=1e-6)
+    truth = both.predictions.truth[read]
+    assert both.result["accuracy"] == pytest.approx((mean[read].argmax(axis=1) == truth).mean())
+    assert both.result["log_loss"] == pytest.approx(-np.log(mean[read][np.arange(len(truth)), truth]).mean(), abs=1e-4)
+    assert (both.result["leak_free"]["n"], both.name) == (13, "one + two")
+    same = ensemble([assessed[0], assessed[0]])
+    assert same.result["log_loss"] == pytest.approx(assessed[0].result["log_loss"], abs=1e-6)
+
+
+def test_what_cannot_be_put_side_by_side_is_told(assessed, side_by_side: Path, tmp_path: Path) -> None:
+    one, two = assessed
+    with pytest.raises(UsageError, match="at least two"):
+        compare([one])
+    with pytest.raises(UsageError, match="at least two"):
+        ensemble([one])
+    fewer = assess(two.run, side_by_side / "faces", limit=5)
+    with pytest.raises(DataError, match=r"finds 15 images in split 'test' and .*two 5"):
+        compare([one, fewer])
+
+
+def test_the_commands(emotiw, side_by_side: Path) -> None:
+    done = emotiw("compare", "one", "two", "--data", "faces", "--json", "--out", "cmp", cwd=side_by_side)
+    assert done.returncode == 3 and done.stderr.count("could not read test/sad/torn.png") == 1, done.stderr
+    result = json.loads(done.stdout)
+    assert json.loads((side_by_side / "cmp" / "compare.json").read_text()) == result
+    page = (side_by_side / "cmp" / "compare.html").read_text()
+    assert "one against two" in page and "emotiw compare one two --data faces --split test" in page
+    done = emotiw("evaluate", "one", "two", "--ensemble", "--data", "faces", "--json", "--crops", 2, cwd=side_by_side)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["run"] for line in lines] == ["one", "two", "ensemble"] and lines[2]["members"] == ["one", "two"]
+    assert [line["crops"] for line in lines] == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("compare", "one"), 2, "at least two runs"),
+        (("compare", "one", "nothing"), 5, "no run folder"),
+        (("evaluate", "one", "--ensemble"), 2, "at least two"),
+        (("evaluate", "one", "two", "--crops", "3"), 2, "'3' is not one of"),
+        (("evaluate", "one", "--costs", "none.toml"), 4, "none.toml"),
+    ],
+)
+def test_wrong_use_is_one_line_and_its_exit_code(side_by_side: Path, capsys, monkeypatch, arguments, code, says) -> None:
+    from emotiw_keras.cli.main import run
+
+    monkeypatch.chdir(side_by_side)
+    assert run([*arguments, "--data", "faces"]) == code
+    out, err = capsys.readouterr()
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("emotiw: error:") and says in last and out == ""
+
+
+def test_other_labels_are_refused(assessed, side_by_side: Path, tmp_path: Path) -> None:
+    import shutil
+
+    for old, new in (("angry", "calm"), ("happy", "glad"), ("sad", "tense")):
+        shutil.copytree(side_by_side / "faces" / "test" / old, tmp_path / "faces" / "test" / new)
+    other = assess(Run.open(side_by_side / "other"), tmp_path / "faces")
+    with pytest.raises(UsageError, match="know different labels: angry, .*calm, glad, tense"):
+        ensemble([assessed[0], other])

@@ -1,0 +1,91 @@
+"""The pages in a real browser: complete, silent, without a request, as wide as the window, in light and dark."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from emotiw_keras.evaluation.compare import compare
+from emotiw_keras.evaluation.compare_page import comparison_page
+from emotiw_keras.evaluation.ensemble import ensemble
+from emotiw_keras.evaluation.evaluate import assess
+from emotiw_keras.evaluation.html import page, tag
+from emotiw_keras.evaluation.report import report_page
+from emotiw_keras.runs import Run
+from tests.browser import Browser, browser, find_browser
+
+PROGRAM = find_browser()
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium here (apt-get install chromium)")
+# Channels of a colour "rgb(r, g, b)" to relative luminance (WCAG 2.2), and the contrast of text and ground.
+CONTRAST = """(() => { const light = text => { const [r, g, b] = text.match(/[\\d.]+/g).slice(0, 3).map(v => { v /= 255;
+  return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; }); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const style = getComputedStyle(document.body), a = light(style.color), b = light(style.backgroundColor);
+  return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), b]; })()"""
+# Charts must draw all of their shapes side by side: an unclosed one swallows those after it, which are then not drawn.
+NESTED = "[...document.querySelectorAll('svg :is(line, rect, circle, polyline, text)')].filter(e => e.firstElementChild).length"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    assert PROGRAM is not None
+    with browser(PROGRAM) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def pages(side_by_side: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, int]]:
+    """The pages, and how many pictures each has."""
+    folder = tmp_path_factory.mktemp("pages")
+    history = "stage,epoch,learning_rate,loss,accuracy,val_loss,val_accuracy\ns,1,0.1,2,0.2,1.9,0.3\ns,2,0.1,1.5,0.4,,\n"
+    (side_by_side / "one" / "history.csv").write_text(history)
+    (side_by_side / "one" / "recipe.toml").write_text(f'name = "{"long" * 100}"\n')
+    both = [assess(Run.open(side_by_side / name), side_by_side / "faces") for name in ("one", "two")]
+    texts = {
+        "report": report_page(both[0]),
+        "ensemble": report_page(ensemble(both)),
+        "compare": comparison_page(compare(both), "faces/" + "deep/" * 60, "emotiw compare " + "long/" * 80),
+    }
+    for name, text in texts.items():
+        (folder / f"{name}.html").write_text(text, "utf-8")
+    return {name: (folder / f"{name}.html", text.count("<img ")) for name, text in texts.items()}
+
+
+@pytest.mark.parametrize("name", ["report", "ensemble", "compare"])
+def test_a_page_is_complete_silent_and_fits(
+    chromium: Browser, pages: dict[str, tuple[Path, int]], name: str, tmp_path: Path
+) -> None:
+    path, pictures = pages[name]
+    assert (pictures == 0) is (name == "compare")
+    for width, dark in ((1280, False), (390, False), (390, True)):
+        opened = chromium.page()
+        opened.open(path, width, dark)
+        assert opened.said == []
+        assert [each for each in opened.requests if not each.startswith("data:")] == [path.as_uri()]
+        assert opened.value("document.documentElement.scrollWidth") <= width
+        assert opened.value("[...document.images].filter(each => !each.naturalWidth).length") == 0
+        assert opened.value("document.images.length") == pictures
+        assert opened.value(NESTED) == 0
+        contrast, ground = opened.value(CONTRAST)
+        assert contrast > 7 and (ground < 0.1) is dark
+    opened.screenshot(tmp_path / "page.png")
+    assert (tmp_path / "page.png").stat().st_size > 20_000
+
+
+def test_what_is_wrong_would_be_noticed(chromium: Browser, tmp_path: Path) -> None:
+    """The checks above can fail: a page that shouts, asks for a picture, and is too wide."""
+    bad = page("bad", tag("div", style="width: 2000px; height: 1px"), tag("img", src="nowhere.png", alt=""))
+    bad = re.sub("<meta http-equiv.*?>", "<script>console.log('loud')</script>", bad)
+    (tmp_path / "bad.html").write_text(bad)
+    opened = chromium.page()
+    opened.open(tmp_path / "bad.html", 390)
+    assert "loud" in opened.said and len(opened.requests) == 2
+    assert opened.value("document.documentElement.scrollWidth") > 390
+    assert opened.value("[...document.images].filter(each => !each.naturalWidth).length") == 1
+    guarded = page("guarded", tag("img", src="nowhere.png", alt=""))
+    (tmp_path / "guarded.html").write_text(guarded)
+    opened = chromium.page()
+    opened.open(tmp_path / "guarded.html", 390)
+    assert any("Content Security Policy" in line for line in opened.said), "the page's own policy refuses it"
