@@ -329,7 +329,9 @@ def measure(network: str, batches: list[int], options: Options, products: dict[s
         best = [max((n for n in heats if precision_of(n) == p), key=heats.__getitem__) for p in machine.PRECISIONS]
         for batch in batches:
             names = (*OURS, *(STOCK if batch == batches[0] else ()), *best)
-            taken = take_turns(commands(names, batch, seconds), options.rounds, limits, environment)
+            # each has taken a step before its first turn; at large batches, of half a minute a step, that must do
+            warm_up = batch == batches[0]
+            taken = take_turns(commands(names, batch, seconds), options.rounds, limits, environment, warm_up)
             rates = {name: summary(figures) for name, figures in taken.items()}
             tables.append(_table(network, batch, rates, heats if batch == batches[0] else {}, products, counted))
     return tables

@@ -67,6 +67,14 @@ def resize(images: tf.Tensor, side: int) -> tf.Tensor:
     Returns:
         uint8 (batch, side, side, channels).
     """
+    size = tf.shape(images)
+    # Faces that have the size already, as crops of our own do, need no products.
+    there = (size[1] == side) & (size[2] == side)
+    faces = tf.cond(there, lambda: images, lambda: _resized(images, side))
+    return tf.ensure_shape(faces, (None, side, side, images.shape[-1]))
+
+
+def _resized(images: tf.Tensor, side: int) -> tf.Tensor:
     channels = images.shape[-1]
     size = tf.shape(images, out_type=tf.int64)
     batch, height, width = size[0], size[1], size[2]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from emotiw_keras.data.resize import resize
-from emotiw_keras.errors import DataError, RunError
+from emotiw_keras.errors import DataError, RunError, UsageError
 from emotiw_keras.runs import Run
 from emotiw_keras.serving.predictor import Predictor
 
@@ -34,6 +34,16 @@ def test_probabilities_are_those_of_the_net_itself(predictor: Predictor, run_fol
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
     # Otherwise the comparison would pass for any net.
     assert expected.std(axis=0).max() > 0.05
+
+
+def test_bfloat16_answers_nearly_the_same_and_computes_otherwise(predictor: Predictor, run_folder: Path) -> None:
+    images = faces(*[(48, 48, 1)] * 6)
+    half = Predictor(run_folder, precision="mixed_bfloat16")
+    assert half.net.get_layer("conv1").compute_dtype == "bfloat16"
+    gap = np.abs(half.predict(images) - predictor.predict(images)).max()
+    assert 0 < gap < 0.1
+    with pytest.raises(UsageError, match="precision='float64': expected one of float32, mixed_bfloat16, mixed_float16"):
+        Predictor(run_folder, precision="float64")
 
 
 def test_mixed_sizes_and_channels_in_one_call(predictor: Predictor) -> None:
