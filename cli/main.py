@@ -23,6 +23,7 @@ COMMANDS = {
     "prepare": ("emotiw_keras.cli.prepare", "Find, align and cut out the faces of a raw data set."),
     "pathnet-study": ("emotiw_keras.cli.pathnet_study", "Compare PathNet's transfer with its controls, over seeds and folds."),
     "export": ("emotiw_keras.cli.export", "Turn a run folder into a model that can be served."),
+    "pack": ("emotiw_keras.cli.pack", "Write a run as a small folder to ship."),
     "convert": ("emotiw_keras.cli.convert", "Turn weights of another framework into weights of a network here."),
     "weights": ("emotiw_keras.cli.weights", "List, fetch and verify the files of original weights."),
     "models": ("emotiw_keras.cli.models", "List the networks."),

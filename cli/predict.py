@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import click
 
-from emotiw_keras.errors import ModelError, UsageError
+from emotiw_keras.errors import UsageError
+from emotiw_keras.weights.shipped import DEFAULT
 
 SOME_UNREADABLE = 3
 _WINDOW = re.compile(r"(\d+(?:\.\d+)?)s|(\d+)")
@@ -26,7 +27,9 @@ def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> Calla
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("--model", metavar="RUN", help="Run folder of the network to use.")
+@click.option(
+    "--model", metavar="RUN", default=DEFAULT, show_default=True, help="Run folder of the network, or a model that ships."
+)
 @click.option(
     "--faces",
     type=click.Choice(["detect", "whole"]),
@@ -71,7 +74,7 @@ def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> Calla
 def predict(
     ctx: click.Context,
     inputs: tuple[str, ...],
-    model: str | None,
+    model: str,
     faces: str,
     detector: str | None,
     every: int,
@@ -103,10 +106,6 @@ def predict(
         raise UsageError("--json and --csv exclude each other; choose one")
     if faces == "whole" and (detector is not None or every != 1):
         raise UsageError("--faces whole finds no faces; leave out --detector and --every")
-    if model is None:
-        raise ModelError(
-            "no model ships with this version; name a run folder with --model RUN (emotiw fit --out RUN makes one)"
-        )
     from emotiw_keras.hardware import keep_memory
     from emotiw_keras.serving.inputs import expand, read_inputs
     from emotiw_keras.serving.pipeline import Pipeline

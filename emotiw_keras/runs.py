@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from emotiw_keras.errors import ModelError, RunError
 from emotiw_keras.files import sha256_file
+from emotiw_keras.weights.shipped import shipped_folder, shipped_models
 
 if TYPE_CHECKING:
     import keras
@@ -24,6 +28,8 @@ VIDEO_COLUMNS = (
     "frames", "skipped", "unlabelled", "missing", "unreadable", "beyond", "missing_frames", "annotation"
 )  # fmt: skip
 WEIGHTS_FILE = "model.weights.h5"
+ROWS_FILE = "data.csv"
+PACKED_ROWS_FILE = "data.csv.gz"
 # Crops whose probabilities may be averaged: the centre; it and its mirror image; corners and centre, plain and mirrored.
 CROPS = (1, 2, 10)
 
@@ -65,15 +71,19 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """Open a run folder.
+        """Open a run folder, or a model that ships by its name, where there is no such folder.
 
         Raises:
-            ModelError: there is no such folder.
+            ModelError: there is no such folder and no such model.
             RunError: not a run, unfinished, damaged, or of another version.
         """
         folder = Path(path)
         if not folder.exists():
-            raise ModelError(f"there is no run folder {folder}; expected the --out of `emotiw fit`")
+            shipped = shipped_folder(str(path))
+            if shipped is None:
+                names = f", or one of {', '.join(shipped_models())}" if shipped_models() else ""
+                raise ModelError(f"there is no run folder {folder}; expected the --out of `emotiw fit`{names}")
+            folder = shipped
         info = read_info(folder)
         if not info.get("finished"):
             raise RunError(f"{folder} is not finished; run the `emotiw fit` that made it again, it goes on where it was")
@@ -179,8 +189,24 @@ class Run:
 
     def each_row(self) -> Iterator[dict[str, str]]:
         """`rows`, one at a time."""
-        with open(self.path / "data.csv", newline="", encoding="utf-8") as file:
-            yield from csv.DictReader(file)
+        if (self.path / ROWS_FILE).exists():
+            with open(self.path / ROWS_FILE, newline="", encoding="utf-8") as file:
+                yield from csv.DictReader(file)
+        else:
+            yield from csv.DictReader(io.StringIO(self.data_csv().decode("utf-8"), newline=""))
+
+    def data_csv(self) -> bytes:
+        """data.csv as it is, unzipped in a packed run.
+
+        Raises:
+            RunError: it is missing or damaged.
+        """
+        try:
+            if (self.path / ROWS_FILE).exists():
+                return (self.path / ROWS_FILE).read_bytes()
+            return gzip.decompress((self.path / PACKED_ROWS_FILE).read_bytes())
+        except (OSError, EOFError, zlib.error) as error:
+            raise RunError(f"{self.path} is damaged: {ROWS_FILE} cannot be read ({error})") from error
 
     def seen(self) -> dict[str, set[str]]:
         """Pixel hashes by role: "train" (also what was dropped as a duplicate), "val" (chose an epoch), "test" (neither)."""

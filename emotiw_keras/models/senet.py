@@ -168,8 +168,8 @@ def _build(
     x = CaffeMaxPooling2D(3, 2, name="pool1_3x3_s2")(x)
     for block, channels, stride, projected in _blocks():
         expanded = channels * _EXPANSION
-        sizes = (scaled(count, width) for count in (channels, expanded, expanded // REDUCTION))
-        x = _block(x, block, *sizes, stride, projected)
+        narrow, wide, reduced = (scaled(count, width) for count in (channels, expanded, expanded // REDUCTION))
+        x = _block(x, block, narrow, wide, reduced, stride, projected)
     if top.include_top:
         x = layers.GlobalAveragePooling2D(data_format="channels_last", name="pool5_7x7_s1")(x)
         x = classifier(x, top.classes, top.activation, "classifier")

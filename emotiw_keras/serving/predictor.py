@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emotiw_keras.data.resize import resize, to_grey
-from emotiw_keras.errors import DataError, ModelError, UsageError
+from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.inference import Inference, checked_crops
 
 if TYPE_CHECKING:
@@ -32,19 +32,14 @@ def open_run(run_or_name: Run | str | os.PathLike[str]) -> Run:
     """
     from emotiw_keras.runs import Run
 
-    if isinstance(run_or_name, Run):
-        return run_or_name
-    path = os.fspath(run_or_name)
-    if not os.path.exists(path):
-        raise ModelError(f"there is no run folder {path}, and no model ships by name; expected the --out of `emotiw fit`")
-    return Run.open(path)
+    return run_or_name if isinstance(run_or_name, Run) else Run.open(os.fspath(run_or_name))
 
 
 class Predictor:
     """Reads expressions with the network of a run, prepared as the run was trained.
 
     Args:
-        run: a finished run, the path of its folder, or the name of a model that ships (none does in this version).
+        run: a finished run, the path of its folder, or the name of a model that ships.
         batch_size: faces computed at once.
         detector: what finds faces in photos and films: its name, the detector itself, or None for the default one. It is
             loaded when the first photo comes.

@@ -167,7 +167,7 @@ def test_what_cannot_be_meant_is_refused(predictor: Predictor, tmp_path: Path) -
     for setting in ("every", "smooth", "ahead"):
         with pytest.raises(UsageError, match=f"{setting}=0"):
             list(predictor.stream(frames_of(1), **{setting: 0}))
-    with pytest.raises(ModelError, match="no run folder .*fer2013-best.* no model ships"):
+    with pytest.raises(ModelError, match="no run folder fer2013-best"):
         emotiw_keras.Predictor("fer2013-best")
 
 

@@ -1,0 +1,55 @@
+"""A packed run: the same answers in half the bytes, and as sure as it is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emotiw_keras.errors import ModelError, OutputError, RunError
+from emotiw_keras.evaluation.evaluate import assess
+from emotiw_keras.evaluation.pack import best_temperature, pack
+from emotiw_keras.runs import Run
+
+
+def test_the_temperature_that_was_used_is_found() -> None:
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(20_000, 5)) * 2
+    likely = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    truth = np.array([generator.choice(5, p=row) for row in likely])
+    sharp = np.exp(3 * logits) / np.exp(3 * logits).sum(axis=1, keepdims=True)
+    assert best_temperature(truth, sharp) == pytest.approx(3, rel=0.05)
+
+
+def test_a_packed_run_answers_as_the_run_at_its_temperature(side_by_side: Path, tmp_path: Path, emotiw) -> None:
+    run, faces = Run.open(side_by_side / "one"), side_by_side / "faces"
+    done = emotiw("pack", run.path, tmp_path / "small", "--data", faces, "--split", "test", "--crops", "2")
+    assert done.returncode == 0, done.stderr
+    packed = Run.open(tmp_path / "small")
+    assert packed.crops == 2 and packed.rows() == run.rows() and packed.seen() == run.seen()
+    assert packed.labels == run.labels and "sources" in packed.info and not packed.info["sources"]
+    assert {path.name for path in packed.path.iterdir()} >= {"run.json", "model.weights.h5", "data.csv.gz"}
+    size = [(folder.path / "model.weights.h5").stat().st_size for folder in (run, packed)]
+    assert size[1] < 0.7 * size[0]
+    temperature = packed.info["packed"]["temperature"]
+    assert temperature != 1 and f"temperature {temperature:.3f}" in done.stdout
+    whole, small = (assess(each, faces, split="test", crops=1).predictions for each in (run, packed))
+    told = whole.probabilities[whole.readable].astype(np.float64) ** (1 / temperature)
+    np.testing.assert_allclose(small.probabilities[small.readable], told / told.sum(axis=1, keepdims=True), atol=5e-3)
+    np.testing.assert_array_equal(whole.predicted, small.predicted)
+
+
+def test_what_is_there_stays_and_damage_is_told(side_by_side: Path, tmp_path: Path) -> None:
+    run, faces = Run.open(side_by_side / "two"), side_by_side / "faces"
+    (tmp_path / "there").mkdir()
+    with pytest.raises(OutputError, match="exists already"):
+        pack(run, tmp_path / "there", faces, split="test")
+    packed = pack(run, tmp_path / "small", faces, split="test").path
+    assert not list(tmp_path.glob(".*"))
+    rows = packed / "data.csv.gz"
+    rows.write_bytes(rows.read_bytes()[:-20])
+    with pytest.raises(RunError, match="data.csv cannot be read"):
+        Run.open(packed).rows()
+    with pytest.raises(ModelError, match="there is no run folder no-such"):
+        Run.open("no-such")
