@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,18 +13,11 @@ import numpy as np
 
 from emotiw_keras.converters import layout as change
 from emotiw_keras.converters import reference
-from emotiw_keras.converters.foreign import Foreign, Layout, Limits, Node, release_pages
+from emotiw_keras.converters.foreign import Foreign, Layout, Limits, release_pages
 from emotiw_keras.converters.reading import read
 from emotiw_keras.errors import ModelError
-from emotiw_keras.models.matching import (
-    Match,
-    Matching,
-    layout_of,
-    match_layers,
-    normalisation_to_keras,
-    original_nodes,
-    to_keras,
-)
+from emotiw_keras.models.computation import fitted_original, original_arrays, trunk_of, until_scores
+from emotiw_keras.models.matching import Match, layout_of, match_layers, normalisation_to_keras, to_keras
 from emotiw_keras.models.registry import ModelSpec, build, get_spec
 from emotiw_keras.weights.imagenet import imagenet_synsets
 
@@ -36,7 +29,6 @@ _DEFAULTS = Limits()
 TOLERANCE = 1e-4
 """Largest difference that the gate lets pass, as a fraction of the largest value of the same layer."""
 _LAYERS_SHOWN = 20
-_BEYOND = "behind the trunk, which alone is converted"
 
 
 @dataclass(frozen=True)
@@ -154,7 +146,7 @@ def convert(
         raise ModelError(f"{foreign.path.name} takes {stated}, as its format says; leave out --channel-order")
     order: Order = foreign.channel_order or channel_order or spec.channel_order
     matching = match_layers(name, foreign)
-    matches, foreign = matching.matches, _trunk_of(foreign, matching, spec)
+    matches, foreign = matching.matches, trunk_of(foreign, matching, spec)
     layout = layout_of(foreign, matches[0])
     last = foreign.arrays[matches[-1].bias or matches[-1].weight].size if matching.beyond is None else None
     own = foreign.nodes is not None
@@ -174,70 +166,15 @@ def convert(
     return model, conversion
 
 
-def _trunk_of(foreign: Foreign, matching: Matching, spec: ModelSpec) -> Foreign:
-    """Without what lies behind the trunk, which is listed as ignored; as it is where the network is matched whole."""
-    if matching.beyond is None:
-        return foreign
-    arrays = {key: array for key, array in foreign.arrays.items() if key not in matching.beyond}
-    ignored = foreign.ignored | dict.fromkeys(matching.beyond, _BEYOND)
-    if not matching.beyond:
-        ignored[spec.classifier] = "not in the file; the trunk alone is converted"
-    nodes = None if foreign.nodes is None else _without(foreign.nodes, set(matching.beyond))
-    return replace(foreign, arrays=arrays, ignored=ignored, nodes=nodes)
-
-
-def _without(nodes: Iterable[Node], arrays: set[str]) -> tuple[Node, ...]:
-    """The nodes that need none of these arrays, nor what the nodes that do have made."""
-    kept, gone = [], set[str]()
-    for node in nodes:
-        if arrays.intersection(node.arrays) or gone.intersection(node.inputs):
-            gone.update(node.outputs)
-        else:
-            gone.difference_update(node.outputs)
-            kept.append(node)
-    return tuple(kept)
-
-
-def _arrays_of(conversion: Conversion) -> dict[str, np.ndarray]:
-    """The file's arrays under the names that the original has for them."""
-    foreign, arrays = conversion.foreign, {}
-    for match in conversion.matches:
-        arrays[f"{match.ours}.weight"] = foreign.arrays[match.weight]
-        if match.bias is not None:
-            arrays[f"{match.ours}.bias"] = foreign.arrays[match.bias]
-        norm = match.normalisation
-        if norm is not None:
-            keys = {"mean": norm.mean, "variance": norm.variance, "gamma": norm.scales[0][0], "beta": norm.scales[0][1]}
-            arrays |= {f"{norm.ours}.{role}": foreign.arrays[key] for role, key in keys.items() if key is not None}
-            if norm.factor is not None:
-                arrays[f"{norm.ours}.factor"] = foreign.arrays[norm.factor]
-    return arrays
-
-
-def _bare_nodes(conversion: Conversion, arrays: dict[str, np.ndarray], spec: ModelSpec) -> tuple[Node, ...]:
-    """The original's nodes, as far as the file goes and in the form it has their arrays in."""
-    nodes = original_nodes(conversion.name)
-    if conversion.classes is None:
-        nodes = _without(nodes, {f"{spec.classifier}.weight"})
-    fitted = []
-    for node in nodes:
-        if node.op == "fc" and arrays[node.arrays[0]].ndim == 4:
-            node = replace(node, op="conv")  # one that covers its whole input
-        elif node.op == "batch_norm" and f"{node.name}.factor" in arrays:
-            node = replace(node, arrays=(*node.arrays, f"{node.name}.factor"))
-        fitted.append(node)
-    return tuple(fitted)
-
-
 def _original(conversion: Conversion, spec: ModelSpec) -> dict[str, np.ndarray]:
     """Our layer -> what the original computes there on the probe picture; `conversion.last` for the end."""
     foreign = conversion.foreign
     if foreign.nodes is not None:
         nodes, arrays = foreign.nodes, foreign.arrays
     else:
-        arrays = _arrays_of(conversion)
-        nodes = _bare_nodes(conversion, arrays, spec)
-    nodes = _until_scores(nodes)
+        arrays = original_arrays(foreign, conversion.matches)
+        nodes = fitted_original(conversion.name, arrays, whole=conversion.classes is not None)
+    nodes = until_scores(nodes)
     made = {name for node in nodes for name in node.outputs}
     starts = list(dict.fromkeys(name for node in nodes for name in node.inputs if name not in made))
     if len(starts) != 1:
@@ -262,14 +199,6 @@ def _class_order(foreign: Foreign, classes: int) -> tuple[int, ...] | None:
     if foreign.classes is None or len(foreign.classes) != classes or sorted(foreign.classes) != sorted(usual):
         return None
     return None if foreign.classes == usual else tuple(foreign.classes.index(synset) for synset in usual)
-
-
-def _until_scores(nodes: Iterable[Node]) -> tuple[Node, ...]:
-    """Without the softmax at the end, if there is one: small probabilities hide differences."""
-    steps = list(nodes)
-    while steps and steps[-1].op in ("softmax", "identity", "flatten") and len(steps) > 1:
-        steps.pop()
-    return tuple(steps)
 
 
 def _hwc(tensor: np.ndarray) -> np.ndarray:

@@ -111,7 +111,7 @@ def test_a_caffemodel_computes_what_opencv_computes(net: foreign.Network, caffe:
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.parametrize("newest", [False, True])
+@pytest.mark.parametrize("newest", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_dag_of_matconvnet_gives_the_same_network(net: foreign.Network, caffe: tuple, tmp_path: Path, newest: bool) -> None:
     path = foreign.write_dag_file(tmp_path / "net.mat", net, newest=newest)
     model, conversion = convert("senet50", path, width=NARROW)
@@ -154,7 +154,7 @@ def test_keras_vggface_files_load_by_name(net: foreign.Network, caffe: tuple, tm
     assert_same(scores_of(model), caffe[1]["pool5_7x7_s1"])
 
 
-@pytest.mark.parametrize("kind", ["caffemodel", "pth"])
+@pytest.mark.parametrize("kind", ["caffemodel", "npz"])
 def test_of_the_256_and_128_networks_the_trunk_is_converted(
     net: foreign.Network, caffe: tuple, tmp_path: Path, kind: str
 ) -> None:

@@ -20,7 +20,8 @@ def test_every_network_has_one_file_that_is_fetched_for_it(name: str) -> None:
     entry = get_entry(name)
     assert entry.model == name and entry.default and entry.kind == "weights" and entry.format not in ARCHIVES
     assert [other.key for other in ENTRIES.values() if other.model == name and other.default] == [entry.key]
-    assert entry.licence and entry.non_commercial == ("non-commercial" in get_spec(name).licence)
+    assert bool(entry.licence) == (get_spec(name).licence != "not stated")
+    assert entry.non_commercial == ("non-commercial" in get_spec(name).licence)
 
 
 def test_keys_are_no_names_of_networks_and_files_do_not_meet() -> None:

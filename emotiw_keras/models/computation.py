@@ -1,0 +1,81 @@
+"""What is run as the original: the computation in a foreign file, or the authors' own, as far as the file goes. No Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from emotiw_keras.converters.foreign import Foreign, Node
+from emotiw_keras.models.matching import Match, Matching, original_nodes
+from emotiw_keras.models.registry import ModelSpec, get_spec
+
+_BEYOND = "behind the trunk, which alone is converted"
+
+
+def trunk_of(foreign: Foreign, matching: Matching, spec: ModelSpec) -> Foreign:
+    """Without what lies behind the trunk, which is listed as ignored; as it is where the network is matched whole."""
+    if matching.beyond is None:
+        return foreign
+    arrays = {key: array for key, array in foreign.arrays.items() if key not in matching.beyond}
+    ignored = foreign.ignored | dict.fromkeys(matching.beyond, _BEYOND)
+    if not matching.beyond:
+        ignored[spec.classifier] = "not in the file; the trunk alone is converted"
+    nodes = None if foreign.nodes is None else _without(foreign.nodes, set(matching.beyond))
+    return replace(foreign, arrays=arrays, ignored=ignored, nodes=nodes)
+
+
+def _without(nodes: Iterable[Node], arrays: set[str]) -> tuple[Node, ...]:
+    """The nodes that need none of these arrays, nor what the nodes that do have made."""
+    kept, gone = [], set[str]()
+    for node in nodes:
+        if arrays.intersection(node.arrays) or gone.intersection(node.inputs):
+            gone.update(node.outputs)
+        else:
+            gone.difference_update(node.outputs)
+            kept.append(node)
+    return tuple(kept)
+
+
+def original_arrays(foreign: Foreign, matches: Sequence[Match]) -> dict[str, np.ndarray]:
+    """The file's arrays under the names that the original has for them."""
+    arrays = {}
+    for match in matches:
+        arrays[f"{match.ours}.weight"] = foreign.arrays[match.weight]
+        if match.bias is not None:
+            arrays[f"{match.ours}.bias"] = foreign.arrays[match.bias]
+        norm = match.normalisation
+        if norm is not None:
+            keys = {"mean": norm.mean, "variance": norm.variance, "gamma": norm.scales[0][0], "beta": norm.scales[0][1]}
+            arrays |= {f"{norm.ours}.{role}": foreign.arrays[key] for role, key in keys.items() if key is not None}
+            if norm.factor is not None:
+                arrays[f"{norm.ours}.factor"] = foreign.arrays[norm.factor]
+    return arrays
+
+
+def fitted_original(name: str, arrays: Mapping[str, np.ndarray], *, whole: bool) -> tuple[Node, ...]:
+    """The nodes of the network `name` as its authors defined it, for arrays in the form that a file has them in.
+
+    Without the classifier unless `whole`. A fully connected layer with a kernel of four axes is a convolution over its whole
+    input; statistics with a factor beside them are divided by it.
+    """
+    nodes = original_nodes(name)
+    if not whole:
+        nodes = _without(nodes, {f"{get_spec(name).classifier}.weight"})
+    fitted = []
+    for node in nodes:
+        if node.op == "fc" and arrays[node.arrays[0]].ndim == 4:
+            node = replace(node, op="conv")
+        elif node.op == "batch_norm" and f"{node.name}.factor" in arrays:
+            node = replace(node, arrays=(*node.arrays, f"{node.name}.factor"))
+        fitted.append(node)
+    return tuple(fitted)
+
+
+def until_scores(nodes: Iterable[Node]) -> tuple[Node, ...]:
+    """Without the softmax at the end, if there is one: small probabilities hide differences."""
+    steps = list(nodes)
+    while steps and steps[-1].op in ("softmax", "identity", "flatten") and len(steps) > 1:
+        steps.pop()
+    return tuple(steps)
