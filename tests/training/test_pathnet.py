@@ -22,9 +22,9 @@ from emotiw_keras.training.pathnet import evolution
 from emotiw_keras.training.pathnet.settings import PathNetSettings
 from emotiw_keras.training.recipe import load_recipe
 
-SMALL = ["model.input_size=16", "pathnet.filters=4", "pathnet.modules=5", "pathnet.layers=2", "pathnet.reduce='stride'"]
-SMALL += ["search.generations=6", "search.minibatches=3", "search.batch_size=8", "search.population=4"]
-SMALL += ["search.validate_generations=3", "search.checkpoint_generations=2"]
+SMALL = ["model.input_size=16", "pathnet.filters=4", "pathnet.modules=5", "pathnet.layers=2", "pathnet.active=2"]
+SMALL += ["pathnet.reduce='stride'", "search.generations=6", "search.minibatches=3", "search.batch_size=8"]
+SMALL += ["search.population=4", "search.validate_generations=3", "search.checkpoint_generations=2"]
 
 
 def recipe(name: str, *changes: str, **options: object):
@@ -272,15 +272,13 @@ def test_what_the_first_task_froze_never_moves_and_all_else_is_new(transferred: 
     assert not np.array_equal(one["readout/kernel"], two["readout/kernel"])
 
 
-def test_the_same_seed_gives_the_same_bits_another_seed_others(transferred: Run, faces: dict[str, str], tmp_path: Path) -> None:
-    again = trained("pathnet-transfer", faces, tmp_path / "again")
-    assert again.fingerprint == transferred.fingerprint
-    other = trained("pathnet-transfer", faces, tmp_path / "other", seed=1)
-    assert other.fingerprint != transferred.fingerprint
-
-
-def test_a_run_of_its_own_takes_the_path_of_another(faces: dict[str, str], tmp_path: Path) -> None:
+def test_a_run_of_its_own_takes_the_path_of_another(transferred: Run, faces: dict[str, str], tmp_path: Path) -> None:
     first = trained("pathnet", faces, tmp_path / "first")
+    # The same seed gives the same bits, another seed others: the first search of two is this one.
+    (result,), (before, _) = first.info["stages"], transferred.info["stages"]
+    assert result["path"] == before["path"] and result["val_loss"] == before["val_loss"]
+    other = trained("pathnet", faces, tmp_path / "other", "search.generations=1", seed=1)
+    assert log_of(other)[0]["path"] != log_of(first)[0]["path"]
     weights = f"model.weights={str(first.path)!r}"
     moved = trained("pathnet", faces, tmp_path / "moved", weights, "data.start='transfer'")
     (result,) = moved.info["stages"]
@@ -365,7 +363,7 @@ class Command:
     def __init__(self, faces: dict[str, str], run: Path) -> None:
         self.run = run
         a, b = faces.values()
-        changes = [word for change in [*SMALL, "search.generations=30"] for word in ("--set", change)]
+        changes = [word for change in [*SMALL, "search.generations=20"] for word in ("--set", change)]
         arguments = ["fit", "pathnet-transfer", f"--data=a={a}", f"--data=b={b}", f"--out={run}", *changes]
         arguments.append("--precision=float32")
         code = "from emotiw_keras.cli.main import main; main()"
