@@ -42,7 +42,7 @@ detection.
   Spontaneous, subtle and mixed expressions, unusual light, poses, masks and glasses are rarer there than in life.
 - **Noisy labels.** Human raters agree with the labels of FER-2013 in about 65 % of its pictures; some are no faces at
   all.
-- **Who is in the data is not known.** The data tell no age, gender, skin colour or culture, so that the figures below
+- **Who is in the data is not known.** The data tell no age, gender, skin colour or culture, so that the figures above
   cannot be broken down by them. They may be worse for some people; that was not measured.
 - **Rare classes** rest on few pictures: read the intervals in the table.
 
@@ -148,7 +148,7 @@ def model_card(assessment: Assessment, facts: CardFacts) -> str:
         title,
         about,
         "## Figures",
-        f"On {scored}; probabilities are the mean over {asked.crops} crop{'s' if asked.crops != 1 else ''}.",
+        f"On {scored}; {'of the centre crop' if asked.crops == 1 else f'probabilities are the mean over {asked.crops} crops'}.",
         figures_table(result),
         "Leak-free: without the images that also stand in a train or val split that the run was given. Expected cost: "
         f"{_plain(asked.costs.source)}.",
