@@ -180,7 +180,8 @@ def _of_node(layer: _Layer, node: Node, foreign: Foreign) -> Match | None:
         found, scales = normalisation_after(foreign.nodes or (), node)
         if found is None:
             return None
-        mean, variance, factor = (*found.arrays, None)[:3]
+        mean, variance = found.arrays[:2]
+        factor = found.arrays[2] if len(found.arrays) > 2 else None
         pairs = tuple((scale.arrays[0], (*scale.arrays, None)[1]) for scale in scales)
         epsilon = float(found.attrs["epsilon"])
         normalisation = Normalisation(layer.normalisation.name, mean, variance, factor, pairs, epsilon)
