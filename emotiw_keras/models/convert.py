@@ -221,7 +221,9 @@ def _fill(model: keras.Model, conversion: Conversion, spec: ModelSpec) -> None:
             maps = None
         if number == 0 and conversion.channel_order != spec.channel_order:
             values = change.swap_red_and_blue(values)
-        offsets = None if match.bias is None else np.asarray(foreign.arrays[match.bias]).reshape(-1)
+        # a bias before a normalisation is none of ours: it goes into the mean
+        own_bias = match.bias if match.normalisation is None else None
+        offsets = None if own_bias is None else np.asarray(foreign.arrays[own_bias]).reshape(-1)
         if offsets is not None and offsets.shape != tuple(layer.bias.shape):
             raise ModelError(f"{file}: {match.bias} has {offsets.size} values, expected {layer.bias.shape[0]}")
         if conversion.reordered and number == len(conversion.matches) - 1:

@@ -290,10 +290,11 @@ def write_mat_file(path: Path, net: Network, *, old: bool = False, newest: bool 
     return write(path, content)
 
 
-def write_dag_file(path: Path, net: Network, *, newest: bool = False) -> Path:
+def write_dag_file(path: Path, net: Network, *, newest: bool = False, biased: str = "") -> Path:
     """A MatConvNet DagNN as the released SENet-50 is: RGB, `_` in names, BatchNorm with sigma, the classifier a convolution.
 
-    The net keeps the root of variance and epsilon together; scales are part of the normalisation.
+    The net keeps the root of variance and epsilon together; scales are part of the normalisation. The convolution `biased` gets
+    a bias, which the mean of its normalisation takes off again.
     """
     steps: list[write_matconvnet.Step] = []
     now = {net.input: net.input}  # a scale's tensor is that of the normalisation that holds it
@@ -302,6 +303,10 @@ def write_dag_file(path: Path, net: Network, *, newest: bool = False) -> Path:
         inputs, attrs = tuple(now[name] for name in node.inputs), node.attrs
         now[node.outputs[0]] = node.name
         arrays = [net.arrays[key] for key in node.arrays]
+        if node.name == biased:
+            arrays.append(np.linspace(-3, 5, len(arrays[0]), dtype="float32"))
+        elif node.name == f"{biased}_bn":
+            arrays[0] = arrays[0] + np.linspace(-3, 5, len(arrays[0]), dtype="float32")
         if node.op == "scale":
             now[node.outputs[0]] = node.name.removesuffix("_scale")
             continue

@@ -113,7 +113,7 @@ def test_a_caffemodel_computes_what_opencv_computes(net: foreign.Network, caffe:
 
 @pytest.mark.parametrize("newest", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_dag_of_matconvnet_gives_the_same_network(net: foreign.Network, caffe: tuple, tmp_path: Path, newest: bool) -> None:
-    path = foreign.write_dag_file(tmp_path / "net.mat", net, newest=newest)
+    path = foreign.write_dag_file(tmp_path / "net.mat", net, newest=newest, biased="conv3_1_3x3")
     model, conversion = convert("senet50", path, width=NARROW)
     assert conversion.foreign.format.startswith("MatConvNet DagNN") and conversion.channel_order == "rgb"
     assert_same(scores_of(model), caffe[1][net.scores])

@@ -22,7 +22,7 @@ NAMES = model_names()
 OWN = {
     "face_resnet": {"weights": None},
     "pathnet": {"weights": None, "path": None, "layers": 3, "modules": 10, "active": 3, "filters": 20}
-    | {"combine": "sum", "reduce": "pool"}
+    | {"combine": "sum", "reduce": "pool"},
 }
 # Hundreds of layers take seconds to build: of SENet-50 what is checked twice over is a slow test.
 FEWER = [pytest.param(name, marks=pytest.mark.slow) if name == "senet50" else name for name in NAMES]
