@@ -164,5 +164,7 @@ def grey_twin(model: keras.Model, mean: Sequence[float], std: Sequence[float] = 
     if model.outputs[0] is not first.output:
         rest = keras.Model(first.output, model.outputs[0], name="rest")
         rest.dtype_policy = model.dtype_policy
+        # whoever asks the last layer whether it gives logits is told what the model's own would say
+        rest.activation = getattr(model.layers[-1], "activation", None)
         maps = rest(maps)
     return keras.Model(image, maps, name=model.name)

@@ -26,6 +26,7 @@ import tensorflow as tf
 from emotiw_keras import hardware
 from emotiw_keras.data.batches import Pool, batches
 from emotiw_keras.data.device import FaceInput
+from emotiw_keras.data.grey import for_grey
 from emotiw_keras.files import replace_flushed, sha256_file, writing
 
 FORMAT = 1
@@ -174,9 +175,10 @@ class Features:
 
     def _predict_function(self) -> Callable[..., tf.Tensor]:
         centre = self.crops is None
+        net, given = for_grey(self.prefix, self.face_input)
 
         def predict(images: tf.Tensor, crops: tf.Tensor) -> tf.Tensor:
-            return self.prefix(self.face_input(images) if centre else self.face_input(images, crops), training=False)
+            return net(given(images) if centre else given(images, crops), training=False)
 
         images = tf.TensorSpec((None, *self.pool.shape), tf.uint8)
         crops = tf.TensorSpec((None, 3), tf.int32)

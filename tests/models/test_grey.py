@@ -94,6 +94,13 @@ def test_a_frozen_first_layer_stays_frozen_in_the_twin() -> None:
     assert twin is not None and [v.path for v in twin.trainable_variables] == [v.path for v in model.trainable_variables]
 
 
+@pytest.mark.parametrize("activation", [None, "softmax"])
+def test_the_twin_says_as_the_model_does_whether_it_gives_logits(activation: str | None) -> None:
+    model = network("alexnet", classifier_activation=activation)
+    twin = grey_twin(model, MEAN)
+    assert twin is not None and twin.layers[-1].activation is model.layers[-1].activation
+
+
 def test_a_network_of_one_convolution_has_a_twin() -> None:
     model = network("alexnet")
     start = keras.Model(model.inputs[0], model.get_layer("conv1").output)

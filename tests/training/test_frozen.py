@@ -17,6 +17,7 @@ import tensorflow as tf
 from emotiw_keras.data.batches import Pool
 from emotiw_keras.data.device import FaceInput, draw_crops
 from emotiw_keras.data.faceset import read_faces
+from emotiw_keras.data.grey import for_grey
 from emotiw_keras.errors import UsageError
 from emotiw_keras.files import sha256_file
 from emotiw_keras.models import AlexNet, SqueezeNet
@@ -166,12 +167,16 @@ def test_features_are_those_of_the_network(
     kept = made(model, pool, tmp_path, crops.kept())
     assert kept.computed == 2 * len(pool) and len(list(kept.folder.iterdir())) >= 10  # type: ignore[attr-defined]
     order = np.random.default_rng(1).permutation(len(pool))[:20]
+    colour = FaceInput(resize=76, crop=67)
+    net, given = for_grey(kept.prefix, colour)  # what the stage computes without features
+    assert given.input_channels == 1
     for epoch in (0, 1):
         kept.choose(crops.chosen(epoch))
-        images = FaceInput(resize=76, crop=67)(pool.gather(order), crops.of_epoch(epoch)[order])
-        np.testing.assert_array_equal(kept.gather(order), kept.prefix(images))
+        images, draws = pool.gather(order), crops.of_epoch(epoch)[order]
+        np.testing.assert_array_equal(kept.gather(order), net(given(images, draws)))
+        np.testing.assert_allclose(kept.gather(order), kept.prefix(colour(images, draws)), rtol=1e-4, atol=1e-3)
     centre = made(model, pool, tmp_path, None)
-    np.testing.assert_array_equal(centre.gather(order), centre.prefix(FaceInput(resize=76, crop=67)(pool.gather(order))))
+    np.testing.assert_array_equal(centre.gather(order), net(given(pool.gather(order))))
 
 
 def test_a_damaged_block_is_computed_anew_and_an_unfinished_one_never_read(
