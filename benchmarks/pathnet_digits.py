@@ -25,12 +25,10 @@ import numpy as np
 
 NOISE = {"drawn": 0.5, "handwritten": 0.25}
 SIDE = {"drawn": 28, "handwritten": 16}
-DRAWN = 6000
-"""Pictures of each digit that train, as many as MNIST has; a sixth as many test."""
 METHODS = {"scratch": "#8c959f", "transfer": "#0969da", "finetune": "#bc4c00"}
 
 
-def write_tasks(folder: Path, kind: str, seed: int) -> dict[str, str]:
+def write_tasks(folder: Path, kind: str, seed: int, pictures: int) -> dict[str, str]:
     """Two tasks as folders of pictures, `folder`/a and b/SPLIT/DIGIT/."""
     from PIL import Image
 
@@ -42,7 +40,7 @@ def write_tasks(folder: Path, kind: str, seed: int) -> dict[str, str]:
     of_task = {"a": digits[:2], "b": digits[2:4]} if kind == "drawn" else {"a": digits[:5], "b": digits[5:]}
     for task, chosen in of_task.items():
         for digit in chosen:
-            images = drawn(int(digit), generator) if kind == "drawn" else handwritten(int(digit))
+            images = drawn(int(digit), pictures, generator) if kind == "drawn" else handwritten(int(digit))
             noise = generator.random(images.shape) < NOISE[kind]
             images = np.where(noise, generator.integers(0, 2, images.shape) * 255, images).astype(np.uint8)
             large = images.repeat(SIDE[kind] // images.shape[1], axis=1).repeat(SIDE[kind] // images.shape[2], axis=2)
@@ -56,8 +54,8 @@ def write_tasks(folder: Path, kind: str, seed: int) -> dict[str, str]:
     return paths
 
 
-def drawn(digit: int, generator: np.random.Generator) -> np.ndarray:
-    """A digit in many hands: uint8 (pictures, 28, 28), white on black."""
+def drawn(digit: int, pictures: int, generator: np.random.Generator) -> np.ndarray:
+    """A digit in many hands, a sixth more than `pictures`: uint8 (pictures, 28, 28), white on black."""
     import cv2
 
     fonts = (
@@ -67,7 +65,7 @@ def drawn(digit: int, generator: np.random.Generator) -> np.ndarray:
         cv2.FONT_HERSHEY_PLAIN,
         cv2.FONT_HERSHEY_SCRIPT_SIMPLEX,
     )
-    images = np.zeros((DRAWN + DRAWN // 6, 28, 28), np.uint8)
+    images = np.zeros((pictures + pictures // 6, 28, 28), np.uint8)
     for image in images:
         font = fonts[generator.integers(len(fonts))]
         scale = generator.uniform(0.7, 0.95) * (1.6 if font == cv2.FONT_HERSHEY_PLAIN else 1.0)
@@ -94,6 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder of all runs; the same command goes on")
     parser.add_argument("--kind", choices=list(NOISE), default="drawn", help="which tasks (drawn)")
+    parser.add_argument("--pictures", type=int, default=6000, help="drawn of each digit to train, as MNIST has (6000)")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--target", type=float, default=0.98, help="fitness to reach (0.98)")
     parser.add_argument("--generations", type=int, default=150, help="at most (150)")
@@ -114,7 +113,7 @@ def main() -> None:
     recipe = load_recipe("pathnet-transfer", changes, precision="float32")
     rows: list[dict[str, Any]] = []
     for seed in range(options.seeds):
-        paths = write_tasks(options.out / f"digits{seed}", options.kind, seed)
+        paths = write_tasks(options.out / f"digits{seed}", options.kind, seed, options.pictures)
         for source, target, method in (("", "a", "scratch"), *(("" if m == "scratch" else "a", "b", m) for m in METHODS)):
             step = Step(seed, None, source, target, method)
             run = fit(step_recipe(recipe, step, options.out), {target: paths[target]}, options.out / step.folder).run
