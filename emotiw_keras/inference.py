@@ -50,7 +50,7 @@ class Inference:
         UsageError: a number of crops that cannot be meant.
     """
 
-    def __init__(self, run: Run, shape: tuple[int, int, int], crops: int | None = None) -> None:
+    def __init__(self, run: Run, shape: tuple[int, ...], crops: int | None = None) -> None:
         self.crops = checked_crops(crops, run)
 
         import tensorflow as tf
