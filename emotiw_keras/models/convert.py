@@ -248,7 +248,9 @@ def _assign(variable: keras.Variable, array: np.ndarray) -> None:
         tf.raw_ops.ResourceStridedSliceAssign(ref=variable.value.handle, begin=[start], end=[end], strides=[1], value=block)
 
 
-def _compare(model: keras.Model, conversion: Conversion, expected: dict[str, np.ndarray], spec: ModelSpec) -> dict[str, float]:
+def _compare(
+    model: keras.Model, conversion: Conversion, expected: dict[str, np.ndarray], spec: ModelSpec
+) -> dict[str, float]:
     """The differences of all layers; ModelError where one is larger than TOLERANCE."""
     import keras
 
