@@ -47,7 +47,7 @@ def last_maps(model: keras.Model) -> keras.layers.Layer:
     behind: int | None = None
     pixels = 1
     for layer in reversed(model.layers):
-        shape = getattr(getattr(layer, "output", None), "shape", ())
+        shape: tuple[Any, ...] = getattr(getattr(layer, "output", None), "shape", ())
         if len(shape) != 4 or None in shape[1:] or shape[1] * shape[2] <= 1 or isinstance(layer, keras.layers.InputLayer):
             continue
         rest = _cut(model, layer)

@@ -67,7 +67,7 @@ def ensemble(assessments: Sequence[Assessment]) -> Assessment:
         raise UsageError(f"an ensemble needs at least two runs; got {len(assessments)}")
     told = matched(assessments)
     first = assessments[0]
-    mean = np.mean([each.probabilities for each in told], axis=0, dtype=np.float64).astype(np.float32)
+    mean = np.asarray(np.mean([each.probabilities for each in told], axis=0, dtype=np.float64), np.float32)
     crops = {each.question.crops for each in assessments}
     question = replace(first.question, crops=crops.pop() if len(crops) == 1 else None)
     predictions = replace(told[0], probabilities=mean)
