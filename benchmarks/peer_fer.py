@@ -24,9 +24,7 @@ def main() -> None:
         import cv2
         import fer.fer
     except ImportError as error:
-        sys.exit(
-            f"fer cannot be imported here: {error}; it needs pkg_resources (setuptools<81), requests and tensorflow"
-        )
+        sys.exit(f"fer cannot be imported here: {error}; it needs pkg_resources (setuptools<81), requests and tensorflow")
     reader = fer.fer.FER(use_tflite=name == "fer")
     labels = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
     if list(reader._get_labels().values()) != labels:

@@ -43,7 +43,9 @@ def last_maps(model: keras.Model) -> keras.layers.Layer:
     Raises:
         ModelError: no layer gives such maps.
     """
-    best, pixels, behind = None, 1, None
+    best: keras.layers.Layer | None = None
+    behind: int | None = None
+    pixels = 1
     for layer in reversed(model.layers):
         shape: tuple[Any, ...] = getattr(getattr(layer, "output", None), "shape", ())
         if len(shape) != 4 or None in shape[1:] or shape[1] * shape[2] <= 1 or isinstance(layer, keras.layers.InputLayer):

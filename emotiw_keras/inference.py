@@ -51,7 +51,7 @@ class Inference:
         UsageError: a number of crops that cannot be meant.
     """
 
-    def __init__(self, run: Run, shape: tuple[int, int, int], crops: int | None = None, precision: str = "float32") -> None:
+    def __init__(self, run: Run, shape: tuple[int, ...], crops: int | None = None, precision: str = "float32") -> None:
         self.crops = checked_crops(crops, run)
 
         import tensorflow as tf

@@ -106,7 +106,8 @@ def curve_chart(epochs: Sequence[Epoch], measure: str) -> Html:
     y_ticks = [(i * step, f"{100 * i * step:.0f} %" if rate else f"{i * step:.3g}") for i in range(int(top / step + 1e-9) + 1)]
     every = max(1, round(len(epochs) / 6))
     x_ticks = [(i, str(i + 1)) for i in range(len(epochs)) if (i + 1) % every == 0 or i == 0 and every > 2]
-    parts, start = [], 0
+    parts: list[Html] = []
+    start = 0
     for number, (stage, group) in enumerate(groupby(epochs, key=lambda epoch: epoch.stage)):
         count = len(list(group))
         left, right = across(start - 0.5), across(start + count - 0.5)

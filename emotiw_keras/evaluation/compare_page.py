@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from emotiw_keras.evaluation.html import Html, bar, joined, page, table, tag
+from emotiw_keras.evaluation.html import Html, Part, bar, joined, page, table, tag
 from emotiw_keras.evaluation.tables import interval, percent, three
 
 LEVEL = 0.05
@@ -67,7 +67,7 @@ def comparison_page(comparison: Comparison, source: str, command: str) -> str:
     """
     names = [run["run"] for run in comparison["runs"]]
     leak_free = comparison["leak_free"]
-    parts = [
+    parts: list[Part] = [
         tag("h1", " against ".join(names)),
         tag(
             "p",

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from emotiw_keras.evaluation import sections
 from emotiw_keras.evaluation.assessment import Assessment, Predictions
-from emotiw_keras.evaluation.html import Html, page, tag
+from emotiw_keras.evaluation.html import Part, page, tag
 from emotiw_keras.evaluation.sheet import Caption, contact_sheet
 from emotiw_keras.evaluation.splits import stratified
 from emotiw_keras.evaluation.tables import percent
@@ -101,7 +101,7 @@ def report_page(assessment: Assessment) -> str:
     asked, result = assessment.question, assessment.result
     runs = [each.run for each in assessment.members] or [assessment.run]
     name = assessment.name
-    parts: list[Html | None] = [
+    parts: list[Part] = [
         tag("h1", f"{name} on {Path(asked.source).name}"),
         tag("p", f"Split {asked.split}, {result['n_found']:,} images, {len(result['labels'])} classes", class_="quiet"),
         sections.summary(assessment),
