@@ -195,7 +195,7 @@ def test_a_missing_or_surplus_array_is_named(net: foreign.Network, tmp_path: Pat
 
 
 def test_another_epsilon_is_seen_by_the_gate(net: foreign.Network, caffe: tuple) -> None:
-    """That of keras-vggface changes the scores by more than the gate allows. (Its pooling, a row short, hardly shows in them.)"""
+    """That of keras-vggface changes the scores by more than the gate allows; its pooling, a row short, hardly does."""
     picture = {"data": foreign.picture("senet50")}
     nodes = [foreign.changed(node, {"epsilon": 1e-4}) if node.op == "batch_norm" else node for node in net.nodes[:-1]]
     found, _ = run(nodes, net.arrays, picture, "oihw")
