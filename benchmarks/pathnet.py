@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from benchmarks.turns import serve, summary, take_turns
+from benchmarks.turns import rate_of, serve, summary, take_turns
 
 CONTESTANTS = ("plain", "search")
 RATE = 1e-4
@@ -82,7 +82,7 @@ def contestant(name: str, options: argparse.Namespace) -> None:
                 loss = update(tf.constant(images[number]), tf.constant(crops[number]), tf.constant(labels[number]))
             float(loss)
 
-    serve(outputs, step, options.minibatches * options.batch, options.seconds)
+    serve(outputs, rate_of(step, options.minibatches * options.batch, options.seconds))
 
 
 def main() -> None:
@@ -104,8 +104,9 @@ def main() -> None:
         contestant(options.contestant, options)
         return
     told = [f"--{key}={getattr(options, key)}" for key in OPTIONS]
-    commands = {name: [sys.executable, __file__, "--contestant", name, *told] for name in CONTESTANTS}
-    figures = summary(take_turns(commands, options.rounds, dict.fromkeys(CONTESTANTS, 1e-4)))
+    commands = {name: ["benchmarks.pathnet", "--contestant", name, *told] for name in CONTESTANTS}
+    taken = take_turns(commands, options.rounds, dict.fromkeys(CONTESTANTS, 1e-4))
+    figures = {name: summary(rates) for name, rates in taken.items()}
     for name, each in figures.items():
         print(f"{name:7}{each['median']:9.1f} images/s  ({each['least']:.1f} to {each['most']:.1f})")
     ratio = figures["plain"]["median"] / figures["search"]["median"]

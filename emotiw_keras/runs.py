@@ -98,6 +98,16 @@ class Run:
         return self.path.resolve().name
 
     @property
+    def ships(self) -> bool:
+        """Whether it came with the package, so that its name will do for its path."""
+        return self.path == shipped_folder(self.name)
+
+    @property
+    def called(self) -> str:
+        """What commands take for it: its path, or its name if it ships."""
+        return self.name if self.ships else str(self.path)
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Class names in the order of the network's outputs."""
         return tuple(self.info["labels"])

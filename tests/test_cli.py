@@ -59,11 +59,11 @@ def test_wrong_usage_is_one_line_and_exit_code_2(emotiw: Emotiw, arguments: tupl
     assert said in done.stderr
 
 
-def test_predict_without_a_model_names_the_way_to_one(emotiw: Emotiw) -> None:
-    done = emotiw("predict", "face.png")
+def test_predict_with_a_model_that_is_not_there_names_those_that_are(emotiw: Emotiw) -> None:
+    done = emotiw("predict", "face.png", "--model", "runs/none")
     assert done.returncode == 5
     assert done.stderr == (
-        "emotiw: error: no model ships with this version; name a run folder with --model RUN (emotiw fit --out RUN makes one)\n"
+        "emotiw: error: there is no run folder runs/none; expected the --out of `emotiw fit`, or one of fer28-face-resnet\n"
     )
 
 

@@ -48,7 +48,7 @@ def versions() -> dict[str, str]:
 def evaluate_command(assessment: Assessment) -> str:
     """The command that gives these figures again."""
     asked = assessment.question
-    runs = [str(each.run.path) for each in assessment.members] or [str(assessment.run.path)]
+    runs = [each.run.called for each in assessment.members] or [assessment.run.called]
     words = ["emotiw", "evaluate", *runs, *(["--ensemble"] if assessment.members else []), "--data", asked.source]
     words += ["--split", asked.split]
     if asked.limit is not None:
@@ -62,7 +62,8 @@ def evaluate_command(assessment: Assessment) -> str:
 
 def fit_command(run: Run) -> str:
     """The command that trains the run again from its own recipe, as far as the run knows."""
-    words = ["emotiw", "fit", str(run.path / "recipe.toml")]
-    for name, source in run.info.get("sources", {}).items():
-        words += ["--data", f"{name}={source}"]
-    return shlex.join([*words, "--out", f"{run.path}-again"])
+    words = ["emotiw", "fit", run.info["recipe"] if run.ships else str(run.path / "recipe.toml")]
+    sources = run.info.get("sources", {})
+    for name in run.info.get("data", sources):
+        words += ["--data", f"{name}={sources.get(name, 'PATH')}"]
+    return shlex.join([*words, "--out", f"{run.name if run.ships else run.path}-again"])

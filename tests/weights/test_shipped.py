@@ -1,0 +1,52 @@
+"""The model that ships: what is in the box, and that it reads faces without being asked for by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from emotiw_keras.data.generated import draw_faces
+from emotiw_keras.runs import Run
+from emotiw_keras.training.recipe import parse_recipe, recipe_names
+from emotiw_keras.weights.shipped import DEFAULT, shipped_folder, shipped_models
+
+LARGEST = 5_000_000
+
+
+def test_the_default_ships_small_and_says_where_it_comes_from() -> None:
+    assert DEFAULT in shipped_models() and DEFAULT in recipe_names()
+    run = Run.open(DEFAULT)
+    assert run.path == shipped_folder(DEFAULT) and run.ships and run.called == DEFAULT
+    assert sum(file.stat().st_size for file in run.path.iterdir()) <= LARGEST
+    recipe = parse_recipe((run.path / "recipe.toml").read_text(), DEFAULT)
+    assert recipe.stages[0].train == ("fer:train",) and recipe.stages[0].val == ("fer:val",) and recipe.model.weights == "none"
+    seen = run.seen()
+    assert len(seen["train"]) > 20_000 and run.selected_on == seen["val"] - (seen["train"] - run.selected_on)
+    assert not {row["split"] for row in run.each_row() if row["status"] == "train"} - {"train"}
+    card = (run.path / "README.md").read_text()
+    assert "Article 5(1)(f)" in card and run.fingerprint in card
+    for text in (path.read_text() for path in run.path.iterdir() if path.suffix in (".md", ".json", ".toml", ".log")):
+        assert "/root/" not in text and "/home/" not in text
+
+
+def test_predict_needs_no_name(emotiw, tmp_path: Path) -> None:
+    images, _ = draw_faces(2, size=64, seed=3)
+    for number, image in enumerate(images):
+        Image.fromarray(image[..., 0]).save(tmp_path / f"{number}.png")
+    done = emotiw("predict", tmp_path, "--faces", "whole", "--json")
+    assert done.returncode == 0 and done.stderr == ""
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 2
+    for row in rows:
+        assert set(row["probabilities"]) == {"angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"}
+        np.testing.assert_allclose(sum(row["probabilities"].values()), 1, atol=1e-5)
+
+
+def test_a_face_that_smiles_is_happy(emotiw, shared_data: Path) -> None:
+    done = emotiw("predict", shared_data / "photos" / "astronaut.png", "--json")
+    assert done.returncode == 0 and done.stderr == ""
+    (row,) = map(json.loads, done.stdout.splitlines())
+    assert row["label"] == "happy" and row["probabilities"]["happy"] > 0.5
