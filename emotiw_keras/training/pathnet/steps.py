@@ -1,10 +1,9 @@
 """The compiled training of one path among all modules, at the cost of that path.
 
-The active modules of a layer read the same input, so their convolutions are one, with their kernels side by side; behind the
-ReLU its channels fall apart into as many groups, which are summed. That is exact, and a few large operations are faster than
-many small ones. Their kernels are gathered from the bank before a trial of some minibatches, trained as plain tensors, and
-those that are not frozen are scattered back after it: a frozen module is never written. One graph serves all paths with equal
-numbers of modules in their layers.
+The active modules' kernels are gathered from the bank before a trial of some minibatches, trained as plain tensors, and those
+that are not frozen are scattered back after it: a frozen module is never written. Each module is a convolution of its own, as in
+the network of the finished path: one with all kernels side by side would have to split its maps again, which costs more than it
+saves. One graph serves all paths with equal numbers of modules in their layers.
 """
 
 from __future__ import annotations
@@ -101,16 +100,19 @@ class PathSteps:
         stride = 2 if settings.reduce == "stride" else 1
         x = tf.cast(x, self.dtype)
         for kernel, bias, count in zip(kernels, biases, counts, strict=True):
-            x = tf.nn.conv2d(x, tf.cast(kernel, self.dtype), stride, "SAME")
-            x = tf.nn.relu(tf.nn.bias_add(x, tf.cast(bias, self.dtype)))
-            if count > 1:
-                x = tf.add_n(tf.split(x, count, axis=-1))
-                if settings.combine == "average":
-                    x = x / count
+            modules = zip(tf.split(kernel, count, axis=-1), tf.split(bias, count), strict=True)
+            parts = [self._module(x, tf.cast(k, self.dtype), tf.cast(b, self.dtype), stride) for k, b in modules]
+            x = tf.add_n(parts)
+            if settings.combine == "average" and count > 1:
+                x = x / count
             if settings.reduce == "pool":
                 x = tf.nn.max_pool2d(x, 2, 2, "VALID")
         x = tf.reshape(tf.cast(x, tf.float32), (-1, self.bank.units))
         return tf.linalg.matmul(x, readout[0]) + readout[1]
+
+    @staticmethod
+    def _module(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, stride: int) -> tf.Tensor:
+        return tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(x, kernel, stride, "SAME"), bias))
 
     def _trial_graph(
         self,
