@@ -1,9 +1,9 @@
 """The compiled training of one path among all modules, at the cost of that path.
 
 The active modules' kernels are gathered from the bank before a trial of some minibatches, trained as plain tensors, and those
-that are not frozen are scattered back after it: a frozen module is never written. Each module is a convolution of its own, as in
-the network of the finished path: one with all kernels side by side would have to split its maps again, which costs more than it
-saves. One graph serves all paths with equal numbers of modules in their layers.
+that are not frozen are scattered back after it: a frozen module is never written. Each module is a convolution of its own, as
+in the network of the finished path: one with all kernels side by side would have to split its maps again, which costs more than
+it saves. One graph serves all paths with equal numbers of modules in their layers.
 """
 
 from __future__ import annotations
