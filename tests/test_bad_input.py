@@ -203,7 +203,6 @@ def test_single_pictures_that_are_odd_are_read_or_named(tmp_path: Path, emotiw: 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["predict", "a.png"], 5, ["--model"]),
         (["predict", "a.png", "--model", "nowhere"], 5, ["nowhere"]),
         (["predict", "a.png", "--model", "empty"], 8, ["empty", "run.json"]),
         (["evaluate", "half", "--data", "x"], 8, ["half", "not finished"]),

@@ -140,4 +140,4 @@ epochs = 1
     (tmp_path / "tiny.toml").write_text(recipe)
     fitted = emotiw("fit", "tiny.toml", "--data", "data=out", "--out", "run", cwd=tmp_path)
     assert fitted.returncode == 0, fitted.stderr
-    assert "prepared faces, 20 pictures, grey 256 x 256" in fitted.stdout + fitted.stderr
+    assert "prepared faces, 20 pictures, grey 76 x 76" in fitted.stdout + fitted.stderr

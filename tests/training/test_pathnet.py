@@ -307,10 +307,13 @@ def test_a_plain_recipe_trains_the_path_of_a_run_on(transferred: Run, faces: dic
 def test_a_target_ends_the_search_and_final_epochs_follow_it(faces: dict[str, str], tmp_path: Path) -> None:
     run = trained("pathnet", faces, tmp_path / "run", "data.target=0.01", "data.final_epochs=2")
     (result,) = run.info["stages"]
-    # 42 images twice are 11 minibatches of 8, in pieces of 3.
-    assert result["reached_target"] and result["generations"] == 1 and result["epochs"] == 1 + 4
+    # 42 images twice are 11 minibatches of 8, in pieces of 3. A trial of few images may have none right.
+    generations = result["generations"]
+    assert result["reached_target"] and result["epochs"] == generations + 4
     log = log_of(run)
-    assert [row["kind"] for row in log] == ["search"] * 2 + ["final"] * 4
+    assert [row["kind"] for row in log] == ["search"] * 2 * generations + ["final"] * 4
+    reached = [float(row["fitness"]) >= 0.01 for row in log if row["kind"] == "search"]
+    assert any(reached[-2:]) and not any(reached[:-2])
     assert len({row["path"] for row in log if row["kind"] == "final"}) == 1
 
 
