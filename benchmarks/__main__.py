@@ -71,15 +71,15 @@ def main() -> None:
     done = {}
     for name in chosen.parts:
         start = time.perf_counter()
-        tables = importlib.import_module(f"benchmarks.{name}").run(options)
-        done[name] = tables
-        for table in tables:
-            print("\n" + "\n".join(table.lines()))
+        done[name] = []
+        # after each table: what has been measured is kept if a later one fails
+        for table in importlib.import_module(f"benchmarks.{name}").run(options):
+            done[name].append(table)
+            print("\n" + "\n".join(table.lines()), flush=True)
+            write_json(chosen.json, facts, done)
+            if chosen.write:
+                write_results(name, done[name], line)
         print(f"\n{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
-        # after each part: what has been measured is kept if a later one fails
-        write_json(chosen.json, facts, done)
-        if chosen.write:
-            write_results(name, tables, line)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ COMMANDS = {
     "card": ("emotiw_keras.cli.card", "Write the model card of a run."),
     "predict": ("emotiw_keras.cli.predict", "Read the expression of each face, one row per face."),
     "prepare": ("emotiw_keras.cli.prepare", "Find, align and cut out the faces of a raw data set."),
+    "staged-study": ("emotiw_keras.cli.staged_study", "Compare fine-tuning in stages with direct, joint and none."),
     "pathnet-study": ("emotiw_keras.cli.pathnet_study", "Compare PathNet's transfer with its controls."),
     "export": ("emotiw_keras.cli.export", "Turn a run folder into a model that can be served."),
     "pack": ("emotiw_keras.cli.pack", "Write a run as a small folder to ship."),

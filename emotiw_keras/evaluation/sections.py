@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,11 +90,12 @@ def classes(assessment: Assessment) -> Html:
     return joined(
         table(head, rows, "Each class by itself", left=(6,)),
         tag("h3", "Confusion matrix"),
-        _matrix(labels, confusion),
+        confusion_table(labels, confusion),
     )
 
 
-def _matrix(labels: list[str], confusion: np.ndarray) -> Html:
+def confusion_table(labels: Sequence[str], confusion: np.ndarray) -> Html:
+    """A confusion matrix (classes, classes), rows are the truth, coloured by the share of the row."""
     totals = confusion.sum(axis=1, keepdims=True)
     shares = np.divide(confusion, totals, out=np.zeros(confusion.shape), where=totals > 0)
     rows = [

@@ -24,7 +24,7 @@ from emotiw_keras.models.registry import get_spec
 from emotiw_keras.runs import RUN_FORMAT, Run
 from emotiw_keras.training.progress import silent
 from emotiw_keras.training.recipe import Recipe, SourceSettings
-from emotiw_keras.training.roles import Part, Roles, check_roles, data_rows, stage_roles
+from emotiw_keras.training.roles import Part, Roles, check_roles, data_rows, stage_roles, take_share
 from emotiw_keras.training.run_writer import move_aside, start_or_resume
 from emotiw_keras.training.start import parent_run, resolve_precision, start_model, start_tensorflow
 
@@ -140,6 +140,9 @@ def prepare(
     # Every task of a search has a readout of its own, and so may have classes of its own.
     labels = {part.name: _common_labels(_used(part, sets) if recipe.searches else sets) for part in recipe.parts}
     roles = {stage.name: stage_roles(stage, sets, recipe.duplicates == "drop") for stage in recipe.parts}
+    for each in recipe.stages:
+        if each.train_share < 1:
+            roles[each.name] = take_share(roles[each.name], sets, each.train_share, recipe.seed)
     for stage in recipe.parts:
         check_roles(stage, roles[stage.name], say, "search" if recipe.searches else "stage")
     unreadable = tuple(f"{faces.name}: {path}: {status}" for faces in sets.values() for path, status in faces.unreadable())

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from emotiw_keras.costs import cost_matrix
 from emotiw_keras.data.batches import Pool, Source, batches
 from emotiw_keras.data.device import FaceInput
 from emotiw_keras.data.grey import for_grey
@@ -174,6 +175,7 @@ class StageLoop:
         if averages is not None and found is not None:
             self._restore("average", averages.variables, found)
         weights = class_weights(pool.labels, len(self.info["labels"]), stage.class_weight)
+        costs = cost_matrix(self.info["labels"], stage.costs or None) if stage.cost_weight else None
         crops = self._crops(number, stage)
         planned = self._plan(number, stage, state.features if found is not None else None)
         state.features = planned.cut is not None and not planned.against
@@ -189,12 +191,12 @@ class StageLoop:
 
             train, judged = make_features(planned.cut, self.face_input, crops, pool, val, self.run_dir, facts, self.say, stop)
             tail = planned.cut.tail
-            steps = StageSteps(tail, as_they_are, stage, weights, optimizer, train.shape, train.dtype, averages)
+            steps = StageSteps(tail, as_they_are, stage, weights, optimizer, train.shape, train.dtype, averages, costs)
             judge = steps
         else:
             train, judged = pool, val
             net, given = for_grey(self.model, self.face_input)
-            steps = StageSteps(net, given, stage, weights, optimizer, pool.shape, averages=averages)
+            steps = StageSteps(net, given, stage, weights, optimizer, pool.shape, averages=averages, costs=costs)
             judge = steps
             if val is not None and val.shape != pool.shape:
                 judge = StageSteps(net, given, stage, weights, optimizer, val.shape)

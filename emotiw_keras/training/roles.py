@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ from emotiw_keras.training.stage import split_reference
 # The stage name under which data.csv holds what the run that gave the weights had seen.
 PARENT = "weights"
 DROPPED = "dropped: the same pixels stand in val or test"
+SPARED = "not taken: train_share is below 1"
 
 
 class Part(Protocol):
@@ -31,11 +32,12 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class Roles:
-    """Positions by data set: what a stage trains on, what it selects on, and what it dropped from training and why."""
+    """Positions by data set: what a stage trains on and selects on, what it dropped as twins, what it spared."""
 
     train: dict[str, np.ndarray]
     val: dict[str, np.ndarray]
     dropped: dict[str, np.ndarray]
+    spared: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def stage_roles(stage: Part, sets: Mapping[str, FaceSet], drop: bool) -> Roles:
@@ -61,6 +63,20 @@ def stage_roles(stage: Part, sets: Mapping[str, FaceSet], drop: bool) -> Roles:
     return Roles(train, val, dropped)
 
 
+def take_share(roles: Roles, sets: Mapping[str, FaceSet], share: float, seed: int) -> Roles:
+    """The roles of a stage that trains on a share of its images: of each set and class alike, one image of each at least."""
+    train, spared = dict(roles.train), {}
+    generator = np.random.default_rng(seed)
+    for name, index in roles.train.items():
+        labels = sets[name].label[index]
+        taken = np.zeros(len(index), bool)
+        for label in np.unique(labels):
+            members = generator.permutation(np.flatnonzero(labels == label))
+            taken[members[: max(1, round(share * len(members)))]] = True
+        train[name], spared[name] = index[taken], index[~taken]
+    return replace(roles, train=train, spared=spared)
+
+
 def _resolve(references: tuple[str, ...], sets: Mapping[str, FaceSet], what: str) -> dict[str, np.ndarray]:
     found: dict[str, list[np.ndarray]] = {}
     for reference in references:
@@ -73,6 +89,7 @@ def check_roles(stage: Part, roles: Roles, say: Callable[[str], None], kind: str
     count = sum(len(index) for index in roles.train.values())
     val = sum(len(index) for index in roles.val.values())
     dropped = sum(len(index) for index in roles.dropped.values())
+    spared = sum(len(index) for index in roles.spared.values())
     if not count:
         raise DataError(f"{kind} {stage.name!r} has no training images: {', '.join(stage.train)} hold none")
     if stage.val and not val:
@@ -82,6 +99,7 @@ def check_roles(stage: Part, roles: Roles, say: Callable[[str], None], kind: str
         + (f", {'selects' if kind == 'stage' else 'is measured'} on {val:,} of {', '.join(stage.val)}" if val else "")
         + (", keeps the last epoch" if kind == "stage" and not val else "")
         + (f"; {dropped:,} left out of training because the same pixels stand in val or test" if dropped else "")
+        + (f"; {spared:,} not taken, by train_share" if spared else "")
     )
 
 
@@ -104,5 +122,6 @@ def data_rows(
         for name, faces in sets.items():
             none = np.empty(0, np.int64)
             status = {"val": of.val.get(name, none), "train": of.train.get(name, none), DROPPED: of.dropped[name]}
+            status[SPARED] = of.spared.get(name, none)
             for row in faces.records(status):
                 yield {"stage": stage.name, **row}

@@ -28,6 +28,7 @@ class Stage:
         name: names the stage in the run folder; letters, digits, `-` and `_`.
         train: sets to train on, each `NAME:SPLIT` with SPLIT one of train, val, test, all.
         val: sets that choose the best epoch; empty keeps the last epoch.
+        train_share: share of the training images that are taken, of each set and class alike, chosen by the recipe's seed.
         epochs: passes over the training images.
         batch_size: images per step.
         optimizer: "caffe_sgd" (momentum form of Caffe's sgd_solver.cpp, decay on kernels only) or "adam".
@@ -45,6 +46,9 @@ class Stage:
             effective number of images (1 - b^n) / (1 - b), b = 0.999, scaled to a mean of 1 (Cui et al. 2019);
             "complement" by 1 - n of its class / n.
         sampling: "all" takes each image once an epoch; "balanced" draws as many, each class as often as any other.
+        cost_weight: adds so many times the expected cost of the answer to the loss: the sum over classes of probability times
+            what that answer costs (`emotiw_keras.costs`), so that likenesses between expressions are forgiven first.
+        costs: a TOML file of what each confusion costs, for `cost_weight`; "" takes distances on the circumplex.
         label_smoothing: share of the target spread evenly over the classes.
         clip_norm: bound on the global norm of the gradient; 0 is no bound.
         accumulate: batches whose mean gradient makes one update.
@@ -74,6 +78,7 @@ class Stage:
     name: str = setting()
     train: tuple[str, ...] = setting()
     val: tuple[str, ...] = setting(())
+    train_share: float = setting(1.0, above=0, high=1)
     epochs: int = setting(30, low=1, high=100_000)
     batch_size: int = setting(64, low=1, high=65_536)
     optimizer: str = setting("caffe_sgd", choices=OPTIMIZERS)
@@ -91,6 +96,8 @@ class Stage:
     focal_gamma: float = setting(2.0, low=0, high=10)
     class_weight: str = setting("none", choices=CLASS_WEIGHTS)
     sampling: str = setting("all", choices=SAMPLINGS)
+    cost_weight: float = setting(0.0, low=0, high=1000)
+    costs: str = setting("")
     label_smoothing: float = setting(0.0, low=0, high=0.999)
     clip_norm: float = setting(0.0, low=0)
     accumulate: int = setting(1, low=1, high=65_536)
@@ -124,6 +131,8 @@ class Stage:
         if any(not 0 <= rate <= 1000 for _, rate in self.rules):
             raise SettingError(f"rules of {where} are {self.rules!r}, expected rates from 0 to 1000", "rules")
 
+        if self.costs and not self.cost_weight:
+            raise SettingError(f"costs of {where} is {self.costs!r}, but cost_weight is 0; set it above 0, such as 1", "costs")
         if self.crops_per_image and not self.random_crop:
             raise SettingError(f"crops_per_image of {where} needs random_crop = true", "crops_per_image")
         if self.cache_features is True and self.augmented:

@@ -38,6 +38,7 @@ class StageSteps:
         shape: (height, width, channels) of the images, or that of features.
         dtype: of images or features.
         averages: follow the weights, if given.
+        costs: float (classes, classes), what each answer costs, rows are the truth; for `Stage.cost_weight`.
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class StageSteps:
         shape: tuple[int, ...],
         dtype: Any = np.uint8,
         averages: Averages | None = None,
+        costs: np.ndarray | None = None,
     ) -> None:
         self.model, self.face_input, self.optimizer, self.averages = model, face_input, optimizer, averages
         self._logits = gives_logits(model)
         self._smoothing = stage.label_smoothing
         self._focus = stage.focal_gamma if stage.loss == "focal" else 0.0
+        self._costs = None if costs is None else tf.constant(stage.cost_weight * costs, tf.float32)
         self._augment: Augment | None = None
         if stage.augmented and isinstance(face_input, FaceInput):  # features are not
             self._augment = Augment(changes_of(stage), face_input.std)
@@ -78,7 +81,10 @@ class StageSteps:
             target = target * (1 - self._smoothing) + self._smoothing / classes
         if self._focus:
             target = target * (1 - tf.exp(log_probabilities)) ** self._focus
-        return -tf.reduce_sum(target * log_probabilities, axis=-1)
+        losses = -tf.reduce_sum(target * log_probabilities, axis=-1)
+        if self._costs is not None:
+            losses += tf.reduce_sum(tf.exp(log_probabilities) * tf.gather(self._costs, labels), axis=-1)
+        return losses
 
     def _inputs(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         if self._augment is None:

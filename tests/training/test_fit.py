@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import keras
@@ -19,7 +20,7 @@ from emotiw_keras.training import checkpoints
 from emotiw_keras.training.fit import Outcome, fit
 from emotiw_keras.training.loop import class_weights
 from emotiw_keras.training.recipe import load_recipe
-from emotiw_keras.training.roles import stage_roles
+from emotiw_keras.training.roles import SPARED, stage_roles
 from emotiw_keras.training.run_writer import HISTORY_COLUMNS, differences
 from emotiw_keras.training.stage import Stage
 
@@ -243,6 +244,29 @@ def test_twins_of_val_and_test_leave_training_unless_kept(tmp_path: Path) -> Non
     assert len(dropped.train["fer"]) == 21 and len(stage_roles(stage, sets, drop=False).train["fer"]) == 22
     both = stage_roles(Stage("s", train=("fer:train", "fer:test", "target:train"), val=("fer:val",)), sets, drop=True)
     assert len(both.train["fer"]) == 29 and len(both.train["target"]) == 14 and not len(both.dropped["fer"])
+
+
+def test_a_share_of_the_training_images_is_of_every_class_and_told(faces: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "half.toml").write_text(
+        'name = "half"\ndata = ["fer"]\n[model]\nname = "alexnet"\nwidth = 0.05\ninput_size = 67\n[[stage]]\n'
+        'name = "s"\ntrain = ["fer:train"]\nval = ["fer:val"]\nepochs = 1\ntrain_share = 0.34\n'
+    )
+    lines: list[str] = []
+    made = {seed: fit(load_recipe(str(tmp_path / "half.toml"), seed=seed), {"fer": faces["fer"]}, tmp_path / f"{seed}",
+                      say=lines.append).run for seed in (0, 1)}  # fmt: skip
+    taken = {}
+    for seed, run in made.items():
+        assert run is not None
+        rows = [row for row in run.rows() if row["split"] == "train"]
+        taken[seed] = {row["path"] for row in rows if row["status"] == "train"}
+        of = Counter(row["label"] for row in rows if row["status"] == "train")
+        whole = Counter(row["label"] for row in rows)
+        assert dict(of) == {label: max(1, round(0.34 * count)) for label, count in whole.items()}
+        spared = [row for row in rows if row["status"] == SPARED]
+        assert len(spared) + len(taken[seed]) == len(rows) and run.info["stages"][0]["images"] == len(taken[seed])
+        assert not run.seen()["train"] & {row["pixel_hash"] for row in spared}
+        assert any(f"; {len(spared)} not taken, by train_share" in line for line in lines)
+    assert taken[0] != taken[1]
 
 
 def test_sets_of_other_sizes_train_together(faces: dict[str, str], tmp_path: Path) -> None:

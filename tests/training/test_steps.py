@@ -8,13 +8,14 @@ import pytest
 
 from emotiw_keras.data.device import FaceInput
 from emotiw_keras.training.optimizers import make_optimizer
+from emotiw_keras.training.settings import SettingError
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.steps import StageSteps
 
 LABELS = np.array([0, 2, 1, 2], np.int32)
 
 
-def first_loss(**settings: object) -> tuple[float, np.ndarray]:
+def first_loss(costs: np.ndarray | None = None, **settings: object) -> tuple[float, np.ndarray]:
     """The loss that the first step tells, and the network's log-probabilities before it."""
     keras.utils.set_random_seed(1)
     image = keras.Input((8, 8, 3))
@@ -22,7 +23,7 @@ def first_loss(**settings: object) -> tuple[float, np.ndarray]:
     face_input = FaceInput(resize=8, crop=8, mean=(128.0,) * 3, std=(64.0,) * 3)
     stage = Stage("s", train=("a:train",), random_crop=False, mirror=False, **settings)  # type: ignore[arg-type]
     optimizer = make_optimizer(stage, model.trainable_variables, {})
-    steps = StageSteps(model, face_input, stage, np.array([1.0, 2.0, 0.5], np.float32), optimizer, (8, 8, 1))
+    steps = StageSteps(model, face_input, stage, np.array([1.0, 2.0, 0.5], np.float32), optimizer, (8, 8, 1), costs=costs)
     images = np.random.default_rng(2).integers(0, 256, (4, 8, 8, 1), np.uint8)
     logits = keras.ops.convert_to_numpy(model(face_input(images))).astype(np.float64)
     loss, _ = steps.train(images, np.zeros((4, 3), np.int32), LABELS, 0.1)
@@ -41,3 +42,12 @@ def test_focal_loss() -> None:
     own = log[np.arange(4), LABELS]
     each = -((1 - np.exp(own)) ** 2) * own
     assert loss == pytest.approx((each * np.array([1.0, 0.5, 2.0, 0.5])).sum(), rel=1e-5)
+
+
+def test_expected_cost_joins_the_loss() -> None:
+    costs = np.array([[0.0, 0.2, 1.0], [0.4, 0.0, 0.6], [0.9, 0.3, 0.0]], np.float32)
+    loss, log = first_loss(costs=costs, cost_weight=1.5)
+    each = -log[np.arange(4), LABELS] + 1.5 * (np.exp(log) * costs[LABELS]).sum(axis=1)
+    assert loss == pytest.approx((each * np.array([1.0, 0.5, 2.0, 0.5])).sum(), rel=1e-5)
+    with pytest.raises(SettingError, match="costs of stage 's' is 'costs.toml', but cost_weight is 0"):
+        Stage("s", train=("a:train",), costs="costs.toml")

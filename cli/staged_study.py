@@ -1,0 +1,109 @@
+"""`emotiw staged-study`: fine-tuning in stages beside direct, joint and none, as Ng et al. 2015 compared them."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+
+def _pairs(items: tuple[str, ...], option: str, form: str) -> dict[str, str]:
+    from emotiw_keras.errors import UsageError
+
+    found: dict[str, str] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals or not name or not value or name in found:
+            raise UsageError(f"{option} {item!r}: expected {form}, each name once")
+        found[name] = value
+    return found
+
+
+@click.command("staged-study")
+@click.option("--data", multiple=True, required=True, metavar="NAME=PATH", help="Both sets: fer=PATH and target=PATH.")
+@click.option(
+    "--net",
+    "nets",
+    multiple=True,
+    required=True,
+    metavar="MODEL=WEIGHTS",
+    help="A network and what it starts from: none, imagenet, a weight file or a run folder; repeatable.",
+)
+@click.option("--out", required=True, metavar="DIR", help="The study's folder, to make or to go on with.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Target splits and stages, from seed 0.")
+@click.option("--large-seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs on FER, shared by the seeds.")
+@click.option(
+    "--parts", default="core,rate,amount,remedies,answers", show_default=True, help="What is compared, separated by commas."
+)
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting of all runs; repeatable.")
+@click.option("--precision", type=click.Choice(["auto", "float32", "mixed_bfloat16"]), help="Arithmetic.")
+@click.option("--threads", type=click.IntRange(1), help="Processor threads; all if not given.")
+def staged_study(
+    data: tuple[str, ...],
+    nets: tuple[str, ...],
+    out: str,
+    seeds: int,
+    large_seeds: int,
+    parts: str,
+    changes: tuple[str, ...],
+    precision: str | None,
+    threads: int | None,
+) -> None:
+    """Compare fine-tuning in stages with direct, joint and none, as Ng et al. 2015 did.
+
+    Every run is a run folder below DIR; the same command goes on where it was. DIR/results.csv has a row for each way,
+    DIR/study.html the tables, tests, confusions and pictures, both after each way that was finished.
+
+    \b
+    Parts:
+      core      scratch, direct, FER alone (28 and 32), joint, and FER -> target
+      rate      learning rate 0.01 on FER
+      amount    50 and 25 % of FER
+      remedies  FER -> target with class weights, focal loss, balanced sampling, costs, label smoothing
+      answers   mirror and ten-crop averaging, an ensemble
+
+    \b
+    Example:
+      emotiw staged-study --data fer=fer2013.zip --data target=faces --net squeezenet=squeezenet.npz --out study
+        --set model.input_size=112 --set fer.epochs=10 --set joint.epochs=10
+    """
+    from emotiw_keras.errors import UsageError
+    from emotiw_keras.files import write_atomic
+    from emotiw_keras.models.registry import model_names
+    from emotiw_keras.studies import staged
+
+    paths = _pairs(data, "--data", "fer=PATH and target=PATH")
+    if set(paths) != {staged.LARGE, staged.SMALL}:
+        raise UsageError(f"--data names {', '.join(paths)}; expected fer=PATH and target=PATH")
+    chosen = [staged.Net(*pair) for pair in _pairs(nets, "--net", "MODEL=WEIGHTS").items()]
+    for net in chosen:
+        if net.name not in model_names():
+            raise UsageError(f"--net {net.name}: no such network; allowed are {', '.join(model_names())}")
+    asked = [part.strip() for part in parts.split(",")]
+    unknown = [part for part in asked if part not in staged.PARTS]
+    if unknown:
+        raise UsageError(f"--parts {parts!r}: there is no {unknown[0]!r}; expected some of {','.join(staged.PARTS)}")
+    if "core" not in asked:
+        raise UsageError(f"--parts {parts!r}: everything is compared with the part core; add it")
+    folder = Path(out)
+    command = shlex.join(["emotiw", *sys.argv[1:]])
+    ways = sum(len(staged.arms_of(net, range(seeds), large_seeds, asked)) for net in chosen)
+    sets = staged.read_sets(paths, chosen[0], changes, folder)
+    recipes = staged.recipes_told(chosen[0], changes, precision, folder)
+
+    def finished(rows: list[staged.Row]) -> None:
+        from emotiw_keras.studies.staged_page import study_page
+
+        write_atomic(folder / staged.RESULTS_FILE, staged.results_csv(rows))
+        write_atomic(folder / staged.PAGE_FILE, study_page(rows, sets, recipes, command, ways - len(rows)))
+
+    rows = staged.study(
+        chosen, paths, out, seeds=range(seeds), large_seeds=large_seeds, parts=asked, changes=changes, precision=precision,
+        threads=threads, say=lambda line: click.echo(line, err=True), finished=finished,
+    )  # fmt: skip
+    for each in staged.table_rows(rows):
+        against = "" if each["p"] == "" else f"  {each['points']:+5.1f} against {each['against']}, p {each['p']:.3f}"
+        click.echo(f"{each['net']:12} {each['arm']:32} {each['accuracy']:6.1%}  macro F1 {each['macro_f1']:.3f}{against}")
+    click.echo(f"{folder / staged.PAGE_FILE}: open it in a browser")

@@ -1,0 +1,222 @@
+"""The page of the study of Ng et al. 2015: its table beside the paper's figures, what agrees, confusions, images, commands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from emotiw_keras.evaluation.compare_page import LEVEL, p_value
+from emotiw_keras.evaluation.html import Html, Part, bar, page, picture, scrolling, table, tag
+from emotiw_keras.evaluation.sections import confusion_table
+from emotiw_keras.evaluation.tables import percent, three
+from emotiw_keras.studies.staged import REMEDIES, Difference, Row, difference, row_of, table_rows
+
+if TYPE_CHECKING:
+    from emotiw_keras.data.faceset import FaceSet
+
+# Ng et al. 2015 on SFEW, as far as its text tells; its figures 3 to 6 are pictures, whose numbers are not at hand.
+PAPER = {
+    "direct": "37.8 % (val, inferred)",
+    "fer28": "about 49 - 54 % (test, inferred; FER28 or FER32 is not told)",
+    "fer32-target": "48.5 % val, 55.6 % test, its best (FER28 or FER32 is not told)",
+    "joint": "about 1.5 points below two stages (test)",
+}
+FACES_SHOWN = 10
+NOT_TESTED = (
+    "SFEW itself, which its authors give to registered users: --data target=SFEW fills in the rest.",
+    "ImageNet weights of AlexNet and VGG-CNN-M-2048: give the files as --net alexnet=FILE --net vgg_cnn_m_2048=FILE.",
+    "The paper's 30 epochs at 227 or 224 pixels, where the recipes below name fewer.",
+)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper that two arms can support: that `better` is more often right than `worse`."""
+
+    told: str
+    better: str
+    worse: str
+
+
+CLAIMS = (
+    Claim("Two stages (ImageNet, FER, target) beat fine-tuning on the target directly.", "fer28-target", "direct"),
+    Claim("FER alone, without the target, beats fine-tuning on the target directly.", "fer28", "direct"),
+    Claim("The target stage after FER gains over FER alone (the paper: within a few points).", "fer28-target", "fer28"),
+    Claim("Two stages beat one stage on FER and target together (the paper: by about 1.5 points).", "fer32-target", "joint"),
+    Claim("More FER images in the first stage help: FER32 over FER28.", "fer32-target", "fer28-target"),
+    Claim("Quantity: all of FER28 over a quarter of it.", "fer28-target", "fer28-25pc-target"),
+    Claim("Learning rate 0.001 on FER over 0.01, said to overfit sooner.", "fer28-target", "fer28-rate0.01-target"),
+    Claim("ImageNet weights over random ones where only the target trains.", "direct", "scratch"),
+)
+
+
+def verdict(found: Difference) -> str:
+    """Whether a claim was seen."""
+    if found.p >= LEVEL:
+        return "cannot be told"
+    return "agrees" if found.only_one > found.only_other else "does not agree"
+
+
+def study_page(
+    rows: Sequence[Row], sets: Mapping[str, FaceSet], recipes: Mapping[str, str], command: str, unfinished: int = 0
+) -> str:
+    """One HTML document that needs nothing else.
+
+    Args:
+        rows: from `study`.
+        sets: the data sets by name, as read for the page.
+        recipes: name -> TOML, as the runs had them.
+        command: what regenerates the study.
+        unfinished: arms that have not been run yet.
+    """
+    nets = list(dict.fromkeys(row.arm.net.name for row in rows))
+    parts: list[Part] = [
+        tag("h1", "Fine-tuning in stages, beside direct, joint and none"),
+        tag(
+            "p",
+            "The comparison of Ng, Nguyen, Vonikakis and Winkler (ICMI 2015) on other data: the share of the target's test "
+            "images that is named right, means over seeds; each seed cuts the target anew.",
+        ),
+    ]
+    if unfinished:
+        parts.append(tag("p", f"Under way: {unfinished} arms have not been run yet.", class_="note"))
+    parts += [_figures(rows, net) for net in nets]
+    parts += [tag("h2", "What agrees with the paper"), [_claims(rows, net) for net in nets]]
+    parts += [tag("h2", "Classes that are never predicted"), [_remedies(rows, net) for net in nets]]
+    parts += [tag("h2", "Confusions"), [_confusions(rows, net) for net in nets]]
+    parts += [tag("h2", "Images"), _distributions(sets), [_mosaic(faces) for faces in sets.values()]]
+    parts += [tag("h2", "What was not tested"), tag("ul", [tag("li", line) for line in NOT_TESTED])]
+    parts += [tag("h2", "How to get this again"), tag("pre", tag("code", command))]
+    for name, text in recipes.items():
+        parts.append(tag("details", tag("summary", f"{name} as run"), scrolling(tag("pre", tag("code", text)), name)))
+    return page("Fine-tuning in stages", *parts)
+
+
+def _figures(rows: Sequence[Row], net: str) -> Html:
+    told = []
+    for each in table_rows(rows):
+        if each["net"] != net:
+            continue
+        pair = "" if each["p"] == "" else f"{each['only_this']} : {each['only_other']}, {p_value(each['p'])}"
+        against = f"{each['points']:+.1f} ({pair})" if pair else ""
+        told.append(
+            (
+                each["told"],
+                len(each["seeds"].split()),
+                bar(percent(each["accuracy"]), each["accuracy"]),
+                f"{100 * each['least']:.1f} - {100 * each['most']:.1f}",
+                three(each["macro_f1"]),
+                three(each["expected_cost"]),
+                "" if each["recall_disgust"] == "" else percent(each["recall_disgust"]),
+                against,
+                "" if each["large_accuracy"] == "" else percent(each["large_accuracy"]),
+                PAPER.get(each["arm"], ""),
+            )
+        )
+    head = [
+        "way", "seeds", "accuracy", "least - most", "macro F1", "expected cost", "recall of disgust",
+        "points against its base (only right here : there, McNemar p)", "FER test", "the paper, on SFEW",
+    ]  # fmt: skip
+    caption = (
+        f"{net}. The base is direct fine-tuning; for remedies, crops and ensembles the plain FER28 -> target. Each image tests "
+        "once, whatever the number of splits it stands in."
+    )
+    return table(head, told, caption, left=(9,), label=f"Figures of {net}")
+
+
+def _claims(rows: Sequence[Row], net: str) -> Html | None:
+    told = []
+    for claim in CLAIMS:
+        one, other = row_of(rows, net, claim.better), row_of(rows, net, claim.worse)
+        if one is None or other is None:
+            continue
+        found = difference(one, other)
+        told.append(
+            (
+                claim.told,
+                verdict(found),
+                f"{100 * found.points:+.1f}",
+                f"{found.only_one} : {found.only_other}",
+                p_value(found.p),
+                f"{found.n:,}",
+            )
+        )
+    head = ["claim", f"here (p < {LEVEL})", "points", "only one right", "McNemar p", "images"]
+    return table(head, told, f"{net}: sentences of the paper that two rows above can support", left=(1,)) if told else None
+
+
+def _recalls(row: Row) -> list[float]:
+    """Mean recall of each class over the seeds."""
+    return [float(np.mean([each["per_class"][label]["recall"] for each in row.figures()])) for label in _labels(row)]
+
+
+def _labels(row: Row) -> tuple[str, ...]:
+    return next(iter(row.answers.values())).labels
+
+
+def _remedies(rows: Sequence[Row], net: str) -> Html | None:
+    keys = ["direct", "fer28", "fer28-target", *(f"fer28-target-{name.replace(' ', '-')}" for name in REMEDIES)]
+    chosen = [row for key in keys if (row := row_of(rows, net, key)) is not None]
+    if not chosen:
+        return None
+    told = []
+    for row in chosen:
+        figures = row.figures()
+        mean = [float(np.mean([each[key] for each in figures])) for key in ("accuracy", "macro_f1", "expected_cost")]
+        told.append(
+            (
+                row.arm.told,
+                *(bar(percent(value), value) for value in _recalls(row)),
+                percent(mean[0]),
+                three(mean[1]),
+                three(mean[2]),
+            )
+        )
+    head = ["way", *_labels(chosen[0]), "accuracy", "macro F1", "expected cost"]
+    return table(head, told, f"{net}: recall of each class, and what it costs elsewhere (means over seeds)")
+
+
+def _confusions(rows: Sequence[Row], net: str) -> list[Html]:
+    shown = []
+    for key in ("direct", "fer28-target", "joint"):
+        row = row_of(rows, net, key)
+        if row is not None:
+            whole = np.sum([np.array(each["confusion"]) for each in row.figures()], axis=0)
+            shown += [tag("h3", f"{net}: {row.arm.told}"), confusion_table(_labels(row), whole)]
+    return shown
+
+
+def _distributions(sets: Mapping[str, FaceSet]) -> Html:
+    first = next(iter(sets.values()))
+    columns, counts = [], []
+    for name, faces in sets.items():
+        for split in ("train", "val", "test"):
+            chosen = faces.label[faces.indices(split)]
+            columns.append(f"{name}, {split} ({len(chosen):,})")
+            counts.append(np.bincount(chosen[chosen >= 0], minlength=len(first.labels)))
+    told = []
+    for place, label in enumerate(first.labels):
+        cells = [bar(f"{of[place]:,} ({of[place] / of.sum():.1%})", of[place] / of.sum()) for of in counts]
+        told.append((label, *cells))
+    return table(["class", *columns], told, "Images of each class, the target in the splits of the first seed")
+
+
+def _mosaic(faces: FaceSet) -> Html:
+    """Some faces of every class, a row each: uint8, resized to squares of 64 pixels."""
+    from emotiw_keras.data.resize import resize
+
+    rows: list[Any] = []
+    generator = np.random.default_rng(0)
+    for place, _ in enumerate(faces.labels):
+        of = np.flatnonzero(faces.label == place)
+        chosen = np.sort(generator.permutation(of)[:FACES_SHOWN])
+        tiles = [resize(image, 64, 64)[..., :1] for image in (faces.pixels.gather(chosen) if len(chosen) else [])]
+        tiles += [np.full((64, 64, 1), 255, np.uint8)] * (FACES_SHOWN - len(tiles))
+        rows.append(np.concatenate(tiles, axis=1))
+    words = f"{faces.name}: faces of each class, from the top {', '.join(faces.labels)}"
+    shown = picture(np.concatenate(rows), words)
+    return tag("figure", shown, tag("figcaption", words), class_="chart", style="max-width: 42rem")
+

@@ -1,0 +1,150 @@
+"""`emotiw staged-study`: its runs and their order, its comparisons, its page; a second call trains nothing again."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emotiw_keras.cli.main import run
+from emotiw_keras.data.faceset import read_faces
+from emotiw_keras.errors import UsageError
+from emotiw_keras.evaluation.assessment import Predictions
+from emotiw_keras.evaluation.significance import mcnemar
+from emotiw_keras.studies.staged import (
+    PARTS,
+    Arm,
+    Net,
+    Row,
+    arms_of,
+    base_of,
+    check_changes,
+    difference,
+    recipe_of,
+    steps_of,
+    table_rows,
+)  # fmt: skip
+from emotiw_keras.studies.staged_page import study_page, verdict
+
+LABELS = ("happy", "sad")
+NET = Net("squeezenet", "weights.npz")
+
+
+def row(key: str, answers: dict[int, tuple[list[str], list[int], list[int]]]) -> Row:
+    """A row from names of images, their classes, and the answers."""
+    told = {
+        seed: Predictions(LABELS, names, ["ok"] * len(names), np.array(truth), np.eye(2, dtype=np.float32)[said])
+        for seed, (names, truth, said) in answers.items()
+    }
+    return Row(Arm(NET, key, key, {}), told, None, 1.0)
+
+
+def test_each_run_comes_once_after_the_one_it_starts_from() -> None:
+    steps = steps_of(arms_of(NET, (0, 1, 2), 1, PARTS))
+    assert len({step.folder for step in steps}) == len(steps)
+    for number, step in enumerate(steps):
+        assert step.start is None or step.start in steps[:number]
+    large = [step for step in steps if step.recipe in ("ng2015-fer28", "ng2015-fer32")]
+    assert [str(step.folder) for step in large] == [
+        f"squeezenet/seed0/{name}" for name in ("fer28", "fer32", "fer28-rate0.01", "fer28-50pc", "fer28-25pc")
+    ]
+    # scratch, direct, five staged ways and six remedies, three seeds each; joint once
+    assert len(steps) == 5 + 3 * (2 + 5 + 6) + 1
+    assert [arm.key for arm in arms_of(Net("alexnet", "none"), (0,), 1, ("core",))][0] == "direct"
+    two = steps_of(arms_of(NET, (0, 1, 2), 2, ("core",)))
+    starts = {step.seed: step.start.seed for step in two if step.name == "fer28-target" and step.start is not None}
+    assert starts == {0: 0, 1: 1, 2: 0}
+
+
+def test_recipes_take_the_changes_that_are_theirs() -> None:
+    changes = ["fer.epochs=3", "target.epochs=2", "model.input_size=112", "source.target.subject_pattern=^(.)", "limit=70"]
+    steps = {step.name: step for step in steps_of(arms_of(NET, (2,), 1, PARTS))}
+    fer = recipe_of(steps["fer28-25pc"], changes, Path("out"))
+    assert (fer.stages[0].epochs, fer.stages[0].train_share, fer.model.weights, fer.limit) == (3, 0.25, "weights.npz", 70)
+    assert fer.model.input_size == 112 and "target" not in fer.source and fer.seed == 0
+    target = recipe_of(steps["fer28-target-balanced-weights"], changes, Path("out"), "float32")
+    assert (target.stages[0].epochs, target.stages[0].class_weight) == (2, "balanced")
+    assert (target.model.weights, target.seed, target.precision) == ("out/squeezenet/seed0/fer28", 2, "float32")
+    assert target.source["target"].subject_pattern == "^(.)"
+    assert recipe_of(steps["scratch"], changes, Path("out")).model.weights == "none"
+    assert recipe_of(steps["fer28-rate0.01"], changes, Path("out")).stages[0].learning_rate == 0.01
+    joint = recipe_of(steps["joint"], changes, Path("out"))
+    assert joint.stages[0].train == ("fer:train", "fer:val", "target:train") and joint.stages[0].val == ("target:val",)
+    check_changes(changes)
+    for change in ("far.epochs=3", "source.other.folds=3", "epochs"):
+        with pytest.raises(UsageError, match="expected TABLE.KEY=VALUE with TABLE one of fer, joint, model"):
+            check_changes([change])
+
+
+def test_an_image_of_two_splits_tests_once() -> None:
+    names, truth = ["a", "b", "c", "d"], [0, 0, 1, 1]
+    base = row("direct", {0: (names, truth, [1, 1, 1, 0]), 1: (["a", "e"], [0, 1], [1, 1]), 2: (["f"], [0], [1])})
+    # Right where the base is wrong: b and d of the first split, and a of the second one only, which does not count again.
+    moved = row("fer28-target", {0: (names, truth, [1, 0, 0, 1]), 1: (["a", "e"], [0, 1], [0, 1])})
+    found = difference(moved, base)
+    assert (found.only_one, found.only_other, found.n) == (2, 1, 5)
+    assert found.p == mcnemar(2, 1)
+    assert found.points == pytest.approx(((2 / 4 - 1 / 4) + (2 / 2 - 1 / 2)) / 2)
+    told = list(table_rows([base, moved]))
+    assert told[0]["against"] == "" and told[1]["against"] == "direct" and told[1]["points"] == pytest.approx(37.5)
+    assert told[1]["accuracy"] == pytest.approx(0.75) and (told[1]["least"], told[1]["most"]) == (0.5, 1.0)
+    assert [base_of(key) for key in ("joint", "fer28-target", "fer28-target-focal-loss", "ensemble")] == [
+        "direct", "direct", "fer28-target", "fer28-target",
+    ]  # fmt: skip
+
+
+def test_the_page_says_agrees_only_where_the_test_does(faces: dict[str, str]) -> None:
+    names, truth = [f"{i}" for i in range(40)], [0, 1] * 20
+    right, wrong = truth, [1 - each for each in truth]
+    direct = row("direct", {0: (names, truth, wrong[:20] + right[20:])})
+    better = row("fer28-target", {0: (names, truth, right)})
+    alike = row("fer28-target", {0: (names, truth, wrong[:19] + right[19:])})
+    assert verdict(difference(better, direct)) == "agrees" and verdict(difference(direct, better)) == "does not agree"
+    assert verdict(difference(alike, direct)) == "cannot be told"
+    sets = {name: read_faces(path, name=name) for name, path in faces.items()}
+    text = study_page([direct, better], sets, {"ng2015-direct": "name = '<b>'"}, "emotiw staged-study <x>", unfinished=3)
+    assert "agrees" in text and "37.8 % (val, inferred)" in text and "3 arms have not been run yet" in text
+    assert "&lt;x&gt;" in text and "<b>" not in text and "<script" not in text
+
+
+def test_a_study_of_every_part_runs_once_and_goes_on(
+    faces: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = tmp_path / "study"
+    changes = ["model.width=0.05", "model.input_size=67", "stage.epochs=1", "stage.batch_size=16", "stage.learning_rate=0.01"]
+    command = ["staged-study", "--net", "alexnet=none", "--out", str(study), "--seeds", "1", "--precision", "float32"]
+    command += ["--parts", "core,answers", "--data", f"fer={faces['fer']}", "--data", f"target={faces['target']}"]
+    command += [word for change in changes for word in ("--set", change)]
+    assert run(command) == 0
+    told = capsys.readouterr()
+    with open(study / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    keys = ["direct", "fer28", "fer32", "joint", "fer28-target", "fer32-target"]
+    assert [each["arm"] for each in rows] == [*keys, "fer28-target-mirror", "fer28-target-ten-crop", "ensemble"]
+    assert all(each["arm"] in told.out and 0 <= float(each["accuracy"]) <= 1 for each in rows)
+    assert len({each["test_images"] for each in rows}) == 1 and float(rows[1]["large_accuracy"]) <= 1
+    page = (study / "study.html").read_text("utf-8")
+    assert "FER28 -&gt; target" in page and "data:image/jpeg" in page and "have not been run yet" not in page
+    before = (study / "results.csv").read_bytes()
+    stamps = {file: file.stat().st_mtime_ns for file in study.rglob("*weights.h5")}
+    assert stamps and run(command) == 0
+    assert (study / "results.csv").read_bytes() == before
+    assert stamps == {file: file.stat().st_mtime_ns for file in study.rglob("*weights.h5")}
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--data", "fer=a", "--net", "alexnet=none"], "--data names fer; expected fer=PATH and target=PATH"),
+        (["--data", "fer=a", "--data", "target=b", "--net", "alexnet"], "--net 'alexnet': expected MODEL=WEIGHTS"),
+        (["--data", "fer=a", "--data", "target=b", "--net", "alexnot=none"], "--net alexnot: no such network; allowed are"),
+        (["--data", "fer=a", "--data", "target=b", "--net", "alexnet=none", "--parts", "core,all"], "there is no 'all'"),
+        (["--data", "fer=a", "--data", "target=b", "--net", "alexnet=none", "--parts", "rate"], "compared with the part core"),
+    ],
+)
+def test_mistakes_are_one_line(words: list[str], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["staged-study", "--out", str(tmp_path / "out"), *words]) == 2
+    told = capsys.readouterr().err
+    assert line in told and len(told.strip().splitlines()) == 1 and not (tmp_path / "out").exists()
