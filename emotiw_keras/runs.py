@@ -159,10 +159,8 @@ class Run:
         Raises:
             RunError: the weight file is damaged or does not fit the network.
         """
-        import keras
-
         from emotiw_keras.models import registry
-        from emotiw_keras.models.parts import empty_networks
+        from emotiw_keras.models.parts import computing_in, empty_networks
         from emotiw_keras.models.weights import load_strict
 
         found = sha256_file(self.path / WEIGHTS_FILE)
@@ -171,20 +169,15 @@ class Run:
                 f"{self.path} is damaged: {WEIGHTS_FILE} has SHA-256 {found[:16]}..., run.json says {self.fingerprint[:16]}..."
             )
         settings = self.info["model"]
-        before = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(policy)
-        try:
-            with empty_networks():
-                model = registry.build(
-                    settings["name"],
-                    weights=None,
-                    classes=settings["classes"],
-                    input_shape=tuple(settings["input_shape"]),
-                    width=settings["width"],
-                    **settings.get("options", {}),
-                )
-        finally:
-            keras.config.set_dtype_policy(before)
+        with computing_in(policy), empty_networks():
+            model = registry.build(
+                settings["name"],
+                weights=None,
+                classes=settings["classes"],
+                input_shape=tuple(settings["input_shape"]),
+                width=settings["width"],
+                **settings.get("options", {}),
+            )
         if fingerprint(model) != self.info["weights"]["variables"]:
             raise RunError(f"{self.path}: the weights do not fit {settings['name']} as this version builds it")
         load_strict(model, self.path / WEIGHTS_FILE)

@@ -155,11 +155,12 @@ def convert(
 
     # First the original, so that its temporary arrays are gone when the network's come.
     expected = _original(conversion, spec)
-    from emotiw_keras.models.parts import empty_networks
+    from emotiw_keras.models.parts import computing_in, empty_networks
 
     release_pages(foreign.arrays[matches[0].weight])
     top = {"include_top": False, "pooling": "avg"} if last is None else {"classes": last, "classifier_activation": None}
-    with empty_networks():
+    # Compared in float32, whatever the network that takes the weights will compute in.
+    with computing_in("float32"), empty_networks():
         model = build(name, weights=None, width=width, **top)
     _fill(model, conversion, spec)
     conversion.parity.update(_compare(model, conversion, expected, spec))

@@ -31,6 +31,17 @@ def empty_networks() -> Iterator[None]:
         _EMPTY.reset(token)
 
 
+@contextmanager
+def computing_in(policy: str) -> Iterator[None]:
+    """Networks built inside have this dtype policy; the one that was set comes back."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class HeNormal(initializers.HeNormal):
     """Keras' `HeNormal`, or zeros within `empty_networks`."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emotiw_keras.data.columns import pick
 from emotiw_keras.errors import UsageError
 from emotiw_keras.evaluation.assessment import Predictions
 from emotiw_keras.evaluation.metrics import scores
@@ -339,9 +340,7 @@ def _answers(run: Run, source: str, crops: int, say: Callable[[str], None]) -> P
 def _of_test(told: Predictions, wanted: set[str]) -> Predictions:
     """The readable ones among the test images."""
     rows = np.flatnonzero([path in wanted for path in told.paths] & told.readable)
-    return Predictions(
-        told.labels, [told.paths[i] for i in rows], [told.status[i] for i in rows], told.truth[rows], told.probabilities[rows]
-    )
+    return Predictions(told.labels, pick(told.paths, rows), pick(told.status, rows), told.truth[rows], told.probabilities[rows])
 
 
 def _large_accuracy(run: Run, source: str) -> float:
