@@ -303,7 +303,7 @@ def _row(arm: Arm, runs: Mapping[Step, Run], paths: Mapping[str, str], folder: P
     answers = {}
     for seed, steps in arm.runs.items():
         told = [_answers(runs[step], paths[SMALL], arm.crops, say) for step in steps]
-        mean = np.mean([each.probabilities for each in told], axis=0, dtype=np.float64).astype(np.float32)
+        mean = np.asarray(np.mean([each.probabilities for each in told], axis=0, dtype=np.float64), np.float32)
         answers[seed] = _of_test(replace(told[0], probabilities=mean), _test_images(seed, runs))
     last = list(dict.fromkeys(step for steps in arm.runs.values() for step in steps))
     large = None

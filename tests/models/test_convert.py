@@ -107,14 +107,14 @@ def test_bare_arrays_are_proven_against_the_published_network(tmp_path: Path) ->
 
 
 def test_the_check_is_in_float32_whatever_the_policy(tmp_path: Path) -> None:
-    weights, _ = write_caffe_files(tmp_path, network("squeezenet", NARROW))
+    weights, _ = write_caffe_files(tmp_path, network("squeezenet", 1.0))
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        model = build("squeezenet", weights=weights, width=NARROW, classes=7)
+        model = build("squeezenet", weights=weights, classes=7)
         assert keras.config.dtype_policy().name == "mixed_bfloat16"
     finally:
         keras.config.set_dtype_policy("float32")
-    plain = build("squeezenet", weights=weights, width=NARROW, classes=7)
+    plain = build("squeezenet", weights=weights, classes=7)
     assert model.layers[1].compute_dtype == "bfloat16"
     for one, other in zip(model.layers[:-3], plain.layers[:-3], strict=True):
         for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
