@@ -53,8 +53,8 @@ def staged_study(
 ) -> None:
     """Compare fine-tuning in stages with direct, joint and none, as Ng et al. 2015 did.
 
-    Every run is a run folder below DIR; the same command goes on where it was. DIR/results.csv has a row for each way,
-    DIR/study.html the tables, tests, confusions and pictures, both after each way that was finished.
+    Every run is a run folder below DIR; the same command goes on where it was. DIR/results.csv and results.md have a row
+    for each way, DIR/study.html the tables, tests, confusions and pictures; all are written after each way that was finished.
 
     \b
     Parts:
@@ -97,13 +97,12 @@ def staged_study(
         from emotiw_keras.studies.staged_page import study_page
 
         write_atomic(folder / staged.RESULTS_FILE, staged.results_csv(rows))
+        write_atomic(folder / staged.TABLE_FILE, "\n".join(staged.table(rows)) + "\n")
         write_atomic(folder / staged.PAGE_FILE, study_page(rows, sets, recipes, command, ways - len(rows)))
 
     rows = staged.study(
         chosen, paths, out, seeds=range(seeds), large_seeds=large_seeds, parts=asked, changes=changes, precision=precision,
         threads=threads, say=lambda line: click.echo(line, err=True), finished=finished,
     )  # fmt: skip
-    for each in staged.table_rows(rows):
-        against = "" if each["p"] == "" else f"  {each['points']:+5.1f} against {each['against']}, p {each['p']:.3f}"
-        click.echo(f"{each['net']:12} {each['arm']:32} {each['accuracy']:6.1%}  macro F1 {each['macro_f1']:.3f}{against}")
+    click.echo("\n".join(staged.table(rows)))
     click.echo(f"{folder / staged.PAGE_FILE}: open it in a browser")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 LARGE, SMALL = "fer", "target"
 """The data sets, by the names that the recipes give them."""
-RESULTS_FILE, PAGE_FILE = "results.csv", "study.html"
+RESULTS_FILE, TABLE_FILE, PAGE_FILE = "results.csv", "results.md", "study.html"
 PARTS = ("core", "rate", "amount", "remedies", "answers")
 REMEDIES: dict[str, tuple[str, ...]] = {
     "balanced weights": ("class_weight=balanced",),
@@ -446,3 +446,22 @@ def results_csv(rows: Sequence[Row]) -> str:
     writer.writeheader()
     writer.writerows(table_rows(rows))
     return text.getvalue()
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """Lines of Markdown: each way's accuracy, macro F1 and recall of disgust, and how it differs from its base."""
+    lines = [
+        "| network | way | seeds | accuracy (least - most) | macro F1 | disgust | points against | only one right, p |",
+        "|---|---|---:|---|---:|---:|---|---|",
+    ]
+    for each in table_rows(rows):
+        spread = f"{each['accuracy']:.1%} ({each['least']:.1%} - {each['most']:.1%})"
+        disgust = "" if each["recall_disgust"] == "" else f"{each['recall_disgust']:.1%}"
+        points = pair = ""
+        if each["p"] != "":
+            points = f"{each['points']:+.1f} {each['against']}"
+            pair = f"{each['only_this']} : {each['only_other']}, {each['p']:.2g}"
+        seeds, f1 = len(each["seeds"].split()), f"{each['macro_f1']:.3f}"
+        cells = (each["net"], each["told"], seeds, spread, f1, disgust, points, pair)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return lines

@@ -24,6 +24,7 @@ from emotiw_keras.studies.staged import (
     difference,
     recipe_of,
     steps_of,
+    table,
     table_rows,
 )  # fmt: skip
 from emotiw_keras.studies.staged_page import study_page, verdict
@@ -87,6 +88,7 @@ def test_an_image_of_two_splits_tests_once() -> None:
     assert (found.only_one, found.only_other, found.n) == (2, 1, 5)
     assert found.p == mcnemar(2, 1)
     assert found.points == pytest.approx(((2 / 4 - 1 / 4) + (2 / 2 - 1 / 2)) / 2)
+    assert table([base, moved])[3].endswith("| 75.0% (50.0% - 100.0%) | 0.750 |  | +37.5 direct | 2 : 1, 1 |")
     told = list(table_rows([base, moved]))
     assert told[0]["against"] == "" and told[1]["against"] == "direct" and told[1]["points"] == pytest.approx(37.5)
     assert told[1]["accuracy"] == pytest.approx(0.75) and (told[1]["least"], told[1]["most"]) == (0.5, 1.0)
@@ -123,7 +125,8 @@ def test_a_study_of_every_part_runs_once_and_goes_on(
         rows = list(csv.DictReader(file))
     keys = ["direct", "fer28", "fer32", "joint", "fer28-target", "fer32-target"]
     assert [each["arm"] for each in rows] == [*keys, "fer28-target-mirror", "fer28-target-ten-crop", "ensemble"]
-    assert all(each["arm"] in told.out and 0 <= float(each["accuracy"]) <= 1 for each in rows)
+    assert all(each["told"] in told.out and 0 <= float(each["accuracy"]) <= 1 for each in rows)
+    assert (study / "results.md").read_text("utf-8") in told.out
     assert len({each["test_images"] for each in rows}) == 1 and float(rows[1]["large_accuracy"]) <= 1
     page = (study / "study.html").read_text("utf-8")
     assert "FER28 -&gt; target" in page and "data:image/jpeg" in page and "have not been run yet" not in page
