@@ -99,8 +99,10 @@ def start_model(recipe: Recipe, info: Mapping[str, Any], parent: Run | None, say
     classifier = registry.get_spec(shape["name"]).classifier
     wanted, known = tuple(info["labels"]), parent.labels
     kept = set(wanted) <= set(known)
-    for old, new in zip(start.layers, model.layers, strict=True):
-        if not new.weights or (new.name == classifier and not kept):
+    # Layers with weights alone: the run's network may end in a softmax that this one, which gives logits, has not.
+    pairs = [[layer for layer in each.layers if layer.weights] for each in (start, model)]
+    for old, new in zip(*pairs, strict=True):
+        if new.name == classifier and not kept:
             continue
         values = old.get_weights()
         if new.name == classifier:

@@ -1,14 +1,18 @@
-"""What "auto" means where training starts."""
+"""What training starts from: what "auto" means, and the weights of another run."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from emotiw_keras import hardware
 from emotiw_keras.training import start
-from emotiw_keras.training.fit import photo_crop
+from emotiw_keras.training.fit import fit, photo_crop, prepare
+from emotiw_keras.training.recipe import load_recipe
+from emotiw_keras.training.start import start_model
 
 
 @pytest.mark.parametrize(
@@ -40,3 +44,19 @@ def test_photos_are_cut_as_the_faces_trained_on(readings: tuple[str, ...], crop:
     stage = SimpleNamespace(train=[f"set{i}:train" for i in range(len(readings))])
     sets = {f"set{i}": SimpleNamespace(reading=reading) for i, reading in enumerate(readings)}
     assert photo_crop(stage, sets) == crop
+
+
+@pytest.mark.parametrize("name", ["squeezenet", "face_resnet"])
+def test_a_run_gives_its_weights_to_a_network_that_ends_in_another_layer(
+    name: str, faces: dict[str, str], tmp_path: Path
+) -> None:
+    size = {"squeezenet": 67, "face_resnet": 48}[name]
+    changes = [f"model.name={name}", "model.width=0.1", f"model.input_size={size}", "stage.epochs=1", "stage.batch_size=16"]
+    recipe = load_recipe("fer28-scratch", changes, precision="float32")
+    first = fit(recipe, {"fer": faces["fer"]}, tmp_path / "first").run
+    assert first is not None
+    second = load_recipe("fer28-scratch", [*changes, f"model.weights={tmp_path / 'first'}"], precision="float32")
+    prepared = prepare(second, {"fer": faces["fer"]})
+    model = start_model(prepared.recipe, prepared.info, prepared.parent, lambda line: None)
+    known = {weight.path: weight.numpy() for weight in first.build().weights}
+    assert model.weights and all(np.array_equal(weight.numpy(), known[weight.path]) for weight in model.weights)
