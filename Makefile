@@ -6,8 +6,6 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --co
 EMOTIW = $(VENV)/bin/emotiw
 # Two processes, each file in one of them: module fixtures (a finished run, a wheel) are made once.
 PYTEST = $(VENV)/bin/python -m pytest -q --numprocesses 2 --dist loadfile
-# A few long files: their tests are shared out one by one.
-PYTEST_DEVICE = $(PYTEST) --dist worksteal
 # What computes on the device, and so must on every backend; reading files of other frameworks is the same everywhere.
 DEVICE_TESTS = tests/models/test_zoo.py tests/models/test_layers.py tests/models/test_grey.py tests/device
 # Networks that differ from a sibling in one layer's units or order need no second backend.
@@ -80,14 +78,14 @@ types: $(VENV)/.installed-test
 
 test: lint types
 	KERAS_BACKEND=tensorflow $(PYTEST)
-	KERAS_BACKEND=jax $(PYTEST_DEVICE) $(BACKEND_TESTS)
+	KERAS_BACKEND=jax $(PYTEST) $(BACKEND_TESTS)
 
 test-fast: lint types
 	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow"
-	KERAS_BACKEND=jax $(PYTEST_DEVICE) $(BACKEND_TESTS)
+	KERAS_BACKEND=jax $(PYTEST) $(BACKEND_TESTS)
 
 test-backends: $(VENV)/.installed-torch
-	KERAS_BACKEND=torch $(PYTEST_DEVICE) $(DEVICE_TESTS)
+	KERAS_BACKEND=torch $(PYTEST) $(DEVICE_TESTS)
 
 bench: $(VENV)/.installed-bench
 	$(VENV)/bin/python -m benchmarks $(BENCH)
