@@ -170,14 +170,7 @@ class Run:
             )
         settings = self.info["model"]
         with computing_in(policy), empty_networks():
-            model = registry.build(
-                settings["name"],
-                weights=None,
-                classes=settings["classes"],
-                input_shape=tuple(settings["input_shape"]),
-                width=settings["width"],
-                **settings.get("options", {}),
-            )
+            model = registry.build_described(settings)
         if fingerprint(model) != self.info["weights"]["variables"]:
             raise RunError(f"{self.path}: the weights do not fit {settings['name']} as this version builds it")
         load_strict(model, self.path / WEIGHTS_FILE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -288,3 +289,19 @@ def build(name: str, **kwargs: Any) -> keras.Model:
     """
     spec = get_spec(name)
     return getattr(importlib.import_module(spec.module), spec.class_name)(**kwargs)
+
+
+def build_described(settings: Mapping[str, Any], **options: Any) -> keras.Model:
+    """The network that the table `model` of a run.json describes, as `build` makes it; without weights unless `options` say so.
+
+    Args:
+        settings: name, classes, input_shape (height, width, channels), width, and options of the network if it has any.
+        **options: further arguments of `build`.
+    """
+    return build(
+        settings["name"],
+        classes=settings["classes"],
+        input_shape=tuple(settings["input_shape"]),
+        width=settings["width"],
+        **{"weights": None, **settings.get("options", {}), **options},
+    )

@@ -219,4 +219,3 @@ def _mosaic(faces: FaceSet) -> Html:
     words = f"{faces.name}: faces of each class, from the top {', '.join(faces.labels)}"
     shown = picture(np.concatenate(rows), words)
     return tag("figure", shown, tag("figcaption", words), class_="chart", style="max-width: 42rem")
-

@@ -82,15 +82,7 @@ def describe(prepared: Prepared, folder: Path, say: Callable[[str], None]) -> No
     recipe, info, roles = prepared.recipe, prepared.info, prepared.roles
     start_tensorflow()
     shape = info["model"]
-    model = registry.build(
-        shape["name"],
-        weights=None,
-        classes=shape["classes"],
-        input_shape=tuple(shape["input_shape"]),
-        width=shape["width"],
-        classifier_activation=None,
-        **shape.get("options", {}),
-    )
+    model = registry.build_described(shape, classifier_activation=None)
     total = sum(math.prod(variable.shape) for variable in model.weights)
     say(f"{shape['name']}: {total:,} parameters, input {shape['input_shape']}, {info['precision']}")
     seconds = 0.0

@@ -78,15 +78,8 @@ def start_model(recipe: Recipe, info: Mapping[str, Any], parent: Run | None, say
     """The network with the weights the recipe starts from; it returns logits."""
     shape = info["model"]
     weights = recipe.model.weights
-    model = registry.build(
-        shape["name"],
-        weights=None if parent is not None or weights == "none" else weights,
-        classes=shape["classes"],
-        input_shape=tuple(shape["input_shape"]),
-        width=shape["width"],
-        classifier_activation=None,
-        **shape.get("options", {}),
-    )
+    given = None if parent is not None or weights == "none" else weights
+    model = registry.build_described(shape, weights=given, classifier_activation=None)
     if parent is None:
         return model
     if (parent.model_name, parent.info["model"]["width"]) != (shape["name"], shape["width"]):
