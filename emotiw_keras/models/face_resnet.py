@@ -14,7 +14,7 @@ from keras import layers
 
 from emotiw_keras.errors import UsageError
 from emotiw_keras.models import weights as stored
-from emotiw_keras.models.layers import BatchNormalization
+from emotiw_keras.models.layers import BatchNormalization, Conv2D
 from emotiw_keras.models.parts import PACKAGE, Shape, Tensor, Top, classifier_kernel, image_input, model_of, pooled, scaled
 from emotiw_keras.models.preprocessing import decode_predictions, preprocessing
 from emotiw_keras.models.registry import FACE_RESNET_BLOCKS
@@ -31,7 +31,7 @@ DROPOUT = 0.3
 
 def _conv(x: Tensor, filters: int, size: int, stride: int, name: str) -> Tensor:
     """A convolution without bias, which the normalisation behind it has, and that normalisation."""
-    x = layers.Conv2D(
+    x = Conv2D(
         filters,
         size,
         stride,

@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from emotiw_keras.errors import ModelError
+from emotiw_keras.models import winograd
 
 PACKAGE = "emotiw_keras"
 # A channel's neighbours lie in its own block of so many channels and the two beside it.
@@ -180,6 +181,32 @@ def pair(value: int | tuple[int, int] | list[int]) -> tuple[int, int]:
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
+class Conv2D(keras.layers.Conv2D):
+    """`keras.layers.Conv2D` that trains faster on a processor (`winograd.py`); same arguments, outputs and weight files.
+
+    Input: float (batch, height, width, channels). Output: float (batch, new_height, new_width, filters).
+
+    Example:
+        >>> Conv2D(8, 3, padding="same")(keras.ops.ones((1, 13, 13, 4))).shape
+        (1, 13, 13, 8)
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"data_format": "channels_last", **kwargs})
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        if not (training and self.trainable):
+            return super().call(inputs)
+        kernel = ops.convert_to_tensor(self.kernel)
+        if not winograd.suits(inputs, kernel, self.strides, self.padding) or (self.dilation_rate, self.groups) != ((1, 1), 1):
+            return super().call(inputs)
+        y = winograd.convolve(inputs, kernel)
+        if self.bias is not None:
+            y = ops.add(y, ops.convert_to_tensor(self.bias))
+        return y if self.activation is None else self.activation(y)
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
 class GroupedConv2D(keras.layers.Layer):
     """2-D convolution in `groups` independent parts, as split, convolve, concatenate.
 
@@ -245,7 +272,7 @@ class GroupedConv2D(keras.layers.Layer):
         if self.use_bias:
             self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer=self.bias_initializer)
 
-    def call(self, inputs: Tensor) -> Tensor:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         x, mode = inputs, self.padding
         if not isinstance(mode, str):
             # "same" spares a copy of the input where it means the same zeros.
@@ -256,7 +283,13 @@ class GroupedConv2D(keras.layers.Layer):
                 x, mode = ops.pad(x, ((0, 0), *mode, (0, 0))) if any(map(any, mode)) else x, "valid"
         kernel = ops.convert_to_tensor(self.kernel)
         parts = zip(ops.split(x, self.groups, axis=-1), ops.split(kernel, self.groups, axis=-1), strict=True)
-        outputs = [ops.conv(p, k, strides=self.strides, padding=mode, data_format="channels_last") for p, k in parts]
+        learns = bool(training) and self.trainable
+        outputs = [
+            winograd.convolve(p, k)
+            if learns and winograd.suits(p, k, self.strides, mode)
+            else ops.conv(p, k, strides=self.strides, padding=mode, data_format="channels_last")
+            for p, k in parts
+        ]
         # Each part by itself where channels do not matter to each other: TensorFlow then makes one kernel of convolution, bias
         # and ReLU.
         alone = self.activation in (keras.activations.linear, keras.activations.relu)

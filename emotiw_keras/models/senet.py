@@ -19,7 +19,7 @@ from keras import layers
 from emotiw_keras.converters.foreign import Node
 from emotiw_keras.errors import ModelError
 from emotiw_keras.models import weights as stored
-from emotiw_keras.models.layers import GroupedConv2D
+from emotiw_keras.models.layers import Conv2D, GroupedConv2D
 from emotiw_keras.models.parts import PACKAGE, Shape, Tensor, Top, classifier, image_input, model_of, pooled, scaled
 from emotiw_keras.models.pooling import CaffeMaxPooling2D
 from emotiw_keras.models.preprocessing import decode_predictions, preprocessing
@@ -132,7 +132,7 @@ def original(name: str) -> tuple[Node, ...]:
 
 def _conv(filters: int, size: int, name: str, strides: int = 1, **kwargs: Any) -> layers.Layer:
     settings = {"kernel_initializer": f"{PACKAGE}>HeNormal", "data_format": "channels_last", "name": name, **kwargs}
-    return layers.Conv2D(filters, size, strides=strides, padding="same" if size == 3 else "valid", **settings)
+    return Conv2D(filters, size, strides=strides, padding="same" if size == 3 else "valid", **settings)
 
 
 def _normalised(x: Tensor, conv: layers.Layer, relu: str = "") -> Tensor:

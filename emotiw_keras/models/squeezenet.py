@@ -18,7 +18,7 @@ from keras import layers
 from emotiw_keras.converters.foreign import Node
 from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.models import weights as stored
-from emotiw_keras.models.layers import GroupedConv2D
+from emotiw_keras.models.layers import Conv2D, GroupedConv2D
 from emotiw_keras.models.parts import RELU, Shape, Tensor, Top, classifier_kernel, image_input, model_of, pooled, scaled
 from emotiw_keras.models.pooling import CaffeMaxPooling2D
 from emotiw_keras.models.preprocessing import decode_predictions, preprocessing
@@ -129,7 +129,7 @@ def original(name: str) -> tuple[Node, ...]:
 
 
 def _conv(filters: int, size: int, name: str, **kwargs: Any) -> layers.Conv2D:
-    return layers.Conv2D(filters, size, data_format="channels_last", name=name, **RELU, **kwargs)
+    return Conv2D(filters, size, data_format="channels_last", name=name, **RELU, **kwargs)
 
 
 def _fire(x: Tensor, number: int, squeeze: int, expand: int) -> Tensor:

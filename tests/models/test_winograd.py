@@ -1,0 +1,152 @@
+"""The training path of 3x3 convolutions against the convolution of the backend and against NumPy in double precision."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from emotiw_keras.models import winograd
+from emotiw_keras.models.layers import Conv2D, GroupedConv2D
+
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="on TensorFlow only")
+
+# The size of an error as a share of the size of the values: what each type keeps of a value, and what the steps make of it.
+TOLERANCE = {"float32": 5e-6, "bfloat16": 2.5e-2}
+
+
+def values(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
+
+
+def convolved(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """The definition, in double precision."""
+    height, width = x.shape[1:3]
+    padded = np.pad(x.astype("float64"), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return sum(padded[:, i : i + height, j : j + width] @ kernel[i, j].astype("float64") for i in range(3) for j in range(3))
+
+
+def error(ours: object, right: np.ndarray) -> float:
+    got = ops.convert_to_numpy(ops.cast(ours, "float64"))
+    assert got.shape == right.shape
+    return float(np.linalg.norm(got - right) / np.linalg.norm(right))
+
+
+# Sides that sheets of 1, 2 and 4 images suit best, batches that fill the last sheet and that do not, unequal sides, less than
+# a tile.
+SHAPES = [(4, 13, 13), (5, 13, 13), (17, 6, 6), (1, 1, 1), (3, 4, 8), (2, 14, 13), (3, 3, 2), (2, 24, 5)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_outputs_and_both_gradients_are_those_of_the_definition(shape: tuple[int, int, int], dtype: str) -> None:
+    import tensorflow as tf
+
+    x, kernel, upstream = (
+        tf.cast(array, dtype) for array in (values(*shape, 5), values(3, 3, 5, 7, seed=1), values(*shape, 7, seed=2))
+    )
+    with tf.GradientTape() as tape:
+        tape.watch((x, kernel))
+        y = winograd.convolve(x, kernel)
+    dx, dk = tape.gradient(y, (x, kernel), upstream)
+    assert y.dtype == dx.dtype == dk.dtype == dtype
+
+    exact = [np.asarray(tf.cast(t, tf.float32)) for t in (x, kernel, upstream)]
+    assert error(y, convolved(exact[0], exact[1])) < TOLERANCE[dtype]
+    assert error(dx, convolved(exact[2], exact[1][::-1, ::-1].transpose(0, 1, 3, 2))) < TOLERANCE[dtype]
+    padded = np.pad(exact[0].astype("float64"), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    height, width = shape[1:]
+    right = [
+        [np.einsum("nyxc,nyxk->ck", padded[:, i : i + height, j : j + width], exact[2]) for j in range(3)] for i in range(3)
+    ]
+    assert error(dk, np.array(right)) < TOLERANCE[dtype]
+
+
+def test_an_image_sees_no_more_of_its_neighbours_than_their_rounding() -> None:
+    x, kernel = values(8, 13, 13, 3), values(3, 3, 3, 4, seed=1)
+    together = ops.convert_to_numpy(winograd.convolve(ops.convert_to_tensor(x), ops.convert_to_tensor(kernel)))
+    x[3] = 1e3
+    changed = ops.convert_to_numpy(winograd.convolve(ops.convert_to_tensor(x), ops.convert_to_tensor(kernel)))
+    others = [0, 1, 2, 4, 5, 6, 7]
+    np.testing.assert_allclose(together[others], changed[others], atol=1e3 * TOLERANCE["float32"])
+    assert np.abs(together[3] - changed[3]).max() > 1e3
+
+
+def test_one_graph_serves_every_batch() -> None:
+    import tensorflow as tf
+
+    kernel = tf.constant(values(3, 3, 4, 4, seed=1))
+    graph = tf.function(winograd.convolve, input_signature=[tf.TensorSpec((None, 13, 13, 4)), tf.TensorSpec((3, 3, 4, 4))])
+    for batch in (1, 4, 6):
+        x = values(batch, 13, 13, 4, seed=batch)
+        assert error(graph(tf.constant(x), kernel), convolved(x, kernel.numpy())) < TOLERANCE["float32"]
+
+
+@pytest.fixture
+def used(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Counts how often the training path is taken."""
+    calls: list[object] = []
+    real = winograd.convolve
+    monkeypatch.setattr(winograd, "convolve", lambda x, kernel: (calls.append(x.shape), real(x, kernel))[1])
+    return calls
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_layers_train_on_it_and_evaluate_directly(used: list[object], groups: int, bias: bool) -> None:
+    arguments = {"padding": "same", "activation": "relu", "use_bias": bias, "bias_initializer": "ones"}
+    grouped = GroupedConv2D(128, 3, groups=groups, **arguments)
+    for layer in (grouped,) if groups == 2 else (grouped, Conv2D(64, 3, **arguments)):
+        used.clear()
+        x = ops.convert_to_tensor(values(2, 5, 5, 64 * groups))
+        direct = ops.convert_to_numpy(layer(x))
+        assert not used
+        assert error(layer(x, training=True), direct) < TOLERANCE["float32"]
+        assert len(used) == groups
+        layer.trainable = False
+        np.testing.assert_array_equal(ops.convert_to_numpy(layer(x, training=True)), direct)
+        assert len(used) == groups
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"kernel_size": 5, "padding": "same"},
+        {"kernel_size": 3, "padding": "valid"},
+        {"kernel_size": 3, "padding": "same", "strides": 2},
+        {"kernel_size": 3, "padding": "same", "dilation_rate": 2},
+        {"kernel_size": 3, "padding": "same", "filters": 32},
+        {"kernel_size": 3, "padding": "same", "dtype": "mixed_float16"},
+    ],
+)
+def test_other_convolutions_stay_as_they_are(used: list[object], arguments: dict) -> None:
+    layer = Conv2D(**{"filters": 64, **arguments})
+    layer(ops.convert_to_tensor(values(1, 8, 8, 64)), training=True)
+    assert not used
+
+
+def test_a_layer_trains_to_the_same_weights_as_kerass_own() -> None:
+    def trained(kind: type) -> list[np.ndarray]:
+        keras.utils.set_random_seed(7)
+        layer = kind(64, 3, padding="same", activation="relu")
+        model = keras.Sequential([keras.Input((7, 7, 64)), layer, keras.layers.Flatten()])
+        model.compile(keras.optimizers.SGD(1e-4), "mse")
+        x = values(12, 7, 7, 64)
+        model.fit(x, np.tanh(x).reshape(12, -1), batch_size=5, epochs=3, shuffle=False, verbose=0)
+        return model.get_weights()
+
+    for ours, plain in zip(trained(Conv2D), trained(keras.layers.Conv2D), strict=True):
+        np.testing.assert_allclose(ours, plain, atol=2e-6)
+
+
+def test_a_weight_file_is_that_of_kerass_own_layer(tmp_path) -> None:
+    def model(kind: type) -> keras.Model:
+        return keras.Sequential([keras.Input((4, 4, 3)), kind(2, 3), kind(2, 1)])
+
+    ours = model(Conv2D)
+    ours.save_weights(tmp_path / "a.weights.h5")
+    plain = model(keras.layers.Conv2D)
+    plain.load_weights(tmp_path / "a.weights.h5")
+    for a, b in zip(ours.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
