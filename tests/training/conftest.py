@@ -64,9 +64,9 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"fer": str(fer), "target": str(target)}
 
 
-@pytest.fixture
-def recipe_file(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny two-stage recipe as a file."""
-    file = tmp_path / "tiny.toml"
+    file = tmp_path_factory.mktemp("recipe") / "tiny.toml"
     file.write_text(RECIPE)
     return file
