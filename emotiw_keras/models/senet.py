@@ -19,7 +19,7 @@ from keras import layers
 from emotiw_keras.converters.foreign import Node
 from emotiw_keras.errors import ModelError
 from emotiw_keras.models import weights as stored
-from emotiw_keras.models.layers import Conv2D, GroupedConv2D
+from emotiw_keras.models.layers import BatchNormalization, Conv2D, GroupedConv2D
 from emotiw_keras.models.parts import PACKAGE, Shape, Tensor, Top, classifier, image_input, model_of, pooled, scaled
 from emotiw_keras.models.pooling import CaffeMaxPooling2D
 from emotiw_keras.models.preprocessing import decode_predictions, preprocessing
@@ -137,7 +137,7 @@ def _conv(filters: int, size: int, name: str, strides: int = 1, **kwargs: Any) -
 
 def _normalised(x: Tensor, conv: layers.Layer, relu: str = "") -> Tensor:
     """A convolution without bias, its normalisation, and a ReLU if one is named."""
-    x = layers.BatchNormalization(axis=-1, epsilon=EPSILON, name=f"{conv.name}_bn")(conv(x))
+    x = BatchNormalization(axis=-1, epsilon=EPSILON, name=f"{conv.name}_bn")(conv(x))
     return layers.Activation("relu", name=relu)(x) if relu else x
 
 
