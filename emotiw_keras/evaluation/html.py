@@ -50,6 +50,7 @@ td.bar { min-width: 7rem; background: linear-gradient(to right, color-mix(in srg
 .cards small { color: var(--quiet); display: block; }
 .faces { grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)); }
 .faces figure { display: grid; grid-template-columns: 1fr 1fr; gap: 0.4rem; margin: 0; }
+img { max-width: 100%; height: auto; }
 .faces img { width: 100%; aspect-ratio: 1; border-radius: 4px; display: block; background: #808080; }
 .faces figcaption { grid-column: 1 / -1; font-size: 0.875rem; overflow-wrap: anywhere; color: var(--ink); }
 .faces .path { color: var(--quiet); font-size: 0.8rem; display: block; }
@@ -77,6 +78,7 @@ dl { display: grid; grid-template-columns: minmax(7rem, max-content) minmax(0, 1
 dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
 summary { cursor: pointer; }
 @media (max-width: 30rem) { body { font-size: 15px; } th, td { padding: 0.3rem 0.4rem; }
+  th:first-child, td:first-child { white-space: normal; min-width: 7rem; }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 0.5rem; } }
 """
 # Nothing but what the page itself holds: a browser refuses the rest, whatever a file's name may have smuggled in.

@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from emotiw_keras.evaluation.compare import compare
 from emotiw_keras.evaluation.compare_page import comparison_page
 from emotiw_keras.evaluation.ensemble import ensemble
 from emotiw_keras.evaluation.evaluate import assess
-from emotiw_keras.evaluation.html import page, tag
+from emotiw_keras.evaluation.html import page, picture, table, tag
 from emotiw_keras.evaluation.report import report_page
 from emotiw_keras.runs import Run
 from tests.browser import Browser, browser, find_browser
@@ -72,6 +73,16 @@ def test_a_page_is_complete_silent_and_fits(
         assert contrast > 7 and (ground < 0.1) is dark
     opened.screenshot(tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 20_000
+
+
+def test_a_wide_picture_and_long_names_fit_a_phone(chromium: Browser, tmp_path: Path) -> None:
+    wide = picture(np.zeros((20, 900, 1), np.uint8), "wide")
+    names = table(["way", "accuracy"], [["a way with a name of many words that would fill the whole screen", "50 %"]], "ways")
+    (tmp_path / "wide.html").write_text(page("wide", wide, names), "utf-8")
+    opened = chromium.page()
+    opened.open(tmp_path / "wide.html", 390)
+    assert opened.value("document.documentElement.scrollWidth") <= 390
+    assert opened.value("document.querySelector('tr:last-child > :last-child').getBoundingClientRect().right") <= 390
 
 
 def test_what_is_wrong_would_be_noticed(chromium: Browser, tmp_path: Path) -> None:
