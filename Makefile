@@ -78,11 +78,11 @@ types: $(VENV)/.installed-test
 
 test: lint types
 	KERAS_BACKEND=tensorflow $(PYTEST)
-	KERAS_BACKEND=jax $(PYTEST) $(BACKEND_TESTS)
+	KERAS_BACKEND=jax $(PYTEST) --dist worksteal $(BACKEND_TESTS)
 
 test-fast: lint types
 	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow"
-	KERAS_BACKEND=jax $(PYTEST) $(BACKEND_TESTS)
+	KERAS_BACKEND=jax $(PYTEST) --dist worksteal $(BACKEND_TESTS)
 
 test-backends: $(VENV)/.installed-torch
 	KERAS_BACKEND=torch $(PYTEST) $(DEVICE_TESTS)
