@@ -6,9 +6,10 @@ and the other five of scikit-learn's 1,797 pictures of 8x8 (doubled to 16x16), s
 seed: generations until a path's fitness reaches the target, on the second task from new modules, by transfer from the first
 task's path, and by training that path on.
 
-At the learning rate of "drawn" a path from new modules takes about as long as in the paper, 195 generations on average. The
-target lies below what all ways reach on pictures that they have not seen: above that, fitness grows by learning the training
-pictures by heart, which frozen modules keep a path from. Both were found on other seeds (README.md).
+Trials are short and the rate is low, so that learning takes longer than the tournaments need to find what is frozen. The target
+is one that modules learnt on other digits can reach: towards higher ones transfer loses its lead, and above what holds on
+unseen pictures fitness grows by learning by heart, from which frozen modules keep a path. All were found on other seeds
+(README.md).
 """
 
 from __future__ import annotations
@@ -98,12 +99,12 @@ def main() -> None:
     parser.add_argument("--kind", choices=list(NOISE), default="drawn", help="which tasks (drawn)")
     parser.add_argument("--pictures", type=int, default=6000, help="drawn of each digit to train, as MNIST has (6000)")
     parser.add_argument("--noise", type=float, help="share of the pixels that are black or white by chance (by kind)")
-    parser.add_argument("--seeds", type=int, default=15)
+    parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--target", type=float, default=0.9, help="fitness to reach (0.9)")
-    parser.add_argument("--generations", type=int, default=1000, help="at most (1000)")
+    parser.add_argument("--target", type=float, default=0.85, help="fitness to reach (0.85)")
+    parser.add_argument("--generations", type=int, default=2000, help="at most (2000)")
     parser.add_argument("--rate", type=float, default=0.001, help="learning rate (0.001)")
-    parser.add_argument("--minibatches", type=int, default=50, help="of a trial (50)")
+    parser.add_argument("--minibatches", type=int, default=10, help="of a trial (10)")
     parser.add_argument("--reduce", choices=("pool", "stride"), default="stride")
     options = parser.parse_args()
 
@@ -150,28 +151,33 @@ def main() -> None:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    draw(options.out, second, options.generations)
+    draw(options.out, second)
 
 
-def draw(out: Path, second: dict[str, list[dict[str, Any]]], most: int) -> None:
-    """The winners' fitness on the second task over generations, a thin line a seed and their mean; a run that ended stays."""
+def draw(out: Path, second: dict[str, list[dict[str, Any]]]) -> None:
+    """The winners' fitness on the second task over generations: each seed thin, their mean over 20 generations thick; a run
+    that ended stays where it was."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.2), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
+    longest = max(row["generations"] for rows in second.values() for row in rows)
     for method, colour in METHODS.items():
         curves = []
         for row in second[method]:
             with open(out / row["run"] / "history.csv", newline="") as file:
                 curve = [float(each["accuracy"]) for each in csv.DictReader(file)]
-            curves.append(curve + [curve[-1]] * (most - len(curve)))
-            axes.plot(range(1, len(curve) + 1), curve, color=colour, linewidth=0.6, alpha=0.5)
-        axes.plot(range(1, most + 1), np.mean(curves, axis=0), color=colour, linewidth=2, label=method)
+            curves.append(np.pad(curve, (0, longest - len(curve)), mode="edge"))
+            axes.plot(range(1, len(curve) + 1), curve, color=colour, linewidth=0.3, alpha=0.3)
+        mean = np.mean(curves, axis=0)
+        smooth = [mean[max(0, place - 19) : place + 1].mean() for place in range(longest)]
+        axes.plot(range(1, longest + 1), smooth, color=colour, linewidth=2, label=method)
     axes.set_xlabel("generation")
     axes.set_ylabel("fitness of the winner on the second task")
-    axes.set_ylim(0, 1)
+    axes.set_xlim(0, longest)
+    axes.set_ylim(0.4, 1)
     axes.legend(frameon=False, loc="lower right")
     figure.savefig(out / "digits.png", metadata={"Software": None})
 
