@@ -38,7 +38,10 @@ def write_tasks(folder: Path, kind: str, noise: float, seed: int, pictures: int)
     from PIL import Image
 
     paths = {task: str(folder / task) for task in "ab"}
+    settings = f"{kind}, {pictures} pictures, noise {noise}\n"
     if (folder / "done").exists():
+        if (folder / "done").read_text() != settings:
+            sys.exit(f"{folder} holds other pictures than {settings.strip()}; choose another OUT")
         return paths
     generator = np.random.default_rng(seed)
     digits = generator.permutation(10)
@@ -55,7 +58,7 @@ def write_tasks(folder: Path, kind: str, noise: float, seed: int, pictures: int)
                 file = folder / task / split / f"digit{digit}" / f"{number:04d}.png"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(image).save(file)
-    (folder / "done").touch()
+    (folder / "done").write_text(settings)
     return paths
 
 
@@ -100,7 +103,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=6000, help="drawn of each digit to train, as MNIST has (6000)")
     parser.add_argument("--noise", type=float, help="share of the pixels that are black or white by chance (by kind)")
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--first-seed", type=int, default=0, help="the seeds are this and those after it (0)")
     parser.add_argument("--target", type=float, default=0.85, help="fitness to reach (0.85)")
     parser.add_argument("--generations", type=int, default=2000, help="at most (2000)")
     parser.add_argument("--rate", type=float, default=0.001, help="learning rate (0.001)")

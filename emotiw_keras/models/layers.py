@@ -184,21 +184,20 @@ def pair(value: int | tuple[int, int] | list[int]) -> tuple[int, int]:
 class Conv2D(keras.layers.Conv2D):
     """`keras.layers.Conv2D` that trains faster on a processor (`winograd.py`); same arguments, outputs and weight files.
 
-    Input: float (batch, height, width, channels). Output: float (batch, new_height, new_width, filters).
+    Input: float (batch, height, width, channels), or as `data_format` says. Output: float (batch, new_height, new_width,
+    filters).
 
     Example:
         >>> Conv2D(8, 3, padding="same")(keras.ops.ones((1, 13, 13, 4))).shape
         (1, 13, 13, 8)
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"data_format": "channels_last", **kwargs})
-
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        if not (training and self.trainable):
+        plain = (self.data_format, self.dilation_rate, self.groups) == ("channels_last", (1, 1), 1)
+        if not (training and self.trainable and plain):
             return super().call(inputs)
         kernel = ops.convert_to_tensor(self.kernel)
-        if not winograd.suits(inputs, kernel, self.strides, self.padding) or (self.dilation_rate, self.groups) != ((1, 1), 1):
+        if not winograd.suits(inputs, kernel, self.strides, self.padding):
             return super().call(inputs)
         y = winograd.convolve(inputs, kernel)
         if self.bias is not None:

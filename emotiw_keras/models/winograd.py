@@ -86,9 +86,10 @@ def _sheet(height: int, width: int, size: int) -> _Sheet:
     margin = size // 2
     rows, columns = _axis(height, margin), _axis(width, margin)
 
-    def pixel(span: int, margin: int) -> np.ndarray:
-        top, y, inside = (p[:, None, :, None] for p in rows.place(span, margin))
-        left, x, within = (p[None, :, None, :] for p in columns.place(span, margin))
+    def pixel(span: int, before: int) -> np.ndarray:
+        """(span^2, tiles): the pixel under each place of each tile that starts `before` lines early, or -1."""
+        top, y, inside = (p[:, None, :, None] for p in rows.place(span, before))
+        left, x, within = (p[None, :, None, :] for p in columns.place(span, before))
         index = ((top * columns.images + left) * height + y) * width + x
         return np.where(inside & within, index, -1).reshape(span * span, -1).astype("int32")
 
@@ -119,7 +120,8 @@ def suits(x: Tensor, kernel: Tensor, strides: tuple[int, int], padding: Any) -> 
 
 
 def convolve(x: Tensor, kernel: Tensor) -> Tensor:
-    """The convolution of x, (batch, height, width, channels), with kernel, (3, 3, channels, filters) or 5, 5; stride 1, "same".
+    """The convolution of x, float (batch, height, width, channels), with kernel (size, size, channels, filters), where size is
+    3 or 5; stride 1, "same". Its gradients take the same way.
 
     Output: (batch, height, width, filters), of x's dtype. On TensorFlow only; see `suits`.
 

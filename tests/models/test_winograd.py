@@ -1,9 +1,10 @@
-"""The training path of 3x3 convolutions against the convolution of the backend and against NumPy in double precision."""
+"""The training path of 3x3 and 5x5 convolutions against their definition in double precision, and against Keras' own layer."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -100,10 +101,11 @@ def used(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("groups", [1, 2])
-def test_layers_train_on_it_and_evaluate_directly(used: list[object], groups: int, bias: bool) -> None:
+@pytest.mark.parametrize("size", [3, 5])
+def test_layers_train_on_it_and_evaluate_directly(used: list[object], size: int, groups: int, bias: bool) -> None:
     arguments = {"padding": "same", "activation": "relu", "use_bias": bias, "bias_initializer": "ones"}
-    grouped = GroupedConv2D(128, 3, groups=groups, **arguments)
-    for layer in (grouped,) if groups == 2 else (grouped, Conv2D(64, 3, **arguments)):
+    grouped = GroupedConv2D(128, size, groups=groups, **arguments)
+    for layer in (grouped,) if groups == 2 else (grouped, Conv2D(64, size, **arguments)):
         used.clear()
         x = ops.convert_to_tensor(values(2, 5, 5, 64 * groups))
         direct = ops.convert_to_numpy(layer(x))
@@ -125,6 +127,7 @@ def test_layers_train_on_it_and_evaluate_directly(used: list[object], groups: in
         {"kernel_size": 3, "padding": "same", "strides": 2},
         {"kernel_size": 3, "padding": "same", "dilation_rate": 2},
         {"kernel_size": 3, "padding": "same", "filters": 32},
+        {"kernel_size": 3, "padding": "same", "groups": 2},
         {"kernel_size": 3, "padding": "same", "dtype": "mixed_float16"},
     ],
 )
@@ -148,7 +151,16 @@ def test_a_layer_trains_to_the_same_weights_as_kerass_own() -> None:
         np.testing.assert_allclose(ours, plain, atol=2e-6)
 
 
-def test_a_weight_file_is_that_of_kerass_own_layer(tmp_path) -> None:
+def test_channels_first_is_left_to_keras(used: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keras.layers.Conv2D, "call", lambda self, inputs: inputs)
+    x = ops.convert_to_tensor(values(1, 64, 64, 64))
+    Conv2D(64, 3, padding="same", data_format="channels_first")(x, training=True)
+    assert not used
+    Conv2D(64, 3, padding="same", data_format="channels_last")(x, training=True)
+    assert used
+
+
+def test_a_weight_file_is_that_of_kerass_own_layer(tmp_path: Path) -> None:
     def model(kind: type) -> keras.Model:
         return keras.Sequential([keras.Input((4, 4, 3)), kind(2, 3), kind(2, 1)])
 
