@@ -20,6 +20,11 @@ from emotiw_keras.runs import Run
 MISTAKES = 12
 FEW = 5
 """Classes with fewer images than this are named: their figures hardly say anything."""
+SEEN_BEFORE = {
+    "weights": "Before, for the weights it starts from",
+    "teachers": "Beyond that, for the networks that taught it",
+}
+"""How the page names what was seen outside the run's own stages."""
 
 
 def cautions(assessment: Assessment) -> list[str]:
@@ -180,7 +185,7 @@ def data(assessment: Assessment, run: Run) -> Html:
         kept = [role for role in (provenance.TRAIN, provenance.VAL, provenance.TEST, provenance.DROPPED) if role in roles]
         rows = [(label, *_bars([roles[role] for role in kept], label)) for label in run.labels]
         rows.append(("all", *(f"{sum(roles[role].values()):,}" for role in kept)))
-        name = "Before, for the weights it starts from" if stage == "weights" else f"Stage {stage}"
+        name = SEEN_BEFORE.get(stage, f"Stage {stage}")
         parts.append(table(["class", *kept], rows, f"{name}: images of each class as the run saw them"))
     rows = [(label, *_bars([here], label)) for label in here]
     parts.append(table(["class", "images"], [*rows, ("all", f"{sum(here.values()):,}")], "Scored here"))

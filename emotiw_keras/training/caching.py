@@ -84,6 +84,8 @@ def plan(
     against = ""
     if stage.augmented:
         against = "images are augmented anew each epoch"
+    elif stage.teachers:
+        against = "the stage's teachers need the pictures"
     elif not crops.per_image:
         against = "crops are drawn anew; crops_per_image = 10 would allow to keep features"
     elif size > free:

@@ -23,6 +23,7 @@ from emotiw_keras.training.progress import duration
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.start import start_tensorflow
 from emotiw_keras.training.steps import StageSteps
+from emotiw_keras.training.teachers import Teachers
 
 if TYPE_CHECKING:
     from emotiw_keras.training.fit import Prepared
@@ -31,16 +32,19 @@ BATCH = 16
 STEPS = 3
 
 
-def seconds_per_image(model: keras.Model, settings: Mapping[str, Any], stage: Stage) -> float:
+def seconds_per_image(
+    model: keras.Model, settings: Mapping[str, Any], stage: Stage, teachers: Teachers | None = None
+) -> float:
     """Seconds one training image takes, the best of a few small steps on empty images.
 
     Args:
         model: with the stage's rules applied; its weights change.
         settings: `FaceInput` settings.
         stage: optimizer and rates.
+        teachers: the stage's, if any.
     """
     face_input = FaceInput.from_settings({**settings, "mean_image": None})
-    return _seconds(model, face_input, stage, np.zeros((BATCH, 48, 48, 1), np.uint8))
+    return _seconds(model, face_input, stage, np.zeros((BATCH, 48, 48, 1), np.uint8), teachers)
 
 
 def seconds_with_features(cut: Cut, settings: Mapping[str, Any], stage: Stage) -> tuple[float, float]:
@@ -59,10 +63,12 @@ def seconds_with_features(cut: Cut, settings: Mapping[str, Any], stage: Stage) -
     return once, _seconds(cut.tail, as_they_are, stage, features)
 
 
-def _seconds(model: keras.Model, face_input: Callable[..., Any], stage: Stage, batch: np.ndarray) -> float:
+def _seconds(
+    model: keras.Model, face_input: Callable[..., Any], stage: Stage, batch: np.ndarray, teachers: Teachers | None = None
+) -> float:
     optimizer = make_optimizer(stage, model.trainable_variables, {})
     ones = np.ones(model.output_shape[-1], np.float32)
-    steps = StageSteps(model, face_input, stage, ones, optimizer, batch.shape[1:], batch.dtype)
+    steps = StageSteps(model, face_input, stage, ones, optimizer, batch.shape[1:], batch.dtype, teachers=teachers)
     draws, labels = StageCrops(stage, BATCH, 0, (0, 0)).draws_of_epoch(0), np.zeros(BATCH, np.int32)
     return _best(lambda: steps.train(batch, draws, labels, stage.learning_rate))
 
@@ -95,7 +101,9 @@ def describe(prepared: Prepared, folder: Path, say: Callable[[str], None]) -> No
         crops = StageCrops(stage, images, settings["resize"] - settings["crop"], (recipe.seed, number))
         planned = plan(model, stage, crops, sum(map(len, roles[stage.name].val.values())), folder)
         if planned.cut is None or planned.against:
-            this = seconds_per_image(model, settings, stage) * images * stage.epochs
+            runs = [prepared.teachers[name] for name in stage.teachers]
+            teachers = Teachers(runs, info["labels"], model, model.dtype_policy.name) if runs else None
+            this = seconds_per_image(model, settings, stage, teachers) * images * stage.epochs
         else:
             once, each = seconds_with_features(planned.cut, settings, stage)
             this = once * planned.crops + each * images * stage.epochs

@@ -27,6 +27,7 @@ from emotiw_keras.training.recipe import Recipe, SourceSettings
 from emotiw_keras.training.roles import Part, Roles, check_roles, data_rows, stage_roles, take_share
 from emotiw_keras.training.run_writer import move_aside, start_or_resume
 from emotiw_keras.training.start import parent_run, resolve_precision, start_model, start_tensorflow
+from emotiw_keras.training.teachers import teacher_runs
 
 if TYPE_CHECKING:
     import keras
@@ -111,6 +112,7 @@ class Prepared:
     info: dict[str, Any]
     unreadable: tuple[str, ...]
     labels: dict[str, tuple[str, ...]]
+    teachers: dict[str, Run]
 
 
 def prepare(
@@ -146,6 +148,7 @@ def prepare(
     for stage in recipe.parts:
         check_roles(stage, roles[stage.name], say, "search" if recipe.searches else "stage")
     unreadable = tuple(f"{faces.name}: {path}: {status}" for faces in sets.values() for path, status in faces.unreadable())
+    teachers = teacher_runs(recipe, labels[recipe.parts[-1].name], settings)
     info = {
         "format": RUN_FORMAT,
         "recipe": recipe.name,
@@ -169,7 +172,9 @@ def prepare(
         "stages": [],
         "finished": False,
     }
-    return Prepared(recipe, parent, sets, roles, info, unreadable, labels)
+    if teachers:
+        info["teachers"] = {name: run.fingerprint for name, run in teachers.items()}
+    return Prepared(recipe, parent, sets, roles, info, unreadable, labels, teachers)
 
 
 def train(
@@ -190,7 +195,8 @@ def train(
     """
     recipe = prepared.recipe
     before = prepared.parent.rows() if prepared.parent is not None else []
-    rows = data_rows(recipe.parts, prepared.sets, prepared.roles, before)
+    taught = (row for run in prepared.teachers.values() for row in run.each_row())
+    rows = data_rows(recipe.parts, prepared.sets, prepared.roles, before, taught)
     videos = any(isinstance(faces, VideoSet) for faces in prepared.sets.values()) or any("frames" in row for row in before[:1])
     info = start_or_resume(folder, recipe.to_toml(), prepared.info, rows, videos)
     if info["finished"]:
@@ -237,6 +243,7 @@ def train(
         seed=recipe.seed,
         say=say,
         progress=progress,
+        teachers=prepared.teachers,
     )
     return loop.fit()
 

@@ -35,6 +35,7 @@ from emotiw_keras.training.progress import Progress, silent
 from emotiw_keras.training.run_writer import HISTORY_COLUMNS, csv_text, write_info
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.steps import StageSteps
+from emotiw_keras.training.teachers import Teachers
 
 # A kill costs at most the shorter of one epoch and five minutes.
 SECONDS_BETWEEN_CHECKPOINTS = 240.0
@@ -76,6 +77,7 @@ class StageLoop:
         seed: order, crops and new layers.
         say: takes lines for people.
         progress: takes the state of an epoch under way.
+        teachers: the runs that stages name as their teachers, by that name.
     """
 
     def __init__(
@@ -91,7 +93,9 @@ class StageLoop:
         seed: int = 0,
         say: Callable[[str], None] = silent,
         progress: Progress | None = None,
+        teachers: Mapping[str, Run] | None = None,
     ) -> None:
+        self.teachers = teachers or {}
         self.model, self.stages, self.face_input = model, tuple(stages), face_input
         self.train, self.val = train, val
         self.run_dir, self.info, self.seed, self.say = Path(run_dir), info, seed, say
@@ -196,7 +200,10 @@ class StageLoop:
         else:
             train, judged = pool, val
             net, given = for_grey(self.model, self.face_input)
-            steps = StageSteps(net, given, stage, weights, optimizer, pool.shape, averages=averages, costs=costs)
+            taught_by = self._teachers_of(stage, net)
+            steps = StageSteps(
+                net, given, stage, weights, optimizer, pool.shape, averages=averages, costs=costs, teachers=taught_by
+            )
             judge = steps
             if val is not None and val.shape != pool.shape:
                 judge = StageSteps(net, given, stage, weights, optimizer, val.shape)
@@ -225,6 +232,11 @@ class StageLoop:
             "did_not_move": still,
             "rows": state.rows,
         }
+
+    def _teachers_of(self, stage: Stage, net: keras.Model) -> Teachers | None:
+        if not stage.teachers:
+            return None
+        return Teachers([self.teachers[name] for name in stage.teachers], self.info["labels"], net, self.info["precision"])
 
     def _epoch(
         self, stage: Stage, folder: Path, pool: Source, crops: StageCrops, steps: StageSteps, state: _State, flag: Flag

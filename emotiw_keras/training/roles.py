@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -15,7 +15,10 @@ from emotiw_keras.training.stage import split_reference
 
 # The stage name under which data.csv holds what the run that gave the weights had seen.
 PARENT = "weights"
+# The same for what the teachers of its stages had seen beyond what the run itself sees.
+TEACHERS = "teachers"
 DROPPED = "dropped: the same pixels stand in val or test"
+SEEN = ("train", "val", DROPPED)
 SPARED = "not taken: train_share is below 1"
 
 
@@ -104,7 +107,11 @@ def check_roles(stage: Part, roles: Roles, say: Callable[[str], None], kind: str
 
 
 def data_rows(
-    stages: Sequence[Part], sets: Mapping[str, FaceSet], roles: Mapping[str, Roles], before: Sequence[Mapping[str, str]]
+    stages: Sequence[Part],
+    sets: Mapping[str, FaceSet],
+    roles: Mapping[str, Roles],
+    before: Sequence[Mapping[str, str]],
+    taught: Iterable[Mapping[str, str]] = (),
 ) -> Iterator[dict[str, str]]:
     """Rows of data.csv, one at a time: every image of every stage with its role, or every video of a set of videos.
 
@@ -113,9 +120,25 @@ def data_rows(
         sets: the data by name.
         roles: by stage name.
         before: rows of the run whose weights this one starts from; what it had seen is recorded here too.
+        taught: rows of the runs that teach; of what they had seen, that is recorded which stands in no other row alike.
     """
+    recorded: set[tuple[str, str]] = set()
+    for row in _own_rows(stages, sets, roles, before):
+        if row["status"] in SEEN:
+            recorded.add((row["pixel_hash"], row["status"]))
+        yield row
+    for each in taught:
+        key = (each["pixel_hash"], each["status"])
+        if each["status"] in SEEN and key not in recorded:
+            recorded.add(key)
+            yield {**each, "stage": TEACHERS}
+
+
+def _own_rows(
+    stages: Sequence[Part], sets: Mapping[str, FaceSet], roles: Mapping[str, Roles], before: Sequence[Mapping[str, str]]
+) -> Iterator[dict[str, str]]:
     for row in before:
-        if row["status"] in ("train", "val", DROPPED):
+        if row["status"] in SEEN:
             yield {**row, "stage": PARENT}
     for stage in stages:
         of = roles[stage.name]

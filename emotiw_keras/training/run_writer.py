@@ -75,7 +75,7 @@ def start_or_resume(
     Args:
         path: the run folder.
         recipe_toml: the recipe as run.
-        info: what run.json will hold; its "data" and "model" must agree with the old run's.
+        info: what run.json will hold; its "data", "model" and "teachers" must agree with the old run's.
         data_rows: rows of data.csv.
         videos: whether rows of videos are among them.
 
@@ -96,6 +96,7 @@ def start_or_resume(
         # What a search has found out since (the path of `options`) is nothing that was asked for.
         model = {key: value for key, value in old.get("model", {}).items() if key in info["model"]}
         changed += differences(old.get("data"), info["data"], "data") + differences(model, info["model"], "model")
+        changed += differences(old.get("teachers", {}), info.get("teachers", {}), "teachers")
         if changed:
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             raise RunError(

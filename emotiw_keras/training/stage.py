@@ -50,6 +50,11 @@ class Stage:
             what that answer costs (`emotiw_keras.costs`), so that likenesses between expressions are forgiven first.
         costs: a TOML file of what each confusion costs, for `cost_weight`; "" takes distances on the circumplex.
         label_smoothing: share of the target spread evenly over the classes.
+        teachers: finished runs, or models that ship, whose mean answer to the same augmented picture is learned besides the
+            labels (Hinton et al. 2015); with the same classes and the same preprocessing.
+        teacher_weight: share of the loss that is the teachers'; the rest is the labels'.
+        temperature: divides the logits of the network and of its teachers in the teachers' share, which is multiplied by its
+            square.
         clip_norm: bound on the global norm of the gradient; 0 is no bound.
         accumulate: batches whose mean gradient makes one update.
         average_decay: the weights that are scored and kept are a moving average over the steps, with this decay once 10 / (1 -
@@ -99,6 +104,9 @@ class Stage:
     cost_weight: float = setting(0.0, low=0, high=1000)
     costs: str = setting("")
     label_smoothing: float = setting(0.0, low=0, high=0.999)
+    teachers: tuple[str, ...] = setting(())
+    teacher_weight: float = setting(0.5, above=0, high=1)
+    temperature: float = setting(2.0, low=1, high=100)
     clip_norm: float = setting(0.0, low=0)
     accumulate: int = setting(1, low=1, high=65_536)
     average_decay: float = setting(0.0, low=0, high=0.99999)
@@ -140,6 +148,10 @@ class Stage:
                 f"cache_features of {where} is true, but its images are augmented anew each epoch; switch off rotate, zoom, "
                 "shift, brightness, contrast, erase and resample",
                 "cache_features",
+            )
+        if self.cache_features is True and self.teachers:
+            raise SettingError(
+                f"cache_features of {where} is true, but its teachers need the pictures; set it to false", "cache_features"
             )
         if self.cache_features is True and self.random_crop and not self.crops_per_image:
             raise SettingError(

@@ -16,6 +16,7 @@ from emotiw_keras.data.device import FaceInput
 from emotiw_keras.training.averages import Averages
 from emotiw_keras.training.crops import changes_of
 from emotiw_keras.training.stage import Stage
+from emotiw_keras.training.teachers import Teachers
 
 VALIDATION_BATCH = 128
 
@@ -39,6 +40,7 @@ class StageSteps:
         dtype: of images or features.
         averages: follow the weights, if given.
         costs: float (classes, classes), what each answer costs, rows are the truth; for `Stage.cost_weight`.
+        teachers: whose answers are learned too, by `Stage.teacher_weight`.
     """
 
     def __init__(
@@ -52,12 +54,14 @@ class StageSteps:
         dtype: Any = np.uint8,
         averages: Averages | None = None,
         costs: np.ndarray | None = None,
+        teachers: Teachers | None = None,
     ) -> None:
         self.model, self.face_input, self.optimizer, self.averages = model, face_input, optimizer, averages
         self._logits = gives_logits(model)
         self._smoothing = stage.label_smoothing
         self._focus = stage.focal_gamma if stage.loss == "focal" else 0.0
         self._costs = None if costs is None else tf.constant(stage.cost_weight * costs, tf.float32)
+        self._teachers, self._teacher_weight, self._temperature = teachers, stage.teacher_weight, stage.temperature
         self._augment: Augment | None = None
         if stage.augmented and isinstance(face_input, FaceInput):  # features are not
             self._augment = Augment(changes_of(stage), face_input.std)
@@ -73,7 +77,7 @@ class StageSteps:
         outputs = tf.cast(outputs, tf.float32)
         return tf.nn.log_softmax(outputs) if self._logits else tf.math.log(tf.maximum(outputs, 1e-12))
 
-    def _losses(self, outputs: Any, labels: tf.Tensor) -> tf.Tensor:
+    def _losses(self, outputs: Any, labels: tf.Tensor, taught: tf.Tensor | None) -> tf.Tensor:
         log_probabilities = self._log_probabilities(outputs)
         target = tf.one_hot(labels, tf.shape(log_probabilities)[-1])
         if self._smoothing:
@@ -84,7 +88,11 @@ class StageSteps:
         losses = -tf.reduce_sum(target * log_probabilities, axis=-1)
         if self._costs is not None:
             losses += tf.reduce_sum(tf.exp(log_probabilities) * tf.gather(self._costs, labels), axis=-1)
-        return losses
+        if taught is None:
+            return losses
+        softened = tf.nn.log_softmax(log_probabilities / self._temperature)
+        imitation = -tf.reduce_sum(taught * softened, axis=-1) * self._temperature**2
+        return (1 - self._teacher_weight) * losses + self._teacher_weight * imitation
 
     def _inputs(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         if self._augment is None:
@@ -95,8 +103,10 @@ class StageSteps:
         # a frozen layer's variables are not watched: the backward pass ends behind the last frozen layer
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([variable.value for variable in self._variables])
-            outputs = self.model(self._inputs(images, draws), training=True)
-            losses = self._losses(outputs, labels)
+            inputs = self._inputs(images, draws)
+            taught = None if self._teachers is None else self._teachers(inputs, self._temperature)
+            outputs = self.model(inputs, training=True)
+            losses = self._losses(outputs, labels, taught)
             weighted = losses * tf.gather(self._weights, labels)
             loss = tf.reduce_mean(weighted)
             scaled = self.optimizer.scale_loss(loss)
