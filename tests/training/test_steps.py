@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from emotiw_keras.training.steps import StageSteps
 LABELS = np.array([0, 2, 1, 2], np.int32)
 
 
-def first_loss(costs: np.ndarray | None = None, **settings: object) -> tuple[float, np.ndarray]:
+def first_loss(costs: np.ndarray | None = None, teachers: Any = None, **settings: object) -> tuple[float, np.ndarray]:
     """The loss that the first step tells, and the network's log-probabilities before it."""
     keras.utils.set_random_seed(1)
     image = keras.Input((8, 8, 3))
@@ -23,7 +25,8 @@ def first_loss(costs: np.ndarray | None = None, **settings: object) -> tuple[flo
     face_input = FaceInput(resize=8, crop=8, mean=(128.0,) * 3, std=(64.0,) * 3)
     stage = Stage("s", train=("a:train",), random_crop=False, mirror=False, **settings)  # type: ignore[arg-type]
     optimizer = make_optimizer(stage, model.trainable_variables, {})
-    steps = StageSteps(model, face_input, stage, np.array([1.0, 2.0, 0.5], np.float32), optimizer, (8, 8, 1), costs=costs)
+    weights = np.array([1.0, 2.0, 0.5], np.float32)
+    steps = StageSteps(model, face_input, stage, weights, optimizer, (8, 8, 1), costs=costs, teachers=teachers)
     images = np.random.default_rng(2).integers(0, 256, (4, 8, 8, 1), np.uint8)
     logits = keras.ops.convert_to_numpy(model(face_input(images))).astype(np.float64)
     loss, _ = steps.train(images, np.zeros((4, 3), np.int32), LABELS, 0.1)
@@ -51,3 +54,20 @@ def test_expected_cost_joins_the_loss() -> None:
     assert loss == pytest.approx((each * np.array([1.0, 0.5, 2.0, 0.5])).sum(), rel=1e-5)
     with pytest.raises(SettingError, match="costs of stage 's' is 'costs.toml', but cost_weight is 0"):
         Stage("s", train=("a:train",), costs="costs.toml")
+
+
+def test_answers_of_teachers_share_the_loss() -> None:
+    taught = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.3, 0.4, 0.3], [0.2, 0.5, 0.3]], np.float32)
+    asked: list[float] = []
+
+    def teachers(faces: Any, temperature: float) -> np.ndarray:
+        assert faces.shape[1:] == (8, 8, 3)
+        asked.append(temperature)
+        return taught
+
+    loss, log = first_loss(teachers=teachers, teacher_weight=0.75, temperature=2.0)
+    soft = np.exp(log / 2.0)
+    imitation = -(taught * np.log(soft / soft.sum(axis=1, keepdims=True))).sum(axis=1)
+    each = 0.25 * -log[np.arange(4), LABELS] + 0.75 * 4.0 * imitation
+    assert set(asked) == {2.0}
+    assert loss == pytest.approx((each * np.array([1.0, 0.5, 2.0, 0.5])).sum(), rel=1e-5)
