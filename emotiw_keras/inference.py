@@ -58,25 +58,42 @@ class Inference:
 
         from emotiw_keras.data.device import crop_places
         from emotiw_keras.data.grey import for_grey
+        from emotiw_keras.models import winograd
+        from emotiw_keras.serving.normalisations import fold_normalisations
 
         self.face_input = run.face_input()
         self.net = run.build(policy=precision)
-        net, given = for_grey(self.net, self.face_input)
+        net, given = for_grey(fold_normalisations(self.net), self.face_input)
         self._places = crop_places(self.face_input.room, self.crops)
+
+        def centre(faces: Any) -> Any:
+            return net(given(faces), training=False)
+
+        def cropped(faces: Any, places: Any) -> Any:
+            return net(given(faces, crops=places), training=False)
+
         # A batch axis of unknown size: the last, smaller batch needs no second trace.
-        faces = tf.TensorSpec((None, *shape), tf.uint8)
-        self._centre = tf.function(lambda faces: net(given(faces), training=False), input_signature=[faces])
-        self._cropped = tf.function(
-            lambda faces, places: net(given(faces, crops=places), training=False),
-            input_signature=[faces, tf.TensorSpec((None, 3), tf.int32)],
-        )
+        signature = [tf.TensorSpec((None, *shape), tf.uint8), tf.TensorSpec((None, 3), tf.int32)]
+
+        def compiled(answer: Any, signature: list[Any]) -> dict[bool, Any]:
+            """Whether a batch is large -> the function for it, traced when the first such batch comes."""
+            large = winograd.in_batches()(answer)
+            return {each: tf.function(large if each else answer, input_signature=signature) for each in (False, True)}
+
+        self._large_batch = winograd.LARGE_BATCH
+        self._centre, self._cropped = compiled(centre, signature[:1]), compiled(cropped, signature)
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
         """Probabilities of a batch: uint8 (batch, height, width, channels) -> float32 (batch, classes)."""
+        large = len(faces) >= self._large_batch
         if self.crops == 1:
-            return np.asarray(self._centre(faces), np.float32)
-        # One after the other: ten crops at once would take ten times the memory.
-        each = [np.asarray(self._cropped(faces, np.tile(place, (len(faces), 1)))) for place in self._places]
+            return np.asarray(self._centre[large](faces), np.float32)
+        if len(faces) * self.crops < self._large_batch:
+            # all crops at once: a face alone leaves a processor half idle
+            taken = self._cropped[False](np.repeat(faces, self.crops, axis=0), np.tile(self._places, (len(faces), 1)))
+            return np.reshape(taken, (len(faces), self.crops, -1)).mean(axis=1, dtype=np.float64).astype(np.float32)
+        # One after the other: ten crops of a large batch at once would take ten times the memory.
+        each = [np.asarray(self._cropped[large](faces, np.tile(place, (len(faces), 1)))) for place in self._places]
         return np.stack(each).mean(axis=0, dtype=np.float64).astype(np.float32)
 
 

@@ -182,7 +182,7 @@ def pair(value: int | tuple[int, int] | list[int]) -> tuple[int, int]:
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class Conv2D(keras.layers.Conv2D):
-    """`keras.layers.Conv2D` that trains faster on a processor (`winograd.py`); same arguments, outputs and weight files.
+    """`keras.layers.Conv2D` that is faster on a processor (`winograd.py`); same arguments, outputs and weight files.
 
     Input: float (batch, height, width, channels), or as `data_format` says. Output: float (batch, new_height, new_width,
     filters).
@@ -194,10 +194,10 @@ class Conv2D(keras.layers.Conv2D):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         plain = (self.data_format, self.dilation_rate, self.groups) == ("channels_last", (1, 1), 1)
-        if not (training and self.trainable and plain):
+        if not (plain and self.trainable):
             return super().call(inputs)
         kernel = ops.convert_to_tensor(self.kernel)
-        if not winograd.suits(inputs, kernel, self.strides, self.padding):
+        if not winograd.suits(inputs, kernel, self.strides, self.padding, bool(training)):
             return super().call(inputs)
         y = winograd.convolve(inputs, kernel)
         if self.bias is not None:
@@ -282,10 +282,9 @@ class GroupedConv2D(keras.layers.Layer):
                 x, mode = ops.pad(x, ((0, 0), *mode, (0, 0))) if any(map(any, mode)) else x, "valid"
         kernel = ops.convert_to_tensor(self.kernel)
         parts = zip(ops.split(x, self.groups, axis=-1), ops.split(kernel, self.groups, axis=-1), strict=True)
-        learns = bool(training) and self.trainable
         outputs = [
             winograd.convolve(p, k)
-            if learns and winograd.suits(p, k, self.strides, mode)
+            if self.trainable and winograd.suits(p, k, self.strides, mode, bool(training))
             else ops.conv(p, k, strides=self.strides, padding=mode, data_format="channels_last")
             for p, k in parts
         ]

@@ -1,11 +1,12 @@
-"""3x3 and 5x5 convolutions with less arithmetic, for training on a processor: Winograd's F(4x4, 3x3) and F(4x4, 5x5).
+"""3x3 and 5x5 convolutions with less arithmetic, for a processor: Winograd's F(4x4, 3x3) and F(4x4, 5x5).
 
 A tile of 4 x 4 outputs needs 36 multiplications of channel by channel instead of 144, with a 5x5 kernel 64 instead of 400. The
 steps around the products are small products with constant matrices and a gathering of rows: the whole is matrix products.
 
 It is rounded a little otherwise than the direct convolution: in float32 by a few parts in a million, in bfloat16 with a 3x3
-kernel by 1.3 % of the outputs' size in place of 0.2 % (with a 5x5 kernel by 6 %: that is left to the direct one). Hence only
-layers that are being trained use it: evaluation, prediction, frozen layers and exported models convolve directly.
+kernel by 1.3 % of the outputs' size in place of 0.2 % (with a 5x5 kernel by 6 %: that is left to the direct one). Hence layers
+that are being trained use it, and in float32 alone the batches of evaluation and prediction (`in_batches`). Frozen layers,
+whose features may be kept, single faces and exported models convolve directly.
 
 Source: Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks", section 4; for 3x3 kernels the points 0,
 +-3/4, +-3/2 in place of their 0, +-1, +-2 halve the error in bfloat16.
@@ -14,6 +15,9 @@ Source: Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks"
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,16 +103,32 @@ def _sheet(height: int, width: int, size: int) -> _Sheet:
     return _Sheet(rows.images * columns.images, outputs.shape[1], pixel(TILE + 2 * margin, margin), outputs, pixels)
 
 
-def suits(x: Tensor, kernel: Tensor, strides: tuple[int, int], padding: Any) -> bool:
+_IN_BATCHES: ContextVar[bool] = ContextVar("_IN_BATCHES", default=False)
+LARGE_BATCH = 32
+"""From so many faces on it pays without training, where kernels are taken to the points anew for each batch."""
+
+
+@contextmanager
+def in_batches() -> Iterator[None]:
+    """What is traced inside convolves in this way without training too, in float32: for batches of `LARGE_BATCH` or more."""
+    token = _IN_BATCHES.set(True)
+    try:
+        yield
+    finally:
+        _IN_BATCHES.reset(token)
+
+
+def suits(x: Tensor, kernel: Tensor, strides: tuple[int, int], padding: Any, training: bool) -> bool:
     """Whether `convolve` can take the place of this convolution and pays: TensorFlow without a GPU, 3x3 or 5x5, stride 1,
-    "same", a known height and width, and the channels (in and out) and types above."""
+    "same", a known height and width, the channels (in and out) and types above; in training, or `in_batches` and in float32."""
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
 
     size, filters = kernel.shape[0], kernel.shape[-1]
     return (
-        size in POINTS
+        (training or (_IN_BATCHES.get() and x.dtype.name == "float32"))
+        and size in POINTS
         and (kernel.shape[1], *strides, padding) == (size, 1, 1, "same")
         and len(x.shape) == 4
         and None not in x.shape[1:]

@@ -13,6 +13,7 @@ from sklearn.metrics import f1_score
 from emotiw_keras.data.augment import Augment
 from emotiw_keras.data.batches import Source, batches
 from emotiw_keras.data.device import FaceInput
+from emotiw_keras.models import winograd
 from emotiw_keras.training.averages import Averages
 from emotiw_keras.training.crops import changes_of
 from emotiw_keras.training.stage import Stage
@@ -121,7 +122,8 @@ class StageSteps:
         return tf.reduce_sum(weighted), tf.reduce_sum(tf.cast(right, tf.int32))
 
     def _predict_step(self, images: tf.Tensor) -> tf.Tensor:
-        return self._log_probabilities(self.model(self.face_input(images), training=False))
+        with winograd.in_batches():
+            return self._log_probabilities(self.model(self.face_input(images), training=False))
 
     def train(self, images: tf.Tensor, draws: tf.Tensor, labels: tf.Tensor, learning_rate: float) -> tuple[float, int]:
         """One update; the sum of the weighted losses and the number of right answers, both before the update."""

@@ -102,7 +102,7 @@ def used(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("size", [3, 5])
-def test_layers_train_on_it_and_evaluate_directly(used: list[object], size: int, groups: int, bias: bool) -> None:
+def test_layers_train_on_it_and_evaluate_so_in_batches(used: list[object], size: int, groups: int, bias: bool) -> None:
     arguments = {"padding": "same", "activation": "relu", "use_bias": bias, "bias_initializer": "ones"}
     grouped = GroupedConv2D(128, size, groups=groups, **arguments)
     for layer in (grouped,) if groups == 2 else (grouped, Conv2D(64, size, **arguments)):
@@ -112,9 +112,22 @@ def test_layers_train_on_it_and_evaluate_directly(used: list[object], size: int,
         assert not used
         assert error(layer(x, training=True), direct) < TOLERANCE["float32"]
         assert len(used) == groups
-        layer.trainable = False
+        with winograd.in_batches():
+            assert error(layer(x), direct) < TOLERANCE["float32"]
+            assert len(used) == 2 * groups
+            layer.trainable = False
+            np.testing.assert_array_equal(ops.convert_to_numpy(layer(x, training=True)), direct)
         np.testing.assert_array_equal(ops.convert_to_numpy(layer(x, training=True)), direct)
-        assert len(used) == groups
+        assert len(used) == 2 * groups
+
+
+def test_bfloat16_is_evaluated_directly(used: list[object]) -> None:
+    layer, x = Conv2D(64, 3, padding="same", dtype="mixed_bfloat16"), ops.convert_to_tensor(values(2, 5, 5, 64))
+    with winograd.in_batches():
+        layer(x)
+    assert not used
+    layer(x, training=True)
+    assert used
 
 
 @pytest.mark.parametrize(
