@@ -25,13 +25,13 @@ PEERS = {"fer": "benchmarks.peer_fer", "fer_keras": "benchmarks.peer_fer"}
 LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
 
-def ours(folder: Path, name: str, seconds: float, path: str) -> None:
+def ours(folder: Path, name: str, seconds: float, path: str, precision: str, crops: int | None) -> None:
     """Be a contestant: a run of ours."""
     import emotiw_keras
     from emotiw_keras.runs import WEIGHTS_FILE, Run
     from emotiw_keras.serving.predictor import Predictor
 
-    predictor = Predictor(Run.open(path))
+    predictor = Predictor(Run.open(path), crops=crops, precision=precision)
     columns = [predictor.labels.index(label) for label in LABELS]
 
     def classify(faces: np.ndarray) -> np.ndarray:
@@ -56,6 +56,19 @@ def read_test(data: str, limit: int | None) -> tuple[np.ndarray, np.ndarray, np.
     if pixels.shape[1:] != (48, 48):
         sys.exit(f"{data} holds faces of {pixels.shape[1:]} pixels; expected FER-2013's 48 x 48")
     return pixels, faces.label[test], np.array([faces.pixel_hash[i] in known for i in test])
+
+
+def variants(options: argparse.Namespace) -> dict[str, list[str]]:
+    """Each run in each precision and with each number of crops: name -> the arguments that ask for it."""
+    found = {}
+    for run in options.run:
+        for precision in options.precision:
+            for crops in options.crops or [None]:
+                marks = [precision.removeprefix("mixed_")] if len(options.precision) > 1 else []
+                marks += [f"{crops} crop{'s' if crops > 1 else ''}"] if crops else []
+                asked = ["--run", run, "--precision", precision, *(["--crops", str(crops)] if crops else [])]
+                found[", ".join([Path(run).name, *marks])] = asked
+    return found
 
 
 class Contestant:
@@ -96,7 +109,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, An
     np.save(folder / "faces.npy", pixels)
     print(f"{len(pixels)} faces, {int(double.sum())} of which stand in train or val too", file=sys.stderr)
     here = [sys.executable, "-m", "benchmarks.peers", options.data, "--seconds", str(options.seconds), "--folder", str(folder)]
-    commands = {Path(run).name: [*here, "--contestant", Path(run).name, "--run", run] for run in options.run}
+    commands = {name: [*here, "--contestant", name, *asked] for name, asked in variants(options).items()}
     for name in options.peers:
         commands[name] = [options.python, "-m", PEERS[name], str(folder), name, str(options.seconds)]
     contestants = [Contestant(name, command) for name, command in commands.items()]
@@ -134,6 +147,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("data", help="FER-2013: its zip, folder or CSV")
     parser.add_argument("--run", action="append", default=[], help="a run folder of ours; repeatable")
+    parser.add_argument("--precision", nargs="+", default=["float32"], help="what ours compute in (float32)")
+    parser.add_argument("--crops", nargs="+", type=int, default=[], help="crops that ours average over (as each run says)")
     parser.add_argument("--python", default=sys.executable, help="the Python of an environment that has the peers installed")
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS), help="what runs beside ours (all)")
     parser.add_argument("--limit", type=int, help="so many test faces, each class in proportion")
@@ -144,19 +159,21 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.contestant:
-        ours(options.folder, options.contestant, options.seconds, options.run[0])
+        crops = options.crops[0] if options.crops else None
+        ours(options.folder, options.contestant, options.seconds, options.run[0], options.precision[0], crops)
         return
-    names = [*(Path(run).name for run in options.run), *options.peers]
-    if len(set(names)) < len(names) or not names:
+    names = [*variants(options), *options.peers]
+    if len({Path(run).name for run in options.run}) < len(options.run) or len(set(names)) < len(names) or not names:
         parser.error(f"name contestants that differ, at least one; got {', '.join(names) or 'none'}")
     with tempfile.TemporaryDirectory() as scratch:
         rows = measure(options, Path(scratch))
     figures = ("accuracy", "no twins", "ECE", "faces/s", "p50 ms", "p99 ms", "MB")
-    print("\n" + " " * 16 + "".join(f"{name:>10}" for name in figures) + "  version, licence")
+    width = max(map(len, rows)) + 1
+    print("\n" + " " * width + "".join(f"{name:>10}" for name in figures) + "  version, licence")
     for name, row in rows.items():
         rates = f"{100 * row['accuracy']:9.2f}%{100 * row['without_duplicates']:9.2f}%{row['ece']:10.3f}"
         speed = f"{row['faces_per_second']:10.0f}{row['single_ms_p50']:10.2f}{row['single_ms_p99']:10.2f}"
-        print(f"{name:16}{rates}{speed}{row['bytes'] / 1e6:10.2f}  {row['version']}, {row['licence']}")
+        print(f"{name:{width}}{rates}{speed}{row['bytes'] / 1e6:10.2f}  {row['version']}, {row['licence']}")
     if options.json:
         settings = {key: getattr(options, key) for key in ("limit", "rounds", "seconds")}
         options.json.write_text(json.dumps({"settings": settings, "rows": rows}, indent=2) + "\n")

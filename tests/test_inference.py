@@ -1,0 +1,72 @@
+"""Prediction's shortcuts - folded normalisations, Winograd for large batches, crops at once - against the network as it is."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from emotiw_keras.data.device import crop_places
+from emotiw_keras.inference import Inference
+from emotiw_keras.models import winograd
+from emotiw_keras.runs import Run
+
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="on TensorFlow only")
+
+FACES = np.random.default_rng(3).integers(0, 256, (winograd.LARGE_BATCH + 5, 48, 48, 1), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    return Run.open("fer28-face-resnet")
+
+
+@pytest.fixture
+def used(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Counts the convolutions that are traced as Winograd's."""
+    calls: list[object] = []
+    real = winograd.convolve
+    monkeypatch.setattr(winograd, "convolve", lambda x, kernel: (calls.append(x.shape), real(x, kernel))[1])
+    return calls
+
+
+def plain(run: Run, faces: np.ndarray, crops: int) -> np.ndarray:
+    """The mean over the crops, each through the network as the run builds it."""
+    net, given = run.build(), run.face_input()
+    each = [net(given(faces, crops=np.tile(p, (len(faces), 1))), training=False) for p in crop_places(given.room, crops)]
+    return np.mean([keras.ops.convert_to_numpy(answer).astype(np.float64) for answer in each], axis=0)
+
+
+@pytest.mark.parametrize("crops", [1, 2])
+def test_large_and_small_batches_answer_as_the_network_does(run: Run, used: list[object], crops: int) -> None:
+    compute, right = Inference(run, FACES.shape[1:], crops), plain(run, FACES, crops)
+    for count in (1, 3, winograd.LARGE_BATCH - 1):
+        np.testing.assert_allclose(compute(FACES[:count]), right[:count], atol=2e-6)
+    assert not used
+    np.testing.assert_allclose(compute(FACES), right, atol=2e-6)
+    assert len(used) == 6  # the 3x3 convolutions of levels 2 and 3 that do not halve the picture
+
+
+def test_ten_crops_at_once_are_their_mean(run_folder: object) -> None:
+    run = Run.open(str(run_folder))
+    compute, faces = Inference(run, FACES.shape[1:], 10), FACES[:4]
+    np.testing.assert_allclose(compute(faces), plain(run, faces, 10), atol=1e-5)
+    np.testing.assert_allclose(compute(faces[:2]), compute(faces)[:2], atol=1e-5)
+
+
+def test_bfloat16_is_computed_directly(run: Run, used: list[object]) -> None:
+    compute = Inference(run, FACES.shape[1:], precision="mixed_bfloat16")
+    assert np.abs(compute(FACES) - plain(run, FACES, run.crops)).max() < 0.05
+    assert not used
+
+
+def test_normalisations_are_folded(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a normalisation was computed")
+
+    compute = Inference(run, FACES.shape[1:])
+    monkeypatch.setattr(keras.layers.BatchNormalization, "call", refuse)
+    for layer in compute.net.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            monkeypatch.setattr(type(layer), "call", refuse)
+    compute(FACES[:2])
