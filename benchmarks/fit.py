@@ -2,9 +2,9 @@
 
 Each is a run of AlexNet in float32 from a folder or zip; the bare step of the train part is measured before, between and after.
 The first epoch, which traces the graph, is left out, and epochs are of some of the pictures, or they would take hours. "epoch"
-is what history.csv says, the steps with their data. "whole" is an epoch of all pictures with what stands between epochs,
-validation and checkpoints, all of that taken to grow with the validation images. "until stage 1" is the once a run that every
-picture is read, checked and brought to size.
+is what history.csv says, the steps with their data. "whole" is an epoch of all pictures with what stands between epochs:
+two runs, one on twice as many pictures, tell what a validation image takes and what a checkpoint does, of which there is one
+an epoch and one every four minutes. "until stage 1" is the once a run that every picture is read, checked and brought to size.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 from benchmarks.material import write_faces
 from benchmarks.report import Options, Table
 from benchmarks.turns import ROOT, Contestant
+from emotiw_keras.training.loop import SECONDS_BETWEEN_CHECKPOINTS
 
 EPOCHS = 3
 BATCH = 64
@@ -48,13 +49,32 @@ def fitted(data: str, limit: int, width: float) -> dict[str, Any]:
             sys.exit(f"emotiw {' '.join(command)} ended with {process.returncode}:\n{''.join(told)}")
         with open(out / "history.csv", newline="") as file:
             rows = list(csv.DictReader(file))
+        with open(out / "data.csv", newline="") as file:
+            validated = sum(row["status"] == "val" for row in csv.DictReader(file))
     images = float(rows[0]["seconds"]) * float(rows[0]["images_per_second"])
     return {
         "until_start": began - start,
         "epochs": [float(row["images_per_second"]) for row in rows[1:]],
         "between": (ends[-1] - ends[0] - sum(float(row["seconds"]) for row in rows[1:])) / (EPOCHS - 1),
         "images": round(images),
+        "validated": validated,
     }
+
+
+def whole_rate(train: int, val: int, epoch: float, small: dict[str, Any], large: dict[str, Any]) -> tuple[float, float, float]:
+    """Images a second of an epoch with validation and checkpoints; seconds of a checkpoint, and of a validation image.
+
+    Args:
+        train: its training images.
+        val: its validation images.
+        epoch: images a second of its steps.
+        small: from `fitted`.
+        large: the same with more pictures.
+    """
+    each = (large["between"] - small["between"]) / (large["validated"] - small["validated"])
+    checkpoint = max(0.0, small["between"] - each * small["validated"])
+    steps = train / epoch
+    return train / (steps + each * val + checkpoint * (1 + steps // SECONDS_BETWEEN_CHECKPOINTS)), checkpoint, each
 
 
 def run(options: Options) -> list[Table]:
@@ -84,19 +104,20 @@ def run(options: Options) -> list[Table]:
         write_faces(frames, counts[1], (576, 720), ".png", options.photos)
         before = step()
         for name, (path, train, val) in sources.items():
-            found = fitted(path, limit, width)
+            found, more = fitted(path, limit // 2, width), fitted(path, limit, width)
             after = step()
             near = (before + after) / 2
-            epoch = statistics.median(found["epochs"])
-            whole = train / (train / epoch + found["between"] * val / min(val, limit))
+            epoch = statistics.median(found["epochs"] + more["epochs"])
+            whole, checkpoint, each = whole_rate(train, val, epoch, found, more)
             rates = [f"{epoch:.1f}", f"{epoch / near:.1%}", f"{whole:.1f}", f"{whole / near:.1%}"]
             rows.append((name, f"{near:.1f}", *rates, f"{found['until_start']:.0f} s"))
-            figures[name] = {**found, "whole": whole, "bare_before_after": [before, after], "train": train, "val": val}
+            figures[name] = {"small": found, "large": more, "whole": whole, "bare_before_after": [before, after]}
+            figures[name] |= {"train": train, "val": val, "checkpoint_s": checkpoint, "validation_image_s": each}
             before = after
     columns = ("", "bare step", "epoch", "/ bare", "whole", "/ bare", "until stage 1")
     notes = [
-        f"AlexNet, batch {BATCH}, float32, images a second, from epochs of {limit} pictures; whole: with validation and "
-        "checkpoints, for all pictures. Until stage 1: start-up, and reading, hashing and resizing every picture (of FER-2013 "
-        f"{limit} a split), once."
+        f"AlexNet, batch {BATCH}, float32, images a second, from epochs of {limit // 2} and {limit} pictures; whole: with "
+        "validation and checkpoints, for all pictures. Until stage 1: start-up, and reading, hashing and resizing every "
+        f"picture (of FER-2013 {limit // 2} a split), once."
     ]
     return [Table("emotiw fit against its bare step", columns, rows, notes, {"runs": figures, "bare": bare})]
