@@ -59,7 +59,7 @@ class Inference:
         from emotiw_keras.data.device import crop_places
         from emotiw_keras.data.grey import for_grey
         from emotiw_keras.models import winograd
-        from emotiw_keras.serving.normalisations import fold_normalisations
+        from emotiw_keras.models.normalisations import fold_normalisations
 
         self.face_input = run.face_input()
         self.net = run.build(policy=precision)

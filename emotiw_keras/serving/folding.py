@@ -11,8 +11,8 @@ import numpy as np
 from emotiw_keras.errors import ModelError
 from emotiw_keras.models.grey import fold_to_grey
 from emotiw_keras.models.layers import GroupedConv2D
+from emotiw_keras.models.normalisations import fold_normalisations
 from emotiw_keras.models.parts import empty_networks
-from emotiw_keras.serving.normalisations import fold_normalisations
 
 if TYPE_CHECKING:
     from emotiw_keras.data.device import FaceInput

@@ -15,9 +15,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from emotiw_keras.errors import ModelError
 from emotiw_keras.models.layers import GroupedConv2D, LocalResponseNormalization
+from emotiw_keras.models.normalisations import scale_and_shift
 from emotiw_keras.models.pooling import AdaptiveMeanPooling2D, CaffeMaxPooling2D, window_means
 from emotiw_keras.serving.folding import Folded
-from emotiw_keras.serving.normalisations import scale_and_shift
 
 OPSET = 17
 # The oldest format of files that has this version of operators: more runtimes read it.

@@ -64,10 +64,11 @@ class Teachers:
 
     def __init__(self, runs: Sequence[Run], labels: Sequence[str], like: keras.Model, policy: str) -> None:
         from emotiw_keras.data.grey import for_grey
+        from emotiw_keras.models.normalisations import fold_normalisations
 
         self._networks = []
         for run in runs:
-            network = run.build(policy)
+            network = fold_normalisations(run.build(policy))
             if network.input_shape[1:] != like.input_shape[1:]:
                 network, _ = for_grey(network, run.face_input())
             if network.input_shape[1:] != like.input_shape[1:]:

@@ -14,8 +14,8 @@ from keras import layers
 from emotiw_keras.data.device import FaceInput
 from emotiw_keras.errors import ModelError
 from emotiw_keras.models.layers import GroupedConv2D
+from emotiw_keras.models.normalisations import fold_normalisations
 from emotiw_keras.serving.folding import fold
-from emotiw_keras.serving.normalisations import fold_normalisations
 from emotiw_keras.serving.tflite_graph import tflite_model
 
 needs_onnx = pytest.mark.skipif(
