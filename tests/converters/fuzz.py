@@ -34,7 +34,8 @@ def run(seed: int, count: int, first: int = 0, format_name: str = "") -> Iterato
 
     After a file that ends the process the next ones are read in a new one.
     """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+    # One arena: that of a second thread, such as the one that watches the clock, reserves more than the bound allows.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
     end = first + count
     with tempfile.TemporaryDirectory() as folder:
         done = False
