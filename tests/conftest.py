@@ -111,3 +111,14 @@ def colour_run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same on colour, stretched to 0..255, with three classes of other names."""
     folder = tmp_path_factory.mktemp("runs") / "colour"
     return write_run(folder, labels=("calm", "glad", "tense"), channels="rgb", min_max=True)
+
+
+@pytest.fixture
+def winograd_calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Grows by one with each convolution that is made or traced as Winograd's: the shape of its input."""
+    from emotiw_keras.models import winograd
+
+    calls: list[object] = []
+    real = winograd.convolve
+    monkeypatch.setattr(winograd, "convolve", lambda x, kernel: (calls.append(x.shape), real(x, kernel))[1])
+    return calls

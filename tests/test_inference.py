@@ -21,15 +21,6 @@ def run() -> Run:
     return Run.open("fer28-face-resnet")
 
 
-@pytest.fixture
-def used(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Counts the convolutions that are traced as Winograd's."""
-    calls: list[object] = []
-    real = winograd.convolve
-    monkeypatch.setattr(winograd, "convolve", lambda x, kernel: (calls.append(x.shape), real(x, kernel))[1])
-    return calls
-
-
 def plain(run: Run, faces: np.ndarray, crops: int) -> np.ndarray:
     """The mean over the crops, each through the network as the run builds it."""
     net, given = run.build(), run.face_input()
@@ -38,13 +29,13 @@ def plain(run: Run, faces: np.ndarray, crops: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("crops", [1, 2])
-def test_large_and_small_batches_answer_as_the_network_does(run: Run, used: list[object], crops: int) -> None:
+def test_large_and_small_batches_answer_as_the_network_does(run: Run, winograd_calls: list[object], crops: int) -> None:
     compute, right = Inference(run, FACES.shape[1:], crops), plain(run, FACES, crops)
     for count in (1, 3, winograd.LARGE_BATCH - 1):
         np.testing.assert_allclose(compute(FACES[:count]), right[:count], atol=2e-6)
-    assert not used
+    assert not winograd_calls
     np.testing.assert_allclose(compute(FACES), right, atol=2e-6)
-    assert len(used) == 6  # the 3x3 convolutions of levels 2 and 3 that do not halve the picture
+    assert len(winograd_calls) == 6  # the 3x3 convolutions of levels 2 and 3 that do not halve the picture
 
 
 def test_ten_crops_at_once_are_their_mean(run_folder: object) -> None:
@@ -54,10 +45,10 @@ def test_ten_crops_at_once_are_their_mean(run_folder: object) -> None:
     np.testing.assert_allclose(compute(faces[:2]), compute(faces)[:2], atol=1e-5)
 
 
-def test_bfloat16_is_computed_directly(run: Run, used: list[object]) -> None:
+def test_bfloat16_is_computed_directly(run: Run, winograd_calls: list[object]) -> None:
     compute = Inference(run, FACES.shape[1:], precision="mixed_bfloat16")
     assert np.abs(compute(FACES) - plain(run, FACES, run.crops)).max() < 0.05
-    assert not used
+    assert not winograd_calls
 
 
 def test_normalisations_are_folded(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

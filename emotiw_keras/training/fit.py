@@ -196,7 +196,7 @@ def train(
     recipe = prepared.recipe
     before = prepared.parent.rows() if prepared.parent is not None else []
     taught = (row for run in prepared.teachers.values() for row in run.each_row())
-    rows = data_rows(recipe.parts, prepared.sets, prepared.roles, before, taught)
+    rows = data_rows(recipe.parts, prepared.sets, prepared.roles, before, taught if prepared.teachers else None)
     videos = any(isinstance(faces, VideoSet) for faces in prepared.sets.values()) or any("frames" in row for row in before[:1])
     info = start_or_resume(folder, recipe.to_toml(), prepared.info, rows, videos)
     if info["finished"]:

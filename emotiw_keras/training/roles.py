@@ -111,7 +111,7 @@ def data_rows(
     sets: Mapping[str, FaceSet],
     roles: Mapping[str, Roles],
     before: Sequence[Mapping[str, str]],
-    taught: Iterable[Mapping[str, str]] = (),
+    taught: Iterable[Mapping[str, str]] | None = None,
 ) -> Iterator[dict[str, str]]:
     """Rows of data.csv, one at a time: every image of every stage with its role, or every video of a set of videos.
 
@@ -120,8 +120,12 @@ def data_rows(
         sets: the data by name.
         roles: by stage name.
         before: rows of the run whose weights this one starts from; what it had seen is recorded here too.
-        taught: rows of the runs that teach; of what they had seen, that is recorded which stands in no other row alike.
+        taught: rows of the runs that teach; of what they had seen, that is recorded which stands in no other row alike. None
+            where nobody teaches: then no row is remembered, however many there are.
     """
+    if taught is None:
+        yield from _own_rows(stages, sets, roles, before)
+        return
     recorded: set[tuple[str, str]] = set()
     for row in _own_rows(stages, sets, roles, before):
         if row["status"] in SEEN:

@@ -101,11 +101,11 @@ class StageSteps:
         return self._augment(self.face_input(images, draws[:, :3]), draws[:, 3:])
 
     def _train_step(self, images: tf.Tensor, draws: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        inputs = self._inputs(images, draws)
+        taught = None if self._teachers is None else self._teachers(inputs, self._temperature)
         # a frozen layer's variables are not watched: the backward pass ends behind the last frozen layer
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([variable.value for variable in self._variables])
-            inputs = self._inputs(images, draws)
-            taught = None if self._teachers is None else self._teachers(inputs, self._temperature)
             outputs = self.model(inputs, training=True)
             losses = self._losses(outputs, labels, taught)
             weighted = losses * tf.gather(self._weights, labels)

@@ -90,44 +90,37 @@ def test_one_graph_serves_every_batch() -> None:
         assert error(graph(tf.constant(x), kernel), convolved(x, kernel.numpy())) < TOLERANCE["float32"]
 
 
-@pytest.fixture
-def used(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Counts how often the training path is taken."""
-    calls: list[object] = []
-    real = winograd.convolve
-    monkeypatch.setattr(winograd, "convolve", lambda x, kernel: (calls.append(x.shape), real(x, kernel))[1])
-    return calls
-
-
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("size", [3, 5])
-def test_layers_train_on_it_and_evaluate_so_in_batches(used: list[object], size: int, groups: int, bias: bool) -> None:
+def test_layers_train_on_it_and_evaluate_so_in_batches(
+    winograd_calls: list[object], size: int, groups: int, bias: bool
+) -> None:
     arguments = {"padding": "same", "activation": "relu", "use_bias": bias, "bias_initializer": "ones"}
     grouped = GroupedConv2D(128, size, groups=groups, **arguments)
     for layer in (grouped,) if groups == 2 else (grouped, Conv2D(64, size, **arguments)):
-        used.clear()
+        winograd_calls.clear()
         x = ops.convert_to_tensor(values(2, 5, 5, 64 * groups))
         direct = ops.convert_to_numpy(layer(x))
-        assert not used
+        assert not winograd_calls
         assert error(layer(x, training=True), direct) < TOLERANCE["float32"]
-        assert len(used) == groups
+        assert len(winograd_calls) == groups
         with winograd.in_batches():
             assert error(layer(x), direct) < TOLERANCE["float32"]
-            assert len(used) == 2 * groups
+            assert len(winograd_calls) == 2 * groups
             layer.trainable = False
             np.testing.assert_array_equal(ops.convert_to_numpy(layer(x, training=True)), direct)
         np.testing.assert_array_equal(ops.convert_to_numpy(layer(x, training=True)), direct)
-        assert len(used) == 2 * groups
+        assert len(winograd_calls) == 2 * groups
 
 
-def test_bfloat16_is_evaluated_directly(used: list[object]) -> None:
+def test_bfloat16_is_evaluated_directly(winograd_calls: list[object]) -> None:
     layer, x = Conv2D(64, 3, padding="same", dtype="mixed_bfloat16"), ops.convert_to_tensor(values(2, 5, 5, 64))
     with winograd.in_batches():
         layer(x)
-    assert not used
+    assert not winograd_calls
     layer(x, training=True)
-    assert used
+    assert winograd_calls
 
 
 @pytest.mark.parametrize(
@@ -144,10 +137,10 @@ def test_bfloat16_is_evaluated_directly(used: list[object]) -> None:
         {"kernel_size": 3, "padding": "same", "dtype": "mixed_float16"},
     ],
 )
-def test_other_convolutions_stay_as_they_are(used: list[object], arguments: dict) -> None:
+def test_other_convolutions_stay_as_they_are(winograd_calls: list[object], arguments: dict) -> None:
     layer = Conv2D(**{"filters": 64, **arguments})
     layer(ops.convert_to_tensor(values(1, 8, 8, 64)), training=True)
-    assert not used
+    assert not winograd_calls
 
 
 def test_a_layer_trains_to_the_same_weights_as_kerass_own() -> None:
@@ -164,13 +157,13 @@ def test_a_layer_trains_to_the_same_weights_as_kerass_own() -> None:
         np.testing.assert_allclose(ours, plain, atol=2e-6)
 
 
-def test_channels_first_is_left_to_keras(used: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_channels_first_is_left_to_keras(winograd_calls: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keras.layers.Conv2D, "call", lambda self, inputs: inputs)
     x = ops.convert_to_tensor(values(1, 64, 64, 64))
     Conv2D(64, 3, padding="same", data_format="channels_first")(x, training=True)
-    assert not used
+    assert not winograd_calls
     Conv2D(64, 3, padding="same", data_format="channels_last")(x, training=True)
-    assert used
+    assert winograd_calls
 
 
 def test_a_weight_file_is_that_of_kerass_own_layer(tmp_path: Path) -> None:

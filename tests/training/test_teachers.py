@@ -24,31 +24,12 @@ from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.teachers import Teachers
 from tests.conftest import write_run
 
+from .conftest import RECIPE as TINY
 from .conftest import write_faces
 
 LABELS = LABEL_SETS["basic7"].labels
-RECIPE = """
-name = "taught"
-data = ["fer"]
-precision = "float32"
-
-[model]
-name = "alexnet"
-width = 0.05
-input_size = 67
-
-[preprocessing]
-mean = [128.0, 128.0, 128.0]
-std = [64.0, 64.0, 64.0]
-
-[[stage]]
-name = "fer"
-train = ["fer:train"]
-val = ["fer:val"]
-epochs = 2
-batch_size = 8
-learning_rate = 0.01
-"""
+# The first stage of the tiny recipe alone.
+RECIPE = TINY.partition('[[stage]]\nname = "two"')[0].replace(', "target"', "")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +41,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory, recipe: Path) -> Run:
-    """A run on other faces than those of the runs it teaches, all but the first seven."""
+    """A run on other faces than those of the runs it teaches."""
     folder = tmp_path_factory.mktemp("teacher")
     data = write_faces(folder / "fer", {"train": 21, "val": 7}, seed=9)
     run = fit(load_recipe(str(recipe)), {"fer": str(data)}, folder / "run").run
@@ -70,12 +51,12 @@ def teacher(tmp_path_factory: pytest.TempPathFactory, recipe: Path) -> Run:
 
 def test_a_run_learns_from_its_teacher_and_says_so(recipe: Path, faces: dict[str, str], teacher: Run, tmp_path: Path) -> None:
     def taught(out: str, *changes: str) -> Run:
-        run = fit(load_recipe(str(recipe), [*changes, "fer.train_share=0.5"]), {"fer": faces["fer"]}, tmp_path / out).run
+        run = fit(load_recipe(str(recipe), [*changes, "one.train_share=0.5"]), {"fer": faces["fer"]}, tmp_path / out).run
         assert run is not None
         return run
 
-    wanted = f"fer.teachers=['{teacher.path}']"
-    alone, both = taught("alone"), taught("both", wanted, "fer.teacher_weight=0.9")
+    wanted = f"one.teachers=['{teacher.path}']"
+    alone, both = taught("alone"), taught("both", wanted, "one.teacher_weight=0.9")
     assert "teachers" not in alone.info and both.info["teachers"] == {str(teacher.path): teacher.fingerprint}
     assert both.fingerprint != alone.fingerprint
     # what the teacher had seen is held against the run that it taught: its pictures are not fit for a leak-free score
@@ -84,7 +65,7 @@ def test_a_run_learns_from_its_teacher_and_says_so(recipe: Path, faces: dict[str
     assert seen["train"] == own["train"] | teacher.seen()["train"] and seen["val"] >= teacher.seen()["val"]
     rows = [row for row in both.each_row() if row["stage"] == "teachers"]
     assert len(rows) == len({(row["pixel_hash"], row["status"]) for row in rows}) > 0
-    itself = fit(load_recipe(str(recipe), [f"fer.teachers=['{alone.path}']"]), {"fer": faces["fer"]}, tmp_path / "itself").run
+    itself = fit(load_recipe(str(recipe), [f"one.teachers=['{alone.path}']"]), {"fer": faces["fer"]}, tmp_path / "itself").run
     assert itself is not None and not [
         row for row in itself.each_row() if row["stage"] == "teachers" and row["status"] == "val"
     ]
@@ -93,7 +74,7 @@ def test_a_run_learns_from_its_teacher_and_says_so(recipe: Path, faces: dict[str
 def test_another_teacher_is_another_run(recipe: Path, faces: dict[str, str], teacher: Run, tmp_path: Path) -> None:
     copied = tmp_path / "teacher"
     shutil.copytree(teacher.path, copied)
-    asked = load_recipe(str(recipe), [f"fer.teachers=['{copied}']", "fer.epochs=1"])
+    asked = load_recipe(str(recipe), [f"one.teachers=['{copied}']", "one.epochs=1"])
     out = tmp_path / "out"
     assert fit(asked, {"fer": faces["fer"]}, out).run is not None
     info = json.loads((copied / "run.json").read_text())
@@ -105,7 +86,7 @@ def test_another_teacher_is_another_run(recipe: Path, faces: dict[str, str], tea
 
 def test_a_teacher_must_fit(recipe: Path, faces: dict[str, str], teacher: Run, colour_run_folder: Path, tmp_path: Path) -> None:
     def ask(name: object, *changes: str) -> None:
-        fit(load_recipe(str(recipe), [f"fer.teachers=['{name}']", *changes]), {"fer": faces["fer"]}, tmp_path / "out")
+        fit(load_recipe(str(recipe), [f"one.teachers=['{name}']", *changes]), {"fer": faces["fer"]}, tmp_path / "out")
 
     with pytest.raises(ModelError, match="there is no run folder nowhere"):
         ask("nowhere")
@@ -116,9 +97,7 @@ def test_a_teacher_must_fit(recipe: Path, faces: dict[str, str], teacher: Run, c
     assert not (tmp_path / "out").exists()
 
 
-def test_mean_of_softened_answers_by_class_name(
-    tmp_path: Path,
-) -> None:
+def test_mean_of_softened_answers_by_class_name(tmp_path: Path) -> None:
     turned = tuple(reversed(LABELS))
     first, second = Run.open(write_run(tmp_path / "a")), Run.open(write_run(tmp_path / "b", labels=turned))
     runs, places = [first, second, first], [slice(None), slice(None, None, -1), slice(None)]
