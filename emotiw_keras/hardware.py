@@ -29,6 +29,11 @@ def native_bfloat16() -> bool:
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(processor_flags()))
 
 
+def bfloat16_tiles() -> bool:
+    """Whether the processor multiplies whole tiles of bfloat16 at once (AMX), several times as fast as float32."""
+    return "amx_bf16" in processor_flags()
+
+
 def processor_threads() -> int:
     """Processors this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

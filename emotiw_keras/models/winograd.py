@@ -6,7 +6,8 @@ steps around the products are small products with constant matrices and a gather
 It is rounded a little otherwise than the direct convolution: in float32 by a few parts in a million, in bfloat16 with a 3x3
 kernel by 1.3 % of the outputs' size in place of 0.2 % (with a 5x5 kernel by 6 %: that is left to the direct one). Hence layers
 that are being trained use it, and in float32 alone the batches of evaluation and prediction (`in_batches`). Frozen layers,
-whose features may be kept, single faces and exported models convolve directly.
+whose features may be kept, single faces and exported models convolve directly; so does bfloat16 where the processor multiplies
+it in tiles (AMX), so fast that the steps around the products would take what they save.
 
 Source: Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks", section 4; for 3x3 kernels the points 0,
 +-3/4, +-3/2 in place of their 0, +-1, +-2 halve the error in bfloat16.
@@ -23,6 +24,8 @@ from typing import Any
 
 import keras
 import numpy as np
+
+from emotiw_keras.hardware import bfloat16_tiles
 
 Tensor = Any
 TILE = 4
@@ -120,7 +123,8 @@ def in_batches() -> Iterator[None]:
 
 def suits(x: Tensor, kernel: Tensor, strides: tuple[int, int], padding: Any, training: bool) -> bool:
     """Whether `convolve` can take the place of this convolution and pays: TensorFlow without a GPU, 3x3 or 5x5, stride 1,
-    "same", a known height and width, the channels (in and out) and types above; in training, or `in_batches` and in float32."""
+    "same", a known height and width, the channels (in and out) and types above, bfloat16 without AMX; in training, or
+    `in_batches` and in float32."""
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
@@ -134,6 +138,7 @@ def suits(x: Tensor, kernel: Tensor, strides: tuple[int, int], padding: Any, tra
         and None not in x.shape[1:]
         and x.dtype == kernel.dtype
         and x.dtype.name in DTYPES[size]
+        and not (x.dtype.name == "bfloat16" and bfloat16_tiles())
         and min(x.shape[-1], filters) >= CHANNELS[size]
         and not tf.config.list_logical_devices("GPU")
     )

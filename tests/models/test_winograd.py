@@ -114,13 +114,17 @@ def test_layers_train_on_it_and_evaluate_so_in_batches(
         assert len(winograd_calls) == 2 * groups
 
 
-def test_bfloat16_is_evaluated_directly(winograd_calls: list[object]) -> None:
+@pytest.mark.parametrize("tiles", [False, True])
+def test_bfloat16_is_evaluated_directly_and_with_amx_trained_so(
+    winograd_calls: list[object], monkeypatch: pytest.MonkeyPatch, tiles: bool
+) -> None:
+    monkeypatch.setattr(winograd, "bfloat16_tiles", lambda: tiles)
     layer, x = Conv2D(64, 3, padding="same", dtype="mixed_bfloat16"), ops.convert_to_tensor(values(2, 5, 5, 64))
     with winograd.in_batches():
         layer(x)
     assert not winograd_calls
     layer(x, training=True)
-    assert winograd_calls
+    assert bool(winograd_calls) is not tiles
 
 
 @pytest.mark.parametrize(
