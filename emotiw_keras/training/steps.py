@@ -62,6 +62,7 @@ class StageSteps:
         self._smoothing = stage.label_smoothing
         self._focus = stage.focal_gamma if stage.loss == "focal" else 0.0
         self._costs = None if costs is None else tf.constant(stage.cost_weight * costs, tf.float32)
+        self._sharpness = stage.sharpness
         self._teachers, self._teacher_weight, self._temperature = teachers, stage.teacher_weight, stage.temperature
         self._augment: Augment | None = None
         if stage.augmented and isinstance(face_input, FaceInput):  # features are not
@@ -103,15 +104,9 @@ class StageSteps:
     def _train_step(self, images: tf.Tensor, draws: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         inputs = self._inputs(images, draws)
         taught = None if self._teachers is None else self._teachers(inputs, self._temperature)
-        # a frozen layer's variables are not watched: the backward pass ends behind the last frozen layer
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch([variable.value for variable in self._variables])
-            outputs = self.model(inputs, training=True)
-            losses = self._losses(outputs, labels, taught)
-            weighted = losses * tf.gather(self._weights, labels)
-            loss = tf.reduce_mean(weighted)
-            scaled = self.optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled, self._variables)
+        weighted, outputs, gradients = self._gradients(inputs, labels, taught)
+        if self._sharpness:
+            gradients = self._uphill(gradients, inputs, labels, taught)
         # an update in place copies the variable first if a gradient's kernel still reads it
         with tf.control_dependencies(gradients):
             done = tf.identity(self.optimizer.iterations)
@@ -120,6 +115,34 @@ class StageSteps:
                 self.averages.update(done)
         right = tf.equal(tf.argmax(outputs, axis=-1, output_type=tf.int32), labels)
         return tf.reduce_sum(weighted), tf.reduce_sum(tf.cast(right, tf.int32))
+
+    def _gradients(
+        self, inputs: tf.Tensor, labels: tf.Tensor, taught: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+        """The weighted losses, the outputs and the gradients of the scaled mean loss, one for each variable that trains."""
+        # a frozen layer's variables are not watched: the backward pass ends behind the last frozen layer
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([variable.value for variable in self._variables])
+            outputs = self.model(inputs, training=True)
+            weighted = self._losses(outputs, labels, taught) * tf.gather(self._weights, labels)
+            scaled = self.optimizer.scale_loss(tf.reduce_mean(weighted))
+        return weighted, outputs, tape.gradient(scaled, self._variables)
+
+    def _uphill(
+        self, gradients: list[tf.Tensor], inputs: tf.Tensor, labels: tf.Tensor, taught: tf.Tensor | None
+    ) -> list[tf.Tensor]:
+        """The gradients at `Stage.sharpness` from the weights, in the direction of `gradients`; the weights, and what layers
+        remember of a batch, are as before."""
+        far = self._sharpness / (tf.linalg.global_norm(gradients) + 1e-12)
+        moved = [*self._variables, *(v for v in self.model.non_trainable_variables if v.dtype == "float32")]
+        kept = [tf.identity(variable.value) for variable in moved]
+        for variable, gradient in zip(self._variables, gradients, strict=True):
+            variable.assign_add(far * gradient)
+        _, _, uphill = self._gradients(inputs, labels, taught)
+        with tf.control_dependencies(uphill):
+            for variable, value in zip(moved, kept, strict=True):
+                variable.assign(value)
+        return uphill
 
     def _predict_step(self, images: tf.Tensor) -> tf.Tensor:
         with winograd.in_batches():

@@ -71,3 +71,39 @@ def test_answers_of_teachers_share_the_loss() -> None:
     each = 0.25 * -log[np.arange(4), LABELS] + 0.75 * 4.0 * imitation
     assert set(asked) == {2.0}
     assert loss == pytest.approx((each * np.array([1.0, 0.5, 2.0, 0.5])).sum(), rel=1e-5)
+
+
+def test_sharpness_takes_the_gradient_uphill_of_the_weights() -> None:
+    """Softmax regression behind a normalisation, whose gradients are written out; what it remembers of the batch moves once."""
+    keras.utils.set_random_seed(1)
+    image = keras.Input((8, 8, 1))
+    flat = keras.layers.Flatten()(image)
+    normalised = keras.layers.BatchNormalization(momentum=0.5, center=False, scale=False, epsilon=0.0, name="bn")(flat)
+    model = keras.Model(image, keras.layers.Dense(3, name="dense")(normalised))
+    rho, rate = 0.3, 0.1
+    stage = Stage(
+        "s", train=("a:train",), random_crop=False, mirror=False, momentum=0.0, weight_decay=0.0, bias_rate=1.0, sharpness=rho
+    )
+    optimizer = make_optimizer(stage, model.trainable_variables, {})
+    face_input = FaceInput(resize=8, crop=8, mean=(0.0,), std=(1.0,), channels="grey")
+    steps = StageSteps(model, face_input, stage, np.ones(3, np.float32), optimizer, (8, 8, 1))
+    images = np.random.default_rng(2).integers(0, 256, (4, 8, 8, 1), np.uint8)
+    pixels = images.reshape(4, -1).astype(np.float64)
+    x = (pixels - pixels.mean(axis=0)) / pixels.std(axis=0)
+    kernel, bias = (v.numpy().astype(np.float64) for v in model.get_layer("dense").trainable_variables)
+
+    def gradient(kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        logits = x @ kernel + bias
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        wrong = (odds / odds.sum(axis=1, keepdims=True) - np.eye(3)[LABELS]) / 4
+        return x.T @ wrong, wrong.sum(axis=0)
+
+    first = gradient(kernel, bias)
+    far = rho / np.sqrt(sum((g**2).sum() for g in first))
+    second = gradient(kernel + far * first[0], bias + far * first[1])
+    assert np.abs(second[0] - first[0]).max() > 0.01
+    steps.train(images, np.zeros((4, 3), np.int32), LABELS, rate)
+    found = [v.numpy() for v in model.get_layer("dense").trainable_variables]
+    np.testing.assert_allclose(found[0], kernel - rate * second[0], atol=2e-6)
+    np.testing.assert_allclose(found[1], bias - rate * second[1], atol=2e-6)
+    np.testing.assert_allclose(model.get_layer("bn").moving_mean.numpy(), 0.5 * pixels.mean(axis=0), rtol=1e-5)
