@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -21,7 +22,12 @@ import numpy as np
 
 from benchmarks.peer_worker import serve
 
-PEERS = {"fer": "benchmarks.peer_fer", "fer_keras": "benchmarks.peer_fer"}
+PEERS = {
+    "fer": "peer_fer.py",
+    "fer_keras": "peer_fer.py",
+    "face_api": "peer_node.mjs",
+    "human": "peer_node.mjs",
+}
 LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
 
@@ -71,6 +77,16 @@ def variants(options: argparse.Namespace) -> dict[str, list[str]]:
     return found
 
 
+def peer_command(name: str, python: str, node_folder: str | None) -> list[str]:
+    """What starts a peer."""
+    file = Path(PEERS[name])
+    if file.suffix == ".py":
+        return [python, "-m", f"benchmarks.{file.stem}"]
+    if node_folder is None or not (Path(node_folder) / "node_modules").is_dir() or shutil.which("node") is None:
+        sys.exit(f"{name} needs Node and --node-folder, the folder where npm installed its packages; got {node_folder}")
+    return ["node", str(Path(__file__).with_name(file.name)), node_folder]
+
+
 class Contestant:
     """A process that answers by lines."""
 
@@ -105,13 +121,13 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, An
     """Contestant -> its row."""
     from emotiw_keras.evaluation.metrics import expected_calibration_error, wilson_interval
 
-    pixels, truth, double = read_test(options.data, options.limit)
-    np.save(folder / "faces.npy", pixels)
-    print(f"{len(pixels)} faces, {int(double.sum())} of which stand in train or val too", file=sys.stderr)
     here = [sys.executable, "-m", "benchmarks.peers", options.data, "--seconds", str(options.seconds), "--folder", str(folder)]
     commands = {name: [*here, "--contestant", name, *asked] for name, asked in variants(options).items()}
     for name in options.peers:
-        commands[name] = [options.python, "-m", PEERS[name], str(folder), name, str(options.seconds)]
+        commands[name] = [*peer_command(name, options.python, options.node_folder), str(folder), name, str(options.seconds)]
+    pixels, truth, double = read_test(options.data, options.limit)
+    np.save(folder / "faces.npy", pixels)
+    print(f"{len(pixels)} faces, {int(double.sum())} of which stand in train or val too", file=sys.stderr)
     contestants = [Contestant(name, command) for name, command in commands.items()]
     rounds: dict[str, list[dict[str, Any]]] = {each.name: [] for each in contestants}
     for number in range(options.rounds + 1):
@@ -150,6 +166,7 @@ def main() -> None:
     parser.add_argument("--precision", nargs="+", default=["float32"], help="what ours compute in (float32)")
     parser.add_argument("--crops", nargs="+", type=int, default=[], help="crops that ours average over (as each run says)")
     parser.add_argument("--python", default=sys.executable, help="the Python of an environment that has the peers installed")
+    parser.add_argument("--node-folder", help="the folder where npm installed the peers that run in Node")
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS), help="what runs beside ours (all)")
     parser.add_argument("--limit", type=int, help="so many test faces, each class in proportion")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each (5)")
