@@ -25,6 +25,8 @@ from benchmarks.peer_worker import serve
 PEERS = {
     "fer": "peer_fer.py",
     "fer_keras": "peer_fer.py",
+    "facex": "peer_facex.py",
+    "facial_emotion_recognition": "peer_facial.py",
     "face_api": "peer_node.mjs",
     "human": "peer_node.mjs",
 }

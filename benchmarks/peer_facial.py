@@ -1,0 +1,48 @@
+"""PyPI's `facial-emotion-recognition` as a contestant of peers.py: its own weights and network, without its
+detector.
+
+python -m benchmarks.peer_facial FOLDER NAME SECONDS, in an environment where it is installed.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.peer_worker import serve
+
+
+def main() -> None:
+    """Serve `facial-emotion-recognition`, which takes one face at a time."""
+    folder, name, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+    try:
+        import facial_emotion_recognition as package
+        import torch
+    except ImportError as error:
+        sys.exit(f"facial-emotion-recognition cannot be imported here: {error}; it needs facenet-pytorch and torchvision")
+    # Its weights were saved on a GPU, and it does not say where to load them.
+    torch.load = functools.partial(torch.load, map_location="cpu", weights_only=True)
+    reader = package.EmotionRecognition(device="cpu")
+    labels = ["Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral"]
+    if list(reader.emotions.values()) != labels:
+        sys.exit(f"facial-emotion-recognition names {reader.emotions}, expected {labels}")
+
+    def score(face: np.ndarray) -> np.ndarray:
+        # As in EmotionRecognition._predict, which returns the name alone.
+        return torch.exp(reader.network(reader.transform(face).unsqueeze(0))).detach().numpy()
+
+    def classify(faces: np.ndarray) -> np.ndarray:
+        return np.concatenate([score(face) for face in faces])
+
+    file = Path(package.__file__).parent / "model" / "model.pkl"
+    told = importlib.metadata.metadata("facial-emotion-recognition")
+    facts = {"version": told["Version"], "licence": told["License"] or "not told", "bytes": file.stat().st_size}
+    serve(classify, folder, name, seconds, facts)
+
+
+if __name__ == "__main__":
+    main()
