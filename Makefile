@@ -11,7 +11,7 @@ DEVICE_TESTS = tests/models/test_zoo.py tests/models/test_layers.py tests/models
 # Networks that differ from a sibling in one layer's units or order need no second backend; the deepest answer there once, where
 # their gradients are taken.
 BACKEND_TESTS = -m "not slow" -k "not (caffenet or vgg_cnn_m_1024 or vgg_cnn_m_128 or vgg_cnn_m_2048 or squeezenet_v1_1 or \
-	(test_probabilities or test_without_top) and (senet50 or squeezenet or face_resnet))" $(DEVICE_TESTS)
+	(test_probabilities or test_without_top) and (senet50 or squeezenet or face_vgg))" $(DEVICE_TESTS)
 # JAX compiles every operation; making each a little faster takes longer than running it.
 JAX_TESTS = KERAS_BACKEND=jax XLA_FLAGS=--xla_backend_optimization_level=0 $(PYTEST) --dist worksteal $(BACKEND_TESTS)
 # Another build of PyTorch, such as the CPU one: make test-backends TORCH="torch==2.13.0 --index-url URL"

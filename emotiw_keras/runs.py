@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
-import zlib
+import lzma
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,8 @@ VIDEO_COLUMNS = (
 )  # fmt: skip
 WEIGHTS_FILE = "model.weights.h5"
 ROWS_FILE = "data.csv"
-PACKED_ROWS_FILE = "data.csv.gz"
+PACKED_ROWS_FILE = "data.csv.xz"
+UNPACKED_LIMIT = 1 << 30
 # Crops whose probabilities may be averaged: the centre; it and its mirror image; corners and centre, plain and mirrored.
 CROPS = (1, 2, 10)
 
@@ -200,9 +200,13 @@ class Run:
         try:
             if (self.path / ROWS_FILE).exists():
                 return (self.path / ROWS_FILE).read_bytes()
-            return gzip.decompress((self.path / PACKED_ROWS_FILE).read_bytes())
-        except (OSError, EOFError, zlib.error) as error:
+            unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=UNPACKED_LIMIT)
+            rows = unpacker.decompress((self.path / PACKED_ROWS_FILE).read_bytes(), UNPACKED_LIMIT)
+        except (OSError, EOFError, lzma.LZMAError) as error:
             raise RunError(f"{self.path} is damaged: {ROWS_FILE} cannot be read ({error})") from error
+        if not unpacker.eof:
+            raise RunError(f"{self.path} is damaged: {PACKED_ROWS_FILE} ends early or holds over {UNPACKED_LIMIT:,} bytes")
+        return rows
 
     def seen(self) -> dict[str, set[str]]:
         """Pixel hashes by role: "train" (also what was dropped as a duplicate), "val" (chose an epoch), "test" (neither)."""

@@ -18,7 +18,7 @@ FACES = np.random.default_rng(3).integers(0, 256, (winograd.LARGE_BATCH + 5, 48,
 
 @pytest.fixture(scope="module")
 def run() -> Run:
-    return Run.open("fer28-face-resnet")
+    return Run.open("fer28-face-vgg")
 
 
 def plain(run: Run, faces: np.ndarray, crops: int) -> np.ndarray:
@@ -35,7 +35,7 @@ def test_large_and_small_batches_answer_as_the_network_does(run: Run, winograd_c
         np.testing.assert_allclose(compute(FACES[:count]), right[:count], atol=2e-6)
     assert not winograd_calls
     np.testing.assert_allclose(compute(FACES), right, atol=2e-6)
-    assert len(winograd_calls) == 6  # the 3x3 convolutions of levels 2 and 3 that do not halve the picture
+    assert len(winograd_calls) == 7  # the convolutions of levels 2 to 4 with 64 channels or more on both sides
 
 
 def test_ten_crops_at_once_are_their_mean(run_folder: object) -> None:

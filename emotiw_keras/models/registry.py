@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 KRIZHEVSKY = "Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional Neural Networks, NIPS 2012"
 WEIRD_TRICK = "Krizhevsky: One weird trick for parallelizing convolutional neural networks, arXiv:1404.5997"
 SQUEEZE = "Iandola, Han, Moskewicz, Ashraf, Dally, Keutzer: SqueezeNet, arXiv:1602.07360"
-RESIDUAL = "He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, arXiv:1512.03385"
+VERY_DEEP = "Simonyan, Zisserman: Very Deep Convolutional Networks for Large-Scale Image Recognition, arXiv:1409.1556"
 PATHS = (
     "Fernando, Banarse, Blundell, Zwols, Ha, Rusu, Pritzel, Wierstra: PathNet: Evolution Channels Gradient Descent in Super "
     "Neural Networks, arXiv:1701.08734"
@@ -45,18 +45,13 @@ LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 GROUPS = tuple((layer, (layer,)) for layer in LAYERS)
 FIRES = tuple((f"fire{n}", (f"fire{n}_squeeze1x1", f"fire{n}_expand1x1", f"fire{n}_expand3x3")) for n in range(2, 10))
 
-FACE_RESNET_BLOCKS = (1, 2, 1)
-"""Residual blocks of each level of FaceResNet."""
+FACE_VGG_LEVELS = ((32, 2), (64, 2), (128, 3), (256, 3))
+"""Channels and convolutions of each level of FaceVGG."""
 
 
-def _face_resnet_groups() -> tuple[tuple[str, tuple[str, ...]], ...]:
-    groups: list[tuple[str, tuple[str, ...]]] = [("conv1", ("conv1", "conv1_bn"))]
-    for level, blocks in enumerate(FACE_RESNET_BLOCKS, 1):
-        if level > 1:
-            groups.append((f"down{level}", (f"down{level}", f"down{level}_bn")))
-        for block in (f"level{level}_block{number}" for number in range(1, blocks + 1)):
-            groups.append((block, tuple(f"{block}_conv{n}{bn}" for n in (1, 2) for bn in ("", "_bn"))))
-    return (*groups, ("classifier", ("classifier",)))
+def _face_vgg_groups() -> tuple[tuple[str, tuple[str, ...]], ...]:
+    convolutions = [f"conv{level}_{n + 1}" for level, (_, count) in enumerate(FACE_VGG_LEVELS, 1) for n in range(count)]
+    return (*((name, (name, f"{name}_bn")) for name in convolutions), ("classifier", ("classifier",)))
 
 
 @dataclass(frozen=True)
@@ -212,21 +207,21 @@ _SPECS = {
         _vgg_cnn("M", 82_683_624, fc7=128),
         _vgg_cnn("S", 102_908_520),
         ModelSpec(
-            name="face_resnet",
-            class_name="FaceResNet",
-            module="emotiw_keras.models.face_resnet",
-            title="FaceResNet, a small residual network for 48x48 faces",
+            name="face_vgg",
+            class_name="FaceVGG",
+            module="emotiw_keras.models.face_vgg",
+            title="FaceVGG, a small plain network for 48x48 faces",
             input_size=48,
             resize=48,
             channel_order="rgb",
             mean=(129.5, 129.5, 129.5),
             mean_image=None,
             std=(65.0, 65.0, 65.0),
-            parameters=1_405_704,
-            paper=RESIDUAL,
+            parameters=2_170_376,
+            paper=VERY_DEEP,
             weights="",
             licence="MIT",
-            groups=_face_resnet_groups(),
+            groups=_face_vgg_groups(),
             classifier="classifier",
             input_channels=1,
         ),

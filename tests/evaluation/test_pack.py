@@ -29,7 +29,7 @@ def test_a_packed_run_answers_as_the_run_at_its_temperature(side_by_side: Path, 
     packed = Run.open(tmp_path / "small")
     assert packed.crops == 2 and packed.rows() == run.rows() and packed.seen() == run.seen()
     assert packed.labels == run.labels and "sources" in packed.info and not packed.info["sources"]
-    assert {path.name for path in packed.path.iterdir()} >= {"run.json", "model.weights.h5", "data.csv.gz"}
+    assert {path.name for path in packed.path.iterdir()} >= {"run.json", "model.weights.h5", "data.csv.xz"}
     size = [(folder.path / "model.weights.h5").stat().st_size for folder in (run, packed)]
     assert size[1] < 0.7 * size[0]
     temperature = packed.info["packed"]["temperature"]
@@ -47,8 +47,11 @@ def test_what_is_there_stays_and_damage_is_told(side_by_side: Path, tmp_path: Pa
         pack(run, tmp_path / "there", faces, split="test")
     packed = pack(run, tmp_path / "small", faces, split="test").path
     assert not list(tmp_path.glob(".*"))
-    rows = packed / "data.csv.gz"
+    rows = packed / "data.csv.xz"
     rows.write_bytes(rows.read_bytes()[:-20])
+    with pytest.raises(RunError, match="data.csv.xz ends early"):
+        Run.open(packed).rows()
+    rows.write_bytes(b"no archive, whatever its name says")
     with pytest.raises(RunError, match="data.csv cannot be read"):
         Run.open(packed).rows()
     with pytest.raises(ModelError, match="there is no run folder no-such"):

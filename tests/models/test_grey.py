@@ -15,7 +15,7 @@ from emotiw_keras.errors import ModelError
 from emotiw_keras.models import build, get_spec, model_names
 from emotiw_keras.models.grey import fold_to_grey, grey_twin
 
-UNPADDED = [name for name in model_names() if name not in ("alexnet_owt", "face_resnet", "pathnet", "senet50")]
+UNPADDED = [name for name in model_names() if name not in ("alexnet_owt", "face_vgg", "pathnet", "senet50")]
 SMALL = {"weights": None, "classes": 42, "input_shape": (67, 67, 3), "width": 0.1, "classifier_activation": None}
 MEAN = (104.0, 117.0, 123.0)
 

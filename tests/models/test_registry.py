@@ -23,7 +23,7 @@ CLASSES = {
     "vgg_cnn_m_1024": "VGGCNNM1024",
     "vgg_cnn_m_128": "VGGCNNM128",
     "vgg_cnn_s": "VGGCNNS",
-    "face_resnet": "FaceResNet",
+    "face_vgg": "FaceVGG",
     "squeezenet": "SqueezeNet",
     "squeezenet_v1_1": "SqueezeNetV1_1",
     "pathnet": "PathNet",
@@ -75,7 +75,7 @@ def test_preprocess_input_takes_rgb_pictures(name: str) -> None:
         planes = [(red / 255 - 0.485) / 0.229, (green / 255 - 0.456) / 0.224, (blue / 255 - 0.406) / 0.225]
     elif name in ("alexnet", "caffenet"):
         planes = [blue - 104.00699, green - 116.66877, red - 122.67891]
-    elif name == "face_resnet":
+    elif name == "face_vgg":
         planes = [(plane - 129.5) / 65 for plane in (red, green, blue)]
     elif name in ("squeezenet", "squeezenet_v1_1"):
         planes = [blue - 104, green - 117, red - 123]

@@ -20,7 +20,7 @@ WIDTH = 0.1
 NAMES = model_names()
 # What a network takes beyond the signature of keras.applications, and where it differs: for these nothing is published.
 OWN = {
-    "face_resnet": {"weights": None},
+    "face_vgg": {"weights": None},
     "pathnet": {"weights": None, "path": None, "layers": 3, "modules": 10, "active": 3, "filters": 20}
     | {"combine": "sum", "reduce": "pool"},
 }

@@ -24,7 +24,7 @@ def test_follows_the_weights_with_a_decay_that_grows() -> None:
 
 
 def test_in_place_lends_the_averages_and_gives_the_weights_back() -> None:
-    model = build("face_resnet", weights=None, classes=3, input_shape=(16, 16, 1), width=0.1)
+    model = build("face_vgg", weights=None, classes=3, input_shape=(16, 16, 1), width=0.1)
     averages = Averages(model, 0.9)
     assert len(averages.variables) == len([v for v in model.variables if "seed" not in v.path])
     before = [value.copy() for value in model.get_weights()]

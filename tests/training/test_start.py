@@ -46,11 +46,11 @@ def test_photos_are_cut_as_the_faces_trained_on(readings: tuple[str, ...], crop:
     assert photo_crop(stage, sets) == crop
 
 
-@pytest.mark.parametrize("name", ["squeezenet", "face_resnet"])
+@pytest.mark.parametrize("name", ["squeezenet", "face_vgg"])
 def test_a_run_gives_its_weights_to_a_network_that_ends_in_another_layer(
     name: str, faces: dict[str, str], tmp_path: Path
 ) -> None:
-    size = {"squeezenet": 67, "face_resnet": 48}[name]
+    size = {"squeezenet": 67, "face_vgg": 48}[name]
     changes = [f"model.name={name}", "model.width=0.1", f"model.input_size={size}", "stage.epochs=1", "stage.batch_size=16"]
     recipe = load_recipe("fer28-scratch", changes, precision="float32")
     first = fit(recipe, {"fer": faces["fer"]}, tmp_path / "first").run
