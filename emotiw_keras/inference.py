@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from emotiw_keras.data.device import FaceInput
     from emotiw_keras.runs import Run
 
+CONSTANT_WEIGHTS = 8_000_000
+"""Networks of up to so many weights hold them as constants of the graph: a single face takes half to three quarters of the
+time. A graph copies its constants several times when it is made, which is too much for larger ones."""
+
 
 def checked_crops(crops: int | None, run: Run) -> int:
     """The crops to average over: those asked for, else the run's own.
@@ -42,7 +46,7 @@ class Inference:
         precision: dtype policy to compute in.
 
     Attributes:
-        net: prepared faces -> probabilities.
+        net: prepared faces -> probabilities. Answers are those of its weights at the first call.
         face_input: the layer that prepares them.
         crops: as settled.
 
@@ -66,11 +70,14 @@ class Inference:
         net, given = for_grey(fold_normalisations(self.net), self.face_input)
         self._places = crop_places(self.face_input.room, self.crops)
 
+        small = sum(int(np.prod(variable.shape)) for variable in net.weights) <= CONSTANT_WEIGHTS
+        self._net, self._constant = net, net.weights if small else []
+
         def centre(faces: Any) -> Any:
-            return net(given(faces), training=False)
+            return self._answers(given(faces))
 
         def cropped(faces: Any, places: Any) -> Any:
-            return net(given(faces, crops=places), training=False)
+            return self._answers(given(faces, crops=places))
 
         # A batch axis of unknown size: the last, smaller batch needs no second trace.
         signature = [tf.TensorSpec((None, *shape), tf.uint8), tf.TensorSpec((None, 3), tf.int32)]
@@ -82,6 +89,17 @@ class Inference:
 
         self._large_batch = winograd.LARGE_BATCH
         self._centre, self._cropped = compiled(centre, signature[:1]), compiled(cropped, signature)
+
+    def _answers(self, inputs: Any) -> Any:
+        """The network in a graph that is being traced; its kernels bring constant weights into the form they want only once."""
+        import keras
+        import tensorflow as tf
+
+        with tf.init_scope():  # outside the graph, where a variable has a value
+            values = [variable.numpy() for variable in self._constant]
+        constants = [(variable, tf.constant(value)) for variable, value in zip(self._constant, values, strict=True)]
+        with keras.StatelessScope(state_mapping=constants):
+            return self._net(inputs, training=False)
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
         """Probabilities of a batch: uint8 (batch, height, width, channels) -> float32 (batch, classes)."""

@@ -61,3 +61,12 @@ def test_normalisations_are_folded(run: Run, monkeypatch: pytest.MonkeyPatch) ->
         if isinstance(layer, keras.layers.BatchNormalization):
             monkeypatch.setattr(type(layer), "call", refuse)
     compute(FACES[:2])
+
+
+def test_small_networks_hold_their_weights_as_constants(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = Inference(run, FACES.shape[1:], 1)
+    monkeypatch.setattr("emotiw_keras.inference.CONSTANT_WEIGHTS", 1_000_000)
+    large = Inference(run, FACES.shape[1:], 1)
+    np.testing.assert_allclose(small(FACES[:2]), large(FACES[:2]), atol=2e-6)
+    held = [len(each._centre[False].get_concrete_function().captured_inputs) for each in (small, large)]
+    assert held[0] == 0 and held[1] == len(large._net.weights)
