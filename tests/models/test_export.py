@@ -33,7 +33,8 @@ def test_export_answers_alike_and_compiles_nothing(name: str, tmp_path: Path) ->
     model.export(tmp_path / "out", verbose=False)
     loaded = tf.saved_model.load(str(tmp_path / "out"))
     x = np.random.default_rng(0).standard_normal((3, 67, 67, 3)).astype("float32")
-    np.testing.assert_allclose(loaded.serve(x).numpy(), model(x, training=False).numpy(), rtol=1e-5, atol=1e-7)
+    # Layer by layer is rounded otherwise than one graph: with fifty layers in float32 by a share of 1.4e-5 on some processors.
+    np.testing.assert_allclose(loaded.serve(x).numpy(), model(x, training=False).numpy(), rtol=5e-5, atol=1e-7)
     assert must_compile(tmp_path / "out") == []
 
 
