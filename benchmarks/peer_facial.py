@@ -1,5 +1,4 @@
-"""PyPI's `facial-emotion-recognition` as a contestant of peers.py: its own weights and network, without its
-detector.
+"""PyPI's `facial-emotion-recognition` as a contestant of peers.py: its own weights and network, without its detector.
 
 python -m benchmarks.peer_facial FOLDER NAME SECONDS, in an environment where it is installed.
 """

@@ -70,7 +70,7 @@ class Inference:
         net, given = for_grey(fold_normalisations(self.net), self.face_input)
         self._places = crop_places(self.face_input.room, self.crops)
 
-        small = sum(int(np.prod(variable.shape)) for variable in net.weights) <= CONSTANT_WEIGHTS
+        small = net.count_params() <= CONSTANT_WEIGHTS
         self._net, self._constant = net, net.weights if small else []
 
         def centre(faces: Any) -> Any:

@@ -29,7 +29,8 @@ VIDEO_COLUMNS = (
 WEIGHTS_FILE = "model.weights.h5"
 ROWS_FILE = "data.csv"
 PACKED_ROWS_FILE = "data.csv.xz"
-UNPACKED_LIMIT = 1 << 30
+# Bytes of data.csv, and of memory while it is unpacked: such a file may come from strangers.
+UNPACKED_LIMIT, UNPACKING_MEMORY = 1 << 30, 128 << 20
 # Crops whose probabilities may be averaged: the centre; it and its mirror image; corners and centre, plain and mirrored.
 CROPS = (1, 2, 10)
 
@@ -200,7 +201,7 @@ class Run:
         try:
             if (self.path / ROWS_FILE).exists():
                 return (self.path / ROWS_FILE).read_bytes()
-            unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=UNPACKED_LIMIT)
+            unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=UNPACKING_MEMORY)
             rows = unpacker.decompress((self.path / PACKED_ROWS_FILE).read_bytes(), UNPACKED_LIMIT)
         except (OSError, EOFError, lzma.LZMAError) as error:
             raise RunError(f"{self.path} is damaged: {ROWS_FILE} cannot be read ({error})") from error

@@ -142,7 +142,8 @@ def _write(run: Run, folder: Path, info: dict[str, Any], temperature: float) -> 
     for name in KEPT:
         if (run.path / name).is_file():
             shutil.copyfile(run.path / name, folder / name)
-    (folder / PACKED_ROWS_FILE).write_bytes(lzma.compress(run.data_csv(), preset=9))  # each picture stands there once a stage
+    # Each picture stands there once a stage, too far apart for a compressor that looks back less far.
+    (folder / PACKED_ROWS_FILE).write_bytes(lzma.compress(run.data_csv(), preset=9))
     info = {**info, "weights": {**info["weights"], "sha256": sha256_file(weights)}}
     _write_info(folder, info)
     return Run.open(folder)

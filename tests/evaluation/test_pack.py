@@ -40,7 +40,9 @@ def test_a_packed_run_answers_as_the_run_at_its_temperature(side_by_side: Path, 
     np.testing.assert_array_equal(whole.predicted, small.predicted)
 
 
-def test_what_is_there_stays_and_damage_is_told(side_by_side: Path, tmp_path: Path) -> None:
+def test_what_is_there_stays_and_damage_is_told(
+    side_by_side: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, faces = Run.open(side_by_side / "two"), side_by_side / "faces"
     (tmp_path / "there").mkdir()
     with pytest.raises(OutputError, match="exists already"):
@@ -48,6 +50,10 @@ def test_what_is_there_stays_and_damage_is_told(side_by_side: Path, tmp_path: Pa
     packed = pack(run, tmp_path / "small", faces, split="test").path
     assert not list(tmp_path.glob(".*"))
     rows = packed / "data.csv.xz"
+    with monkeypatch.context() as patch:
+        patch.setattr("emotiw_keras.runs.UNPACKED_LIMIT", len(Run.open(packed).data_csv()) - 1)
+        with pytest.raises(RunError, match="holds over"):
+            Run.open(packed).rows()
     rows.write_bytes(rows.read_bytes()[:-20])
     with pytest.raises(RunError, match="data.csv.xz ends early"):
         Run.open(packed).rows()
