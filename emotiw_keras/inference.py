@@ -88,6 +88,7 @@ class Inference:
             return {each: tf.function(large if each else answer, input_signature=signature) for each in (False, True)}
 
         self._large_batch = winograd.LARGE_BATCH
+        self._last = ""  # what the batch before was: "large", "rest" or "small"
         self._centre, self._cropped = compiled(centre, signature[:1]), compiled(cropped, signature)
 
     def _answers(self, inputs: Any) -> Any:
@@ -101,12 +102,21 @@ class Inference:
         with keras.StatelessScope(state_mapping=constants):
             return self._net(inputs, training=False)
 
+    def _as_large(self, count: int) -> bool:
+        """Whether a batch goes through the function for large ones. So does a small one right behind large ones: most often it
+        is the rest of many faces, and would be alone in its trace, which takes longer than many batches."""
+        if count >= self._large_batch:
+            self._last = "large"
+        else:
+            self._last = "rest" if self._last == "large" else "small"
+        return self._last != "small"
+
     def __call__(self, faces: np.ndarray) -> np.ndarray:
         """Probabilities of a batch: uint8 (batch, height, width, channels) -> float32 (batch, classes)."""
-        large = len(faces) >= self._large_batch
+        large = self._as_large(len(faces))
         if self.crops == 1:
             return np.asarray(self._centre[large](faces), np.float32)
-        if len(faces) * self.crops < self._large_batch:
+        if not large and len(faces) * self.crops < self._large_batch:
             # all crops at once: a face alone leaves a processor half idle
             taken = self._cropped[False](np.repeat(faces, self.crops, axis=0), np.tile(self._places, (len(faces), 1)))
             return np.reshape(taken, (len(faces), self.crops, -1)).mean(axis=1, dtype=np.float64).astype(np.float32)

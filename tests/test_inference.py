@@ -38,6 +38,19 @@ def test_large_and_small_batches_answer_as_the_network_does(run: Run, winograd_c
     assert len(winograd_calls) == 7  # the convolutions of levels 2 to 4 with 64 channels or more on both sides
 
 
+def test_the_rest_of_many_faces_needs_no_trace_of_its_own(run: Run) -> None:
+    compute, right = Inference(run, FACES.shape[1:], 2), plain(run, FACES, 2)
+
+    def traced() -> list[int]:
+        return [function.experimental_get_tracing_count() for function in compute._cropped.values()]
+
+    for faces in (FACES, FACES[:3]):
+        np.testing.assert_allclose(compute(faces), right[: len(faces)], atol=2e-6)
+        assert traced() == [0, 1]
+    np.testing.assert_allclose(compute(FACES[:3]), right[:3], atol=2e-6)  # not the rest any more: small batches come
+    assert traced() == [1, 1]
+
+
 def test_ten_crops_at_once_are_their_mean(run_folder: object) -> None:
     run = Run.open(str(run_folder))
     compute, faces = Inference(run, FACES.shape[1:], 10), FACES[:4]
