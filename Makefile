@@ -32,7 +32,7 @@ endef
 export DEMO_SUMMARY
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-backends lint types bench clean
+.PHONY: help demo reproduce test test-fast test-backends lint types bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -40,6 +40,7 @@ help:
 	@echo "make test           linter, type checker, all tests (TensorFlow, and JAX for the zoo and the device layers)"
 	@echo "make test-fast      the same without the slow tests"
 	@echo "make test-backends  the zoo and the device layers on PyTorch"
+	@echo "make reproduce      train the model that ships again: FER=fer2013.zip names the data; it goes on where it was stopped"
 	@echo "make bench          ours beside PyTorch, ONNX Runtime, OpenVINO and stock Keras; BENCH=\"--parts train --write\" chooses"
 	@echo "make clean          remove $(VENV) and what tools left behind"
 
@@ -73,6 +74,12 @@ demo: $(VENV)/.installed
 	$(EMOTIW) predict $(OUT)/faces --model $(OUT)/staged --faces whole
 	test -d $(OUT)/savedmodel || $(EMOTIW) export $(OUT)/staged $(OUT)/savedmodel
 	@$(VENV)/bin/python -c "$$DEMO_SUMMARY" $(OUT)
+
+reproduce: $(VENV)/.installed
+	$(if $(FER),,$(error the model that ships is trained on FER-2013: make reproduce FER=fer2013.zip))
+	for recipe in fer28-face-vgg-base fer28-face-vgg-large fer28-face-vgg; do \
+		$(EMOTIW) fit $$recipe --data fer=$(FER) --out runs/$$recipe || exit; done
+	$(EMOTIW) pack runs/fer28-face-vgg runs/packed/fer28-face-vgg --data $(FER) --crops 2
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .

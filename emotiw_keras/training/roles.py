@@ -119,7 +119,8 @@ def data_rows(
         stages: in order.
         sets: the data by name.
         roles: by stage name.
-        before: rows of the run whose weights this one starts from; what it had seen is recorded here too.
+        before: rows of the run whose weights this one starts from; what it had seen is recorded here too, once, in however many
+            stages.
         taught: rows of the runs that teach; of what they had seen, that is recorded which stands in no other row alike. None
             where nobody teaches: then no row is remembered, however many there are.
     """
@@ -141,9 +142,8 @@ def data_rows(
 def _own_rows(
     stages: Sequence[Part], sets: Mapping[str, FaceSet], roles: Mapping[str, Roles], before: Sequence[Mapping[str, str]]
 ) -> Iterator[dict[str, str]]:
-    for row in before:
-        if row["status"] in SEEN:
-            yield {**row, "stage": PARENT}
+    seen_before = ({**row, "stage": PARENT} for row in before if row["status"] in SEEN)
+    yield from {tuple(row.values()): row for row in seen_before}.values()  # most stages see the same
     for stage in stages:
         of = roles[stage.name]
         for name, faces in sets.items():

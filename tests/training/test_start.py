@@ -12,6 +12,7 @@ from emotiw_keras import hardware
 from emotiw_keras.training import start
 from emotiw_keras.training.fit import fit, photo_crop, prepare
 from emotiw_keras.training.recipe import load_recipe
+from emotiw_keras.training.roles import data_rows
 from emotiw_keras.training.start import start_model
 
 
@@ -60,3 +61,10 @@ def test_a_run_gives_its_weights_to_a_network_that_ends_in_another_layer(
     model = start_model(prepared.recipe, prepared.info, prepared.parent, lambda line: None)
     known = {weight.path: weight.numpy() for weight in first.build().weights}
     assert model.weights and all(np.array_equal(weight.numpy(), known[weight.path]) for weight in model.weights)
+
+
+def test_what_the_run_before_saw_in_several_stages_is_recorded_once() -> None:
+    row = {"stage": "fer", "path": "a.png", "pixel_hash": "a", "status": "train"}
+    before = [row, row | {"status": "val"}, row | {"path": "b.png"}, row | {"status": "held out"}, row | {"stage": "settle"}]
+    recorded = [(row["stage"], row["path"], row["status"]) for row in data_rows([], {}, {}, before)]
+    assert recorded == [("weights", "a.png", "train"), ("weights", "a.png", "val"), ("weights", "b.png", "train")]
