@@ -11,7 +11,7 @@ from emotiw_keras import hardware
 from emotiw_keras.errors import ModelError
 from emotiw_keras.models import registry
 from emotiw_keras.runs import Run
-from emotiw_keras.training.recipe import Recipe
+from emotiw_keras.training.recipe import Recipe, recipe_names
 
 if TYPE_CHECKING:
     import keras
@@ -70,7 +70,8 @@ def parent_run(recipe: Recipe) -> Run | None:
     if path.is_dir():
         return Run.open(path)
     if not path.is_file():
-        raise ModelError(f"--weights {weights}: no such file; expected none, {word}, a weight file or a run folder")
+        shipped = f"; `emotiw fit {path.name} --out {weights}` makes it" if path.name in recipe_names() else ""
+        raise ModelError(f"--weights {weights}: no such file; expected none, {word}, a weight file or a run folder{shipped}")
     return None
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from emotiw_keras import hardware
+from emotiw_keras.errors import ModelError
 from emotiw_keras.training import start
 from emotiw_keras.training.fit import fit, photo_crop, prepare
 from emotiw_keras.training.recipe import load_recipe
@@ -68,3 +69,8 @@ def test_what_the_run_before_saw_in_several_stages_is_recorded_once() -> None:
     before = [row, row | {"status": "val"}, row | {"path": "b.png"}, row | {"status": "held out"}, row | {"stage": "settle"}]
     recorded = [(row["stage"], row["path"], row["status"]) for row in data_rows([], {}, {}, before)]
     assert recorded == [("weights", "a.png", "train"), ("weights", "a.png", "val"), ("weights", "b.png", "train")]
+
+
+def test_a_run_that_a_shipped_recipe_makes_is_named_with_its_command(faces: dict[str, str]) -> None:
+    with pytest.raises(ModelError, match="`emotiw fit fer28-face-vgg-base --out runs/fer28-face-vgg-base` makes"):
+        prepare(load_recipe("fer28-face-vgg"), {"fer": faces["fer"]})
