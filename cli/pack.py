@@ -16,8 +16,8 @@ import click
 def pack(run: str, out: str, data: str, split: str, crops: str | None) -> None:
     """Write the run folder RUN as a small one: weights in 16 bits, calibrated probabilities, no checkpoints.
 
-    The logits are divided by the temperature that makes the labels of --split likeliest: answers stay, how sure they are
-    changes. OUT works wherever a run folder does; a training cannot go on in it.
+    The logits are divided by the temperature that makes the labels of --split likeliest, without images that RUN had trained
+    on: answers stay, how sure they are changes. OUT works wherever a run folder does; a training cannot go on in it.
 
     \b
     Example: emotiw pack runs/fer28 fer-small --data fer2013.zip

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from emotiw_keras.data.columns import pick
 from emotiw_keras.errors import DataError, ModelError, OutputError
 from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.evaluate import assess
@@ -83,7 +84,8 @@ def pack(
         run: a finished run.
         out: the new folder.
         source: data with the split.
-        split: images that choose the temperature; never those that a score is to be trusted on.
+        split: images that choose the temperature; never those that a score is to be trusted on. Of these, such as the run had
+            trained on are left out: it is surer of them than of others.
         crops: crops of a face that the packed run averages over unless told otherwise; None for what the run says.
         say: takes lines for people.
 
@@ -100,9 +102,13 @@ def pack(
     if target.exists():
         raise OutputError(f"{target} exists already; name a new folder")
     before = assess(run, source, split=split, crops=crops, say=say)
-    truth, probabilities = _answers(before)
+    new = _new_to(run, before)
+    truth, probabilities = _answers(before, new)
     if len(truth) < 2 * probabilities.shape[1]:
-        raise DataError(f"split {split!r} of {source} has {len(truth)} images, too few to choose a temperature by")
+        raise DataError(
+            f"split {split!r} of {source} has {len(truth)} images that can be read and that the run had not trained on, too "
+            "few to choose a temperature by"
+        )
     temperature = best_temperature(truth, probabilities)
     temporary = target.absolute().with_name(f".{os.getpid()}.{target.name}")
     with writing(target):
@@ -110,11 +116,11 @@ def pack(
             temporary.mkdir(parents=True)
             info = {**run.info, "crops": before.question.crops, "sources": {}}
             rounded = _write(run, temporary, info, 1.0)
-            change = float(np.abs(_answers(assess(rounded, source, split=split))[1] - probabilities).max())
+            change = float(np.abs(_answers(assess(rounded, source, split=split), new)[1] - probabilities).max())
             if not change <= LARGEST_CHANGE:
                 raise ModelError(f"with weights of 16 bits a probability moves by {change:.3g}; {run.path} is not packed")
             packed = _write(run, temporary, info, temperature)
-            after = _answers(assess(packed, source, split=split))[1]
+            after = _answers(assess(packed, source, split=split), new)[1]
             ece = (expected_calibration_error(truth, probabilities), expected_calibration_error(truth, after))
             facts = {"bits": 16, "temperature": temperature, "chosen_on": split, "images": len(truth), "ece": ece}
             _write_info(temporary, {**packed.info, "packed": facts})
@@ -125,9 +131,15 @@ def pack(
     return Packed(target, size / 1e6, temperature, ece, change)
 
 
-def _answers(assessment: Assessment) -> tuple[np.ndarray, np.ndarray]:
-    told = assessment.predictions
-    return told.truth[told.readable], told.probabilities[told.readable]
+def _new_to(run: Run, assessment: Assessment) -> np.ndarray:
+    """bool (n,): the images of an assessment that can be read and that the run, or what it came from, had not trained on."""
+    trained = {row["pixel_hash"] for row in run.each_row() if row["status"] == "train"}
+    hashes = pick(assessment.faces.pixel_hash, assessment.indices)
+    return assessment.predictions.readable & np.array([pixel_hash not in trained for pixel_hash in hashes])
+
+
+def _answers(assessment: Assessment, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return assessment.predictions.truth[rows], assessment.predictions.probabilities[rows]
 
 
 def _write(run: Run, folder: Path, info: dict[str, Any], temperature: float) -> Run:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emotiw_keras.errors import ModelError, OutputError, RunError
+from emotiw_keras.errors import DataError, ModelError, OutputError, RunError
 from emotiw_keras.evaluation.evaluate import assess
 from emotiw_keras.evaluation.pack import best_temperature, pack
 from emotiw_keras.runs import Run
@@ -23,7 +23,7 @@ def test_the_temperature_that_was_used_is_found() -> None:
 
 
 def test_a_packed_run_answers_as_the_run_at_its_temperature(side_by_side: Path, tmp_path: Path, emotiw) -> None:
-    run, faces = Run.open(side_by_side / "one"), side_by_side / "faces"
+    run, faces = Run.open(side_by_side / "two"), side_by_side / "faces"
     done = emotiw("pack", run.path, tmp_path / "small", "--data", faces, "--split", "test", "--crops", "2")
     assert done.returncode == 0, done.stderr
     packed = Run.open(tmp_path / "small")
@@ -38,6 +38,14 @@ def test_a_packed_run_answers_as_the_run_at_its_temperature(side_by_side: Path, 
     told = whole.probabilities[whole.readable].astype(np.float64) ** (1 / temperature)
     np.testing.assert_allclose(small.probabilities[small.readable], told / told.sum(axis=1, keepdims=True), atol=5e-3)
     np.testing.assert_array_equal(whole.predicted, small.predicted)
+
+
+def test_what_was_trained_on_chooses_no_temperature(side_by_side: Path, tmp_path: Path) -> None:
+    faces = side_by_side / "faces"
+    assert pack(Run.open(side_by_side / "two"), tmp_path / "two", faces, split="test").temperature != 1
+    assert Run.open(tmp_path / "two").info["packed"]["images"] == 14  # of 15 one is torn
+    with pytest.raises(DataError, match="'test' of .* has 13 images that can be read and that the run had not trained on"):
+        pack(Run.open(side_by_side / "one"), tmp_path / "one", faces, split="test")
 
 
 def test_what_is_there_stays_and_damage_is_told(
