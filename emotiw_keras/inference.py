@@ -62,7 +62,7 @@ class Inference:
 
         from emotiw_keras.data.device import crop_places
         from emotiw_keras.data.grey import for_grey
-        from emotiw_keras.models import winograd
+        from emotiw_keras.models.large_batches import LARGE_BATCH, in_batches
         from emotiw_keras.models.normalisations import fold_normalisations
 
         self.face_input = run.face_input()
@@ -84,10 +84,10 @@ class Inference:
 
         def compiled(answer: Any, signature: list[Any]) -> dict[bool, Any]:
             """Whether a batch is large -> the function for it, traced when the first such batch comes."""
-            large = winograd.in_batches()(answer)
+            large = in_batches()(answer)
             return {each: tf.function(large if each else answer, input_signature=signature) for each in (False, True)}
 
-        self._large_batch = winograd.LARGE_BATCH
+        self._large_batch = LARGE_BATCH
         self._last = ""  # what the batch before was: "large", "rest" or "small"
         self._centre, self._cropped = compiled(centre, signature[:1]), compiled(cropped, signature)
 

@@ -8,12 +8,12 @@ import pytest
 
 from emotiw_keras.data.device import crop_places
 from emotiw_keras.inference import Inference
-from emotiw_keras.models import winograd
+from emotiw_keras.models.large_batches import LARGE_BATCH
 from emotiw_keras.runs import Run
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="on TensorFlow only")
 
-FACES = np.random.default_rng(3).integers(0, 256, (winograd.LARGE_BATCH + 5, 48, 48, 1), np.uint8)
+FACES = np.random.default_rng(3).integers(0, 256, (LARGE_BATCH + 5, 48, 48, 1), np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def plain(run: Run, faces: np.ndarray, crops: int) -> np.ndarray:
 @pytest.mark.parametrize("crops", [1, 2])
 def test_large_and_small_batches_answer_as_the_network_does(run: Run, winograd_calls: list[object], crops: int) -> None:
     compute, right = Inference(run, FACES.shape[1:], crops), plain(run, FACES, crops)
-    for count in (1, 3, winograd.LARGE_BATCH - 1):
+    for count in (1, 3, LARGE_BATCH - 1):
         np.testing.assert_allclose(compute(FACES[:count]), right[:count], atol=2e-6)
     assert not winograd_calls
     np.testing.assert_allclose(compute(FACES), right, atol=2e-6)

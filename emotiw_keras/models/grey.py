@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from emotiw_keras.errors import ModelError
+from emotiw_keras.models import strided
 from emotiw_keras.models.layers import GroupedConv2D, Tensor, pair
 
 
@@ -120,13 +121,15 @@ class GreyStart(keras.layers.Layer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.built = True
 
-    def call(self, inputs: Tensor) -> Tensor:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         first = self.first
         kernel = ops.convert_to_tensor(first.kernel)
         summed = ops.cast(ops.sum(kernel * self._share, axis=2, keepdims=True), self.compute_dtype)
-        y = ops.conv(
-            ops.cast(inputs, self.compute_dtype), summed, strides=first.strides, padding="valid", data_format="channels_last"
-        )
+        x = ops.cast(inputs, self.compute_dtype)
+        if first.trainable and strided.suits(x, summed, first.strides, "valid", bool(training)):
+            y = strided.convolve(x, summed, first.strides[0])
+        else:
+            y = ops.conv(x, summed, strides=first.strides, padding="valid", data_format="channels_last")
         bias = ops.convert_to_tensor(first.bias) + ops.sum(kernel * self._shift, axis=(0, 1, 2))
         return first.activation(ops.add(y, ops.cast(bias, self.compute_dtype)))
 

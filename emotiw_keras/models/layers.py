@@ -14,13 +14,16 @@ import numpy as np
 from keras import ops
 
 from emotiw_keras.errors import ModelError
-from emotiw_keras.models import winograd
+from emotiw_keras.models import fused, winograd
+from emotiw_keras.models.large_batches import traced_in_batches
 
 PACKAGE = "emotiw_keras"
 # A channel's neighbours lie in its own block of so many channels and the two beside it.
 BLOCK = 16
 # From so many channels on, most of a product with the whole band matrix is with zeros.
 BLOCKED_FROM = 128
+# From so many elements of an image on it pays to compile what is done to each.
+LARGE = 1 << 15
 Tensor = Any
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
@@ -43,6 +46,8 @@ def _inverse_power(d: Tensor, beta: float) -> Tensor:
     if beta == 0.75:
         r = ops.rsqrt(d)
         return ops.multiply(r, ops.sqrt(r))
+    if beta > 1:
+        return ops.multiply(_inverse_power(d, beta - 1), ops.square(ops.rsqrt(d)))
     return ops.power(d, -beta)
 
 
@@ -85,12 +90,14 @@ class LocalResponseNormalization(keras.layers.Layer):
         self.alpha = alpha
         self.beta = beta
 
-    def call(self, inputs: Tensor) -> Tensor:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        often = self.trainable and (training or traced_in_batches())
+        in_one_loop = fused.in_one_loop if often and fused.suits(inputs.shape[1:], LARGE) else fused.step_by_step
         if self.compute_dtype == "float16":
-            return ops.cast(self._normalise(ops.cast(inputs, "float32")), "float16")
-        return self._normalise(inputs)
+            return ops.cast(self._normalise(ops.cast(inputs, "float32"), in_one_loop), "float16")
+        return self._normalise(inputs, in_one_loop)
 
-    def _normalise(self, inputs: Tensor) -> Tensor:
+    def _normalise(self, inputs: Tensor, in_one_loop: fused.Way) -> Tensor:
         height, width, channels = inputs.shape[-3:]
         dtype = keras.backend.standardize_dtype(inputs.dtype)
         known = len(inputs.shape) == 4 and height is not None and width is not None
@@ -106,19 +113,25 @@ class LocalResponseNormalization(keras.layers.Layer):
                 return ops.conv(x, weights, padding="same", data_format="channels_last")
             return ops.matmul(x, weights)
 
+        def scale(squares: Tensor, power: float = beta) -> Tensor:
+            return _inverse_power(self.bias + squares, power)
+
+        square = in_one_loop(ops.square)
+        scaled = in_one_loop(lambda x, squares: x * scale(squares))
+        spread = in_one_loop(lambda g, x, squares: g * x * scale(squares, beta + 1))
+        returned = in_one_loop(lambda g, x, squares, spread: g * scale(squares) - x * spread)
+
         # Automatic differentiation goes back through the root and the product one by one; written by hand the
-        # gradient is one more product: dx = g d^-beta - 2 alpha beta x ((g y / d) B), B being symmetric.
+        # gradient is one more product: dx = g d^-beta - 2 alpha beta x ((g x d^-(beta + 1)) B), B being symmetric.
         @ops.custom_gradient
         def normalise(x: Tensor) -> tuple[Tensor, Any]:
-            d = self.bias + near(ops.square(x), forward)
-            scale = _inverse_power(d, beta)
-            y = x * scale
+            squares = near(square(x), forward)
 
             def gradient(*args: Tensor, upstream: Tensor | None = None) -> Tensor:
                 g = args[0] if upstream is None else upstream
-                return g * scale - x * near(g * y / d, backward)
+                return returned(g, x, squares, near(spread(g, x, squares), backward))
 
-            return y, gradient
+            return scaled(x, squares), gradient
 
         shape = (-1, height * width, channels // BLOCK, BLOCK) if blocked else (-1, channels)
         return ops.reshape(normalise(ops.reshape(inputs, shape)), ops.shape(inputs))

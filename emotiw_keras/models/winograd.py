@@ -16,9 +16,6 @@ Source: Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks"
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +23,7 @@ import keras
 import numpy as np
 
 from emotiw_keras.hardware import bfloat16_tiles
+from emotiw_keras.models.large_batches import traced_in_batches
 
 Tensor = Any
 TILE = 4
@@ -106,21 +104,6 @@ def _sheet(height: int, width: int, size: int) -> _Sheet:
     return _Sheet(rows.images * columns.images, outputs.shape[1], pixel(TILE + 2 * margin, margin), outputs, pixels)
 
 
-_IN_BATCHES: ContextVar[bool] = ContextVar("_IN_BATCHES", default=False)
-LARGE_BATCH = 32
-"""From so many faces on it pays without training, where kernels are taken to the points anew for each batch."""
-
-
-@contextmanager
-def in_batches() -> Iterator[None]:
-    """What is traced inside convolves in this way without training too, in float32: for batches of `LARGE_BATCH` or more."""
-    token = _IN_BATCHES.set(True)
-    try:
-        yield
-    finally:
-        _IN_BATCHES.reset(token)
-
-
 def suits(x: Tensor, kernel: Tensor, strides: tuple[int, int], padding: Any, training: bool) -> bool:
     """Whether `convolve` can take the place of this convolution and pays: TensorFlow without a GPU, 3x3 or 5x5, stride 1,
     "same", a known height and width, the channels (in and out) and types above, bfloat16 without AMX; in training, or
@@ -131,7 +114,7 @@ def suits(x: Tensor, kernel: Tensor, strides: tuple[int, int], padding: Any, tra
 
     size, filters = kernel.shape[0], kernel.shape[-1]
     return (
-        (training or (_IN_BATCHES.get() and x.dtype.name == "float32"))
+        (training or (traced_in_batches() and x.dtype.name == "float32"))
         and size in POINTS
         and (kernel.shape[1], *strides, padding) == (size, 1, 1, "same")
         and len(x.shape) == 4

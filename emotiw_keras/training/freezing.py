@@ -51,11 +51,15 @@ def apply_rules(model: keras.Model, rules: Sequence[tuple[str, float]], where: s
         if not found:
             raise UsageError(f"rules of {where}: {pattern!r} matches no layer of {model.name}; its layers are {names}")
     rates: dict[str, float] = {}
-    for layer in layers:
+    trains = True
+    for layer in model.layers:
+        if not layer.weights:
+            layer.trainable = trains  # as the layer before it: what is frozen is computed in one way, kept or anew
+            continue
         rate = next((rate for found, rate in meant if layer.name in found), None)
         if rate is None:
             raise UsageError(f"rules of {where} do not cover layer {layer.name!r}; end them with the pair ['*', 1.0]")
-        layer.trainable = rate > 0
+        layer.trainable = trains = rate > 0
         rates.update({variable.path: rate for variable in layer.trainable_variables})
     return rates
 

@@ -9,7 +9,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from emotiw_keras.models import fused
 from emotiw_keras.training.stage import Stage
+
+LARGE = 1 << 20
+"""From so many elements of a variable on it pays to compile its update."""
 
 
 @keras.saving.register_keras_serializable(package="emotiw_keras")
@@ -59,6 +63,19 @@ class CaffeSGD(keras.optimizers.Optimizer):
         index = self._get_variable_index(variable)
         history, decay = self.histories[index], self._decays[index]
         rate = tf.cast(learning_rate, variable.dtype) * self._rates[index]
+        if fused.suits(variable.shape, LARGE):
+
+            @fused.compiled
+            def update(gradient: tf.Tensor, rate: tf.Tensor) -> None:
+                gradient = tf.cast(gradient, variable.dtype)
+                if decay:
+                    gradient += decay * variable
+                step = self.momentum * history.value - rate * gradient
+                history.assign(step)
+                variable.assign_add(step)
+
+            update(gradient, rate)
+            return
         gradient = tf.cast(gradient, variable.dtype)
         if decay and self.momentum:
             # into the history before the momentum shrinks it: momentum * (h + rate * decay / momentum * w)
@@ -81,6 +98,20 @@ class CaffeSGD(keras.optimizers.Optimizer):
         config = super().get_config()
         own = {"momentum": self.momentum, "decay": self.decay, "multipliers": self.multipliers, "decays": self.decays}
         return {**config, **own}
+
+
+def as_computed(gradients: list[tf.Tensor], optimizer: keras.optimizers.Optimizer) -> list[tf.Tensor]:
+    """Gradients as they were before they were widened to float32, where `optimizer` widens them in its own loop.
+
+    Args:
+        gradients: of a graph.
+        optimizer: what they are for; those that clip or sum gradients need them in float32.
+    """
+    settings = ("global_clipnorm", "clipnorm", "clipvalue", "gradient_accumulation_steps")
+    if not isinstance(optimizer, CaffeSGD) or any(getattr(optimizer, setting) for setting in settings):
+        return gradients
+    widened = [gradient.op.type == "Cast" and gradient.op.inputs[0].dtype == tf.bfloat16 for gradient in gradients]
+    return [gradient.op.inputs[0] if cast else gradient for gradient, cast in zip(gradients, widened, strict=True)]
 
 
 def is_kernel(variable: keras.Variable) -> bool:

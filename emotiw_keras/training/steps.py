@@ -13,9 +13,10 @@ from sklearn.metrics import f1_score
 from emotiw_keras.data.augment import Augment
 from emotiw_keras.data.batches import Source, batches
 from emotiw_keras.data.device import FaceInput
-from emotiw_keras.models import winograd
+from emotiw_keras.models.large_batches import in_batches
 from emotiw_keras.training.averages import Averages
 from emotiw_keras.training.crops import changes_of
+from emotiw_keras.training.optimizers import as_computed
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.teachers import Teachers
 
@@ -107,6 +108,7 @@ class StageSteps:
         weighted, outputs, gradients = self._gradients(inputs, labels, taught)
         if self._sharpness:
             gradients = self._uphill(gradients, inputs, labels, taught)
+        gradients = as_computed(gradients, self.optimizer)
         # an update in place copies the variable first if a gradient's kernel still reads it
         with tf.control_dependencies(gradients):
             done = tf.identity(self.optimizer.iterations)
@@ -145,7 +147,7 @@ class StageSteps:
         return uphill
 
     def _predict_step(self, images: tf.Tensor) -> tf.Tensor:
-        with winograd.in_batches():
+        with in_batches():
             return self._log_probabilities(self.model(self.face_input(images), training=False))
 
     def train(self, images: tf.Tensor, draws: tf.Tensor, labels: tf.Tensor, learning_rate: float) -> tuple[float, int]:

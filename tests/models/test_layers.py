@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -11,6 +12,8 @@ import pytest
 from keras import ops
 
 from emotiw_keras.errors import ModelError
+from emotiw_keras.models import fused
+from emotiw_keras.models.large_batches import in_batches
 from emotiw_keras.models.layers import Dense, GroupedConv2D, LocalResponseNormalization
 from emotiw_keras.models.pooling import AdaptiveMeanPooling2D, CaffeMaxPooling2D
 
@@ -39,6 +42,20 @@ def numpy_of(tensor: object) -> np.ndarray:
 
 # size, alpha, beta, k in Caffe's terms: AlexNet, VGG-CNN, and exponents that take each of the three ways.
 CAFFE_LRNS = [(5, 1e-4, 0.75, 1.0), (5, 5e-4, 0.75, 2.0), (3, 1e-2, 0.5, 1.0), (7, 1e-3, 0.6, 1.5)]
+
+
+@pytest.fixture
+def loops(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The functions that were made into one loop."""
+    made: list[object] = []
+    original = fused.in_one_loop
+
+    def noted(function: Callable) -> Callable:
+        made.append(function)
+        return original(function)
+
+    monkeypatch.setattr(fused, "in_one_loop", noted)
+    return made
 
 
 def lrn_of(caffe: tuple[int, float, float, float], **kwargs: object) -> LocalResponseNormalization:
@@ -107,6 +124,55 @@ def test_lrn_gradient_is_automatic_differentiations(policy: str, channels: int, 
     expected = input_gradient(plain, x)
     tolerance = {"float32": 2e-6, "mixed_bfloat16": 6 * BFLOAT16_STEP, "mixed_float16": 2e-3}[policy]
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance * abs(expected).max())
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="on TensorFlow only")
+@pytest.mark.parametrize("caffe", CAFFE_LRNS)
+@pytest.mark.parametrize("channels", [96, 144])
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_lrn_in_one_loop_is_that_of_the_steps(
+    policy: str, channels: int, caffe: tuple, loops: list[object]
+) -> None:
+    import tensorflow as tf
+
+    layer, dtype = lrn_of(caffe, dtype=policy), keras.DTypePolicy(policy).compute_dtype
+    x, weight = (tf.cast(values(2, 16, 24, channels, spread=spread), dtype) for spread in (60.0, 1.0))
+
+    def computed(layer: LocalResponseNormalization, *tensors: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(tensors[0])
+            y = layer(tensors[0], training=True)
+        return y, tape.gradient(y, *tensors)
+
+    exact = computed(lrn_of(caffe), *(tf.cast(t, "float32") for t in (x, weight)))  # outside a graph: step by step
+    assert not loops
+    found = tf.function(computed)(layer, x, weight)
+    assert len(loops) == 4
+    tolerance = {"float32": 2e-6, "mixed_bfloat16": 8 * BFLOAT16_STEP, "mixed_float16": 2e-3}[policy]
+    for ours, right in zip(found, exact, strict=True):  # the gradient is a difference of larger terms
+        assert ours.dtype == dtype
+        np.testing.assert_allclose(numpy_of(ours), numpy_of(right), rtol=tolerance, atol=tolerance * abs(numpy_of(right)).max())
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="on TensorFlow only")
+def test_lrn_is_compiled_for_many_large_images_that_are_not_frozen(loops: list[object]) -> None:
+    import tensorflow as tf
+
+    def traced(side: int, training: bool = False, frozen: bool = False) -> int:
+        layer = LocalResponseNormalization(trainable=not frozen)
+        loops.clear()
+        tf.function(lambda x: layer(x, training=training))(tf.ones((2, side, 16, 96)))
+        return len(loops)
+
+    assert traced(22, training=True) == 4
+    assert traced(21, training=True) == 0
+    assert traced(22) == traced(22, training=True, frozen=True) == 0
+    with in_batches():
+        assert traced(22) == 4
+        assert traced(22, frozen=True) == 0
+    loops.clear()
+    LocalResponseNormalization()(tf.ones((2, 22, 16, 96)), training=True)  # without a graph each call would compile
+    assert not loops
 
 
 def test_lrn_refuses_what_cannot_be_meant() -> None:

@@ -12,6 +12,7 @@ import pytest
 from keras import ops
 
 from emotiw_keras.models import winograd
+from emotiw_keras.models.large_batches import in_batches
 from emotiw_keras.models.layers import Conv2D, GroupedConv2D
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="on TensorFlow only")
@@ -105,7 +106,7 @@ def test_layers_train_on_it_and_evaluate_so_in_batches(
         assert not winograd_calls
         assert error(layer(x, training=True), direct) < TOLERANCE["float32"]
         assert len(winograd_calls) == groups
-        with winograd.in_batches():
+        with in_batches():
             assert error(layer(x), direct) < TOLERANCE["float32"]
             assert len(winograd_calls) == 2 * groups
             layer.trainable = False
@@ -120,7 +121,7 @@ def test_bfloat16_is_evaluated_directly_and_with_amx_trained_so(
 ) -> None:
     monkeypatch.setattr(winograd, "bfloat16_tiles", lambda: tiles)
     layer, x = Conv2D(64, 3, padding="same", dtype="mixed_bfloat16"), ops.convert_to_tensor(values(2, 5, 5, 64))
-    with winograd.in_batches():
+    with in_batches():
         layer(x)
     assert not winograd_calls
     layer(x, training=True)

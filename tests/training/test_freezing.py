@@ -23,8 +23,12 @@ def test_the_first_matching_rule_counts(model: keras.Model) -> None:
     assert trainable == {"conv1", "fc6", "fc7", "fc8"}
     by_layer = {path.split("/")[-2]: rate for path, rate in rates.items()}
     assert by_layer == {"conv1": 0.5, "fc6": 1.0, "fc7": 1.0, "fc8": 10.0}
+    # what holds no weights follows the layer before it
+    follow = {name: model.get_layer(name).trainable for name in ("norm1", "pool1", "norm2", "pool5", "drop6")}
+    assert follow == {"norm1": True, "pool1": True, "norm2": False, "pool5": False, "drop6": True}
     apply_rules(model, [("*", 1.0)], "here")
     assert len(model.trainable_variables) == 16
+    assert all(layer.trainable for layer in model.layers)
 
 
 def test_a_rule_that_matches_nothing_and_a_layer_without_a_rule_are_refused(model: keras.Model) -> None:

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from emotiw_keras.models import fused
+from emotiw_keras.training import optimizers
 from emotiw_keras.training.optimizers import make_optimizer
 from emotiw_keras.training.stage import Stage
 
@@ -16,7 +18,12 @@ def small_model() -> keras.Model:
     return keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, name="fc7"), keras.layers.Dense(2, name="fc8")])
 
 
-def test_ten_steps_equal_caffes_formula() -> None:
+@pytest.mark.parametrize("large", [1 << 20, 1])  # one operation after the other, and compiled to one loop
+def test_ten_steps_equal_caffes_formula(monkeypatch: pytest.MonkeyPatch, large: int) -> None:
+    monkeypatch.setattr(optimizers, "LARGE", large)
+    compiled = []
+    original = fused.compiled
+    monkeypatch.setattr(fused, "compiled", lambda function: compiled.append(function) or original(function))
     model = small_model()
     rates = {v.path: 10.0 if "fc8" in v.path else 1.0 for v in model.trainable_variables}
     stage = Stage("s", train=("a:train",), learning_rate=0.05, momentum=0.9, weight_decay=0.01, bias_rate=2.0)
@@ -42,6 +49,26 @@ def test_ten_steps_equal_caffes_formula() -> None:
             weights[i] = weights[i] - history[i]
     for variable, expected in zip(model.trainable_variables, weights, strict=True):
         np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-5, atol=1e-6)
+    assert bool(compiled) is (large == 1)
+
+
+def test_gradients_stay_in_bfloat16_for_an_update_that_widens_them() -> None:
+    def types(**changes: object) -> list[str]:
+        stage = Stage("s", train=("a:train",), **changes)  # type: ignore[arg-type]
+        optimizer = make_optimizer(stage, small_model().trainable_variables, {})
+
+        @tf.function
+        def computed(narrow: tf.Tensor, wide: tf.Tensor) -> list[tf.Tensor]:
+            found = optimizers.as_computed([tf.cast(narrow, tf.float32), wide, tf.cast(wide > 0, tf.float32)], optimizer)
+            given.extend(gradient.dtype.name for gradient in found)
+            return found
+
+        given: list[str] = []
+        computed(tf.ones(3, tf.bfloat16), tf.ones(3))
+        return given
+
+    assert types() == ["bfloat16", "float32", "float32"]
+    assert types(clip_norm=1.0) == types(accumulate=2) == types(optimizer="adam") == ["float32"] * 3
 
 
 def test_adam_decays_kernels_only() -> None:

@@ -1,0 +1,61 @@
+"""Elementwise arithmetic of many operations as one loop over the elements, for a processor.
+
+TensorFlow runs operation by operation: each reads its arrays from memory and writes another, and in bfloat16 each takes three
+times as long as the memory does. XLA makes one loop of them all, in float32 between reading and writing. It compiles anew for
+every shape, which takes some twentieth of a second, and rounds a little otherwise than the operations one by one. Hence it is
+for training and for large batches, which are of one size but for the last; frozen layers, whose features may be kept, single
+faces and exported models do without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+Tensor = Any
+Way = Callable[[Callable[..., Tensor]], Callable[..., Tensor]]
+"""How a function of arrays is computed: `in_one_loop` or `step_by_step`."""
+
+
+def suits(shape: Any, at_least: int) -> bool:
+    """Whether it can be used on arrays of this shape and pays: on TensorFlow without a GPU, in a graph that is being traced
+    (elsewhere each call would compile), and for so many elements, as far as they are known."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    elements = tf.TensorShape(shape).num_elements()
+    large = elements is not None and elements >= at_least
+    return large and not tf.executing_eagerly() and not tf.config.list_logical_devices("GPU")
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` of tensors, and of variables that it finds around it, compiled for each shape."""
+    import tensorflow as tf
+
+    return tf.function(function, jit_compile=True, autograph=False)
+
+
+def in_one_loop(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`function`, elementwise, of tensors of one shape and type, as one loop in float32; its result is of their shape and type.
+
+    It gives one tensor: several, or the neighbours of an element, would make a loop that XLA cannot vectorise.
+
+    Example:
+        >>> in_one_loop(lambda x, y: x * y + x)(keras.ops.ones(3), keras.ops.ones(3))   # doctest: +SKIP
+    """
+    import tensorflow as tf
+
+    def loop(*tensors: Tensor) -> Tensor:
+        # flat, or XLA shares a loop over few rows unevenly among the threads
+        y = function(*(tf.cast(tf.reshape(tensor, (-1,)), tf.float32) for tensor in tensors))
+        return tf.reshape(tf.cast(y, tensors[0].dtype), tf.shape(tensors[0]))
+
+    return compiled(loop)
+
+
+def step_by_step(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`function` as it is."""
+    return function
