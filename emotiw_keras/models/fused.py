@@ -9,7 +9,8 @@ faces and exported models do without.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -59,3 +60,28 @@ def in_one_loop(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def step_by_step(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """`function` as it is."""
     return function
+
+
+def before_relu(x: Tensor) -> Tensor | None:
+    """What x is the ReLU of, in the graph that is being traced; None if it is none."""
+    return x.op.inputs[0] if x.op.type == "Relu" else None
+
+
+def relu_and_concatenate(parts: Sequence[Tensor]) -> Tensor:
+    """The ReLU of float (batch, height, width, channels), side by side along the channels, and one loop back to each."""
+    import tensorflow as tf
+
+    def back(end: int) -> Callable[..., Tensor]:
+        return compiled(lambda g, y: tf.where(y > 0, g[..., end - y.shape[-1] : end], tf.zeros((), y.dtype)))
+
+    @tf.custom_gradient
+    def run(*parts: Tensor) -> tuple[Tensor, Any]:
+        outputs = [tf.nn.relu(part) for part in parts]
+
+        def gradient(upstream: Tensor) -> list[Tensor]:
+            ends = itertools.accumulate(y.shape[-1] for y in outputs)
+            return [back(end)(upstream, y) for end, y in zip(ends, outputs, strict=True)]
+
+        return tf.concat(outputs, axis=-1), gradient
+
+    return run(*parts)

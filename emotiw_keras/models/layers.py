@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 
 from emotiw_keras.errors import ModelError
-from emotiw_keras.models import fused, winograd
+from emotiw_keras.models import fused, side_by_side, winograd
 from emotiw_keras.models.large_batches import traced_in_batches
 
 PACKAGE = "emotiw_keras"
@@ -113,18 +113,27 @@ class LocalResponseNormalization(keras.layers.Layer):
                 return ops.conv(x, weights, padding="same", data_format="channels_last")
             return ops.matmul(x, weights)
 
+        shape = (-1, height * width, channels // BLOCK, BLOCK) if blocked else (-1, channels)
+
         def scale(squares: Tensor, power: float = beta) -> Tensor:
             return _inverse_power(self.bias + squares, power)
 
         square = in_one_loop(ops.square)
         scaled = in_one_loop(lambda x, squares: x * scale(squares))
         spread = in_one_loop(lambda g, x, squares: g * x * scale(squares, beta + 1))
-        returned = in_one_loop(lambda g, x, squares, spread: g * scale(squares) - x * spread)
+        # behind a ReLU the gradient of both is one loop: it goes to what the ReLU was given
+        before = fused.before_relu(inputs) if in_one_loop is fused.in_one_loop else None
+
+        @in_one_loop
+        def returned(g: Tensor, x: Tensor, squares: Tensor, spread: Tensor) -> Tensor:
+            dx = g * scale(squares) - x * spread
+            return dx if before is None else ops.where(x > 0, dx, 0.0)
 
         # Automatic differentiation goes back through the root and the product one by one; written by hand the
         # gradient is one more product: dx = g d^-beta - 2 alpha beta x ((g x d^-(beta + 1)) B), B being symmetric.
         @ops.custom_gradient
-        def normalise(x: Tensor) -> tuple[Tensor, Any]:
+        def normalise(given: Tensor) -> tuple[Tensor, Any]:
+            x = given if before is None else ops.reshape(inputs, shape)
             squares = near(square(x), forward)
 
             def gradient(*args: Tensor, upstream: Tensor | None = None) -> Tensor:
@@ -133,8 +142,7 @@ class LocalResponseNormalization(keras.layers.Layer):
 
             return scaled(x, squares), gradient
 
-        shape = (-1, height * width, channels // BLOCK, BLOCK) if blocked else (-1, channels)
-        return ops.reshape(normalise(ops.reshape(inputs, shape)), ops.shape(inputs))
+        return ops.reshape(normalise(ops.reshape(inputs if before is None else before, shape)), ops.shape(inputs))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
@@ -193,9 +201,17 @@ def pair(value: int | tuple[int, int] | list[int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
 
 
+def _convolved(x: Tensor, kernel: Tensor, strides: tuple[int, int], padding: Any, training: bool) -> Tensor | None:
+    """The convolution in the way that is faster here than the direct one; None where none is."""
+    for way in (winograd, side_by_side):
+        if way.suits(x, kernel, strides, padding, training):
+            return way.convolve(x, kernel)
+    return None
+
+
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class Conv2D(keras.layers.Conv2D):
-    """`keras.layers.Conv2D` that is faster on a processor (`winograd.py`); same arguments, outputs and weight files.
+    """`keras.layers.Conv2D` that is faster on a processor (`_convolved`); same arguments, outputs and weight files.
 
     Input: float (batch, height, width, channels), or as `data_format` says. Output: float (batch, new_height, new_width,
     filters).
@@ -210,9 +226,9 @@ class Conv2D(keras.layers.Conv2D):
         if not (plain and self.trainable):
             return super().call(inputs)
         kernel = ops.convert_to_tensor(self.kernel)
-        if not winograd.suits(inputs, kernel, self.strides, self.padding, bool(training)):
+        y = _convolved(inputs, kernel, self.strides, self.padding, bool(training))
+        if y is None:
             return super().call(inputs)
-        y = winograd.convolve(inputs, kernel)
         if self.bias is not None:
             y = ops.add(y, ops.convert_to_tensor(self.bias))
         return y if self.activation is None else self.activation(y)
@@ -295,18 +311,21 @@ class GroupedConv2D(keras.layers.Layer):
                 x, mode = ops.pad(x, ((0, 0), *mode, (0, 0))) if any(map(any, mode)) else x, "valid"
         kernel = ops.convert_to_tensor(self.kernel)
         parts = zip(ops.split(x, self.groups, axis=-1), ops.split(kernel, self.groups, axis=-1), strict=True)
-        outputs = [
-            winograd.convolve(p, k)
-            if self.trainable and winograd.suits(p, k, self.strides, mode, bool(training))
-            else ops.conv(p, k, strides=self.strides, padding=mode, data_format="channels_last")
-            for p, k in parts
-        ]
+
+        def convolved(x: Tensor, kernel: Tensor) -> Tensor:
+            y = _convolved(x, kernel, self.strides, mode, bool(training)) if self.trainable else None
+            return ops.conv(x, kernel, strides=self.strides, padding=mode, data_format="channels_last") if y is None else y
+
+        outputs = [convolved(*part) for part in parts]
         # Each part by itself where channels do not matter to each other: TensorFlow then makes one kernel of convolution, bias
         # and ReLU.
         alone = self.activation in (keras.activations.linear, keras.activations.relu)
         if self.bias is not None:
             biases = ops.split(ops.convert_to_tensor(self.bias), self.groups)
             outputs = [ops.add(y, bias) for y, bias in zip(outputs, biases, strict=True)]
+        joined = training and self.trainable and self.groups > 1 and self.activation is keras.activations.relu
+        if joined and fused.suits((*outputs[0].shape[1:3], self.filters), LARGE):
+            return fused.relu_and_concatenate(outputs)
         if alone:
             outputs = [self.activation(y) for y in outputs]
         y = outputs[0] if self.groups == 1 else ops.concatenate(outputs, axis=-1)

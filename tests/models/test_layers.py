@@ -155,6 +155,40 @@ def test_lrn_in_one_loop_is_that_of_the_steps(
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="on TensorFlow only")
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("groups", [1, 2, 3])
+def test_a_convolution_with_relu_and_lrn_behind_it_has_the_gradients_of_the_steps(
+    policy: str, groups: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorflow as tf
+
+    convolution = GroupedConv2D(96, 3, groups=groups, padding="same", activation="relu", dtype=policy)
+    norm = LocalResponseNormalization(alpha=1e-4, dtype=policy)
+    x, upstream = tf.constant(values(2, 19, 19, 96, spread=20.0)), tf.constant(values(2, 19, 19, 96))
+    convolution.build(x.shape)
+    kernel, bias = (variable.value for variable in convolution.trainable_variables)
+    masked, joined = [], []
+    relu, concatenate = fused.before_relu, fused.relu_and_concatenate
+    monkeypatch.setattr(fused, "before_relu", lambda x: masked.append(relu(x)) or masked[-1])
+    monkeypatch.setattr(fused, "relu_and_concatenate", lambda parts: joined.append(parts) or concatenate(parts))
+
+    def computed() -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch((x, kernel, bias))
+            y = norm(convolution(x, training=True), training=True)
+            loss = tf.reduce_sum(tf.cast(y, tf.float32) * upstream)
+        return [tf.cast(y, tf.float32), *tape.gradient(loss, (x, kernel, bias))]
+
+    steps = computed()
+    assert not masked and not joined
+    loops = tf.function(computed)()
+    assert (len(joined), [before is not None for before in masked]) == ((0, [True]) if groups == 1 else (1, [False]))
+    tolerance = {"float32": 1e-5, "mixed_bfloat16": 16 * BFLOAT16_STEP}[policy]  # TensorFlow sums a bias' gradient in bfloat16
+    for ours, right in zip(loops, steps, strict=True):
+        np.testing.assert_allclose(ours, right, rtol=tolerance, atol=tolerance * abs(np.asarray(right)).max())
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="on TensorFlow only")
 def test_lrn_is_compiled_for_many_large_images_that_are_not_frozen(loops: list[object]) -> None:
     import tensorflow as tf
 
