@@ -330,7 +330,11 @@ def measure(network: str, batches: list[int], options: Options, products: dict[s
             names = (*OURS, *(STOCK if batch == batches[0] else ()), *best)
             # each has taken a step before its first turn; at large batches, of half a minute a step, that must do
             warm_up = batch == batches[0]
-            taken = take_turns(commands(names, batch, seconds), options.rounds, limits, environment, warm_up)
+            # large batches of both precisions at once are more than 24 GB: those of one precision take turns by themselves
+            parts = [names] if warm_up else [[n for n in names if precision_of(n) == p] for p in machine.PRECISIONS]
+            taken: dict[str, list[float]] = {}
+            for part in parts:
+                taken |= take_turns(commands(tuple(part), batch, seconds), options.rounds, limits, environment, warm_up)
             rates = {name: summary(figures) for name, figures in taken.items()}
             yield _table(network, batch, rates, heats if batch == batches[0] else {}, products, counted)
 

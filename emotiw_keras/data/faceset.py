@@ -46,6 +46,9 @@ OK = "ok"
 HELD_OUT = "held out"
 # Decoding a small picture takes less time than threads take to hand the interpreter to each other.
 _SMALL = 128 * 128
+HELD_BYTES = 128 << 20
+"""What the pixels of a set may take in memory, so that memory does not grow with the data; FER-2013 takes 79 MiB. The file that
+larger sets are packed into is read as fast, as long as the system has memory to spare for it."""
 Progress = Callable[[int, int], None]
 
 
@@ -191,8 +194,8 @@ def read_faces(
         size: side in pixels that a set of mixed sizes is brought to; a set of one size keeps it, unless it has more pixels:
             resizing on the host gives the same bytes, once instead of in each epoch.
         memory_budget: bytes the pixels may take in memory; above it they are packed into a file in the cache folder that goes
-            with the process, or, where the disk has no room, decoded again in each epoch. Default: half of the available
-            memory.
+            with the process, or, where the disk has no room, decoded again in each epoch. Default: `HELD_BYTES`, and where
+            the disk has no room half of the available memory.
         subject_pattern: a regular expression on file names for the person; a `subject` column has precedence.
         leave_out: classes that are not read, in any of their usual spellings; they are counted in the report.
         every: of a set of videos, take the frames of every so manieth number; from which on, the seed and the video decide.
@@ -343,14 +346,15 @@ def _read_pixels(
     same = len(sizes) == 1 and math.prod(next(iter(sizes))) <= size * size
     height, width = sizes.pop() if same else (size, size)
     view = View(listing.pictures, rows, (height, width, 1 if grey else 3))
-    allowed = available_memory() // 2 if budget is None else budget
+    allowed = min(HELD_BYTES, available_memory() // 2) if budget is None else budget
     needed = count * int(np.prod(view.shape))
-    array = np.zeros((count, *view.shape), np.uint8) if needed <= allowed else None
+    file = None if needed <= allowed else packing_file(needed)
+    if file is None and budget is None:  # without room on the disk memory holds what it can
+        allowed = available_memory() // 2
+    array = np.zeros((count, *view.shape), np.uint8) if file is None and needed <= allowed else None
     readable = np.zeros(count, bool)
-    packed = None
+    packed = None if file is None else PackedPixels(file, view.shape, readable)
     if array is None:
-        file = packing_file(needed)
-        packed = None if file is None else PackedPixels(file, view.shape, readable)
         told = f"{needed / 2**30:,.2f} GiB of pixels are more than the {allowed / 2**30:,.2f} GiB of memory allowed"
         how = "packed once into a temporary file" if packed is not None else "decoded in each epoch, as the disk is full too"
         listing.notes.append(f"{told}, so they are {how}")

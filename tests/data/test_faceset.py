@@ -84,6 +84,18 @@ def test_mixed_sizes_come_to_one_by_the_shared_resize(tmp_path: Path, grey: bool
     np.testing.assert_array_equal(held.split, streamed.split)
 
 
+def test_a_large_set_is_packed_and_without_room_on_the_disk_held(
+    tmp_path: Path, room: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    colourful(tmp_path)
+    held = read_faces(tmp_path, size=32)
+    monkeypatch.setattr("emotiw_keras.data.faceset.HELD_BYTES", 1000)
+    faces = read_faces(tmp_path, size=32)
+    assert held.pixels.in_memory and faces.pixels.in_memory is not room
+    assert any("packed once" in line for line in faces.report) is room
+    np.testing.assert_array_equal(held.pixels.gather(np.arange(36)), faces.pixels.gather(np.arange(36)))
+
+
 def test_grey_pictures_in_a_colour_set_are_repeated(tmp_path: Path) -> None:
     colourful(tmp_path, sizes=((16, 16),))
     Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(tmp_path / "sad" / "grey.png")
