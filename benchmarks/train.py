@@ -324,7 +324,7 @@ def measure(network: str, batches: list[int], options: Options, products: dict[s
         reference.close()
         # quick: one of each kind, for compiling takes most of a minute
         ways = [name for name in TORCH if not options.quick or "channels_last" in name]
-        heats = heat(reference.outputs, commands(tuple(ways), batches[0], 0.0), limits, environment)
+        heats = heat(reference.outputs, commands(tuple(ways), batches[0], seconds), limits, environment)
         best = [max((n for n in heats if precision_of(n) == p), key=heats.__getitem__) for p in machine.PRECISIONS]
         for batch in batches:
             names = (*OURS, *(STOCK if batch == batches[0] else ()), *best)
