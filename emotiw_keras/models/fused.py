@@ -10,6 +10,7 @@ faces and exported models do without.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,16 +21,23 @@ Way = Callable[[Callable[..., Tensor]], Callable[..., Tensor]]
 """How a function of arrays is computed: `in_one_loop` or `step_by_step`."""
 
 
-def suits(shape: Any, at_least: int) -> bool:
-    """Whether it can be used on arrays of this shape and pays: on TensorFlow without a GPU, in a graph that is being traced
-    (elsewhere each call would compile), and for so many elements, as far as they are known."""
+def on_processor() -> bool:
+    """Whether Keras computes through TensorFlow without a GPU: where these ways of computing pay."""
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
 
-    elements = tf.TensorShape(shape).num_elements()
-    large = elements is not None and elements >= at_least
-    return large and not tf.executing_eagerly() and not tf.config.list_logical_devices("GPU")
+    return not tf.config.list_logical_devices("GPU")
+
+
+def suits(shape: Any, at_least: int) -> bool:
+    """Whether it can be used on arrays of this shape and pays: on TensorFlow without a GPU, in a graph that is being traced
+    (elsewhere each call would compile), and for so many elements, as far as they are known."""
+    if None in shape or math.prod(shape) < at_least or not on_processor():
+        return False
+    import tensorflow as tf
+
+    return not tf.executing_eagerly()
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -45,7 +53,8 @@ def in_one_loop(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     It gives one tensor: several, or the neighbours of an element, would make a loop that XLA cannot vectorise.
 
     Example:
-        >>> in_one_loop(lambda x, y: x * y + x)(keras.ops.ones(3), keras.ops.ones(3))   # doctest: +SKIP
+        >>> in_one_loop(lambda x, y: x * y + x)(keras.ops.ones(3), keras.ops.ones(3)).numpy().tolist()
+        [2.0, 2.0, 2.0]
     """
     import tensorflow as tf
 

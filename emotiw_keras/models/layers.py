@@ -1,8 +1,8 @@
 """Layers the networks need beyond stock Keras: local response normalisation and grouped convolution.
 
-They use `keras.ops` only, so they run on every Keras backend, and hold no function that must be compiled: stock Keras
-runs a grouped convolution on a CPU through `jit_compile=True`, which is an order of magnitude slower and stays in an
-exported model.
+They run on every Keras backend; what is faster on TensorFlow without a GPU is in `winograd.py`, `side_by_side.py` and
+`fused.py`. Single faces and exported models hold no function that must be compiled: stock Keras runs a grouped convolution on
+a CPU through `jit_compile=True`, which is an order of magnitude slower and stays in an exported model.
 """
 
 from __future__ import annotations
@@ -92,12 +92,12 @@ class LocalResponseNormalization(keras.layers.Layer):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         often = self.trainable and (training or traced_in_batches())
-        in_one_loop = fused.in_one_loop if often and fused.suits(inputs.shape[1:], LARGE) else fused.step_by_step
+        way = fused.in_one_loop if often and fused.suits(inputs.shape[1:], LARGE) else fused.step_by_step
         if self.compute_dtype == "float16":
-            return ops.cast(self._normalise(ops.cast(inputs, "float32"), in_one_loop), "float16")
-        return self._normalise(inputs, in_one_loop)
+            return ops.cast(self._normalise(ops.cast(inputs, "float32"), way), "float16")
+        return self._normalise(inputs, way)
 
-    def _normalise(self, inputs: Tensor, in_one_loop: fused.Way) -> Tensor:
+    def _normalise(self, inputs: Tensor, way: fused.Way) -> Tensor:
         height, width, channels = inputs.shape[-3:]
         dtype = keras.backend.standardize_dtype(inputs.dtype)
         known = len(inputs.shape) == 4 and height is not None and width is not None
@@ -118,15 +118,15 @@ class LocalResponseNormalization(keras.layers.Layer):
         def scale(squares: Tensor, power: float = beta) -> Tensor:
             return _inverse_power(self.bias + squares, power)
 
-        square = in_one_loop(ops.square)
-        scaled = in_one_loop(lambda x, squares: x * scale(squares))
-        spread = in_one_loop(lambda g, x, squares: g * x * scale(squares, beta + 1))
+        square = way(ops.square)
+        scaled = way(lambda x, squares: x * scale(squares))
+        spread = way(lambda g, x, squares: g * x * scale(squares, beta + 1))
         # behind a ReLU the gradient of both is one loop: it goes to what the ReLU was given
-        before = fused.before_relu(inputs) if in_one_loop is fused.in_one_loop else None
+        before = fused.before_relu(inputs) if way is fused.in_one_loop else None
 
-        @in_one_loop
-        def returned(g: Tensor, x: Tensor, squares: Tensor, spread: Tensor) -> Tensor:
-            dx = g * scale(squares) - x * spread
+        @way
+        def returned(g: Tensor, x: Tensor, squares: Tensor, from_near: Tensor) -> Tensor:
+            dx = g * scale(squares) - x * from_near
             return dx if before is None else ops.where(x > 0, dx, 0.0)
 
         # Automatic differentiation goes back through the root and the product one by one; written by hand the

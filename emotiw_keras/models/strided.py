@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
-
 from emotiw_keras.hardware import bfloat16_tiles
+from emotiw_keras.models.fused import on_processor
 
 Tensor = Any
 CHANNELS = 64
@@ -21,22 +20,18 @@ CHANNELS = 64
 def suits(x: Tensor, kernel: Tensor, strides: tuple[int, int], padding: Any, training: bool) -> bool:
     """Whether `convolve` can take the place of this convolution and pays: training in bfloat16 with AMX on TensorFlow without a
     GPU, "valid", equal strides above 1, a known height and width, few channels."""
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
     stride = strides[0]
     return (
-        training
+        on_processor()
+        and training
         and padding == "valid"
         and strides == (stride, stride)
         and stride > 1
         and len(x.shape) == 4
         and None not in x.shape[1:]
-        and x.dtype == kernel.dtype == tf.bfloat16
+        and x.dtype == kernel.dtype == "bfloat16"
         and x.shape[-1] * stride**2 <= CHANNELS
         and bfloat16_tiles()
-        and not tf.config.list_logical_devices("GPU")
     )
 
 
@@ -46,6 +41,7 @@ def convolve(x: Tensor, kernel: Tensor, stride: int) -> Tensor:
     Output: (batch, (height - rows) // stride + 1, (width - columns) // stride + 1, filters), of x's dtype. TensorFlow only.
 
     Example:
+        >>> import keras
         >>> convolve(keras.ops.ones((2, 27, 27, 1)), keras.ops.ones((11, 11, 1, 8)), 4).shape
         TensorShape([2, 5, 5, 8])
     """

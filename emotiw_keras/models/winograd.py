@@ -19,10 +19,10 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 
 from emotiw_keras.hardware import bfloat16_tiles
+from emotiw_keras.models.fused import on_processor
 from emotiw_keras.models.large_batches import traced_in_batches
 
 Tensor = Any
@@ -108,13 +108,10 @@ def suits(x: Tensor, kernel: Tensor, strides: tuple[int, int], padding: Any, tra
     """Whether `convolve` can take the place of this convolution and pays: TensorFlow without a GPU, 3x3 or 5x5, stride 1,
     "same", a known height and width, the channels (in and out) and types above, bfloat16 without AMX; in training, or
     `in_batches` and in float32."""
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
     size, filters = kernel.shape[0], kernel.shape[-1]
     return (
-        (training or (traced_in_batches() and x.dtype.name == "float32"))
+        on_processor()
+        and (training or (traced_in_batches() and x.dtype.name == "float32"))
         and size in POINTS
         and (kernel.shape[1], *strides, padding) == (size, 1, 1, "same")
         and len(x.shape) == 4
@@ -123,7 +120,6 @@ def suits(x: Tensor, kernel: Tensor, strides: tuple[int, int], padding: Any, tra
         and x.dtype.name in DTYPES[size]
         and not (x.dtype.name == "bfloat16" and bfloat16_tiles())
         and min(x.shape[-1], filters) >= CHANNELS[size]
-        and not tf.config.list_logical_devices("GPU")
     )
 
 
@@ -134,6 +130,7 @@ def convolve(x: Tensor, kernel: Tensor) -> Tensor:
     Output: (batch, height, width, filters), of x's dtype. On TensorFlow only; see `suits`.
 
     Example:
+        >>> import keras
         >>> convolve(keras.ops.ones((2, 13, 13, 8)), keras.ops.ones((3, 3, 8, 4))).shape
         TensorShape([2, 13, 13, 4])
     """
