@@ -24,6 +24,8 @@ BLOCK = 16
 BLOCKED_FROM = 128
 # From so many elements of an image on it pays to compile what is done to each.
 LARGE = 1 << 15
+# From so many elements on a kernel is not in the cache when its product comes.
+LARGE_KERNEL = 1 << 20
 Tensor = Any
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
@@ -362,28 +364,37 @@ class GroupedConv2D(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class Dense(keras.layers.Dense):
-    """`keras.layers.Dense` whose gradient suits a large kernel and a small batch; same arguments, outputs and weight files.
+    """`keras.layers.Dense` for a large kernel and a small batch; same arguments and weight files, outputs but for rounding.
 
-    In float32 on a processor, TensorFlow multiplies a batch of gradients by the transposed kernel at half the speed of the
-    kernel by the transposed batch.
+    In float32 on a processor, TensorFlow multiplies a batch by the whole kernel at half the speed of a batch of products with
+    `BLOCKS` blocks of its rows, and gradients by the transposed kernel at half the speed of the blocks by the transposed
+    gradients. As with convolutions that is for layers that are trained and for large batches, not for frozen ones.
 
     Example:
         >>> Dense(7)(keras.ops.ones((2, 4096))).shape
         (2, 7)
     """
 
+    BLOCKS = 4
+
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        ours = keras.backend.backend() == "tensorflow" and self.compute_dtype == "float32" and len(inputs.shape) == 2
-        if not (training and ours):
+        rows, columns = self.kernel.shape
+        large = rows * columns >= LARGE_KERNEL and rows % self.BLOCKS == 0 and len(inputs.shape) == 2
+        used = self.trainable and (training or traced_in_batches())
+        if not (large and used and self.compute_dtype == "float32" and fused.on_processor()):
             return super().call(inputs, training=training)
 
         @ops.custom_gradient
         def product(x: Tensor, kernel: Tensor) -> tuple[Tensor, Any]:
+            blocks = ops.reshape(kernel, (self.BLOCKS, -1, columns))
+            parts = ops.transpose(ops.reshape(x, (-1, *blocks.shape[:2])), (1, 0, 2))
+
             def gradient(*args: Tensor, upstream: Tensor | None = None) -> tuple[Tensor, Tensor]:
                 g = args[0] if upstream is None else upstream
-                return ops.transpose(ops.matmul(kernel, ops.transpose(g))), ops.matmul(ops.transpose(x), g)
+                dx = ops.matmul(blocks, ops.transpose(g)[None])
+                return ops.transpose(ops.reshape(dx, (rows, -1))), ops.matmul(ops.transpose(x), g)
 
-            return ops.matmul(x, kernel), gradient
+            return ops.sum(ops.matmul(parts, blocks), axis=0), gradient
 
         # reshaped to what it is: a tensor, where TensorFlow would see a variable inside a function with its own gradient
         y = product(inputs, ops.reshape(self.kernel, self.kernel.shape))

@@ -12,7 +12,7 @@ import pytest
 from keras import ops
 
 from emotiw_keras.errors import ModelError
-from emotiw_keras.models import fused
+from emotiw_keras.models import fused, layers
 from emotiw_keras.models.large_batches import in_batches
 from emotiw_keras.models.layers import Dense, GroupedConv2D, LocalResponseNormalization
 from emotiw_keras.models.pooling import AdaptiveMeanPooling2D, CaffeMaxPooling2D
@@ -265,9 +265,13 @@ def test_grouped_convolution_activates_all_channels_together(activation: str) ->
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("activation", [None, "relu"])
-def test_dense_is_keras_dense_with_the_same_slopes(policy: str, activation: str | None, input_gradient) -> None:
+@pytest.mark.parametrize("large", [1, 1 << 20])
+def test_dense_is_keras_dense_with_the_same_slopes(
+    policy: str, activation: str | None, large: int, input_gradient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "LARGE_KERNEL", large)
     ours, theirs = Dense(5, activation, dtype=policy), keras.layers.Dense(5, activation, dtype=policy)
-    x, weight = values(3, 7), ops.convert_to_tensor(values(3, 5))
+    x, weight = values(3, 8), ops.convert_to_tensor(values(3, 5))
     ours(x), theirs(x)
     theirs.set_weights([kernel + 0.1 for kernel in ours.get_weights()])
     ours.set_weights(theirs.get_weights())
@@ -288,6 +292,22 @@ def test_dense_is_keras_dense_with_the_same_slopes(policy: str, activation: str 
             slopes.append(tape.gradient(total, [variable.value for variable in layer.trainable_variables]))
         for mine, other in zip(*slopes, strict=True):
             np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-5)
+
+
+def test_dense_multiplies_in_blocks_where_it_is_trained_or_evaluated_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "LARGE_KERNEL", 1)
+    layer, x = Dense(64), values(3, 512)
+    direct, blocks = numpy_of(layer(x)), numpy_of(layer(x, training=True))
+    np.testing.assert_allclose(blocks, direct, atol=1e-5)
+    with in_batches():
+        np.testing.assert_array_equal(numpy_of(layer(x)), blocks)
+    assert (blocks != direct).any() == (BACKEND == "tensorflow")  # the sums are of other parts
+    layer.trainable = False
+    with in_batches():
+        np.testing.assert_array_equal(numpy_of(layer(x)), direct)
+        np.testing.assert_array_equal(numpy_of(layer(x, training=True)), direct)
+    odd = Dense(64)  # rows that make no four blocks
+    np.testing.assert_array_equal(numpy_of(odd(x[:, :511], training=True)), numpy_of(odd(x[:, :511])))
 
 
 def test_dense_saves_and_loads_as_keras_dense(tmp_path: Path) -> None:

@@ -51,10 +51,14 @@ SHAPES = [(4, 13, 13), (5, 13, 13), (17, 6, 6), (1, 1, 1), (3, 4, 8), (2, 14, 13
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("size", "dtype"), [(3, "float32"), (3, "bfloat16"), (5, "float32")])
-def test_outputs_and_both_gradients_are_those_of_the_definition(shape: tuple[int, int, int], size: int, dtype: str) -> None:
+@pytest.mark.parametrize(("size", "dtype", "parts"), [(3, "float32", 1), (3, "bfloat16", 1), (5, "float32", 1), (5, "float32", 9)])
+def test_outputs_and_both_gradients_are_those_of_the_definition(
+    shape: tuple[int, int, int], size: int, dtype: str, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import tensorflow as tf
 
+    if parts > 1:  # of one sheet each, the last of them not full
+        monkeypatch.setattr(winograd, "PART_BYTES", 1)
     x, kernel, upstream = (
         tf.cast(array, dtype) for array in (values(*shape, 5), values(size, size, 5, 7, seed=1), values(*shape, 7, seed=2))
     )
@@ -81,14 +85,27 @@ def test_an_image_sees_no_more_of_its_neighbours_than_their_rounding() -> None:
     assert np.abs(together[3] - changed[3]).max() > 1e3
 
 
-def test_one_graph_serves_every_batch() -> None:
+@pytest.mark.parametrize("size", [3, 5])
+def test_one_graph_serves_every_batch(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     import tensorflow as tf
 
-    kernel = tf.constant(values(3, 3, 4, 4, seed=1))
-    graph = tf.function(winograd.convolve, input_signature=[tf.TensorSpec((None, 13, 13, 4)), tf.TensorSpec((3, 3, 4, 4))])
+    monkeypatch.setattr(winograd, "PART_BYTES", 1)
+    kernel = tf.constant(values(size, size, 4, 4, seed=1))
+    upstream = values(6, 13, 13, 4, seed=2)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 13, 13, 4)), tf.TensorSpec((None, 13, 13, 4))])
+    def graph(x: tf.Tensor, upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = winograd.convolve(x, kernel)
+        return y, tape.gradient(y, x, upstream)
+
     for batch in (1, 4, 6):
         x = values(batch, 13, 13, 4, seed=batch)
-        assert error(graph(tf.constant(x), kernel), convolved(x, kernel.numpy())) < TOLERANCE["float32"]
+        y, dx = graph(tf.constant(x), tf.constant(upstream[:batch]))
+        assert error(y, convolved(x, kernel.numpy())) < TOLERANCE["float32"]
+        assert error(dx, convolved(upstream[:batch], kernel.numpy()[::-1, ::-1].transpose(0, 1, 3, 2))) < TOLERANCE["float32"]
+    assert [tuple(t.shape) for t in graph(tf.zeros((0, 13, 13, 4)), tf.zeros((0, 13, 13, 4)))] == [(0, 13, 13, 4)] * 2
 
 
 @pytest.mark.parametrize("bias", [True, False])
