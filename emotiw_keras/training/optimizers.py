@@ -1,4 +1,4 @@
-"""Caffe's stochastic gradient descent, and the optimizer a stage asks for."""
+"""Caffe's stochastic gradient descent, AdamW, and the optimizer that a stage asks for."""
 
 from __future__ import annotations
 
@@ -100,6 +100,31 @@ class CaffeSGD(keras.optimizers.Optimizer):
         return {**config, **own}
 
 
+@keras.saving.register_keras_serializable(package="emotiw_keras")
+class AdamW(keras.optimizers.AdamW):
+    """`keras.optimizers.AdamW`; on a processor decay and update of a large variable are compiled together."""
+
+    def _apply_weight_decay(self, variables: list[keras.Variable]) -> None:
+        if self.weight_decay:
+            super()._apply_weight_decay([v for v in variables if not fused.suits(v.shape, LARGE)])
+
+    def update_step(self, gradient: Any, variable: tf.Variable, learning_rate: Any) -> None:
+        """One update in place."""
+        adam = super().update_step
+        rate = tf.cast(learning_rate, variable.dtype)
+        if not fused.suits(variable.shape, LARGE):
+            adam(gradient, variable, rate)
+            return
+
+        @fused.compiled
+        def update(gradient: tf.Tensor, rate: tf.Tensor) -> None:
+            if self.weight_decay and self._use_weight_decay(variable):
+                variable.assign_sub(variable * self.weight_decay * rate)
+            adam(gradient, variable, rate)
+
+        update(gradient, rate)
+
+
 def as_computed(gradients: list[tf.Tensor], optimizer: keras.optimizers.Optimizer) -> list[tf.Tensor]:
     """Gradients as they were before they were widened to float32, where `optimizer` widens them in its own loop.
 
@@ -108,7 +133,7 @@ def as_computed(gradients: list[tf.Tensor], optimizer: keras.optimizers.Optimize
         optimizer: what they are for; those that clip or sum gradients need them in float32.
     """
     settings = ("global_clipnorm", "clipnorm", "clipvalue", "gradient_accumulation_steps")
-    if not isinstance(optimizer, CaffeSGD) or any(getattr(optimizer, setting) for setting in settings):
+    if not isinstance(optimizer, (CaffeSGD, AdamW)) or any(getattr(optimizer, setting) for setting in settings):
         return gradients
     widened = [gradient.op.type == "Cast" and gradient.op.inputs[0].dtype == tf.bfloat16 for gradient in gradients]
     return [gradient.op.inputs[0] if cast else gradient for gradient, cast in zip(gradients, widened, strict=True)]
@@ -147,7 +172,7 @@ def make_optimizer(
             **common,
         )
     else:
-        optimizer = keras.optimizers.AdamW(learning_rate=stage.learning_rate, weight_decay=stage.weight_decay, **common)
+        optimizer = AdamW(learning_rate=stage.learning_rate, weight_decay=stage.weight_decay, **common)
         optimizer.exclude_from_weight_decay([v for v in variables if not is_kernel(v)])
     if scale_loss:
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)

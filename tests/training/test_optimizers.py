@@ -1,4 +1,4 @@
-"""Caffe's update rule, recomputed by hand."""
+"""Caffe's update rule, recomputed by hand; Adam's, beside Keras'."""
 
 from __future__ import annotations
 
@@ -67,8 +67,34 @@ def test_gradients_stay_in_bfloat16_for_an_update_that_widens_them() -> None:
         computed(tf.ones(3, tf.bfloat16), tf.ones(3))
         return given
 
-    assert types() == ["bfloat16", "float32", "float32"]
-    assert types(clip_norm=1.0) == types(accumulate=2) == types(optimizer="adam") == ["float32"] * 3
+    assert types() == types(optimizer="adam") == ["bfloat16", "float32", "float32"]
+    assert types(clip_norm=1.0) == types(accumulate=2) == ["float32"] * 3
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_adam_compiled_is_kerass_own(monkeypatch: pytest.MonkeyPatch, decay: float, accumulate: int) -> None:
+    monkeypatch.setattr(optimizers, "LARGE", 1)
+    model, other = small_model(), small_model()
+    stage = Stage("s", train=("a:train",), optimizer="adam", learning_rate=0.05, weight_decay=decay, accumulate=accumulate)
+    optimizer = make_optimizer(stage, model.trainable_variables, {})
+    steps = {"gradient_accumulation_steps": accumulate} if accumulate > 1 else {}
+    theirs = keras.optimizers.AdamW(learning_rate=0.05, weight_decay=decay, **steps)
+    theirs.exclude_from_weight_decay([v for v in other.trainable_variables if v.path.endswith("bias")])
+    generator = np.random.default_rng(1)
+
+    @tf.function
+    def apply(gradients: list) -> None:
+        optimizer.apply(gradients, model.trainable_variables)
+
+    for step in range(8):
+        for each in (optimizer, theirs):
+            each.learning_rate.assign(0.05 if step < 4 else 0.005)
+        gradients = [tf.constant(generator.normal(size=v.shape), tf.bfloat16) for v in model.trainable_variables]
+        apply([tf.cast(gradient, tf.float32) for gradient in gradients] if accumulate > 1 else gradients)
+        theirs.apply([tf.cast(gradient, tf.float32) for gradient in gradients], other.trainable_variables)
+    for ours, right in zip(model.trainable_variables, other.trainable_variables, strict=True):
+        np.testing.assert_allclose(ours.numpy(), right.numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_adam_decays_kernels_only() -> None:
