@@ -263,6 +263,24 @@ def test_grouped_convolution_activates_all_channels_together(activation: str) ->
     np.testing.assert_allclose(numpy_of(layer(x)), numpy_of(expected), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="on TensorFlow only")
+def test_one_loop_rounds_to_bfloat16_as_a_cast_does() -> None:
+    import tensorflow as tf
+
+    # every bfloat16, NaN and infinity too, plus the halves between them and what lies on either side of those
+    upper, lower = np.arange(1 << 16, dtype="uint32") << 16, np.array([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], "uint32")
+    exact = (upper[:, None] + lower).view("float32")
+    exact[np.isnan(exact)] = np.nan  # as an operation of the processor makes it
+    expected = tf.cast(exact, tf.bfloat16)
+    found = fused.compiled(fused._to_bfloat16)(tf.constant(exact))
+    np.testing.assert_array_equal(np.isnan(tf.cast(found, tf.float32)), np.isnan(exact))
+    kept = ~np.isnan(exact)
+    np.testing.assert_array_equal(*(tf.bitcast(t, tf.uint16).numpy()[kept] for t in (found, expected)))
+    divisors = tf.constant([0.0, 1.0, np.nan, np.inf], tf.bfloat16)
+    spoiled = fused.in_one_loop(lambda x, y: x / y)(tf.zeros(4, tf.bfloat16), divisors)
+    assert np.isnan(tf.cast(spoiled, tf.float32)).tolist() == [True, False, True, False]
+
+
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("activation", [None, "relu"])
 @pytest.mark.parametrize("large", [1, 1 << 20])
