@@ -371,6 +371,8 @@ class Dense(keras.layers.Dense):
     gradients; the kernel's gradient takes a third longer than its blocks'. As with convolutions that is for layers that are
     trained and for large batches, not for frozen ones.
 
+    Input: float (batch, features); with more axes it is Keras' own. Output: float (batch, units).
+
     Example:
         >>> Dense(7)(keras.ops.ones((2, 4096))).shape
         (2, 7)

@@ -209,14 +209,14 @@ def convolve(x: Tensor, kernel: Tensor) -> Tensor:
         _, inputs, sums = tf.while_loop(lambda i, *_: i < count, step, (0, *start))
         return inputs.concat(), sums
 
-    there, back = (forward_in_parts, backward_in_parts) if size == 5 else (forward, backward)
+    outputs_of, gradients_of = (forward_in_parts, backward_in_parts) if size == 5 else (forward, backward)
 
     @tf.custom_gradient
     def run(x: Tensor, kernel: Tensor) -> tuple[Tensor, Any]:
-        taken, y = there(x, kernel_at_points(to_kernel, kernel))
+        taken, y = outputs_of(x, kernel_at_points(to_kernel, kernel))
 
         def gradient(dy: Tensor) -> tuple[Tensor, Tensor]:
-            dx, sums = back(taken, dy, kernel_at_points(to_kernel[:, ::-1], kernel))
+            dx, sums = gradients_of(taken, dy, kernel_at_points(to_kernel[:, ::-1], kernel))
             dk = product(to_kernel.T, tf.reshape(sums, (points, -1)))
             return dx, tf.reshape(dk, (size, size, channels, filters))
 

@@ -75,6 +75,9 @@ def test_gradients_stay_in_bfloat16_for_an_update_that_widens_them() -> None:
 @pytest.mark.parametrize("decay", [0.0, 0.3])
 def test_adam_compiled_is_kerass_own(monkeypatch: pytest.MonkeyPatch, decay: float, accumulate: int) -> None:
     monkeypatch.setattr(optimizers, "LARGE", 1)
+    compiled = []
+    original = fused.compiled
+    monkeypatch.setattr(fused, "compiled", lambda function: compiled.append(function) or original(function))
     model, other = small_model(), small_model()
     stage = Stage("s", train=("a:train",), optimizer="adam", learning_rate=0.05, weight_decay=decay, accumulate=accumulate)
     optimizer = make_optimizer(stage, model.trainable_variables, {})
@@ -95,6 +98,7 @@ def test_adam_compiled_is_kerass_own(monkeypatch: pytest.MonkeyPatch, decay: flo
         theirs.apply([tf.cast(gradient, tf.float32) for gradient in gradients], other.trainable_variables)
     for ours, right in zip(model.trainable_variables, other.trainable_variables, strict=True):
         np.testing.assert_allclose(ours.numpy(), right.numpy(), rtol=1e-5, atol=1e-6)
+    assert len(compiled) == len(model.trainable_variables)
 
 
 def test_adam_decays_kernels_only() -> None:
