@@ -16,6 +16,7 @@ from emotiw_keras.converters.foreign import Limits
 from emotiw_keras.converters.hdf5_trial import rehearse
 from emotiw_keras.converters.keras_h5 import read_keras_h5
 from emotiw_keras.errors import ModelError
+from emotiw_keras.models.parts import in_place, zeros
 from emotiw_keras.models.registry import get_spec
 from emotiw_keras.weights.cache import cache_dir
 
@@ -96,9 +97,21 @@ def load_strict(model: keras.Model, path: Path) -> None:
             "give the classes, width and input shape it was saved with"
         )
     try:
-        model.load_weights(path)
+        _fill(model, path)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{path} could not be loaded into {model.name}: {str(error).splitlines()[0]}") from error
+
+
+def _fill(model: keras.Model, path: Path) -> None:
+    """What `model.load_weights(path)` does, each array read to where its variable will hold it: Keras copies it once more."""
+    with h5py.File(path, "r") as file:
+        for layer, place in _places(model):
+            for number, variable in enumerate(layer.weights):
+                stored = file[f"layers/{place}/vars/{number}"]
+                array = zeros(stored.shape, stored.dtype)
+                if array.size:
+                    stored.read_direct(array)
+                variable.assign(in_place(array))
 
 
 def _shapes(entry: tuple[str, list[tuple[int, ...]]] | None) -> str:

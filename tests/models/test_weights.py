@@ -11,7 +11,7 @@ import pytest
 
 from emotiw_keras.errors import ModelError
 from emotiw_keras.models import AlexNet, build, get_spec, model_names, weights
-from emotiw_keras.models.parts import empty_networks
+from emotiw_keras.models.parts import empty_networks, in_place, zeros
 from emotiw_keras.models.weights import load_strict, save, stored_layers
 
 PUBLISHED = [name for name in model_names() if get_spec(name).weights]
@@ -192,6 +192,74 @@ def test_an_empty_network_is_zero_and_the_next_one_random() -> None:
         empty = build("alexnet", weights=None, **SMALL)
     assert not any(array.any() for array in empty.get_weights())
     assert all(keras.ops.std(layer.kernel) > 0 for layer in keras.models.clone_model(empty).layers if layer.weights)
+
+
+@pytest.mark.parametrize("name", FEWER)
+def test_loading_is_what_keras_loads(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "all.weights.h5"
+    model = build(name, weights=None, **SMALL)
+    drawn = np.random.default_rng(0)
+    model.set_weights([drawn.normal(size=array.shape) for array in model.get_weights()])
+    model.save_weights(path)
+    with empty_networks():
+        ours, keras_own = (build(name, weights=None, **SMALL) for _ in range(2))
+    load_strict(ours, path)
+    keras_own.load_weights(path)
+    for found, expected, saved in zip(ours.get_weights(), keras_own.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(found, saved)
+
+
+def test_networks_share_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "all.weights.h5"
+    build("alexnet", weights=None, **SMALL).save_weights(path)
+    with empty_networks():
+        one, other = (build("alexnet", weights=None, **SMALL) for _ in range(2))
+
+    def change(model: keras.Model) -> None:
+        for variable in model.weights:
+            variable.assign(variable + 1)
+
+    change(other)
+    assert not any(array.any() for array in one.get_weights())
+    load_strict(one, path)
+    load_strict(other, path)
+    stored = [array.copy() for array in one.get_weights()]
+    change(other)
+    for array, before, changed in zip(one.get_weights(), stored, other.get_weights(), strict=True):
+        np.testing.assert_array_equal(array, before)
+        np.testing.assert_array_equal(changed, before + 1)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_a_file_of_another_precision_is_converted(dtype: str, tmp_path: Path) -> None:
+    path = tmp_path / "all.weights.h5"
+    model = build("alexnet", weights=None, **SMALL)
+    model.save_weights(path)
+    expected = [array.astype(dtype).astype("float32") for array in model.get_weights()]
+    with h5py.File(path, "a") as file:
+        for place in [name for name, (_, *array) in h5_contents(path).items() if array]:
+            values = file[place][()].astype(dtype)
+            del file[place]
+            file[place] = values
+    load_strict(model, path)
+    for array, wanted in zip(model.get_weights(), expected, strict=True):
+        assert array.dtype == np.float32
+        np.testing.assert_array_equal(array, wanted)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
+@pytest.mark.parametrize("shape", [(3,), (5, 7), (), (0, 4)])
+def test_zeros_in_place(shape: tuple[int, ...], dtype: str) -> None:
+    array = zeros(shape, dtype)
+    assert array.shape == shape and array.dtype == dtype and not array.any()
+    array[...] = 7
+    tensor = in_place(array)
+    np.testing.assert_array_equal(tensor, np.full(shape, 7.0))
+    if keras.backend.backend() == "tensorflow":
+        assert tensor.dtype.name == dtype
+        array[...] = 8
+        np.testing.assert_array_equal(tensor, np.full(shape, 8.0))
 
 
 def test_a_file_that_points_at_another_is_refused(tmp_path: Path) -> None:
