@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -179,11 +179,11 @@ def run_chunks(
 
     done = 0
     with ThreadPoolExecutor(workers) as pool:
-        pending: set[Future[int]] = {pool.submit(run, items[start : start + _CHUNK]) for start in range(0, len(items), _CHUNK)}
+        chunks = [pool.submit(run, items[start : start + _CHUNK]) for start in range(0, len(items), _CHUNK)]
         try:
-            while pending:
-                finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-                done += sum(future.result() for future in finished)
+            # not `wait` for the first of all that are left: it looks at each of them every time
+            for chunk in as_completed(chunks):
+                done += chunk.result()
                 if progress is not None:
                     progress(done, len(items))
         except BaseException:
