@@ -46,7 +46,7 @@ class Inference:
         precision: dtype policy to compute in.
 
     Attributes:
-        net: prepared faces -> probabilities. Answers are those of its weights at the first call.
+        net: prepared faces -> probabilities. Its weights must not be changed: a copy of them may compute the answers.
         face_input: the layer that prepares them.
         crops: as settled.
 
@@ -63,14 +63,17 @@ class Inference:
         from emotiw_keras.data.device import crop_places
         from emotiw_keras.data.grey import for_grey
         from emotiw_keras.models.large_batches import LARGE_BATCH, in_batches
+        from emotiw_keras.models.narrowing import narrow_kernels
         from emotiw_keras.models.normalisations import fold_normalisations
 
         self.face_input = run.face_input()
         self.net = run.build(policy=precision)
-        net, given = for_grey(fold_normalisations(self.net), self.face_input)
+        small = self.net.count_params() <= CONSTANT_WEIGHTS
+        folded = fold_normalisations(self.net)
+        # what is constant in a graph is cast once anyway
+        net, given = for_grey(folded if small else narrow_kernels(folded), self.face_input)
         self._places = crop_places(self.face_input.room, self.crops)
 
-        small = net.count_params() <= CONSTANT_WEIGHTS
         self._net, self._constant = net, net.weights if small else []
 
         def centre(faces: Any) -> Any:

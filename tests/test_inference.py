@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from emotiw_keras.data.device import crop_places
 from emotiw_keras.inference import Inference
@@ -74,6 +75,22 @@ def test_normalisations_are_folded(run: Run, monkeypatch: pytest.MonkeyPatch) ->
         if isinstance(layer, keras.layers.BatchNormalization):
             monkeypatch.setattr(type(layer), "call", refuse)
     compute(FACES[:2])
+
+
+def test_large_networks_hold_their_kernels_in_bfloat16(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = Inference(run, FACES.shape[1:], 1, "mixed_bfloat16")
+    monkeypatch.setattr("emotiw_keras.inference.CONSTANT_WEIGHTS", 1_000_000)
+    large = Inference(run, FACES.shape[1:], 1, "mixed_bfloat16")
+    monkeypatch.setattr("emotiw_keras.models.narrowing.narrow_kernels", lambda net: net)
+    wide = Inference(run, FACES.shape[1:], 1, "mixed_bfloat16")
+    np.testing.assert_array_equal(large(FACES), wide(FACES))
+    np.testing.assert_allclose(large(FACES[:2]), small(FACES[:2]), atol=0.02)
+
+    def casts(each: Inference) -> int:
+        operations = each._centre[False].get_concrete_function().graph.get_operations()
+        return sum(op.type == "Cast" and op.outputs[0].dtype == tf.bfloat16 for op in operations)
+
+    assert casts(large) < 10 < casts(wide)
 
 
 def test_small_networks_hold_their_weights_as_constants(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

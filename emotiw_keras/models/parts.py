@@ -53,6 +53,10 @@ def empty_networks() -> Iterator[None]:
         _EMPTY.reset(token)
 
 
+def _empty(shape: tuple[int, ...], dtype: Any) -> Tensor:
+    return in_place(zeros(shape)) if dtype in (None, "float32") else ops.zeros(shape, dtype)
+
+
 @contextmanager
 def computing_in(policy: str) -> Iterator[None]:
     """Networks built inside have this dtype policy; the one that was set comes back."""
@@ -69,7 +73,7 @@ class HeNormal(initializers.HeNormal):
     """Keras' `HeNormal`, or zeros within `empty_networks`."""
 
     def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
-        return ops.cast(in_place(zeros(shape)), dtype) if _EMPTY.get() else super().__call__(shape, dtype)
+        return _empty(shape, dtype) if _EMPTY.get() else super().__call__(shape, dtype)
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -77,7 +81,7 @@ class VarianceScaling(initializers.VarianceScaling):
     """Keras' `VarianceScaling`, or zeros within `empty_networks`."""
 
     def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
-        return ops.cast(in_place(zeros(shape)), dtype) if _EMPTY.get() else super().__call__(shape, dtype)
+        return _empty(shape, dtype) if _EMPTY.get() else super().__call__(shape, dtype)
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -85,7 +89,7 @@ class RandomNormal(initializers.RandomNormal):
     """Keras' `RandomNormal`, or zeros within `empty_networks`."""
 
     def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
-        return ops.cast(in_place(zeros(shape)), dtype) if _EMPTY.get() else super().__call__(shape, dtype)
+        return _empty(shape, dtype) if _EMPTY.get() else super().__call__(shape, dtype)
 
 
 # Caffe's gaussian fillers (0.01, and 0.005 in fc6 and fc7) shrink the signal at every layer: they learn from a million
