@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
 import signal
@@ -148,15 +149,26 @@ def run(arguments: list[str] | None = None) -> int:
         return 1
 
 
+def _leave(ended: list[int]) -> None:
+    """The end of a command that used TensorFlow: to take its modules apart takes Python most of a second."""
+    if ended and "tensorflow" in sys.modules:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(ended[0])
+
+
 def main() -> None:
     """The entry point of the `emotiw` script."""
     from emotiw_keras.cli.quiet import quiet_tensorflow
 
+    ended: list[int] = []
+    atexit.register(_leave, ended)  # handlers run in reverse: those registered from here on before this one
     quiet_tensorflow()
     # Take of a GPU's memory what is needed, not all of it.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     signal.signal(signal.SIGTERM, _terminated)
-    sys.exit(run())
+    ended.append(run())
+    sys.exit(ended[0])
 
 
 if __name__ == "__main__":

@@ -149,6 +149,51 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert done.returncode == 1 and done.stderr == ""
 
 
+@pytest.mark.parametrize("tensorflow", [True, False])
+@pytest.mark.parametrize(("command", "code"), [("models", 0), ("recipes no-such-recipe", 2)])
+def test_a_command_that_used_tensorflow_ends_without_taking_it_apart(
+    command: str, code: int, tensorflow: bool, tmp_path: Path
+) -> None:
+    script = f"""
+import atexit, sys, threading, time, types
+from emotiw_keras.cli.main import main
+
+class Module(types.ModuleType):
+    def __del__(self):
+        print("taken apart", file=open({str(tmp_path / "apart")!r}, "w"))
+
+sys.modules[{"tensorflow" if tensorflow else "other"!r}] = Module("heavy")
+sys.argv[1:] = {command.split()!r}
+atexit.register(print, "before main")
+from emotiw_keras.cli import main as module
+before = module.run
+def late():
+    atexit.register(print, "handler")
+    threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
+    return before()
+module.run = late
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == code and "Traceback" not in done.stderr
+    lines = done.stdout.splitlines()
+    assert ("alexnet" in done.stdout) == (command == "models") and ("no-such-recipe" in done.stderr) == (code == 2)
+    assert lines[-3:] == ["thread", "handler", "before main"] if not tensorflow else lines[-2:] == ["thread", "handler"]
+    assert (tmp_path / "apart").exists() is not tensorflow
+
+
+def test_a_bug_tells_its_code_after_tensorflow_too() -> None:
+    script = """
+import sys
+from emotiw_keras.cli import main as module
+sys.modules["tensorflow"] = sys
+module.run = lambda: 1 / 0
+module.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_end_the_command_with_their_code_and_no_traceback(number: int, code: int, tmp_path: Path) -> None:
     fifo = tmp_path / "held.toml"
