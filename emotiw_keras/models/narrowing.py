@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import keras
 
-from emotiw_keras.models.layers import GroupedConv2D
+from emotiw_keras.models.normalisations import LINEAR
 from emotiw_keras.models.parts import empty_networks
-
-_LINEAR = (keras.layers.Conv2D, GroupedConv2D, keras.layers.Dense)
 
 
 def narrow_kernels(net: keras.Model) -> keras.Model:
@@ -35,7 +33,7 @@ def narrow_kernels(net: keras.Model) -> keras.Model:
     narrower = {
         layer.name
         for layer in net.layers
-        if isinstance(layer, _LINEAR)
+        if isinstance(layer, LINEAR)
         and layer.compute_dtype != layer.variable_dtype
         and not any(id(tensor) in inputs for tensor in keras.tree.flatten(layer.input))
     }

@@ -11,7 +11,8 @@ import numpy as np
 from emotiw_keras.models.layers import GroupedConv2D
 from emotiw_keras.models.parts import empty_networks
 
-_LINEAR = (keras.layers.Conv2D, GroupedConv2D, keras.layers.Dense)
+LINEAR = (keras.layers.Conv2D, GroupedConv2D, keras.layers.Dense)
+"""Layers that are a kernel, a bias and an activation."""
 
 
 def fold_normalisations(net: keras.Model) -> keras.Model:
@@ -66,7 +67,7 @@ def _foldable(net: keras.Model) -> dict[keras.layers.Layer, keras.layers.BatchNo
     computing = [layer for layer in net.layers if not isinstance(layer, keras.layers.InputLayer)]
     readers = Counter(id(tensor) for layer in computing for tensor in keras.tree.flatten(layer.input))
     readers.update(id(tensor) for tensor in net.outputs)
-    source = {id(layer.output): layer for layer in computing if isinstance(layer, _LINEAR)}
+    source = {id(layer.output): layer for layer in computing if isinstance(layer, LINEAR)}
     found = {}
     for layer in computing:
         if not isinstance(layer, keras.layers.BatchNormalization) or layer.axis not in (-1, len(layer.input.shape) - 1):

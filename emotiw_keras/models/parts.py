@@ -25,7 +25,8 @@ ALIGNMENT = 64
 
 
 def zeros(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
-    """Zeros where `in_place` takes them; the system gives their memory page by page as it is first written."""
+    """An array of `shape`, all zeros, that `in_place` takes as it lies; the system gives it memory page by page as it is first
+    written."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     block = np.zeros(size + ALIGNMENT, np.uint8)
     start = -block.ctypes.data % ALIGNMENT
