@@ -120,8 +120,12 @@ def batches(pool: Source, order: np.ndarray, draws: np.ndarray | None, batch_siz
         images = tf.numpy_function(gather, [positions], pool.dtype, stateful=False)
         return tf.ensure_shape(images, (None, *pool.shape)), draws, labels
 
+    # There is nothing to tune here, and a tuning thread that misses the end of the data sleeps on for up to a minute, while the
+    # end of the epoch waits for it.
+    untuned = tf.data.Options()
+    untuned.autotune.enabled = False
     try:
-        yield from table.map(read, num_parallel_calls=1, deterministic=True).prefetch(2)
+        yield from table.map(read, num_parallel_calls=1, deterministic=True).prefetch(2).with_options(untuned)
     except tf.errors.OpError as error:
         if failed:
             raise failed[0] from error  # TensorFlow makes an error of its own of what a Python function raises

@@ -1,0 +1,56 @@
+"""Batches of bytes: what comes out, and what runs behind it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from emotiw_keras.data.batches import batches
+
+
+class Numbered:
+    """A source whose images hold their position."""
+
+    shape = (2, 3, 1)
+    dtype = np.dtype(np.uint8)
+    labels = np.arange(10, dtype=np.int32) % 7
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def gather(self, positions: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(positions.astype(np.uint8)[:, None, None, None], (len(positions), *self.shape))
+
+
+def test_batches_follow_the_order_and_the_last_may_be_smaller() -> None:
+    order = np.random.default_rng(0).permutation(10)
+    draws = np.arange(30, dtype=np.int32).reshape(10, 3)
+    found = list(batches(Numbered(), order, draws, 4, start=1))
+    assert [len(images) for images, _, _ in found] == [4, 2]
+    for number, (images, drawn, labels) in enumerate(found, 1):
+        positions = order[4 * number : 4 * number + 4]
+        assert images.shape[1:] == (2, 3, 1)
+        assert np.array_equal(images.numpy()[:, 0, 0, 0], positions)
+        assert np.array_equal(drawn, draws[positions])
+        assert np.array_equal(labels, Numbered.labels[positions])
+
+
+def test_without_draws_there_are_zeros() -> None:
+    ((_, drawn, _),) = batches(Numbered(), np.arange(5), None, 8)
+    assert drawn.dtype == tf.int32
+    assert np.array_equal(drawn, np.zeros((5, 3)))
+
+
+def test_no_thread_tunes_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    # the end of the data may wait for such a thread for up to a minute
+    tuned = []
+    start = tf.data.Dataset.__iter__
+
+    def watched(dataset: tf.data.Dataset) -> object:
+        tuned.append(dataset.options().autotune.enabled)
+        return start(dataset)
+
+    monkeypatch.setattr(tf.data.Dataset, "__iter__", watched)
+    assert len(list(batches(Numbered(), np.arange(10), None, 4))) == 3
+    assert tuned == [False]
