@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from emotiw_keras.data.ahead import map_ahead
 from emotiw_keras.data.archive import MEMBER_BYTES, is_picture, open_archive
 from emotiw_keras.data.images import SUFFIXES, ImageError, decode_image
 from emotiw_keras.errors import DataError
 from emotiw_keras.hardware import processor_threads
-from emotiw_keras.serving.ahead import map_ahead
 
 # Threads that decode the pictures of a folder or zip; each holds one, which may be large.
 DECODERS = 4

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from emotiw_keras.data.ahead import ahead as made_ahead
 from emotiw_keras.errors import UsageError
-from emotiw_keras.serving.ahead import ahead as made_ahead
 from emotiw_keras.serving.inputs import Film, Picture
 from emotiw_keras.serving.readings import NO_FACE, Box, PictureReading, Reading
 from emotiw_keras.serving.tracking import MEMORY, Tracker

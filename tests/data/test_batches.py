@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from emotiw_keras.data.batches import batches
+from emotiw_keras.data.batches import AHEAD, batches
+from emotiw_keras.errors import DataError
 
 
 class Numbered:
@@ -42,15 +45,31 @@ def test_without_draws_there_are_zeros() -> None:
     assert np.array_equal(drawn, np.zeros((5, 3)))
 
 
-def test_no_thread_tunes_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
-    # the end of the data may wait for such a thread for up to a minute
-    tuned = []
-    start = tf.data.Dataset.__iter__
+def test_what_a_source_raises_comes_as_it_is() -> None:
+    class Broken(Numbered):
+        def gather(self, positions: np.ndarray) -> np.ndarray:
+            if 5 in positions:
+                raise DataError("picture 5 is gone")
+            return super().gather(positions)
 
-    def watched(dataset: tf.data.Dataset) -> object:
-        tuned.append(dataset.options().autotune.enabled)
-        return start(dataset)
+    made = batches(Broken(), np.arange(10), None, 4)
+    assert next(made)[0].shape == (4, 2, 3, 1)
+    with pytest.raises(DataError, match="^picture 5 is gone$"):
+        next(made)
 
-    monkeypatch.setattr(tf.data.Dataset, "__iter__", watched)
-    assert len(list(batches(Numbered(), np.arange(10), None, 4))) == 3
-    assert tuned == [False]
+
+def test_a_few_batches_are_made_ahead_and_no_more_when_the_taker_has_gone() -> None:
+    class Counted(Numbered):
+        labels = np.zeros(100, np.int32)
+        seen: list[int] = []
+
+        def gather(self, positions: np.ndarray) -> np.ndarray:
+            self.seen.append(int(positions[0]))
+            return super().gather(positions)
+
+    source = Counted()
+    made = batches(source, np.arange(100), None, 4)
+    next(made)
+    made.close()
+    assert len(source.seen) <= 1 + AHEAD + 2  # taken, waiting, at hand
+    assert not [thread for thread in threading.enumerate() if thread.name == "emotiw-ahead"]
