@@ -40,7 +40,8 @@ def heading(facts: dict, options: Options) -> str:
     quick = " `--quick`: the figures mean nothing." if options.quick else ""
     return (
         f"{facts['processor']}, {facts['cores']} cores, {' '.join(facts['flags'])}; {facts['memory_gib']} GiB; Python "
-        f"{facts['python']}, {versions}. Medians of {options.rounds} rounds in turns, {time.strftime('%F')}.{quick}"
+        f"{facts['python']}, {versions}. Medians of {options.rounds} rounds in turns, or of the runs that a table tells, "
+        f"{time.strftime('%F')}.{quick}"
     )
 
 
