@@ -21,6 +21,8 @@ from emotiw_keras.files import replace_flushed, sha256_file, writing
 HASH_CHARACTERS = 16
 _NAME = re.compile(r"e(\d+)-s(\d+)-([0-9a-f]{16})\.npz")
 _META = "meta"
+REST = "rest"
+"""In the plain data, the name of a file beside a checkpoint that holds the rest of its arrays."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,10 @@ def save(folder: Path, stem: str, arrays: Mapping[str, np.ndarray], meta: Mappin
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint after checking its hash.
+    """Read a checkpoint, and the file that holds the rest of it if there is one, after checking their hashes.
 
     Raises:
-        RunError: the file is missing or its bytes are not those that were written.
+        RunError: a file is missing or its bytes are not those that were written.
     """
     expected = path.stem.rsplit("-", 1)[-1]
     try:
@@ -77,6 +79,8 @@ def load(path: Path) -> Checkpoint:
     with np.load(path, allow_pickle=False) as file:
         meta = json.loads(file[_META].tobytes())
         arrays = {name.removeprefix("array/"): file[name] for name in file.files if name != _META}
+    if REST in meta:
+        arrays |= load(path.with_name(meta[REST])).arrays
     return Checkpoint(path, arrays, meta)
 
 

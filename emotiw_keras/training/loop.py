@@ -303,10 +303,14 @@ class StageLoop:
         state.step, state.loss, state.right, state.seconds = 0, 0.0, 0, 0.0
 
     def _save(self, folder: Path, steps: StageSteps, state: _State) -> None:
-        arrays = self._arrays("model", self.model.variables) | self._arrays("optimizer", steps.optimizer.variables)
+        arrays, meta = self._arrays("optimizer", steps.optimizer.variables), {"state": vars(state)}
         if steps.averages is not None:
             arrays |= self._arrays("average", steps.averages.variables)
-        checkpoints.save(folder, f"e{state.epoch:04d}-s{state.step:06d}", arrays, {"state": vars(state)})
+        elif state.step == 0 and state.best.get("epoch") == state.epoch:
+            meta[checkpoints.REST] = state.best["file"]  # the weights were written a moment ago
+        if checkpoints.REST not in meta:
+            arrays |= self._arrays("model", self.model.variables)
+        checkpoints.save(folder, f"e{state.epoch:04d}-s{state.step:06d}", arrays, meta)
         kept = checkpoints.positions(folder)[:CHECKPOINTS_KEPT]
         referenced = {state.best.get("file", "")}
         if len(kept) > 1 and len(list(folder.glob("best-*.npz"))) > 1:

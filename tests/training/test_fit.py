@@ -83,6 +83,24 @@ def test_the_best_epoch_is_kept_and_starts_the_next_stage(finished: Run) -> None
     assert all(np.array_equal(second[path], first[path]) == path.startswith("conv") for path in second)  # conv* is frozen
 
 
+def test_the_weights_of_a_best_epoch_are_written_once(finished: Run) -> None:
+    found = [item for folder in (finished.path / "stages").iterdir() for item in checkpoints.positions(folder)]
+    once = 0
+    for epoch, _, path in found:
+        with np.load(path) as file:
+            holds = any(name.startswith("array/model/") for name in file.files)
+        checkpoint = checkpoints.load(path)
+        best = checkpoint.meta["state"]["best"]
+        assert holds == (best["epoch"] != epoch)
+        weights = {name: value for name, value in checkpoint.arrays.items() if name.startswith("model/")}
+        assert weights
+        if not holds:
+            once += 1
+            same = checkpoints.load(path.with_name(best["file"])).arrays
+            assert weights.keys() == same.keys() and all(np.array_equal(weights[name], same[name]) for name in same)
+    assert once
+
+
 def test_validation_accuracy_is_that_of_the_finished_network(finished: Run, faces: dict[str, str]) -> None:
     images = read_faces(faces["target"], grey=True)
     index = images.indices("val")
