@@ -304,12 +304,12 @@ class StageLoop:
 
     def _save(self, folder: Path, steps: StageSteps, state: _State) -> None:
         arrays, meta = self._arrays("optimizer", steps.optimizer.variables), {"state": vars(state)}
+        if steps.averages is None and state.step == 0 and state.best.get("epoch") == state.epoch:
+            meta[checkpoints.REST] = state.best["file"]  # written a moment ago; with averages it holds those
+        else:
+            arrays |= self._arrays("model", self.model.variables)
         if steps.averages is not None:
             arrays |= self._arrays("average", steps.averages.variables)
-        elif state.step == 0 and state.best.get("epoch") == state.epoch:
-            meta[checkpoints.REST] = state.best["file"]  # the weights were written a moment ago
-        if checkpoints.REST not in meta:
-            arrays |= self._arrays("model", self.model.variables)
         checkpoints.save(folder, f"e{state.epoch:04d}-s{state.step:06d}", arrays, meta)
         kept = checkpoints.positions(folder)[:CHECKPOINTS_KEPT]
         referenced = {state.best.get("file", "")}
