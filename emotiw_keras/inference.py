@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emotiw_keras import hardware
 from emotiw_keras.errors import UsageError
 from emotiw_keras.runs import CROPS
 
@@ -57,6 +58,7 @@ class Inference:
 
     def __init__(self, run: Run, shape: tuple[int, ...], crops: int | None = None, precision: str = "float32") -> None:
         self.crops = checked_crops(crops, run)
+        hardware.check_precision(precision)
 
         import tensorflow as tf
 

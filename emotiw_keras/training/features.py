@@ -2,11 +2,11 @@
 
 Features lie in blocks of some 64 MB, each a file that is written aside and renamed, and named by its own hash. So what a kill
 leaves is whole blocks, which are used again, and a damaged block is computed anew. The last bits of a feature depend on which
-images are computed in one batch with it (libraries choose an algorithm by the batch's size, and compute what is left over at its
+images are computed in one batch with it (libraries choose an algorithm by the batch's size, and compute the rest at its
 end otherwise), so the batches are a matter of the data alone: image 0 to `BATCH` - 1, and so on. A block is some whole batches.
 The folder is named by a fingerprint of all that the features depend on. It lies in the run folder and goes when its stage is
-done; where EMOTIW_CACHE is set, it lies there and stays, for other runs that freeze the same weights over the same data, such as
-trials of learning rates.
+done; where EMOTIW_CACHE is set, it lies there and stays, for other runs that freeze the same weights over the same data:
+trials of rates.
 """
 
 from __future__ import annotations

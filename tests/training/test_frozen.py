@@ -188,7 +188,7 @@ def test_features_are_those_of_the_network(
 def test_features_do_not_depend_on_the_size_of_blocks(
     model: keras.Model, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
-    """Nor so on which blocks a kill left: a batch of another size gives other last bits, on some processors of any other size."""
+    """Nor so on which blocks a kill left: a batch of another size gives other last bits, on some processors of any size."""
     monkeypatch.setattr(features, "BATCH", 16)
     positions = np.arange(len(pool))
     whole = made(model, pool, tmp_path, None).gather(positions)
