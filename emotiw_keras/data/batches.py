@@ -31,10 +31,6 @@ class Source(Protocol):
         """The items at `positions`: `dtype` (n, *shape)."""
         ...
 
-    def fingerprint(self) -> str:
-        """A hash of the items and their order."""
-        ...
-
 
 class Pool:
     """Images of several sets in one numbered list.
@@ -117,7 +113,7 @@ def batches(source: Source, order: np.ndarray, draws: np.ndarray | None, batch_s
         start: batches to leave out at the start.
 
     Yields:
-        What the source holds, draws (batch, columns), labels int32 (batch,); a `Pool` holds images, uint8 (batch, height, width,
+        What the source holds, draws (batch, columns), labels int32 (batch,); a `Pool` holds uint8 (batch, height, width,
         channels).
 
     Raises:

@@ -1,7 +1,7 @@
 """From bytes to network input, on the device: the only place where pixels become floats.
 
 `FaceInput` is written with `keras.ops`, so the same layer serves training, evaluation, prediction and the exported model, on
-every Keras backend. A staged training draws its crops on the host (`draw_crops`, from a seed, a stage and an epoch), which keeps
+every Keras backend. A staged training draws its crops on the host (`draw_crops`, from seed, stage and epoch), which keeps
 results equal everywhere and leaves nothing to checkpoint; as a layer of a model for `fit` it draws them itself.
 """
 
@@ -243,6 +243,7 @@ class FaceInput(keras.layers.Layer):
         """
         values = dict(settings)
         file = values.pop("mean_image", None)
+        values.pop("as_given", None)  # a network that takes the faces as they are
         image = None if not file else load_mean_image(Path(folder or ".") / file)
         return cls(**values, mean_image=image)
 

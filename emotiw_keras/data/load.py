@@ -13,7 +13,7 @@ def load_faces(source: str | os.PathLike[str], **settings: Any) -> FaceSet:
     """Read a data set in any layout that `--data` knows.
 
     Args:
-        source: `fer2013.csv`, a folder or zip of classes or of splits and classes, a manifest CSV, SFEW's or Aff-Wild2's layout,
+        source: `fer2013.csv`, a folder or zip of classes or of splits and classes, a manifest CSV, SFEW, Aff-Wild2,
             what `emotiw prepare` made; or "generated:large" and "generated:small", faces that the package draws.
         **settings: those of `read_faces`: `labels`, `grey`, `size`, `subject_pattern`, `leave_out`, `fractions`, `folds`,
             `seed`, `limit`, ...

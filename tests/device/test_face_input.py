@@ -218,7 +218,7 @@ def test_it_draws_crops_itself_in_training_alone() -> None:
     found = [keras.ops.convert_to_numpy(layer(images, training=True)) for _ in range(2)]
     assert not np.array_equal(*found)
     places = [(top, left, mirror) for top in range(7) for left in range(7) for mirror in (0, 1)]
-    crops = {(t, l, m): images[:, t : t + 14, l : l + 14][:, :, :: 1 - 2 * m] for t, l, m in places}
+    crops = {(t, s, m): images[:, t : t + 14, s : s + 14][:, :, :: 1 - 2 * m] for t, s, m in places}
     taken = [next(place for place in places if np.array_equal(crops[place][i], found[0][i])) for i in range(40)]
     assert len(set(taken)) > 20 and {mirror for _, _, mirror in taken} == {0, 1}
     same = FaceInput.from_config(layer.get_config())
