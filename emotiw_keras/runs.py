@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import lzma
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,11 @@ CROPS = (1, 2, 10)
 def fingerprint(model: keras.Model) -> list[list[Any]]:
     """[path, shape, dtype] of each weight: what a weight file must fit, which Keras itself does not check by name."""
     return [["/".join(v.path.split("/")[-2:]), list(v.shape), str(v.dtype)] for v in model.weights]
+
+
+def _unnumbered(variables: list[list[Any]]) -> list[list[Any]]:
+    """A fingerprint without the numbers that Keras gives to layers without a name, as they come."""
+    return [[re.sub(r"_\d+(?=/|$)", "", path), *rest] for path, *rest in variables]
 
 
 def read_info(path: Path) -> dict[str, Any]:
@@ -209,7 +215,7 @@ class Run:
             )
         if self.given.dtype_policy.name != policy and policy != "float32":
             raise ModelError(f"{name} was made in {self.given.dtype_policy.name}; make it in {policy} to compute so")
-        if fingerprint(self.given) != self.info["weights"]["variables"]:
+        if _unnumbered(fingerprint(self.given)) != _unnumbered(self.info["weights"]["variables"]):
             raise RunError(f"{self.path}: the weights do not fit the network {self.given.name!r}; expected {name!r} as trained")
         load_given(self.given, self.path / WEIGHTS_FILE)
         if not self.info["model"].get("logits"):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+
+UPWARDS = ("accuracy", "macro_f1")
+"""Scores of every stage of which more is better."""
 
 
 class Callbacks:
@@ -13,14 +17,15 @@ class Callbacks:
 
     A callback sees a stage as one training: `on_train_begin`, the stage's epochs numbered from 0, `on_train_end`. It may set
     `model.stop_training`, and the learning rate on `model.optimizer`; what the schedule says is multiplied by that change from
-    then on. The plain values a callback holds (numbers, texts: the patience of `EarlyStopping`, the waiting of
-    `ReduceLROnPlateau`) go into checkpoints and come back.
+    then on. The plain values that a callback has gathered (numbers, texts: how long `EarlyStopping` or `ReduceLROnPlateau` has
+    waited, and for what) go into checkpoints and come back.
 
     Args:
         callbacks: in order.
         model: the network, whose `optimizer` they see.
         optimizer: of the stage.
         epochs, steps: of the stage, and in an epoch.
+        metrics: of the stage: whether more is better is known of them and of accuracies.
         state: what `state` gave when an interrupted stage was saved; empty for a new stage.
 
     Attributes:
@@ -34,6 +39,7 @@ class Callbacks:
         optimizer: keras.optimizers.Optimizer,
         epochs: int,
         steps: int,
+        metrics: Sequence[keras.metrics.Metric],
         state: Sequence[Mapping[str, Any]],
     ) -> None:
         self.any = bool(callbacks)
@@ -41,6 +47,7 @@ class Callbacks:
         if not self.any:
             return
         model.optimizer, model.stop_training = optimizer, False
+        _set_modes(callbacks, metrics)
         self._list = keras.callbacks.CallbackList(list(callbacks), model=model, epochs=epochs, steps=steps, verbose=0)
         self._list.on_train_begin()
         for callback, values in zip(callbacks, state, strict=False):
@@ -53,9 +60,13 @@ class Callbacks:
 
     def state(self) -> list[dict[str, Any]]:
         """The plain values of each callback."""
-        kinds = (bool, int, float, str)
         return [
-            {name: value for name, value in vars(callback).items() if isinstance(value, kinds)} for callback in self._callbacks
+            {
+                name: value
+                for name, value in vars(callback).items()
+                if isinstance(value, bool | int | float | str) and name not in inspect.signature(type(callback)).parameters
+            }
+            for callback in self._callbacks
         ]
 
     def _changed(self, rate: float) -> float:
@@ -103,3 +114,14 @@ class Callbacks:
         """After the stage."""
         if self.any:
             self._list.on_train_end()
+
+
+def _set_modes(callbacks: Sequence[keras.callbacks.Callback], metrics: Sequence[keras.metrics.Metric]) -> None:
+    """Tell callbacks that wait for a score whether more of it is better: Keras would ask a compiled network for it."""
+    upwards = {name: "max" for name in UPWARDS} | {
+        metric.name: "max" if metric._direction == "up" else "min" for metric in metrics if hasattr(metric, "_direction")
+    }
+    for callback in callbacks:
+        name = str(getattr(callback, "monitor", "")).removeprefix("val_")
+        if getattr(callback, "mode", "") == "auto" and name in upwards:
+            callback.mode = upwards[name]

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from emotiw_keras.data.batches import Pool
     from emotiw_keras.training.loop import Trained
-    from emotiw_keras.training.own_data import OwnData
+    from emotiw_keras.training.own_data import Own, OwnData
     from emotiw_keras.training.progress import Progress
 
 MEAN_IMAGE_FILE = "mean_image.npy"
@@ -118,6 +118,7 @@ class Prepared:
     labels: dict[str, tuple[str, ...]]
     teachers: dict[str, Run]
     own: OwnData = field(default_factory=dict)
+    of_own: Mapping[str, tuple[Own | None, Own | None]] = field(default_factory=dict)
 
 
 def prepare(
@@ -167,7 +168,8 @@ def prepare(
         labels = {part.name: _common_labels(_used(part, sets) if recipe.searches else sets) for part in recipe.parts}
     else:
         labels = {part.name: _own_labels(recipe, own) for part in recipe.parts}
-    of_files = [part for part in recipe.parts if not any(name.partition(":")[0] in own for name in (*part.train, *part.val))]
+    of_files = [part for part in recipe.parts if not set(own) & {name.partition(":")[0] for name in (*part.train, *part.val)}]
+    of_own = _own_stages(recipe, own)
     roles = {stage.name: stage_roles(stage, sets, recipe.duplicates == "drop") for stage in of_files}
     for each in of_files:
         if isinstance(each, Stage) and each.train_share < 1:
@@ -204,7 +206,7 @@ def prepare(
     }
     if teachers:
         info["teachers"] = {name: run.fingerprint for name, run in teachers.items()}
-    return Prepared(recipe, parent, sets, roles, info, unreadable, labels, teachers, own)
+    return Prepared(recipe, parent, sets, roles, info, unreadable, labels, teachers, own, of_own)
 
 
 def train(
@@ -270,13 +272,12 @@ def train(
         return search(prepared, folder, info, pool, face_input, say, progress)
 
     from emotiw_keras.training.loop import StageLoop
-    from emotiw_keras.training.own_data import stage_data
 
     assert model is not None
     train_on: dict[str, Trained] = {}
     select_on: dict[str, Trained | None] = {}
     for stage in recipe.stages:
-        mine, val = stage_data(stage, prepared.own) if stage.name not in prepared.roles else (None, None)
+        mine, val = prepared.of_own.get(stage.name, (None, None))
         roles = prepared.roles.get(stage.name)
         images = mine if roles is None else pool(roles.train)
         if images is None:
@@ -321,6 +322,16 @@ def _needed(settings: Mapping[str, Any] | None) -> Mapping[str, Any]:
             "first in it, or pass preprocessing=InputSettings(...)"
         )
     return settings
+
+
+def _own_stages(recipe: Recipe, own: OwnData) -> dict[str, tuple[Own | None, Own | None]]:
+    """What each stage on own data trains on and selects on."""
+    if not own:
+        return {}
+    from emotiw_keras.training.own_data import stage_data
+
+    found = {stage.name: stage_data(stage, own) for stage in recipe.stages}
+    return {name: data for name, data in found.items() if data != (None, None)}
 
 
 def _own_labels(recipe: Recipe, own: OwnData) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 KINDS = {
@@ -47,5 +48,8 @@ def described(value: Any) -> dict[str, str]:
     kind = type(value)
     config = ""
     if hasattr(value, "get_config"):
-        config = json.dumps(value.get_config(), sort_keys=True, default=lambda other: f"{type(other).__module__}.{other!r}")
+        facts = value.get_config()
+        if "name" in facts:  # Keras numbers the objects of a class as they come
+            facts = {**facts, "name": re.sub(r"_\d+$", "", str(facts["name"]))}
+        config = json.dumps(facts, sort_keys=True, default=lambda other: f"{type(other).__module__}.{other!r}")
     return {"object": f"{kind.__module__}.{kind.__qualname__}", "config": config}

@@ -19,7 +19,7 @@ from emotiw_keras.costs import cost_matrix
 from emotiw_keras.data.batches import Pool, Source, batches
 from emotiw_keras.data.device import FaceInput, draw_crops
 from emotiw_keras.data.grey import for_grey
-from emotiw_keras.errors import DivergedError, RunError
+from emotiw_keras.errors import DataError, DivergedError, RunError
 from emotiw_keras.files import atomic_path, sha256_file, write_atomic
 from emotiw_keras.runs import WEIGHTS_FILE, Run, fingerprint
 from emotiw_keras.training import checkpoints
@@ -239,10 +239,10 @@ class StageLoop:
             self.say(f"  {pool.kind} {pool.name}: an interrupted run goes on at the end of its last whole epoch")
         if found is not None:
             self._restore("metric", [variable for metric in metrics for variable in metric.variables], found)
-        rates = learning_rates(stage, _steps(pool, stage))
-        callbacks = Callbacks(
-            (*self.callbacks, *stage.callbacks), self.model, optimizer, stage.epochs, _steps(pool, stage), state.callbacks
-        )
+        per_epoch = _steps(pool, stage)
+        rates = learning_rates(stage, per_epoch)
+        every = (*self.callbacks, *stage.callbacks)
+        callbacks = Callbacks(every, self.model, optimizer, stage.epochs, per_epoch, metrics, state.callbacks)
         while state.epoch < stage.epochs and not (stage.patience and state.waited >= stage.patience) and not state.stopped:
             self._epoch(stage, folder, train, crops, steps, rates, callbacks, state, flag)
             with averages.in_place() if averages is not None else nullcontext():
@@ -336,11 +336,11 @@ class StageLoop:
             state.seconds += now - clock
             clock = now
             self.progress.step(stage, state.epoch, state.step, per_epoch, state.loss, state.right, state.seconds)
-            if state.step == per_epoch:
-                break
             if isinstance(train, Batches):
                 self._stop_if_asked(flag)
                 continue
+            if state.step == per_epoch:
+                break
             if flag.number is not None:
                 self._save(folder, steps, state)
                 self._stop_if_asked(flag)
@@ -348,6 +348,12 @@ class StageLoop:
                 self._save(folder, steps, state)
                 self.progress.note(self.say)
                 saved = clock = time.monotonic()
+
+        if state.step != per_epoch:
+            assert isinstance(train, Batches)
+            raise DataError(
+                f"{train.name} gave {state.step} batches, but {per_epoch} the time before; expected as many each time"
+            )
 
     def _judge(
         self,
