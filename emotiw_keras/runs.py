@@ -151,6 +151,11 @@ class Run:
         return self.info["preprocessing"]
 
     @property
+    def unrecorded(self) -> tuple[str, ...]:
+        """Data sets it was trained on whose images data.csv does not know: batches as a user's dataset gave them."""
+        return tuple(self.info.get("unrecorded", ()))
+
+    @property
     def crop(self) -> dict[str, Any]:
         """How to cut a face out of a photo for this network: `reading` and `stretch` of `faces.align`."""
         return self.info.get("crop", {"reading": "B", "stretch": False})

@@ -165,7 +165,10 @@ def assess(
         probabilities[readable] = predict(run, faces, kept, crops=crops, batch_size=batch_size, progress=progress)
     known = run.seen()
     leaked = known.get("train", set()) | known.get("val", set())
-    seen = np.array([pixel_hash in leaked for pixel_hash in hashes], dtype=bool)
+    # of what data.csv does not know anything may have been trained on
+    seen = np.array([bool(run.unrecorded) or pixel_hash in leaked for pixel_hash in hashes], dtype=bool)
+    if run.unrecorded and say is not None:
+        say(f"no leak-free figures: {run.path} was trained on {', '.join(run.unrecorded)}, whose images are not recorded")
     predictions = Predictions(labels, pick(faces.paths, indices), pick(faces.status, indices), truth, probabilities)
     selected_on = _share_in(hashes, run.selected_on) >= SELECTED_SHARE
     result = figures(predictions, seen, question, selected_on=selected_on)

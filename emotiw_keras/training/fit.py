@@ -204,6 +204,11 @@ def prepare(
         "stages": [],
         "finished": False,
     }
+    unrecorded = {part.name for splits in own.values() for part in splits.values() if part.facts().get("batches")}
+    for run in (*([parent] if parent is not None else []), *teachers.values()):
+        unrecorded |= set(run.unrecorded)
+    if unrecorded:
+        info["unrecorded"] = sorted(unrecorded)
     if teachers:
         info["teachers"] = {name: run.fingerprint for name, run in teachers.items()}
     return Prepared(recipe, parent, sets, roles, info, unreadable, labels, teachers, own, of_own)

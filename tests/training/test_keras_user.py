@@ -282,6 +282,10 @@ def test_any_network_on_faces_is_predicted_evaluated_and_opened_with_itself(kind
         Image.fromarray(image if channels == 3 else image[..., 0]).save(file)
     scores = evaluate(Run.open(run.path, given(kind)), small_set)
     assert scores["n"] == 12 and scores["leak_free"] is None, "all of it was trained on, as data.csv knows by its pixels"
+    if kind == "applications":
+        ready = {"train": batched(pixels[12:], label[12:])}
+        other, _ = tuned(tmp_path / "other", stage(epochs=1), ready, given(kind), **settings)
+        assert other.unrecorded == ("data:train",) and evaluate(other, small_set)["leak_free"] is None
 
 
 def test_a_subclassed_network_on_numbers(tmp_path: Path) -> None:
