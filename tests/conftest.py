@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests import processes
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -28,7 +30,13 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def emotiw() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the command line as a user does, in its own process: emotiw("predict", "a.png", cwd=...)."""
+    """Run the command line in its own process, where TensorFlow is imported already: emotiw("predict", "a.png", cwd=...)."""
+    return lambda *arguments, **options: processes.run(processes.emotiw, *map(str, arguments), **options)
+
+
+@pytest.fixture(scope="session")
+def started_emotiw() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The same in a new Python, as a user starts it: for what depends on the start."""
 
     def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
         code = "from emotiw_keras.cli.main import main; main()"
