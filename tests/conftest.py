@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -53,6 +54,18 @@ def started_emotiw() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, **{**settings, **options})
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def forked_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is exported is loaded again in a forked process; `emotiw export` in its own process starts a new Python for it."""
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        assert command[:2] == [sys.executable, "-P"]
+        return processes.run(processes.script, *command[2:])
+
+    known = SimpleNamespace(run=run, DEVNULL=subprocess.DEVNULL)
+    monkeypatch.setattr("emotiw_keras.serving.export.subprocess", known)
 
 
 def write_run(folder: Path, *, labels: tuple[str, ...] = (), **changes: Any) -> Path:

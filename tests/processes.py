@@ -11,6 +11,7 @@ import inspect
 import multiprocessing
 import os
 import pkgutil
+import runpy
 import signal
 import subprocess
 import sys
@@ -34,6 +35,12 @@ def emotiw(*arguments: str) -> None:
 
     sys.argv[:] = ["emotiw", *arguments]
     main()
+
+
+def script(path: str, *arguments: str) -> None:
+    """A file as `python -P` runs it."""
+    sys.argv[:] = [path, *arguments]
+    runpy.run_path(path, run_name="__main__")
 
 
 def run(function: Callable, *arguments: object, timeout: float = 300, **options: Any) -> subprocess.CompletedProcess[str]:
