@@ -83,6 +83,7 @@ reproduce: $(VENV)/.installed
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
 
 types: $(VENV)/.installed-test
 	$(VENV)/bin/mypy emotiw_keras cli weights

@@ -151,7 +151,8 @@ def _child(
     for number, taken in enumerate(streams.numbers, 1):
         os.dup2(taken, number)
         os.close(taken)
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - until the process ends
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     default_signals()
     *first, function = map(pkgutil.resolve_name, calls)
     for call in first:
