@@ -12,7 +12,7 @@ from emotiw_keras.models import registry
 from emotiw_keras.models.weights import load_strict
 from emotiw_keras.runs import WEIGHTS_FILE, Run, fingerprint
 from emotiw_keras.training import fit as fitting
-from emotiw_keras.training.progress import Progress
+from emotiw_keras.training.progress import Progress, silent
 from emotiw_keras.training.recipe import InputSettings, ModelSettings, Recipe, SourceSettings
 from emotiw_keras.training.stage import Stage
 
@@ -72,7 +72,7 @@ class StagedFineTuner:
     ) -> None:
         _check_rebuildable(model, width)
         self.model, self.run_dir, self.data = model, Path(run_dir), {name: str(path) for name, path in data.items()}
-        self.say = say or fitting.silent
+        self.say = say or silent
         self.recipe = Recipe(
             name="python",
             stages=tuple(stages),
