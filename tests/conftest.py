@@ -18,6 +18,17 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 ROOT = Path(__file__).resolve().parents[1]
+# Networks that differ from a sibling in one layer's units or order, or have hundreds of layers, which take seconds: what all
+# networks must do, these do in slow tests.
+SLOW_NETWORKS = {"caffenet", "vgg_cnn_f", "vgg_cnn_m_2048", "vgg_cnn_m_1024", "vgg_cnn_m_128", "vgg_cnn_s", "squeezenet_v1_1"}
+SLOW_NETWORKS.add("senet50")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        values = item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
+        if any(isinstance(value, str) and value in SLOW_NETWORKS for value in values):
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")

@@ -142,7 +142,6 @@ def test_complement_weights_are_those_of_the_follow_up() -> None:
     np.testing.assert_allclose(class_weights(labels, 4, "complement"), [0.4, 0.7, 0.0, 0.9], rtol=1e-6)
 
 
-@pytest.mark.slow
 def test_killed_it_goes_on_and_ends_in_the_same_bits(tree: Path, recipe: Path, tmp_path: Path) -> None:
     def command(run: Path) -> list[str]:
         return ["fit", str(recipe), f"--data=affwild2={tree}", f"--out={run}"]
