@@ -124,6 +124,7 @@ def test_a_dag_of_matconvnet_gives_the_same_network(net: foreign.Network, caffe:
     np.testing.assert_allclose(variance, net.arrays["conv2_1_3x3_bn.variance"], rtol=1e-3, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_pickled_dictionary_gives_the_same_network(net: foreign.Network, caffe: tuple, tmp_path: Path) -> None:
     (tmp_path / "senet50_ft_weight.pkl").write_bytes(pickle.dumps(foreign.torch_state(net), 2))
     model, conversion = convert("senet50", tmp_path / "senet50_ft_weight.pkl", width=NARROW)
@@ -132,6 +133,7 @@ def test_the_pickled_dictionary_gives_the_same_network(net: foreign.Network, caf
     assert_same(scores_of(model), caffe[1][net.scores])
 
 
+@pytest.mark.slow
 def test_a_state_dict_gives_the_same_network(net: foreign.Network, caffe: tuple, tmp_path: Path) -> None:
     # As Oxford's own: Caffe's names with _, the classifier a convolution, steps counted.
     roles = {"mean": "running_mean", "variance": "running_var", "gamma": "weight", "beta": "bias"}
@@ -144,6 +146,7 @@ def test_a_state_dict_gives_the_same_network(net: foreign.Network, caffe: tuple,
     assert_same(scores_of(model), caffe[1][net.scores])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("top", [True, False])
 def test_keras_vggface_files_load_by_name(net: foreign.Network, caffe: tuple, tmp_path: Path, top: bool) -> None:
     path = foreign.write_keras_file(tmp_path / "rcmalli.h5", net, top=top)

@@ -271,6 +271,7 @@ def test_what_the_first_task_froze_never_moves_and_all_else_is_new(transferred: 
     assert not np.array_equal(one["readout/kernel"], two["readout/kernel"])
 
 
+@pytest.mark.slow
 def test_a_run_of_its_own_takes_the_path_of_another(transferred: Run, faces: dict[str, str], tmp_path: Path) -> None:
     first = trained("pathnet", faces, tmp_path / "first")
     # The same seed gives the same bits, another seed others: the first search of two is this one.

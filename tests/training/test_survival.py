@@ -118,6 +118,7 @@ def test_a_flipped_byte_in_the_newest_checkpoint_sends_it_back_to_the_one_before
     assert broken.weights() == whole.weights()
 
 
+@pytest.mark.slow
 def test_a_signal_saves_first_and_the_same_command_goes_on(
     whole: Command, recipe_file: Path, faces: dict[str, str], tmp_path: Path
 ) -> None:
