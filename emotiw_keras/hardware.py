@@ -7,8 +7,13 @@ import functools
 import os
 from pathlib import Path
 
+from emotiw_keras.errors import UsageError
+
 # Flags that decide speed here, as the Linux kernel spells them.
 FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_tile", "asimd", "bf16", "sve")
+
+# Values of ONEDNN_MAX_CPU_ISA under which oneDNN has no bfloat16.
+WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI")
 
 LARGE_PAGE = 2 << 20
 MADV_HUGEPAGE = 14
@@ -29,7 +34,27 @@ def processor_flags() -> tuple[str, ...]:
 
 def native_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 natively; elsewhere it is emulated and slower than float32."""
-    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(processor_flags()))
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(processor_flags())) and not bfloat16_is_hidden()
+
+
+def bfloat16_is_hidden() -> bool:
+    """Whether ONEDNN_MAX_CPU_ISA hides AVX-512 from oneDNN where the processor has it: TensorFlow gives it products of bfloat16
+    all the same, and crashes."""
+    asked = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "")).upper()
+    return asked in WITHOUT_BFLOAT16 and "avx512f" in processor_flags()
+
+
+def check_precision(policy: str) -> None:
+    """Refuse a dtype policy that would crash the process.
+
+    Raises:
+        UsageError: bfloat16 where `bfloat16_is_hidden`.
+    """
+    if "bfloat16" in policy and bfloat16_is_hidden():
+        raise UsageError(
+            f"{policy} crashes TensorFlow where ONEDNN_MAX_CPU_ISA hides AVX-512 that the processor has; "
+            "unset it, or compute in float32"
+        )
 
 
 def bfloat16_tiles() -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emotiw_keras import hardware
 from emotiw_keras.errors import UsageError
 from emotiw_keras.runs import CROPS
 
@@ -57,6 +58,7 @@ class Inference:
 
     def __init__(self, run: Run, shape: tuple[int, ...], crops: int | None = None, precision: str = "float32") -> None:
         self.crops = checked_crops(crops, run)
+        hardware.check_precision(precision)
 
         import tensorflow as tf
 
@@ -69,9 +71,12 @@ class Inference:
         self.face_input = run.face_input()
         self.net = run.build(policy=precision)
         small = self.net.count_params() <= CONSTANT_WEIGHTS
-        folded = fold_normalisations(self.net)
-        # what is constant in a graph is cast once anyway
-        net, given = for_grey(folded if small else narrow_kernels(folded), self.face_input)
+        if run.given is not None:  # any network at all: computed as it is
+            net, given = self.net, self.face_input
+        else:
+            folded = fold_normalisations(self.net)
+            # what is constant in a graph is cast once anyway
+            net, given = for_grey(folded if small else narrow_kernels(folded), self.face_input)
         self._places = crop_places(self.face_input.room, self.crops)
 
         self._net, self._constant = net, net.weights if small else []

@@ -7,7 +7,7 @@ import io
 import json
 import lzma
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,14 +65,21 @@ class Run:
     Attributes:
         path: the folder.
         info: run.json.
+        given: the network of a run that was trained with a network of the user's own; None for one of the zoo.
     """
 
     path: Path
     info: dict[str, Any]
+    given: keras.Model | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def open(cls, path: str | Path) -> Run:
+    def open(cls, path: str | Path, model: keras.Model | None = None) -> Run:
         """Open a run folder, or a model that ships by its name, where there is no such folder.
+
+        Args:
+            path: the folder, or the name.
+            model: for a run that was trained with a network of the user's own, that network, made anew by the same code: a run
+                holds weights and facts, never code. It takes the run's weights when they are asked for.
 
         Raises:
             ModelError: there is no such folder and no such model.
@@ -91,7 +98,7 @@ class Run:
         weights = folder / WEIGHTS_FILE
         if not weights.is_file():
             raise RunError(f"{folder} is damaged: {WEIGHTS_FILE} is missing")
-        return cls(folder, info)
+        return cls(folder, info, model)
 
     @property
     def name(self) -> str:
@@ -125,7 +132,16 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """`FaceInput` settings."""
+        """`FaceInput` settings.
+
+        Raises:
+            ModelError: the run was trained on inputs that were no bytes.
+        """
+        if self.info["preprocessing"] is None:
+            raise ModelError(
+                f"{self.path} was trained on inputs that came as numbers, so nothing says how the bytes of a face become one; "
+                "call its network yourself (Run.build), or train on uint8 faces"
+            )
         return self.info["preprocessing"]
 
     @property
@@ -170,12 +186,36 @@ class Run:
                 f"{self.path} is damaged: {WEIGHTS_FILE} has SHA-256 {found[:16]}..., run.json says {self.fingerprint[:16]}..."
             )
         settings = self.info["model"]
+        if settings.get("given"):
+            return self._own_network(policy)
         with computing_in(policy), empty_networks():
             model = registry.build_described(settings)
         if fingerprint(model) != self.info["weights"]["variables"]:
             raise RunError(f"{self.path}: the weights do not fit {settings['name']} as this version builds it")
         load_strict(model, self.path / WEIGHTS_FILE)
         return model
+
+    def _own_network(self, policy: str) -> keras.Model:
+        """The user's own network with the run's weights."""
+        import keras
+
+        from emotiw_keras.models.weights import load_given
+
+        name = self.info["model"]["name"]
+        if self.given is None:
+            raise ModelError(
+                f"{self.path} was trained with a network of its user's own, {name!r}; a run holds no code, so give the network "
+                "again in Python: Run.open(path, model=...)"
+            )
+        if self.given.dtype_policy.name != policy and policy != "float32":
+            raise ModelError(f"{name} was made in {self.given.dtype_policy.name}; make it in {policy} to compute so")
+        if fingerprint(self.given) != self.info["weights"]["variables"]:
+            raise RunError(f"{self.path}: the weights do not fit the network {self.given.name!r}; expected {name!r} as trained")
+        load_given(self.given, self.path / WEIGHTS_FILE)
+        if not self.info["model"].get("logits"):
+            return self.given
+        outputs = keras.layers.Softmax(dtype="float32", name="probabilities")(self.given.outputs[0])
+        return keras.Model(self.given.inputs, outputs, name=self.given.name)
 
     def rows(self) -> list[dict[str, str]]:
         """data.csv: stage, data, path, pixel_hash, label, subject, split (as given), status (the image's role).

@@ -39,6 +39,21 @@ def test_large_and_small_batches_answer_as_the_network_does(run: Run, winograd_c
     assert len(winograd_calls) == 7  # the convolutions of levels 2 to 4 with 64 channels or more on both sides
 
 
+def test_a_face_answers_alone_as_among_others(run: Run) -> None:
+    """Not with the same bits, which hang on the batch, but with the same digits; in odd batches too."""
+    compute = Inference(run, FACES.shape[1:], 2)
+    among = compute(FACES)
+    for count in (1, 2, 7, 31):
+        parts = [compute(FACES[first : first + count]) for first in range(0, len(FACES), count)]
+        np.testing.assert_allclose(np.concatenate(parts), among, atol=1e-5)
+
+
+def test_the_same_faces_again_give_the_same_bits(run: Run) -> None:
+    first, again = (Inference(run, FACES.shape[1:], 2) for _ in range(2))
+    for count in (len(FACES), 5, 1):
+        np.testing.assert_array_equal(first(FACES[:count]), again(FACES[:count]))
+
+
 def test_the_rest_of_many_faces_needs_no_trace_of_its_own(run: Run) -> None:
     compute, right = Inference(run, FACES.shape[1:], 2), plain(run, FACES, 2)
 

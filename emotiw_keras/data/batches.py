@@ -1,25 +1,25 @@
-"""Images of one or more sets as batches of bytes, made in another thread."""
+"""Images of one or more sets as `tf.data` batches of bytes."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from emotiw_keras.data.ahead import ahead
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.resize import resize, to_grey
 
-AHEAD = 2
-"""Batches that wait to be taken."""
+WAITING = 2
+"""Batches that are made before they are asked for."""
 Batches = Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
+Make = Callable[[np.ndarray], tuple[np.ndarray, ...]]
 
 
 class Source(Protocol):
-    """What batches are made of: a `Pool` of images, or features computed from one."""
+    """What batches are made of: a `Pool` of images, arrays, or features computed from either."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -88,32 +88,94 @@ class Pool:
         return np.repeat(images, 3, axis=3) if images.shape[3] < channels else images
 
 
-def batches(pool: Source, order: np.ndarray, draws: np.ndarray | None, batch_size: int, start: int = 0) -> Batches:
-    """Batches of a pool in a given order.
+def face_dataset(
+    source: Source, batch_size: int, *, shuffle: bool = False, seed: int = 0, shard: tuple[int, int] = (0, 1)
+) -> tf.data.Dataset:
+    """All items of a source as `tf.data.Dataset`; see `FaceSet.dataset`."""
+    index, count = shard
+    positions = tf.data.Dataset.range(len(source))
+    if shuffle:
+        positions = positions.shuffle(max(1, len(source)), seed=seed, reshuffle_each_iteration=True)
+    make = _Maker(lambda chosen: (source.gather(chosen), source.labels[chosen]))
+    signature = (tf.TensorSpec((None, *source.shape), source.dtype), tf.TensorSpec((None,), tf.int32))
+    # of each batch of all hosts this one's share, so that N hosts together see the batches of one
+    return _prepared(positions.batch(batch_size).map(lambda chosen: chosen[index::count]), make, signature)
+
+
+def batches(source: Source, order: np.ndarray, draws: np.ndarray | None, batch_size: int, start: int = 0) -> Batches:
+    """Batches of a source in a given order.
 
     Args:
-        pool: the images, or features of images.
-        order: positions in the pool, one epoch's worth.
-        draws: (len(pool), columns) by position, such as int32 from `draw_crops`, or None for zeros, int32 (len(pool), 3).
+        source: the images, or features of images.
+        order: positions in the source, one epoch's worth.
+        draws: (len(source), columns) by position, such as int32 from `draw_crops`, or None for zeros, int32 (len(source), 3).
         batch_size: images in a batch; the last may be smaller.
         start: batches to leave out at the start.
 
     Yields:
-        What the pool holds, draws (batch, columns), labels int32 (batch,); a `Pool` holds images, uint8 (batch, height, width,
+        What the source holds, draws (batch, columns), labels int32 (batch,); a `Pool` holds uint8 (batch, height, width,
         channels).
 
     Raises:
         DataError: an image that could be read before cannot be read now.
     """
-    order = np.asarray(order, np.int64)[start * batch_size :]
 
-    def made() -> Batches:
-        for first in range(0, len(order), batch_size):
-            positions = order[first : first + batch_size]
-            drawn = np.zeros((len(positions), 3), np.int32) if draws is None else draws[positions]
-            images, labels = pool.gather(positions), pool.labels[positions]
-            yield tf.convert_to_tensor(images), tf.convert_to_tensor(drawn), tf.convert_to_tensor(labels)
+    def make(positions: np.ndarray) -> tuple[np.ndarray, ...]:
+        drawn = np.zeros((len(positions), 3), np.int32) if draws is None else draws[positions]
+        return source.gather(positions), drawn, source.labels[positions]
 
-    # Not `tf.data`: it makes nothing that Python does faster and takes 17 ms an epoch to set up. Its tuning thread takes a
-    # twelfth of a small step from the network, and where it misses the end of the data the epoch waits for up to a minute.
-    return ahead(made(), AHEAD)
+    columns, kind = (3, np.int32) if draws is None else (draws.shape[1], draws.dtype)
+    labels = tf.TensorSpec((None, *source.labels.shape[1:]), source.labels.dtype)
+    signature = (tf.TensorSpec((None, *source.shape), source.dtype), tf.TensorSpec((None, columns), kind), labels)
+    return made_batches(make, order, batch_size, signature, start)
+
+
+def made_batches(
+    make: Make, order: np.ndarray, batch_size: int, signature: tuple[tf.TensorSpec, ...], start: int = 0
+) -> Iterator[Any]:
+    """What `make` gives for each batch of positions, through `tf.data`; an error of `make` rises as it is.
+
+    Args:
+        make: positions int64 (batch,) -> arrays of `signature`; called in a thread, a few batches before they are asked for.
+        order: positions.
+        batch_size: positions in a batch; the last may be smaller.
+        signature: what `make` gives.
+        start: batches to leave out at the start.
+    """
+    order = np.asarray(order, np.int64)
+    maker = _Maker(lambda number: make(order[number[0] * batch_size : (number[0] + 1) * batch_size]))
+    numbers = tf.data.Dataset.range(start, -(-len(order) // batch_size)).map(lambda number: number[None])
+    try:
+        yield from _prepared(numbers, maker, signature)
+    except tf.errors.OpError as error:
+        if maker.error is not None:
+            raise maker.error from error
+        raise
+
+
+class _Maker:
+    """A function for `tf.numpy_function` that keeps the error it raised: TensorFlow hands on no more than its text."""
+
+    def __init__(self, make: Make) -> None:
+        self._make = make
+        self.error: Exception | None = None
+
+    def __call__(self, positions: np.ndarray) -> tuple[np.ndarray, ...]:
+        try:
+            return self._make(positions)
+        except Exception as error:
+            self.error = error
+            raise
+
+
+def _prepared(positions: tf.data.Dataset, make: _Maker, signature: tuple[tf.TensorSpec, ...]) -> tf.data.Dataset:
+    def made(chosen: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        parts = tf.numpy_function(make, [chosen], [spec.dtype for spec in signature], stateful=False)
+        return tuple(tf.ensure_shape(part, spec.shape) for part, spec in zip(parts, signature, strict=True))
+
+    options = tf.data.Options()
+    # Its tuning thread takes a twelfth of a small step, and where it misses the end of the data the epoch waits for a minute.
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    options.deterministic = True
+    return positions.map(made).prefetch(WAITING).with_options(options)

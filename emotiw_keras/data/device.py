@@ -1,8 +1,8 @@
 """From bytes to network input, on the device: the only place where pixels become floats.
 
-`FaceInput` is written with `keras.ops` and holds no state, so the same layer serves training, evaluation, prediction and the
-exported model, on every Keras backend. Randomness is not drawn here: `draw_crops` makes it on the host from a seed, a stage and
-an epoch, which keeps results equal everywhere and leaves nothing to checkpoint.
+`FaceInput` is written with `keras.ops`, so the same layer serves training, evaluation, prediction and the exported model, on
+every Keras backend. A staged training draws its crops on the host (`draw_crops`, from seed, stage and epoch), which keeps
+results equal everywhere and leaves nothing to checkpoint; as a layer of a model for `fit` it draws them itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import numpy as np
 from keras import ops
 
 from emotiw_keras.data.resize import LUMA, resize_weights
+from emotiw_keras.data.settings import settings_for
 from emotiw_keras.errors import DataError
+from emotiw_keras.models.registry import get_spec
 
 CHANNELS = ("grey", "rgb")
 CHANNEL_ORDERS = ("rgb", "bgr")
@@ -43,11 +45,17 @@ class FaceInput(keras.layers.Layer):
         mean_image: float (side, side, 3) in `channel_order`, subtracted instead of `mean`, or None.
         mean_image_at: "resize" (the image covers the face before the crop) or "crop".
         input_channels: 3, or 1 for a network that takes grey input.
+        random_crop: crop each face of a batch at a place of its own where the layer is called with `training=True` and without
+            `crops`; otherwise in the centre.
+        mirror: mirror half of the faces there.
+        seed: of those two; None takes one that Keras draws.
 
     Raises:
         DataError: a setting that cannot be meant.
 
     Example:
+        >>> FaceInput.of("alexnet", random_crop=True, mirror=True, seed=0).crop
+        227
         >>> layer = FaceInput(channels="grey", resize=256, crop=227, channel_order="bgr")
         >>> tuple(layer(np.zeros((2, 48, 48, 1), np.uint8)).shape)
         (2, 227, 227, 3)
@@ -66,6 +74,9 @@ class FaceInput(keras.layers.Layer):
         mean_image: np.ndarray | None = None,
         mean_image_at: str = "resize",
         input_channels: int = 3,
+        random_crop: bool = False,
+        mirror: bool = False,
+        seed: int | None = None,
         name: str | None = None,
     ) -> None:
         # Whole grey levels and their means need float32 whatever the network computes in.
@@ -91,21 +102,48 @@ class FaceInput(keras.layers.Layer):
                     f"face input: the mean image has shape {self.mean_image.shape}, expected {(side, side, input_channels)}"
                 )
 
+        self.random_crop, self.mirror, self.seed = bool(random_crop), bool(mirror), seed
+        # only where something is drawn: a generator is a variable, and a layer without any is the same at every step
+        self._generator = keras.random.SeedGenerator(seed) if self.random_crop or self.mirror else None
+
+    @classmethod
+    def of(cls, model: str, *, crop: int | None = None, **settings: Any) -> FaceInput:
+        """The layer that prepares faces for a network of the zoo: its size, channel order and mean.
+
+        Args:
+            model: registry name, such as "alexnet".
+            crop: side of the network's input where it is not the published one.
+            **settings: arguments of `FaceInput` that differ from the network's facts.
+
+        Raises:
+            ModelError: there is no such network.
+
+        Example:
+            >>> FaceInput.of("alexnet", crop=67).resize
+            76
+        """
+        facts = settings_for(get_spec(model), crop=crop)
+        return cls(**{**facts, **settings})
+
     @property
     def room(self) -> int:
         """Largest offset of a crop, in pixels."""
         return self.resize - self.crop
 
-    def call(self, images: Any, crops: Any = None) -> Any:
+    def call(self, images: Any, crops: Any = None, training: bool | None = None) -> Any:
         """Prepare a batch.
 
         Args:
             images: uint8 0..255, (batch, height, width, 1 or 3), RGB.
-            crops: None for the centre crop, or int32 (batch, 3) of top, left, mirror (0 or 1) from `draw_crops`.
+            crops: int32 (batch, 3) of top, left, mirror (0 or 1) from `draw_crops`; None for the centre crop, or in training
+                for what `random_crop` and `mirror` say.
+            training: whether the layer draws crops itself.
 
         Returns:
             float32 (batch, crop, crop, input_channels).
         """
+        if crops is None and training and self._generator is not None:
+            crops = self._drawn(ops.shape(images)[0])
         faces = ops.cast(images, "float32")
         if self.channels == "grey" and faces.shape[-1] == 3:
             faces = _luma(faces)
@@ -123,6 +161,17 @@ class FaceInput(keras.layers.Layer):
         else:
             return self._normalised(self._ordered(self._cropped(faces, crops)))
         return self._scaled(faces)
+
+    def _drawn(self, count: Any) -> Any:
+        """Crops of `count` faces, int32 (count, 3), as `draw_crops` makes them on the host."""
+
+        def whole(columns: int, above: int) -> Any:
+            return keras.random.randint((count, columns), 0, above, dtype="int32", seed=self._generator)
+
+        centre = ops.full((count, 2), self.room // 2, dtype="int32")
+        places = whole(2, self.room + 1) if self.random_crop else centre
+        mirrored = whole(1, 2) if self.mirror else centre[:, :1] * 0
+        return ops.concatenate([places, mirrored], axis=1)
 
     def _normalised(self, faces: Any) -> Any:
         return self._scaled(faces - ops.convert_to_tensor(self.mean if self.mean_image is None else self.mean_image, "float32"))
@@ -171,7 +220,8 @@ class FaceInput(keras.layers.Layer):
         return (images_shape[0], self.crop, self.crop, self.input_channels)
 
     def settings(self) -> dict[str, Any]:
-        """The layer as plain data, as a run stores it; a mean image stands as nested lists only in `get_config`."""
+        """The layer as plain data, as a run stores it: without a mean image, which stands as nested lists in `get_config`, and
+        without what it draws itself."""
         return {
             "channels": self.channels,
             "resize": self.resize,
@@ -193,13 +243,15 @@ class FaceInput(keras.layers.Layer):
         """
         values = dict(settings)
         file = values.pop("mean_image", None)
+        values.pop("as_given", None)  # a network that takes the faces as they are
         image = None if not file else load_mean_image(Path(folder or ".") / file)
         return cls(**values, mean_image=image)
 
     def get_config(self) -> dict[str, Any]:
         """Serialisable configuration."""
         image = None if self.mean_image is None else self.mean_image.tolist()
-        return {"name": self.name, **self.settings(), "mean_image": image}
+        drawn = {"random_crop": self.random_crop, "mirror": self.mirror, "seed": self.seed}
+        return {"name": self.name, **self.settings(), "mean_image": image, **drawn}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> FaceInput:

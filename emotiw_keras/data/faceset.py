@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,6 +39,9 @@ from emotiw_keras.data.splits import (
 )
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.labels import match_classes
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 __all__ = ["OK", "FaceSet", "MemoryPixels", "PixelStore", "StreamedPixels", "read_faces"]
 
@@ -103,6 +106,50 @@ class FaceSet:
             there = [name for name in SPLITS if (usable & (self.split == name)).any()]
             raise DataError(f"{self.name}: no split {split!r} in {self.source}; it has {', '.join(there)}, and all")
         return chosen
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that have usable pictures, in the order train, val, test."""
+        return tuple(self.counts())
+
+    def dataset(
+        self,
+        split: str,
+        *,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        shard: tuple[int, int] = (0, 1),
+    ) -> tf.data.Dataset:
+        """The pictures of a split as batches of bytes: `tf.data.Dataset` of (uint8 (batch, height, width, channels), int32
+        (batch,)); `FaceInput` turns the bytes into what a network takes, on the device.
+
+        Args:
+            split: "train", "val", "test" or "all".
+            batch_size: pictures in a batch; the last may be smaller.
+            shuffle: a new order each time it is gone through, drawn from `seed`; otherwise the order of the source.
+            seed: of the order; the same seed gives the same sequence of orders.
+            shard: (index, count) of a host among several: of each batch it gets every `count`-th picture from `index` on.
+
+        Raises:
+            DataError: the split has no usable pictures.
+            UsageError: a batch size or a shard that cannot be meant.
+
+        Example:
+            >>> from emotiw_keras.data import load_faces
+            >>> faces = load_faces("generated:small", limit=14)
+            >>> [tuple(images.shape) for images, labels in faces.dataset("train", batch_size=8)]
+            [(8, 96, 96, 1), (6, 96, 96, 1)]
+        """
+        from emotiw_keras.data.batches import Pool, face_dataset
+
+        index, count = shard
+        if batch_size < 1 or not 0 <= index < count:
+            raise UsageError(
+                f"batch_size={batch_size}, shard={shard}: expected at least 1, and (index, count) with index < count"
+            )
+        pool = Pool([(self, self.indices(split))], max(self.pixels.shape[:2]), self.pixels.shape[-1] == 1)
+        return face_dataset(pool, batch_size, shuffle=shuffle, seed=seed, shard=shard)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Usable pictures: split -> label -> number, for the splits that exist."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,20 +89,19 @@ def predict(
     Returns:
         float32 (n, classes), rows summing to 1.
     """
-    compute = Inference(run, faces.pixels.shape, crops)
+    compute = Inference(run, faces.pixels.shape, crops)  # loads TensorFlow
+    import tensorflow as tf
+
+    from emotiw_keras.data.batches import made_batches
+
     probabilities = np.empty((len(indices), len(faces.labels)), np.float32)
-    starts = list(range(0, len(indices), batch_size))
-    # One batch ahead: a set streamed from disk is decoded while the net computes.
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        pending = [reader.submit(faces.pixels.gather, indices[: starts[0] + batch_size])] if starts else []
-        for number, start in enumerate(starts):
-            images = pending.pop().result()
-            if number + 1 < len(starts):
-                following = starts[number + 1]
-                pending.append(reader.submit(faces.pixels.gather, indices[following : following + batch_size]))
-            probabilities[start : start + batch_size] = compute(images)
-            if progress is not None:
-                progress(min(start + batch_size, len(indices)), len(indices))
+    signature = (tf.TensorSpec((None, *faces.pixels.shape), tf.uint8),)
+    done = 0
+    for (images,) in made_batches(lambda chosen: (faces.pixels.gather(chosen),), indices, batch_size, signature):
+        probabilities[done : done + len(images)] = compute(images.numpy())
+        done += len(images)
+        if progress is not None:
+            progress(done, len(indices))
     return probabilities
 
 

@@ -102,6 +102,19 @@ def load_strict(model: keras.Model, path: Path) -> None:
         raise ModelError(f"{path} could not be loaded into {model.name}: {str(error).splitlines()[0]}") from error
 
 
+def load_given(model: keras.Model, path: Path) -> None:
+    """Loads a `.weights.h5` file into a network of the user's own, nested ones included, which has the variables it was saved
+    with (see `runs.fingerprint`).
+
+    Raises ModelError if the file cannot be read so.
+    """
+    rehearse(read_keras_h5, path, Limits())
+    try:
+        model.load_weights(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{path} could not be loaded into {model.name}: {str(error).splitlines()[0]}") from error
+
+
 def _fill(model: keras.Model, path: Path) -> None:
     """What `model.load_weights(path)` does, each array read to where its variable will hold it: Keras copies it once more."""
     with h5py.File(path, "r") as file:

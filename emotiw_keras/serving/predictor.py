@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.inference import Inference, checked_crops
 
 if TYPE_CHECKING:
+    import keras
+
     from emotiw_keras.faces.face import Detector, Face
     from emotiw_keras.runs import Run
     from emotiw_keras.serving.readings import Reading
@@ -23,8 +26,8 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 ALIGNED_SIDE = 256
 
 
-def open_run(run_or_name: Run | str | os.PathLike[str]) -> Run:
-    """A run, the run folder of a path, or the model of a name.
+def open_run(run_or_name: Run | str | os.PathLike[str], model: keras.Model | None = None) -> Run:
+    """A run, the run folder of a path, or the model of a name; `model` as for `Run.open`.
 
     Raises:
         ModelError: there is no such folder and no such model.
@@ -32,7 +35,8 @@ def open_run(run_or_name: Run | str | os.PathLike[str]) -> Run:
     """
     from emotiw_keras.runs import Run
 
-    return run_or_name if isinstance(run_or_name, Run) else Run.open(os.fspath(run_or_name))
+    opened = run_or_name if isinstance(run_or_name, Run) else Run.open(os.fspath(run_or_name))
+    return opened if model is None else replace(opened, given=model)
 
 
 class Predictor:
@@ -47,6 +51,7 @@ class Predictor:
             run says.
         precision: a name in `PRECISIONS`: what the network computes in. "mixed_bfloat16" is faster on processors that multiply
             bfloat16 natively, its probabilities have two to three digits.
+        model: the network of a run that was trained with one of the user's own (see `Run.open`).
 
     Attributes:
         run: the run.
@@ -76,13 +81,14 @@ class Predictor:
         detector: str | Detector | None = None,
         crops: int | None = None,
         precision: str = "float32",
+        model: keras.Model | None = None,
     ) -> None:
         if batch_size < 1:
             raise DataError(f"batch_size={batch_size}: expected at least 1")
         if precision not in PRECISIONS:
             raise UsageError(f"precision={precision!r}: expected one of {', '.join(PRECISIONS)}")
         # A wrong path is told before TensorFlow loads, which takes seconds.
-        self.run = open_run(run)
+        self.run = open_run(run, model)
         self.crops = checked_crops(crops, self.run)
 
         import keras

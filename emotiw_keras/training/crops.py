@@ -63,10 +63,11 @@ class StageCrops:
         """What happens to each image in an epoch: its crop, int32 (images, 3); where the stage augments, its crop and
         `draw_changes`, float32 (images, 3 + 11)."""
         crops = self.of_epoch(epoch)
-        if not self.stage.augmented:
-            return crops
-        drawn = draw_changes(self.images, changes_of(self.stage), (*self.seed, epoch, 4))
-        return np.concatenate([crops.astype(np.float32), drawn], axis=1)
+        return self.augmented(crops, (*self.seed, epoch, 4)) if self.stage.augmented else crops
+
+    def augmented(self, crops: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
+        """Crops int32 (n, 3) and what else happens to each image, float32 (n, 3 + 11)."""
+        return np.concatenate([crops.astype(np.float32), draw_changes(len(crops), changes_of(self.stage), seed)], axis=1)
 
     def order(self, epoch: int, labels: np.ndarray) -> np.ndarray:
         """Positions of the images in the order of an epoch: each once, or drawn so that every class present comes as often."""

@@ -26,7 +26,8 @@ def write_events(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         with writer.as_default():
             for row in rows:
                 if row["stage"] == stage:
-                    for name in SCALARS:
+                    metrics = [name for name in row if name not in (*SCALARS, "stage", "epoch", "seconds", "val_macro_f1")]
+                    for name in (*SCALARS, *metrics):
                         if row.get(name) is not None:
                             tf.summary.scalar(name, row[name], step=row["epoch"])
         writer.close()

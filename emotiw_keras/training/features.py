@@ -1,9 +1,12 @@
 """Features of a frozen prefix: computed once, kept as files, read back in any order.
 
 Features lie in blocks of some 64 MB, each a file that is written aside and renamed, and named by its own hash. So what a kill
-leaves is whole blocks, which are used again, and a damaged block is computed anew. The folder is named by a fingerprint of all
-that the features depend on. It lies in the run folder and goes when its stage is done; where EMOTIW_CACHE is set, it lies there
-and stays, for other runs that freeze the same weights over the same data, such as trials of learning rates.
+leaves is whole blocks, which are used again, and a damaged block is computed anew. The last bits of a feature depend on which
+images are computed in one batch with it (libraries choose an algorithm by the batch's size, and compute the rest at its
+end otherwise), so the batches are a matter of the data alone: image 0 to `BATCH` - 1, and so on. A block is some whole batches.
+The folder is named by a fingerprint of all that the features depend on. It lies in the run folder and goes when its stage is
+done; where EMOTIW_CACHE is set, it lies there and stays, for other runs that freeze the same weights over the same data:
+trials of rates.
 """
 
 from __future__ import annotations
@@ -29,9 +32,11 @@ from emotiw_keras.data.device import FaceInput
 from emotiw_keras.data.grey import for_grey
 from emotiw_keras.files import replace_flushed, sha256_file, writing
 
-FORMAT = 1
+FORMAT = 2
 BLOCK_BYTES = 64 << 20
+"""What a block holds about, and at least one batch."""
 BATCH = 128
+"""Images computed at once."""
 SHARED_BYTES = 32 << 30
 """What sets of features may take in a shared folder."""
 SECONDS_OF_A_BLOCK = 3600.0
@@ -86,7 +91,7 @@ def fingerprint(
         facts: what else may change the last bit: versions, threads.
     """
     said = {
-        "format": (FORMAT, BLOCK_BYTES),
+        "format": (FORMAT, BLOCK_BYTES, BATCH),
         "facts": dict(facts),
         "processor": hardware.processor_flags(),
         "layers": [keras.saving.serialize_keras_object(layer) for layer in prefix.layers],
@@ -126,7 +131,7 @@ class Features:
         self.shape: tuple[int, ...] = tuple(prefix.output_shape[1:])
         self.labels = pool.labels
         self.dtype, item = _item(prefix)
-        self._rows = max(1, BLOCK_BYTES // item)
+        self._rows = BATCH * max(1, BLOCK_BYTES // (item * BATCH))
         self._per_crop = math.ceil(len(pool) / self._rows)
         self._blocks: list[np.ndarray] = []
         self._chosen = np.zeros(len(pool), np.int64)

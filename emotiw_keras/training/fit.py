@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,14 @@ from emotiw_keras.data.videos import VideoSet
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.faces.alignment import DEFAULT_READING
 from emotiw_keras.files import atomic_path
+from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.models.registry import get_spec
 from emotiw_keras.runs import RUN_FORMAT, Run
 from emotiw_keras.training.progress import silent
 from emotiw_keras.training.recipe import Recipe, SourceSettings
 from emotiw_keras.training.roles import Part, Roles, check_roles, data_rows, stage_roles, take_share
 from emotiw_keras.training.run_writer import move_aside, start_or_resume
+from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.start import parent_run, resolve_precision, start_model, start_tensorflow
 from emotiw_keras.training.teachers import teacher_runs
 
@@ -33,10 +36,11 @@ if TYPE_CHECKING:
     import keras
 
     from emotiw_keras.data.batches import Pool
+    from emotiw_keras.training.loop import Trained
+    from emotiw_keras.training.own_data import OwnData
     from emotiw_keras.training.progress import Progress
 
 MEAN_IMAGE_FILE = "mean_image.npy"
-PARENT = "weights"
 
 
 @dataclass(frozen=True)
@@ -113,22 +117,41 @@ class Prepared:
     unreadable: tuple[str, ...]
     labels: dict[str, tuple[str, ...]]
     teachers: dict[str, Run]
+    own: OwnData = field(default_factory=dict)
 
 
 def prepare(
-    recipe: Recipe, paths: Mapping[str, str], *, threads: int | None = None, say: Callable[[str], None] = silent
+    recipe: Recipe,
+    paths: Mapping[str, str | FaceSet],
+    *,
+    threads: int | None = None,
+    say: Callable[[str], None] = silent,
+    own: OwnData | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> Prepared:
-    """Read the data of a recipe and resolve its stages to images."""
+    """Read the data of a recipe and resolve its stages to images.
+
+    Args:
+        recipe: the training.
+        paths: data set name -> path, or a set that was read before.
+        threads: processor threads; None takes all.
+        say: takes lines for people.
+        own: data sets that are no faces in files, by name and split.
+        given: of a network of the user's own: `model` and `preprocessing` as run.json will hold them.
+    """
     parent = parent_run(recipe)
-    sources = _sources(recipe, paths)
-    settings = _input_settings(recipe, parent)
-    sets = {
+    own = own or {}
+    read = {name: faces for name, faces in paths.items() if isinstance(faces, FaceSet)}
+    told = {name: path for name, path in paths.items() if isinstance(path, str)}
+    sources = _sources(recipe, told, {*own, *read})
+    settings = given["preprocessing"] if given is not None else _input_settings(recipe, parent)
+    sets = read | {
         name: read_any(
             path,
             name=name,
             labels=recipe.labels,
-            grey=settings["channels"] == "grey",
-            size=settings["resize"],
+            grey=_needed(settings)["channels"] == "grey",
+            size=_needed(settings)["resize"],
             **recipe.source.get(name, SourceSettings()).reading(),
             folds=_folds(recipe, name),
             seed=recipe.seed,
@@ -140,19 +163,25 @@ def prepare(
         for line in faces.report:
             say(line)
     # Every task of a search has a readout of its own, and so may have classes of its own.
-    labels = {part.name: _common_labels(_used(part, sets) if recipe.searches else sets) for part in recipe.parts}
-    roles = {stage.name: stage_roles(stage, sets, recipe.duplicates == "drop") for stage in recipe.parts}
-    for each in recipe.stages:
-        if each.train_share < 1:
+    if sets:
+        labels = {part.name: _common_labels(_used(part, sets) if recipe.searches else sets) for part in recipe.parts}
+    else:
+        labels = {part.name: _own_labels(recipe, own) for part in recipe.parts}
+    of_files = [part for part in recipe.parts if not any(name.partition(":")[0] in own for name in (*part.train, *part.val))]
+    roles = {stage.name: stage_roles(stage, sets, recipe.duplicates == "drop") for stage in of_files}
+    for each in of_files:
+        if isinstance(each, Stage) and each.train_share < 1:
             roles[each.name] = take_share(roles[each.name], sets, each.train_share, recipe.seed)
-    for stage in recipe.parts:
+    for stage in of_files:
         check_roles(stage, roles[stage.name], say, "search" if recipe.searches else "stage")
     unreadable = tuple(f"{faces.name}: {path}: {status}" for faces in sets.values() for path, status in faces.unreadable())
     teachers = teacher_runs(recipe, labels[recipe.parts[-1].name], settings)
     info = {
         "format": RUN_FORMAT,
         "recipe": recipe.name,
-        "model": {
+        "model": dict(given["model"])
+        if given is not None
+        else {
             "name": get_spec(recipe.model.name).name,
             "width": recipe.model.width,
             "classes": len(labels[recipe.parts[-1].name]),
@@ -162,19 +191,20 @@ def prepare(
         "labels": list(labels[recipe.parts[-1].name]),
         "preprocessing": settings,
         "leave_out": sorted({name for source in recipe.source.values() for name in source.leave_out}),
-        "crop": photo_crop(recipe.parts[-1], sets),
+        "crop": photo_crop(recipe.parts[-1], sets) if of_files else {"reading": DEFAULT_READING, "stretch": False},
         "precision": resolve_precision(recipe.precision, threads),
         "seed": recipe.seed,
         "threads": threads or hardware.processor_threads(),
         "versions": _versions(),
-        "data": {name: faces.facts() for name, faces in sets.items()},
+        "data": {name: faces.facts() for name, faces in sets.items()}
+        | {f"{name}:{split}": part.facts() for name, splits in own.items() for split, part in splits.items()},
         "sources": dict(sources),
         "stages": [],
         "finished": False,
     }
     if teachers:
         info["teachers"] = {name: run.fingerprint for name, run in teachers.items()}
-    return Prepared(recipe, parent, sets, roles, info, unreadable, labels, teachers)
+    return Prepared(recipe, parent, sets, roles, info, unreadable, labels, teachers, own)
 
 
 def train(
@@ -183,6 +213,8 @@ def train(
     model: keras.Model | None,
     say: Callable[[str], None] = silent,
     progress: Progress | None = None,
+    metrics: Sequence[keras.metrics.Metric] = (),
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Run:
     """Make the run folder, or go on with it.
 
@@ -192,16 +224,21 @@ def train(
         model: the network to train; None builds the recipe's.
         say: takes lines for people.
         progress: shows epochs under way.
+        metrics, callbacks: Keras objects for every stage.
     """
     recipe = prepared.recipe
     before = prepared.parent.rows() if prepared.parent is not None else []
     taught = (row for run in prepared.teachers.values() for row in run.each_row())
-    rows = data_rows(recipe.parts, prepared.sets, prepared.roles, before, taught if prepared.teachers else None)
+    of_files = [part for part in recipe.parts if part.name in prepared.roles]
+    rows = chain(
+        data_rows(of_files, prepared.sets, prepared.roles, before, taught if prepared.teachers else None),
+        own_rows(recipe.stages, prepared.own, prepared.info["labels"]),
+    )
     videos = any(isinstance(faces, VideoSet) for faces in prepared.sets.values()) or any("frames" in row for row in before[:1])
     info = start_or_resume(folder, recipe.to_toml(), prepared.info, rows, videos)
     if info["finished"]:
         say(f"{folder} is finished already; nothing to do (--restart begins anew)")
-        return Run.open(folder)
+        return Run.open(folder, model if info["model"].get("given") else None)
     if recipe.preprocessing.mean_image and not (folder / MEAN_IMAGE_FILE).exists():
         with atomic_path(folder / MEAN_IMAGE_FILE) as temporary:
             shutil.copyfile(recipe.preprocessing.mean_image, temporary)
@@ -217,26 +254,40 @@ def train(
         keras.config.set_dtype_policy(info["precision"])
         keras.utils.set_random_seed(recipe.seed)
         model = start_model(recipe, info, prepared.parent, say)
-    face_input = FaceInput.from_settings(info["preprocessing"], folder)
+    as_given = info["preprocessing"] is None or info["preprocessing"].get("as_given")
+    face_input = None if as_given else FaceInput.from_settings(info["preprocessing"], folder)
 
     def pool(parts: Mapping[str, np.ndarray]) -> Pool | None:
         chosen = [(prepared.sets[name], index) for name, index in parts.items() if len(index)]
-        return Pool(chosen, face_input.resize, face_input.channels == "grey") if chosen else None
+        wanted = _needed(info["preprocessing"])
+        return Pool(chosen, wanted["resize"], wanted["channels"] == "grey") if chosen else None
 
     if recipe.searches:
         from emotiw_keras.training.pathnet.run import search
 
+        assert face_input is not None
+
         return search(prepared, folder, info, pool, face_input, say, progress)
 
     from emotiw_keras.training.loop import StageLoop
+    from emotiw_keras.training.own_data import stage_data
 
     assert model is not None
-    images = {stage.name: pool(prepared.roles[stage.name].train) for stage in recipe.stages}
+    train_on: dict[str, Trained] = {}
+    select_on: dict[str, Trained | None] = {}
+    for stage in recipe.stages:
+        mine, val = stage_data(stage, prepared.own) if stage.name not in prepared.roles else (None, None)
+        roles = prepared.roles.get(stage.name)
+        images = mine if roles is None else pool(roles.train)
+        if images is None:
+            raise UsageError(f"stage {stage.name!r} trains on faces in files and selects on own data, or the other way round")
+        train_on[stage.name] = images
+        select_on[stage.name] = val if roles is None else pool(roles.val)
     loop = StageLoop(
         model,
         recipe.stages,
-        train={name: each for name, each in images.items() if each is not None},
-        val={stage.name: pool(prepared.roles[stage.name].val) for stage in recipe.stages},
+        train=train_on,
+        val=select_on,
         face_input=face_input,
         run_dir=folder,
         info=info,
@@ -244,21 +295,52 @@ def train(
         say=say,
         progress=progress,
         teachers=prepared.teachers,
+        metrics=metrics,
+        callbacks=callbacks,
     )
     return loop.fit()
 
 
-def _sources(recipe: Recipe, paths: Mapping[str, str]) -> dict[str, str]:
-    """Data set name -> path: what the command line gives, else what the recipe draws itself."""
+def own_rows(stages: Sequence[Stage], own: OwnData, labels: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Rows of data.csv for arrays; batches of a dataset are known only while they come (run.json says "unrecorded")."""
+    for stage in stages:
+        for role, references in (("train", stage.train), ("val", stage.val)):
+            for name, _, split in (reference.partition(":") for reference in references):
+                for path, identity, label in own[name][split].rows() if name in own else ():
+                    yield {
+                        "stage": stage.name, "data": name, "path": path, "pixel_hash": identity, "label": labels[label],
+                        "subject": "", "split": split, "status": role,
+                    }  # fmt: skip
+
+
+def _needed(settings: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Settings of the input where faces in files need them."""
+    if settings is None:
+        raise UsageError(
+            "the network takes no bytes of one known size, so faces in files cannot become its input; put FaceInput.of(...) "
+            "first in it, or pass preprocessing=InputSettings(...)"
+        )
+    return settings
+
+
+def _own_labels(recipe: Recipe, own: OwnData) -> tuple[str, ...]:
+    """Class names of own data: those that were given, else the numbers of the classes."""
+    if not isinstance(recipe.labels, str):
+        return tuple(recipe.labels)
+    return LABEL_SETS[recipe.labels].labels
+
+
+def _sources(recipe: Recipe, paths: Mapping[str, str], there: Collection[str] = ()) -> dict[str, str]:
+    """Data set name -> path: what the command line gives, else what the recipe draws itself; not what is there already."""
     unknown = [name for name in paths if name not in recipe.data]
     if unknown:
         raise UsageError(f"--data {unknown[0]}=...: recipe {recipe.name!r} knows the data sets {', '.join(recipe.data)}")
     own = {name: source.path for name, source in recipe.source.items() if source.path}
-    missing = [name for name in recipe.data if name not in paths and name not in own]
+    missing = [name for name in recipe.data if name not in paths and name not in own and name not in there]
     if missing:
         wanted = " ".join(f"--data {name}=PATH" for name in missing)
         raise UsageError(f"recipe {recipe.name!r} needs {wanted}")
-    return {name: paths.get(name) or own[name] for name in recipe.data}
+    return {name: paths.get(name) or own[name] for name in recipe.data if name not in there}
 
 
 def _input_settings(recipe: Recipe, parent: Run | None) -> dict[str, Any]:

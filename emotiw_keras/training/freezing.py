@@ -5,7 +5,8 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import zlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -13,20 +14,48 @@ import numpy as np
 from emotiw_keras.errors import ModelError, UsageError
 
 
-def weighted_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers that hold weights, in the order of the network."""
-    return [layer for layer in model.layers if layer.weights]
+def inner_layers(model: keras.layers.Layer, outside: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
+    """Name and layer of all layers of a network, in its order; in place of a nested network its own, named `outer/inner`.
+
+    Example:
+        >>> trunk = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="fc")], name="trunk")
+        >>> [name for name, _ in inner_layers(keras.Sequential([trunk, keras.layers.Dense(3, name="head")]))]
+        ['trunk/fc', 'head']
+    """
+    inside = model.layers if isinstance(model, keras.Model) else model._flatten_layers(include_self=False, recursive=False)
+    for layer in inside:
+        own = layer._trainable_variables or layer._non_trainable_variables
+        nested = isinstance(layer, keras.Model) or any(layer._flatten_layers(include_self=False, recursive=False))
+        if nested and not own:
+            yield from inner_layers(layer, f"{outside}{layer.name}/")
+        else:
+            yield f"{outside}{layer.name}", layer
+
+
+def weighted_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
+    """The layers that hold weights by their names, in the order of the network.
+
+    Raises:
+        UsageError: two of one name.
+    """
+    found: dict[str, keras.layers.Layer] = {}
+    for name, layer in inner_layers(model):
+        if layer.weights:
+            if name in found and found[name] is not layer:
+                raise UsageError(f"{model.name} has two layers named {name!r}; give each a name of its own")
+            found[name] = layer
+    return found
 
 
 CLASSIFIER = "classifier"
 """The pattern that means the last layer with weights, whatever the network calls it."""
 
 
-def _matching(layers: Sequence[keras.layers.Layer], pattern: str) -> set[str]:
-    """The names of the layers that a pattern means."""
+def _matching(names: Sequence[str], pattern: str) -> set[str]:
+    """The names of the layers that a pattern means: by their whole name, or that within their nested network."""
     if pattern == CLASSIFIER:
-        return {layers[-1].name} if layers else set()
-    return {layer.name for layer in layers if fnmatch.fnmatchcase(layer.name, pattern)}
+        return {names[-1]} if names else set()
+    return {n for n in names if fnmatch.fnmatchcase(n, pattern) or fnmatch.fnmatchcase(n.rpartition("/")[2], pattern)}
 
 
 def apply_rules(model: keras.Model, rules: Sequence[tuple[str, float]], where: str) -> dict[str, float]:
@@ -45,22 +74,25 @@ def apply_rules(model: keras.Model, rules: Sequence[tuple[str, float]], where: s
         UsageError: a pattern that matches no layer, or layers that no pattern matches.
     """
     layers = weighted_layers(model)
-    names = ", ".join(layer.name for layer in layers)
-    meant = [(_matching(layers, pattern), rate) for pattern, rate in rules]
+    names = ", ".join(layers)
+    meant = [(_matching(list(layers), pattern), rate) for pattern, rate in rules]
     for (pattern, _), (found, _) in zip(rules, meant, strict=True):
         if not found:
             raise UsageError(f"rules of {where}: {pattern!r} matches no layer of {model.name}; its layers are {names}")
     rates: dict[str, float] = {}
     trains = True
-    for layer in model.layers:
+    model.trainable = True  # nested networks included; what is frozen is so layer by layer
+    for name, layer in inner_layers(model):
         if not layer.weights:
             layer.trainable = trains  # as the layer before it: what is frozen is computed in one way, kept or anew
             continue
-        rate = next((rate for found, rate in meant if layer.name in found), None)
+        rate = next((rate for found, rate in meant if name in found), None)
         if rate is None:
-            raise UsageError(f"rules of {where} do not cover layer {layer.name!r}; end them with the pair ['*', 1.0]")
+            raise UsageError(f"rules of {where} do not cover layer {name!r}; end them with the pair ['*', 1.0]")
         layer.trainable = trains = rate > 0
-        rates.update({variable.path: rate for variable in layer.trainable_variables})
+        for variable in layer.trainable_variables:
+            if rates.setdefault(variable.path, rate) != rate:
+                raise UsageError(f"rules of {where} give two variables called {variable.path} different rates; rename a layer")
     return rates
 
 
@@ -78,31 +110,38 @@ def initialise_layers(model: keras.Model, patterns: Sequence[str], seed: int, wh
     layers = weighted_layers(model)
     chosen: set[str] = set()
     for pattern in patterns:
-        found = _matching(layers, pattern)
+        found = _matching(list(layers), pattern)
         if not found:
-            names = ", ".join(layer.name for layer in layers)
+            names = ", ".join(layers)
             raise UsageError(f"initialise of {where}: {pattern!r} matches no layer of {model.name}; its layers are {names}")
         chosen |= found
-    for layer in layers:
-        if layer.name in chosen:
+    for name, layer in layers.items():
+        if name in chosen:
             for variable in layer.weights:
                 initializer = getattr(layer, f"{variable.name}_initializer", None)
                 if initializer is None:
-                    raise ModelError(f"layer {layer.name!r} does not say how {variable.name!r} is initialised")
+                    raise ModelError(f"layer {name!r} does not say how {variable.name!r} is initialised")
                 config = initializer.get_config()
                 if "seed" in config:
                     config["seed"] = zlib.crc32(f"{seed}/{where}/{variable.path}".encode())
                 variable.assign(type(initializer).from_config(config)(variable.shape, variable.dtype))
-            done.append(layer.name)
+            done.append(name)
     return done
 
 
+def _named_weights(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer, keras.Variable]]:
+    """Each weight under a name of its own: its path, or where nested networks repeat that, its layer's name and its own."""
+    weights = [(name, layer, weight) for name, layer in weighted_layers(model).items() for weight in layer.weights]
+    count = Counter(weight.path for _, _, weight in weights)
+    for name, layer, weight in weights:
+        yield weight.path if count[weight.path] == 1 else f"{name}/{weight.name}", layer, weight
+
+
 def digests(model: keras.Model) -> dict[str, str]:
-    """A short hash of each weight, by path: what moved and what did not."""
+    """A short hash of each weight, by name: what moved and what did not."""
     return {
-        weight.path: hashlib.blake2b(np.ascontiguousarray(weight.numpy()).tobytes(), digest_size=8).hexdigest()
-        for layer in weighted_layers(model)
-        for weight in layer.weights
+        name: hashlib.blake2b(np.ascontiguousarray(weight.numpy()).tobytes(), digest_size=8).hexdigest()
+        for name, _, weight in _named_weights(model)
     }
 
 
@@ -110,18 +149,17 @@ def check_moved(model: keras.Model, before: Mapping[str, str], where: str) -> li
     """Compare weights with what they were before a stage.
 
     Returns:
-        Paths of trainable variables that did not move.
+        Names of trainable variables that did not move.
 
     Raises:
         ModelError: a frozen weight moved.
     """
     after = digests(model)
     still = []
-    for layer in weighted_layers(model):
-        for weight in layer.weights:
-            moved = before[weight.path] != after[weight.path]
-            if not layer.trainable and moved:
-                raise ModelError(f"{where}: {weight.path} was frozen but has moved; this is a defect, please report it")
-            if weight.trainable and layer.trainable and not moved:
-                still.append(weight.path)
+    for name, layer, weight in _named_weights(model):
+        moved = before[name] != after[name]
+        if not layer.trainable and moved:
+            raise ModelError(f"{where}: {name} was frozen but has moved; this is a defect, please report it")
+        if weight.trainable and layer.trainable and not moved:
+            still.append(name)
     return still

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +13,11 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from emotiw_keras.costs import cost_matrix
 from emotiw_keras.data.batches import Pool, Source, batches
-from emotiw_keras.data.device import FaceInput
+from emotiw_keras.data.device import FaceInput, draw_crops
 from emotiw_keras.data.grey import for_grey
 from emotiw_keras.errors import DivergedError, RunError
 from emotiw_keras.files import atomic_path, sha256_file, write_atomic
@@ -24,6 +25,8 @@ from emotiw_keras.runs import WEIGHTS_FILE, Run, fingerprint
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.averages import Averages
 from emotiw_keras.training.caching import Plan, as_they_are, make_features, plan
+from emotiw_keras.training.callbacks import Callbacks
+from emotiw_keras.training.class_weights import class_weights
 from emotiw_keras.training.crops import StageCrops
 from emotiw_keras.training.curves import learning_curves
 from emotiw_keras.training.events import write_events
@@ -31,8 +34,10 @@ from emotiw_keras.training.features import Features, discard
 from emotiw_keras.training.freezing import apply_rules, check_moved, digests, initialise_layers
 from emotiw_keras.training.interrupts import Flag, Interrupted, delayed_signals
 from emotiw_keras.training.optimizers import make_optimizer
+from emotiw_keras.training.own_data import Batches, are_faces
 from emotiw_keras.training.progress import Progress, silent
 from emotiw_keras.training.run_writer import HISTORY_COLUMNS, csv_text, write_info
+from emotiw_keras.training.schedules import Rates, learning_rates
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.steps import StageSteps
 from emotiw_keras.training.teachers import Teachers
@@ -40,7 +45,9 @@ from emotiw_keras.training.teachers import Teachers
 # A kill costs at most the shorter of one epoch and five minutes.
 SECONDS_BETWEEN_CHECKPOINTS = 240.0
 CHECKPOINTS_KEPT = 2
-EFFECTIVE_BETA = 0.999
+VALIDATION_BATCH = 128
+Trained = Source | Batches
+"""What a stage trains on: items known by their number, or batches as they come."""
 BLAME = "lower learning_rate, raise warmup_steps or set clip_norm with --set, and start anew with --restart"
 
 
@@ -55,6 +62,9 @@ class _State:
     seconds: float = 0.0
     waited: int = 0
     features: bool = False
+    rate_factor: float = 1.0
+    stopped: bool = False
+    callbacks: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     before: dict[str, str] = field(default_factory=dict)
@@ -71,13 +81,14 @@ class StageLoop:
         stages: in order.
         train: stage name -> training images.
         val: stage name -> validation images, or None to keep the last epoch.
-        face_input: bytes to network input.
+        face_input: bytes to network input; None where the network takes its data as they are.
         run_dir: the run folder; recipe.toml, data.csv and run.json stand there already.
         info: run.json's content; results are added to it.
         seed: order, crops and new layers.
         say: takes lines for people.
         progress: takes the state of an epoch under way.
         teachers: the runs that stages name as their teachers, by that name.
+        metrics, callbacks: Keras objects for every stage, before a stage's own.
     """
 
     def __init__(
@@ -85,17 +96,20 @@ class StageLoop:
         model: keras.Model,
         stages: Sequence[Stage],
         *,
-        train: Mapping[str, Pool],
-        val: Mapping[str, Pool | None],
-        face_input: FaceInput,
+        train: Mapping[str, Trained],
+        val: Mapping[str, Trained | None],
+        face_input: FaceInput | None,
         run_dir: str | Path,
         info: dict[str, Any],
         seed: int = 0,
         say: Callable[[str], None] = silent,
         progress: Progress | None = None,
         teachers: Mapping[str, Run] | None = None,
+        metrics: Sequence[keras.metrics.Metric] = (),
+        callbacks: Sequence[keras.callbacks.Callback] = (),
     ) -> None:
         self.teachers = teachers or {}
+        self.metrics, self.callbacks = tuple(metrics), tuple(callbacks)
         self.model, self.stages, self.face_input = model, tuple(stages), face_input
         self.train, self.val = train, val
         self.run_dir, self.info, self.seed, self.say = Path(run_dir), info, seed, say
@@ -123,7 +137,7 @@ class StageLoop:
             for number, stage in enumerate(self.stages, 1):
                 self._fit_stage(number, stage, flag)
         self._finish()
-        return Run.open(self.run_dir)
+        return Run.open(self.run_dir, self.model if self.info["model"].get("given") else None)
 
     def _folder(self, number: int, stage: Stage) -> Path:
         return self.run_dir / "stages" / f"{number:02d}-{stage.name}"
@@ -145,18 +159,21 @@ class StageLoop:
         learning_curves(self.run_dir / "history.csv", self.run_dir / "curves.png")
 
     def _crops(self, number: int, stage: Stage) -> StageCrops:
-        return StageCrops(stage, len(self.train[stage.name]), self.face_input.room, (self.seed, number))
+        room = 0 if self.face_input is None else self.face_input.room
+        return StageCrops(stage, len(self.train[stage.name]), room, (self.seed, number))
 
     def _plan(self, number: int, stage: Stage, decided: bool | None = None) -> Plan:
         val = self.val[stage.name]
+        if not all(isinstance(part, Pool) for part in (self.train[stage.name], val) if part is not None):
+            return Plan(None, 0, 0, "")  # features are kept of faces in files alone
         return plan(self.model, stage, self._crops(number, stage), 0 if val is None else len(val), self.run_dir, decided)
 
     def _train_stage(self, number: int, stage: Stage, folder: Path, flag: Flag) -> dict[str, Any]:
         where = f"stage {stage.name!r}"
         pool, val = self.train[stage.name], self.val[stage.name]
-        rates = apply_rules(self.model, stage.rules, where)
+        layer_rates = apply_rules(self.model, stage.rules, where)
         half = self.info["precision"] == "mixed_float16"
-        optimizer = make_optimizer(stage, self.model.trainable_variables, rates, scale_loss=half)
+        optimizer = make_optimizer(stage, self.model.trainable_variables, layer_rates, scale_loss=half)
         state = _State()
         found = checkpoints.newest(folder, self.say) if folder.exists() else None
         if found is not None:
@@ -171,23 +188,28 @@ class StageLoop:
             parameters = sum(math.prod(variable.shape) for variable in self.model.trainable_variables)
             self.say(
                 f"stage {number} {stage.name}: {len(pool):,} images, {stage.epochs} epochs of "
-                f"{math.ceil(len(pool) / stage.batch_size)} steps, {parameters:,} trainable parameters"
+                f"{_steps(pool, stage)} steps, {parameters:,} trainable parameters"
                 + (f"; frozen: {', '.join(frozen)}" if frozen else "")
                 + (f"; initialised anew: {', '.join(new)}" if new else "")
             )
         averages = Averages(self.model, stage.average_decay) if stage.average_decay else None
         if averages is not None and found is not None:
             self._restore("average", averages.variables, found)
-        weights = class_weights(pool.labels, len(self.info["labels"]), stage.class_weight)
+        weights = np.ones(len(self.info["labels"]), np.float32)
+        if not isinstance(pool, Batches) and stage.class_weight != "none":
+            whole = pool.labels if pool.labels.ndim == 1 else pool.labels.argmax(axis=1)
+            weights = class_weights(whole, len(self.info["labels"]), stage.class_weight)
         costs = cost_matrix(self.info["labels"], stage.costs or None) if stage.cost_weight else None
+        metrics = (*self.metrics, *stage.metrics)
         crops = self._crops(number, stage)
         planned = self._plan(number, stage, state.features if found is not None else None)
         state.features = planned.cut is not None and not planned.against
         if planned.told:
             self.say(f"  {planned.told}")
-        train: Source
-        judged: Source | None
+        train: Trained
+        judged: Trained | None
         if planned.cut is not None and state.features:
+            assert isinstance(pool, Pool) and (val is None or isinstance(val, Pool)) and self.face_input is not None
             facts = {"versions": self.info["versions"], "threads": self.info["threads"]}
 
             def stop() -> None:
@@ -195,28 +217,43 @@ class StageLoop:
 
             train, judged = make_features(planned.cut, self.face_input, crops, pool, val, self.run_dir, facts, self.say, stop)
             tail = planned.cut.tail
-            steps = StageSteps(tail, as_they_are, stage, weights, optimizer, train.shape, train.dtype, averages, costs)
+            steps = StageSteps(
+                tail, as_they_are, stage, weights, optimizer, train.shape, train.dtype, averages, costs, metrics=metrics
+            )
             judge = steps
         else:
             train, judged = pool, val
-            net, given = for_grey(self.model, self.face_input)
+            net, given = self._prepared_for(pool)
             taught_by = self._teachers_of(stage, net)
+            labels = _label_spec(pool)
             steps = StageSteps(
-                net, given, stage, weights, optimizer, pool.shape, averages=averages, costs=costs, teachers=taught_by
+                net, given, stage, weights, optimizer, pool.shape, pool.dtype, averages, costs, taught_by, labels, metrics
             )
             judge = steps
-            if val is not None and val.shape != pool.shape:
-                judge = StageSteps(net, given, stage, weights, optimizer, val.shape)
-        while state.epoch < stage.epochs and not (stage.patience and state.waited >= stage.patience):
-            self._epoch(stage, folder, train, crops, steps, state, flag)
+            if val is not None and (val.shape, val.dtype, _label_spec(val)) != (pool.shape, pool.dtype, labels):
+                net, given = self._prepared_for(val)
+                judge = StageSteps(
+                    net, given, stage, weights, optimizer, val.shape, val.dtype, labels=_label_spec(val), metrics=metrics
+                )
+        if isinstance(pool, Batches):
+            self.say(f"  {pool.kind} {pool.name}: an interrupted run goes on at the end of its last whole epoch")
+        if found is not None:
+            self._restore("metric", [variable for metric in metrics for variable in metric.variables], found)
+        rates = learning_rates(stage, _steps(pool, stage))
+        callbacks = Callbacks(
+            (*self.callbacks, *stage.callbacks), self.model, optimizer, stage.epochs, _steps(pool, stage), state.callbacks
+        )
+        while state.epoch < stage.epochs and not (stage.patience and state.waited >= stage.patience) and not state.stopped:
+            self._epoch(stage, folder, train, crops, steps, rates, callbacks, state, flag)
             with averages.in_place() if averages is not None else nullcontext():
-                self._judge(stage, folder, train, judged, judge, state)
+                self._judge(stage, folder, train, judged, judge, rates, callbacks, state)
             self._save(folder, steps, state)
             # Told only now: an epoch that was told is never done again.
             self.progress.epoch(self.say, stage, state.rows[-1], state.best["epoch"] == state.epoch)
             self.rows = [row for row in self.rows if row["stage"] != stage.name] + state.rows
             self._write_history()
             self._stop_if_asked(flag)
+        callbacks.end()
         still = check_moved(self.model, state.before, where)
         if still:
             self.say(f"warning: {where}: these trainable weights did not move: {', '.join(still)}")
@@ -233,25 +270,55 @@ class StageLoop:
             "rows": state.rows,
         }
 
+    def _prepared_for(self, source: Trained) -> tuple[keras.Model, Callable[..., Any]]:
+        """The network and the input to compute with: bytes go through `FaceInput`, anything else goes in as it is."""
+        if self.face_input is None or not are_faces(source.shape, source.dtype):
+            return self.model, as_they_are
+        return for_grey(self.model, self.face_input)
+
     def _teachers_of(self, stage: Stage, net: keras.Model) -> Teachers | None:
         if not stage.teachers:
             return None
         return Teachers([self.teachers[name] for name in stage.teachers], self.info["labels"], net, self.info["precision"])
 
-    def _epoch(
-        self, stage: Stage, folder: Path, pool: Source, crops: StageCrops, steps: StageSteps, state: _State, flag: Flag
-    ) -> None:
-        """The steps of one epoch that are left."""
-        per_epoch = math.ceil(len(pool) / stage.batch_size)
-        order = crops.order(state.epoch, pool.labels)
+    def _batches(self, stage: Stage, train: Trained, crops: StageCrops, state: _State) -> Iterator[tuple[Any, Any, Any]]:
+        """The batches of an epoch that are left: what the source holds, what happens to each image, labels."""
+        if isinstance(train, Batches):
+            for number, (images, labels) in enumerate(train):
+                seed = (*crops.seed, state.epoch, 1, number)
+                drawn = draw_crops(len(images), crops.room, mirror=stage.mirror, seed=seed)
+                if not stage.random_crop:
+                    drawn[:, :2] = crops.room // 2
+                yield images, drawn if not stage.augmented else crops.augmented(drawn, seed), labels
+            return
         taken = None
-        if isinstance(pool, Features):
-            pool.choose(crops.chosen(state.epoch))
+        if isinstance(train, Features):
+            train.choose(crops.chosen(state.epoch))
         else:
             taken = crops.draws_of_epoch(state.epoch)
+        yield from batches(train, crops.order(state.epoch, train.labels), taken, stage.batch_size, state.step)
+
+    def _epoch(
+        self,
+        stage: Stage,
+        folder: Path,
+        train: Trained,
+        crops: StageCrops,
+        steps: StageSteps,
+        rates: Rates,
+        callbacks: Callbacks,
+        state: _State,
+        flag: Flag,
+    ) -> None:
+        """The steps of one epoch that are left."""
+        per_epoch = _steps(train, stage)
+        if state.step == 0:
+            steps.reset_metrics()
+            state.rate_factor *= callbacks.epoch_begin(state.epoch, rates(state.epoch * per_epoch) * state.rate_factor)
         saved = clock = time.monotonic()
-        for images, draws, labels in batches(pool, order, taken, stage.batch_size, state.step):
-            rate = stage.learning_rate_at(state.epoch * per_epoch + state.step, per_epoch)
+        for images, draws, labels in self._batches(stage, train, crops, state):
+            rate = rates(state.epoch * per_epoch + state.step) * state.rate_factor
+            callbacks.batch_begin(state.step)
             loss, right = steps.train(images, draws, labels, rate)
             if not math.isfinite(loss):
                 raise DivergedError(
@@ -261,12 +328,19 @@ class StageLoop:
             state.loss += loss
             state.right += right
             state.step += 1
+            if callbacks.any:
+                done = min(state.step * stage.batch_size, len(train))
+                logs = {"loss": state.loss / done, "accuracy": state.right / done, **steps.metric_values()}
+                state.rate_factor *= callbacks.batch_end(state.step - 1, logs, rate)
             now = time.monotonic()
             state.seconds += now - clock
             clock = now
             self.progress.step(stage, state.epoch, state.step, per_epoch, state.loss, state.right, state.seconds)
             if state.step == per_epoch:
                 break
+            if isinstance(train, Batches):
+                self._stop_if_asked(flag)
+                continue
             if flag.number is not None:
                 self._save(folder, steps, state)
                 self._stop_if_asked(flag)
@@ -275,20 +349,36 @@ class StageLoop:
                 self.progress.note(self.say)
                 saved = clock = time.monotonic()
 
-    def _judge(self, stage: Stage, folder: Path, pool: Source, val: Source | None, judge: StageSteps, state: _State) -> None:
+    def _judge(
+        self,
+        stage: Stage,
+        folder: Path,
+        train: Trained,
+        val: Trained | None,
+        judge: StageSteps,
+        rates: Rates,
+        callbacks: Callbacks,
+        state: _State,
+    ) -> None:
         """Close the epoch: validation, the row of the history, the best epoch so far."""
-        scores = judge.evaluate(val) if val is not None else {}
-        per_epoch = math.ceil(len(pool) / stage.batch_size)
+        trained = judge.metric_values()
+        scores: dict[str, float] = {}
+        if val is not None:
+            callbacks.test_begin()
+            scores = judge.evaluate(_validation(val))
+            callbacks.test_end(scores)
+        rate = rates(state.epoch * _steps(train, stage)) * state.rate_factor
         state.epoch += 1
-        row = {
+        row: dict[str, Any] = {
             "stage": stage.name,
             "epoch": state.epoch,
-            "learning_rate": stage.learning_rate_at((state.epoch - 1) * per_epoch, per_epoch),
-            "loss": state.loss / len(pool),
-            "accuracy": state.right / len(pool),
+            "learning_rate": rate,
+            "loss": state.loss / len(train),
+            "accuracy": state.right / len(train),
+            **trained,
             **scores,
             "seconds": round(state.seconds, 3),
-            "images_per_second": round(len(pool) / max(state.seconds, 1e-9), 2),
+            "images_per_second": round(len(train) / max(state.seconds, 1e-9), 2),
         }
         state.rows.append(row)
         value = scores.get(stage.monitor, float(state.epoch))
@@ -300,6 +390,10 @@ class StageLoop:
             file = checkpoints.save(folder, f"best-e{state.epoch:04d}", self._arrays("model", self.model.variables), {})
             state.best = {"epoch": state.epoch, "value": value, "file": file.name}
             state.waited = 0
+        left_out = ("stage", "epoch", "seconds", "images_per_second")
+        logs = {key: item for key, item in row.items() if key not in left_out}
+        state.rate_factor *= callbacks.epoch_end(state.epoch - 1, logs, rate)
+        state.callbacks, state.stopped = callbacks.state(), callbacks.stopped
         state.step, state.loss, state.right, state.seconds = 0, 0.0, 0, 0.0
 
     def _save(self, folder: Path, steps: StageSteps, state: _State) -> None:
@@ -310,6 +404,7 @@ class StageLoop:
             arrays |= self._arrays("model", self.model.variables)
         if steps.averages is not None:
             arrays |= self._arrays("average", steps.averages.variables)
+        arrays |= self._arrays("metric", [variable for metric in steps.metrics for variable in metric.variables])
         checkpoints.save(folder, f"e{state.epoch:04d}-s{state.step:06d}", arrays, meta)
         kept = checkpoints.positions(folder)[:CHECKPOINTS_KEPT]
         referenced = {state.best.get("file", "")}
@@ -345,7 +440,8 @@ class StageLoop:
             variable.assign(value)
 
     def _write_history(self) -> None:
-        write_atomic(self.run_dir / "history.csv", csv_text(HISTORY_COLUMNS, self.rows))
+        named = dict.fromkeys(key for row in self.rows for key in row if key not in (*HISTORY_COLUMNS, "val_macro_f1"))
+        write_atomic(self.run_dir / "history.csv", csv_text((*HISTORY_COLUMNS, *named), self.rows))
         write_events(self.run_dir / "events", self.rows)
 
     def _finish(self) -> None:
@@ -357,15 +453,20 @@ class StageLoop:
         write_info(self.run_dir, self.info)
 
 
-def class_weights(labels: np.ndarray, classes: int, kind: str) -> np.ndarray:
-    """The weight of an image by its label, float32 (classes,), for a `Stage.class_weight`; that of an absent class is 0."""
-    if kind == "none":
-        return np.ones(classes, np.float32)
-    counts = np.bincount(labels, minlength=classes)
-    present = counts > 0
-    if kind == "complement":
-        return np.where(present, 1 - counts / len(labels), 0.0).astype(np.float32)
-    if kind == "effective":
-        inverse = np.where(present, (1 - EFFECTIVE_BETA) / (1 - EFFECTIVE_BETA ** np.maximum(counts, 1)), 0.0)
-        return (inverse * len(labels) / (inverse * counts).sum()).astype(np.float32)
-    return np.where(present, len(labels) / (present.sum() * np.maximum(counts, 1)), 0.0).astype(np.float32)
+def _steps(source: Trained, stage: Stage) -> int:
+    """Steps in an epoch."""
+    return source.steps if isinstance(source, Batches) else math.ceil(len(source) / stage.batch_size)
+
+
+def _label_spec(source: Trained) -> tf.TensorSpec:
+    """What a batch's labels are."""
+    return source.label_spec if hasattr(source, "label_spec") else tf.TensorSpec((None,), tf.int32)
+
+
+def _validation(source: Trained) -> Iterator[tuple[Any, Any]]:
+    """Images and labels of a source in its own order; the batches are the same whatever was done before."""
+    if isinstance(source, Batches):
+        yield from source
+    else:
+        for images, _, labels in batches(source, np.arange(len(source)), None, VALIDATION_BATCH):
+            yield images, labels

@@ -1,4 +1,4 @@
-"""Caffe's stochastic gradient descent, AdamW, and the optimizer that a stage asks for."""
+"""Caffe's stochastic gradient descent, AdamW, layer rates for any Keras optimizer, and the optimizer that a stage asks for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from emotiw_keras.errors import UsageError
 from emotiw_keras.models import fused
+from emotiw_keras.training.schedules import rate_of
 from emotiw_keras.training.stage import Stage
 
 LARGE = 1 << 20
@@ -144,27 +146,94 @@ def is_kernel(variable: keras.Variable) -> bool:
     return bool(re.search(r"(^|/|_)kernel$", variable.path))
 
 
+class _LayerRates:
+    """Stands before an optimizer's class: each variable is updated at its own multiple of the learning rate, which is also that
+    of a decay that is a share of the rate."""
+
+    layer_rates: dict[str, float] = {}
+    _factor = 1.0
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        super().build(variables)  # type: ignore[misc]
+        self._factors = [self.layer_rates.get(variable.path, 1.0) for variable in variables]
+
+    def _get_current_learning_rate(self) -> Any:
+        rate = super()._get_current_learning_rate()  # type: ignore[misc]
+        return rate if self._factor == 1.0 else rate * self._factor
+
+    def _apply_weight_decay(self, variables: list[keras.Variable]) -> None:
+        factors = [self._factors[self._get_variable_index(variable)] for variable in variables]  # type: ignore[attr-defined]
+        for factor in dict.fromkeys(factors):
+            self._factor = factor
+            try:
+                mine = [variable for variable, its in zip(variables, factors, strict=True) if its == factor]
+                super()._apply_weight_decay(mine)  # type: ignore[misc]
+            finally:
+                self._factor = 1.0
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        factor = self._factors[self._get_variable_index(variable)]  # type: ignore[attr-defined]
+        super().update_step(gradient, variable, learning_rate if factor == 1.0 else learning_rate * factor)  # type: ignore[misc]
+
+
+def with_layer_rates(optimizer: keras.optimizers.Optimizer, rates: Mapping[str, float]) -> keras.optimizers.Optimizer:
+    """An optimizer, not built yet, that updates each variable at its own multiple of the learning rate.
+
+    Args:
+        optimizer: any of Keras, or a user's own that updates variables in `update_step`.
+        rates: variable path -> factor; 1 where absent. Without others the optimizer stays as it is.
+
+    Raises:
+        UsageError: it hands its updates to another optimizer, where no factor reaches them.
+
+    Example:
+        >>> slow = with_layer_rates(keras.optimizers.Adam(0.1), {"fc6/kernel": 0.01})
+        >>> isinstance(slow, keras.optimizers.Adam)
+        True
+    """
+    if all(rate == 1.0 for rate in rates.values()):
+        return optimizer
+    kind = type(optimizer)
+    if hasattr(optimizer, "inner_optimizer") or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        raise UsageError(f"rules give layers rates of their own, which {kind.__name__} does not pass on; give what it wraps")
+    optimizer.__class__ = type(kind.__name__, (_LayerRates, kind), {"layer_rates": dict(rates)})
+    return optimizer
+
+
+def _of_keras(given: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """A new optimizer like one that a user gave; its rate is set anew at each step, so it starts with a plain number."""
+    rate = rate_of(given)
+    config = {**given.get_config(), "learning_rate": rate if isinstance(rate, float) else float(rate(0))}
+    return type(given).from_config(config)
+
+
 def make_optimizer(
     stage: Stage, variables: Iterable[keras.Variable], rates: Mapping[str, float], scale_loss: bool = False
 ) -> keras.optimizers.Optimizer:
     """A new optimizer for a stage.
 
     Args:
-        stage: rates, momentum, decay.
+        stage: rates, momentum, decay; or an optimizer of Keras.
         variables: what will be trained.
         rates: variable path -> factor on the learning rate, from the stage's rules.
         scale_loss: keep small gradients from vanishing in float16 by a loss scale that adapts itself.
 
     Returns:
         A built optimizer.
+
+    Raises:
+        UsageError: rates that the optimizer cannot heed.
     """
     variables = list(variables)
     common: dict[str, Any] = {"global_clipnorm": stage.clip_norm} if stage.clip_norm else {}
     if stage.accumulate > 1:
         common["gradient_accumulation_steps"] = stage.accumulate
-    if stage.optimizer == "caffe_sgd":
+    optimizer: keras.optimizers.Optimizer
+    if not isinstance(stage.optimizer, str):
+        optimizer = with_layer_rates(_of_keras(stage.optimizer), rates)
+    elif stage.optimizer == "caffe_sgd":
         bias = {v.path: stage.bias_rate for v in variables if v.path.endswith("bias")}
-        optimizer: keras.optimizers.Optimizer = CaffeSGD(
+        optimizer = CaffeSGD(
             learning_rate=stage.learning_rate,
             momentum=stage.momentum,
             multipliers={v.path: rates.get(v.path, 1.0) * bias.get(v.path, 1.0) for v in variables},
@@ -172,9 +241,10 @@ def make_optimizer(
             **common,
         )
     else:
-        optimizer = AdamW(learning_rate=stage.learning_rate, weight_decay=stage.weight_decay, **common)
-        optimizer.exclude_from_weight_decay([v for v in variables if not is_kernel(v)])
-    if scale_loss:
+        adam = AdamW(learning_rate=stage.learning_rate, weight_decay=stage.weight_decay, **common)
+        adam.exclude_from_weight_decay([v for v in variables if not is_kernel(v)])
+        optimizer = with_layer_rates(adam, rates)
+    if scale_loss and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(variables)
     return optimizer

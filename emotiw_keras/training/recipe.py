@@ -17,6 +17,7 @@ import tomli_w
 from emotiw_keras.errors import UsageError
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.models.registry import model_names
+from emotiw_keras.training.keras_objects import described
 from emotiw_keras.training.pathnet.settings import PathNetSettings, Search
 from emotiw_keras.training.settings import SettingError, from_table, setting, validate
 from emotiw_keras.training.stage import Stage, split_reference
@@ -126,7 +127,7 @@ class Recipe:
         name: the recipe's name.
         description: one line for people.
         data: names of the data sets; each `--data NAME=PATH` gives one.
-        labels: a named label set of `emotiw_keras.labels`, or "folder" for any class names.
+        labels: a named label set of `emotiw_keras.labels`, "folder" for any class names, or in Python the names themselves.
         duplicates: "drop" leaves out of training what also stands in val or test; "keep" trains on it, as the paper did.
         seed: makes splits, weights, order, crops and dropout repeatable.
         precision: "auto" is mixed_bfloat16 where the processor computes it natively, and faster as measured, else float32.
@@ -146,7 +147,7 @@ class Recipe:
     stages: tuple[Stage, ...]
     data: tuple[str, ...]
     description: str = ""
-    labels: str = "basic7"
+    labels: str | tuple[str, ...] = "basic7"
     duplicates: str = "drop"
     seed: int = 0
     precision: str = "auto"
@@ -201,7 +202,7 @@ class Recipe:
 
     def to_table(self) -> dict[str, Any]:
         """The recipe as plain data with every default filled in; `parse_recipe` reads its TOML back."""
-        table = _plain(dataclasses.asdict(self))
+        table = _plain(self)
         stages, searches, pathnet = table.pop("stages"), table.pop("searches"), table.pop("pathnet")
         # Recipes without searches stay as they were before there were any.
         return {**table, "pathnet": pathnet, "search": searches} if searches else {**table, "stage": stages}
@@ -226,9 +227,16 @@ class _Head:
 
 
 def _plain(value: Any) -> Any:
+    """Settings as TOML has them; objects of Keras by name and configuration, which no recipe gives back."""
+    if dataclasses.is_dataclass(value):
+        table = {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        # what only Python can give stands in a recipe only where it was given
+        return {key: item for key, item in table.items() if item != [] or key not in ("metrics", "callbacks")}
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, bool | int | float | str) else described(value)
 
 
 def _part_name(kind: str, table: Any, number: int) -> str:

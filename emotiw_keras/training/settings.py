@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, get_type_hints
 
 from emotiw_keras.errors import UsageError
+from emotiw_keras.training.keras_objects import KINDS, is_keras
 
 T = TypeVar("T")
 
@@ -28,9 +29,19 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     above: float | None = None,
+    keras: str = "",
 ) -> Any:
-    """A dataclass field with its allowed values: `choices`, or a range (`low` and `high` included, `above` excluded)."""
-    return dataclasses.field(default=default, metadata={"choices": choices, "low": low, "high": high, "above": above})
+    """A dataclass field with its allowed values.
+
+    Args:
+        default: the value where none is given.
+        choices: words that are allowed.
+        low, high: a range that includes them.
+        above: a bound that it excludes.
+        keras: a kind of Keras object (`keras_objects.KINDS`) that is allowed too; without `choices`, a sequence of them.
+    """
+    metadata = {"choices": choices, "low": low, "high": high, "above": above, "keras": keras}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def _range(metadata: Mapping[str, Any]) -> str:
@@ -79,6 +90,26 @@ def _typed(value: Any, hint: Any, what: str, key: str) -> Any:
     raise SettingError(f"{what} is {value!r}, expected {names.get(text, text)}", key)
 
 
+def _allowed(value: Any, hint: Any, metadata: Mapping[str, Any], what: str, key: str) -> Any:
+    """The value in its type, within its bounds."""
+    kind = metadata.get("keras")
+    if not kind:
+        value = _typed(value, hint, what, key)
+    elif metadata.get("choices") is None:
+        if not isinstance(value, list | tuple) or not all(is_keras(item, kind) for item in value):
+            raise SettingError(
+                f"{what} is {value!r}, expected a list of {KINDS[kind]} objects, which only Python can give", key
+            )
+        return tuple(value)
+    elif is_keras(value, kind):
+        return value
+    elif not isinstance(value, str):
+        words = ", ".join(repr(choice) for choice in metadata["choices"])
+        raise SettingError(f"{what} is {value!r}, allowed are {words} and, in Python, a {KINDS[kind]}", key)
+    _checked(value, metadata, what, key)
+    return value
+
+
 def _checked(value: Any, metadata: Mapping[str, Any], what: str, key: str) -> None:
     choices = metadata.get("choices")
     if choices is not None and value not in choices:
@@ -113,8 +144,7 @@ def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise SettingError(f"{where} has no setting {key!r}; {hint}allowed are {', '.join(fields)}", key)
         what = f"{key} of {where}"
-        values[key] = _typed(value, hints[key], what, key)
-        _checked(values[key], fields[key].metadata, what, key)
+        values[key] = _allowed(value, hints[key], fields[key].metadata, what, key)
     for name, field in fields.items():
         if name not in values and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise SettingError(f"{where} lacks the setting {name!r}", name)
@@ -130,6 +160,5 @@ def validate(instance: Any, where: str) -> None:
     hints = get_type_hints(type(instance))
     for field in dataclasses.fields(instance):
         what = f"{field.name} of {where}"
-        value = _typed(getattr(instance, field.name), hints[field.name], what, field.name)
-        _checked(value, field.metadata, what, field.name)
+        value = _allowed(getattr(instance, field.name), hints[field.name], field.metadata, what, field.name)
         object.__setattr__(instance, field.name, value)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from emotiw_keras.training.settings import SettingError, setting, validate
 
@@ -31,16 +31,20 @@ class Stage:
         train_share: share of the training images that are taken, of each set and class alike, chosen by the recipe's seed.
         epochs: passes over the training images.
         batch_size: images per step.
-        optimizer: "caffe_sgd" (momentum form of Caffe's sgd_solver.cpp, decay on kernels only) or "adam".
+        optimizer: "caffe_sgd" (momentum form of Caffe's sgd_solver.cpp, decay on kernels only), "adam", or a
+            `keras.optimizers.Optimizer`, of which each stage makes a new one: then its own rate or schedule counts, and the
+            stage's settings of the same things stay as they are.
         learning_rate: at the start of the stage.
-        schedule: "constant", "step" (times `step_factor` every `step_epochs` epochs) or "cosine" (to zero over the stage).
+        schedule: "constant", "step" (times `step_factor` every `step_epochs` epochs), "cosine" (to zero over the stage), or a
+            `keras.optimizers.schedules.LearningRateSchedule` of the stage's steps.
         warmup_steps: steps over which the rate grows from zero.
         weight_decay: pulls kernels, never biases; part of the gradient under caffe_sgd, decoupled under adam.
         bias_rate: multiplies the learning rate of biases under caffe_sgd; Caffe's published nets use 2.
         rules: ordered (layer pattern, rate) pairs, the first match counts; 0 or "freeze" freezes; all layers must be covered.
             "classifier" is the last layer with weights.
         initialise: patterns of layers to initialise anew before the stage.
-        loss: "cross_entropy", or "focal" (Lin et al. 2017), which counts what is answered well already for less.
+        loss: "cross_entropy", "focal" (Lin et al. 2017), which counts what is answered well already for less, or a
+            `keras.losses.Loss` of what the network returns.
         focal_gamma: how much less, under "focal".
         class_weight: "balanced" weighs each image by n / (classes * n of its class); "effective" by the inverse of the
             effective number of images (1 - b^n) / (1 - b), b = 0.999, scaled to a mean of 1 (Cui et al. 2019);
@@ -62,6 +66,8 @@ class Stage:
             a step costs twice as much. 0 does without.
         average_decay: the weights that are scored and kept are a moving average over the steps, with this decay once 10 / (1 -
             decay) steps are done and less before; 0 keeps the weights themselves.
+        metrics: `keras.metrics.Metric` objects, scored in training and on validation, for the history and for callbacks.
+        callbacks: `keras.callbacks.Callback` objects; each epoch of the stage is one to them.
         monitor: what chooses the best epoch.
         patience: epochs without a better one after which the stage stops; 0 never stops early.
         random_crop: crop each training image at random; otherwise in the centre.
@@ -89,9 +95,9 @@ class Stage:
     train_share: float = setting(1.0, above=0, high=1)
     epochs: int = setting(30, low=1, high=100_000)
     batch_size: int = setting(64, low=1, high=65_536)
-    optimizer: str = setting("caffe_sgd", choices=OPTIMIZERS)
+    optimizer: Any = setting("caffe_sgd", choices=OPTIMIZERS, keras="Optimizer")
     learning_rate: float = setting(0.001, above=0, high=100)
-    schedule: str = setting("step", choices=SCHEDULES)
+    schedule: Any = setting("step", choices=SCHEDULES, keras="LearningRateSchedule")
     step_epochs: int = setting(10, low=1)
     step_factor: float = setting(0.1, above=0, high=1)
     warmup_steps: int = setting(0, low=0)
@@ -100,7 +106,7 @@ class Stage:
     bias_rate: float = setting(2.0, low=0, high=1000)
     rules: tuple[tuple[str, float], ...] = setting((("*", 1.0),))
     initialise: tuple[str, ...] = setting(())
-    loss: str = setting("cross_entropy", choices=LOSSES)
+    loss: Any = setting("cross_entropy", choices=LOSSES, keras="Loss")
     focal_gamma: float = setting(2.0, low=0, high=10)
     class_weight: str = setting("none", choices=CLASS_WEIGHTS)
     sampling: str = setting("all", choices=SAMPLINGS)
@@ -114,6 +120,8 @@ class Stage:
     accumulate: int = setting(1, low=1, high=65_536)
     sharpness: float = setting(0.0, low=0, high=10)
     average_decay: float = setting(0.0, low=0, high=0.99999)
+    metrics: tuple[Any, ...] = setting((), keras="Metric")
+    callbacks: tuple[Any, ...] = setting((), keras="Callback")
     monitor: str = setting("val_accuracy", choices=MONITORS)
     patience: int = setting(0, low=0)
     random_crop: bool = setting(True)
@@ -143,6 +151,7 @@ class Stage:
         if any(not 0 <= rate <= 1000 for _, rate in self.rules):
             raise SettingError(f"rules of {where} are {self.rules!r}, expected rates from 0 to 1000", "rules")
 
+        self._check_objects(where)
         if self.costs and not self.cost_weight:
             raise SettingError(f"costs of {where} is {self.costs!r}, but cost_weight is 0; set it above 0, such as 1", "costs")
         if self.crops_per_image and not self.random_crop:
@@ -164,23 +173,38 @@ class Stage:
                 "cache_features",
             )
 
+    def _check_objects(self, where: str) -> None:
+        """Refuse what a Keras object decides itself."""
+        taken: list[tuple[str, Any, tuple[str, ...]]] = []
+        steps = ("step_epochs", "step_factor")
+        if not isinstance(self.optimizer, str):
+            own = ("learning_rate", "warmup_steps", "momentum", "weight_decay", "bias_rate", "clip_norm", "accumulate")
+            taken.append(("optimizer", self.optimizer, (*own, *steps)))
+            if self.schedule == "cosine":
+                raise SettingError(
+                    f"schedule of {where} is 'cosine' beside a Keras optimizer; give a keras.optimizers.schedules object, here "
+                    "or as the optimizer's learning_rate",
+                    "schedule",
+                )
+        if not isinstance(self.schedule, str):
+            taken.append(("schedule", self.schedule, ("learning_rate", "warmup_steps", *steps)))
+        if not isinstance(self.loss, str):
+            taken.append(("loss", self.loss, ("focal_gamma", "label_smoothing")))
+        defaults = {field.name: field.default for field in fields(self)}
+        for key, value, names in taken:
+            for name in names:
+                if getattr(self, name) != defaults[name]:
+                    raise SettingError(
+                        f"{name} of {where} is {getattr(self, name)!r}, but its {key} is a {type(value).__name__} of Keras, "
+                        f"which decides that itself; leave {name} as it is",
+                        name,
+                    )
+
     @property
     def augmented(self) -> bool:
         """Whether training images are changed beyond crop and mirror."""
         shares = (self.rotate, self.zoom, self.shift, self.brightness, self.contrast, self.erase)
         return any(shares) or self.resample > 1
-
-    def learning_rate_at(self, step: int, steps_per_epoch: int) -> float:
-        """The learning rate of step `step` (from 0) of the stage."""
-        epoch = step // steps_per_epoch
-        rate = self.learning_rate
-        if self.schedule == "step":
-            rate *= self.step_factor ** (epoch // self.step_epochs)
-        elif self.schedule == "cosine":
-            rate *= 0.5 * (1 + math.cos(math.pi * step / (self.epochs * steps_per_epoch)))
-        if step < self.warmup_steps:
-            rate *= (step + 1) / self.warmup_steps
-        return rate
 
 
 def split_reference(reference: str, what: str, key: str = "train") -> tuple[str, str]:

@@ -34,6 +34,7 @@ def start_tensorflow(threads: int | None = None) -> None:
 
 def resolve_precision(precision: str, threads: int | None = None) -> str:
     """The dtype policy that "auto" stands for here; loads TensorFlow only where the processor claims to know bfloat16."""
+    hardware.check_precision(precision)
     if precision != "auto":
         return precision
     if not hardware.native_bfloat16():

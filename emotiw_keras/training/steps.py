@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -11,22 +11,15 @@ import tensorflow as tf
 from sklearn.metrics import f1_score
 
 from emotiw_keras.data.augment import Augment
-from emotiw_keras.data.batches import Source, batches
 from emotiw_keras.data.device import FaceInput
 from emotiw_keras.models.large_batches import in_batches
 from emotiw_keras.training.averages import Averages
 from emotiw_keras.training.crops import changes_of
+from emotiw_keras.training.keras_objects import wants_one_hot
+from emotiw_keras.training.losses import StageLoss, in_form, whole_labels
 from emotiw_keras.training.optimizers import as_computed
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.teachers import Teachers
-
-VALIDATION_BATCH = 128
-
-
-def gives_logits(model: keras.Model) -> bool:
-    """Whether the last layer returns logits, not probabilities."""
-    activation = getattr(model.layers[-1], "activation", None)
-    return activation is None or activation is keras.activations.linear
 
 
 class StageSteps:
@@ -43,6 +36,8 @@ class StageSteps:
         averages: follow the weights, if given.
         costs: float (classes, classes), what each answer costs, rows are the truth; for `Stage.cost_weight`.
         teachers: whose answers are learned too, by `Stage.teacher_weight`.
+        labels: what a batch's labels are, int32 (batch,) or float32 (batch, classes).
+        metrics: of Keras; they gather in training until they are reset.
     """
 
     def __init__(
@@ -57,14 +52,14 @@ class StageSteps:
         averages: Averages | None = None,
         costs: np.ndarray | None = None,
         teachers: Teachers | None = None,
+        labels: tf.TensorSpec | None = None,
+        metrics: Sequence[keras.metrics.Metric] = (),
     ) -> None:
         self.model, self.face_input, self.optimizer, self.averages = model, face_input, optimizer, averages
-        self._logits = gives_logits(model)
-        self._smoothing = stage.label_smoothing
-        self._focus = stage.focal_gamma if stage.loss == "focal" else 0.0
-        self._costs = None if costs is None else tf.constant(stage.cost_weight * costs, tf.float32)
+        self.metrics = tuple(metrics)
+        self.loss = StageLoss(stage, model, costs)
         self._sharpness = stage.sharpness
-        self._teachers, self._teacher_weight, self._temperature = teachers, stage.teacher_weight, stage.temperature
+        self._teachers, self._temperature = teachers, stage.temperature
         self._augment: Augment | None = None
         if stage.augmented and isinstance(face_input, FaceInput):  # features are not
             self._augment = Augment(changes_of(stage), face_input.std)
@@ -72,30 +67,9 @@ class StageSteps:
         self._variables = model.trainable_variables
         images = tf.TensorSpec((None, *shape), dtype)
         draws = tf.TensorSpec((None, None), tf.float32 if stage.augmented else tf.int32)
-        labels = tf.TensorSpec((None,), tf.int32)
+        labels = labels or tf.TensorSpec((None,), tf.int32)
         self._train = tf.function(self._train_step, input_signature=(images, draws, labels))
-        self._predict = tf.function(self._predict_step, input_signature=(images,))
-
-    def _log_probabilities(self, outputs: Any) -> tf.Tensor:
-        outputs = tf.cast(outputs, tf.float32)
-        return tf.nn.log_softmax(outputs) if self._logits else tf.math.log(tf.maximum(outputs, 1e-12))
-
-    def _losses(self, outputs: Any, labels: tf.Tensor, taught: tf.Tensor | None) -> tf.Tensor:
-        log_probabilities = self._log_probabilities(outputs)
-        target = tf.one_hot(labels, tf.shape(log_probabilities)[-1])
-        if self._smoothing:
-            classes = tf.cast(tf.shape(target)[-1], tf.float32)
-            target = target * (1 - self._smoothing) + self._smoothing / classes
-        if self._focus:
-            target = target * (1 - tf.exp(log_probabilities)) ** self._focus
-        losses = -tf.reduce_sum(target * log_probabilities, axis=-1)
-        if self._costs is not None:
-            losses += tf.reduce_sum(tf.exp(log_probabilities) * tf.gather(self._costs, labels), axis=-1)
-        if taught is None:
-            return losses
-        softened = tf.nn.log_softmax(log_probabilities / self._temperature)
-        imitation = -tf.reduce_sum(taught * softened, axis=-1) * self._temperature**2
-        return (1 - self._teacher_weight) * losses + self._teacher_weight * imitation
+        self._judge = tf.function(self._judge_step, input_signature=(images, labels))
 
     def _inputs(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         if self._augment is None:
@@ -115,7 +89,8 @@ class StageSteps:
             self.optimizer.apply(gradients, self._variables)
             if self.averages is not None:
                 self.averages.update(done)
-        right = tf.equal(tf.argmax(outputs, axis=-1, output_type=tf.int32), labels)
+        self._gather(labels, outputs)
+        right = tf.equal(tf.argmax(outputs, axis=-1, output_type=tf.int32), whole_labels(labels))
         return tf.reduce_sum(weighted), tf.reduce_sum(tf.cast(right, tf.int32))
 
     def _gradients(
@@ -126,8 +101,8 @@ class StageSteps:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([variable.value for variable in self._variables])
             outputs = self.model(inputs, training=True)
-            weighted = self._losses(outputs, labels, taught) * tf.gather(self._weights, labels)
-            scaled = self.optimizer.scale_loss(tf.reduce_mean(weighted))
+            weighted = self.loss(outputs, labels, taught) * tf.gather(self._weights, whole_labels(labels))
+            scaled = self.optimizer.scale_loss(tf.reduce_sum(weighted) if self.loss.summed else tf.reduce_mean(weighted))
         return weighted, outputs, tape.gradient(scaled, self._variables)
 
     def _uphill(
@@ -146,9 +121,15 @@ class StageSteps:
                 variable.assign(value)
         return uphill
 
-    def _predict_step(self, images: tf.Tensor) -> tf.Tensor:
+    def _gather(self, labels: tf.Tensor, outputs: tf.Tensor) -> None:
+        for metric in self.metrics:
+            metric.update_state(in_form(labels, tf.shape(outputs)[-1], wants_one_hot(metric)), tf.cast(outputs, tf.float32))
+
+    def _judge_step(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with in_batches():
-            return self._log_probabilities(self.model(self.face_input(images), training=False))
+            outputs = self.model(self.face_input(images), training=False)
+        self._gather(labels, outputs)
+        return self.loss.log_probabilities(outputs), self.loss.plain(outputs, labels)
 
     def train(self, images: tf.Tensor, draws: tf.Tensor, labels: tf.Tensor, learning_rate: float) -> tuple[float, int]:
         """One update; the sum of the weighted losses and the number of right answers, both before the update."""
@@ -156,16 +137,35 @@ class StageSteps:
         loss, right = self._train(images, draws, labels)
         return float(loss), int(right)
 
-    def evaluate(self, pool: Source) -> dict[str, float]:
-        """val_loss (cross-entropy), val_accuracy and val_macro_f1 on centre crops."""
-        order = np.arange(len(pool))
-        parts = [self._predict(images).numpy() for images, _, _ in batches(pool, order, None, VALIDATION_BATCH)]
-        log_probabilities = np.concatenate(parts)
+    def metric_values(self) -> dict[str, float]:
+        """Name -> value of the metrics since they were reset."""
+        return {metric.name: float(np.mean(metric.result())) for metric in self.metrics}
+
+    def reset_metrics(self) -> None:
+        """Begin to gather anew."""
+        for metric in self.metrics:
+            metric.reset_state()
+
+    def evaluate(self, parts: Iterable[tuple[tf.Tensor, tf.Tensor]]) -> dict[str, float]:
+        """val_loss (cross-entropy, or the stage's Keras loss), val_accuracy, val_macro_f1 and the metrics, on centre crops.
+
+        Args:
+            parts: batches of images, and their labels.
+        """
+        self.reset_metrics()
+        said, lost, truth = [], [], []
+        for images, labels in parts:
+            log_probabilities, losses = self._judge(images, labels)
+            said.append(log_probabilities.numpy())
+            lost.append(losses.numpy())
+            truth.append(whole_labels(labels).numpy())
+        log_probabilities, right = np.concatenate(said), np.concatenate(truth)
         predicted = log_probabilities.argmax(axis=1)
         return {
-            "val_loss": float(-log_probabilities[order, pool.labels].mean(dtype=np.float64)),
-            "val_accuracy": float((predicted == pool.labels).mean()),
+            "val_loss": float(np.concatenate(lost).mean(dtype=np.float64)),
+            "val_accuracy": float((predicted == right).mean()),
             "val_macro_f1": float(
-                f1_score(pool.labels, predicted, labels=range(log_probabilities.shape[1]), average="macro", zero_division=0)
+                f1_score(right, predicted, labels=range(log_probabilities.shape[1]), average="macro", zero_division=0)
             ),
+            **{f"val_{name}": value for name, value in self.metric_values().items()},
         }

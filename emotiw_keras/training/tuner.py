@@ -4,42 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import keras
-
-from emotiw_keras.errors import ModelError
-from emotiw_keras.models import registry
-from emotiw_keras.models.weights import load_strict
-from emotiw_keras.runs import WEIGHTS_FILE, Run, fingerprint
+from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.training import fit as fitting
 from emotiw_keras.training.progress import Progress, silent
 from emotiw_keras.training.recipe import InputSettings, ModelSettings, Recipe, SourceSettings
 from emotiw_keras.training.stage import Stage
 
+if TYPE_CHECKING:
+    import keras
+
+    from emotiw_keras.data.faceset import FaceSet
+    from emotiw_keras.runs import Run
+
 
 class StagedFineTuner:
-    """Train a network of the zoo through stages, into a run folder.
+    """Train a network through stages, into a run folder.
 
     Calling `fit` again after an interruption, SIGKILL included, goes on where the newest whole checkpoint stands and ends
-    in the same bits (same machine, same number of threads).
+    in the same bits (same machine, same number of threads). A `tf.data.Dataset` or `PyDataset` of the user's own is entered
+    again at the end of the last whole epoch.
 
     Args:
-        model: a network of the zoo with one output per class.
+        model: a network of the zoo, or any `keras.Model` of one input and one output per class: functional, Sequential,
+            subclassed, of `keras.applications`, with nested networks. The run of a network that is none of the zoo holds its
+            weights and facts; `Run.open(path, model=...)` takes the network again.
         stages: in order; each starts from the best epoch of the one before.
-        data: data set name -> path, for every name the stages use.
+        data: data set name -> a path, what `load_faces` gives, arrays (x, y), a `tf.data.Dataset` or `keras.utils.PyDataset` of
+            batches (x, y), or {"train": ..., "val": ...} of these, for every name the stages use. uint8 (batch, height, width,
+            1 or 3) are faces, which `preprocessing` makes the network's input on the device; all else goes in as it is.
         run_dir: the run folder.
-        width: the multiplier the model was made with.
-        labels: a named label set, or "folder" for any class names.
+        width: the multiplier a network of the zoo was made with.
+        labels: a named label set, "folder" for any class names of faces in files, or the names in the order of the outputs.
         subject_patterns: data set name -> regular expression on file names that names the person.
         sources: data set name -> how else it is read, such as `SourceSettings(every=10)` for a set of videos.
-        preprocessing: what happens to pixels; the model's own facts where it is silent.
+        preprocessing: what happens to pixels; None takes the facts of a network of the zoo, and gives any other network its
+            pictures as they are (put `FaceInput.of(...)` or `Rescaling` first in it).
         duplicates: "drop" leaves out of training what also stands in val or test; "keep" trains on it.
         seed: splits, order, crops and new layers.
+        metrics: `keras.metrics.Metric` objects, scored in every stage.
+        callbacks: `keras.callbacks.Callback` objects; every stage is a training to them.
         say: takes lines for people; None prints nothing.
 
     Raises:
-        ModelError: the model is none of the zoo, or not of this width; it could not be rebuilt from its run.
-        UsageError: stages and data that do not fit together.
+        ModelError: a network of the zoo that is not of this width; it could not be rebuilt from its run.
+        UsageError, DataError: stages, data and network that do not fit together.
 
     Example:
         >>> from emotiw_keras.models import AlexNet
@@ -59,20 +69,41 @@ class StagedFineTuner:
         model: keras.Model,
         stages: Sequence[Stage],
         *,
-        data: Mapping[str, str | Path],
+        data: Mapping[str, str | Path | FaceSet | Any],
         run_dir: str | Path,
         width: float = 1.0,
-        labels: str = "basic7",
+        labels: str | Sequence[str] = "basic7",
         subject_patterns: Mapping[str, str] | None = None,
         sources: Mapping[str, SourceSettings] | None = None,
         preprocessing: InputSettings | None = None,
         duplicates: str = "drop",
         seed: int = 0,
+        metrics: Sequence[keras.metrics.Metric] = (),
+        callbacks: Sequence[keras.callbacks.Callback] = (),
         say: Callable[[str], None] | None = print,
     ) -> None:
-        _check_rebuildable(model, width)
-        self.model, self.run_dir, self.data = model, Path(run_dir), {name: str(path) for name, path in data.items()}
+        from emotiw_keras.data.faceset import FaceSet
+        from emotiw_keras.models.registry import model_names
+        from emotiw_keras.training import given_network
+        from emotiw_keras.training.own_data import is_own, own_splits
+
+        self.model, self.run_dir = model, Path(run_dir)
         self.say = say or silent
+        self.metrics, self.callbacks = tuple(metrics), tuple(callbacks)
+        self.own = {name: own_splits(name, value) for name, value in data.items() if is_own(value)}
+        self.data = {
+            name: value if isinstance(value, FaceSet) else str(value) for name, value in data.items() if name not in self.own
+        }
+        self.given: dict[str, Any] | None = None
+        settings = ModelSettings(name="alexnet")
+        if model.name in model_names() and given_network.is_of_the_zoo(model, width):
+            settings = ModelSettings(name=model.name, width=width, input_size=model.input_shape[1])
+        else:
+            self.given = given_network.facts(model, preprocessing, self.own)
+        if not isinstance(labels, str):
+            labels = tuple(labels)
+        elif not self.data:
+            labels = given_network.labels_for(model, labels)
         self.recipe = Recipe(
             name="python",
             stages=tuple(stages),
@@ -81,13 +112,16 @@ class StagedFineTuner:
             duplicates=duplicates,
             seed=seed,
             precision=model.dtype_policy.name,
-            model=ModelSettings(name=model.name, width=width, input_size=model.input_shape[1]),
+            model=settings,
             preprocessing=preprocessing or InputSettings(),
             source={
                 **{name: SourceSettings(subject_pattern=pattern) for name, pattern in (subject_patterns or {}).items()},
                 **(sources or {}),
             },
         )
+        read = [name for name, value in self.data.items() if isinstance(value, FaceSet) and name in self.recipe.source]
+        if read:
+            raise UsageError(f"data {read[0]!r} is read already; give subject_pattern and the like to load_faces")
 
     def fit(self, progress: Progress | None = None) -> Run:
         """Train all stages, or those that are left.
@@ -101,22 +135,17 @@ class StagedFineTuner:
             RunError: `run_dir` was made from other stages or data, or is damaged.
             OutputError: the run folder cannot be written.
         """
-        prepared = fitting.prepare(self.recipe, self.data, say=self.say)
+        from emotiw_keras.models.weights import load_given, load_strict
+        from emotiw_keras.runs import WEIGHTS_FILE
+
+        prepared = fitting.prepare(self.recipe, self.data, say=self.say, own=self.own, given=self.given)
         classes = self.model.output_shape[-1]
         if len(prepared.info["labels"]) != classes:
             found = len(prepared.info["labels"])
             raise ModelError(f"the model has {classes} outputs, the data {found} classes; make it with classes={found}")
-        run = fitting.train(prepared, self.run_dir, self.model, self.say, progress or Progress.on_stderr())
+        run = fitting.train(
+            prepared, self.run_dir, self.model, self.say, progress or Progress.on_stderr(), self.metrics, self.callbacks
+        )
         # A run that was finished before has not touched the model.
-        load_strict(self.model, run.path / WEIGHTS_FILE)
+        (load_strict if self.given is None else load_given)(self.model, run.path / WEIGHTS_FILE)
         return run
-
-
-def _check_rebuildable(model: keras.Model, width: float) -> None:
-    """A run stores no architecture, only its name and size: the registry must give the same one."""
-    spec = registry.get_spec(model.name)
-    same = registry.build(
-        spec.name, weights=None, classes=model.output_shape[-1], input_shape=model.input_shape[1:], width=width
-    )
-    if fingerprint(same) != fingerprint(model):
-        raise ModelError(f"the model is not {spec.name} of width {width:g} as the zoo makes it; pass its own width")

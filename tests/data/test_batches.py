@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from emotiw_keras.data.batches import AHEAD, batches
-from emotiw_keras.errors import DataError
+from emotiw_keras.data import load_faces
+from emotiw_keras.data.batches import WAITING, batches
+from emotiw_keras.errors import DataError, UsageError
 
 
 class Numbered:
@@ -67,7 +68,7 @@ def test_a_few_batches_are_made_ahead_and_no_more() -> None:
             self.made += 1
             return super().gather(positions)
 
-    source, most = Counted(), 1 + AHEAD + 1  # taken, waiting, in hand
+    source, most = Counted(), 1 + WAITING  # taken, waiting
     taken = batches(source, np.arange(100), None, 4)
     next(taken)
     deadline = time.monotonic() + 5
@@ -75,3 +76,40 @@ def test_a_few_batches_are_made_ahead_and_no_more() -> None:
         time.sleep(0.01)
     time.sleep(0.3)
     assert source.made == most
+
+
+def test_a_dataset_of_a_split_reads_like_any_other() -> None:
+    faces = load_faces("generated:small", limit=14)
+    pixels = faces.pixels.gather(faces.indices("train"))
+    plain = faces.dataset("train", batch_size=4)
+    assert isinstance(plain, tf.data.Dataset) and plain.element_spec[0].dtype == tf.uint8 and plain.cardinality() == 4
+    parts = list(plain)
+    assert [len(labels) for _, labels in parts] == [4, 4, 4, 2] and parts[0][1].dtype == tf.int32
+    np.testing.assert_array_equal(np.concatenate([images for images, _ in parts]), pixels)
+    np.testing.assert_array_equal(np.concatenate([labels for _, labels in parts]), faces.label[faces.indices("train")])
+    (some,) = plain.skip(3).map(lambda images, labels: (tf.cast(images, tf.float32), labels)).take(1)
+    np.testing.assert_array_equal(some[0], pixels[12:].astype(np.float32))
+    with pytest.raises(UsageError, match="index < count"):
+        faces.dataset("train", batch_size=4, shard=(2, 2))
+    with pytest.raises(DataError, match="no split 'dev'"):
+        faces.dataset("dev", batch_size=4)
+
+
+def test_a_shuffled_dataset_has_a_new_order_each_time_and_shards_share_its_batches() -> None:
+    faces = load_faces("generated:small", limit=21)
+    pixels = faces.pixels.gather(faces.indices("train"))
+
+    def epochs(**settings: object) -> list[list[np.ndarray]]:
+        dataset = faces.dataset("train", batch_size=5, shuffle=True, seed=3, **settings)  # type: ignore[arg-type]
+        return [[images.numpy() for images, _ in dataset] for _ in range(2)]
+
+    first, second = epochs()
+    assert sorted(image.tobytes() for batch in first for image in batch) == sorted(image.tobytes() for image in pixels)
+    assert not np.array_equal(first[0], second[0]) and not np.array_equal(first[0], pixels[:5])
+    again = epochs()
+    shards = [epochs(shard=(index, 2)) for index in range(2)]
+    for epoch, whole in enumerate((first, second)):
+        for number, batch in enumerate(whole):
+            np.testing.assert_array_equal(again[epoch][number], batch)
+            for index in range(2):
+                np.testing.assert_array_equal(shards[index][epoch][number], batch[index::2])

@@ -10,7 +10,7 @@ from PIL import Image
 from emotiw_keras.data.device import FaceInput, draw_crops, load_mean_image, ten_crops
 from emotiw_keras.data.resize import resize, resize_weights, to_grey
 from emotiw_keras.data.settings import settings_for
-from emotiw_keras.errors import DataError
+from emotiw_keras.errors import DataError, ModelError
 from emotiw_keras.models.registry import get_spec
 
 
@@ -207,3 +207,28 @@ def test_a_mean_image_of_another_shape_is_refused(tmp_path) -> None:
     (tmp_path / "text.npy").write_text("no array")
     with pytest.raises(DataError):
         load_mean_image(tmp_path / "text.npy")
+
+
+def test_it_draws_crops_itself_in_training_alone() -> None:
+    """As the first layer of a model for `fit`: a place of its own for each face, the centre where nothing is trained."""
+    images = faces(40, 20, 20, 1)
+    layer = FaceInput(resize=20, crop=14, channels="grey", input_channels=1, random_crop=True, mirror=True, seed=1)
+    still = keras.ops.convert_to_numpy(layer(images))
+    np.testing.assert_array_equal(still, images[:, 3:17, 3:17].astype(np.float32))
+    found = [keras.ops.convert_to_numpy(layer(images, training=True)) for _ in range(2)]
+    assert not np.array_equal(*found)
+    places = [(top, left, mirror) for top in range(7) for left in range(7) for mirror in (0, 1)]
+    crops = {(t, s, m): images[:, t : t + 14, s : s + 14][:, :, :: 1 - 2 * m] for t, s, m in places}
+    taken = [next(place for place in places if np.array_equal(crops[place][i], found[0][i])) for i in range(40)]
+    assert len(set(taken)) > 20 and {mirror for _, _, mirror in taken} == {0, 1}
+    same = FaceInput.from_config(layer.get_config())
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(same(images, training=True)), found[0])
+    assert not FaceInput(resize=20, crop=14).variables and "random_crop" not in layer.settings()
+
+
+def test_of_takes_the_facts_of_a_network() -> None:
+    layer = FaceInput.of("vgg_cnn_m", channels="rgb", random_crop=True, seed=0)
+    assert (layer.resize, layer.crop, layer.channel_order, layer.channels) == (256, 224, "bgr", "rgb")
+    assert layer.mean == (102.717, 115.773, 123.509)
+    with pytest.raises(ModelError, match="unknown model"):
+        FaceInput.of("alexnett")

@@ -16,8 +16,8 @@ from emotiw_keras.errors import DataError, RunError
 from emotiw_keras.evaluation.evaluate import evaluate
 from emotiw_keras.files import sha256_file
 from emotiw_keras.runs import Run
+from emotiw_keras.training.class_weights import class_weights
 from emotiw_keras.training.fit import fit, prepare
-from emotiw_keras.training.loop import class_weights
 from emotiw_keras.training.recipe import load_recipe
 from tests import processes
 

@@ -18,8 +18,8 @@ from emotiw_keras.data.faceset import read_faces
 from emotiw_keras.errors import DataError, DivergedError, ModelError, OutputError, RunError, UsageError
 from emotiw_keras.runs import Run
 from emotiw_keras.training import checkpoints
+from emotiw_keras.training.class_weights import class_weights
 from emotiw_keras.training.fit import Outcome, fit
-from emotiw_keras.training.loop import class_weights
 from emotiw_keras.training.recipe import load_recipe
 from emotiw_keras.training.roles import SPARED, stage_roles
 from emotiw_keras.training.run_writer import HISTORY_COLUMNS, differences

@@ -160,8 +160,9 @@ def made(model: keras.Model, pool: Pool, root: Path, crops: np.ndarray | None, s
 def test_features_are_those_of_the_network(
     model: keras.Model, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In any order, over several blocks, for the chosen crop of each image."""
+    """In any order, over several blocks, for the chosen crop of each image: the same bits where the batches are the same."""
     monkeypatch.setattr(features, "BLOCK_BYTES", 10 * ITEM)
+    monkeypatch.setattr(features, "BATCH", 10)
     crops = StageCrops(stage(crops_per_image=2), len(pool), 9, (0, 1))
     kept = made(model, pool, tmp_path, crops.kept())
     assert kept.computed == 2 * len(pool) and len(list(kept.folder.iterdir())) >= 10  # type: ignore[attr-defined]
@@ -172,10 +173,33 @@ def test_features_are_those_of_the_network(
     for epoch in (0, 1):
         kept.choose(crops.chosen(epoch))
         images, draws = pool.gather(order), crops.of_epoch(epoch)[order]
-        np.testing.assert_array_equal(kept.gather(order), net(given(images, draws)))
+        np.testing.assert_allclose(kept.gather(order), net(given(images, draws)), rtol=1e-4, atol=1e-3)
         np.testing.assert_allclose(kept.gather(order), kept.prefix(colour(images, draws)), rtol=1e-4, atol=1e-3)
     centre = made(model, pool, tmp_path, None)
-    np.testing.assert_array_equal(centre.gather(order), net(given(pool.gather(order))))
+    batches = [np.arange(first, min(first + 10, len(pool))) for first in range(0, len(pool), 10)]
+    assert len(batches[-1]) == 2
+    computed = tf.function(lambda images: net(given(images), training=False))
+    for positions in batches:
+        np.testing.assert_array_equal(centre.gather(positions), computed(pool.gather(positions)))
+
+
+@pytest.mark.parametrize("block", [1, 13, 30])
+def test_features_do_not_depend_on_the_size_of_blocks(
+    model: keras.Model, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    """Nor so on which blocks a kill left: a batch of another size gives other last bits, on some processors of any size."""
+    monkeypatch.setattr(features, "BATCH", 16)
+    positions = np.arange(len(pool))
+    whole = made(model, pool, tmp_path, None).gather(positions)
+    monkeypatch.setattr(features, "BLOCK_BYTES", block * ITEM)
+    kept = made(model, pool, tmp_path, None)
+    np.testing.assert_array_equal(kept.gather(positions), whole)
+    blocks = sorted(kept.folder.iterdir())
+    assert len(blocks) == 3 and {path.stat().st_size for path in blocks} == {16 * ITEM, 10 * ITEM}
+    blocks[1].unlink()
+    again = made(model, pool, tmp_path, None)
+    assert again.computed == 16  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(again.gather(positions), whole)
 
 
 def test_a_damaged_block_is_computed_anew_and_an_unfinished_one_never_read(
@@ -292,6 +316,7 @@ def test_a_run_with_kept_features_ends_as_one_without(
     frozen_recipe: Path, faces: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Dropout, momentum and the order included. A kill leaves whole blocks, which the next run and another's trial use."""
+    monkeypatch.setattr(features, "BATCH", 8)
     anew, said = run(frozen_recipe, faces, tmp_path / "anew", "two.cache_features=false")
     assert not any("features" in line for line in said)
     kept, said = run(frozen_recipe, faces, tmp_path / "kept")
@@ -304,6 +329,7 @@ def test_a_run_with_kept_features_ends_as_one_without(
     for (name, one), (_, other) in zip(*(sorted(end.items()) for end in ends), strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-7, err_msg=name)
 
+    # all features of an image in one block, and in blocks of a batch, of which a kill leaves some
     monkeypatch.setenv("EMOTIW_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(features, "BLOCK_BYTES", 8 * ITEM)
     left = killed_while_computing(frozen_recipe, faces, tmp_path / "broken")
@@ -341,7 +367,7 @@ def run_slowly(recipe_file: Path, faces: dict[str, str], out: Path) -> None:
         time.sleep(0.5)
         return done
 
-    features.Features._write, features.BLOCK_BYTES = slow, 8 * ITEM
+    features.Features._write, features.BLOCK_BYTES, features.BATCH = slow, 8 * ITEM, 8
     run(recipe_file, faces, out)
 
 

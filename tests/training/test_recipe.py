@@ -9,6 +9,7 @@ import pytest
 
 from emotiw_keras.errors import UsageError
 from emotiw_keras.training.recipe import load_recipe, parse_recipe, recipe_names, recipe_text
+from emotiw_keras.training.schedules import learning_rates
 from emotiw_keras.training.stage import Stage
 
 from .conftest import RECIPE
@@ -126,12 +127,12 @@ def test_an_unknown_recipe_names_the_shipped_ones() -> None:
 
 def test_learning_rates_step_by_step() -> None:
     stage = Stage("s", train=("a:train",), epochs=30, learning_rate=1e-3)
-    rates = [stage.learning_rate_at(step, 5) for step in range(150)]
+    rates = list(map(learning_rates(stage, 5), range(150)))
     assert rates[:50] == [1e-3] * 50
     assert rates[50:100] == pytest.approx([1e-4] * 50)
     assert rates[100:] == pytest.approx([1e-5] * 50)
     warm = Stage("s", train=("a:train",), schedule="cosine", epochs=2, learning_rate=1.0, warmup_steps=4)
-    assert [warm.learning_rate_at(step, 8) for step in (0, 8, 15)] == pytest.approx([0.25, 0.5, 0.00960736])
+    assert list(map(learning_rates(warm, 8), (0, 8, 15))) == pytest.approx([0.25, 0.5, 0.00960736])
 
 
 def test_a_stage_made_in_python_is_checked_like_one_in_a_file() -> None:

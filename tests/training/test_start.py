@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from emotiw_keras import hardware
-from emotiw_keras.errors import ModelError
+from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.training import start
 from emotiw_keras.training.fit import fit, photo_crop, prepare
 from emotiw_keras.training.recipe import load_recipe
@@ -29,7 +29,17 @@ def test_auto_is_bfloat16_where_it_is_native_and_faster(
     assert start.resolve_precision("mixed_float16") == "mixed_float16"
 
 
-def test_the_gain_is_a_ratio_of_times() -> None:
+def test_bfloat16_that_would_crash_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "processor_flags", lambda: ("avx2", "avx512f", "avx512_bf16"))
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "avx2")
+    with pytest.raises(UsageError, match="unset it, or compute in float32"):
+        start.resolve_precision("mixed_bfloat16")
+    assert start.resolve_precision("auto") == "float32"
+    monkeypatch.setattr(hardware, "processor_flags", lambda: ("avx2",))
+    assert start.resolve_precision("mixed_bfloat16") == "mixed_bfloat16"
+
+
+def test_the_gain_of_bfloat16_is_a_ratio_of_times() -> None:
     assert 0.001 < start.bfloat16_gain(side=64, rounds=2) < 1000
 
 

@@ -1,0 +1,105 @@
+"""Callbacks of Keras around the epochs of a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+
+class Callbacks:
+    """`keras.callbacks.CallbackList` for one stage.
+
+    A callback sees a stage as one training: `on_train_begin`, the stage's epochs numbered from 0, `on_train_end`. It may set
+    `model.stop_training`, and the learning rate on `model.optimizer`; what the schedule says is multiplied by that change from
+    then on. The plain values a callback holds (numbers, texts: the patience of `EarlyStopping`, the waiting of
+    `ReduceLROnPlateau`) go into checkpoints and come back.
+
+    Args:
+        callbacks: in order.
+        model: the network, whose `optimizer` they see.
+        optimizer: of the stage.
+        epochs, steps: of the stage, and in an epoch.
+        state: what `state` gave when an interrupted stage was saved; empty for a new stage.
+
+    Attributes:
+        any: whether there are callbacks.
+    """
+
+    def __init__(
+        self,
+        callbacks: Sequence[keras.callbacks.Callback],
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        epochs: int,
+        steps: int,
+        state: Sequence[Mapping[str, Any]],
+    ) -> None:
+        self.any = bool(callbacks)
+        self._callbacks, self._model, self._optimizer = tuple(callbacks), model, optimizer
+        if not self.any:
+            return
+        model.optimizer, model.stop_training = optimizer, False
+        self._list = keras.callbacks.CallbackList(list(callbacks), model=model, epochs=epochs, steps=steps, verbose=0)
+        self._list.on_train_begin()
+        for callback, values in zip(callbacks, state, strict=False):
+            vars(callback).update(values)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a callback has asked to stop."""
+        return self.any and bool(self._model.stop_training)
+
+    def state(self) -> list[dict[str, Any]]:
+        """The plain values of each callback."""
+        kinds = (bool, int, float, str)
+        return [
+            {name: value for name, value in vars(callback).items() if isinstance(value, kinds)} for callback in self._callbacks
+        ]
+
+    def _changed(self, rate: float) -> float:
+        """By what factor callbacks changed the rate that they found."""
+        now = float(self._optimizer.learning_rate)
+        return now / rate if rate and abs(now - rate) > 1e-6 * rate else 1.0
+
+    def epoch_begin(self, epoch: int, rate: float) -> float:
+        """Before an epoch, whose first step is to have this rate; the factor by which callbacks changed it."""
+        if not self.any:
+            return 1.0
+        self._optimizer.learning_rate.assign(rate)
+        self._list.on_epoch_begin(epoch)
+        return self._changed(rate)
+
+    def batch_begin(self, step: int) -> None:
+        """Before a step."""
+        if self.any:
+            self._list.on_train_batch_begin(step)
+
+    def batch_end(self, step: int, logs: Mapping[str, float], rate: float) -> float:
+        """After a step; the factor by which callbacks changed the rate."""
+        self._list.on_train_batch_end(step, dict(logs))
+        return self._changed(rate)
+
+    def test_begin(self) -> None:
+        """Before validation."""
+        if self.any:
+            self._list.on_test_begin()
+
+    def test_end(self, scores: Mapping[str, float]) -> None:
+        """After validation, with its scores."""
+        if self.any:
+            self._list.on_test_end({name.removeprefix("val_"): value for name, value in scores.items()})
+
+    def epoch_end(self, epoch: int, logs: Mapping[str, float], rate: float) -> float:
+        """After an epoch, with its row of the history; the factor by which callbacks changed the rate."""
+        if not self.any:
+            return 1.0
+        self._optimizer.learning_rate.assign(rate)
+        self._list.on_epoch_end(epoch, dict(logs))
+        return self._changed(rate)
+
+    def end(self) -> None:
+        """After the stage."""
+        if self.any:
+            self._list.on_train_end()

@@ -1,0 +1,51 @@
+"""Objects of Keras in a stage: known by their class, and written down by name and configuration. It needs no Keras."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+KINDS = {
+    "Loss": "keras.losses.Loss",
+    "Metric": "keras.metrics.Metric",
+    "Optimizer": "keras.optimizers.Optimizer",
+    "LearningRateSchedule": "keras.optimizers.schedules.LearningRateSchedule",
+    "Callback": "keras.callbacks.Callback",
+}
+
+
+def _keras_base(value: Any) -> type | None:
+    """The nearest class of Keras that a value is an instance of."""
+    return next((base for base in type(value).__mro__ if base.__module__.partition(".")[0] == "keras"), None)
+
+
+def is_keras(value: Any, kind: str) -> bool:
+    """Whether a value is one of `KINDS`, a user's own subclass included.
+
+    Example:
+        >>> is_keras("adam", "Optimizer")
+        False
+    """
+    bases = type(value).__mro__
+    return any(base.__name__ == kind and base.__module__.partition(".")[0] == "keras" for base in bases)
+
+
+def wants_one_hot(value: Any) -> bool:
+    """Whether a loss or metric of Keras takes labels as rows of zeros and a one; a user's own takes what the data hold."""
+    base = _keras_base(value)
+    abstract = ("Loss", "LossFunctionWrapper", "Metric", "MeanMetricWrapper", "Mean", "Sum", "MeanTensor")
+    return base is not None and base.__name__ not in abstract and not base.__name__.startswith("Sparse")
+
+
+def described(value: Any) -> dict[str, str]:
+    """What a recipe records of an object: its class and its configuration as JSON, "" where it has none.
+
+    Example:
+        >>> described(object())
+        {'object': 'builtins.object', 'config': ''}
+    """
+    kind = type(value)
+    config = ""
+    if hasattr(value, "get_config"):
+        config = json.dumps(value.get_config(), sort_keys=True, default=lambda other: f"{type(other).__module__}.{other!r}")
+    return {"object": f"{kind.__module__}.{kind.__qualname__}", "config": config}

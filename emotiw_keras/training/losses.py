@@ -1,0 +1,105 @@
+"""The loss of a stage, image by image: its word or its Keras object, what costs and teachers add."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from emotiw_keras.errors import UsageError
+from emotiw_keras.training.keras_objects import wants_one_hot
+from emotiw_keras.training.stage import Stage
+
+
+def gives_logits(model: keras.Model) -> bool:
+    """Whether the last layer returns logits, not probabilities; in a nested model its last layer counts."""
+    last = model
+    while getattr(last, "layers", None):
+        last = last.layers[-1]
+    activation = getattr(last, "activation", None)
+    if isinstance(last, keras.layers.Softmax):
+        return False
+    return activation is None or activation is keras.activations.linear
+
+
+def in_form(labels: tf.Tensor, classes: Any, one_hot: bool) -> tf.Tensor:
+    """Labels as a loss or metric takes them: int (batch,) as rows float32 (batch, classes) where it wants these."""
+    return tf.one_hot(labels, classes) if one_hot and labels.shape.rank == 1 else labels
+
+
+class StageLoss:
+    """Losses of a batch, one an image.
+
+    Args:
+        stage: its loss, smoothing, costs and temperature.
+        model: whether it returns logits counts.
+        costs: float (classes, classes), what each answer costs, rows are the truth; for `Stage.cost_weight`.
+
+    Raises:
+        UsageError: a Keras loss that takes logits for a network that returns probabilities, or the other way round.
+    """
+
+    def __init__(self, stage: Stage, model: keras.Model, costs: np.ndarray | None = None) -> None:
+        self._logits = gives_logits(model)
+        self._keras: keras.losses.Loss | None = None if isinstance(stage.loss, str) else stage.loss
+        self._smoothing = stage.label_smoothing
+        self._focus = stage.focal_gamma if stage.loss == "focal" else 0.0
+        self._costs = None if costs is None else tf.constant(stage.cost_weight * costs, tf.float32)
+        self._teacher_weight, self._temperature = stage.teacher_weight, stage.temperature
+        asked = getattr(self._keras, "from_logits", None)
+        if asked is not None and bool(asked) != self._logits:
+            raise UsageError(
+                f"loss of stage {stage.name!r} is a {type(stage.loss).__name__} with from_logits={asked}, but {model.name} "
+                f"returns {'logits' if self._logits else 'probabilities'}; give from_logits={self._logits}"
+            )
+        self.summed = getattr(self._keras, "reduction", "") == "sum"
+        """Whether a batch's loss is the sum of its images', not their mean."""
+
+    def log_probabilities(self, outputs: Any) -> tf.Tensor:
+        """What the network says, as logarithms of probabilities, float32 (batch, classes)."""
+        outputs = tf.cast(outputs, tf.float32)
+        return tf.nn.log_softmax(outputs) if self._logits else tf.math.log(tf.maximum(outputs, 1e-12))
+
+    def plain(self, outputs: Any, labels: tf.Tensor) -> tf.Tensor:
+        """What validation scores, float32 (batch,): cross-entropy, or the Keras loss."""
+        if self._keras is None:
+            log_probabilities = self.log_probabilities(outputs)
+            return -tf.reduce_sum(in_form(labels, tf.shape(log_probabilities)[-1], True) * log_probabilities, axis=-1)
+        outputs = tf.cast(outputs, tf.float32)
+        losses = self._keras.call(in_form(labels, tf.shape(outputs)[-1], wants_one_hot(self._keras)), outputs)
+        losses = tf.cast(losses, tf.float32)
+        return tf.reduce_mean(tf.reshape(losses, (tf.shape(losses)[0], -1)), axis=1)
+
+    def __call__(self, outputs: Any, labels: tf.Tensor, taught: tf.Tensor | None = None) -> tf.Tensor:
+        """What training descends, float32 (batch,).
+
+        Args:
+            outputs: of the network, (batch, classes).
+            labels: int32 (batch,), or float32 (batch, classes).
+            taught: probabilities of the teachers, float32 (batch, classes).
+        """
+        log_probabilities = self.log_probabilities(outputs)
+        if self._keras is not None:
+            losses = self.plain(outputs, labels)
+        else:
+            target = in_form(labels, tf.shape(log_probabilities)[-1], True)
+            if self._smoothing:
+                classes = tf.cast(tf.shape(target)[-1], tf.float32)
+                target = target * (1 - self._smoothing) + self._smoothing / classes
+            if self._focus:
+                target = target * (1 - tf.exp(log_probabilities)) ** self._focus
+            losses = -tf.reduce_sum(target * log_probabilities, axis=-1)
+        if self._costs is not None:
+            losses += tf.reduce_sum(tf.exp(log_probabilities) * tf.gather(self._costs, whole_labels(labels)), axis=-1)
+        if taught is None:
+            return losses
+        softened = tf.nn.log_softmax(log_probabilities / self._temperature)
+        imitation = -tf.reduce_sum(taught * softened, axis=-1) * self._temperature**2
+        return (1 - self._teacher_weight) * losses + self._teacher_weight * imitation
+
+
+def whole_labels(labels: tf.Tensor) -> tf.Tensor:
+    """int32 (batch,): the labels, or where rows are given the class that has the largest share."""
+    return labels if labels.shape.rank == 1 else tf.argmax(labels, axis=-1, output_type=tf.int32)

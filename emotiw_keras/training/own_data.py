@@ -1,0 +1,237 @@
+"""What a Keras user trains on besides faces in files: arrays, `tf.data.Dataset`s, `keras.utils.PyDataset`s."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from emotiw_keras.data.duplicates import pixel_hash
+from emotiw_keras.errors import DataError, UsageError
+from emotiw_keras.training.stage import SPLITS, Stage
+
+DEFAULT_BATCH = 64
+"""`Stage.batch_size` where nobody set it."""
+
+
+class Arrays:
+    """Inputs and labels in memory: a `Source`, so that training on them resumes at any step.
+
+    Args:
+        name: what errors call them.
+        x: (items, ...); uint8 (items, height, width, 1 or 3) are faces, anything else goes in as it is.
+        y: whole numbers (items,), or rows (items, classes).
+
+    Raises:
+        DataError: they do not belong together.
+    """
+
+    kind = "arrays"
+
+    def __init__(self, name: str, x: Any, y: Any) -> None:
+        self.name, self.x, labels = name, np.asarray(x), np.asarray(y)
+        if self.x.ndim < 2 or labels.ndim not in (1, 2) or len(self.x) != len(labels) or not len(labels):
+            raise DataError(f"{name}: x has shape {self.x.shape}, y {labels.shape}; expected as many labels as inputs")
+        if labels.ndim == 1 and not np.issubdtype(labels.dtype, np.integer):
+            raise DataError(f"{name}: y holds {labels.dtype}; expected whole numbers (items,) or rows (items, classes)")
+        self.labels = labels.astype(np.int32 if labels.ndim == 1 else np.float32)
+        self.shape: tuple[int, ...] = self.x.shape[1:]
+        self.dtype = self.x.dtype
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def gather(self, positions: np.ndarray) -> np.ndarray:
+        """The inputs at `positions`."""
+        return self.x[positions]
+
+    @property
+    def label_spec(self) -> tf.TensorSpec:
+        """What a batch's labels are."""
+        return tf.TensorSpec((None, *self.labels.shape[1:]), self.labels.dtype)
+
+    def identities(self) -> list[str]:
+        """What tells each input from others."""
+        if are_faces(self.shape, self.dtype):
+            return [pixel_hash(image) for image in self.x]
+        return [hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=16).hexdigest() for row in self.x]
+
+    def fingerprint(self) -> str:
+        """A hash of inputs, labels and their order."""
+        digest = hashlib.sha256(repr((self.x.shape, str(self.dtype))).encode())
+        digest.update(np.ascontiguousarray(self.x).tobytes())
+        digest.update(np.ascontiguousarray(self.labels).tobytes())
+        return digest.hexdigest()[:16]
+
+    def facts(self) -> dict[str, Any]:
+        """What run.json says of them; a run goes on only with arrays that say the same."""
+        return {"layout": self.kind, "images": len(self), "fingerprint": self.fingerprint()}
+
+    def rows(self) -> Iterator[tuple[str, str, int]]:
+        """(path, pixel hash, label) of each, for data.csv."""
+        whole = self.labels if self.labels.ndim == 1 else self.labels.argmax(axis=1)
+        for number, (identity, label) in enumerate(zip(self.identities(), whole.tolist(), strict=True)):
+            yield f"{self.name}[{number}]", identity, label
+
+
+class Batches:
+    """A `tf.data.Dataset` or `keras.utils.PyDataset` of (x, y) batches. It cannot be entered in the middle of an epoch.
+
+    Args:
+        name: what errors call it.
+        batches: the dataset.
+
+    Raises:
+        DataError: it is not batched, does not end, or holds other things than x and y.
+    """
+
+    def __init__(self, name: str, batches: Any) -> None:
+        self.name, self._batches = name, batches
+        self.kind = "tf.data.Dataset" if isinstance(batches, tf.data.Dataset) else "keras.utils.PyDataset"
+        if isinstance(batches, tf.data.Dataset):
+            spec = batches.element_spec
+            if batches.cardinality() == tf.data.INFINITE_CARDINALITY:
+                raise DataError(f"{name} never ends; expected one epoch: leave out .repeat(), or add .take(STEPS)")
+        else:
+            first = batches[0]
+            spec = tuple(tf.TensorSpec(np.shape(part), np.asarray(part).dtype) for part in first) if len(first) else ()
+        if not isinstance(spec, tuple) or len(spec) != 2 or not all(isinstance(part, tf.TensorSpec) for part in spec):
+            raise DataError(
+                f"{name} holds {spec}; expected batches (x, y) of one input and its labels (weights of single images are not "
+                "heeded: use class_weight, or a loss of your own)"
+            )
+        x, y = spec
+        if y.shape.rank not in (1, 2) or x.shape.rank is None or x.shape.rank < 2 or None in x.shape[1:].as_list():
+            raise DataError(f"{name} holds x {x.shape} and y {y.shape}; expected batches of one size, as .batch(64) makes")
+        if y.shape.rank == 1 and not y.dtype.is_integer:
+            raise DataError(f"{name} holds labels of {y.dtype.name}; expected whole numbers (batch,) or rows (batch, classes)")
+        self.shape: tuple[int, ...] = tuple(x.shape[1:])
+        self.dtype = np.dtype(x.dtype.as_numpy_dtype)
+        kind = tf.int32 if y.shape.rank == 1 else tf.float32
+        self.label_spec = tf.TensorSpec((None, *y.shape[1:]), kind)
+        self.steps, self._images = self._counted()
+
+    def _counted(self) -> tuple[int, int]:
+        """(batches, images) of an epoch, by going through it once."""
+        sizes = [len(labels) for _, labels in self]
+        if not sizes:
+            raise DataError(f"{self.name} is empty; expected batches (x, y)")
+        return len(sizes), sum(sizes)
+
+    def __len__(self) -> int:
+        return self._images
+
+    def __iter__(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        """One epoch."""
+        if isinstance(self._batches, tf.data.Dataset):
+            parts: Any = self._batches
+        else:
+            parts = (self._batches[number] for number in range(len(self._batches)))
+        for x, y in parts:
+            yield tf.convert_to_tensor(x), tf.cast(y, self.label_spec.dtype)
+        if not isinstance(self._batches, tf.data.Dataset):
+            self._batches.on_epoch_end()
+
+    def facts(self) -> dict[str, Any]:
+        """What run.json says of it; the pixels are not known before they come."""
+        return {"layout": self.kind, "images": len(self), "batches": self.steps}
+
+    def rows(self) -> Iterator[tuple[str, str, int]]:
+        """Nothing: which images these are is not known."""
+        return iter(())
+
+
+Own = Arrays | Batches
+OwnData = Mapping[str, Mapping[str, Own]]
+"""Data set name -> split -> what it holds."""
+
+
+def are_faces(shape: tuple[int, ...], dtype: Any) -> bool:
+    """Whether items are pictures as bytes, which go through the run's `FaceInput`."""
+    return np.dtype(dtype) == np.uint8 and len(shape) == 3 and shape[-1] in (1, 3)
+
+
+def is_own(value: Any) -> bool:
+    """Whether a value of `StagedFineTuner`'s `data` is no path and no set of faces."""
+    return isinstance(value, Mapping | tuple | list | tf.data.Dataset | keras.utils.PyDataset)
+
+
+def own_splits(name: str, value: Any) -> dict[str, Own]:
+    """What a value of `data` holds, by split; without splits it is all "train".
+
+    Raises:
+        DataError: it is none of arrays (x, y), a dataset of Keras or TensorFlow, or a table of these by split.
+    """
+    if isinstance(value, Mapping):
+        unknown = [split for split in value if split not in SPLITS[:-1]]
+        if unknown or not value:
+            raise DataError(f"data {name!r} has the splits {', '.join(map(str, value))}; expected train, val, test")
+        return {split: _own(f"{name}:{split}", part) for split, part in value.items()}
+    return {"train": _own(name, value)}
+
+
+def _own(name: str, value: Any) -> Own:
+    if isinstance(value, tf.data.Dataset | keras.utils.PyDataset):
+        return Batches(name, value)
+    if isinstance(value, tuple | list) and len(value) == 2:
+        return Arrays(name, *value)
+    raise DataError(
+        f"data {name!r} is a {type(value).__name__}; expected a path, load_faces(...), arrays (x, y), a tf.data.Dataset, a "
+        "keras.utils.PyDataset, or {'train': ..., 'val': ...} of these"
+    )
+
+
+def stage_data(stage: Stage, own: OwnData) -> tuple[Own | None, Own | None]:
+    """What a stage trains on and selects on, where that is own data; None for faces in files.
+
+    Raises:
+        UsageError: several sets at once, or settings that need the pictures in hand.
+        DataError: a split that is not there.
+    """
+    found: dict[str, Own | None] = {}
+    for key, references in (("train", stage.train), ("val", stage.val)):
+        named = [reference.partition(":") for reference in references]
+        mine = [(name, split) for name, _, split in named if name in own]
+        if not mine:
+            found[key] = None
+            continue
+        if len(named) > 1:
+            raise UsageError(f"{key} of stage {stage.name!r} names {', '.join(references)}; expected one such set")
+        name, split = mine[0]
+        if split not in own[name]:
+            raise DataError(f"data {name!r} has no split {split!r}; it has {', '.join(own[name])}")
+        found[key] = own[name][split]
+    train = found["train"]
+    if train is not None:
+        _check(stage, train)
+    return train, found["val"]
+
+
+def _check(stage: Stage, train: Own) -> None:
+    """Refuse settings that cannot be honoured on this data."""
+    refused: dict[str, str] = {}
+    if stage.train_share < 1:
+        refused["train_share"] = "pass fewer items yourself"
+    if isinstance(train, Batches):
+        if stage.batch_size != DEFAULT_BATCH:
+            refused["batch_size"] = "the dataset has its own batches"
+        if stage.class_weight != "none":
+            refused["class_weight"] = "the counts of classes are not known before the batches come; give arrays"
+        if stage.sampling != "all":
+            refused["sampling"] = "the dataset chooses its items itself"
+    if isinstance(train, Batches) or not are_faces(train.shape, train.dtype):
+        if stage.crops_per_image:
+            refused["crops_per_image"] = "only faces in files and uint8 arrays have kept crops"
+        if stage.cache_features is True:
+            refused["cache_features"] = "only features of faces in files and uint8 arrays are kept"
+    if not are_faces(train.shape, train.dtype):
+        if stage.augmented:
+            refused["rotate, zoom, shift, brightness, contrast, erase or resample"] = "only bytes, uint8, are faces to change"
+        if stage.teachers:
+            refused["teachers"] = "they see faces as bytes, uint8"
+    for key, why in refused.items():
+        raise UsageError(f"stage {stage.name!r} sets {key}, which {train.kind} {train.name!r} cannot heed: {why}")
