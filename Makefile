@@ -4,16 +4,19 @@ VENV ?= .venv
 OUT ?= demo
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 EMOTIW = $(VENV)/bin/emotiw
-# Two processes, each file in one of them: module fixtures (a finished run, a wheel) are made once.
-PYTEST = $(VENV)/bin/python -m pytest -q --numprocesses 2 --dist loadfile
+# Two processes, each from one end of the tests: most module fixtures (a finished run, a wheel) are made once, and both end together.
+PYTEST = $(VENV)/bin/python -m pytest -q --numprocesses 2 --dist worksteal
 # What computes on the device, and so must on every backend; reading files of other frameworks is the same everywhere.
 DEVICE_TESTS = tests/models/test_zoo.py tests/models/test_layers.py tests/models/test_grey.py tests/device
+# JAX compiles every operation; making each a little faster takes longer than running it.
+JAX_PYTEST = KERAS_BACKEND=jax XLA_FLAGS=--xla_backend_optimization_level=0 $(PYTEST)
+# Of the zoo the first network; the others, which take minutes there, are left to test-all.
+JAX_FIRST = -m "not slow" -k "not test_zoo or alexnet]"
 # Networks that differ from a sibling in one layer's units or order need no second backend; the deepest answer there once, where
 # their gradients are taken.
-BACKEND_TESTS = -m "not slow" -k "not (caffenet or vgg_cnn_m_1024 or vgg_cnn_m_128 or vgg_cnn_m_2048 or squeezenet_v1_1 or \
-	(test_probabilities or test_without_top) and (senet50 or squeezenet or face_vgg))" $(DEVICE_TESTS)
-# JAX compiles every operation; making each a little faster takes longer than running it.
-JAX_TESTS = KERAS_BACKEND=jax XLA_FLAGS=--xla_backend_optimization_level=0 $(PYTEST) --dist worksteal $(BACKEND_TESTS)
+JAX_REST = -k "(slow or test_zoo and not alexnet]) and not (caffenet or vgg_cnn_m_1024 or vgg_cnn_m_128 or vgg_cnn_m_2048 or \
+	squeezenet_v1_1 or (test_probabilities or test_without_top) and (senet50 or squeezenet or face_vgg) or \
+	(test_compiled or test_config or test_mixed or test_one_channel) and senet50)"
 # Another build of PyTorch, such as the CPU one: make test-backends TORCH="torch==2.13.0 --index-url URL"
 TORCH ?= torch==2.13.0
 
@@ -32,13 +35,13 @@ endef
 export DEMO_SUMMARY
 
 .DEFAULT_GOAL := help
-.PHONY: help demo reproduce test test-fast test-backends lint types bench clean
+.PHONY: help demo reproduce test test-all test-backends lint types bench clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo           train, score, predict and export on generated faces, into $(OUT)/"
-	@echo "make test           linter, type checker, all tests (TensorFlow, and JAX for the zoo and the device layers)"
-	@echo "make test-fast      the same without the slow tests"
+	@echo "make test           linter, type checker, all tests but the slow ones (TensorFlow, and JAX for the device layers)"
+	@echo "make test-all       the same, then the slow tests and the whole zoo on JAX"
 	@echo "make test-backends  the zoo and the device layers on PyTorch"
 	@echo "make reproduce      train the model that ships again: FER=fer2013.zip names the data; it goes on where it was stopped"
 	@echo "make bench          ours beside PyTorch, ONNX Runtime, OpenVINO and stock Keras; BENCH=\"--parts train --write\" chooses"
@@ -83,17 +86,18 @@ reproduce: $(VENV)/.installed
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
 
 types: $(VENV)/.installed-test
 	$(VENV)/bin/mypy emotiw_keras cli weights
 
 test: lint types
-	KERAS_BACKEND=tensorflow $(PYTEST)
-	$(JAX_TESTS)
-
-test-fast: lint types
 	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow"
-	$(JAX_TESTS)
+	$(JAX_PYTEST) $(JAX_FIRST) $(DEVICE_TESTS)
+
+test-all: test
+	KERAS_BACKEND=tensorflow $(PYTEST) -m slow
+	$(JAX_PYTEST) $(JAX_REST) $(DEVICE_TESTS)
 
 test-backends: $(VENV)/.installed-torch
 	KERAS_BACKEND=torch $(PYTEST) $(DEVICE_TESTS)

@@ -1,7 +1,7 @@
 """The benchmark: chosen parts, one table each, and a JSON file with every figure.
 
-    python -m benchmarks --write
-    python -m benchmarks --parts train,forward --run runs/fer --json bench.json
+python -m benchmarks --write
+python -m benchmarks --parts train,forward --run runs/fer --json bench.json
 """
 
 from __future__ import annotations

@@ -237,7 +237,7 @@ def run(options: Options) -> list[Table]:
     told = {each: summary(rates) for each, rates in figures.items()}
     rows = [(each, *spread(row), f"{row['median'] / told['keras']['median']:.2f}") for each, row in told.items()]
     notes = [
-        "Final weights differ from those of \"anew\" by "
+        'Final weights differ from those of "anew" by '
         + ", ".join(f"{gap:.0e} ({each})" for each, gap in gaps.items())
         + f" of the farthest move. Features were computed at {computed['crops_per_second']:.0f} crops a second, once."
     ]

@@ -41,13 +41,11 @@ def contestant(name: str, options: argparse.Namespace) -> None:
     from emotiw_keras.training.pathnet.settings import PathNetSettings
     from emotiw_keras.training.pathnet.steps import PathSteps
 
-    settings = PathNetSettings(
-        modules=options.modules, active=options.active, filters=options.filters, reduce=options.reduce
-    )
+    settings = PathNetSettings(modules=options.modules, active=options.active, filters=options.filters, reduce=options.reduce)
     bank = Bank(settings, 1.0, (options.size, options.size, 3))
     bank.initialise((0,), bank.frozen)
     bank.new_readout(7, (0,))
-    path = (tuple(range(0, options.active)),) * settings.layers
+    path = (tuple(range(options.active)),) * settings.layers
     generator = np.random.default_rng(0)
     shape = (options.minibatches, options.batch)
     images = generator.integers(0, 256, (*shape, 48, 48, 1), np.uint8)

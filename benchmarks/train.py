@@ -291,10 +291,8 @@ def write_shared(network: str, width: float, batch: int, file: Path) -> dict[str
     model = network_of(network, width)
     face_input, faces = grey_input(network)
     np.savez(file, **torch_arrays(model), probe=floats(face_input, faces), batch=random_floats(face_input, batch))
-    each = []
-    for layer in model.layers:
-        if layer.weights:
-            each.append(float(np.prod(layer.weights[0].shape) * np.prod(layer.output.shape[1:-1])))
+    layers = [layer for layer in model.layers if layer.weights]
+    each = [float(np.prod(layer.weights[0].shape) * np.prod(layer.output.shape[1:-1])) for layer in layers]
     return {"first": each[0], "all": sum(each)}
 
 
@@ -358,8 +356,8 @@ def _table(
     for name, row in rates.items():
         rate = row["median"]
         rows.append((name, *spread(row), f"{rate / float32:.2f}", f"{rate / any_precision:.2f}", f"{share(name, rate):.0%}"))
-    for name in sorted((name for name in heats if name not in rates), key=lambda name: -heats[name]):
-        rows.append((name, f"{heats[name]:.1f}", "in the heat", "", "", f"{share(name, heats[name]):.0%}"))
+    slower = sorted((name for name in heats if name not in rates), key=lambda name: -heats[name])
+    rows += [(name, f"{heats[name]:.1f}", "in the heat", "", "", f"{share(name, heats[name]):.0%}") for name in slower]
     figures = {"images_per_second": rates, "heats": heats, "products": products, "multiplications": counted, "batch": batch}
     return Table(
         f"Train step, {network}, batch {batch}, images a second",

@@ -83,7 +83,8 @@ def keep_memory() -> bool:
     except (OSError, AttributeError):  # another system or C library: nothing to mend
         return False
     one_arena, no_mmap, never_trim, grow_by = (-8, 1), (-4, 0), (-1, -1), (-2, 64 << 20)
-    taken = all([mallopt(*option) for option in (one_arena, no_mmap, never_trim, grow_by)])
+    # A list, so that every call is made.
+    taken = all([mallopt(*option) for option in (one_arena, no_mmap, never_trim, grow_by)])  # noqa: C419
     if taken and _addresses_are_free():
         _large_pages(libc, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
     return taken

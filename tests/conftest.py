@@ -7,24 +7,32 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from emotiw_keras import hardware
+from tests import processes
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 ROOT = Path(__file__).resolve().parents[1]
+# Networks that differ from a sibling in one layer's units or order, or have hundreds of layers, which take seconds: what all
+# networks must do, these do in slow tests.
+SLOW_NETWORKS = {"caffenet", "vgg_cnn_f", "vgg_cnn_m_2048", "vgg_cnn_m_1024", "vgg_cnn_m_128", "vgg_cnn_s", "squeezenet_v1_1"}
+SLOW_NETWORKS.add("senet50")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under `ONEDNN_MAX_CPU_ISA=AVX2`, which stands in for a lesser processor, TensorFlow dies of bfloat16."""
-    if hardware.bfloat16_is_hidden():
-        for item in items:
-            if "bfloat16" in item.nodeid and "tests/converters" not in item.nodeid:
-                item.add_marker(pytest.mark.skip("TensorFlow crashes on bfloat16 under this ONEDNN_MAX_CPU_ISA"))
+    for item in items:
+        values = item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
+        if any(isinstance(value, str) and value in SLOW_NETWORKS for value in values):
+            item.add_marker("slow")
+        # Under `ONEDNN_MAX_CPU_ISA=AVX2`, which stands in for a lesser processor, TensorFlow dies of bfloat16.
+        if hardware.bfloat16_is_hidden() and "bfloat16" in item.nodeid and "tests/converters" not in item.nodeid:
+            item.add_marker(pytest.mark.skip("TensorFlow crashes on bfloat16 under this ONEDNN_MAX_CPU_ISA"))
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +46,13 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def emotiw() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the command line as a user does, in its own process: emotiw("predict", "a.png", cwd=...)."""
+    """Run the command line in its own process, where TensorFlow is imported already: emotiw("predict", "a.png", cwd=...)."""
+    return lambda *arguments, **options: processes.run(processes.emotiw, *map(str, arguments), **options)
+
+
+@pytest.fixture(scope="session")
+def started_emotiw() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The same in a new Python, as a user starts it: for what depends on the start."""
 
     def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
         code = "from emotiw_keras.cli.main import main; main()"
@@ -55,6 +69,18 @@ def emotiw() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, **{**settings, **options})
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def forked_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is exported is loaded again in a forked process; `emotiw export` in its own process starts a new Python for it."""
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        assert command[:2] == [sys.executable, "-P"]
+        return processes.run(processes.script, *command[2:])
+
+    known = SimpleNamespace(run=run, DEVNULL=subprocess.DEVNULL)
+    monkeypatch.setattr("emotiw_keras.serving.export.subprocess", known)
 
 
 def write_run(folder: Path, *, labels: tuple[str, ...] = (), **changes: Any) -> Path:

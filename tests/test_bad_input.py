@@ -242,13 +242,14 @@ def test_wrong_usage(arguments: list[str], code: int, words: list[str], tmp_path
     assert (tmp_path / "file").read_text() == (tmp_path / "letters" / "dear.txt").read_text() == "somebody's"
 
 
+def small_files() -> None:
+    """No file may grow beyond 300 kB."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+
+
 @pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path: Path, emotiw: Emotiw) -> None:
-    """No file may grow beyond 300 kB: the best epoch's weights fit, the checkpoint, which holds them again, does not."""
-
-    def small_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
-
+    """The best epoch's weights fit, the checkpoint, which holds them again, does not."""
     (tmp_path / "bad.toml").write_text(RECIPE)
     data = class_folder(tmp_path / "data", each=20)
     command = ["fit", "bad.toml", "--data", f"data={data}", "--out", "run", "--set", "one.average_decay=0.9"]

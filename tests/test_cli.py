@@ -17,6 +17,7 @@ import pytest
 import emotiw_keras
 from emotiw_keras import errors
 from emotiw_keras.cli import main as cli_main
+from tests.processes import default_signals
 
 Emotiw = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -200,7 +201,8 @@ def test_signals_end_the_command_with_their_code_and_no_traceback(number: int, c
     os.mkfifo(fifo)
     # The command waits for the writer of a recipe that never comes.
     script = f"import sys; from emotiw_keras.cli.main import main; sys.argv[1:] = ['recipes', {str(fifo)!r}]; main()"
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", script]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=default_signals)
     try:
         # Opening for writing succeeds as soon as the command has opened it for reading.
         writer = _open_when_read(fifo, process)

@@ -57,8 +57,8 @@ class FaceInput(keras.layers.Layer):
         >>> FaceInput.of("alexnet", random_crop=True, mirror=True, seed=0).crop
         227
         >>> layer = FaceInput(channels="grey", resize=256, crop=227, channel_order="bgr")
-        >>> layer(np.zeros((2, 48, 48, 1), np.uint8)).shape
-        TensorShape([2, 227, 227, 3])
+        >>> tuple(layer(np.zeros((2, 48, 48, 1), np.uint8)).shape)
+        (2, 227, 227, 3)
     """
 
     def __init__(

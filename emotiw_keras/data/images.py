@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from emotiw_keras.errors import DataError
 
@@ -152,7 +152,7 @@ def _refusals(max_pixels: int) -> Iterator[None]:
         size = re.search(r"\d{6,}", str(error))
         what = f"{int(size[0]):,} pixels" if size else "a picture of extreme size"
         raise ImageError(f"{what}, more than the {max_pixels:,} allowed; shrink it first") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise ImageError(f"not a picture in a known format ({', '.join(FORMATS)})") from error
     except Exception as error:
         # A parser fed with damaged bytes raises nearly anything: struct.error, IndexError, SyntaxError, OSError ...

@@ -65,6 +65,7 @@ def contact_sheet(
         OutputError: the file cannot be written.
 
     Example:
+        >>> images = np.zeros((2, 48, 48, 1), np.uint8)
         >>> contact_sheet(images, [Caption("happy", 0.93, "happy"), Caption("sad", 0.4, "fear")], "sheet.png")
     """
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or images.dtype != np.uint8 or not 0 < len(images) == len(captions):

@@ -88,7 +88,7 @@ def crop_matrix(eyes: object, side: int = SIDE, reading: str = DEFAULT_READING) 
         UsageError: there is no such reading.
 
     Example:
-        >>> crop_matrix([(0, 0), (114.2857142857, 0)]).round(3).tolist()
+        >>> (crop_matrix([(0, 0), (114.2857142857, 0)]).round(3) + 0).tolist()
         [[1.0, 0.0, 70.857], [0.0, 0.996, 102.4]]
     """
     points = np.asarray(eyes, np.float64)

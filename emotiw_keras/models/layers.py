@@ -74,7 +74,7 @@ class LocalResponseNormalization(keras.layers.Layer):
 
     Example:
         >>> layer = LocalResponseNormalization(depth_radius=2, bias=1.0, alpha=1e-4 / 5, beta=0.75)
-        >>> layer(keras.ops.ones((1, 6, 6, 96))).shape
+        >>> tuple(layer(keras.ops.ones((1, 6, 6, 96))).shape)
         (1, 6, 6, 96)
     """
 
@@ -219,7 +219,7 @@ class Conv2D(keras.layers.Conv2D):
     filters).
 
     Example:
-        >>> Conv2D(8, 3, padding="same")(keras.ops.ones((1, 13, 13, 4))).shape
+        >>> tuple(Conv2D(8, 3, padding="same")(keras.ops.ones((1, 13, 13, 4))).shape)
         (1, 13, 13, 8)
     """
 
@@ -256,7 +256,7 @@ class GroupedConv2D(keras.layers.Layer):
     Raises ModelError where groups does not divide the channels or the filters.
 
     Example:
-        >>> GroupedConv2D(256, 5, padding=2, groups=2)(keras.ops.ones((1, 27, 27, 96))).shape
+        >>> tuple(GroupedConv2D(256, 5, padding=2, groups=2)(keras.ops.ones((1, 27, 27, 96))).shape)
         (1, 27, 27, 256)
     """
 
@@ -374,7 +374,7 @@ class Dense(keras.layers.Dense):
     Input: float (batch, features); with more axes it is Keras' own. Output: float (batch, units).
 
     Example:
-        >>> Dense(7)(keras.ops.ones((2, 4096))).shape
+        >>> tuple(Dense(7)(keras.ops.ones((2, 4096))).shape)
         (2, 7)
     """
 

@@ -46,7 +46,8 @@ def narrow_kernels(net: keras.Model) -> keras.Model:
 
     with empty_networks():
         copy = keras.models.clone_model(net, clone_function=clone)
-    for layer in net.layers:
+    # An unnamed `keras.Input` gets another name in the copy; it has no weights to find by it.
+    for layer in filter(lambda layer: layer.weights, net.layers):
         for new, old in zip(copy.get_layer(layer.name).weights, layer.weights, strict=True):
             new.assign(old.value)
     return copy

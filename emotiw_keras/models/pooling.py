@@ -22,7 +22,7 @@ class CaffeMaxPooling2D(keras.layers.Layer):
     Raises ModelError otherwise. Source: Caffe `pooling_layer.cpp`.
 
     Example:
-        >>> CaffeMaxPooling2D(3, 2)(keras.ops.ones((1, 26, 26, 256))).shape
+        >>> tuple(CaffeMaxPooling2D(3, 2)(keras.ops.ones((1, 26, 26, 256))).shape)
         (1, 13, 13, 256)
     """
 
@@ -73,7 +73,7 @@ class AdaptiveMeanPooling2D(keras.layers.Layer):
     Source: PyTorch `AdaptiveAvgPool2d`.
 
     Example:
-        >>> AdaptiveMeanPooling2D(6)(keras.ops.ones((1, 7, 1, 256))).shape
+        >>> tuple(AdaptiveMeanPooling2D(6)(keras.ops.ones((1, 7, 1, 256))).shape)
         (1, 6, 6, 256)
     """
 

@@ -144,7 +144,7 @@ class ServedModel(tf.Module):
         # No faces go as one black face: on some processors TensorFlow fails to concatenate empty arrays.
         count = tf.shape(faces)[0]
         faces = tf.pad(faces, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
-        probabilities = tf.cast(self._net(faces), tf.float32)[:count]
+        probabilities = tf.cast(self._net(faces), tf.float32)[:count]  # type: ignore[no-untyped-call]
         labels = tf.constant(self._labels)
         best = tf.gather(labels, tf.argmax(probabilities, axis=-1))
         return {"probabilities": probabilities, "labels": labels, "label": best}

@@ -66,7 +66,7 @@ def learning_curves(history_csv: str | os.PathLike[str], png: str | os.PathLike[
         OutputError: the picture cannot be written.
 
     Example:
-        >>> learning_curves("runs/ng/history.csv", "runs/ng/curves.png")
+        >>> learning_curves("runs/ng/history.csv", "runs/ng/curves.png")  # doctest: +SKIP
     """
     epochs = read_history(history_csv)
     figure = Figure(figsize=(11, 4.2), dpi=110, layout="constrained")

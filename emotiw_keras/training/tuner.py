@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.training import fit as fitting
-from emotiw_keras.training.progress import Progress
+from emotiw_keras.training.progress import Progress, silent
 from emotiw_keras.training.recipe import InputSettings, ModelSettings, Recipe, SourceSettings
 from emotiw_keras.training.stage import Stage
 
@@ -88,7 +88,7 @@ class StagedFineTuner:
         from emotiw_keras.training.own_data import is_own, own_splits
 
         self.model, self.run_dir = model, Path(run_dir)
-        self.say = say or fitting.silent
+        self.say = say or silent
         self.metrics, self.callbacks = tuple(metrics), tuple(callbacks)
         self.own = {name: own_splits(name, value) for name, value in data.items() if is_own(value)}
         self.data = {

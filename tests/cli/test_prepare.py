@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from emotiw_keras.data.layouts.prepared import FACES_COLUMNS
+from tests.processes import default_signals
 
 Emotiw = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -79,7 +80,8 @@ def test_a_signal_stops_it_and_it_goes_on(number: signal.Signals, code: int, emo
         noise(tmp_path / "photos" / f"{i}.png", i)
     arguments = ("prepare", "photos", "out", "--detector", "viola_jones", "--workers", "2")
     command = [sys.executable, "-c", "from emotiw_keras.cli.main import main; main()", *arguments]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, cwd=tmp_path, text=True, preexec_fn=default_signals, **streams)
     journal = tmp_path / "out" / ".prepare.jsonl"
     while not journal.exists() or journal.read_bytes().count(b"\n") < 10:
         assert process.poll() is None

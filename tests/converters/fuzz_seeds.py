@@ -323,7 +323,6 @@ def seeds() -> tuple[Seed, ...]:
                 path = Path(folder, f"{format_name} {variant}{suffix}".replace(" ", "_"))
                 write(path)
                 found.append(Seed(format_name, variant, suffix, _timeless(path.read_bytes()), trap))
-            for path in () if trap else sorted(_DATA.glob("*/*.prototxt")):
-                if path.stat().st_size <= LARGEST_REAL:
-                    found.append(Seed("Caffe prototxt", path.name, ".prototxt", path.read_bytes()))
+            real = [] if trap else [path for path in sorted(_DATA.glob("*/*.prototxt")) if path.stat().st_size <= LARGEST_REAL]
+            found += [Seed("Caffe prototxt", path.name, ".prototxt", path.read_bytes()) for path in real]
     return tuple(found)

@@ -262,8 +262,8 @@ def _text_settings(layer: Layer) -> list[str]:
         return [f"shape {{ {' '.join(f'dim: {size}' for size in shape)} }}" for shape in layer.params["shape"]]
     lines = []
     for name, value in layer.params.items():
-        for one in value if isinstance(value, (list, tuple)) else [value]:
-            lines.append(f"{name}: {str(one).lower() if isinstance(one, bool) else one}")
+        values = value if isinstance(value, (list, tuple)) else [value]
+        lines += [f"{name}: {str(one).lower() if isinstance(one, bool) else one}" for one in values]
     return lines
 
 

@@ -18,8 +18,7 @@ def test_items_keep_their_order_and_errors_their_place() -> None:
 
     seen = []
     with pytest.raises(ValueError, match="the sixth"):
-        for item in ahead(items(), 2):
-            seen.append(item)
+        seen.extend(ahead(items(), 2))
     assert seen == [0, 1, 2, 3, 4]
     assert list(ahead([], 1)) == []
 

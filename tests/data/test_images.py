@@ -36,7 +36,7 @@ def photo(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarr
 
 
 def jpegs() -> list[bytes]:
-    kinds = [dict(subsampling=s, progressive=p, quality=q) for s, p, q in [(0, 0, 95), (1, 1, 60), (2, 0, 30), (2, 1, 88)]]
+    kinds = [{"subsampling": s, "progressive": p, "quality": q} for s, p, q in [(0, 0, 95), (1, 1, 60), (2, 0, 30), (2, 1, 88)]]
     exif = Image.Exif()
     exif[0x010E] = "no orientation in here"
     files = [encode(photo(31 + 9 * i, 48 - 5 * i, 3, i), "JPEG", **kind) for i, kind in enumerate(kinds)]

@@ -108,7 +108,7 @@ def test_every_network_is_looked_at_behind_its_last_convolution(name: str) -> No
     assert any(len(weight.shape) == 4 for each in [*earlier, layer] for weight in each.weights), "no convolution made them"
     picture = np.random.default_rng(2).normal(0, 50, (1, *model.input_shape[1:])).astype(np.float32)
     heat = GradCam(model)(picture, np.array([4]))
-    assert heat.shape == (1, rows, columns) and 0 <= heat.min() and heat.max() in (0, 1)
+    assert heat.shape == (1, rows, columns) and heat.min() >= 0 and heat.max() in (0, 1)
 
 
 def test_alexnet_is_looked_at_before_its_last_pooling() -> None:

@@ -25,12 +25,11 @@ def test_macro_f1_of_matrices_is_scikit_learns():
 
 def test_the_bootstrap_by_kinds_is_the_bootstrap_by_images():
     drawn = np.random.default_rng(1).integers(0, 300, (1000, 300))
-    scores = [f1_score(TRUTH[rows], A[rows], average="macro") for rows in drawn]
+    scores, others = (np.array([f1_score(TRUTH[rows], of[rows], average="macro") for rows in drawn]) for of in (A, B))
     assert macro_f1_interval(TRUTH, A, 4) == pytest.approx(np.percentile(scores, (2.5, 97.5)), abs=0.01)
-    gaps = [f1_score(TRUTH[r], B[r], average="macro") - f1_score(TRUTH[r], A[r], average="macro") for r in drawn]
     difference, low, high = macro_f1_difference(TRUTH, A, B, 4)
     assert difference == pytest.approx(f1_score(TRUTH, B, average="macro") - f1_score(TRUTH, A, average="macro"))
-    assert (low, high) == pytest.approx(np.percentile(gaps, (2.5, 97.5)), abs=0.01)
+    assert (low, high) == pytest.approx(np.percentile(others - scores, (2.5, 97.5)), abs=0.01)
     assert macro_f1_difference(TRUTH, A, A, 4) == (0, 0, 0)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -13,6 +11,7 @@ import pytest
 from emotiw_keras.errors import ModelError
 from emotiw_keras.models import build, get_spec
 from emotiw_keras.models.convert import convert, probe_picture, write_weights
+from tests import processes
 from tests.converters.foreign_networks import (
     network,
     picture,
@@ -129,7 +128,7 @@ def test_another_structure_is_caught_and_nothing_is_written(tmp_path: Path) -> N
         convert("caffenet", weights, width=NARROW)
     out = tmp_path / "out.weights.h5"
     command = ["convert", str(weights), "--model", "caffenet", "--width", str(NARROW), "--out", str(out)]
-    done = subprocess.run([sys.executable, "-m", "emotiw_keras.cli.main", *command], capture_output=True, text=True)
+    done = processes.run(processes.emotiw, *command)
     assert (done.returncode, done.stdout) == (5, "")
     last = done.stderr.splitlines()[-1]
     assert last.startswith("emotiw: error: alexnet.caffemodel converted to caffenet") and "nothing was written" in last

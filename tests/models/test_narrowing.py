@@ -13,7 +13,7 @@ from emotiw_keras.models.normalisations import fold_normalisations
 from emotiw_keras.models.parts import computing_in
 
 FACES = np.random.default_rng(5).normal(size=(3, 67, 67, 3)).astype("float32")
-NETWORKS = ["alexnet", "vgg_cnn_m", "squeezenet", pytest.param("senet50", marks=pytest.mark.slow)]
+NETWORKS = ["alexnet", "vgg_cnn_m", "squeezenet", "senet50"]
 
 
 def network(name: str, policy: str) -> keras.Model:

@@ -95,6 +95,7 @@ def assert_same(found: np.ndarray, expected: np.ndarray) -> None:
     assert np.abs(found - expected.reshape(-1)).max() <= 1e-4 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_a_caffemodel_computes_what_opencv_computes(net: foreign.Network, caffe: tuple, tmp_path: Path) -> None:
     path, expected = caffe
     model, conversion = convert("senet50", path, width=NARROW)
@@ -111,7 +112,8 @@ def test_a_caffemodel_computes_what_opencv_computes(net: foreign.Network, caffe:
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.parametrize("newest", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("newest", [False, True])
 def test_a_dag_of_matconvnet_gives_the_same_network(net: foreign.Network, caffe: tuple, tmp_path: Path, newest: bool) -> None:
     path = foreign.write_dag_file(tmp_path / "net.mat", net, newest=newest, biased="conv3_1_3x3")
     model, conversion = convert("senet50", path, width=NARROW)
@@ -122,6 +124,7 @@ def test_a_dag_of_matconvnet_gives_the_same_network(net: foreign.Network, caffe:
     np.testing.assert_allclose(variance, net.arrays["conv2_1_3x3_bn.variance"], rtol=1e-3, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_pickled_dictionary_gives_the_same_network(net: foreign.Network, caffe: tuple, tmp_path: Path) -> None:
     (tmp_path / "senet50_ft_weight.pkl").write_bytes(pickle.dumps(foreign.torch_state(net), 2))
     model, conversion = convert("senet50", tmp_path / "senet50_ft_weight.pkl", width=NARROW)
@@ -130,6 +133,7 @@ def test_the_pickled_dictionary_gives_the_same_network(net: foreign.Network, caf
     assert_same(scores_of(model), caffe[1][net.scores])
 
 
+@pytest.mark.slow
 def test_a_state_dict_gives_the_same_network(net: foreign.Network, caffe: tuple, tmp_path: Path) -> None:
     # As Oxford's own: Caffe's names with _, the classifier a convolution, steps counted.
     roles = {"mean": "running_mean", "variance": "running_var", "gamma": "weight", "beta": "bias"}
@@ -142,6 +146,7 @@ def test_a_state_dict_gives_the_same_network(net: foreign.Network, caffe: tuple,
     assert_same(scores_of(model), caffe[1][net.scores])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("top", [True, False])
 def test_keras_vggface_files_load_by_name(net: foreign.Network, caffe: tuple, tmp_path: Path, top: bool) -> None:
     path = foreign.write_keras_file(tmp_path / "rcmalli.h5", net, top=top)
@@ -154,6 +159,7 @@ def test_keras_vggface_files_load_by_name(net: foreign.Network, caffe: tuple, tm
     assert_same(scores_of(model), caffe[1]["pool5_7x7_s1"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["caffemodel", "npz"])
 def test_of_the_256_and_128_networks_the_trunk_is_converted(
     net: foreign.Network, caffe: tuple, tmp_path: Path, kind: str

@@ -15,8 +15,6 @@ from emotiw_keras.models.parts import empty_networks, in_place, zeros
 from emotiw_keras.models.weights import load_strict, save, stored_layers
 
 PUBLISHED = [name for name in model_names() if get_spec(name).weights]
-# SENet-50's hundreds of layers take seconds: what it does as the others do is a slow test.
-FEWER = [pytest.param(name, marks=pytest.mark.slow) if name == "senet50" else name for name in PUBLISHED]
 SMALL = {"input_shape": (67, 67, 1), "width": 0.05}
 
 
@@ -49,7 +47,7 @@ def test_cache_is_in_the_home_folder_unless_said_otherwise(tmp_path: Path, monke
         AlexNet(**SMALL)
 
 
-@pytest.mark.parametrize("name", FEWER)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_published_weights_for_all_their_classes_are_the_file(name: str, cache: Path) -> None:
     source = build(name, weights=None, **SMALL)
     source.save_weights(cache / f"{name}.weights.h5")
@@ -165,7 +163,7 @@ def test_a_truncated_file_is_an_error(tmp_path: Path) -> None:
         AlexNet(weights=cut, classes=7, **SMALL)
 
 
-@pytest.mark.parametrize("name", FEWER)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_save_writes_the_file_that_keras_writes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "ROWS_BYTES", 1000)
     model = build(name, weights=None, **SMALL)
@@ -194,7 +192,7 @@ def test_an_empty_network_is_zero_and_the_next_one_random() -> None:
     assert all(keras.ops.std(layer.kernel) > 0 for layer in keras.models.clone_model(empty).layers if layer.weights)
 
 
-@pytest.mark.parametrize("name", FEWER)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_loading_is_what_keras_loads(name: str, tmp_path: Path) -> None:
     path = tmp_path / "all.weights.h5"
     model = build(name, weights=None, **SMALL)

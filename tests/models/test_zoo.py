@@ -24,8 +24,6 @@ OWN = {
     "pathnet": {"weights": None, "path": None, "layers": 3, "modules": 10, "active": 3, "filters": 20}
     | {"combine": "sum", "reduce": "pool"},
 }
-# Hundreds of layers take seconds to build: of SENet-50 what is checked twice over is a slow test.
-FEWER = [pytest.param(name, marks=pytest.mark.slow) if name == "senet50" else name for name in NAMES]
 
 
 def narrow(name: str, **kwargs: object) -> keras.Model:
@@ -60,14 +58,14 @@ def test_probabilities_of_42_classes(name: str) -> None:
     assert np.std(y, axis=0).max() > 0, "the answer does not depend on the picture"
 
 
-@pytest.mark.parametrize("name", FEWER)
+@pytest.mark.parametrize("name", NAMES)
 def test_compiled_prediction_is_the_eager_one(name: str) -> None:
     model = narrow(name, classifier_activation=None)
     x = pictures()
     np.testing.assert_allclose(model.predict(x, verbose=0), output(model, x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", FEWER)
+@pytest.mark.parametrize("name", NAMES)
 def test_config_and_clone_make_the_same_network(name: str) -> None:
     model = narrow(name)
     x = pictures()
@@ -89,7 +87,7 @@ def test_keras_file_and_weights_file_give_it_back(name: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("name", FEWER)
+@pytest.mark.parametrize("name", NAMES)
 def test_mixed_precision_is_finite_and_close(name: str, policy: str) -> None:
     exact = narrow(name, classifier_activation=None)
     x = pictures(spread=60.0)
@@ -134,7 +132,7 @@ def test_layer_groups_cover_the_weights_from_input_to_output(name: str) -> None:
     assert get_spec(name).classifier == grouped[-1]
 
 
-@pytest.mark.parametrize("name", FEWER)
+@pytest.mark.parametrize("name", NAMES)
 def test_one_channel_and_pictures_that_are_not_square(name: str) -> None:
     assert output(narrow(name, input_shape=(64, 91, 1)), pictures(2, (64, 91, 1))).shape == (2, CLASSES)
 

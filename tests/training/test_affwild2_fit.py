@@ -6,8 +6,6 @@ import csv
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +19,7 @@ from emotiw_keras.runs import Run
 from emotiw_keras.training.class_weights import class_weights
 from emotiw_keras.training.fit import fit, prepare
 from emotiw_keras.training.recipe import load_recipe
+from tests import processes
 
 RECIPE = """
 name = "tiny-videos"
@@ -143,21 +142,18 @@ def test_complement_weights_are_those_of_the_follow_up() -> None:
     np.testing.assert_allclose(class_weights(labels, 4, "complement"), [0.4, 0.7, 0.0, 0.9], rtol=1e-6)
 
 
-@pytest.mark.slow
 def test_killed_it_goes_on_and_ends_in_the_same_bits(tree: Path, recipe: Path, tmp_path: Path) -> None:
     def command(run: Path) -> list[str]:
-        arguments = ["fit", str(recipe), f"--data=affwild2={tree}", f"--out={run}"]
-        return [sys.executable, "-u", "-c", "from emotiw_keras.cli.main import main; main()", *arguments]
+        return ["fit", str(recipe), f"--data=affwild2={tree}", f"--out={run}"]
 
-    subprocess.run(command(tmp_path / "whole"), check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    process = subprocess.Popen(command(tmp_path / "broken"), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    assert process.stderr is not None
+    processes.run(processes.emotiw, *command(tmp_path / "whole")).check_returncode()
+    process = processes.Forked(processes.emotiw, *command(tmp_path / "broken"))
     for line in process.stderr:
         if line.startswith("  only epoch 1/"):
             process.send_signal(signal.SIGKILL)
             break
     assert process.wait() == -signal.SIGKILL
-    again = subprocess.run(command(tmp_path / "broken"), capture_output=True, text=True)
+    again = processes.run(processes.emotiw, *command(tmp_path / "broken"))
     assert again.returncode == 0 and "going on at epoch 2" in again.stderr, again.stderr
     weights = [sha256_file(tmp_path / name / "model.weights.h5") for name in ("whole", "broken")]
     assert weights[0] == weights[1]

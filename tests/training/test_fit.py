@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -149,11 +150,12 @@ def test_another_recipe_or_other_data_is_refused_and_the_difference_named(
         train(recipe_file, {**faces, "fer": str(other)}, finished.path)
 
 
-def test_restart_keeps_the_old_run_under_another_name(faces: dict[str, str], recipe_file: Path, tmp_path: Path) -> None:
-    changes = ("stage.epochs=1", "stage.batch_size=32")
-    train(recipe_file, faces, tmp_path / "run", *changes)
+def test_restart_keeps_the_old_run_under_another_name(
+    finished: Run, faces: dict[str, str], recipe_file: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished.path, tmp_path / "run")
     old = (tmp_path / "run" / "model.weights.h5").read_bytes()
-    train(recipe_file, faces, tmp_path / "run", *changes, "seed=1", restart=True)
+    train(recipe_file, faces, tmp_path / "run", "stage.epochs=1", "stage.batch_size=32", "seed=1", restart=True)
     assert (tmp_path / "run.old-1" / "model.weights.h5").read_bytes() == old
     assert (tmp_path / "run" / "model.weights.h5").read_bytes() != old
 
@@ -264,6 +266,7 @@ def test_twins_of_val_and_test_leave_training_unless_kept(tmp_path: Path) -> Non
     assert len(both.train["fer"]) == 29 and len(both.train["target"]) == 14 and not len(both.dropped["fer"])
 
 
+@pytest.mark.slow
 def test_a_share_of_the_training_images_is_of_every_class_and_told(faces: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "half.toml").write_text(
         'name = "half"\ndata = ["fer"]\n[model]\nname = "alexnet"\nwidth = 0.05\ninput_size = 67\n[[stage]]\n'
@@ -296,7 +299,7 @@ def test_sets_of_other_sizes_train_together(faces: dict[str, str], tmp_path: Pat
     assert run is not None and run.info["stages"][0]["images"] == 63
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)])
 def test_half_precision_trains_with_weights_in_float32(
     precision: str, faces: dict[str, str], recipe_file: Path, tmp_path: Path
 ) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +32,7 @@ from emotiw_keras.training.recipe import load_recipe
 from emotiw_keras.training.settings import SettingError
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.steps import StageSteps
+from tests import processes
 
 from .conftest import RECIPE
 
@@ -359,19 +358,22 @@ def test_a_dry_run_tells_the_plan_and_counts_its_disk(
     assert not (tmp_path / "run").exists()
 
 
+def run_slowly(recipe_file: Path, faces: dict[str, str], out: Path) -> None:
+    """The run in small blocks, with a pause after each: in a process of its own, which it changes."""
+    write = features.Features._write
+
+    def slow(*arguments: object) -> object:
+        done = write(*arguments)
+        time.sleep(0.5)
+        return done
+
+    features.Features._write, features.BLOCK_BYTES, features.BATCH = slow, 8 * ITEM, 8
+    run(recipe_file, faces, out)
+
+
 def killed_while_computing(recipe_file: Path, faces: dict[str, str], out: Path) -> int:
     """Kill a run between two of its blocks; how many crops lie in whole blocks then."""
-    code = (
-        "import sys, time; from pathlib import Path; from emotiw_keras.training import features\n"
-        "from tests.training.test_frozen import run\n"
-        "write = features.Features._write\n"
-        "def slow(*arguments):\n"
-        "    done = write(*arguments); time.sleep(0.5); return done\n"
-        f"features.Features._write, features.BLOCK_BYTES, features.BATCH = slow, {8 * ITEM}, 8\n"
-        f"run(Path(sys.argv[1]), {faces!r}, Path(sys.argv[2]))"
-    )
-    command = [sys.executable, "-c", code, str(recipe_file), str(out)]
-    process = subprocess.Popen(command, cwd=Path(__file__).resolve().parents[2], stderr=subprocess.DEVNULL)
+    process = processes.Forked(run_slowly, recipe_file, faces, out)
     root, deadline = features_root(out), time.monotonic() + 120
     while len(list(root.glob("*/*.features"))) < 2 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)

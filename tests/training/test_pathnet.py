@@ -6,8 +6,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from emotiw_keras.training.fit import fit
 from emotiw_keras.training.pathnet import evolution
 from emotiw_keras.training.pathnet.settings import PathNetSettings
 from emotiw_keras.training.recipe import load_recipe
+from tests import processes
 
 SMALL = ["model.input_size=16", "pathnet.filters=4", "pathnet.modules=5", "pathnet.layers=2", "pathnet.active=2"]
 SMALL += ["pathnet.reduce='stride'", "search.generations=6", "search.minibatches=3", "search.batch_size=8"]
@@ -272,6 +271,7 @@ def test_what_the_first_task_froze_never_moves_and_all_else_is_new(transferred: 
     assert not np.array_equal(one["readout/kernel"], two["readout/kernel"])
 
 
+@pytest.mark.slow
 def test_a_run_of_its_own_takes_the_path_of_another(transferred: Run, faces: dict[str, str], tmp_path: Path) -> None:
     first = trained("pathnet", faces, tmp_path / "first")
     # The same seed gives the same bits, another seed others: the first search of two is this one.
@@ -369,11 +369,10 @@ class Command:
         changes = [word for change in [*SMALL, "search.generations=20"] for word in ("--set", change)]
         arguments = ["fit", "pathnet-transfer", f"--data=a={a}", f"--data=b={b}", f"--out={run}", *changes]
         arguments.append("--precision=float32")
-        code = "from emotiw_keras.cli.main import main; main()"
-        self.command = [sys.executable, "-u", "-c", code, *arguments]
+        self.arguments = arguments
 
-    def start(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    def start(self) -> processes.Forked:
+        return processes.Forked(processes.emotiw, *self.arguments)
 
     def finish(self) -> str:
         process = self.start()
@@ -387,6 +386,7 @@ class Command:
         place, deadline = self.run / "stages" / folder, time.monotonic() + 200
         while process.poll() is None and len(seen) < count and time.monotonic() < deadline:
             seen |= {name for name in (os.listdir(place) if place.is_dir() else []) if name.startswith("e")}
+            time.sleep(0.001)
         process.send_signal(number)
         _, talk = process.communicate(timeout=60)
         return process.returncode, talk

@@ -111,6 +111,7 @@ def test_the_page_says_agrees_only_where_the_test_does(faces: dict[str, str]) ->
     assert "&lt;x&gt;" in text and "<b>" not in text and "<script" not in text
 
 
+@pytest.mark.slow
 def test_a_study_of_every_part_runs_once_and_goes_on(
     faces: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,14 +6,13 @@ import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from emotiw_keras.files import sha256_file
+from tests import processes
 
 KILLS = int(os.environ.get("EMOTIW_TEST_KILLS", "2"))
 EPOCH = re.compile(r"^  (one|two) epoch (\d+)/")
@@ -31,11 +30,10 @@ class Command:
         # the first keeps more than weights and optimizer: averages, gradients of half an update, drawn changes and orders
         for change in ("average_decay=0.9", "accumulate=2", "sampling=balanced", "rotate=20", "erase=0.5", "brightness=0.1"):
             arguments += ["--set", f"one.{change}"]
-        code = "from emotiw_keras.cli.main import main; main()"
-        self.command = [sys.executable, "-u", "-c", code, *arguments]
+        self.arguments = arguments
 
-    def start(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    def start(self) -> processes.Forked:
+        return processes.Forked(processes.emotiw, *self.arguments)
 
     def finish(self) -> list[str]:
         process = self.start()
@@ -47,10 +45,9 @@ class Command:
         return sha256_file(self.run / "model.weights.h5")
 
 
-def kill_after_line(process: subprocess.Popen[str], generator: random.Random) -> list[str]:
+def kill_after_line(process: processes.Forked, generator: random.Random) -> list[str]:
     """Kill a random moment after the first sign of training; the lines until then."""
     lines, deadline = [], None
-    assert process.stderr is not None
     for line in process.stderr:
         lines.append(line.rstrip("\n"))
         if deadline is None and line.startswith("stage 1") and "images" in line or "going on" in line:
@@ -62,14 +59,14 @@ def kill_after_line(process: subprocess.Popen[str], generator: random.Random) ->
     return lines + process.stderr.read().splitlines()
 
 
-def kill_while_writing(process: subprocess.Popen[str], run: Path) -> list[str]:
+def kill_while_writing(process: processes.Forked, run: Path) -> list[str]:
     """Kill as soon as a checkpoint, or the best epoch's weights, are seen half-written."""
     while process.poll() is None:
         if any(name.startswith(".") and name.endswith(".npz") for _, _, names in os.walk(run / "stages") for name in names):
             break
+        time.sleep(0.001)
     process.kill()
     process.wait()
-    assert process.stderr is not None
     return process.stderr.read().splitlines()
 
 
@@ -106,7 +103,6 @@ def test_a_flipped_byte_in_the_newest_checkpoint_sends_it_back_to_the_one_before
 ) -> None:
     broken = Command(recipe_file, faces, tmp_path / "broken")
     process = broken.start()
-    assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("  one epoch 3/"):
             break
@@ -129,7 +125,6 @@ def test_a_signal_saves_first_and_the_same_command_goes_on(
     command = Command(recipe_file, faces, tmp_path / "run")
     for epoch, (number, code) in enumerate([(signal.SIGTERM, 143), (signal.SIGINT, 130)], 1):
         process = command.start()
-        assert process.stderr is not None
         for line in process.stderr:
             assert epoch == 1 or not line.startswith("  one epoch 1/")
             if line.startswith(f"  one epoch {epoch}/"):

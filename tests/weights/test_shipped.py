@@ -52,8 +52,8 @@ def test_predict_needs_no_name(emotiw, tmp_path: Path) -> None:
         np.testing.assert_allclose(sum(row["probabilities"].values()), 1, atol=1e-5)
 
 
-def test_a_face_that_smiles_is_happy(emotiw, shared_data: Path) -> None:
-    done = emotiw("predict", shared_data / "photos" / "astronaut.png", "--json")
+def test_a_face_that_smiles_is_happy(started_emotiw, shared_data: Path) -> None:
+    done = started_emotiw("predict", shared_data / "photos" / "astronaut.png", "--json")
     assert done.returncode == 0 and done.stderr == ""
     (row,) = map(json.loads, done.stdout.splitlines())
     assert row["label"] == "happy" and row["probabilities"]["happy"] > 0.5

@@ -77,7 +77,7 @@ def packing_file(size: int) -> IO[bytes] | None:
     """A file of `size` bytes in the cache folder that has no name any more; None where the disk has no room for it."""
     try:
         cache_dir().mkdir(parents=True, exist_ok=True)
-        file: IO[bytes] = tempfile.TemporaryFile(dir=cache_dir())
+        file: IO[bytes] = tempfile.TemporaryFile(dir=cache_dir())  # noqa: SIM115 - the caller's
         # The room is taken now, so that no write fails halfway.
         os.posix_fallocate(file.fileno(), 0, max(1, size))
     except (OSError, AttributeError):  # full or read-only, or a system without the call: the pictures are decoded again instead
