@@ -76,7 +76,9 @@ def parent_run(recipe: Recipe) -> Run | None:
         elif path.name in recipe_names():
             shipped = f"; `emotiw fit {path.name} --out {weights}` makes it"
         names = f" or one of {', '.join(shipped_models())}" if shipped_models() else ""
-        raise ModelError(f"--weights {weights}: no such file; expected none, {word}, a weight file, a run folder{names}{shipped}")
+        raise ModelError(
+            f"--weights {weights}: no such file; expected none, {word}, a weight file, a run folder{names}{shipped}"
+        )
     return run
 
 
