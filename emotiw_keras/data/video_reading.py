@@ -12,11 +12,11 @@ import numpy as np
 
 from emotiw_keras.data.columns import Repeated
 from emotiw_keras.data.duplicates import pixel_hash
-from emotiw_keras.data.faceset import OK, Progress
 from emotiw_keras.data.images import ImageError, decode_image, read_header
 from emotiw_keras.data.layouts.affwild2 import FACES, SPLITS, Frames, Videos, find_frames, ranges, without_annotation
 from emotiw_keras.data.layouts.listing import and_more, class_names
 from emotiw_keras.data.layouts.store import StreamedPixels, View, run_chunks
+from emotiw_keras.data.sets import OK, Progress
 from emotiw_keras.data.splits import assign_splits, counts_table, group_ids, limit_mask, subjects
 from emotiw_keras.data.videos import MAX_PIXELS, FramePictures, Table, VideoSet, read_picture
 from emotiw_keras.errors import DataError, UsageError

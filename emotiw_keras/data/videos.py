@@ -12,9 +12,9 @@ import numpy as np
 
 from emotiw_keras.data.archive import MEMBER_BYTES
 from emotiw_keras.data.columns import FramePaths, Repeated
-from emotiw_keras.data.faceset import HELD_OUT, OK, FaceSet
 from emotiw_keras.data.images import ImageError, decode_image, read_header
 from emotiw_keras.data.layouts.affwild2 import FACES, Frames, ranges
+from emotiw_keras.data.sets import HELD_OUT, OK, FaceSet
 
 # No face is cut out larger, and each thread holds a picture.
 MAX_PIXELS = 8_000_000

@@ -23,7 +23,7 @@ from emotiw_keras.files import atomic_path
 from emotiw_keras.models.registry import get_spec
 from emotiw_keras.runs import RUN_FORMAT, Run
 from emotiw_keras.training.progress import silent
-from emotiw_keras.training.recipe import Recipe, SourceSettings
+from emotiw_keras.training.recipe import Recipe
 from emotiw_keras.training.roles import Part, Roles, check_roles, data_rows, stage_roles, take_share
 from emotiw_keras.training.run_writer import move_aside, start_or_resume
 from emotiw_keras.training.start import parent_run, resolve_precision, start_model, start_tensorflow
@@ -129,7 +129,7 @@ def prepare(
             labels=recipe.labels,
             grey=settings["channels"] == "grey",
             size=settings["resize"],
-            **recipe.source.get(name, SourceSettings()).reading(),
+            **recipe.reading(name),
             folds=_folds(recipe, name),
             seed=recipe.seed,
             limit=recipe.limit or None,

@@ -77,6 +77,7 @@ class SourceSettings:
         leave_out: classes that are not read, in any of their usual spellings.
         folds: cut the persons into so many folds, for a set without splits of its own; 0 cuts pictures 80/10/10.
         fold: the fold that is test, from 0; the one after it is val, all others train.
+        val_share: share of train that becomes val where the source names train and no val, by person where known; 0 is none.
         train_folds: of those others, the folds that train, counted from `fold`: 2 is the one behind val; empty takes all.
         every: of a set of videos, the frames of every so manieth number; from which on, the seed and the video decide.
         frames_per_video: of a set of videos, at most so many of each, drawn from the seed; 0 takes all.
@@ -89,6 +90,7 @@ class SourceSettings:
     folds: int = setting(0, low=0, high=10_000)
     fold: int = setting(0, low=0)
     train_folds: tuple[int, ...] = setting((), low=0)
+    val_share: float = setting(0.1, low=0, high=0.9)
     every: int = setting(1, low=1)
     frames_per_video: int = setting(0, low=0)
     check: bool = setting(True)
@@ -114,7 +116,7 @@ class SourceSettings:
 
     def reading(self) -> dict[str, Any]:
         """The arguments of `read_faces` that the table sets."""
-        keys = ("leave_out", "every", "frames_per_video", "check")
+        keys = ("leave_out", "every", "frames_per_video", "check", "val_share")
         return {key: getattr(self, key) for key in keys} | {"subject_pattern": self.subject_pattern or None}
 
 
@@ -198,6 +200,12 @@ class Recipe:
         if (first.start == "new") == given:
             told = "needs the run of a search as weights" if not given else "uses no weights; set start to transfer or finetune"
             raise SettingError(f"start of search {first.name!r} is {first.start!r}, which {told}", "start")
+
+    def reading(self, name: str) -> dict[str, Any]:
+        """The arguments of `read_faces` for a data set; val is cut from train only where a stage or search asks for it."""
+        options = self.source.get(name, SourceSettings()).reading()
+        wanted = any(f"{name}:val" in (*part.train, *part.val) for part in self.parts)
+        return options if wanted else options | {"val_share": 0.0}
 
     def to_table(self) -> dict[str, Any]:
         """The recipe as plain data with every default filled in; `parse_recipe` reads its TOML back."""

@@ -174,7 +174,7 @@ def test_limit(tmp_path: Path) -> None:
     )
     for split in ("train", "test"):
         colourful(tmp_path / "cut" / split, 20)
-    cut = read_faces(tmp_path / "cut", limit=9, size=16)
+    cut = read_faces(tmp_path / "cut", limit=9, size=16, val_share=0)
     assert len(cut.paths) == 18 and any("limit: at most 9 a split, 18 of 120 taken" in line for line in cut.report)
 
 
