@@ -130,7 +130,7 @@ def match_classes(
         spellings: dict[str, list[str]] = {}
         for name in sorted(found):
             spellings.setdefault(class_key(name), []).append(name)
-        names = tuple(sorted(_common_name(key, written) for key, written in spellings.items()))
+        names = tuple(sorted(written[0] if len(written) == 1 else key for key, written in spellings.items()))
         position = {class_key(name): i for i, name in enumerate(names)}
         return names, {name: position[class_key(name)] for name in found}
     title = f"labels = {labels!r}" if isinstance(labels, str) else "these labels"
@@ -149,13 +149,6 @@ def match_classes(
             'labels = "folder"'
         )
     return names, matched
-
-
-def _common_name(key: str, written: Sequence[str]) -> str:
-    """What a class is called whose name is written in one way, or in several."""
-    if len(written) == 1:
-        return written[0]
-    return key if key in SPELLINGS else next((name for name in written if name == key), written[0])
 
 
 def _other_sets(found: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from emotiw_keras.data import duplicates
+from emotiw_keras.data.archive import printable
 from emotiw_keras.data.columns import pick
 from emotiw_keras.data.images import MIN_SIDE, ImageError
 from emotiw_keras.data.layouts import Listing, Videos, find_layout
@@ -144,7 +145,7 @@ def read_faces(
     usable = np.array([status == OK for status in seen.status], bool)
     faces = FaceSet(
         name=name,
-        source=os.fspath(path),
+        source=printable(os.fspath(path)),
         layout=listing.layout,
         labels=names,
         paths=[listing.names[i] for i in rows],

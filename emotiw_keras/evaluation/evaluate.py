@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emotiw_keras.costs import costs_of
+from emotiw_keras.data.archive import printable
 from emotiw_keras.data.columns import pick
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.generated import read_any
@@ -124,7 +125,7 @@ def assess(
     """
     crops = checked_crops(crops, run)
     costs_file = None if costs is None else os.fspath(costs)
-    question = Question(os.fspath(source), split, limit, crops, costs_of(run.labels, costs_file), costs_file)
+    question = Question(printable(os.fspath(source)), split, limit, crops, costs_of(run.labels, costs_file), costs_file)
     if split not in (*SPLITS, "all"):
         raise UsageError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}, all")
     if batch_size < 1 or (limit is not None and limit < 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -282,3 +283,17 @@ def test_memory_grows_by_bytes_not_by_objects(tmp_path: Path) -> None:
 
 def test_ranges() -> None:
     assert ranges(np.array([], np.int32)) == "" and ranges(np.array([1, 2, 3, 7, 9, 10])) == "1-3 7 9-10"
+
+
+def test_a_video_whose_name_is_no_utf8_is_read_and_written_with_escapes(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    videos = {name: Video("Training_Set", [0, 4] * 5, range(1, 11)), "b": Video("Validation_Set", [0, 4] * 5, range(1, 11))}
+    try:
+        faces = read(write_tree(tmp_path, videos), every=2)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names alone")
+    assert faces.paths[-1].startswith("cropped_aligned/caf\\xe9/")
+    assert len(faces.pixels.gather(np.arange(len(faces.paths)))) == 10
+    rows = list(faces.records({"train": faces.indices("train")}))
+    assert [row["path"] for row in rows] == ["cropped_aligned/b", "cropped_aligned/caf\\xe9"]
+    "\n".join(str(row) for row in rows).encode()

@@ -91,12 +91,9 @@ def mapped(archive: Archive, member: str, where: str) -> mmap.mmap | bytes:
                 data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError, ImageError) as error:
         raise DataError(f"cannot read {where}: {error}") from error
-    encoding = encoding_of(data[:16])
-    head = data[: 2**16]
-    if encoding == "utf-8-sig":
-        return _whole(data, where)[len(codecs.BOM_UTF8) :]
-    if encoding != "utf-8":
+    if encoding_of(data[:16]).startswith("utf-16"):
         return re.sub(r"\r\n?", "\n", decoded(_whole(data, where), where)).encode()
+    head = data[: 2**16]
     return _whole(data, where).replace(b"\r", b"\n") if b"\r" in head and b"\n" not in head else data
 
 
