@@ -172,6 +172,8 @@ def prepare(
         "stages": [],
         "finished": False,
     }
+    if recipe.keep != "last":
+        info["keep"] = recipe.keep
     if teachers:
         info["teachers"] = {name: run.fingerprint for name, run in teachers.items()}
     return Prepared(recipe, parent, sets, roles, info, unreadable, labels, teachers)

@@ -17,6 +17,7 @@ import tomli_w
 from emotiw_keras.errors import UsageError
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.models.registry import model_names
+from emotiw_keras.training.keep import KEEPS
 from emotiw_keras.training.pathnet.settings import PathNetSettings, Search
 from emotiw_keras.training.settings import SettingError, from_table, setting, validate
 from emotiw_keras.training.stage import Stage, split_reference
@@ -133,6 +134,8 @@ class Recipe:
         seed: makes splits, weights, order, crops and dropout repeatable.
         precision: "auto" is mixed_bfloat16 where the processor computes it natively, and faster as measured, else float32.
         limit: images per split, stratified; 0 takes all.
+        keep: "last" keeps the best epoch of the last stage; "best" that of the best stage, of those that choose on the same images
+            by the same figure as the last.
         model: the network.
         preprocessing: what happens to pixels.
         source: how single data sets are read.
@@ -153,6 +156,7 @@ class Recipe:
     seed: int = 0
     precision: str = "auto"
     limit: int = 0
+    keep: str = "last"
     model: ModelSettings = field(default_factory=ModelSettings)
     preprocessing: InputSettings = field(default_factory=InputSettings)
     source: Mapping[str, SourceSettings] = field(default_factory=dict)
@@ -194,6 +198,8 @@ class Recipe:
             raise SettingError(f"recipe {self.name!r} has [[stage]] and [[search]]; expected one of them", "search")
         if self.model.name != "pathnet":
             raise SettingError(f"name of model is {self.model.name!r}; [[search]] needs 'pathnet'", "name")
+        if self.keep != "last":
+            raise SettingError(f"keep is {self.keep!r}; a search keeps the path of its last task", "keep")
         if self.precision == "mixed_float16":
             raise SettingError("precision is 'mixed_float16'; a search computes in float32 or mixed_bfloat16", "precision")
         first, given = self.searches[0], self.model.weights != "none"
@@ -210,6 +216,11 @@ class Recipe:
     def to_table(self) -> dict[str, Any]:
         """The recipe as plain data with every default filled in; `parse_recipe` reads its TOML back."""
         table = _plain(dataclasses.asdict(self))
+        for source in table["source"].values():
+            if source["val_share"] == SourceSettings.val_share:
+                del source["val_share"]
+        if self.keep == "last":
+            del table["keep"]  # so that recipes of runs from before there was a choice are still the same
         stages, searches, pathnet = table.pop("stages"), table.pop("searches"), table.pop("pathnet")
         # Recipes without searches stay as they were before there were any.
         return {**table, "pathnet": pathnet, "search": searches} if searches else {**table, "stage": stages}
@@ -231,6 +242,7 @@ class _Head:
     seed: int = setting(0, low=0, high=2**31 - 1)
     precision: str = setting("auto", choices=PRECISIONS)
     limit: int = setting(0, low=0)
+    keep: str = setting("last", choices=KEEPS)
 
 
 def _plain(value: Any) -> Any:
