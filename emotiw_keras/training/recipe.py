@@ -134,8 +134,8 @@ class Recipe:
         seed: makes splits, weights, order, crops and dropout repeatable.
         precision: "auto" is mixed_bfloat16 where the processor computes it natively, and faster as measured, else float32.
         limit: images per split, stratified; 0 takes all.
-        keep: "last" keeps the best epoch of the last stage; "best" that of the best stage, of those that choose on the same images
-            by the same figure as the last.
+        keep: "last" keeps the best epoch of the last stage; "best" that of the best stage, of those that choose on the same
+            images by the same figure as the last.
         model: the network.
         preprocessing: what happens to pixels.
         source: how single data sets are read.

@@ -48,7 +48,7 @@ def stages(*monitors: str, val: tuple[str, ...] = ("a:val",)) -> list[Stage]:
             [0.5, 0.6],
             "best",
             0,
-            "stage s0 is kept: stage s1 ends with val_loss 0.6000, s0 ends with val_loss 0.5000",
+            "is kept: stage s1 ends with val_loss 0.6000, s0 ends with val_loss 0.5000",
         ),
     ],
 )
@@ -85,7 +85,8 @@ def test_a_run_keeps_the_stage_that_is_asked_for(faces: dict[str, str], tmp_path
         done = checkpoints.load(next((run.path / "stages" / folder).glob("best-*.npz")))
         stored = [value for name, value in sorted(done.arrays.items()) if name.startswith("model/")]
         for variable, value in zip(run.build().variables, stored, strict=True):
-            np.testing.assert_array_equal(variable.numpy(), value)
+            if value.dtype.kind == "f":  # the others are where dropout draws from next
+                np.testing.assert_array_equal(variable.numpy(), value)
     # A recipe that says nothing of it is written as it was before there was a choice.
     assert "keep" not in (runs["last"].path / "recipe.toml").read_text()
     assert 'keep = "best"' in (runs["best"].path / "recipe.toml").read_text()
