@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -68,6 +69,7 @@ def read_faces(
     seed: int = 0,
     limit: int | None = None,
     workers: int | None = None,
+    seconds: float | None = None,
     progress: Progress | None = None,
 ) -> FaceSet:
     """Read a data set in any known layout.
@@ -95,6 +97,8 @@ def read_faces(
         seed: of the split, of `limit` and of the frames taken of a video.
         limit: pictures per split, stratified.
         workers: threads that decode. Default: one for each processor.
+        seconds: look at pictures for about so long and take the others on trust, for an estimate: what they are is read when
+            they are asked for, and neither duplicates nor broken files among them are known. The report says how many.
         progress: called with (pictures done, pictures in all).
 
     Raises:
@@ -124,7 +128,7 @@ def read_faces(
             size=size,
             subject_pattern=subject_pattern,
             leave_out=leave_out,
-            check=check,
+            check=check and seconds is None,
             threads=threads,
             progress=progress,
         )
@@ -141,7 +145,7 @@ def read_faces(
     without_val = bool(val_share) and "train" in listing.split and "val" not in listing.split
     if limit is not None and has_splits and not without_val:
         rows = np.flatnonzero(limit_mask(label, split, limit, seed))
-    pixels, seen = _read_pixels(listing, rows, grey, size, memory_budget, threads, progress)
+    pixels, seen = _read_pixels(listing, rows, grey, size, memory_budget, threads, progress, seconds)
     usable = np.array([status == OK for status in seen.status], bool)
     faces = FaceSet(
         name=name,
@@ -231,36 +235,45 @@ def _read_pixels(
     budget: int | None,
     threads: int,
     progress: Progress | None,
+    seconds: float | None,
 ) -> tuple[PixelStore, _Seen]:
     count = len(rows)
+    started = time.monotonic()
     shapes: list[tuple[int, int, int]] = [(0, 0, 0)] * count
     seen = _Seen([OK] * count, [""] * count, np.zeros(count, bool))
 
+    def late(share: float) -> bool:
+        return seconds is not None and time.monotonic() - started > share * seconds
+
     def measure(i: int) -> None:
+        if late(0.5):
+            return
         try:
             shapes[i] = listing.pictures.shape(int(rows[i]))
         except ImageError as error:
             seen.status[i] = str(error)
 
     run_chunks(measure, range(count), threads)
-    sizes = {shape[:2] for shape, status in zip(shapes, seen.status, strict=True) if status == OK}
+    sizes = {shape[:2] for shape, status in zip(shapes, seen.status, strict=True) if status == OK and shape[0]}
     same = len(sizes) == 1 and math.prod(next(iter(sizes))) <= size * size
     height, width = sizes.pop() if same else (size, size)
     view = View(listing.pictures, rows, (height, width, 1 if grey else 3))
     allowed = min(HELD_BYTES, available_memory() // 2) if budget is None else budget
     needed = count * int(np.prod(view.shape))
-    file = None if needed <= allowed else packing_file(needed)
-    if file is None and budget is None:  # without room on the disk memory holds what it can
+    file = None if needed <= allowed or seconds is not None else packing_file(needed)
+    if file is None and budget is None and seconds is None:  # without room on the disk memory holds what it can
         allowed = available_memory() // 2
     array = np.zeros((count, *view.shape), np.uint8) if file is None and needed <= allowed else None
     readable = np.zeros(count, bool)
     packed = None if file is None else PackedPixels(file, view.shape, readable)
-    if array is None:
+    if array is None and seconds is None:
         told = f"{needed / 2**30:,.2f} GiB of pixels are more than the {allowed / 2**30:,.2f} GiB of memory allowed"
         how = "packed once into a temporary file" if packed is not None else "decoded in each epoch, as the disk is full too"
         listing.notes.append(f"{told}, so they are {how}")
 
     def decode(i: int) -> None:
+        if late(1):
+            return
         try:
             with view.room_for(shapes[i]):
                 image = view.decode(i)
@@ -276,6 +289,11 @@ def _read_pixels(
     decoders = 1 if max((h * w for h, w, _ in shapes), default=0) <= _SMALL else threads
     run_chunks(decode, [i for i in range(count) if seen.status[i] == OK], decoders, progress)
     readable[:] = [status == OK for status in seen.status]
+    unseen = sum(not digest and status == OK for digest, status in zip(seen.digest, seen.status, strict=True))
+    if unseen:
+        known = f"{count - unseen:,} of {count:,} pictures"
+        listing.notes.append(f"looked at {known}, the others taken on trust: no word on duplicates and broken files among them")
+        return StreamedPixels(view, readable, shapes, decoders), seen
     if array is not None:
         return MemoryPixels(array, readable), seen
     if packed is not None:

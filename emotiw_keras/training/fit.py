@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 MEAN_IMAGE_FILE = "mean_image.npy"
 PARENT = "weights"
+LOOK_SECONDS = 15.0
+"""How long a dry run looks at the pictures of a set."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def fit(
         >>> from emotiw_keras.training.recipe import load_recipe
         >>> fit(load_recipe("demo"), {}, "runs/demo")  # doctest: +SKIP
     """
-    prepared = prepare(recipe, paths, threads=threads, say=say)
+    prepared = prepare(recipe, paths, threads=threads, say=say, seconds=LOOK_SECONDS if dry_run else None)
     folder = Path(out)
     if dry_run:
         if recipe.searches:
@@ -116,9 +118,14 @@ class Prepared:
 
 
 def prepare(
-    recipe: Recipe, paths: Mapping[str, str], *, threads: int | None = None, say: Callable[[str], None] = silent
+    recipe: Recipe,
+    paths: Mapping[str, str],
+    *,
+    threads: int | None = None,
+    say: Callable[[str], None] = silent,
+    seconds: float | None = None,
 ) -> Prepared:
-    """Read the data of a recipe and resolve its stages to images."""
+    """Read the data of a recipe and resolve its stages to images; `seconds` bounds the look at each set."""
     parent = parent_run(recipe)
     sources = _sources(recipe, paths)
     settings = _input_settings(recipe, parent)
@@ -133,6 +140,7 @@ def prepare(
             folds=_folds(recipe, name),
             seed=recipe.seed,
             limit=recipe.limit or None,
+            seconds=seconds,
         )
         for name, path in sources.items()
     }

@@ -63,7 +63,7 @@ def stage_roles(stage: Part, sets: Mapping[str, FaceSet], drop: bool) -> Roles:
         for name, faces in sets.items():
             apart = np.isin(faces.split, ("val", "test"))
             apart[train.get(name, np.empty(0, np.int64))] = False
-            held |= set(pick(faces.pixel_hash, np.flatnonzero(apart & (faces.label >= 0))))
+            held |= set(pick(faces.pixel_hash, np.flatnonzero(apart & (faces.label >= 0)))) - {""}
         for name, index in train.items():
             twin = np.array([digest in held for digest in pick(sets[name].pixel_hash, index)], bool)
             train[name], dropped[name] = index[~twin], index[twin]

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from emotiw_keras.errors import UsageError
-from emotiw_keras.runs import Run
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.keep import kept_stage
@@ -70,26 +69,23 @@ def test_stages_that_choose_otherwise_are_not_compared() -> None:
 
 def test_a_run_keeps_the_stage_that_is_asked_for(faces: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "two.toml").write_text(RECIPE + SECOND)
-    runs: dict[str, Run] = {}
-    said: dict[str, list[str]] = {"last": [], "best": []}
-    for keep in said:
-        changes = [f"keep={keep}", "labels=basic7", "stage.monitor=val_loss"]
-        recipe = load_recipe(str(tmp_path / "two.toml"), changes)
-        run = fit(recipe, {"data": faces["fer"]}, tmp_path / keep, say=said[keep].append).run
-        assert run is not None
-        runs[keep] = run
-    assert "worse than before: stage s ends" in "\n".join(said["last"]) and "stage s is kept" in "\n".join(said["best"])
-    assert "kept" not in runs["last"].info and runs["best"].info["kept"] == "s"
-    for keep, folder in (("last", "02-worse"), ("best", "01-s")):
-        run = runs[keep]
-        done = checkpoints.load(next((run.path / "stages" / folder).glob("best-*.npz")))
-        stored = [value for name, value in sorted(done.arrays.items()) if name.startswith("model/")]
-        for variable, value in zip(run.build().variables, stored, strict=True):
-            if value.dtype.kind == "f":  # the others are where dropout draws from next
-                np.testing.assert_array_equal(variable.numpy(), value)
-    # A recipe that says nothing of it is written as it was before there was a choice.
-    assert "keep" not in (runs["last"].path / "recipe.toml").read_text()
-    assert 'keep = "best"' in (runs["best"].path / "recipe.toml").read_text()
+    said: list[str] = []
+    recipe = load_recipe(str(tmp_path / "two.toml"), ["keep=best", "labels=basic7", "stage.monitor=val_loss"])
+    run = fit(recipe, {"data": faces["fer"]}, tmp_path / "run", say=said.append).run
+    assert run is not None and run.info["kept"] == "s" and any(line.startswith("stage s is kept") for line in said)
+    done = checkpoints.load(next((run.path / "stages" / "01-s").glob("best-*.npz")))
+    stored = [value for name, value in sorted(done.arrays.items()) if name.startswith("model/")]
+    for variable, value in zip(run.build().variables, stored, strict=True):
+        if value.dtype.kind == "f":  # the others are where dropout draws from next
+            np.testing.assert_array_equal(variable.numpy(), value)
+    assert fit(recipe, {"data": faces["fer"]}, tmp_path / "run").run == run
+
+
+def test_a_recipe_that_says_nothing_of_it_is_written_as_it_was_before_there_was_a_choice() -> None:
+    recipe = load_recipe("finetune", ["source.data.leave_out=['contempt']"])
+    assert "keep" not in recipe.to_toml() and "val_share" not in recipe.to_toml()
+    changed = load_recipe("finetune", ["keep=best", "source.data.val_share=0.2"]).to_toml()
+    assert 'keep = "best"' in changed and "val_share = 0.2" in changed
 
 
 def test_a_search_has_nothing_to_keep() -> None:

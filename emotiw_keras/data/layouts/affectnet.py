@@ -80,9 +80,7 @@ def _read_folders(source: Source) -> Listing:
     for match, number in zip(annotations, numbers, strict=True):
         split = split_named(match["split"])
         if split is None:
-            raise DataError(
-                f"{source.where(match[0])}: the folder {match['split']!r} is no split; expected train_set, val_set"
-            )
+            raise DataError(f"{source.where(match[0])}: the folder {match['split']!r} is no split; expected train_set, val_set")
         picture = pictures.get(f"{match['top']}{match['split']}/images/{match['stem']}")
         if picture is None:
             missing.append(match[0])

@@ -37,7 +37,7 @@ def _detect(source: Source) -> bool:
 def _read(source: Source) -> Listing:
     name = source.tables_with(*VOTES, "usage")[0]
     where = source.where(name)
-    classes, splits = _votes(source.archive, name, where)
+    classes, splits = read_votes(source.archive, name, where)
     archive, pixels = _pixels(source)
     listing = read_fer2013(archive, pixels, str(archive.path / pixels), classes)
     given = [split for split, label in zip(splits, classes, strict=True) if label]
@@ -68,7 +68,8 @@ def _pixels(source: Source) -> tuple[Archive, str]:
     return archive, tables[0]
 
 
-def _votes(archive: Archive, name: str, where: str) -> tuple[list[str], list[str]]:
+def read_votes(archive: Archive, name: str, where: str) -> tuple[list[str], list[str]]:
+    """Class ("" for none) and split of each row of `fer2013new.csv`."""
     rows = read_rows(archive, name, where)
     columns = [column.strip().lower() for column in rows[0]]
     classes, splits = [], []

@@ -57,9 +57,7 @@ def _listed(source: Source, name: str) -> Listing:
             continue
         match = _LINE.fullmatch(line.strip())
         if match is None:
-            raise DataError(
-                f"{where}: line {number} is {line[:60]!r}; expected such as `train_00001.jpg 5`, 1 to 7"
-            )
+            raise DataError(f"{where}: line {number} is {line[:60]!r}; expected such as `train_00001.jpg 5`, 1 to 7")
         found = there.get(match[1].lower(), [])
         if len(found) > 1:
             raise DataError(f"{where}: {match[1]} lies at {found[0]} and {found[1]}; keep one of them")

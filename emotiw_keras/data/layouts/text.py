@@ -99,9 +99,7 @@ def mapped(archive: Archive, member: str, where: str) -> mmap.mmap | bytes:
 
 def _whole(data: mmap.mmap, where: str) -> bytes:
     if len(data) > TABLE_BYTES:
-        raise DataError(
-            f"{where}: {len(data):,} bytes are more than {TABLE_BYTES:,}; save it as UTF-8 with usual line ends"
-        )
+        raise DataError(f"{where}: {len(data):,} bytes are more than {TABLE_BYTES:,}; save it as UTF-8 with usual line ends")
     return data[:]
 
 
