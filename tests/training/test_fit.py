@@ -356,7 +356,7 @@ def test_differences_name_keys_and_values() -> None:
 def test_a_stage_without_training_images_is_an_error(faces: dict[str, str], recipe_file: Path, tmp_path: Path) -> None:
     folder = write_faces(tmp_path / "fer", {"train": 21, "test": 7})
     with pytest.raises(DataError, match="'val'.*it has train, test.*val_share above 0"):
-        train(recipe_file, {**faces, "fer": str(folder)}, tmp_path / "run")
+        train(recipe_file, {**faces, "fer": str(folder)}, tmp_path / "run", "source.fer.val_share=0")
 
 
 def test_fer28_leaves_703_training_images_out(shared_data: Path) -> None:
