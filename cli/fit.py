@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import click
 
@@ -15,7 +14,9 @@ import click
 @click.option("--data", multiple=True, metavar="NAME=PATH", help="A data set: a CSV, folder or zip; repeatable.")
 @click.option("--out", required=True, metavar="RUN", help="The run folder to make, or to go on with.")
 @click.option("--model", metavar="M", help="Network of the zoo (see `emotiw models`).")
-@click.option("--weights", metavar="W", help="Start from: none, imagenet (senet50: vggface2), a weight file, or a run folder.")
+@click.option(
+    "--weights", metavar="W", help="Start from: none, imagenet (senet50: vggface2), a weight file, a run or a shipped model."
+)
 @click.option("--epochs", type=click.IntRange(1), help="Epochs of every stage.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting: fer.epochs=3; repeatable.")
 @click.option("--limit", type=click.IntRange(1), help="Take N images per split, stratified and seeded.")
@@ -49,14 +50,15 @@ def fit(
     The same command goes on where an interrupted run stopped.
     """
     from emotiw_keras.errors import UsageError
-    from emotiw_keras.runs import Run
     from emotiw_keras.training.recipe import load_recipe
+    from emotiw_keras.training.start import run_of
 
     own = []
     if weights is not None:
         own.append(f"model.weights={weights!r}")
-        if Path(weights).is_dir() and model is None:
-            start = Run.open(weights).info["model"]
+        named = run_of(weights) if model is None else None
+        if named is not None:
+            start = named.info["model"]
             own += [
                 f"model.name={start['name']!r}",
                 f"model.width={start['width']!r}",

@@ -7,6 +7,7 @@ in RAF-DB.
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -41,7 +42,12 @@ NUMBER_CODES: dict[str, dict[str, str]] = {
     "FER-2013": {str(i): label for i, label in enumerate(LABEL_SETS["basic7"].labels)},
     "RAF-DB": {"1": "surprise", "2": "fear", "3": "disgust", "4": "happy", "5": "sad", "6": "angry", "7": "neutral"},
     "Aff-Wild2": {str(i): label for i, label in enumerate(LABEL_SETS["affwild8"].labels)},
-}
+    # 8 to 10 are no expression, an uncertain one and no face.
+    "AffectNet": {
+        "0": "neutral", "1": "happy", "2": "sad", "3": "surprise", "4": "fear", "5": "disgust", "6": "angry", "7": "contempt",
+    },
+    "ExpW": {"0": "angry", "1": "disgust", "2": "fear", "3": "happy", "4": "sad", "5": "surprise", "6": "neutral"},
+}  # fmt: skip
 
 # Words first, then the codes of AFEW/SFEW (An Di Fe Ha Ne Sa Su), JAFFE (the same in capitals), KDEF (AF NES SAS SUS).
 SPELLINGS: dict[str, tuple[str, ...]] = {
@@ -65,7 +71,23 @@ def canonical(word: str) -> str | None:
         >>> canonical("Happiness"), canonical("AN"), canonical("unhappy"), canonical("3")
         ('happy', 'angry', None, None)
     """
-    return _CANONICAL.get(word.strip().casefold())
+    return _CANONICAL.get(_plain(word))
+
+
+def class_key(name: str) -> str:
+    """What makes two names one class: the package's name of an expression, else the name without regard to case.
+
+    Letters with accents are equal however they are composed (NFC and NFD), as file systems do not agree on it.
+
+    Example:
+        >>> class_key("Happiness"), class_key(" Smirk ")
+        ('happy', 'smirk')
+    """
+    return _CANONICAL.get(_plain(name), _plain(name))
+
+
+def _plain(word: str) -> str:
+    return unicodedata.normalize("NFC", word).strip().casefold()
 
 
 def label_set(name: str) -> LabelSet:
@@ -82,12 +104,16 @@ def label_set(name: str) -> LabelSet:
     return LABEL_SETS[name]
 
 
-def match_classes(found: Mapping[str, str], labels: str | Sequence[str]) -> tuple[tuple[str, ...], dict[str, int]]:
+def match_classes(
+    found: Mapping[str, str], labels: str | Sequence[str], remedy: str = "leave_out = {names}"
+) -> tuple[tuple[str, ...], dict[str, int]]:
     """Match the class names found in a data set to labels.
 
     Args:
         found: each class name -> where it was first seen (a path or a row), for the error.
-        labels: the name of a label set, "folder" (the names as they are, sorted), or the labels themselves in order.
+        labels: the name of a label set, "folder" (the names as they are, sorted; those that `class_key` finds equal are one
+            class), or the labels themselves in order.
+        remedy: how whoever reads the error leaves out classes; `{names}` stands for their list.
 
     Returns:
         The labels, and class name -> label id.
@@ -95,32 +121,45 @@ def match_classes(found: Mapping[str, str], labels: str | Sequence[str]) -> tupl
     Raises:
         UsageError: there is no such label set.
         DataError: a class name is none of the labels nor a spelling of one.
+
+    Example:
+        >>> match_classes({"Smirk": "Smirk/1.png", "happy": "happy/1.png", "Happiness": "Happiness/1.png"}, "folder")
+        (('Smirk', 'happy'), {'Smirk': 0, 'happy': 1, 'Happiness': 1})
     """
     if labels == "folder":
-        names = tuple(sorted(found))
-        return names, {name: i for i, name in enumerate(names)}
+        spellings: dict[str, list[str]] = {}
+        for name in sorted(found):
+            spellings.setdefault(class_key(name), []).append(name)
+        names = tuple(sorted(written[0] if len(written) == 1 else key for key, written in spellings.items()))
+        position = {class_key(name): i for i, name in enumerate(names)}
+        return names, {name: position[class_key(name)] for name in found}
     title = f"labels = {labels!r}" if isinstance(labels, str) else "these labels"
     names = label_set(labels).labels if isinstance(labels, str) else _checked(labels)
-    ids: dict[str, int] = {}
-    for i, name in enumerate(names):
-        for spelling in (name.casefold(), *SPELLINGS.get(canonical(name) or "", ())):
-            ids.setdefault(spelling, i)
-    matched = {name: ids[name.strip().casefold()] for name in found if name.strip().casefold() in ids}
-    unknown = [name for name in found if name not in matched]
+    ids = {class_key(name): i for i, name in enumerate(names)}
+    matched = {name: ids[class_key(name)] for name in found if class_key(name) in ids}
+    unknown = sorted(name for name in found if name not in matched)
     if unknown:
-        shown = ", ".join(f"{name!r} ({found[name]})" for name in sorted(unknown)[:5])
+        shown = ", ".join(f"{name!r} ({found[name]})" for name in unknown[:5])
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        written = "[" + ", ".join(f'"{name}"' for name in unknown[:5]) + "]"
         raise DataError(
             f"unknown class name{'s' if len(unknown) > 1 else ''} {shown}{more} under {title}, which knows "
-            f"{', '.join(names)} in their usual spellings{_number_hint(unknown)}; rename them, or take any class names "
-            'with labels = "folder"'
+            f"{', '.join(names)} in their usual spellings{_number_hint(unknown)}; rename them, leave them out with "
+            f"{remedy.format(names=written)}, or take {_other_sets(found)}any class names with "
+            'labels = "folder"'
         )
     return names, matched
 
 
+def _other_sets(found: Iterable[str]) -> str:
+    keys = {class_key(name) for name in found}
+    sets = [f'labels = "{each.name}"' for each in _SETS if keys <= set(each.labels)]
+    return f"all of them with {' or '.join(sets)}, or " if sets else ""
+
+
 def _checked(labels: Sequence[str]) -> tuple[str, ...]:
     names = tuple(labels)
-    keys = [canonical(name) or name.strip().casefold() for name in names]
+    keys = [class_key(name) for name in names]
     if len(names) < 2 or len(set(keys)) != len(keys):
         raise UsageError(f"labels = {list(names)!r}: expected at least two labels, each once")
     return names

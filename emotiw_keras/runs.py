@@ -91,7 +91,7 @@ class Run:
             ModelError: there is no such folder and no such model.
             RunError: not a run, unfinished, damaged, or of another version.
         """
-        folder = Path(path)
+        folder = Path(path).expanduser()
         if not folder.exists():
             shipped = shipped_folder(str(path))
             if shipped is None:

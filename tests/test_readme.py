@@ -1,14 +1,25 @@
-"""The README does what it says: every block below a comment `<!-- runs -->` is run, in order, in one scratch folder."""
+"""The README does what it says: every block below a comment `<!-- runs -->` is run, in order, in one scratch folder.
+
+The other commands need photos, films, data sets or downloads that are not here. They are read as `emotiw` reads them: its
+options, and of `fit` the recipe, its settings, its names of data sets and what `--weights` means.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+
+from emotiw_keras.cli.main import cli
+from emotiw_keras.errors import UsageError
+from emotiw_keras.training.recipe import load_recipe
+from emotiw_keras.training.start import run_of
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 BLOCK = re.compile(r"^<!-- runs -->\s*\n```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -32,6 +43,60 @@ def test_the_readme_has_commands_that_run() -> None:
     assert len(BLOCK.findall(README.read_text(encoding="utf-8"))) == README.read_text(encoding="utf-8").count("<!-- runs -->")
     assert any(language in SHELLS for language in languages) and "python" in languages
     assert "emotiw fit" in "".join(text for _, text in blocks())
+
+
+def commands() -> list[tuple[list[str], bool]]:
+    """The words of every `emotiw ...` of the README, and whether it stands in a block: in running text it may be cut short."""
+    text = README.read_text(encoding="utf-8")
+    lines = [(line, True) for line in re.findall(r"^emotiw .*$", text.replace("\\\n", " "), re.MULTILINE)]
+    lines += [(line.replace("\n", " "), False) for line in re.findall(r"`(emotiw\s[^`]+)`", text)]
+    found = [(shlex.split(line, comments=True)[1:], whole) for line, whole in lines]
+    return [(words[: words.index(">")] if ">" in words else words, whole) for words, whole in found]
+
+
+def understood(command: list[str], whole: bool = True) -> None:
+    """Parse one command as `emotiw` does, and of `fit` what it says of the training; raises what a user would be told."""
+    context = click.Context(cli, info_name="emotiw")
+    name, each, rest = cli.resolve_command(context, list(command))
+    assert name is not None and each is not None
+    try:
+        given = each.make_context(name, rest, parent=context).params
+    except click.MissingParameter:
+        assert not whole, "a parameter is missing"
+        return
+    if name != "fit":
+        return
+    recipe = load_recipe(given["recipe"], given["changes"], limit=given["limit"], seed=given["seed"])
+    assert {item.partition("=")[0] for item in given["data"]} <= set(recipe.data), f"{given['recipe']} knows {recipe.data}"
+    weights = given["weights"]
+    if weights is not None and "/" not in weights and "." not in weights and weights != "imagenet":
+        assert run_of(weights) is not None, f"{weights}: no model that ships"
+
+
+def test_every_command_of_the_readme_is_understood() -> None:
+    found = commands()
+    assert len(found) > 40
+    for command, whole in found:
+        try:
+            understood(command, whole)
+        except Exception as error:
+            raise AssertionError(f"emotiw {shlex.join(command)}: {error}") from error
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ("predict --modle x a.jpg", "--modle"),
+        ("fit finetune --data faces=x --out y", "knows"),
+        ("fit finetune --data data=x --out y --set a=1", "'a'"),
+        ("fit finetune --data data=x --out y --weights fer28-vgg", "no model that ships"),
+        ("fit finetune --data data=x", "missing"),
+        ("fitt", "no such command"),
+    ],
+)
+def test_a_command_that_is_wrong_would_be_found(wrong: str, reason: str) -> None:
+    with pytest.raises((AssertionError, click.ClickException, UsageError), match=reason):
+        understood(shlex.split(wrong))
 
 
 @pytest.mark.slow

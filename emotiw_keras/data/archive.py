@@ -20,13 +20,19 @@ from emotiw_keras.data.images import SUFFIXES, ImageError
 from emotiw_keras.errors import DataError
 
 MEMBER_BYTES = 64 * 2**20
+TABLE_BYTES = 2**30
+"""Bytes of a table, which may hold the pixels of a whole data set as text: FER-2013's take 287 MB."""
+TABLE_SUFFIXES = (".csv", ".tsv")
 _ENCRYPTED = 0x1
 _LOCAL_HEADER = 30
 # Deflate cannot make more than this of incompressible bytes, so a longer member is damaged or a trap.
 _DEFLATE_SLACK = 2**16
 # Code tables that stand before the first byte of data.
 _DEFLATE_START = 2**10
+_BLOCK = 2**20
 _DRIVE = re.compile(r"[A-Za-z]:")
+# What file servers, systems and picture viewers put beside pictures, and into archives of them; no one's data.
+_SYSTEM = frozenset({"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "thumbnails", "thumbs"})
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,24 @@ def is_picture(name: str) -> bool:
     return bool(stem) and (dot + suffix).lower() in SUFFIXES
 
 
+def printable(name: str) -> str:
+    """A file's name as text that can be written anywhere: bytes that are no UTF-8 as escapes.
+
+    Example:
+        >>> printable("caf\\udce9.png")
+        'caf\\\\xe9.png'
+    """
+    return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def _hidden(name: str) -> bool:
-    return name.startswith((".", "__MACOSX/")) or "/." in name or "/__MACOSX/" in name or name == "__MACOSX"
+    return name.startswith(".") or "/." in name
+
+
+def _system_folder(name: str) -> str | None:
+    """The folder of a system or a viewer that a file lies in, or None."""
+    parts = name.split("/")
+    return next(("/".join(parts[: i + 1]) for i, part in enumerate(parts[:-1]) if part.casefold() in _SYSTEM), None)
 
 
 def checked_name(name: str, where: object) -> str:
@@ -98,6 +120,9 @@ class FolderArchive:
     def _walk(self) -> None:
         for folder, folders, files in os.walk(self._root, onerror=self._refuse):
             folders[:] = sorted(name for name in folders if not _hidden(name))
+            system = [name for name in folders if name.casefold() in _SYSTEM]
+            folders[:] = [name for name in folders if name not in system]
+            self.left_out += [os.path.relpath(os.path.join(folder, name), self._root).replace(os.sep, "/") for name in system]
             for name in [*files, *(name for name in folders if os.path.islink(os.path.join(folder, name)))]:
                 if not _hidden(name):
                     self._add(os.path.join(folder, name))
@@ -160,6 +185,10 @@ class ZipArchive:
             name = checked_name(info.filename, path)
             if _hidden(name):
                 continue
+            if (system := _system_folder(name)) is not None:
+                if system not in self.left_out:
+                    self.left_out.append(system)
+                continue
             if name in self._members:
                 raise DataError(f"{path}: holds {name!r} twice; pack it again")
             self._check(name, info)
@@ -174,10 +203,11 @@ class ZipArchive:
             raise DataError(f"{self.path}: {name!r} is a symbolic link; pack the file itself")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise DataError(f"{self.path}: {name!r} has packing method {info.compress_type}; expected deflated or stored")
-        if info.file_size > self._limits.member or info.compress_size > self._limits.member + _DEFLATE_SLACK:
+        most = TABLE_BYTES if name.lower().endswith(TABLE_SUFFIXES) else self._limits.member
+        if info.file_size > most or info.compress_size > most + _DEFLATE_SLACK:
             size = max(info.file_size, info.compress_size)
             raise DataError(
-                f"{self.path}: {name!r} unpacks to {size:,} bytes, more than the {self._limits.member:,} allowed for "
+                f"{self.path}: {name!r} unpacks to {size:,} bytes, more than the {most:,} allowed for "
                 "one file; unpack the zip and give the folder if you trust it"
             )
 
@@ -197,18 +227,29 @@ class ZipArchive:
             handle = self._local.handle = open(self.path, "rb")  # noqa: SIM115 - lives as long as its thread
         return handle
 
-    def read(self, name: str, most: int | None = None) -> bytes:
-        """The bytes of one member, or its first `most`; the checksum is checked where the whole is read."""
+    def size(self, name: str) -> int:
+        """Bytes of a member, as the directory says."""
+        return self._members[name].file_size
+
+    def _found(self, name: str) -> tuple[BinaryIO, zipfile.ZipInfo]:
+        """This thread's handle, at the first packed byte of a member."""
         info = self._members.get(name)
         if info is None:
             raise ImageError("cannot read: No such file in the zip")
+        handle = self._handle()
+        handle.seek(info.header_offset)
+        local = handle.read(_LOCAL_HEADER)
+        if len(local) < _LOCAL_HEADER or local[:4] != b"PK\3\4":
+            raise ImageError("cannot read: damaged zip (no file where its directory says)")
+        handle.seek(sum(struct.unpack("<HH", local[26:30])), os.SEEK_CUR)
+        return handle, info
+
+    def read(self, name: str, most: int | None = None) -> bytes:
+        """The bytes of one member, or its first `most`; the checksum is checked where the whole is read."""
         try:
-            handle = self._handle()
-            handle.seek(info.header_offset)
-            local = handle.read(_LOCAL_HEADER)
-            if len(local) < _LOCAL_HEADER or local[:4] != b"PK\3\4":
-                raise ImageError("cannot read: damaged zip (no file where its directory says)")
-            handle.seek(sum(struct.unpack("<HH", local[26:30])), os.SEEK_CUR)
+            handle, info = self._found(name)
+            if most is None and info.file_size > self._limits.member:
+                raise ImageError(f"larger than {self._limits.member >> 20} MiB")
             wanted = info.compress_size if most is None else min(info.compress_size, most + _DEFLATE_START)
             data = handle.read(wanted)
             if info.compress_type == zipfile.ZIP_STORED and most is not None:
@@ -223,3 +264,26 @@ class ZipArchive:
         if most is None and (len(data) != info.file_size or zlib.crc32(data) != info.CRC):
             raise ImageError("cannot read: damaged zip (wrong size or checksum)")
         return data
+
+    def copy(self, name: str, target: BinaryIO) -> None:
+        """Unpack a member of any size into an open file, a block at a time; ImageError if it is damaged."""
+        try:
+            handle, info = self._found(name)
+            unpack = zlib.decompressobj(-15) if info.compress_type == zipfile.ZIP_DEFLATED else None
+            packed, left, checksum = info.compress_size, info.file_size, 0
+            while packed and (block := handle.read(min(packed, _BLOCK))):
+                packed -= len(block)
+                while block or (unpack is not None and not packed and not unpack.eof):
+                    data = block if unpack is None else unpack.decompress(block, _BLOCK)
+                    block = b"" if unpack is None else unpack.unconsumed_tail
+                    left -= len(data)
+                    if left < 0 or not data:
+                        raise ImageError("cannot read: damaged zip (wrong size or checksum)")
+                    checksum = zlib.crc32(data, checksum)
+                    target.write(data)
+        except zlib.error as error:
+            raise ImageError(f"cannot read: damaged zip ({error})") from error
+        except OSError as error:
+            raise ImageError(f"cannot read: {error.strerror or error}") from error
+        if left or checksum != info.CRC:
+            raise ImageError("cannot read: damaged zip (wrong size or checksum)")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.resize import resize, to_grey
+
+if TYPE_CHECKING:
+    from emotiw_keras.data.sets import FaceSet
 
 WAITING = 2
 """Batches that are made before they are asked for."""

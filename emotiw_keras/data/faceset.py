@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from emotiw_keras.data import duplicates
+from emotiw_keras.data.archive import printable
 from emotiw_keras.data.columns import pick
 from emotiw_keras.data.images import MIN_SIDE, ImageError
-from emotiw_keras.data.layouts import Listing, find_layout
-from emotiw_keras.data.layouts.affwild2 import find_videos
-from emotiw_keras.data.layouts.listing import SPLITS, and_more, without_classes
+from emotiw_keras.data.layouts import Listing, Videos, find_layout
+from emotiw_keras.data.layouts.listing import and_more, without_classes
 from emotiw_keras.data.layouts.packed import PackedPixels, packing_file
 from emotiw_keras.data.layouts.store import (
     MemoryPixels,
@@ -26,6 +25,7 @@ from emotiw_keras.data.layouts.store import (
     available_memory,
     run_chunks,
 )
+from emotiw_keras.data.sets import HELD_OUT, OK, FaceSet, Progress
 from emotiw_keras.data.splits import (
     Folds,
     assign_splits,
@@ -37,178 +37,17 @@ from emotiw_keras.data.splits import (
     limit_mask,
     subjects,
 )
+from emotiw_keras.data.video_reading import Choice, read_videos
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.labels import match_classes
 
-if TYPE_CHECKING:
-    import tensorflow as tf
+__all__ = ["HELD_OUT", "OK", "FaceSet", "MemoryPixels", "PixelStore", "Progress", "StreamedPixels", "read_faces"]
 
-__all__ = ["OK", "FaceSet", "MemoryPixels", "PixelStore", "StreamedPixels", "read_faces"]
-
-OK = "ok"
-HELD_OUT = "held out"
 # Decoding a small picture takes less time than threads take to hand the interpreter to each other.
 _SMALL = 128 * 128
 HELD_BYTES = 128 << 20
 """What the pixels of a set may take in memory, so that memory does not grow with the data; FER-2013 takes 79 MiB. The file that
 larger sets are packed into is read as fast, as long as the system has memory to spare for it."""
-Progress = Callable[[int, int], None]
-
-
-@dataclass
-class FaceSet:
-    """Labelled pictures of one data set; lists and arrays have one entry a picture, in the order of the source.
-
-    Attributes:
-        name: what the data set is called, such as "fer".
-        source: the path as given.
-        layout: "fer2013.csv", "split folders", "class folders", "manifest", "SFEW", "prepared faces" or "Aff-Wild2".
-        labels: label names; a label id is a position here.
-        paths: each picture's name inside the source.
-        label: int (pictures,), -1 where the status is not "ok".
-        split: "<U5" (pictures,): "train", "val" or "test"; "" for an unreadable picture of a source without splits.
-        subject: the person, "" if unknown.
-        pixel_hash: the identity of the decoded pixels (`duplicates.pixel_hash`), "" where unreadable.
-        status: "ok", or why the picture cannot be used.
-        pixels: the pictures themselves.
-        report: what was decided, for a person to read.
-        constant: bool (pictures,): every pixel is the same.
-        reading: how `emotiw prepare` cut them, "" if it did not.
-    """
-
-    name: str
-    source: str
-    layout: str
-    labels: tuple[str, ...]
-    paths: Sequence[str]
-    label: np.ndarray
-    split: np.ndarray
-    subject: Sequence[str]
-    pixel_hash: Sequence[str]
-    status: Sequence[str]
-    pixels: PixelStore
-    report: list[str]
-    constant: np.ndarray = field(repr=False)
-    reading: str = ""
-
-    def indices(self, split: str) -> np.ndarray:
-        """The usable pictures of "train", "val", "test" or "all", in file order.
-
-        Returns:
-            int64 (pictures of the split,).
-
-        Raises:
-            DataError: the split has no usable pictures; those that have are named.
-        """
-        usable = self.label >= 0
-        chosen = np.flatnonzero(usable if split == "all" else usable & (self.split == split))
-        if not chosen.size:
-            there = [name for name in SPLITS if (usable & (self.split == name)).any()]
-            raise DataError(f"{self.name}: no split {split!r} in {self.source}; it has {', '.join(there)}, and all")
-        return chosen
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The splits that have usable pictures, in the order train, val, test."""
-        return tuple(self.counts())
-
-    def dataset(
-        self,
-        split: str,
-        *,
-        batch_size: int,
-        shuffle: bool = False,
-        seed: int = 0,
-        shard: tuple[int, int] = (0, 1),
-    ) -> tf.data.Dataset:
-        """The pictures of a split as batches of bytes: `tf.data.Dataset` of (uint8 (batch, height, width, channels), int32
-        (batch,)); `FaceInput` turns the bytes into what a network takes, on the device.
-
-        Args:
-            split: "train", "val", "test" or "all".
-            batch_size: pictures in a batch; the last may be smaller.
-            shuffle: a new order each time it is gone through, drawn from `seed`; otherwise the order of the source.
-            seed: of the order; the same seed gives the same sequence of orders.
-            shard: (index, count) of a host among several: of each batch it gets every `count`-th picture from `index` on.
-
-        Raises:
-            DataError: the split has no usable pictures.
-            UsageError: a batch size or a shard that cannot be meant.
-
-        Example:
-            >>> from emotiw_keras.data import load_faces
-            >>> faces = load_faces("generated:small", limit=14)
-            >>> [tuple(images.shape) for images, labels in faces.dataset("train", batch_size=8)]
-            [(8, 96, 96, 1), (6, 96, 96, 1)]
-        """
-        from emotiw_keras.data.batches import Pool, face_dataset
-
-        index, count = shard
-        if batch_size < 1 or not 0 <= index < count:
-            raise UsageError(
-                f"batch_size={batch_size}, shard={shard}: expected at least 1, and (index, count) with index < count"
-            )
-        pool = Pool([(self, self.indices(split))], max(self.pixels.shape[:2]), self.pixels.shape[-1] == 1)
-        return face_dataset(pool, batch_size, shuffle=shuffle, seed=seed, shard=shard)
-
-    def counts(self) -> dict[str, dict[str, int]]:
-        """Usable pictures: split -> label -> number, for the splits that exist."""
-        table: dict[str, dict[str, int]] = {}
-        for split in SPLITS:
-            ids = self.label[(self.label >= 0) & (self.split == split)]
-            if ids.size:
-                numbers = np.bincount(ids, minlength=len(self.labels)).tolist()
-                table[split] = dict(zip(self.labels, numbers, strict=True))
-        return table
-
-    def unreadable(self) -> list[tuple[str, str]]:
-        """(path, why) of the pictures that cannot be used."""
-        return [(path, status) for path, status in zip(self.paths, self.status, strict=True) if status != OK]
-
-    def identities(self, rows: np.ndarray) -> Iterator[str]:
-        """What tells the pictures at `rows` from others: the same word, the same pixels."""
-        return (self.pixel_hash[i] for i in rows)
-
-    def facts(self) -> dict[str, Any]:
-        """What run.json says of the set; a run goes on only with data that say the same."""
-        digest = hashlib.sha256()
-        for row in zip(self.paths, self.pixel_hash, self.label.tolist(), self.split.tolist(), strict=True):
-            digest.update(repr(row).encode())
-        return {"layout": self.layout, "images": len(self.paths), "fingerprint": digest.hexdigest()[:16]}
-
-    def records(self, roles: Mapping[str, np.ndarray]) -> Iterator[dict[str, str]]:
-        """Rows of data.csv, without their stage.
-
-        Args:
-            roles: status -> int, the pictures that have it; the last one counts, a picture without one is held out.
-        """
-        status = np.array([text if text != OK else HELD_OUT for text in self.status], object)
-        for role, rows in roles.items():
-            status[rows] = role
-        for i, path in enumerate(self.paths):
-            yield {
-                "data": self.name,
-                "path": path,
-                "pixel_hash": self.pixel_hash[i],
-                "label": self.labels[self.label[i]] if self.label[i] >= 0 else "",
-                "subject": self.subject[i],
-                "split": str(self.split[i]),
-                "status": str(status[i]),
-            }
-
-    def take(self, rows: np.ndarray) -> FaceSet:
-        """The set of some of the pictures, numbered anew from 0."""
-        return replace(
-            self,
-            paths=pick(self.paths, rows),
-            label=self.label[rows],
-            split=self.split[rows],
-            subject=pick(self.subject, rows),
-            pixel_hash=pick(self.pixel_hash, rows),
-            status=pick(self.status, rows),
-            pixels=self.pixels.select(rows),
-            constant=self.constant[rows],
-        )
 
 
 def read_faces(
@@ -226,17 +65,21 @@ def read_faces(
     check: bool = True,
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
     folds: Folds | None = None,
+    val_share: float = 0.1,
     seed: int = 0,
     limit: int | None = None,
     workers: int | None = None,
+    seconds: float | None = None,
     progress: Progress | None = None,
 ) -> FaceSet:
     """Read a data set in any known layout.
 
     Args:
-        path: a folder, a zip or a CSV.
+        path: a folder, a zip, a CSV or list, in any layout of `layouts.TABLE`; "generated:large" or "generated:small" for faces
+            that the package draws. `~` is the home folder.
         name: what errors and the report call it.
-        labels: a name in `labels.LABEL_SETS`, "folder" for any class names (sorted), or the labels in order.
+        labels: a name in `labels.LABEL_SETS`, "folder" for any class names (sorted; spellings of one name are one class), or
+            the labels in order.
         grey: hold one channel, else three (RGB).
         size: side in pixels that a set of mixed sizes is brought to; a set of one size keeps it, unless it has more pixels:
             resizing on the host gives the same bytes, once instead of in each epoch.
@@ -250,9 +93,12 @@ def read_faces(
         check: of a set of videos, read each file once before it is used; otherwise a broken one is found when it is.
         fractions: shares of train, val and test where the source has no splits.
         folds: cut by persons instead of by `fractions`.
+        val_share: share of train that becomes val where the source names train and no val, by person where known; 0 is none.
         seed: of the split, of `limit` and of the frames taken of a video.
         limit: pictures per split, stratified.
         workers: threads that decode. Default: one for each processor.
+        seconds: look at pictures for about so long and take the others on trust, for an estimate: what they are is read when
+            they are asked for, and neither duplicates nor broken files among them are known. The report says how many.
         progress: called with (pictures done, pictures in all).
 
     Raises:
@@ -264,17 +110,17 @@ def read_faces(
         {'train': {'angry': 81, ...}, 'val': {...}, 'test': {...}}
     """
     check_fractions(fractions)
+    if not 0 <= val_share < 1:
+        raise UsageError(f"val_share = {val_share}: expected a share of train, from 0 (which cuts none) to below 1")
     if size < MIN_SIDE:
         raise UsageError(f"size = {size}: expected at least {MIN_SIDE} pixels")
     threads = workers or os.cpu_count() or 1
-    videos = find_videos(path)
-    if videos is not None:
-        from emotiw_keras.data.video_reading import Choice, read_videos  # it makes a FaceSet, which stands here
-
+    found = find_layout(path, limit)
+    if isinstance(found, Videos):
         if folds is not None:
             raise UsageError(f"{path} is a set of videos, which is cut by film; folds over persons are for sets of pictures")
         return read_videos(
-            videos,
+            found,
             Choice(every, frames_per_video, limit, tuple(fractions), seed),
             name=name,
             labels=labels,
@@ -282,27 +128,28 @@ def read_faces(
             size=size,
             subject_pattern=subject_pattern,
             leave_out=leave_out,
-            check=check,
+            check=check and seconds is None,
             threads=threads,
             progress=progress,
         )
     if every != 1 or frames_per_video:
         raise UsageError(f"{path} is no set of videos: every = {every} and frames_per_video = {frames_per_video} choose frames")
-    listing = without_classes(find_layout(path), leave_out, path)
-    names, label = _labels(listing, labels, path)
+    listing = without_classes(found, leave_out, path)
+    names, label = _labels(listing, labels, path, name)
     rows = np.arange(len(label))
     has_splits = any(listing.split)
     if folds is not None and has_splits:
         raise DataError(f"{path} has its own splits; folds are for a source without")
     split = np.array(listing.split, dtype="<U5")
     subject = _subjects(listing, subject_pattern)
-    if limit is not None and has_splits:
+    without_val = bool(val_share) and "train" in listing.split and "val" not in listing.split
+    if limit is not None and has_splits and not without_val:
         rows = np.flatnonzero(limit_mask(label, split, limit, seed))
-    pixels, seen = _read_pixels(listing, rows, grey, size, memory_budget, threads, progress)
+    pixels, seen = _read_pixels(listing, rows, grey, size, memory_budget, threads, progress, seconds)
     usable = np.array([status == OK for status in seen.status], bool)
     faces = FaceSet(
         name=name,
-        source=os.fspath(path),
+        source=printable(os.fspath(path)),
         layout=listing.layout,
         labels=names,
         paths=[listing.names[i] for i in rows],
@@ -319,6 +166,12 @@ def read_faces(
     if not usable.any():
         first = f"{faces.paths[0]}: {faces.status[0]}"
         raise DataError(f"{path}: none of {len(rows):,} pictures can be used; the first, {first}")
+    if without_val:
+        ids = np.flatnonzero(usable & (faces.split == "train"))
+        group = group_ids(pick(faces.pixel_hash, ids), pick(faces.subject, ids))
+        faces.split[ids] = assign_splits(faces.label[ids], group, (1 - val_share, val_share, 0.0), seed)
+        if limit is not None:
+            faces = faces.take(np.flatnonzero(limit_mask(faces.label, faces.split, limit, seed) | ~usable))
     if not has_splits:
         ids = np.flatnonzero(usable)
         if folds is not None:
@@ -333,14 +186,19 @@ def read_faces(
         persons = len(set(faces.subject) - {""})
         shares = f"{persons:,} persons in {folds.count} folds, seed {seed}: {folds.test} is test, {folds.val} val"
         shares += f", {', '.join(map(str, folds.training))} train"
-    cut, taken = (shares, folds is not None), None if limit is None else (limit, len(listing.names))
-    faces.report = _report(faces, listing, None if has_splits else cut, taken)
+    cut: tuple[str, bool] | None = (f"no splits in the source: {shares}", folds is not None)
+    if has_splits:
+        told = f"no val in the source: {val_share:.0%} of train are val (val_share), stratified, seed {seed}"
+        cut = (told, False) if without_val else None
+    faces.report = _report(faces, listing, cut, None if limit is None else (limit, len(listing.names)))
     return faces
 
 
-def _labels(listing: Listing, labels: str | Sequence[str], path: object) -> tuple[tuple[str, ...], np.ndarray]:
+def _labels(listing: Listing, labels: str | Sequence[str], path: object, name: str) -> tuple[tuple[str, ...], np.ndarray]:
+    # Labels that a run brings along cannot be changed by a setting of a recipe.
+    remedy = f"--set 'source.{name}.leave_out={{names}}'" if isinstance(labels, str) else "leave_out = {names}"
     try:
-        names, ids = match_classes(listing.first_seen(), labels)
+        names, ids = match_classes(listing.first_seen(), labels, remedy)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     if len(set(ids.values())) < 2:
@@ -377,36 +235,45 @@ def _read_pixels(
     budget: int | None,
     threads: int,
     progress: Progress | None,
+    seconds: float | None,
 ) -> tuple[PixelStore, _Seen]:
     count = len(rows)
+    started = time.monotonic()
     shapes: list[tuple[int, int, int]] = [(0, 0, 0)] * count
     seen = _Seen([OK] * count, [""] * count, np.zeros(count, bool))
 
+    def late(share: float) -> bool:
+        return seconds is not None and time.monotonic() - started > share * seconds
+
     def measure(i: int) -> None:
+        if late(0.5):
+            return
         try:
             shapes[i] = listing.pictures.shape(int(rows[i]))
         except ImageError as error:
             seen.status[i] = str(error)
 
     run_chunks(measure, range(count), threads)
-    sizes = {shape[:2] for shape, status in zip(shapes, seen.status, strict=True) if status == OK}
+    sizes = {shape[:2] for shape, status in zip(shapes, seen.status, strict=True) if status == OK and shape[0]}
     same = len(sizes) == 1 and math.prod(next(iter(sizes))) <= size * size
     height, width = sizes.pop() if same else (size, size)
     view = View(listing.pictures, rows, (height, width, 1 if grey else 3))
     allowed = min(HELD_BYTES, available_memory() // 2) if budget is None else budget
     needed = count * int(np.prod(view.shape))
-    file = None if needed <= allowed else packing_file(needed)
-    if file is None and budget is None:  # without room on the disk memory holds what it can
+    file = None if needed <= allowed or seconds is not None else packing_file(needed)
+    if file is None and budget is None and seconds is None:  # without room on the disk memory holds what it can
         allowed = available_memory() // 2
     array = np.zeros((count, *view.shape), np.uint8) if file is None and needed <= allowed else None
     readable = np.zeros(count, bool)
     packed = None if file is None else PackedPixels(file, view.shape, readable)
-    if array is None:
+    if array is None and seconds is None:
         told = f"{needed / 2**30:,.2f} GiB of pixels are more than the {allowed / 2**30:,.2f} GiB of memory allowed"
         how = "packed once into a temporary file" if packed is not None else "decoded in each epoch, as the disk is full too"
         listing.notes.append(f"{told}, so they are {how}")
 
     def decode(i: int) -> None:
+        if late(1):
+            return
         try:
             with view.room_for(shapes[i]):
                 image = view.decode(i)
@@ -422,6 +289,11 @@ def _read_pixels(
     decoders = 1 if max((h * w for h, w, _ in shapes), default=0) <= _SMALL else threads
     run_chunks(decode, [i for i in range(count) if seen.status[i] == OK], decoders, progress)
     readable[:] = [status == OK for status in seen.status]
+    unseen = sum(not digest and status == OK for digest, status in zip(seen.digest, seen.status, strict=True))
+    if unseen:
+        known = f"{count - unseen:,} of {count:,} pictures"
+        listing.notes.append(f"looked at {known}, the others taken on trust: no word on duplicates and broken files among them")
+        return StreamedPixels(view, readable, shapes, decoders), seen
     if array is not None:
         return MemoryPixels(array, readable), seen
     if packed is not None:
@@ -442,7 +314,7 @@ def _report(faces: FaceSet, listing: Listing, cut: tuple[str, bool] | None, limi
     if cut is not None:
         persons = len(set(faces.subject) - {""})
         together = f"duplicates and {persons:,} persons kept together" if persons else "duplicates kept together"
-        lines.append(f"no splits in the source: {cut[0]}" + ("" if cut[1] else f", {together}"))
+        lines.append(cut[0] + ("" if cut[1] else f", {together}"))
         aside = int(((faces.split == "") & (faces.label >= 0)).sum())
         if aside:
             lines.append(f"in folds that are left aside: {aside:,} pictures")

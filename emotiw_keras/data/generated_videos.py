@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 
 from emotiw_keras.data.drawing import Person, draw_face
-from emotiw_keras.data.generated import DIFFICULTIES, LABELS
 from emotiw_keras.data.layouts.affwild2 import FACES
+from emotiw_keras.data.layouts.drawn import DIFFICULTIES, LABELS
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.files import write_atomic, writing
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from emotiw_keras.data.faceset import FaceSet
-from emotiw_keras.data.generated import read_any
+from emotiw_keras.data.faceset import FaceSet, read_faces
 
 
 def load_faces(source: str | os.PathLike[str], **settings: Any) -> FaceSet:
@@ -30,4 +29,4 @@ def load_faces(source: str | os.PathLike[str], **settings: Any) -> FaceSet:
         >>> faces.labels[:2], faces.counts()["val"]["happy"]
         (('angry', 'disgust'), 2)
     """
-    return read_any(source, **settings)
+    return read_faces(source, **settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -217,9 +217,35 @@ def limit_mask(label: np.ndarray, split: np.ndarray, limit: int, seed: int = 0) 
     mask = np.zeros(len(label), bool)
     for name in sorted(set(split.tolist())):
         rows = np.flatnonzero((split == name) & (label >= 0))
-        present, counts = np.unique(label[rows], return_counts=True)
-        for value, quota in zip(present, _quotas(counts, min(limit, len(rows))), strict=True):
-            mask[generator.permutation(rows[label[rows] == value])[:quota]] = True
+        mask[rows] = of_each_class(label[rows], lambda counts: _quotas(counts, limit), generator)
+    return mask
+
+
+def stratified(indices: np.ndarray, label: np.ndarray, limit: int, seed: int = 0) -> np.ndarray:
+    """At most `limit` of `indices`, each class in proportion, chosen by `seed`, in the order they came.
+
+    Args:
+        indices: int (n,).
+        label: int (n,), the class of each (any number may stand for "none").
+        limit: at least 1.
+    """
+    return indices[of_each_class(label, lambda counts: _quotas(counts, limit), np.random.default_rng(seed))]
+
+
+def of_each_class(label: np.ndarray, quotas: Callable[[np.ndarray], np.ndarray], generator: np.random.Generator) -> np.ndarray:
+    """A stratified sample: so many pictures of each class, drawn from `generator`.
+
+    Args:
+        label: int (pictures,), the class of each.
+        quotas: int (classes that occur,), pictures there are -> int (classes that occur,), pictures to take.
+
+    Returns:
+        bool (pictures,).
+    """
+    mask = np.zeros(len(label), bool)
+    present, counts = np.unique(label, return_counts=True)
+    for value, quota in zip(present, quotas(counts), strict=True):
+        mask[generator.permutation(np.flatnonzero(label == value))[:quota]] = True
     return mask
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,13 +11,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from emotiw_keras.data.archive import printable
 from emotiw_keras.data.columns import Repeated
 from emotiw_keras.data.duplicates import pixel_hash
-from emotiw_keras.data.faceset import OK, Progress
 from emotiw_keras.data.images import ImageError, decode_image, read_header
 from emotiw_keras.data.layouts.affwild2 import FACES, SPLITS, Frames, Videos, find_frames, ranges, without_annotation
 from emotiw_keras.data.layouts.listing import and_more, class_names
 from emotiw_keras.data.layouts.store import StreamedPixels, View, run_chunks
+from emotiw_keras.data.sets import OK, Progress
 from emotiw_keras.data.splits import assign_splits, counts_table, group_ids, limit_mask, subjects
 from emotiw_keras.data.videos import MAX_PIXELS, FramePictures, Table, VideoSet, read_picture
 from emotiw_keras.errors import DataError, UsageError
@@ -56,7 +58,7 @@ class Choice:
 
     def of_video(self, video: str, numbers: np.ndarray) -> np.ndarray:
         """The frame numbers taken of one video; what other videos there are does not change them."""
-        name = int.from_bytes(hashlib.blake2b(video.encode(), digest_size=8).digest(), "big")
+        name = int.from_bytes(hashlib.blake2b(os.fsencode(video), digest_size=8).digest(), "big")
         generator = np.random.default_rng((self.seed, name))
         if self.every > 1:
             numbers = numbers[numbers % self.every == generator.integers(self.every)]
@@ -286,13 +288,13 @@ def _frame_set(
     largest = max((height * width for height, width in found.sizes), default=0)
     return VideoSet(
         name=name,
-        source=str(table.root),
+        source=printable(str(table.root)),
         layout=LAYOUT,
         labels=labels,
-        paths=table.paths(video, frame),
+        paths=table.paths(video, frame, text=True),
         label=np.where(readable, label, np.int8(-1)),
         split=np.array(table.split, "<U5")[video],
-        subject=Repeated(table.films, video),
+        subject=Repeated(list(map(printable, table.films)), video),
         pixel_hash=Repeated(table.identity, video),
         status=Repeated(reasons, status),
         pixels=StreamedPixels(

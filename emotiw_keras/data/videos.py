@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from emotiw_keras.data.archive import MEMBER_BYTES
+from emotiw_keras.data.archive import MEMBER_BYTES, printable
 from emotiw_keras.data.columns import FramePaths, Repeated
-from emotiw_keras.data.faceset import HELD_OUT, OK, FaceSet
 from emotiw_keras.data.images import ImageError, decode_image, read_header
 from emotiw_keras.data.layouts.affwild2 import FACES, Frames, ranges
+from emotiw_keras.data.sets import HELD_OUT, OK, FaceSet
 
 # No face is cut out larger, and each thread holds a picture.
 MAX_PIXELS = 8_000_000
@@ -46,9 +46,10 @@ class Table:
     identity: list[str]
     annotation: list[str]
 
-    def paths(self, video: np.ndarray, frame: np.ndarray) -> FramePaths:
-        """Names of frames inside the source."""
-        return FramePaths([f"{FACES}/{name}" for name in self.names], [each.form for each in self.frames], video, frame)
+    def paths(self, video: np.ndarray, frame: np.ndarray, *, text: bool = False) -> FramePaths:
+        """Names of frames inside the source, as files have them or as `text` that can be written anywhere."""
+        names = map(printable, self.names) if text else self.names
+        return FramePaths([f"{FACES}/{name}" for name in names], [each.form for each in self.frames], video, frame)
 
     def labelled(self, video: int) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of the labelled frames of a video, int32: those with a picture, and those without."""
@@ -121,10 +122,10 @@ class VideoSet(FaceSet):
             there, missing = table.labelled(video)
             yield {
                 "data": self.name,
-                "path": f"{FACES}/{name}",
+                "path": f"{FACES}/{printable(name)}",
                 "pixel_hash": table.identity[video],
                 "label": "",
-                "subject": table.films[video],
+                "subject": printable(table.films[video]),
                 "split": table.split[video],
                 "status": str(status[video]),
                 "frames": str(used[video]),

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emotiw_keras.costs import costs_of
+from emotiw_keras.data.archive import printable
 from emotiw_keras.data.columns import pick
-from emotiw_keras.data.faceset import FaceSet
-from emotiw_keras.data.generated import is_generated, read_any
+from emotiw_keras.data.faceset import FaceSet, read_faces
 from emotiw_keras.data.layouts import classes_of
 from emotiw_keras.data.layouts.listing import class_names
 from emotiw_keras.data.video_reading import checked
 from emotiw_keras.data.videos import VideoSet
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.assessment import Assessment, Predictions, Question, figures
-from emotiw_keras.evaluation.splits import SPLITS, found_again, has_own_splits, known_splits, select, stratified
+from emotiw_keras.evaluation.splits import SPLITS, found_again, known_splits, own_splits, select, stratified, val_of
 from emotiw_keras.evaluation.videos import answer_every_picture, per_video
 from emotiw_keras.inference import Inference, checked_crops
 
@@ -45,9 +45,10 @@ def read_source(run: Run, source: str | os.PathLike[str], limit: int | None = No
     grey = run.settings["channels"] == "grey"
     unwanted = run.info.get("leave_out", [])
     if unwanted:
-        unwanted = [] if is_generated(source) else sorted(class_names(classes_of(source)) & class_names(unwanted))
-    options = {"grey": grey, "size": run.settings["resize"], "leave_out": unwanted, "limit": limit}
-    return read_any(source, labels=tuple(run.labels), check=False, **options)
+        unwanted = sorted(class_names(classes_of(source)) & class_names(unwanted))
+    # Which of train became val is the run's to say.
+    options = {"grey": grey, "size": run.settings["resize"], "leave_out": unwanted, "limit": limit, "val_share": 0}
+    return read_faces(source, labels=tuple(run.labels), check=False, **options)
 
 
 Read = Callable[["Run", "str | os.PathLike[str]", "int | None"], FaceSet]
@@ -121,14 +122,15 @@ def assess(
     """
     crops = checked_crops(crops, run)
     costs_file = None if costs is None else os.fspath(costs)
-    question = Question(os.fspath(source), split, limit, crops, costs_of(run.labels, costs_file), costs_file)
+    question = Question(printable(os.fspath(source)), split, limit, crops, costs_of(run.labels, costs_file), costs_file)
     if split not in (*SPLITS, "all"):
         raise UsageError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}, all")
     if batch_size < 1 or (limit is not None and limit < 1):
         raise UsageError(f"batch_size and limit must be at least 1; got {batch_size} and {limit}")
-    own = has_own_splits(source)
-    faces = read(run, source, limit if own else None)
-    split_of = faces.split if own else known_splits(faces, run)
+    own = own_splits(source)
+    cut = "train" in own and "val" not in own and split in ("train", "val")
+    faces = read(run, source, limit if own and not cut else None)
+    split_of = known_splits(faces, run) if not own else val_of(faces, run) if cut else faces.split
     indices = select(faces, split_of, split, run)
     if limit is not None:
         indices = stratified(indices, faces.label[indices], limit)

@@ -8,24 +8,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from emotiw_keras.data.faceset import FaceSet
-from emotiw_keras.data.generated import is_generated
 from emotiw_keras.data.layouts import find_layout
-from emotiw_keras.data.layouts.affwild2 import find_videos
 from emotiw_keras.data.layouts.listing import SPLITS
+from emotiw_keras.data.splits import stratified
 from emotiw_keras.errors import DataError
 
 if TYPE_CHECKING:
     from emotiw_keras.runs import Run
 
-__all__ = ["SPLITS", "found_again", "has_own_splits", "known_splits", "select", "stratified"]
+__all__ = ["SPLITS", "found_again", "known_splits", "own_splits", "select", "stratified", "val_of"]
 
 
-def has_own_splits(source: str | os.PathLike[str]) -> bool:
-    """Whether a data set says itself which images are train, val and test."""
-    if is_generated(source):
-        return True
-    videos = find_videos(source)
-    return any(find_layout(source).split if videos is None else videos.split)
+def own_splits(source: str | os.PathLike[str]) -> set[str]:
+    """The splits that a data set says itself, none where it has no word on them."""
+    return set(find_layout(source, 1).split) - {""}
+
+
+def val_of(faces: FaceSet, run: Run) -> np.ndarray:
+    """The splits of a source that names train and no val, with those of train as val that the run had as val.
+
+    Returns:
+        "<U5" (n,).
+    """
+    return np.where((faces.split == "train") & (known_splits(faces, run) == "val"), "val", faces.split)
 
 
 def known_splits(faces: FaceSet, run: Run) -> np.ndarray:
@@ -55,25 +60,6 @@ def known_splits(faces: FaceSet, run: Run) -> np.ndarray:
         return exact or (places.get(("", pixel_hash), "") if pixel_hash else "")
 
     return np.array([split_of(*key) for key in zip(faces.paths, faces.pixel_hash, strict=True)], dtype="<U5")
-
-
-def stratified(indices: np.ndarray, label: np.ndarray, limit: int, seed: int = 0) -> np.ndarray:
-    """At most `limit` of `indices`, each class in proportion, chosen by `seed`, in the order they came.
-
-    Args:
-        indices: int (n,).
-        label: int (n,), the class of each (any number may stand for "none").
-        limit: at least 1.
-    """
-    if len(indices) <= limit:
-        return indices
-    order = np.random.default_rng(seed).permutation(len(indices))
-    rank = np.empty(len(indices))
-    for value in np.unique(label):
-        members = order[label[order] == value]
-        # The k-th of a class ranks at the share (k + 1/2) / size, so any prefix holds the classes in proportion.
-        rank[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return indices[np.sort(order[np.argsort(rank[order], kind="stable")][:limit])]
 
 
 def found_again(split_of: np.ndarray, run: Run) -> str:

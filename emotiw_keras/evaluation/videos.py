@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from emotiw_keras.data.archive import printable
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.video_reading import every_picture
 from emotiw_keras.data.videos import Table, VideoSet
@@ -120,7 +121,7 @@ def per_video(faces: VideoSet, indices: np.ndarray, probabilities: np.ndarray) -
         f1 = np.divide(2 * right, of_both, out=np.zeros(classes), where=of_both > 0)
         accuracy = float(right.sum() / scored) if scored else None
         macro_f1 = float(f1.mean()) if scored else None
-        result[faces.table.names[number]] = {
+        result[printable(faces.table.names[number])] = {
             "n": int(asked[number]),
             "n_found": scored,
             "missing": len(faces.table.labelled(int(number))[1]),

@@ -118,7 +118,7 @@ class Callbacks:
 
 def _set_modes(callbacks: Sequence[keras.callbacks.Callback], metrics: Sequence[keras.metrics.Metric]) -> None:
     """Tell callbacks that wait for a score whether more of it is better: Keras would ask a compiled network for it."""
-    upwards = {name: "max" for name in UPWARDS} | {
+    upwards = dict.fromkeys(UPWARDS, "max") | {
         metric.name: "max" if metric._direction == "up" else "min" for metric in metrics if hasattr(metric, "_direction")
     }
     for callback in callbacks:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 BATCH = 16
 STEPS = 3
+TIMING_SECONDS = 30.0
+"""Stages are timed until so much time is gone, and each for a third of it at most where a single step takes no longer."""
 
 
 def seconds_per_image(model: keras.Model, settings: Mapping[str, Any], stage: Stage, teachers: Teachers | None = None) -> float:
@@ -73,8 +75,8 @@ def _seconds(
 
 def _best(step: Callable[[], Any]) -> float:
     """Seconds an image takes in the fastest of a few calls on a batch."""
-    times = []
-    for _ in range(STEPS):
+    times: list[float] = []
+    while len(times) < STEPS and sum(times) < TIMING_SECONDS / 3:
         start = time.monotonic()
         step()
         times.append(time.monotonic() - start)
@@ -91,6 +93,8 @@ def describe(prepared: Prepared, folder: Path, say: Callable[[str], None]) -> No
     say(f"{shape['name']}: {total:,} parameters, input {shape['input_shape']}, {info['precision']}")
     seconds = 0.0
     features = 0
+    started = time.monotonic()
+    untimed: list[str] = []
     for number, stage in enumerate(recipe.stages, 1):
         apply_rules(model, stage.rules, f"stage {stage.name!r}")
         trainable = sum(math.prod(variable.shape) for variable in model.trainable_variables)
@@ -98,7 +102,10 @@ def describe(prepared: Prepared, folder: Path, say: Callable[[str], None]) -> No
         settings = info["preprocessing"]
         crops = StageCrops(stage, images, settings["resize"] - settings["crop"], (recipe.seed, number))
         planned = plan(model, stage, crops, sum(map(len, roles[stage.name].val.values())), folder)
-        if planned.cut is None or planned.against:
+        if time.monotonic() - started > TIMING_SECONDS:
+            untimed.append(stage.name)
+            this = 0.0
+        elif planned.cut is None or planned.against:
             runs = [prepared.teachers[name] for name in stage.teachers]
             teachers = Teachers(runs, info["labels"], model, model.dtype_policy.name) if runs else None
             this = seconds_per_image(model, settings, stage, teachers) * images * stage.epochs
@@ -109,10 +116,12 @@ def describe(prepared: Prepared, folder: Path, say: Callable[[str], None]) -> No
         seconds += this
         say(
             f"stage {stage.name}: {stage.epochs} epochs of {math.ceil(images / stage.batch_size)} steps, "
-            f"{trainable:,} trainable parameters, about {duration(this)}"
+            f"{trainable:,} trainable parameters, {'not timed' if stage.name in untimed else f'about {duration(this)}'}"
         )
         if planned.told:
             say(f"  {planned.told}")
     # Features go with their stage. Per stage two checkpoints of weights and history and one best file, and the final weights.
     disk = 4 * total * (5 * len(recipe.stages) + 1) + features
+    if untimed:
+        say(f"timing stopped after {TIMING_SECONDS:.0f} s: the time below is without {', '.join(untimed)}")
     say(f"about {duration(seconds)} on this machine and up to {disk / 1e6:,.0f} MB in {folder}; nothing was written")

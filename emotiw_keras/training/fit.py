@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emotiw_keras import hardware
-from emotiw_keras.data.faceset import FaceSet
-from emotiw_keras.data.generated import read_any
+from emotiw_keras.data.faceset import FaceSet, read_faces
 from emotiw_keras.data.settings import settings_for
 from emotiw_keras.data.splits import Folds
 from emotiw_keras.data.videos import VideoSet
@@ -25,7 +24,7 @@ from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.models.registry import get_spec
 from emotiw_keras.runs import RUN_FORMAT, Run
 from emotiw_keras.training.progress import silent
-from emotiw_keras.training.recipe import Recipe, SourceSettings
+from emotiw_keras.training.recipe import Recipe
 from emotiw_keras.training.roles import Part, Roles, check_roles, data_rows, stage_roles, take_share
 from emotiw_keras.training.run_writer import move_aside, start_or_resume
 from emotiw_keras.training.stage import Stage
@@ -41,6 +40,8 @@ if TYPE_CHECKING:
     from emotiw_keras.training.progress import Progress
 
 MEAN_IMAGE_FILE = "mean_image.npy"
+LOOK_SECONDS = 15.0
+"""How long a dry run looks at the pictures of a set."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def fit(
         >>> from emotiw_keras.training.recipe import load_recipe
         >>> fit(load_recipe("demo"), {}, "runs/demo")  # doctest: +SKIP
     """
-    prepared = prepare(recipe, paths, threads=threads, say=say)
+    prepared = prepare(recipe, paths, threads=threads, say=say, seconds=LOOK_SECONDS if dry_run else None)
     folder = Path(out)
     if dry_run:
         if recipe.searches:
@@ -127,6 +128,7 @@ def prepare(
     *,
     threads: int | None = None,
     say: Callable[[str], None] = silent,
+    seconds: float | None = None,
     own: OwnData | None = None,
     given: Mapping[str, Any] | None = None,
 ) -> Prepared:
@@ -137,6 +139,7 @@ def prepare(
         paths: data set name -> path, or a set that was read before.
         threads: processor threads; None takes all.
         say: takes lines for people.
+        seconds: bounds the look at each set, for a dry run.
         own: data sets that are no faces in files, by name and split.
         given: of a network of the user's own: `model` and `preprocessing` as run.json will hold them.
     """
@@ -147,16 +150,17 @@ def prepare(
     sources = _sources(recipe, told, {*own, *read})
     settings = given["preprocessing"] if given is not None else _input_settings(recipe, parent)
     sets = read | {
-        name: read_any(
+        name: read_faces(
             path,
             name=name,
             labels=recipe.labels,
             grey=_needed(settings)["channels"] == "grey",
             size=_needed(settings)["resize"],
-            **recipe.source.get(name, SourceSettings()).reading(),
+            **recipe.reading(name),
             folds=_folds(recipe, name),
             seed=recipe.seed,
             limit=recipe.limit or None,
+            seconds=seconds,
         )
         for name, path in sources.items()
     }
@@ -209,6 +213,8 @@ def prepare(
         unrecorded |= set(run.unrecorded)
     if unrecorded:
         info["unrecorded"] = sorted(unrecorded)
+    if recipe.keep != "last":
+        info["keep"] = recipe.keep
     if teachers:
         info["teachers"] = {name: run.fingerprint for name, run in teachers.items()}
     return Prepared(recipe, parent, sets, roles, info, unreadable, labels, teachers, own, of_own)

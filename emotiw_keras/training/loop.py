@@ -33,6 +33,7 @@ from emotiw_keras.training.events import write_events
 from emotiw_keras.training.features import Features, discard
 from emotiw_keras.training.freezing import apply_rules, check_moved, digests, initialise_layers
 from emotiw_keras.training.interrupts import Flag, Interrupted, delayed_signals
+from emotiw_keras.training.keep import kept_stage
 from emotiw_keras.training.optimizers import make_optimizer
 from emotiw_keras.training.own_data import Batches, are_faces
 from emotiw_keras.training.progress import Progress, silent
@@ -136,6 +137,11 @@ class StageLoop:
                     self._plan(number, stage)
             for number, stage in enumerate(self.stages, 1):
                 self._fit_stage(number, stage, flag)
+        kept = kept_stage(self.stages, self.info["stages"], self.info.get("keep", "last"), self.say)
+        if kept < len(self.stages) - 1:
+            folder = self._folder(kept + 1, self.stages[kept])
+            self._restore_model(checkpoints.load(folder / self.info["stages"][kept]["best_file"]))
+            self.info["kept"] = self.stages[kept].name
         self._finish()
         return Run.open(self.run_dir, self.model if self.info["model"].get("given") else None)
 

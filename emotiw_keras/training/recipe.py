@@ -17,6 +17,7 @@ import tomli_w
 from emotiw_keras.errors import UsageError
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.models.registry import model_names
+from emotiw_keras.training.keep import KEEPS
 from emotiw_keras.training.keras_objects import described
 from emotiw_keras.training.pathnet.settings import PathNetSettings, Search
 from emotiw_keras.training.settings import SettingError, from_table, setting, validate
@@ -78,6 +79,7 @@ class SourceSettings:
         leave_out: classes that are not read, in any of their usual spellings.
         folds: cut the persons into so many folds, for a set without splits of its own; 0 cuts pictures 80/10/10.
         fold: the fold that is test, from 0; the one after it is val, all others train.
+        val_share: share of train that becomes val where the source names train and no val, by person where known; 0 is none.
         train_folds: of those others, the folds that train, counted from `fold`: 2 is the one behind val; empty takes all.
         every: of a set of videos, the frames of every so manieth number; from which on, the seed and the video decide.
         frames_per_video: of a set of videos, at most so many of each, drawn from the seed; 0 takes all.
@@ -90,6 +92,7 @@ class SourceSettings:
     folds: int = setting(0, low=0, high=10_000)
     fold: int = setting(0, low=0)
     train_folds: tuple[int, ...] = setting((), low=0)
+    val_share: float = setting(0.1, low=0, high=0.9)
     every: int = setting(1, low=1)
     frames_per_video: int = setting(0, low=0)
     check: bool = setting(True)
@@ -115,7 +118,7 @@ class SourceSettings:
 
     def reading(self) -> dict[str, Any]:
         """The arguments of `read_faces` that the table sets."""
-        keys = ("leave_out", "every", "frames_per_video", "check")
+        keys = ("leave_out", "every", "frames_per_video", "check", "val_share")
         return {key: getattr(self, key) for key in keys} | {"subject_pattern": self.subject_pattern or None}
 
 
@@ -132,6 +135,8 @@ class Recipe:
         seed: makes splits, weights, order, crops and dropout repeatable.
         precision: "auto" is mixed_bfloat16 where the processor computes it natively, and faster as measured, else float32.
         limit: images per split, stratified; 0 takes all.
+        keep: "last" keeps the best epoch of the last stage; "best" that of the best stage, of those that choose on the same
+            images by the same figure as the last.
         model: the network.
         preprocessing: what happens to pixels.
         source: how single data sets are read.
@@ -152,6 +157,7 @@ class Recipe:
     seed: int = 0
     precision: str = "auto"
     limit: int = 0
+    keep: str = "last"
     model: ModelSettings = field(default_factory=ModelSettings)
     preprocessing: InputSettings = field(default_factory=InputSettings)
     source: Mapping[str, SourceSettings] = field(default_factory=dict)
@@ -193,6 +199,8 @@ class Recipe:
             raise SettingError(f"recipe {self.name!r} has [[stage]] and [[search]]; expected one of them", "search")
         if self.model.name != "pathnet":
             raise SettingError(f"name of model is {self.model.name!r}; [[search]] needs 'pathnet'", "name")
+        if self.keep != "last":
+            raise SettingError(f"keep is {self.keep!r}; a search keeps the path of its last task", "keep")
         if self.precision == "mixed_float16":
             raise SettingError("precision is 'mixed_float16'; a search computes in float32 or mixed_bfloat16", "precision")
         first, given = self.searches[0], self.model.weights != "none"
@@ -200,9 +208,20 @@ class Recipe:
             told = "needs the run of a search as weights" if not given else "uses no weights; set start to transfer or finetune"
             raise SettingError(f"start of search {first.name!r} is {first.start!r}, which {told}", "start")
 
+    def reading(self, name: str) -> dict[str, Any]:
+        """The arguments of `read_faces` for a data set; val is cut from train only where a stage or search asks for it."""
+        options = self.source.get(name, SourceSettings()).reading()
+        wanted = any(f"{name}:val" in (*part.train, *part.val) for part in self.parts)
+        return options if wanted else options | {"val_share": 0.0}
+
     def to_table(self) -> dict[str, Any]:
         """The recipe as plain data with every default filled in; `parse_recipe` reads its TOML back."""
         table = _plain(self)
+        for source in table["source"].values():
+            if source["val_share"] == SourceSettings.val_share:
+                del source["val_share"]
+        if self.keep == "last":
+            del table["keep"]  # so that recipes of runs from before there was a choice are still the same
         stages, searches, pathnet = table.pop("stages"), table.pop("searches"), table.pop("pathnet")
         # Recipes without searches stay as they were before there were any.
         return {**table, "pathnet": pathnet, "search": searches} if searches else {**table, "stage": stages}
@@ -224,6 +243,7 @@ class _Head:
     seed: int = setting(0, low=0, high=2**31 - 1)
     precision: str = setting("auto", choices=PRECISIONS)
     limit: int = setting(0, low=0)
+    keep: str = setting("last", choices=KEEPS)
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 
 from emotiw_keras.data.columns import pick
 from emotiw_keras.data.faceset import FaceSet
+from emotiw_keras.data.splits import of_each_class
 from emotiw_keras.errors import DataError
 from emotiw_keras.training.stage import split_reference
 
@@ -35,12 +36,15 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class Roles:
-    """Positions by data set: what a stage trains on and selects on, what it dropped as twins, what it spared."""
+    """Positions by data set: what a stage trains on and selects on, what it dropped as twins, what it spared; and the classes
+    that its data have, but not its images for training or for selection."""
 
     train: dict[str, np.ndarray]
     val: dict[str, np.ndarray]
     dropped: dict[str, np.ndarray]
     spared: dict[str, np.ndarray] = field(default_factory=dict)
+    untrained: tuple[str, ...] = ()
+    unjudged: tuple[str, ...] = ()
 
 
 def stage_roles(stage: Part, sets: Mapping[str, FaceSet], drop: bool) -> Roles:
@@ -59,11 +63,19 @@ def stage_roles(stage: Part, sets: Mapping[str, FaceSet], drop: bool) -> Roles:
         for name, faces in sets.items():
             apart = np.isin(faces.split, ("val", "test"))
             apart[train.get(name, np.empty(0, np.int64))] = False
-            held |= set(pick(faces.pixel_hash, np.flatnonzero(apart & (faces.label >= 0))))
+            held |= set(pick(faces.pixel_hash, np.flatnonzero(apart & (faces.label >= 0)))) - {""}
         for name, index in train.items():
             twin = np.array([digest in held for digest in pick(sets[name].pixel_hash, index)], bool)
             train[name], dropped[name] = index[~twin], index[twin]
-    return Roles(train, val, dropped)
+    used = {*train, *val}
+    there = {name for key in used for name in _classes(sets[key], np.arange(len(sets[key].label)))}
+    lacking = [there - {name for key, index in part.items() for name in _classes(sets[key], index)} for part in (train, val)]
+    untrained, unjudged = (tuple(sorted(names)) for names in lacking)
+    return Roles(train, val, dropped, untrained=untrained, unjudged=unjudged if stage.val else ())
+
+
+def _classes(faces: FaceSet, index: np.ndarray) -> set[str]:
+    return {faces.labels[label] for label in np.unique(faces.label[index]).tolist() if label >= 0}
 
 
 def take_share(roles: Roles, sets: Mapping[str, FaceSet], share: float, seed: int) -> Roles:
@@ -72,10 +84,7 @@ def take_share(roles: Roles, sets: Mapping[str, FaceSet], share: float, seed: in
     generator = np.random.default_rng(seed)
     for name, index in roles.train.items():
         labels = sets[name].label[index]
-        taken = np.zeros(len(index), bool)
-        for label in np.unique(labels):
-            members = generator.permutation(np.flatnonzero(labels == label))
-            taken[members[: max(1, round(share * len(members)))]] = True
+        taken = of_each_class(labels, lambda counts: np.maximum(1, np.rint(share * counts).astype(np.int64)), generator)
         train[name], spared[name] = index[taken], index[~taken]
     return replace(roles, train=train, spared=spared)
 
@@ -104,6 +113,12 @@ def check_roles(stage: Part, roles: Roles, say: Callable[[str], None], kind: str
         + (f"; {dropped:,} left out of training because the same pixels stand in val or test" if dropped else "")
         + (f"; {spared:,} not taken, by train_share" if spared else "")
     )
+    for names, what, so in (
+        (roles.untrained, "training", "the network cannot learn them"),
+        (roles.unjudged, "validation", "what chooses the epoch knows nothing of them"),
+    ):
+        if names:
+            say(f"warning: {kind} {stage.name}: no {what} images of {', '.join(names)}, which the data have: {so}")
 
 
 def data_rows(

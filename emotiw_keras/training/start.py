@@ -12,6 +12,7 @@ from emotiw_keras.errors import ModelError
 from emotiw_keras.models import registry
 from emotiw_keras.runs import Run
 from emotiw_keras.training.recipe import Recipe, recipe_names
+from emotiw_keras.weights.shipped import shipped_folder, shipped_models
 
 if TYPE_CHECKING:
     import keras
@@ -67,13 +68,29 @@ def parent_run(recipe: Recipe) -> Run | None:
     word = registry.get_spec(recipe.model.name).trained_on
     if weights in ("none", word):
         return None
-    path = Path(weights)
-    if path.is_dir():
-        return Run.open(path)
-    if not path.is_file():
-        shipped = f"; `emotiw fit {path.name} --out {weights}` makes it" if path.name in recipe_names() else ""
-        raise ModelError(f"--weights {weights}: no such file; expected none, {word}, a weight file or a run folder{shipped}")
-    return None
+    run = run_of(weights)
+    path = Path(weights).expanduser()
+    if run is None and not path.is_file():
+        shipped = ""
+        if path.name in shipped_models():
+            shipped = f"; the model {path.name} ships: give its name alone"
+        elif path.name in recipe_names():
+            shipped = f"; `emotiw fit {path.name} --out {weights}` makes it"
+        names = f" or one of {', '.join(shipped_models())}" if shipped_models() else ""
+        raise ModelError(
+            f"--weights {weights}: no such file; expected none, {word}, a weight file, a run folder{names}{shipped}"
+        )
+    return run
+
+
+def run_of(weights: str) -> Run | None:
+    """The run that `weights` names: a run folder, or a model that ships by its name; None for a word or a weight file.
+
+    Raises:
+        RunError: the folder is no finished run, or damaged.
+    """
+    path = Path(weights).expanduser()
+    return Run.open(path) if path.is_dir() or (not path.exists() and shipped_folder(weights) is not None) else None
 
 
 def start_model(recipe: Recipe, info: Mapping[str, Any], parent: Run | None, say: Callable[[str], None]) -> keras.Model:

@@ -48,7 +48,7 @@ def write_tree(
         folder = root / "cropped_aligned" / name
         folder.mkdir(parents=True, exist_ok=True)
         frames = list(video.there)
-        random.Random(name).shuffle(frames)
+        random.Random(repr(name)).shuffle(frames)
         for frame in frames:
             (folder / f"{frame:05d}.jpg").write_bytes(picture(frame, size))
     return root

@@ -163,6 +163,19 @@ def test_indices_and_the_error_that_lists_the_splits(tmp_path: Path) -> None:
         faces.indices("dev")
 
 
+def test_a_short_look_takes_the_rest_on_trust(tmp_path: Path) -> None:
+    colourful(tmp_path, 20)
+    (tmp_path / "angry" / "broken.png").write_bytes(b"no picture")
+    whole, glanced = read_faces(tmp_path, size=16), read_faces(tmp_path, size=16, seconds=0)
+    assert not any(glanced.pixel_hash) and set(glanced.status) == {"ok"} and whole.status.count("ok") == len(whole.paths) - 1
+    assert any("looked at 0 of" in line and "taken on trust" in line for line in glanced.report)
+    assert set(glanced.split.tolist()) == {"train", "val", "test"}
+    position = glanced.paths.index(whole.paths[5])
+    np.testing.assert_array_equal(glanced.pixels.gather(np.array([position])), whole.pixels.gather(np.array([5])))
+    patient = read_faces(tmp_path, size=16, seconds=600)
+    assert patient.pixel_hash == whole.pixel_hash and patient.report == whole.report
+
+
 def test_limit(tmp_path: Path) -> None:
     colourful(tmp_path / "plain", 20)
     plain = read_faces(tmp_path / "plain", limit=6)
@@ -174,7 +187,7 @@ def test_limit(tmp_path: Path) -> None:
     )
     for split in ("train", "test"):
         colourful(tmp_path / "cut" / split, 20)
-    cut = read_faces(tmp_path / "cut", limit=9, size=16)
+    cut = read_faces(tmp_path / "cut", limit=9, size=16, val_share=0)
     assert len(cut.paths) == 18 and any("limit: at most 9 a split, 18 of 120 taken" in line for line in cut.report)
 
 

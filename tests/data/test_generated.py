@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from emotiw_keras.data.duplicates import pixel_hash
-from emotiw_keras.data.generated import DIFFICULTIES, LABELS, draw_faces, generated_set, is_generated, read_any
+from emotiw_keras.data.faceset import read_faces
+from emotiw_keras.data.generated import DIFFICULTIES, LABELS, draw_faces, generated_set, is_generated
 from emotiw_keras.errors import DataError
 
 
@@ -91,7 +92,7 @@ def test_labels_of_another_order_are_followed_and_too_few_are_refused():
 
 def test_read_any_takes_the_options_of_a_reader(tmp_path):
     assert is_generated("generated:small") and not is_generated(tmp_path)
-    faces = read_any("generated:small", name="target", labels="basic7", grey=True, size=64, limit=7, seed=5)
+    faces = read_faces("generated:small", name="target", labels="basic7", grey=True, size=64, limit=7, seed=5)
     assert (faces.name, faces.source, len(faces.paths)) == ("target", "generated:small", 21)
     with pytest.raises(DataError, match="nothing"):
-        read_any(tmp_path / "nothing", size=64)
+        read_faces(tmp_path / "nothing", size=64)

@@ -110,7 +110,7 @@ def test_a_manifest_may_name_a_missing_picture(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("path,emotion\na.png,happy\n", "the columns are path, emotion; expected emotion,pixels"),
+        ("path,mood\na.png,happy\n", "the columns are path, mood; expected emotion,pixels"),
         ("", r"empty \(zero bytes\)"),
         ("path,label\n", "no rows below the header"),
         ("path,label\na.png,happy,extra\n", r"row 1 has 3 cells, expected 2 \(path,label\)"),

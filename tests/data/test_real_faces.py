@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emotiw_keras.data.archive import FolderArchive
 from emotiw_keras.data.duplicates import also_in, conflicting_groups
 from emotiw_keras.data.faceset import FaceSet, read_faces
+from emotiw_keras.data.layouts.ferplus import VOTES, read_votes
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +52,16 @@ def test_target_split_by_person(shared_data: Path) -> None:
     total = np.array([sum(of.values()) for of in faces.counts().values()])
     assert total / 1915 == pytest.approx([0.8, 0.1, 0.1], abs=0.005)
     assert any("LICENSE, README.md" in line for line in faces.report)
+
+
+def test_ferplus_votes_of_all_rows(shared_data: Path) -> None:
+    """As NumPy counts them: 25,060 pictures for training, 3,199 and 3,153 have a majority for one of the eight classes."""
+    folder = FolderArchive(shared_data / "fer2013", walk=False)
+    classes, splits = read_votes(folder, "fer2013new.csv", "fer2013new.csv")
+    votes = np.genfromtxt(shared_data / "fer2013" / "fer2013new.csv", int, delimiter=",", skip_header=1, usecols=range(2, 12))
+    votes = np.where(votes > 1, votes, 0)
+    clear = (2 * votes.max(axis=1) > votes.sum(axis=1)) & (votes.argmax(axis=1) < 8)
+    assert [bool(name) for name in classes] == clear.tolist()
+    assert [VOTES.index(name) for name in classes if name] == votes.argmax(axis=1)[clear].tolist()
+    kept = [split for split, name in zip(splits, classes, strict=True) if name]
+    assert [kept.count(split) for split in ("train", "val", "test")] == [25_060, 3_199, 3_153]

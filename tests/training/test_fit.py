@@ -243,6 +243,21 @@ def test_a_dry_run_writes_nothing(faces: dict[str, str], recipe_file: Path, tmp_
     assert "stage one: 3 epochs of 6 steps" in text and "trainable parameters" in text and "nothing was written" in text
 
 
+def test_a_dry_run_computes_for_a_bounded_time(
+    faces: dict[str, str], recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from emotiw_keras.training import estimate
+    from emotiw_keras.training import fit as module
+
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(estimate, "TIMING_SECONDS", -1.0)
+    assert train(recipe_file, faces, tmp_path / "run", dry_run=True).run is None
+    text = "\n".join(train.said)  # type: ignore[attr-defined]
+    assert "looked at 0 of 70 pictures, the others taken on trust" in text
+    assert "stage one: trains on 42 images" in text  # what nobody has looked at is nobody's twin
+    assert "trainable parameters, not timed" in text and "the time below is without one" in text
+
+
 def test_unreadable_images_are_left_out_named_and_counted(recipe_file: Path, faces: dict[str, str], tmp_path: Path) -> None:
     folder = write_faces(tmp_path / "fer", {"train": 21, "val": 7, "test": 7})
     (folder / "train" / "happy" / "broken.png").write_bytes(b"not a picture")
@@ -343,8 +358,8 @@ def test_differences_name_keys_and_values() -> None:
 
 def test_a_stage_without_training_images_is_an_error(faces: dict[str, str], recipe_file: Path, tmp_path: Path) -> None:
     folder = write_faces(tmp_path / "fer", {"train": 21, "test": 7})
-    with pytest.raises(DataError, match="'val'.*it has train, test"):
-        train(recipe_file, {**faces, "fer": str(folder)}, tmp_path / "run")
+    with pytest.raises(DataError, match="'val'.*it has train, test.*val_share above 0"):
+        train(recipe_file, {**faces, "fer": str(folder)}, tmp_path / "run", "source.fer.val_share=0")
 
 
 def test_fer28_leaves_703_training_images_out(shared_data: Path) -> None:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from emotiw_keras import hardware
-from emotiw_keras.errors import ModelError, UsageError
+from emotiw_keras.errors import ModelError, RunError, UsageError
 from emotiw_keras.training import start
 from emotiw_keras.training.fit import fit, photo_crop, prepare
 from emotiw_keras.training.recipe import load_recipe
 from emotiw_keras.training.roles import data_rows
-from emotiw_keras.training.start import start_model
+from emotiw_keras.training.start import parent_run, run_of, start_model
 
 
 @pytest.mark.parametrize(
@@ -84,3 +84,27 @@ def test_what_the_run_before_saw_in_several_stages_is_recorded_once() -> None:
 def test_a_run_that_a_shipped_recipe_makes_is_named_with_its_command(faces: dict[str, str]) -> None:
     with pytest.raises(ModelError, match="`emotiw fit fer28-face-vgg-base --out runs/fer28-face-vgg-base` makes"):
         prepare(load_recipe("fer28-face-vgg"), {"fer": faces["fer"]})
+
+
+def test_a_model_that_ships_is_started_from_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of("fer28-face-vgg")
+    assert run is not None and run.ships
+    assert parent_run(load_recipe("finetune", ["model.weights=fer28-face-vgg", "model.name=face_vgg"])) == run
+    assert run_of("imagenet") is None and run_of("none") is None and run_of("nothing.h5") is None
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fer28-face-vgg").mkdir()
+    with pytest.raises(RunError, match="not a run folder"):  # what lies there comes first, and is not passed over in silence
+        run_of("fer28-face-vgg")
+
+
+def test_a_home_folder_is_found_and_the_advice_of_an_error_retrains_no_model_that_ships(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.h5").write_bytes(b"weights")
+    assert parent_run(load_recipe("finetune", ["model.weights=~/mine.h5"])) is None
+    with pytest.raises(ModelError, match="the model fer28-face-vgg ships: give its name alone") as caught:
+        parent_run(load_recipe("finetune", ["model.weights=runs/fer28-face-vgg"]))
+    assert "emotiw fit" not in str(caught.value)
+    with pytest.raises(ModelError, match="`emotiw fit fer28-face-vgg-base --out runs/fer28-face-vgg-base` makes it"):
+        parent_run(load_recipe("finetune", ["model.weights=runs/fer28-face-vgg-base"]))

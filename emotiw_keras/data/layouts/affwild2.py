@@ -18,6 +18,7 @@ import numpy as np
 
 from emotiw_keras.data.images import SUFFIXES
 from emotiw_keras.data.layouts.listing import and_more
+from emotiw_keras.data.layouts.table import Layout, Source
 from emotiw_keras.errors import DataError
 
 FACES = "cropped_aligned"
@@ -68,6 +69,7 @@ class Videos:
     annotations: list[Annotation]
     folders: tuple[str, ...]
     example: str
+    layout = "Aff-Wild2"
 
     @property
     def split(self) -> list[str]:
@@ -103,8 +105,23 @@ def annotation_folder(path: str | os.PathLike[str]) -> Path | None:
     return found[0] if found else None
 
 
-def find_videos(path: str | os.PathLike[str]) -> Videos | None:
-    """Read the annotations of an Aff-Wild2 tree; None if `path` is something else.
+def _detect(source: Source) -> bool:
+    if source.place.is_dir():
+        return annotation_folder(source.place) is not None
+    if not source.single and any(f"{name}/" in member for member in source.names for name in (FACES, *SETS)):
+        raise DataError(f"{source.given} holds Aff-Wild2's videos; unpack it and give the folder of annotations/ and {FACES}/")
+    return False
+
+
+def _read(source: Source) -> Videos:
+    return read_annotations(source.place)
+
+
+LAYOUT = Layout("Aff-Wild2", "Aff-Wild2 (cropped_aligned/ beside annotations/)", _detect, _read)
+
+
+def read_annotations(path: Path) -> Videos:
+    """Read the annotations of an Aff-Wild2 tree.
 
     Raises:
         DataError: annotations that cannot be meant: no class names, files of two editions, a row that is no label, a video in
@@ -112,7 +129,7 @@ def find_videos(path: str | os.PathLike[str]) -> Videos | None:
     """
     folder = annotation_folder(path)
     if folder is None:
-        return None
+        raise DataError(f"{path} holds no annotations of expressions; expected {' or '.join(SETS)} beside {FACES}/")
     names = [name for name in SPLITS if (folder / name).is_dir()]
     if {"Training_Set", "Train_Set"} <= set(names):
         raise DataError(f"{folder} holds Training_Set and Train_Set; keep one of them")

@@ -1,19 +1,23 @@
-"""`fer2013.csv` as Kaggle gave it out: `emotion,pixels,Usage`, one grey picture a row as numbers in text."""
+"""`fer2013.csv` as Kaggle gave it out: `emotion,pixels,Usage`, one grey picture a row as numbers in text; zipped or not."""
 
 from __future__ import annotations
 
 import math
 import mmap
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from emotiw_keras.data.archive import Archive
 from emotiw_keras.data.images import MIN_SIDE
-from emotiw_keras.data.layouts.listing import SPLIT_NAMES, Listing
-from emotiw_keras.data.layouts.tables import PIXEL_COLUMNS, columns_of, unknown_columns
+from emotiw_keras.data.layouts.listing import SPLIT_NAMES, Listing, and_more
+from emotiw_keras.data.layouts.manifest import unknown_columns
+from emotiw_keras.data.layouts.table import Layout, Source
+from emotiw_keras.data.layouts.text import columns_of, mapped, separator_of, whole_number
 from emotiw_keras.errors import DataError
 from emotiw_keras.labels import NUMBER_CODES, canonical
 
+PIXEL_COLUMNS = ("emotion", "pixels")
 _CODES = NUMBER_CODES["FER-2013"]
 _USUAL = 48 * 48
 _SPACE = ord(" ")
@@ -23,8 +27,8 @@ _ZERO = ord("0")
 class FerPictures:
     """The pixel column of a mapped CSV; a picture is parsed when it is asked for."""
 
-    def __init__(self, path: Path, text: mmap.mmap, cells: list[tuple[int, int]], rows: list[int]) -> None:
-        self._path = path
+    def __init__(self, where: str, text: mmap.mmap | bytes, cells: list[tuple[int, int]], rows: list[int]) -> None:
+        self._where = where
         self._text = text
         self._cells = cells
         self._rows = rows
@@ -62,7 +66,7 @@ class FerPictures:
         return values
 
     def _error(self, index: int, text: str) -> DataError:
-        return DataError(f"{self._path}: row {self._rows[index]} {text}")
+        return DataError(f"{self._where}: row {self._rows[index]} {text}")
 
 
 def _parse(cell: bytes) -> np.ndarray | None:
@@ -80,48 +84,96 @@ def _parse(cell: bytes) -> np.ndarray | None:
     return values.astype(np.uint8) if values.max() <= 255 else None
 
 
-def read_fer2013(path: Path, name: str = "") -> Listing:
-    """List the rows of a CSV with the columns emotion, pixels and perhaps Usage.
+def _detect(source: Source) -> bool:
+    return bool(source.tables_with(*PIXEL_COLUMNS)) and not source.pictures
+
+
+def _read(source: Source) -> Listing:
+    """The one table of pixels, or of several (Kaggle's challenge has four files) the one that says the splits."""
+    tables = source.tables_with(*PIXEL_COLUMNS)
+    whole = [name for name in tables if "usage" in source.tables[name]] if len(tables) > 1 else tables
+    if len(whole) != 1:
+        raise DataError(f"{source.given} holds {and_more(tables)}, each with emotion and pixels; give one of them")
+    listing = read_fer2013(source.archive, whole[0], source.where(whole[0]))
+    listing.used.add(whole[0])
+    return listing
+
+
+LAYOUT = Layout("fer2013.csv", "fer2013.csv (emotion,pixels[,Usage])", _detect, _read)
+
+
+def read_fer2013(archive: Archive, member: str, where: str, classes: Sequence[str] | None = None) -> Listing:
+    """List the rows of a table with the columns emotion, pixels and perhaps Usage.
 
     Args:
-        path: the CSV.
-        name: how errors call it; its path if empty.
+        archive: the folder or zip that holds it.
+        member: its name there.
+        where: how errors call it.
+        classes: other class names for its rows, in their order, "" for rows that are left out; None takes its own.
 
     Raises:
         DataError: unreadable, missing columns, a row of another length, an emotion or a Usage that is not known.
     """
-    try:
-        with open(path, "rb") as file:
-            text = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
-    columns = columns_of(text.readline().decode("utf-8", "replace"))
-    if not set(columns) >= PIXEL_COLUMNS:
-        raise unknown_columns(path, columns)
-    emotion, pixels = columns.index("emotion"), columns.index("pixels")
-    usage = columns.index("usage") if "usage" in columns else None
-    cells: list[tuple[int, int]] = []
-    rows: list[int] = []
-    classes: list[str] = []
-    split: list[str] = []
-    number, start = 0, text.tell()
-    while line := text.readline():
-        number += 1
-        where = f"{path}: row {number}"
-        parts = line.split(b",")
-        if line.strip():
-            if len(parts) != len(columns):
-                raise DataError(f"{where} has {len(parts)} cells, expected {len(columns)} ({','.join(columns)})")
-            classes.append(_emotion(_word(parts[emotion]), where))
-            split.append("" if usage is None else _usage(_word(parts[usage]), where))
-            begin = start + sum(len(part) + 1 for part in parts[:pixels])
-            cells.append((begin, begin + len(parts[pixels])))
-            rows.append(number)
-        start += len(line)
-    if not rows:
-        raise DataError(f"{path}: no rows below the header; expected one a picture")
-    names = [f"row {row}" for row in rows]
-    return Listing("fer2013.csv", FerPictures(path, text, cells, rows), names, classes, split, [""] * len(rows))
+    text = mapped(archive, member, where)
+    header = text[: max(0, text.find(b"\n")) or len(text)]
+    columns = columns_of(header)
+    if not set(columns) >= set(PIXEL_COLUMNS):
+        raise unknown_columns(where, columns)
+    table = _Table(columns, separator_of(header.decode("utf-8", "replace")).encode(), where)
+    for start, line in _lines(text, len(header) + 1):
+        table.add(start, line)
+    if not table.rows:
+        raise DataError(f"{where}: no rows below the header; expected one a picture")
+    if classes is not None:
+        table.take(classes)
+    names = [f"row {row}" for row in table.rows]
+    pictures = FerPictures(where, text, table.cells, table.rows)
+    return Listing("fer2013.csv", pictures, names, table.classes, table.split, [""] * len(names))
+
+
+def _lines(text: mmap.mmap | bytes, start: int) -> Iterator[tuple[int, bytes]]:
+    while start < len(text):
+        end = text.find(b"\n", start)
+        end = len(text) if end < 0 else end + 1
+        yield start, text[start:end]
+        start = end
+
+
+class _Table:
+    """Where the pixels of each row stand, what it shows and its split."""
+
+    def __init__(self, columns: list[str], separator: bytes, where: str) -> None:
+        self._columns, self._separator, self._where = columns, separator, where
+        self._emotion, self._pixels = columns.index("emotion"), columns.index("pixels")
+        self._usage = columns.index("usage") if "usage" in columns else None
+        self._number = 0
+        self.cells: list[tuple[int, int]] = []
+        self.rows: list[int] = []
+        self.classes: list[str] = []
+        self.split: list[str] = []
+
+    def add(self, start: int, line: bytes) -> None:
+        self._number += 1
+        if not line.strip():
+            return
+        where = f"{self._where}: row {self._number}"
+        parts = line.split(self._separator)
+        if len(parts) != len(self._columns):
+            raise DataError(f"{where} has {len(parts)} cells, expected {len(self._columns)} ({','.join(self._columns)})")
+        self.classes.append(_emotion(_word(parts[self._emotion]), where))
+        self.split.append("" if self._usage is None else _usage(_word(parts[self._usage]), where))
+        begin = start + sum(len(part) + 1 for part in parts[: self._pixels])
+        self.cells.append((begin, begin + len(parts[self._pixels])))
+        self.rows.append(self._number)
+
+    def take(self, classes: Sequence[str]) -> None:
+        """Other classes for the rows, without those that have none."""
+        if len(classes) != len(self.rows):
+            raise DataError(f"{self._where} has {len(self.rows):,} rows, the other labels {len(classes):,}; expected as many")
+        kept = [i for i, name in enumerate(classes) if name]
+        self.cells, self.rows = [self.cells[i] for i in kept], [self.rows[i] for i in kept]
+        self.split = [self.split[i] for i in kept]
+        self.classes = [classes[i] for i in kept]
 
 
 def _word(cell: bytes) -> str:
@@ -129,7 +181,7 @@ def _word(cell: bytes) -> str:
 
 
 def _emotion(word: str, where: str) -> str:
-    name = _CODES.get(word) or canonical(word)
+    name = _CODES.get(whole_number(word)) or canonical(word)
     if name is None:
         codes = ", ".join(f"{code} {label}" for code, label in _CODES.items())
         raise DataError(f"{where} has the emotion {word!r}; expected {codes}")

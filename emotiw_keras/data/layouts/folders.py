@@ -1,19 +1,19 @@
-"""Layouts whose folders carry the meaning: split folders, class folders, SFEW."""
+"""Layouts whose folders carry the meaning: split folders, class folders, SFEW, class folders in folders of persons."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from emotiw_keras.data.archive import Archive
-from emotiw_keras.data.layouts.listing import SPLIT_NAMES, ArchivePictures, Listing, and_more
+from emotiw_keras.data.layouts.file_names import persons_named
+from emotiw_keras.data.layouts.listing import Listing, and_more, list_pictures, split_named
+from emotiw_keras.data.layouts.table import Layout, NotRecognised, Source
 from emotiw_keras.errors import DataError
+from emotiw_keras.labels import canonical
 
-KNOWN = (
-    "fer2013.csv; Training|PublicTest|PrivateTest/<class>/; train|val|test/<class>/; <class>/; "
-    "a manifest CSV (path,label[,split][,subject]); SFEW; Aff-Wild2; what emotiw prepare wrote"
-)
 _SFEW_CLASSES = frozenset({"Angry", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise"})
 _SFEW_SPLITS = frozenset({"Train", "Val", "Test"})
 # Train_Aligned_Faces, Val_Aligned_Faces_new, Test_Aligned_Faces
@@ -32,7 +32,7 @@ class Place:
 def split_of(folder: str) -> str | None:
     """train, val or test if that is what a folder's name means, else None."""
     aligned = _ALIGNED.match(folder)
-    return SPLIT_NAMES.get((aligned[1] if aligned else folder).lower())
+    return split_named(aligned[1] if aligned else folder)
 
 
 def below_common_folder(members: list[str]) -> int:
@@ -46,43 +46,79 @@ def below_common_folder(members: list[str]) -> int:
         depth += 1
 
 
-def read_folders(archive: Archive, members: list[str]) -> Listing:
-    """List the pictures of a folder or zip by the folders they lie in.
+def _detect_splits(source: Source) -> bool:
+    if not source.pictures:
+        return False
+    depth = below_common_folder(source.pictures)
+    return any(split_of(folder) for folder in _tops(source.pictures, depth))
+
+
+def _read_splits(source: Source) -> Listing:
+    members, given = source.pictures, source.given
+    depth = below_common_folder(members)
+    tops = _tops(members, depth)
+    _check_loose(members, depth, tops, given)
+    others = sorted(folder for folder in tops if not split_of(folder))
+    if others:
+        splits = and_more(sorted(set(tops) - set(others)))
+        raise NotRecognised(
+            f"{given}: layout not recognised: the folders {and_more(others)} stand beside the splits {splits}; "
+            "move them away or give the manifest CSV"
+        )
+    return _split_folders(source.archive, members, depth, given)
+
+
+def _detect_classes(source: Source) -> bool:
+    return bool(source.pictures)
+
+
+def _read_classes(source: Source) -> Listing:
+    members = source.pictures
+    depth = below_common_folder(members)
+    _check_loose(members, depth, _tops(members, depth), source.given)
+    listing = list_pictures("class folders", source.archive, members)
+    listing.classes, listing.subject, notes = classes_and_persons([member.split("/")[depth:] for member in members])
+    listing.notes += notes
+    return listing
+
+
+SPLIT_FOLDERS = Layout(
+    "split folders",
+    "Training|PublicTest|PrivateTest/<class>/; train|val|test/<class>/, train|test/<class>/; SFEW",
+    _detect_splits,
+    _read_splits,
+)
+CLASS_FOLDERS = Layout("class folders", "<class>/; <person>/<class>/", _detect_classes, _read_classes)
+
+
+def _tops(members: Sequence[str], depth: int) -> list[str]:
+    return sorted({parts[0] for member in members if len(parts := member.split("/")[depth:]) > 1})
+
+
+def _check_loose(members: Sequence[str], depth: int, tops: Sequence[str], given: str) -> None:
+    loose = sum(len(member.split("/")[depth:]) == 1 for member in members)
+    if loose:
+        folders = f" beside the folders {and_more(list(tops))}" if tops else ""
+        raise NotRecognised(f"{given}: layout not recognised: {loose:,} pictures lie in no class folder{folders}")
+
+
+def classes_and_persons(places: Sequence[Sequence[str]]) -> tuple[list[str], list[str], list[str]]:
+    """Class, person ("" if unknown) of each picture, and lines that say what was read so.
 
     Args:
-        archive: the folder or zip.
-        members: its pictures, sorted.
+        places: the folders of each picture, outermost first, and its file's name.
 
-    Raises:
-        DataError: the folders follow no known layout.
+    The outermost folder is the class. Where it names no expression in any picture, and the folder right above each picture
+    does, it is the person. Without such folders the files' names may tell persons (CK+, KDEF, JAFFE).
     """
-    depth = below_common_folder(members)
-    tops: dict[str, int] = defaultdict(int)
-    for member in members:
-        parts = member.split("/")[depth:]
-        tops[parts[0] if len(parts) > 1 else ""] += 1
-    loose = tops.pop("", 0)
-    split_folders = [folder for folder in tops if split_of(folder)]
-    if loose or not tops:
-        folders = f" beside the folders {and_more(sorted(tops))}" if tops else ""
-        raise DataError(
-            f"{archive.path}: layout not recognised: {loose:,} pictures lie in no class folder{folders}; known: {KNOWN}"
-        )
-    if not split_folders:
-        return _class_folders(archive, members, depth)
-    if len(split_folders) < len(tops):
-        others = sorted(set(tops) - set(split_folders))
-        raise DataError(
-            f"{archive.path}: layout not recognised: the folders {and_more(others)} stand beside the splits "
-            f"{and_more(sorted(split_folders))}; move them away or give the manifest CSV; known: {KNOWN}"
-        )
-    return _split_folders(archive, members, depth)
-
-
-def _class_folders(archive: Archive, members: list[str], depth: int) -> Listing:
-    classes = [member.split("/")[depth] for member in members]
-    empty = [""] * len(members)
-    return Listing("class folders", ArchivePictures(archive, members), members, classes, list(empty), list(empty))
+    upper = {place[0] for place in places}
+    inner = all(len(place) > 2 and canonical(place[-2]) for place in places)
+    if inner and not any(canonical(name) for name in upper):
+        note = f"folders read as persons: {and_more(sorted(upper))}; the folders in them are the classes"
+        return [place[-2] for place in places], [place[0] for place in places], [note]
+    found = persons_named([place[-1] for place in places])
+    notes = [] if found is None else [f"persons read from file names as {found[0]} writes them: {len(set(found[1])):,}"]
+    return [place[0] for place in places], [""] * len(places) if found is None else found[1], notes
 
 
 def place_of(member: str, depth: int) -> Place:
@@ -94,39 +130,32 @@ def place_of(member: str, depth: int) -> Place:
     return Place(member, folder, below[0] if len(below) > 1 else "")
 
 
-def _split_folders(archive: Archive, members: list[str], depth: int) -> Listing:
+def _split_folders(archive: Archive, members: list[str], depth: int, given: str) -> Listing:
     places = [place_of(member, depth) for member in members]
     split = {place.folder: split_of(place.folder.split("/")[0]) or "" for place in places}
     unlabelled = [place for place in places if not place.class_name]
     labelled = [place for place in places if place.class_name]
     wrong = [place.member for place in unlabelled if split[place.folder] != "test"]
     if wrong or not labelled:
-        raise DataError(
-            f"{archive.path}: layout not recognised: {and_more(wrong or [unlabelled[0].member])} in no class folder; "
-            f"known: {KNOWN}"
-        )
+        raise NotRecognised(f"{given}: layout not recognised: {and_more(wrong or [unlabelled[0].member])} in no class folder")
     folders_of: dict[str, list[str]] = defaultdict(list)
     for folder in split:
         folders_of[split[folder]].append(folder)
     twice = [folders for folders in folders_of.values() if len(folders) > 1]
     if twice:
-        raise DataError(f"{archive.path}: the folders {and_more(sorted(twice[0]))} are the same split; keep one of them")
-    sfew = _is_sfew(labelled, list(split))
+        raise DataError(f"{given}: the folders {and_more(sorted(twice[0]))} are the same split; keep one of them")
     kept = [place.member for place in labelled]
+    listing = list_pictures("SFEW" if _is_sfew(labelled, list(split)) else "split folders", archive, kept)
+    listing.used |= {place.member for place in unlabelled}
+    listing.split = [split[place.folder] for place in labelled]
+    inside = [place.member.split("/")[depth + place.folder.count("/") + 1 :] for place in labelled]
+    listing.classes, listing.subject, notes = classes_and_persons(inside)
     read = [f"{folder} = {name}" for folder, name in sorted(split.items()) if folder != name]
-    notes = [f"splits read as: {', '.join(read)}"] if read else []
+    listing.notes += [*([f"splits read as: {', '.join(read)}"] if read else []), *notes]
     if unlabelled:
         example = unlabelled[0].member
-        notes.append(f"left out: {len(unlabelled):,} pictures of the test split without a class ({example} ...)")
-    return Listing(
-        layout="SFEW" if sfew else "split folders",
-        pictures=ArchivePictures(archive, kept),
-        names=kept,
-        classes=[place.class_name for place in labelled],
-        split=[split[place.folder] for place in labelled],
-        subject=[""] * len(kept),
-        notes=notes,
-    )
+        listing.notes.append(f"left out: {len(unlabelled):,} pictures of the test split without a class ({example} ...)")
+    return listing
 
 
 def _is_sfew(places: list[Place], folders: list[str]) -> bool:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
-from emotiw_keras.data.archive import Archive
+from emotiw_keras.data.archive import Archive, printable
 from emotiw_keras.data.images import ImageError, decode_image, read_header
 from emotiw_keras.errors import DataError
-from emotiw_keras.labels import canonical
+from emotiw_keras.labels import class_key
 
 # Enough for the header of nearly every picture; a file whose header lies deeper is read whole.
 _HEAD_BYTES = 2**14
@@ -21,6 +22,18 @@ SPLIT_NAMES: dict[str, str] = {
     "training": "train", "publictest": "val", "privatetest": "test",
     "train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test",
 }  # fmt: skip
+_SET = re.compile(r"[ _-]?(set|images|data)$")
+
+
+def split_named(word: str) -> str | None:
+    """train, val or test if that is what a word means, else None.
+
+    Example:
+        >>> split_named("PublicTest"), split_named("train_set"), split_named("Validation Set"), split_named("trained")
+        ('val', 'train', 'val', None)
+    """
+    plain = word.strip().lower()
+    return SPLIT_NAMES.get(plain) or SPLIT_NAMES.get(_SET.sub("", plain))
 
 
 class Pictures(Protocol):
@@ -48,6 +61,10 @@ class Listing:
     notes: list[str] = field(default_factory=list)
     reading: str = ""
     """How aligned faces were cut (`faces.alignment.READINGS`); "" for pictures of another kind."""
+    used: set[str] = field(default_factory=set)
+    """Files that were read, pictures among them; all others are reported as left out, unless `whole`."""
+    whole: bool = False
+    """Whether what else lies there is no part of the data set, and need not be told."""
 
     def first_seen(self) -> dict[str, str]:
         """Each class name -> the first picture that carries it."""
@@ -62,11 +79,11 @@ class ArchivePictures:
 
     def __init__(self, archive: Archive, members: list[str]) -> None:
         self._archive = archive
-        self._members = members
+        self.members = members
 
     def shape(self, index: int) -> tuple[int, int, int]:
         """(height, width, channels) from the header."""
-        name = self._members[index]
+        name = self.members[index]
         try:
             header = read_header(self._archive.read(name, _HEAD_BYTES))
         except ImageError:
@@ -75,7 +92,14 @@ class ArchivePictures:
 
     def image(self, index: int) -> np.ndarray:
         """uint8 (height, width, 1) grey or (height, width, 3) RGB."""
-        return decode_image(self._archive.read(self._members[index]))
+        return decode_image(self._archive.read(self.members[index]))
+
+
+def list_pictures(layout: str, archive: Archive, members: list[str]) -> Listing:
+    """A listing of files that are pictures, without classes so far."""
+    return Listing(
+        layout, ArchivePictures(archive, members), list(members), [], [""] * len(members), [""] * len(members), used={*members}
+    )
 
 
 class _Some:
@@ -95,7 +119,7 @@ class _Some:
 
 def class_names(of: Listing | Sequence[str]) -> set[str]:
     """The package's names of classes, or their own in small letters where they are no expressions."""
-    return {canonical(name) or name.strip().casefold() for name in (of.classes if isinstance(of, Listing) else of)}
+    return {class_key(name) for name in (of.classes if isinstance(of, Listing) else of)}
 
 
 def without_classes(listing: Listing, leave_out: Sequence[str], path: object) -> Listing:
@@ -107,7 +131,7 @@ def without_classes(listing: Listing, leave_out: Sequence[str], path: object) ->
     if not leave_out:
         return listing
     unwanted = class_names(leave_out)
-    found = {name: canonical(name) or name.strip().casefold() for name in set(listing.classes)}
+    found = {name: class_key(name) for name in set(listing.classes)}
     missing = unwanted - set(found.values())
     if missing:
         there = and_more(sorted(found))
@@ -130,4 +154,4 @@ def without_classes(listing: Listing, leave_out: Sequence[str], path: object) ->
 def and_more(names: list[str], shown: int = 5) -> str:
     """The first names of a list and how many follow."""
     rest = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {rest:,} more" if rest > 0 else "")
+    return ", ".join(map(printable, names[:shown])) + (f" and {rest:,} more" if rest > 0 else "")

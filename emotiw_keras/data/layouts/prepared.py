@@ -8,7 +8,8 @@ import posixpath
 from emotiw_keras.data.archive import Archive, checked_name
 from emotiw_keras.data.images import ImageError
 from emotiw_keras.data.layouts.listing import SPLIT_NAMES, ArchivePictures, Listing, and_more
-from emotiw_keras.data.layouts.tables import columns_of, read_rows
+from emotiw_keras.data.layouts.table import Layout, Source
+from emotiw_keras.data.layouts.text import read_rows
 from emotiw_keras.errors import DataError
 from emotiw_keras.faces.alignment import READINGS
 
@@ -23,11 +24,6 @@ FILM_COLUMNS = ("subject", "frame")
 OK = "ok"
 
 
-def is_prepared(columns: list[str]) -> bool:
-    """Whether a table's columns are those of `faces.csv`."""
-    return set(columns) >= set(FACES_COLUMNS)
-
-
 def read_prepared(archive: Archive, member: str) -> Listing:
     """List the faces that were written; rows without a face, without a class or without a split are left out and counted.
 
@@ -40,10 +36,10 @@ def read_prepared(archive: Archive, member: str) -> Listing:
     """
     where = str(archive.path / member)
     rows = read_rows(archive, member, where)
-    columns = columns_of(",".join(rows[0]))
+    columns = [column.strip().lower() for column in rows[0]]
     folder = posixpath.dirname(member)
     members: list[str] = []
-    listing = Listing("prepared faces", ArchivePictures(archive, members), [], [], [], [])
+    listing = Listing("prepared faces", ArchivePictures(archive, members), [], [], [], [], whole=True)
     table = []
     for number, row in enumerate(rows[1:], start=1):
         if len(row) != len(columns):
@@ -75,6 +71,17 @@ def read_prepared(archive: Archive, member: str) -> Listing:
         ) from error
     listing.notes += _notes(table, written, labelled, kept)
     return listing
+
+
+def _detect(source: Source) -> bool:
+    return len(source.tables_with(*FACES_COLUMNS)) == 1
+
+
+def _read(source: Source) -> Listing:
+    return read_prepared(source.archive, source.tables_with(*FACES_COLUMNS)[0])
+
+
+LAYOUT = Layout("prepared faces", "what emotiw prepare wrote", _detect, _read)
 
 
 def _reading(data: bytes, where: str) -> str:

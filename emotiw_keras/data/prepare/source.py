@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from emotiw_keras.data.archive import Archive, FolderArchive, ZipArchive, is_picture
+from emotiw_keras.data.archive import Archive, FolderArchive, ZipArchive, is_picture, printable
 from emotiw_keras.data.films import is_film
 from emotiw_keras.data.layouts import find_layout
 from emotiw_keras.data.layouts.folders import below_common_folder, place_of, split_of
-from emotiw_keras.data.layouts.listing import and_more
+from emotiw_keras.data.layouts.listing import ArchivePictures, Listing, and_more
 from emotiw_keras.data.prepare.speech import find_speech
 from emotiw_keras.errors import DataError
 
@@ -75,7 +75,7 @@ def find_pictures(path: str | os.PathLike[str]) -> Source:
     Raises:
         DataError: missing or unreadable, or without pictures.
     """
-    given = Path(path)
+    given = Path(path).expanduser()
     try:
         given.stat()
     except OSError as error:
@@ -84,9 +84,10 @@ def find_pictures(path: str | os.PathLike[str]) -> Source:
         return _from_archive(FolderArchive(given), given)
     if given.suffix.lower() == ".csv":
         listing = find_layout(given)
-        if listing.layout != "manifest":
+        pictures = listing.pictures if isinstance(listing, Listing) else None
+        if listing.layout != "manifest" or not isinstance(listing, Listing) or not isinstance(pictures, ArchivePictures):
             raise DataError(f"{path}: a table of {listing.layout}, whose faces are cut out already; give photos")
-        return _source(given.parent, given.name, listing.names, listing.classes, listing.split, listing.notes)
+        return _source(given.parent, given.name, pictures.members, listing.classes, listing.split, listing.notes)
     if given.suffix.lower() == ".zip" or (not is_picture(given.name) and zipfile.is_zipfile(given)):
         return _from_archive(ZipArchive(given), given)
     real = Path(os.path.realpath(given))
@@ -136,16 +137,12 @@ def _source(
     subjects: Sequence[str] | None = None,
     films: bool = False,
 ) -> Source:
-    paths = [_printable(member) for member in members]
+    paths = [printable(member) for member in members]
     stems = output_stems(paths)
     states = _states(path, members)
-    persons = list(map(_printable, subjects)) if subjects is not None else [""] * len(members)
-    rows = zip(members, paths, map(_printable, labels), splits, stems, states, persons, strict=True)
-    return Source(path, _printable(name), [Item(i, *row) for i, row in enumerate(rows)], list(notes), films)
-
-
-def _printable(name: str) -> str:
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    persons = list(map(printable, subjects)) if subjects is not None else [""] * len(members)
+    rows = zip(members, paths, map(printable, labels), splits, stems, states, persons, strict=True)
+    return Source(path, printable(name), [Item(i, *row) for i, row in enumerate(rows)], list(notes), films)
 
 
 def _states(path: Path, members: Sequence[str]) -> list[str]:
