@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
-import json
 import lzma
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emotiw_keras.errors import ModelError, RunError
+from emotiw_keras.errors import DataError, ModelError, RunError
 from emotiw_keras.files import sha256_file
+from emotiw_keras.run_facts import MEAN_IMAGE_FILE, check_info
+from emotiw_keras.sealed import read_sealed
 from emotiw_keras.weights.shipped import shipped_folder, shipped_models
 
 if TYPE_CHECKING:
@@ -29,6 +31,9 @@ VIDEO_COLUMNS = (
 WEIGHTS_FILE = "model.weights.h5"
 ROWS_FILE = "data.csv"
 PACKED_ROWS_FILE = "data.csv.xz"
+INFO_FILE = "run.json"
+BELIEVED = ("recipe.toml", ROWS_FILE, PACKED_ROWS_FILE, "history.csv", "search.csv", MEAN_IMAGE_FILE)
+"""Files whose hashes run.json keeps; that of the weights stands beside their shapes, checkpoints are named by theirs."""
 # Bytes of data.csv, and of memory while it is unpacked: such a file may come from strangers.
 UNPACKED_LIMIT, UNPACKING_MEMORY = 1 << 30, 128 << 20
 # Crops whose probabilities may be averaged: the centre; it and its mirror image; corners and centre, plain and mirrored.
@@ -46,16 +51,19 @@ def read_info(path: Path) -> dict[str, Any]:
     Raises:
         RunError: it is missing, damaged, or of another version.
     """
-    try:
-        info = json.loads((path / "run.json").read_text("utf-8"))
-        version = info["format"]
-    except FileNotFoundError as error:
-        raise RunError(f"{path} is not a run folder: it holds no run.json; expected the --out of `emotiw fit`") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is damaged: run.json cannot be read ({error})") from error
-    if version != RUN_FORMAT:
+    if not (path / INFO_FILE).is_file():
+        raise RunError(f"{path} is not a run folder: it holds no {INFO_FILE}; expected the --out of `emotiw fit`")
+    info = read_sealed(path / INFO_FILE)
+    version = info.get("format")
+    if type(version) is not int or version != RUN_FORMAT:
         raise RunError(f"{path} is a run of format {version!r}; this version of emotiw reads format {RUN_FORMAT}")
+    check_info(info, path)
     return info
+
+
+def believed_hashes(path: Path) -> dict[str, str]:
+    """Name -> SHA-256 of the files of a run folder that later commands believe, as far as they are there."""
+    return {name: sha256_file(path / name) for name in BELIEVED if (path / name).is_file()}
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,33 @@ class Run:
         weights = folder / WEIGHTS_FILE
         if not weights.is_file():
             raise RunError(f"{folder} is damaged: {WEIGHTS_FILE} is missing")
-        return cls(folder, info)
+        run = cls(folder, info)
+        for name in info.get("files", {}):
+            if (folder / name).exists():  # a missing one is told by the command that needs it
+                run.content(name)
+        return run
+
+    def content(self, name: str) -> bytes:
+        """The bytes of a file of the run, once they are known to be those that were there when it was finished.
+
+        Raises:
+            RunError: it cannot be read, or has another hash than run.json says. Of runs of emotiw 0.1, which kept no hashes,
+                a link out of the folder is refused.
+        """
+        path = self.path / name
+        said = self.info.get("files", {}).get(name)
+        try:
+            if said is None and not path.resolve().is_relative_to(self.path.resolve()):
+                raise RunError(f"{self.path} is damaged: {name} is a link to a place outside of it")
+            if path.stat().st_size > UNPACKED_LIMIT:
+                raise RunError(f"{self.path} is damaged: {name} has over {UNPACKED_LIMIT:,} bytes")
+            content = path.read_bytes()
+        except OSError as error:
+            raise RunError(f"{self.path} is damaged: {name} cannot be read ({error.strerror or error})") from error
+        found = hashlib.sha256(content).hexdigest()
+        if said is not None and found != said:
+            raise RunError(f"{self.path} is damaged: {name} has SHA-256 {found[:16]}..., run.json says {said[:16]}...")
+        return content
 
     @property
     def name(self) -> str:
@@ -135,21 +169,23 @@ class Run:
 
     @property
     def crops(self) -> int:
-        """Crops of a face whose probabilities are averaged where nobody asks for another number: 1, 2 or 10.
-
-        Raises:
-            RunError: run.json says another number.
-        """
-        crops = self.info.get("crops", 1)
-        if crops not in CROPS:
-            raise RunError(f"{self.path} is damaged: run.json says crops = {crops!r}; expected one of {CROPS}")
-        return crops
+        """Crops of a face whose probabilities are averaged where nobody asks for another number: 1, 2 or 10."""
+        return self.info.get("crops", 1)
 
     def face_input(self) -> FaceInput:
-        """The layer from bytes to network input."""
+        """The layer from bytes to network input.
+
+        Raises:
+            RunError: its settings contradict each other, or the mean image is damaged.
+        """
         from emotiw_keras.data.device import FaceInput
 
-        return FaceInput.from_settings(self.settings, self.path)
+        if self.settings.get("mean_image"):
+            self.content(self.settings["mean_image"])
+        try:
+            return FaceInput.from_settings(self.settings, self.path)
+        except DataError as error:
+            raise RunError(f"{self.path} is damaged: {error}") from error
 
     def build(self, policy: str = "float32") -> keras.Model:
         """The network with the run's weights; it returns probabilities, float32 (batch, classes).
@@ -181,16 +217,38 @@ class Run:
         """data.csv: stage, data, path, pixel_hash, label, subject, split (as given), status (the image's role).
 
         A row of a set of videos is a video, its `pixel_hash` that of the video, and `VIDEO_COLUMNS` follow.
+
+        Raises:
+            RunError: it is missing or damaged.
         """
         return list(self.each_row())
 
     def each_row(self) -> Iterator[dict[str, str]]:
-        """`rows`, one at a time."""
-        if (self.path / ROWS_FILE).exists():
-            with open(self.path / ROWS_FILE, newline="", encoding="utf-8") as file:
-                yield from csv.DictReader(file)
-        else:
-            yield from csv.DictReader(io.StringIO(self.data_csv().decode("utf-8"), newline=""))
+        """`rows`, one at a time; whether any are missing is known with the last."""
+        count: dict[tuple[str, str], int] = {}
+        try:
+            text = self.data_csv().decode("utf-8")
+            reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+            if not set(DATA_COLUMNS) <= set(reader.fieldnames or ()):
+                raise RunError(f"{self.path} is damaged: {ROWS_FILE} lacks the columns {', '.join(DATA_COLUMNS)}")
+            whole = text.endswith("\n")
+            for row in reader:
+                if None in row or None in row.values() or not whole:
+                    raise RunError(f"{self.path} is damaged: {ROWS_FILE} line {reader.line_num} is cut short")
+                key = (row["stage"], row["data"])
+                count[key] = count.get(key, 0) + 1
+                yield row
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise RunError(f"{self.path} is damaged: {ROWS_FILE} cannot be read ({error})") from error
+        for stage in self.info["stages"]:
+            for name, facts in self.info.get("data", {}).items():
+                expected = facts.get("videos", facts.get("images"))
+                found = count.get((stage["name"], name), 0)
+                if expected is not None and found != expected:
+                    raise RunError(
+                        f"{self.path} is damaged: {ROWS_FILE} has {found:,} rows of {name} for stage {stage['name']}, run.json "
+                        f"says {expected:,}"
+                    )
 
     def data_csv(self) -> bytes:
         """data.csv as it is, unzipped in a packed run.
@@ -198,16 +256,30 @@ class Run:
         Raises:
             RunError: it is missing or damaged.
         """
+        if (self.path / ROWS_FILE).exists():
+            return self.content(ROWS_FILE)
+        packed = self.content(PACKED_ROWS_FILE if (self.path / PACKED_ROWS_FILE).exists() else ROWS_FILE)
         try:
-            if (self.path / ROWS_FILE).exists():
-                return (self.path / ROWS_FILE).read_bytes()
             unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=UNPACKING_MEMORY)
-            rows = unpacker.decompress((self.path / PACKED_ROWS_FILE).read_bytes(), UNPACKED_LIMIT)
-        except (OSError, EOFError, lzma.LZMAError) as error:
-            raise RunError(f"{self.path} is damaged: {ROWS_FILE} cannot be read ({error})") from error
+            rows = unpacker.decompress(packed, UNPACKED_LIMIT)
+        except (EOFError, lzma.LZMAError) as error:
+            raise RunError(f"{self.path} is damaged: {PACKED_ROWS_FILE} cannot be read ({error})") from error
         if not unpacker.eof:
             raise RunError(f"{self.path} is damaged: {PACKED_ROWS_FILE} ends early or holds over {UNPACKED_LIMIT:,} bytes")
         return rows
+
+    @property
+    def training_seconds(self) -> float:
+        """What its epochs took, by history.csv.
+
+        Raises:
+            RunError: it is missing or damaged.
+        """
+        try:
+            rows = csv.DictReader(io.StringIO(self.content("history.csv").decode("utf-8"), newline=""))
+            return sum(float(row["seconds"]) for row in rows)
+        except (ValueError, KeyError, TypeError, csv.Error) as error:
+            raise RunError(f"{self.path} is damaged: history.csv cannot be read ({error})") from error
 
     def seen(self) -> dict[str, set[str]]:
         """Pixel hashes by role: "train" (also what was dropped as a duplicate), "val" (chose an epoch), "test" (neither)."""
@@ -223,5 +295,5 @@ class Run:
     @property
     def selected_on(self) -> set[str]:
         """Pixel hashes of the images on which the last stage chose its best epoch."""
-        last = self.info["stages"][-1]["name"]
+        last = self.info["stages"][-1]["name"] if self.info["stages"] else None
         return {row["pixel_hash"] for row in self.each_row() if row["stage"] == last and row["status"] == "val"}

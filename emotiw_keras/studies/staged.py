@@ -309,7 +309,7 @@ def _row(arm: Arm, runs: Mapping[Step, Run], paths: Mapping[str, str], folder: P
     large = None
     if all(step.recipe == "ng2015-fer28" for step in last):
         large = float(np.mean([_large_accuracy(runs[step], paths[LARGE]) for step in last]))
-    return Row(arm, answers, large, sum(_seconds(runs[step]) for step in steps_of([arm])))
+    return Row(arm, answers, large, sum(runs[step].training_seconds for step in steps_of([arm])))
 
 
 def _test_images(seed: int, runs: Mapping[Step, Run]) -> set[str]:
@@ -350,11 +350,6 @@ def _large_accuracy(run: Run, source: str) -> float:
     if not file.exists():
         write_atomic(file, f"{evaluate(run, source, split='test')['accuracy']!r}\n")
     return float(file.read_text("utf-8"))
-
-
-def _seconds(run: Run) -> float:
-    with open(run.path / "history.csv", newline="") as stream:
-        return sum(float(row["seconds"]) for row in csv.DictReader(stream))
 
 
 @dataclass(frozen=True)

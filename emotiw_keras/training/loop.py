@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +31,7 @@ from emotiw_keras.training.freezing import apply_rules, check_moved, digests, in
 from emotiw_keras.training.interrupts import Flag, Interrupted, delayed_signals
 from emotiw_keras.training.optimizers import make_optimizer
 from emotiw_keras.training.progress import Progress, silent
-from emotiw_keras.training.run_writer import HISTORY_COLUMNS, csv_text, write_info
+from emotiw_keras.training.run_writer import HISTORY_COLUMNS, csv_text, read_done, write_done, write_info
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.steps import StageSteps
 from emotiw_keras.training.teachers import Teachers
@@ -133,10 +132,10 @@ class StageLoop:
         marker = folder / "done.json"
         if not marker.exists():
             result = self._train_stage(number, stage, folder, flag)
-            write_atomic(marker, json.dumps(result, indent=1) + "\n")
+            write_done(marker, result)
             discard(self.run_dir)
         else:
-            result = json.loads(marker.read_text("utf-8"))
+            result = read_done(marker)
             self.say(f"stage {number} {stage.name}: finished before, best epoch {result['best_epoch']}")
         self.rows += [row for row in result.pop("rows") if row not in self.rows]
         self._restore_model(checkpoints.load(folder / result["best_file"]))
@@ -160,7 +159,7 @@ class StageLoop:
         state = _State()
         found = checkpoints.newest(folder, self.say) if folder.exists() else None
         if found is not None:
-            state = _State(**found.meta["state"])
+            state = checkpoints.restored(_State, found)
             self._restore_model(found)
             self._restore("optimizer", optimizer.variables, found)
             self.say(f"stage {number} {stage.name}: going on at epoch {state.epoch + 1}, step {state.step}")
@@ -314,7 +313,7 @@ class StageLoop:
         kept = checkpoints.positions(folder)[:CHECKPOINTS_KEPT]
         referenced = {state.best.get("file", "")}
         if len(kept) > 1 and len(list(folder.glob("best-*.npz"))) > 1:
-            referenced.add(checkpoints.read_meta(kept[1][2])["state"]["best"].get("file", ""))
+            referenced.add(checkpoints.best_of(kept[1][2]))
         checkpoints.prune(folder, CHECKPOINTS_KEPT, referenced)
 
     def _stop_if_asked(self, flag: Flag) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +12,9 @@ from typing import Any
 
 from emotiw_keras.errors import OutputError, RunError
 from emotiw_keras.files import write_atomic, writing
-from emotiw_keras.runs import DATA_COLUMNS, VIDEO_COLUMNS, read_info
+from emotiw_keras.run_facts import plain_name
+from emotiw_keras.runs import DATA_COLUMNS, INFO_FILE, VIDEO_COLUMNS, Run, believed_hashes, read_info
+from emotiw_keras.sealed import read_sealed, sealed_json
 
 HISTORY_COLUMNS = (
     "stage",
@@ -91,8 +92,10 @@ def start_or_resume(
     there = {item.name for item in path.iterdir()} if path.exists() else set()
     if "run.json" in there:
         old = read_info(path)
-        recipe = tomllib.loads((path / "recipe.toml").read_text("utf-8")) if "recipe.toml" in there else {}
-        changed = differences(recipe, tomllib.loads(recipe_toml))
+        for name in old.get("files", {}):
+            if (path / name).exists() or not old.get("finished"):
+                Run(path, old).content(name)
+        changed = differences(_stored_recipe(Run(path, old)), tomllib.loads(recipe_toml))
         # What a search has found out since (the path of `options`) is nothing that was asked for.
         model = {key: value for key, value in old.get("model", {}).items() if key in info["model"]}
         changed += differences(old.get("data"), info["data"], "data") + differences(model, info["model"], "model")
@@ -113,6 +116,32 @@ def start_or_resume(
     return info
 
 
-def write_info(path: Path, info: Mapping[str, Any]) -> None:
-    """Write run.json."""
-    write_atomic(path / "run.json", json.dumps(info, indent=1) + "\n")
+def _stored_recipe(run: Run) -> dict[str, Any]:
+    """recipe.toml of a run that may be unfinished."""
+    try:
+        return tomllib.loads(run.content("recipe.toml").decode("utf-8"))
+    except ValueError as error:
+        raise RunError(f"{run.path} is damaged: recipe.toml cannot be read ({error})") from error
+
+
+def write_info(path: Path, info: dict[str, Any]) -> None:
+    """Write run.json; `info` gets the hashes of the files beside it that later commands believe."""
+    info["files"] = believed_hashes(path)
+    write_atomic(path / INFO_FILE, sealed_json(info))
+
+
+def write_done(marker: Path, result: Mapping[str, Any]) -> None:
+    """Write the marker of a stage that is done: what became of it."""
+    write_atomic(marker, sealed_json(result))
+
+
+def read_done(marker: Path) -> dict[str, Any]:
+    """What became of a stage that is done.
+
+    Raises:
+        RunError: the marker is damaged.
+    """
+    result = read_sealed(marker)
+    if not plain_name(result.get("best_file")) or not isinstance(result.get("rows"), list) or "best_epoch" not in result:
+        raise RunError(f"{marker.parent} is damaged: {marker.name} lacks best_epoch, rows or the name of best_file")
+    return result

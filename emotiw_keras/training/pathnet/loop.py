@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -27,7 +26,7 @@ from emotiw_keras.training.pathnet.progress import Progress
 from emotiw_keras.training.pathnet.settings import Search
 from emotiw_keras.training.pathnet.steps import PathSteps
 from emotiw_keras.training.pathnet.stream import Stream
-from emotiw_keras.training.run_writer import HISTORY_COLUMNS, csv_text, write_info
+from emotiw_keras.training.run_writer import HISTORY_COLUMNS, csv_text, read_done, write_done, write_info
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 CHECKPOINTS_KEPT = 2
@@ -129,9 +128,9 @@ class SearchLoop:
         marker = folder / "done.json"
         if not marker.exists():
             result = _Task(self, number, search, folder, before, flag).run()
-            write_atomic(marker, json.dumps(result, indent=1) + "\n")
+            write_done(marker, result)
         else:
-            result = json.loads(marker.read_text("utf-8"))
+            result = read_done(marker)
             self.say(f"search {number} {search.name}: finished before, best path {path_text(result['path'])}")
         self.bank.restore(checkpoints.load(folder / result["best_file"]).arrays, folder / result["best_file"])
         self.rows = [row for row in self.rows if row["stage"] != search.name] + result.pop("rows")
@@ -355,7 +354,7 @@ class _Task:
             if found.arrays[name].shape != getattr(self, name).shape:
                 raise ModelError(f"{found.path} holds another {name} than this run's; begin anew with --restart")
         self.population, self.fitness = found.arrays["population"].copy(), found.arrays["fitness"].copy()
-        self.state = State(**found.meta["state"])
+        self.state = checkpoints.restored(State, found)
 
     def _stop_if_asked(self) -> None:
         if self.flag.number is not None:
