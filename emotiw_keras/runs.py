@@ -56,7 +56,7 @@ def read_info(path: Path) -> dict[str, Any]:
     info = read_sealed(path / INFO_FILE)
     version = info.get("format")
     if type(version) is not int or version != RUN_FORMAT:
-        raise RunError(f"{path} is a run of format {version!r}; this version of emotiw reads format {RUN_FORMAT}")
+        raise RunError(f"{path} is a run of format {version!r:.40}; this version of emotiw reads format {RUN_FORMAT}")
     check_info(info, path)
     return info
 
@@ -195,10 +195,11 @@ class Run:
 
         Raises:
             RunError: the weight file is damaged or does not fit the network.
+            ModelError: it points at other files, crashes the HDF5 library, or holds numbers that are not finite.
         """
         from emotiw_keras.models import registry
         from emotiw_keras.models.parts import computing_in, empty_networks
-        from emotiw_keras.models.weights import load_strict
+        from emotiw_keras.models.weights import load_strict, survives
 
         found = sha256_file(self.path / WEIGHTS_FILE)
         if found != self.fingerprint:
@@ -210,7 +211,12 @@ class Run:
             model = registry.build_described(settings)
         if fingerprint(model) != self.info["weights"]["variables"]:
             raise RunError(f"{self.path}: the weights do not fit {settings['name']} as this version builds it")
-        load_strict(model, self.path / WEIGHTS_FILE)
+        try:
+            if not self.ships:
+                survives(self.path / WEIGHTS_FILE)
+            load_strict(model, self.path / WEIGHTS_FILE)
+        except ModelError as error:
+            raise ModelError(f"{self.path}: {error}") from error
         return model
 
     def rows(self) -> list[dict[str, str]]:

@@ -13,6 +13,7 @@ import h5py
 import keras
 
 from emotiw_keras.converters.foreign import Limits
+from emotiw_keras.converters.hdf5 import Hdf5, open_hdf5
 from emotiw_keras.converters.hdf5_trial import rehearse
 from emotiw_keras.converters.keras_h5 import read_keras_h5
 from emotiw_keras.errors import ModelError
@@ -33,20 +34,36 @@ Stored = dict[str, tuple[str, list[tuple[int, ...]]]]
 def stored_layers(path: Path) -> Stored:
     """Layer name -> (its place in the file, shapes of its variables) in a Keras `.weights.h5` file.
 
-    Layers without variables are left out. Raises ModelError if the file is missing or is not such a file.
+    Layers without variables are left out. Raises ModelError if the file is missing, unsafe (see `hdf5.open_hdf5`) or no such
+    file.
     """
     if not path.is_file():
         raise ModelError(f"no weights file at {path}")
-    found: Stored = {}
-    try:
-        with h5py.File(path, "r") as file:
-            for place, group in file["layers"].items():
-                variables = group.get("vars", {})
-                if len(variables):
-                    shapes = [tuple(variables[key].shape) for key in sorted(variables, key=int)]
-                    found[str(variables.attrs["name"])] = (place, shapes)
-    except (OSError, KeyError, ValueError, AttributeError) as error:
-        raise ModelError(f"{path} is not a Keras weights file ({str(error).splitlines()[0]})") from error
+    with open_hdf5(path, Limits()) as file:
+        layers = _variables(file, path).items()
+        return {name: (place, [tuple(array.shape) for array in arrays]) for place, (name, arrays) in layers}
+
+
+def _variables(file: Hdf5, path: Path) -> dict[str, tuple[str, list[h5py.Dataset]]]:
+    """Place -> name and arrays of each layer with variables."""
+
+    def wrong(what: str) -> ModelError:
+        return ModelError(f"{path} is not a Keras weights file ({what})")
+
+    layers = file.child(file.root, "layers")
+    if not isinstance(layers, h5py.Group):
+        raise wrong("it holds no group 'layers'")
+    found = {}
+    for place, group in file.children(layers).items():
+        variables = file.child(group, "vars") if isinstance(group, h5py.Group) else None
+        arrays = file.children(variables) if isinstance(variables, h5py.Group) else {}
+        if not arrays or variables is None:
+            continue
+        name = file.texts_of(variables, "name") or ()
+        ordered = [arrays.get(str(number)) for number in range(len(arrays))]
+        if len(name) != 1 or not all(isinstance(array, h5py.Dataset) and array.shape is not None for array in ordered):
+            raise wrong(f"{place!r} holds no name, or something that is no numbered array")
+        found[place] = (name[0], ordered)
     return found
 
 
@@ -78,6 +95,11 @@ def save(model: keras.Model, path: Path) -> None:
                     stored[start : start + rows] = keras.ops.convert_to_numpy(variable.value[start : start + rows])
 
 
+def survives(path: Path) -> None:
+    """Let a process of its own read a stranger's file first: it may crash the HDF5 library. Raises ModelError if it does."""
+    rehearse(read_keras_h5, path, Limits())
+
+
 def load_strict(model: keras.Model, path: Path) -> None:
     """Loads a `.weights.h5` file written by `model.save_weights`; names, order and shapes of the layers must be equal.
 
@@ -96,21 +118,20 @@ def load_strict(model: keras.Model, path: Path) -> None:
             f"{misfit} holds {_shapes(there)} in the file, {_shapes(here)} in the model; "
             "give the classes, width and input shape it was saved with"
         )
-    try:
-        _fill(model, path)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path} could not be loaded into {model.name}: {str(error).splitlines()[0]}") from error
+    _fill(model, path)
 
 
 def _fill(model: keras.Model, path: Path) -> None:
     """What `model.load_weights(path)` does, each array read to where its variable will hold it: Keras copies it once more."""
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path, Limits()) as file:
+        variables = _variables(file, path)
         for layer, place in _places(model):
             for number, variable in enumerate(layer.weights):
-                stored = file[f"layers/{place}/vars/{number}"]
+                stored = variables[place][1][number]
                 array = zeros(stored.shape, stored.dtype)
-                if array.size:
-                    stored.read_direct(array)
+                file.read_into(stored, array)
+                if array.size and not (math.isfinite(array.min()) and math.isfinite(array.max())):
+                    raise ModelError(f"{path.name} holds nan or infinite numbers in layer {layer.name}; train or fetch it anew")
                 variable.assign(in_place(array))
 
 
@@ -166,8 +187,7 @@ def load(model: keras.Model, weights: str | os.PathLike[str] | None, name: str, 
     spec = get_spec(name)
     published = weights == spec.trained_on
     if not published:
-        # A stranger's file is read by a process of its own first: it may crash the HDF5 library or point at other files.
-        rehearse(read_keras_h5, path, Limits())
+        survives(path)
     last = spec.classifier
     target = {layer.name: layer for layer in model.layers}
     # Of a Dense as of a convolution, the last axis of the kernel is the outputs.
