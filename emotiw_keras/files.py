@@ -75,3 +75,8 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_within(folder: Path, path: Path) -> bool:
+    """Whether the folder of `path` lies in `folder` once links have been followed."""
+    return path.parent.resolve().is_relative_to(folder.resolve())

@@ -47,7 +47,7 @@ def write_contact_sheets(folder: Path, rows: Sequence[Mapping[str, str]]) -> lis
         with atomic_path(sheets[-1]) as temporary:
             _draw(folder, label, by_class[label]).save(temporary, format="JPEG", quality=88)
     for path in folder.iterdir():
-        if _NAME.match(path.name) and path not in sheets:
+        if _NAME.match(path.name) and path not in sheets and path.is_file():
             path.unlink()
     return sheets
 

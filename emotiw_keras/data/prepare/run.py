@@ -23,6 +23,7 @@ from emotiw_keras.errors import OutputError, RunError, UsageError
 from emotiw_keras.faces.face import Detector
 from emotiw_keras.files import write_atomic
 from emotiw_keras.hardware import processor_threads
+from emotiw_keras.sealed import strict_json
 from emotiw_keras.weights.cache import locked
 
 SUMMARY_FILE = "summary.json"
@@ -129,8 +130,7 @@ def _prepare(
                 progress(len(rows_of), total)
     ordered = [rows_of[item.index] for item in source.items]
     outputs = {row["output"] for rows in ordered for row in rows}
-    for name in journal.outputs() - outputs:
-        (folder / name).unlink(missing_ok=True)
+    journal.remove_all_but(outputs)
     journal.rewrite([item for item in source.items if item.index not in passing], rows_of)
     write_atomic(folder / FACES_FILE, _table(ordered))
     write_contact_sheets(folder, [row for rows in ordered for row in rows])
@@ -181,7 +181,7 @@ def _claim(folder: Path, source: Source, settings: Settings) -> None:
 
 def _stored(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text("utf-8"))
+        found = strict_json(file.read_bytes())
     except (OSError, ValueError) as error:
         raise RunError(f"{file} is damaged: {error}; remove its folder, or name another") from error
     if not isinstance(found, dict) or found.get("format") != _FORMAT:
