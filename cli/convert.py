@@ -89,15 +89,15 @@ def _mean_image(source: str, out: str) -> None:
     import numpy as np
 
     from emotiw_keras.converters.reading import read
-    from emotiw_keras.files import atomic_path
+    from emotiw_keras.files import write_encoded
 
     foreign = read(source)
-    if foreign.mean is None:
+    mean = foreign.mean
+    if mean is None:
         raise UsageError(f"say which network {Path(source).name} holds with --model; `emotiw models` lists them")
     if not out.endswith(".npy"):
         raise UsageError(f"--out {out}: {Path(source).name} is a mean image; expected a name that ends in .npy")
-    with atomic_path(out) as temporary:
-        np.save(temporary, foreign.mean)
-    size = " x ".join(map(str, foreign.mean.shape))
+    write_encoded(out, lambda file: np.save(file, mean))
+    size = " x ".join(map(str, mean.shape))
     order = (foreign.channel_order or "unknown order").upper()
-    click.echo(f"{out}: mean image, {size}, {order}, mean {foreign.mean.mean():.3f}")
+    click.echo(f"{out}: mean image, {size}, {order}, mean {mean.mean():.3f}")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from emotiw_keras.data.layouts.prepared import OK
-from emotiw_keras.files import atomic_path
+from emotiw_keras.files import write_encoded
 
 MOST = 200  # faces on one sheet
 COLUMNS, FACE, FRAME, GAP, TEXT, TITLE = 10, 112, 4, 10, 32, 34  # pixels but the first
@@ -44,8 +45,8 @@ def write_contact_sheets(folder: Path, rows: Sequence[Mapping[str, str]]) -> lis
     sheets = []
     for label in sorted(by_class):
         sheets.append(folder / (f"contact_sheet_{label}.jpg" if label else "contact_sheet.jpg"))
-        with atomic_path(sheets[-1]) as temporary:
-            _draw(folder, label, by_class[label]).save(temporary, format="JPEG", quality=88)
+        sheet = _draw(folder, label, by_class[label])
+        write_encoded(sheets[-1], partial(sheet.save, format="JPEG", quality=88))
     for path in folder.iterdir():
         if _NAME.match(path.name) and path not in sheets and path.is_file():
             path.unlink()

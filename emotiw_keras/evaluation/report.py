@@ -20,7 +20,7 @@ from emotiw_keras.evaluation.sheet import Caption, contact_sheet
 from emotiw_keras.evaluation.splits import stratified
 from emotiw_keras.evaluation.tables import percent
 from emotiw_keras.evaluation.videos import per_video_csv
-from emotiw_keras.files import atomic_path, write_atomic
+from emotiw_keras.files import write_atomic, write_encoded
 
 SHEET_FACES = 48
 
@@ -73,8 +73,7 @@ def confusion_png(
                 axes.text(cell, row, text, ha="center", va="center", color=tone, fontsize=size, fontweight=weight)
     if title:
         figure.suptitle(title, fontsize=12)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+    write_encoded(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))
 
 
 def predictions_csv(predictions: Predictions) -> str:

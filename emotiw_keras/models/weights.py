@@ -17,6 +17,7 @@ from emotiw_keras.converters.hdf5 import Hdf5, open_hdf5
 from emotiw_keras.converters.hdf5_trial import rehearse
 from emotiw_keras.converters.keras_h5 import read_keras_h5
 from emotiw_keras.errors import ModelError
+from emotiw_keras.files import check_room
 from emotiw_keras.models.parts import in_place, zeros
 from emotiw_keras.models.registry import get_spec
 from emotiw_keras.weights.cache import cache_dir
@@ -81,8 +82,14 @@ def _model_layers(model: keras.Model) -> Stored:
     return {layer.name: (place, [tuple(w.shape) for w in layer.weights]) for layer, place in _places(model) if layer.weights}
 
 
+def weight_bytes(model: keras.Model) -> int:
+    """Bytes that the weights of a network take in a file, at least."""
+    return sum(math.prod(each.shape) * (2 if "16" in str(each.dtype) else 4) for each in model.weights)
+
+
 def save(model: keras.Model, path: Path) -> None:
     """Writes the file that `model.save_weights(path)` writes, one array at a time in blocks: Keras copies each array twice."""
+    check_room(path, weight_bytes(model))
     with h5py.File(path, "w") as file:
         file.create_group("vars").attrs["name"] = model.name
         for layer, place in _places(model):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emotiw_keras.files import atomic_path
+from emotiw_keras.files import write_encoded
 from emotiw_keras.serving.new_folder import NewFolder
 
 if TYPE_CHECKING:
@@ -76,5 +76,4 @@ class Explainer:
         sheet.paste(Image.fromarray(warm), (SIDE, 0))
         words = f"{face.label} {face.probabilities[face.label]:.0%}"
         ImageDraw.Draw(sheet).text((8, SIDE + CAPTION // 2), words, INK, ImageFont.load_default(16), anchor="lm")
-        with atomic_path(self._folder.place(name, ".png")) as temporary:
-            sheet.save(temporary, format="PNG")
+        write_encoded(self._folder.place(name, ".png"), lambda file: sheet.save(file, format="PNG"))

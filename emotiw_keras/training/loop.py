@@ -18,7 +18,8 @@ from emotiw_keras.data.batches import Pool, Source, batches
 from emotiw_keras.data.device import FaceInput
 from emotiw_keras.data.grey import for_grey
 from emotiw_keras.errors import DivergedError, RunError
-from emotiw_keras.files import atomic_path, sha256_file, write_atomic
+from emotiw_keras.files import atomic_path, check_room, sha256_file, write_atomic
+from emotiw_keras.models.weights import weight_bytes
 from emotiw_keras.runs import WEIGHTS_FILE, Run, fingerprint
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.averages import Averages
@@ -350,6 +351,7 @@ class StageLoop:
     def _finish(self) -> None:
         discard(self.run_dir)  # what a kill just before this left
         with atomic_path(self.run_dir / WEIGHTS_FILE) as temporary:
+            check_room(temporary, weight_bytes(self.model))
             self.model.save_weights(temporary)
         self.info["weights"] = {"sha256": sha256_file(self.run_dir / WEIGHTS_FILE), "variables": fingerprint(self.model)}
         self.info["finished"] = True

@@ -411,6 +411,15 @@ def test_a_digit_that_changed_in_the_journal_is_done_again(tmp_path: Path) -> No
     assert content(out) == clean
 
 
+def test_a_damaged_face_is_told_by_name(tmp_path: Path) -> None:
+    source, out = build(tmp_path / "photos", each=1), tmp_path / "out"
+    prepare(source, out, detector=Dotted(), workers=1)
+    face = next(out.rglob("Happy/*.png"))
+    face.write_bytes(face.read_bytes()[:300])
+    with pytest.raises(DataError, match=f"{face.name} is damaged .* remove it"):
+        prepare(source, out, detector=Dotted(), workers=1)
+
+
 def test_a_folder_that_is_a_link_is_not_written_through(tmp_path: Path) -> None:
     source, out = build(tmp_path / "photos", each=1), tmp_path / "out"
     prepare(source, out, detector=Dotted(), workers=1)

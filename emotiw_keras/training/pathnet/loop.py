@@ -14,7 +14,8 @@ import numpy as np
 from emotiw_keras.data.batches import Pool
 from emotiw_keras.data.device import FaceInput
 from emotiw_keras.errors import DivergedError, ModelError
-from emotiw_keras.files import atomic_path, sha256_file, write_atomic
+from emotiw_keras.files import atomic_path, check_room, sha256_file, write_atomic
+from emotiw_keras.models.weights import weight_bytes
 from emotiw_keras.runs import WEIGHTS_FILE, Run, fingerprint
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.events import write_events
@@ -158,6 +159,7 @@ class SearchLoop:
     def _finish(self, path: Path) -> None:
         model = self.bank.network(path)
         with atomic_path(self.run_dir / WEIGHTS_FILE) as temporary:
+            check_room(temporary, weight_bytes(model))
             model.save_weights(temporary)
         self.info["model"]["options"] = self.bank.options(path)
         self.info["weights"] = {"sha256": sha256_file(self.run_dir / WEIGHTS_FILE), "variables": fingerprint(model)}
