@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from emotiw_keras.data.images import ImageError, decode_image
 from emotiw_keras.data.layouts.prepared import OK
+from emotiw_keras.errors import DataError
 from emotiw_keras.files import write_encoded
 
 MOST = 200  # faces on one sheet
@@ -36,6 +38,7 @@ def write_contact_sheets(folder: Path, rows: Sequence[Mapping[str, str]]) -> lis
         The sheets, by class.
 
     Raises:
+        DataError: a face is damaged.
         OutputError: a sheet cannot be written.
     """
     by_class: dict[str, list[Mapping[str, str]]] = defaultdict(list)
@@ -51,6 +54,14 @@ def write_contact_sheets(folder: Path, rows: Sequence[Mapping[str, str]]) -> lis
         if _NAME.match(path.name) and path not in sheets and path.is_file():
             path.unlink()
     return sheets
+
+
+def _read(path: Path) -> Image.Image:
+    try:
+        pixels = decode_image(path.read_bytes())
+    except (OSError, ImageError) as error:
+        raise DataError(f"{path} is damaged ({error}); remove it and run the same command again") from error
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 def _draw(folder: Path, label: str, rows: Sequence[Mapping[str, str]]) -> Image.Image:
@@ -69,8 +80,8 @@ def _draw(folder: Path, label: str, rows: Sequence[Mapping[str, str]]) -> Image.
         left = GAP + index % columns * (side + GAP)
         top = TITLE + GAP + index // columns * (side + TEXT + GAP)
         draw.rectangle((left, top, left + side - 1, top + side - 1), SURE if row["status"] == OK else DOUBTFUL)
-        with Image.open(folder / row["output"]) as face:
-            sheet.paste(face.resize((FACE, FACE), Image.Resampling.BICUBIC), (left + FRAME, top + FRAME))
+        face = _read(folder / row["output"])
+        sheet.paste(face.resize((FACE, FACE), Image.Resampling.BICUBIC), (left + FRAME, top + FRAME))
         name = row["output"].rpartition("/")[2].removesuffix(".png")
         draw.text((left, top + side + 1), _fit(draw, name, small, side), INK, small)
         facts = f"{row['split']} {row['detector_score']}".strip()
