@@ -8,6 +8,7 @@ from typing import Literal
 import click
 
 from emotiw_keras.errors import UsageError
+from emotiw_keras.sealed import json_text
 
 
 @click.command(epilog="Example: emotiw convert bvlc_alexnet.caffemodel --model alexnet --out alexnet.weights.h5")
@@ -77,9 +78,8 @@ def _inspect(source: str, as_json: bool) -> None:
 
     foreign = read(source)
     if as_json:
-        import json
 
-        click.echo(json.dumps(describe(foreign), indent=1))
+        click.echo(json_text(describe(foreign), indent=1))
     else:
         for line in table(foreign):
             click.echo(line)

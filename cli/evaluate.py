@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import click
 
 from emotiw_keras.cli.scoring import Scorer, default_data, scoring_options
 from emotiw_keras.errors import UsageError
+from emotiw_keras.sealed import json_text
 
 if TYPE_CHECKING:
     from emotiw_keras.evaluation.assessment import Assessment
@@ -41,8 +41,8 @@ def _text(assessment: Assessment) -> str:
 def _json(assessment: Assessment, several: bool) -> str:
     if assessment.members:
         runs = [str(each.run.path) for each in assessment.members]
-        return json.dumps({"run": ENSEMBLE, "members": runs, **assessment.result})
-    return json.dumps({"run": str(assessment.run.path), **assessment.result} if several else assessment.result)
+        return json_text({"run": ENSEMBLE, "members": runs, **assessment.result})
+    return json_text({"run": str(assessment.run.path), **assessment.result} if several else assessment.result)
 
 
 def _write_challenge(assessment: Assessment, folder: Path) -> None:

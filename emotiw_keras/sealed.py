@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,30 @@ def _checksum(content: Mapping[str, Any]) -> str:
 
 
 def sealed_json(content: Mapping[str, Any]) -> str:
-    """`content` as JSON text that `read_sealed` can check.
-
-    Raises:
-        ValueError: a number that JSON has not (NaN, infinity).
-    """
-    plain = json.loads(json.dumps(content, allow_nan=False))
+    """`content` as JSON text that `read_sealed` can check."""
+    plain = json.loads(json_text(content))
     return json.dumps({**plain, CHECKSUM: _checksum(plain)}, indent=1) + "\n"
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """`value` as JSON that every reader takes: a number that is none (NaN, infinity) is null.
+
+    Example:
+        >>> json_text({"a": float("nan"), "b": [1.5]})
+        '{"a": null, "b": [1.5]}'
+    """
+    try:
+        return json.dumps(value, indent=indent, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def strict_json(text: str | bytes) -> Any:

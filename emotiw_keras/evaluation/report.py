@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from emotiw_keras.evaluation.splits import stratified
 from emotiw_keras.evaluation.tables import percent
 from emotiw_keras.evaluation.videos import per_video_csv
 from emotiw_keras.files import write_atomic, write_encoded
+from emotiw_keras.sealed import json_text
 
 SHEET_FACES = 48
 
@@ -152,7 +152,7 @@ def write_report(folder: str | os.PathLike[str], assessment: Assessment) -> list
     scores, answers, confusion, faces, report = (
         folder / name for name in ("scores.json", "predictions.csv", "confusion.png", "faces.png", "report.html")
     )
-    write_atomic(scores, json.dumps(result, indent=2) + "\n")
+    write_atomic(scores, json_text(result, indent=2) + "\n")
     heading = f"{assessment.name} on {Path(assessment.question.source).name}"
     title = f"{heading}: accuracy {percent(result['accuracy'])} of {result['n_found']} images"
     confusion_png(result["confusion"], result["labels"], confusion, title=title)

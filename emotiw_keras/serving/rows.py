@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from emotiw_keras.sealed import json_text
 from emotiw_keras.serving.readings import NO_FACE
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _pixels(value: float) -> float:
 
 def json_line(row: Row) -> str:
     """One JSON object."""
-    return json.dumps(row)
+    return json_text(row)
 
 
 def readable_line(row: Row) -> str:

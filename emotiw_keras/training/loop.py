@@ -293,8 +293,9 @@ class StageLoop:
         state.rows.append(row)
         value = scores.get(stage.monitor, float(state.epoch))
         value = -value if val is not None and stage.monitor == "val_loss" else value
-        if not math.isfinite(value):
-            raise DivergedError(f"stage {stage.name!r} diverged: {stage.monitor} is {value} after epoch {state.epoch}; {BLAME}")
+        for name, score in {**scores, stage.monitor: value}.items():
+            if not math.isfinite(score):
+                raise DivergedError(f"stage {stage.name!r} diverged: {name} is {score} after epoch {state.epoch}; {BLAME}")
         state.waited += 1
         if not state.best or value > state.best["value"]:
             file = checkpoints.save(folder, f"best-e{state.epoch:04d}", self._arrays("model", self.model.variables), {})
