@@ -146,21 +146,22 @@ def _shapes(entry: tuple[str, list[tuple[int, ...]]] | None) -> str:
     return "nothing" if entry is None else " and ".join("x".join(map(str, shape)) for shape in entry[1])
 
 
-def find(weights: str | os.PathLike[str] | None, name: str) -> Path | None:
+def find(weights: str | os.PathLike[str] | None, name: str, none: str = "weights=None") -> Path | None:
     """The file that `weights` means for the network of the registry name `name`; None for None.
 
     The word of `DATA_SETS` that is the network's is the fetched and converted file in the cache, anything else the path of a
-    `.weights.h5` file or of a weight file in a foreign format. Raises ModelError if it is missing, or for another word.
+    `.weights.h5` file or of a weight file in a foreign format. Raises ModelError if it is missing, or for another word; `none`
+    is how its advice says "without weights".
     """
     if weights is None:
         return None
     spec = get_spec(name)
     if weights in DATA_SETS and not spec.weights:
-        raise ModelError(f"no {DATA_SETS[str(weights)]} weights of {name} are published; give weights=None, or a {SUFFIX} file")
+        raise ModelError(f"no {DATA_SETS[str(weights)]} weights of {name} are published; give {none}, or a {SUFFIX} file")
     if weights == spec.trained_on:
         path = cache_dir() / f"{spec.weights}{SUFFIX}"
         if not path.is_file():
-            how = f"get them with `emotiw weights fetch {name}` or give weights=None"
+            how = f"get them with `emotiw weights fetch {name}` or give {none}"
             raise ModelError(f"no {DATA_SETS[spec.trained_on]} weights of {name} at {path}; {how}")
         return path
     if weights in DATA_SETS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +18,13 @@ from emotiw_keras.data.splits import Folds
 from emotiw_keras.data.videos import VideoSet
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.faces.alignment import DEFAULT_READING
-from emotiw_keras.files import atomic_path
+from emotiw_keras.files import write_atomic
 from emotiw_keras.models.registry import get_spec
 from emotiw_keras.runs import RUN_FORMAT, Run
+from emotiw_keras.training.claim import Claim
 from emotiw_keras.training.progress import silent
 from emotiw_keras.training.recipe import Recipe, SourceSettings
 from emotiw_keras.training.roles import Part, Roles, check_roles, data_rows, stage_roles, take_share
-from emotiw_keras.training.run_writer import move_aside, start_or_resume
 from emotiw_keras.training.start import parent_run, resolve_precision, start_model, start_tensorflow
 from emotiw_keras.training.teachers import teacher_runs
 
@@ -94,11 +93,7 @@ def fit(
 
             describe(prepared, folder, say)
         return Outcome(None, prepared.unreadable)
-    if restart:
-        old = move_aside(folder)
-        if old is not None:
-            say(f"the old run is kept as {old}")
-    return Outcome(train(prepared, folder, None, say, progress), prepared.unreadable)
+    return Outcome(train(prepared, folder, None, say, progress, restart), prepared.unreadable)
 
 
 @dataclass(frozen=True)
@@ -183,8 +178,9 @@ def train(
     model: keras.Model | None,
     say: Callable[[str], None] = silent,
     progress: Progress | None = None,
+    restart: bool = False,
 ) -> Run:
-    """Make the run folder, or go on with it.
+    """Make the run folder, or go on with it. A new one is made only when the network, its weights and its rules are good.
 
     Args:
         prepared: from `prepare`.
@@ -192,19 +188,35 @@ def train(
         model: the network to train; None builds the recipe's.
         say: takes lines for people.
         progress: shows epochs under way.
+        restart: rename an existing run and begin anew.
     """
+    with Claim(folder, prepared.recipe.to_toml(), prepared.info, say, restart) as claim:
+        return _train(prepared, folder, model, say, progress, claim)
+
+
+def _train(
+    prepared: Prepared,
+    folder: Path,
+    model: keras.Model | None,
+    say: Callable[[str], None],
+    progress: Progress | None,
+    claim: Claim,
+) -> Run:
     recipe = prepared.recipe
     before = prepared.parent.rows() if prepared.parent is not None else []
     taught = (row for run in prepared.teachers.values() for row in run.each_row())
     rows = data_rows(recipe.parts, prepared.sets, prepared.roles, before, taught if prepared.teachers else None)
     videos = any(isinstance(faces, VideoSet) for faces in prepared.sets.values()) or any("frames" in row for row in before[:1])
-    info = start_or_resume(folder, recipe.to_toml(), prepared.info, rows, videos)
+
+    def take() -> dict[str, Any]:
+        info = claim.take(rows, videos)
+        if not info["finished"] and recipe.preprocessing.mean_image and not (folder / MEAN_IMAGE_FILE).exists():
+            write_atomic(folder / MEAN_IMAGE_FILE, Path(recipe.preprocessing.mean_image).read_bytes())
+        return info
+
+    info = take() if claim.resumes else prepared.info
     if info["finished"]:
-        say(f"{folder} is finished already; nothing to do (--restart begins anew)")
-        return Run.open(folder)
-    if recipe.preprocessing.mean_image and not (folder / MEAN_IMAGE_FILE).exists():
-        with atomic_path(folder / MEAN_IMAGE_FILE) as temporary:
-            shutil.copyfile(recipe.preprocessing.mean_image, temporary)
+        return _finished(folder, say)
     start_tensorflow(None if info["threads"] == hardware.processor_threads() else info["threads"])
     import keras
 
@@ -217,7 +229,9 @@ def train(
         keras.config.set_dtype_policy(info["precision"])
         keras.utils.set_random_seed(recipe.seed)
         model = start_model(recipe, info, prepared.parent, say)
-    face_input = FaceInput.from_settings(info["preprocessing"], folder)
+    # Before the folder is made, the mean image is where the recipe says.
+    source = {} if claim.resumes or not recipe.preprocessing.mean_image else {"mean_image": recipe.preprocessing.mean_image}
+    face_input = FaceInput.from_settings({**info["preprocessing"], **source}, folder if claim.resumes else ".")
 
     def pool(parts: Mapping[str, np.ndarray]) -> Pool | None:
         chosen = [(prepared.sets[name], index) for name, index in parts.items() if len(index)]
@@ -226,7 +240,7 @@ def train(
     if recipe.searches:
         from emotiw_keras.training.pathnet.run import search
 
-        return search(prepared, folder, info, pool, face_input, say, progress)
+        return search(prepared, folder, info if claim.resumes else take, pool, face_input, say, progress)
 
     from emotiw_keras.training.loop import StageLoop
 
@@ -245,7 +259,17 @@ def train(
         progress=progress,
         teachers=prepared.teachers,
     )
+    if not claim.resumes:
+        loop.check()
+        loop.info = take()
+        if loop.info["finished"]:  # by another process meanwhile
+            return _finished(folder, say)
     return loop.fit()
+
+
+def _finished(folder: Path, say: Callable[[str], None]) -> Run:
+    say(f"{folder} is finished already; nothing to do (--restart begins anew)")
+    return Run.open(folder)
 
 
 def _sources(recipe: Recipe, paths: Mapping[str, str]) -> dict[str, str]:

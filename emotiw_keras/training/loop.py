@@ -28,7 +28,7 @@ from emotiw_keras.training.crops import StageCrops
 from emotiw_keras.training.curves import learning_curves
 from emotiw_keras.training.events import write_events
 from emotiw_keras.training.features import Features, discard
-from emotiw_keras.training.freezing import apply_rules, check_moved, digests, initialise_layers
+from emotiw_keras.training.freezing import apply_rules, check_moved, digests, initialise_layers, layers_named
 from emotiw_keras.training.interrupts import Flag, Interrupted, delayed_signals
 from emotiw_keras.training.optimizers import make_optimizer
 from emotiw_keras.training.progress import Progress, silent
@@ -115,15 +115,25 @@ class StageLoop:
             OutputError: the run folder cannot be written.
         """
         self.info["stages"] = []
+        self.check()
         with delayed_signals() as flag:
-            for number, stage in enumerate(self.stages, 1):
-                if stage.cache_features is True:  # what is impossible is told before the first stage has run
-                    apply_rules(self.model, stage.rules, f"stage {stage.name!r}")
-                    self._plan(number, stage)
             for number, stage in enumerate(self.stages, 1):
                 self._fit_stage(number, stage, flag)
         self._finish()
         return Run.open(self.run_dir)
+
+    def check(self) -> None:
+        """Find what is impossible before the first stage has run; nothing is written.
+
+        Raises:
+            UsageError: rules, or names of layers to initialise, that do not fit the network; features that cannot be kept.
+        """
+        for number, stage in enumerate(self.stages, 1):
+            where = f"stage {stage.name!r}"
+            layers_named(self.model, stage.initialise, where)
+            apply_rules(self.model, stage.rules, where)
+            if stage.cache_features is True:
+                self._plan(number, stage)
 
     def _folder(self, number: int, stage: Stage) -> Path:
         return self.run_dir / "stages" / f"{number:02d}-{stage.name}"

@@ -87,6 +87,21 @@ def start_or_resume(
         RunError: the folder is something else, of another version, or made from another recipe or other data.
         OutputError: it cannot be written.
     """
+    old = resumable(path, recipe_toml, info)
+    if old is not None:
+        return old
+    write_atomic(path / "recipe.toml", recipe_toml)
+    write_atomic(path / "data.csv", csv_text((*DATA_COLUMNS, *(VIDEO_COLUMNS if videos else ())), data_rows))
+    write_info(path, info)
+    return info
+
+
+def resumable(path: Path, recipe_toml: str, info: Mapping[str, Any]) -> dict[str, Any] | None:
+    """run.json's content if there is a run that goes on, None if a new one can be made; nothing is written.
+
+    Raises:
+        RunError, OutputError: as `start_or_resume`.
+    """
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file; a run needs a folder of its own")
     there = {item.name for item in path.iterdir()} if path.exists() else set()
@@ -110,10 +125,7 @@ def start_or_resume(
     foreign = sorted(name for name in there if name not in _BEGINNING and not name.startswith("."))
     if foreign:
         raise RunError(f"{path} is not a run folder (it holds {', '.join(foreign[:3])}); give another --out")
-    write_atomic(path / "recipe.toml", recipe_toml)
-    write_atomic(path / "data.csv", csv_text((*DATA_COLUMNS, *(VIDEO_COLUMNS if videos else ())), data_rows))
-    write_info(path, info)
-    return info
+    return None
 
 
 def _stored_recipe(run: Run) -> dict[str, Any]:

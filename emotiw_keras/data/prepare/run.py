@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,11 @@ from emotiw_keras.errors import OutputError, RunError, UsageError
 from emotiw_keras.faces.face import Detector
 from emotiw_keras.files import write_atomic
 from emotiw_keras.hardware import processor_threads
+from emotiw_keras.locking import LOCK_FILE, is_unfinished, locked, sweep
 from emotiw_keras.sealed import strict_json
-from emotiw_keras.weights.cache import locked
 
 SUMMARY_FILE = "summary.json"
 _FORMAT = 1
-# What `atomic_path` calls a file it is writing.
-_UNFINISHED = re.compile(r"^\.\d+\.")
 
 Progress = Callable[[int, int], None]
 
@@ -107,7 +104,7 @@ def _prepare(
     progress: Progress | None,
     tell: Callable[[str], None],
 ) -> Summary:
-    _remove_unfinished(folder)
+    sweep(folder)
     journal = Journal(folder)
     rows_of = journal.usable(source.items)
     todo = [item for item in source.items if item.index not in rows_of]
@@ -160,7 +157,7 @@ def _check_apart(source: Path, folder: Path) -> None:
 def _check_empty_or_ours(folder: Path) -> None:
     if not folder.is_dir() or (folder / SETTINGS_FILE).exists():
         return
-    names = sorted(name for name in os.listdir(folder) if not _UNFINISHED.match(name))
+    names = sorted(name for name in os.listdir(folder) if not is_unfinished(name) and name != LOCK_FILE)
     if names:
         raise RunError(f"{folder} holds other things ({names[0]} ...); name a new folder for the faces")
 
@@ -187,14 +184,6 @@ def _stored(file: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or found.get("format") != _FORMAT:
         raise RunError(f"{file} is not of this version; name another folder for the faces")
     return found
-
-
-def _remove_unfinished(folder: Path) -> None:
-    """What a killed call was just writing; the lock says that nobody else is."""
-    for place, _, names in os.walk(folder):
-        for name in names:
-            if _UNFINISHED.match(name):
-                os.unlink(os.path.join(place, name))
 
 
 def _table(rows_of: Sequence[Sequence[Row]]) -> str:

@@ -32,7 +32,7 @@ STEPS = 5
 def search(
     prepared: Prepared,
     folder: File,
-    info: dict[str, Any],
+    info: dict[str, Any] | Callable[[], dict[str, Any]],
     pools: Callable[[Mapping[str, np.ndarray]], Pool | None],
     face_input: FaceInput,
     say: Callable[[str], None],
@@ -43,7 +43,7 @@ def search(
     Args:
         prepared: from `fit.prepare`.
         folder: the run folder.
-        info: run.json's content.
+        info: run.json's content, or what makes the run folder and gives it once the networks can be built.
         pools: images by data set and positions.
         face_input: bytes to network input.
         say: takes lines for people.
@@ -56,8 +56,13 @@ def search(
         images = pools(prepared.roles[each.name].train)
         assert images is not None, each.name  # `check_roles` has refused it
         train[each.name] = images
+    bank = Bank(recipe.pathnet, recipe.model.width, prepared.info["model"]["input_shape"])
+    if callable(info):
+        info = info()
+        if info["finished"]:  # by another process meanwhile
+            return Run.open(folder)
     loop = SearchLoop(
-        Bank(recipe.pathnet, recipe.model.width, info["model"]["input_shape"]),
+        bank,
         recipe.searches,
         train=train,
         val={each.name: pools(prepared.roles[each.name].val) for each in recipe.searches},
