@@ -19,8 +19,12 @@ from emotiw_keras.errors import FULL, OutputError
 _HDF5_ERRNO = re.compile(r"errno = (\d+)")
 
 
+_WINDOWS = os.name == "nt"
+
+
 def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    # Windows flushes what is open for writing, and no folder.
+    descriptor = os.open(path, os.O_RDWR if _WINDOWS else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -31,7 +35,8 @@ def replace_flushed(source: Path, target: Path) -> None:
     """Rename a written file into place after its bytes, and then its name, have reached the disk."""
     _flush(source)
     os.replace(source, target)
-    _flush(target.parent)
+    if not _WINDOWS:
+        _flush(target.parent)
 
 
 @contextmanager

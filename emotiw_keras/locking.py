@@ -11,9 +11,9 @@ from pathlib import Path
 
 from emotiw_keras.files import writing
 
-LOCK_FILE = ".lock"
-"""In the folder, where a folder itself cannot be locked: on Windows."""
 SECONDS_BETWEEN_TRIES = 0.1
+# There a folder itself cannot be opened, and one that holds an open file cannot be renamed.
+_WINDOWS = os.name == "nt"
 # What `atomic_path` calls a file that it is writing.
 _UNFINISHED = re.compile(r"\.\d+\..")
 
@@ -53,15 +53,15 @@ def locked(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
 
 def _open(folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
-    if os.name == "nt":
-        return os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT)
+    if _WINDOWS:
+        return os.open(folder.with_name(f".{folder.name}.lock"), os.O_RDWR | os.O_CREAT)
     # The folder itself: a file in it would have to be removed, which cannot be done without a race.
     return os.open(folder, os.O_RDONLY)
 
 
 def _is_at(descriptor: int, folder: Path) -> bool:
-    if os.name == "nt":
-        return True  # a folder with an open file in it keeps its name
+    if _WINDOWS:
+        return True
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(folder))
     except FileNotFoundError:

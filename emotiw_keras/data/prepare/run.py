@@ -22,7 +22,7 @@ from emotiw_keras.errors import OutputError, RunError, UsageError
 from emotiw_keras.faces.face import Detector
 from emotiw_keras.files import write_atomic
 from emotiw_keras.hardware import processor_threads
-from emotiw_keras.locking import LOCK_FILE, is_unfinished, locked, sweep
+from emotiw_keras.locking import is_unfinished, locked, sweep
 from emotiw_keras.sealed import strict_json
 
 SUMMARY_FILE = "summary.json"
@@ -157,7 +157,7 @@ def _check_apart(source: Path, folder: Path) -> None:
 def _check_empty_or_ours(folder: Path) -> None:
     if not folder.is_dir() or (folder / SETTINGS_FILE).exists():
         return
-    names = sorted(name for name in os.listdir(folder) if not is_unfinished(name) and name != LOCK_FILE)
+    names = sorted(name for name in os.listdir(folder) if not is_unfinished(name))
     if names:
         raise RunError(f"{folder} holds other things ({names[0]} ...); name a new folder for the faces")
 
