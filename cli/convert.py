@@ -7,6 +7,7 @@ from typing import Literal
 
 import click
 
+from emotiw_keras.cli.console import put, tell
 from emotiw_keras.errors import UsageError
 from emotiw_keras.sealed import json_text
 
@@ -61,15 +62,15 @@ def convert(
 
     network, report = convert_weights(model, source, structure=structure, channel_order=channel_order, width=width)
     for line in report.lines():
-        click.echo(line, err=True)
+        tell(line)
     if grey:
         from emotiw_keras.models.grey import fold_to_grey
 
         spec = get_spec(model)
         network = fold_to_grey(network, spec.mean, spec.std)
-        click.echo("folded to one input channel: pictures of shape (height, width, 1)", err=True)
+        tell("folded to one input channel: pictures of shape (height, width, 1)")
     path = write_weights(network, out)
-    click.echo(f"{path}: {network.count_params():,} parameters of {model}, {path.stat().st_size / 1e6:.1f} MB")
+    put(f"{path}: {network.count_params():,} parameters of {model}, {path.stat().st_size / 1e6:.1f} MB")
 
 
 def _inspect(source: str, as_json: bool) -> None:
@@ -79,10 +80,10 @@ def _inspect(source: str, as_json: bool) -> None:
     foreign = read(source)
     if as_json:
 
-        click.echo(json_text(describe(foreign), indent=1))
+        put(json_text(describe(foreign), indent=1))
     else:
         for line in table(foreign):
-            click.echo(line)
+            put(line)
 
 
 def _mean_image(source: str, out: str) -> None:
@@ -100,4 +101,4 @@ def _mean_image(source: str, out: str) -> None:
     write_encoded(out, lambda file: np.save(file, mean))
     size = " x ".join(map(str, mean.shape))
     order = (foreign.channel_order or "unknown order").upper()
-    click.echo(f"{out}: mean image, {size}, {order}, mean {mean.mean():.3f}")
+    put(f"{out}: mean image, {size}, {order}, mean {mean.mean():.3f}")

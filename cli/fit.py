@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from emotiw_keras.cli.console import put, tell
+
 
 @click.command(
     epilog="Example: emotiw fit finetune --data data=my_faces --weights runs/fer --out runs/mine",
@@ -81,7 +83,7 @@ def fit(
     from emotiw_keras.training.progress import Progress
 
     def say(line: str) -> None:
-        click.echo(line, err=True)
+        tell(line)
 
     outcome = train(
         chosen, paths, out, threads=threads, restart=restart, dry_run=dry_run, say=say, progress=Progress.on_stderr()
@@ -99,7 +101,7 @@ def fit(
                 )
                 continue
             say(f"stage {stage['name']}: best epoch {stage['best_epoch']} of {stage['epochs']}{score}")
-        click.echo(outcome.run.path)
+        put(outcome.run.path)
     if outcome.unreadable:
         for line in outcome.unreadable[:20]:
             say(f"could not be read: {line}")

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from emotiw_keras.errors import FULL, EmotiwError, OutputError
+from emotiw_keras.text import shown
 from emotiw_keras.training.interrupts import Interrupted
 
 # name -> (module, one-line help): listed here so that `emotiw --help` imports no command.
@@ -105,7 +106,7 @@ def _one_line(text: str) -> str:
 
 def _say_error(message: str) -> None:
     with suppress(OSError):  # the exit code tells it, too
-        click.echo(f"emotiw: error: {_one_line(message)}", err=True)
+        click.echo(shown(f"emotiw: error: {_one_line(message)}"), err=True)
 
 
 def _drop_output() -> None:
@@ -142,7 +143,7 @@ def run(arguments: list[str] | None = None) -> int:
         click.echo("emotiw: interrupted", err=True)
         return INTERRUPTED
     except Interrupted as error:
-        click.echo(f"emotiw: {_one_line(str(error))}", err=True)
+        click.echo(shown(f"emotiw: {_one_line(str(error))}"), err=True)
         return error.exit_code
     except BrokenPipeError:
         _drop_output()  # its reader has gone

@@ -34,6 +34,7 @@ PACKED_ROWS_FILE = "data.csv.xz"
 INFO_FILE = "run.json"
 BELIEVED = ("recipe.toml", ROWS_FILE, PACKED_ROWS_FILE, "history.csv", "search.csv", MEAN_IMAGE_FILE)
 """Files whose hashes run.json keeps; that of the weights stands beside their shapes, checkpoints are named by theirs."""
+LARGEST_FILE = 1 << 30
 # Bytes of data.csv, and of memory while it is unpacked: such a file may come from strangers.
 UNPACKED_LIMIT, UNPACKING_MEMORY = 1 << 30, 128 << 20
 # Crops whose probabilities may be averaged: the centre; it and its mirror image; corners and centre, plain and mirrored.
@@ -101,7 +102,8 @@ class Run:
             raise RunError(f"{folder} is damaged: {WEIGHTS_FILE} is missing")
         run = cls(folder, info)
         for name in info.get("files", {}):
-            if (folder / name).exists():  # a missing one is told by the command that needs it
+            # A missing one is told by the command that needs it, and so is what an archive itself has to say of its damage.
+            if name != PACKED_ROWS_FILE and (folder / name).exists():
                 run.content(name)
         return run
 
@@ -112,20 +114,26 @@ class Run:
             RunError: it cannot be read, or has another hash than run.json says. Of runs of emotiw 0.1, which kept no hashes,
                 a link out of the folder is refused.
         """
+        content = self._read(name)
+        self._check(name, content)
+        return content
+
+    def _read(self, name: str) -> bytes:
         path = self.path / name
-        said = self.info.get("files", {}).get(name)
         try:
-            if said is None and not path.resolve().is_relative_to(self.path.resolve()):
+            if name not in self.info.get("files", {}) and not path.resolve().is_relative_to(self.path.resolve()):
                 raise RunError(f"{self.path} is damaged: {name} is a link to a place outside of it")
-            if path.stat().st_size > UNPACKED_LIMIT:
-                raise RunError(f"{self.path} is damaged: {name} has over {UNPACKED_LIMIT:,} bytes")
-            content = path.read_bytes()
+            if path.stat().st_size > LARGEST_FILE:
+                raise RunError(f"{self.path} is damaged: {name} has over {LARGEST_FILE:,} bytes")
+            return path.read_bytes()
         except OSError as error:
             raise RunError(f"{self.path} is damaged: {name} cannot be read ({error.strerror or error})") from error
+
+    def _check(self, name: str, content: bytes) -> None:
+        said = self.info.get("files", {}).get(name)
         found = hashlib.sha256(content).hexdigest()
         if said is not None and found != said:
             raise RunError(f"{self.path} is damaged: {name} has SHA-256 {found[:16]}..., run.json says {said[:16]}...")
-        return content
 
     @property
     def name(self) -> str:
@@ -264,14 +272,15 @@ class Run:
         """
         if (self.path / ROWS_FILE).exists():
             return self.content(ROWS_FILE)
-        packed = self.content(PACKED_ROWS_FILE if (self.path / PACKED_ROWS_FILE).exists() else ROWS_FILE)
+        packed = self._read(PACKED_ROWS_FILE if (self.path / PACKED_ROWS_FILE).exists() else ROWS_FILE)
         try:
             unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=UNPACKING_MEMORY)
             rows = unpacker.decompress(packed, UNPACKED_LIMIT)
         except (EOFError, lzma.LZMAError) as error:
-            raise RunError(f"{self.path} is damaged: {PACKED_ROWS_FILE} cannot be read ({error})") from error
+            raise RunError(f"{self.path} is damaged: {ROWS_FILE} cannot be read ({error})") from error
         if not unpacker.eof:
             raise RunError(f"{self.path} is damaged: {PACKED_ROWS_FILE} ends early or holds over {UNPACKED_LIMIT:,} bytes")
+        self._check(PACKED_ROWS_FILE, packed)
         return rows
 
     @property

@@ -9,6 +9,7 @@ from pathlib import Path
 from emotiw_keras.errors import ModelError
 from emotiw_keras.files import replace_flushed, write_atomic, writing
 from emotiw_keras.locking import locked, sweep
+from emotiw_keras.text import shown
 from emotiw_keras.weights.cache import compare, file_path, find, record_path, recorded, verify
 from emotiw_keras.weights.manifest import Entry
 from emotiw_keras.weights.transfer import Part, Patience, Progress, Say, download
@@ -23,7 +24,7 @@ def offline() -> bool:
 
 
 def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(shown(line), file=sys.stderr)
 
 
 def fetch(

@@ -15,6 +15,7 @@ from emotiw_keras.data.images import ImageError, decode_image
 from emotiw_keras.data.layouts.prepared import OK
 from emotiw_keras.errors import DataError
 from emotiw_keras.files import write_encoded
+from emotiw_keras.text import shown
 
 MOST = 200  # faces on one sheet
 COLUMNS, FACE, FRAME, GAP, TEXT, TITLE = 10, 112, 4, 10, 32, 34  # pixels but the first
@@ -90,7 +91,7 @@ def _draw(folder: Path, label: str, rows: Sequence[Mapping[str, str]]) -> Image.
 
 
 def _fit(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    text = shown(text)
     while len(text) > 1 and draw.textlength(text, font=font) > width:
         text = text[:-2] + "…"
     return text

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from emotiw_keras.files import write_encoded
+from emotiw_keras.text import shown
 
 Colour = tuple[int, int, int]
 FACE, FRAME, GAP, TEXT, BAR = 120, 5, 14, 17, 6  # pixels
@@ -39,6 +40,7 @@ class Caption:
 
 
 def _fit(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    text = shown(text)
     while len(text) > 1 and draw.textlength(text, font=font) > width:
         text = text[:-2].rstrip() + "…"
     return text

@@ -20,6 +20,7 @@ from emotiw_keras.errors import ModelError
 from emotiw_keras.files import check_room
 from emotiw_keras.models.parts import in_place, zeros
 from emotiw_keras.models.registry import get_spec
+from emotiw_keras.text import shown
 from emotiw_keras.weights.cache import cache_dir
 
 SUFFIX = ".weights.h5"
@@ -204,7 +205,7 @@ def load(model: keras.Model, weights: str | os.PathLike[str] | None, name: str, 
         trunk = model if classes is None else keras.Model(model.inputs, target[last].input, name=model.name)
         load_strict(trunk, path)
         if classes is not None:
-            print(f"{name}: {path.name} holds no {last}, so a new one with {classes} classes", file=sys.stderr)
+            print(f"{name}: {shown(path.name)} holds no {last}, so a new one with {classes} classes", file=sys.stderr)
         return
     if not published or classes == spec.classes:
         load_strict(model, path)
@@ -244,4 +245,4 @@ def _load_foreign(model: keras.Model, path: Path, name: str) -> None:
         target[last].set_weights(source.get_layer(last).get_weights())
         return
     classes = target[last].kernel.shape[-1]
-    print(f"{name}: weights of {path.name}, but a new {last} with {classes} classes", file=sys.stderr)
+    print(f"{name}: weights of {shown(path.name)}, but a new {last} with {classes} classes", file=sys.stderr)
