@@ -92,6 +92,8 @@ def fit(
         for stage in outcome.run.info["stages"]:
             accuracy = stage.get("val_accuracy")
             score = "" if accuracy is None else f", val accuracy {accuracy:.1%}"
+            if stage.get("monitor") == "val_macro_f1" and stage.get("val_macro_f1") is not None:
+                score += f", val macro F1 {stage['val_macro_f1']:.3f}"
             if "path" in stage:
                 path = "/".join("-".join(map(str, genes)) for genes in stage["path"])
                 shared = sum(map(len, stage["reused"]))

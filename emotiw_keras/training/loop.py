@@ -32,7 +32,7 @@ from emotiw_keras.training.freezing import apply_rules, check_moved, digests, in
 from emotiw_keras.training.interrupts import Flag, Interrupted, delayed_signals
 from emotiw_keras.training.optimizers import make_optimizer
 from emotiw_keras.training.progress import Progress, silent
-from emotiw_keras.training.run_writer import HISTORY_COLUMNS, csv_text, read_done, write_done, write_info
+from emotiw_keras.training.run_writer import csv_text, history_columns, read_done, write_done, write_info
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.steps import StageSteps
 from emotiw_keras.training.teachers import Teachers
@@ -274,7 +274,7 @@ class StageLoop:
             now = time.monotonic()
             state.seconds += now - clock
             clock = now
-            self.progress.step(stage, state.epoch, state.step, per_epoch, state.loss, state.right, state.seconds)
+            self.progress.step(stage, state.epoch, state.step, per_epoch, state.loss, state.right, state.seconds, len(pool))
             if state.step == per_epoch:
                 break
             if flag.number is not None:
@@ -356,7 +356,7 @@ class StageLoop:
             variable.assign(value)
 
     def _write_history(self) -> None:
-        write_atomic(self.run_dir / "history.csv", csv_text(HISTORY_COLUMNS, self.rows))
+        write_atomic(self.run_dir / "history.csv", csv_text(history_columns(self.stages), self.rows))
         write_events(self.run_dir / "events", self.rows)
 
     def _finish(self) -> None:

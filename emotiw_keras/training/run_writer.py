@@ -15,6 +15,7 @@ from emotiw_keras.files import write_atomic, writing
 from emotiw_keras.run_facts import plain_name
 from emotiw_keras.runs import DATA_COLUMNS, INFO_FILE, VIDEO_COLUMNS, Run, believed_hashes, read_info
 from emotiw_keras.sealed import read_sealed, sealed_json
+from emotiw_keras.training.stage import Stage
 
 HISTORY_COLUMNS = (
     "stage",
@@ -29,6 +30,11 @@ HISTORY_COLUMNS = (
 )
 # What a start that was killed early leaves; anything else in a folder without run.json belongs to somebody.
 _BEGINNING = {"recipe.toml", "data.csv", "mean_image.npy"}
+
+
+def history_columns(stages: Sequence[Stage]) -> tuple[str, ...]:
+    """The columns of history.csv: `HISTORY_COLUMNS`, and behind them what else a stage chooses its epoch by."""
+    return (*HISTORY_COLUMNS, *dict.fromkeys(stage.monitor for stage in stages if stage.monitor not in HISTORY_COLUMNS))
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
