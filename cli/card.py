@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from emotiw_keras.cli.console import put
 from emotiw_keras.cli.scoring import Scorer, scoring_options
 
 
@@ -49,5 +50,5 @@ def card(
     from emotiw_keras.evaluation.card import card_facts, write_card
 
     write_card(out, assessment, card_facts(opened, name, licence, datasets, data_terms))
-    click.echo(Path(out))
+    put(Path(out))
     score.finish(ctx)

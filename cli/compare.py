@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 
 import click
 
+from emotiw_keras.cli.console import put, tell
 from emotiw_keras.cli.scoring import Scorer, default_data, scoring_options
 from emotiw_keras.errors import UsageError
+from emotiw_keras.sealed import json_text
 
 
 @click.command()
@@ -52,7 +53,7 @@ def compare(
     from emotiw_keras.evaluation.compare_page import comparison_page, comparison_text
 
     comparison = side_by_side(assessments)
-    click.echo(json.dumps(comparison) if as_json else comparison_text(comparison))
+    put(json_text(comparison) if as_json else comparison_text(comparison))
     if out is not None:
         from emotiw_keras.files import write_atomic
 
@@ -60,7 +61,7 @@ def compare(
         options = {"--data": source, "--split": split, "--limit": limit, "--crops": crops, "--costs": costs}
         given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
         command = shlex.join(["emotiw", "compare", *runs, *given])
-        write_atomic(Path(out) / "compare.json", json.dumps(comparison, indent=2) + "\n")
+        write_atomic(Path(out) / "compare.json", json_text(comparison, indent=2) + "\n")
         write_atomic(Path(out) / "compare.html", comparison_page(comparison, source, command))
-        click.echo(f"report: {Path(out) / 'compare.html'}", err=True)
+        tell(f"report: {Path(out) / 'compare.html'}")
     score.finish(ctx)

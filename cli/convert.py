@@ -7,7 +7,9 @@ from typing import Literal
 
 import click
 
+from emotiw_keras.cli.console import put, tell
 from emotiw_keras.errors import UsageError
+from emotiw_keras.sealed import json_text
 
 
 @click.command(epilog="Example: emotiw convert bvlc_alexnet.caffemodel --model alexnet --out alexnet.weights.h5")
@@ -60,15 +62,15 @@ def convert(
 
     network, report = convert_weights(model, source, structure=structure, channel_order=channel_order, width=width)
     for line in report.lines():
-        click.echo(line, err=True)
+        tell(line)
     if grey:
         from emotiw_keras.models.grey import fold_to_grey
 
         spec = get_spec(model)
         network = fold_to_grey(network, spec.mean, spec.std)
-        click.echo("folded to one input channel: pictures of shape (height, width, 1)", err=True)
+        tell("folded to one input channel: pictures of shape (height, width, 1)")
     path = write_weights(network, out)
-    click.echo(f"{path}: {network.count_params():,} parameters of {model}, {path.stat().st_size / 1e6:.1f} MB")
+    put(f"{path}: {network.count_params():,} parameters of {model}, {path.stat().st_size / 1e6:.1f} MB")
 
 
 def _inspect(source: str, as_json: bool) -> None:
@@ -77,27 +79,26 @@ def _inspect(source: str, as_json: bool) -> None:
 
     foreign = read(source)
     if as_json:
-        import json
 
-        click.echo(json.dumps(describe(foreign), indent=1))
+        put(json_text(describe(foreign), indent=1))
     else:
         for line in table(foreign):
-            click.echo(line)
+            put(line)
 
 
 def _mean_image(source: str, out: str) -> None:
     import numpy as np
 
     from emotiw_keras.converters.reading import read
-    from emotiw_keras.files import atomic_path
+    from emotiw_keras.files import write_encoded
 
     foreign = read(source)
-    if foreign.mean is None:
+    mean = foreign.mean
+    if mean is None:
         raise UsageError(f"say which network {Path(source).name} holds with --model; `emotiw models` lists them")
     if not out.endswith(".npy"):
         raise UsageError(f"--out {out}: {Path(source).name} is a mean image; expected a name that ends in .npy")
-    with atomic_path(out) as temporary:
-        np.save(temporary, foreign.mean)
-    size = " x ".join(map(str, foreign.mean.shape))
+    write_encoded(out, lambda file: np.save(file, mean))
+    size = " x ".join(map(str, mean.shape))
     order = (foreign.channel_order or "unknown order").upper()
-    click.echo(f"{out}: mean image, {size}, {order}, mean {foreign.mean.mean():.3f}")
+    put(f"{out}: mean image, {size}, {order}, mean {mean.mean():.3f}")

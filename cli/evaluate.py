@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from emotiw_keras.cli.console import put
+from emotiw_keras.cli.console import tell as say
 from emotiw_keras.cli.scoring import Scorer, default_data, scoring_options
 from emotiw_keras.errors import UsageError
+from emotiw_keras.sealed import json_text
 
 if TYPE_CHECKING:
     from emotiw_keras.evaluation.assessment import Assessment
@@ -41,8 +43,8 @@ def _text(assessment: Assessment) -> str:
 def _json(assessment: Assessment, several: bool) -> str:
     if assessment.members:
         runs = [str(each.run.path) for each in assessment.members]
-        return json.dumps({"run": ENSEMBLE, "members": runs, **assessment.result})
-    return json.dumps({"run": str(assessment.run.path), **assessment.result} if several else assessment.result)
+        return json_text({"run": ENSEMBLE, "members": runs, **assessment.result})
+    return json_text({"run": str(assessment.run.path), **assessment.result} if several else assessment.result)
 
 
 def _write_challenge(assessment: Assessment, folder: Path) -> None:
@@ -50,13 +52,12 @@ def _write_challenge(assessment: Assessment, folder: Path) -> None:
 
     assert assessment.answers is not None, "every frame was asked for"
     told = write_challenge(assessment.answers, assessment.predictions.labels, folder)
-    click.echo(
+    say(
         f"challenge: {folder} ({len(told.paths):,} videos, {told.frames:,} frames; {told.filled:,} without a readable picture "
-        "took the answer of the nearest frame before, at the start of a video of the nearest after)",
-        err=True,
+        "took the answer of the nearest frame before, at the start of a video of the nearest after)"
     )
     if told.empty:
-        click.echo(f"challenge: not one readable picture, so -1 throughout: {', '.join(told.empty)}", err=True)
+        say(f"challenge: not one readable picture, so -1 throughout: {', '.join(told.empty)}")
 
 
 @click.command()
@@ -124,12 +125,12 @@ def evaluate(
         folders = list(_folders(out, opened, ensemble))
 
     def tell(assessment: Assessment, folder: Path | None) -> None:
-        click.echo(_json(assessment, len(opened) > 1) if as_json else _text(assessment))
+        put(_json(assessment, len(opened) > 1) if as_json else _text(assessment))
         if folder is not None:
             from emotiw_keras.evaluation.report import write_report
 
             written = write_report(folder, assessment)
-            click.echo(f"report: {written[0]} (beside it {', '.join(path.name for path in written[1:])})", err=True)
+            say(f"report: {written[0]} (beside it {', '.join(path.name for path in written[1:])})")
 
     members = []
     for run, folder, answers in zip(opened, folders, challenges, strict=False):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from emotiw_keras.cli.console import put, tell
+
 
 @click.command()
 @click.argument("run", metavar="RUN")
@@ -32,7 +34,7 @@ def export(run: str, out: str, kind: str) -> None:
       emotiw export runs/first served
       emotiw export runs/first face.onnx --format onnx
     """
-    click.echo(f"exporting {run} and comparing the result in a fresh process", err=True)
+    tell(f"exporting {run} and comparing the result in a fresh process")
     if kind == "savedmodel":
         from emotiw_keras.serving.export import export_savedmodel as write
     elif kind == "onnx":
@@ -41,7 +43,7 @@ def export(run: str, out: str, kind: str) -> None:
         from emotiw_keras.serving.portable import export_tflite as write
     report = write(run, out)
     name = {"savedmodel": "SavedModel", "tflite": "TFLite", "onnx": "ONNX"}[kind]
-    click.echo(
+    put(
         f"{out}: {name}, {report.megabytes:.1f} MB, {len(report.labels)} labels, takes {report.takes}; {report.compared} faces "
         f"agree in a fresh process (largest difference {report.largest_difference:.1e})"
     )

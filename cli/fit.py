@@ -6,6 +6,8 @@ import sys
 
 import click
 
+from emotiw_keras.cli.console import put, tell
+
 
 @click.command(
     epilog="Example: emotiw fit finetune --data data=my_faces --weights runs/fer --out runs/mine",
@@ -83,7 +85,7 @@ def fit(
     from emotiw_keras.training.progress import Progress
 
     def say(line: str) -> None:
-        click.echo(line, err=True)
+        tell(line)
 
     outcome = train(
         chosen, paths, out, threads=threads, restart=restart, dry_run=dry_run, say=say, progress=Progress.on_stderr()
@@ -92,6 +94,8 @@ def fit(
         for stage in outcome.run.info["stages"]:
             accuracy = stage.get("val_accuracy")
             score = "" if accuracy is None else f", val accuracy {accuracy:.1%}"
+            if stage.get("monitor") == "val_macro_f1" and stage.get("val_macro_f1") is not None:
+                score += f", val macro F1 {stage['val_macro_f1']:.3f}"
             if "path" in stage:
                 path = "/".join("-".join(map(str, genes)) for genes in stage["path"])
                 shared = sum(map(len, stage["reused"]))
@@ -101,7 +105,7 @@ def fit(
                 )
                 continue
             say(f"stage {stage['name']}: best epoch {stage['best_epoch']} of {stage['epochs']}{score}")
-        click.echo(outcome.run.path)
+        put(outcome.run.path)
     if outcome.unreadable:
         for line in outcome.unreadable[:20]:
             say(f"could not be read: {line}")

@@ -7,11 +7,13 @@ import importlib
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 import click
 
-from emotiw_keras.errors import EmotiwError
+from emotiw_keras.errors import FULL, EmotiwError, OutputError
+from emotiw_keras.text import shown
 from emotiw_keras.training.interrupts import Interrupted
 
 # name -> (module, one-line help): listed here so that `emotiw --help` imports no command.
@@ -103,7 +105,13 @@ def _one_line(text: str) -> str:
 
 
 def _say_error(message: str) -> None:
-    click.echo(f"emotiw: error: {_one_line(message)}", err=True)
+    with suppress(OSError):  # the exit code tells it, too
+        click.echo(shown(f"emotiw: error: {_one_line(message)}"), err=True)
+
+
+def _drop_output() -> None:
+    """What is still buffered for standard output must not raise again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _terminated(signum: int, frame: Any) -> None:
@@ -117,7 +125,8 @@ def run(arguments: list[str] | None = None) -> int:
         # In this mode click returns the code of ctx.exit(); a command's own return value is not a code unless it is
         # an int.
         code = result if isinstance(result, int) else 0
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code
     except EmotiwError as error:
         _say_error(str(error))
@@ -134,12 +143,18 @@ def run(arguments: list[str] | None = None) -> int:
         click.echo("emotiw: interrupted", err=True)
         return INTERRUPTED
     except Interrupted as error:
-        click.echo(f"emotiw: {_one_line(str(error))}", err=True)
+        click.echo(shown(f"emotiw: {_one_line(str(error))}"), err=True)
         return error.exit_code
     except BrokenPipeError:
-        # The reader of our output has gone; what is still buffered must not raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _drop_output()  # its reader has gone
         return BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _drop_output()
+        where = error.filename or "standard output, or a temporary file"
+        _say_error(f"cannot write {where}: {error.strerror}; free some space and run the same command again")
+        return OutputError.exit_code
     except Exception as error:
         # TensorFlow has its own class for it, which cannot be named here without importing TensorFlow.
         if not isinstance(error, MemoryError) and type(error).__name__ != "ResourceExhaustedError":
@@ -152,8 +167,9 @@ def run(arguments: list[str] | None = None) -> int:
 def _leave(ended: list[int]) -> None:
     """The end of a command that used TensorFlow: to take its modules apart takes Python most of a second."""
     if ended and "tensorflow" in sys.modules:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            with suppress(OSError):
+                stream.flush()
         os._exit(ended[0])
 
 

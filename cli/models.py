@@ -6,6 +6,8 @@ import json
 
 import click
 
+from emotiw_keras.cli.console import put
+
 COLUMNS = ("name", "class", "input", "parameters", "channels", "paper")
 
 
@@ -23,7 +25,7 @@ def models(as_json: bool) -> None:
 
     specs = [get_spec(name) for name in model_names()]
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(spec) for spec in specs]))
+        put(json.dumps([dataclasses.asdict(spec) for spec in specs]))
         return
     rows = [COLUMNS] + [
         (
@@ -42,4 +44,4 @@ def models(as_json: bool) -> None:
             cell.rjust(width) if column == 3 else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        click.echo("  ".join(cells).rstrip())
+        put("  ".join(cells).rstrip())

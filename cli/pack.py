@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from emotiw_keras.cli.console import put, tell
+
 
 @click.command()
 @click.argument("run", metavar="RUN")
@@ -31,9 +33,9 @@ def pack(run: str, out: str, data: str, split: str, crops: str | None) -> None:
         data,
         split=split,
         crops=None if crops is None else int(crops),
-        say=lambda line: click.echo(line, err=True),
+        say=tell,
     )
-    click.echo(
+    put(
         f"{done.path}: {done.megabytes:.1f} MB, temperature {done.temperature:.3f}, calibration error {done.ece[0]:.3f} -> "
         f"{done.ece[1]:.3f} on {split}; rounding to 16 bits moved probabilities by at most {done.largest_change:.1g}"
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from emotiw_keras.cli.console import put, tell
+
 
 @click.command("pathnet-study")
 @click.option("--data", multiple=True, required=True, metavar="NAME=PATH", help="The two sets: a=PATH and b=PATH.")
@@ -62,6 +64,6 @@ def pathnet_study(
         folds=folds,
         split=split,
         threads=threads,
-        say=lambda line: click.echo(line, err=True),
+        say=tell,
     )
-    click.echo("\n".join(table(rows)))
+    put("\n".join(table(rows)))

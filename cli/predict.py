@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import click
 
+from emotiw_keras.cli.console import put, tell
 from emotiw_keras.errors import UsageError
 from emotiw_keras.weights.shipped import DEFAULT
 
@@ -141,12 +142,12 @@ def predict(
         readings = stack.enter_context(contextlib.closing(pipeline.read(read_inputs(named), threads=True)))
         for reading in readings:
             for row in rows_of(reading):
-                click.echo(show(row))
+                put(show(row))
             if reading.failed:
                 unreadable += 1
                 picture = reading.picture
                 place = picture.path if picture.frame is None else f"{picture.path} frame {picture.frame}"
-                click.echo(f"emotiw: cannot read {place}: {reading.error}", err=True)
+                tell(f"emotiw: cannot read {place}: {reading.error}")
             if annotator is not None:
                 annotator.write(reading)
             if explainer is not None:

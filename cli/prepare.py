@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from emotiw_keras.cli.console import put, tell
+
 if TYPE_CHECKING:
     from emotiw_keras.data.prepare import Summary
     from emotiw_keras.data.prepare.run import Progress
@@ -100,12 +102,12 @@ def prepare(
         frames=frames,
         workers=workers,
         progress=_progress(),
-        say=lambda line: click.echo(line, err=True),
+        say=tell,
     )
     if summary.new:
-        click.echo(_time_line(summary, time.perf_counter() - start), err=True)
-    click.echo(json.dumps(summary.as_dict()) if as_json else "\n".join(summary.table()))
+        tell(_time_line(summary, time.perf_counter() - start))
+    put(json.dumps(summary.as_dict()) if as_json else "\n".join(summary.table()))
     for path, reason in summary.unreadable:
-        click.echo(f"emotiw: cannot read {path}: {reason}", err=True)
+        tell(f"emotiw: cannot read {path}: {reason}")
     if summary.unreadable:
         ctx.exit(SOME_UNREADABLE)

@@ -51,8 +51,6 @@ class QuietTensorFlow:
 
 
 def quiet_tensorflow() -> None:
-    """Keep TensorFlow's start-up quiet, unless the user has chosen a log level."""
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    sys.meta_path.insert(0, QuietTensorFlow())
+    """Keep TensorFlow's start-up quiet, unless the user has asked for all of it by TF_CPP_MIN_LOG_LEVEL=0."""
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0":
+        sys.meta_path.insert(0, QuietTensorFlow())

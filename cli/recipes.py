@@ -6,6 +6,8 @@ import json
 
 import click
 
+from emotiw_keras.cli.console import put
+
 
 @click.command()
 @click.argument("name", required=False)
@@ -31,8 +33,8 @@ def recipes(name: str | None, as_json: bool) -> None:
             {"name": recipe.name, "description": recipe.description, "stages": [stage.name for stage in recipe.parts]}
             for recipe in loaded
         ]
-        click.echo(json.dumps(rows[0] if name else rows))
+        put(json.dumps(rows[0] if name else rows))
         return
     width = max(len(recipe.name) for recipe in loaded)
     for recipe in loaded:
-        click.echo(f"{recipe.name.ljust(width)}  {recipe.description} [{' -> '.join(stage.name for stage in recipe.parts)}]")
+        put(f"{recipe.name.ljust(width)}  {recipe.description} [{' -> '.join(stage.name for stage in recipe.parts)}]")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from emotiw_keras.cli.console import tell
 from emotiw_keras.errors import UsageError
 
 if TYPE_CHECKING:
@@ -97,16 +98,16 @@ class Scorer:
         for path, status in zip(told.paths, told.status, strict=True):
             if status != "ok" and (source, path) not in self._unreadable:
                 self._unreadable.add((source, path))
-                click.echo(f"emotiw: could not read {path} in {source}: {status}", err=True)
+                tell(f"emotiw: could not read {path} in {source}: {status}")
         return assessment
 
     def _say(self, line: str) -> None:
         if line not in self._said:
             self._said.add(line)
-            click.echo(line, err=True)
+            tell(line)
 
     def finish(self, ctx: click.Context) -> None:
         """End with exit code 3 if some images could not be read."""
         if self._unreadable:
-            click.echo(f"emotiw: {len(self._unreadable)} images could not be read", err=True)
+            tell(f"emotiw: {len(self._unreadable)} images could not be read")
             ctx.exit(SOME_UNREADABLE)

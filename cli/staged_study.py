@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from emotiw_keras.cli.console import put, tell
+
 
 def _pairs(items: tuple[str, ...], option: str, form: str) -> dict[str, str]:
     from emotiw_keras.errors import UsageError
@@ -102,7 +104,7 @@ def staged_study(
 
     rows = staged.study(
         chosen, paths, out, seeds=range(seeds), large_seeds=large_seeds, parts=asked, changes=changes, precision=precision,
-        threads=threads, say=lambda line: click.echo(line, err=True), finished=finished,
+        threads=threads, say=tell, finished=finished,
     )  # fmt: skip
-    click.echo("\n".join(staged.table(rows)))
-    click.echo(f"{folder / staged.PAGE_FILE}: open it in a browser")
+    put("\n".join(staged.table(rows)))
+    put(f"{folder / staged.PAGE_FILE}: open it in a browser")

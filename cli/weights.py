@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from emotiw_keras.cli.console import put, tell
 from emotiw_keras.errors import ModelError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def list_files(as_json: bool) -> None:
             {**dataclasses.asdict(entry), "path": str(file_path(entry)), "in_cache": file_path(entry).is_file()}
             for entry in entries
         ]
-        click.echo(json.dumps(rows))
+        put(json.dumps(rows))
         return
     table = [COLUMNS] + [
         (
@@ -69,7 +70,7 @@ def list_files(as_json: bool) -> None:
             cell.rjust(width) if column == 2 else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        click.echo("  ".join(cells).rstrip())
+        put("  ".join(cells).rstrip())
 
 
 @weights.command(short_help="Fetch files into the cache, and convert them.")
@@ -101,9 +102,9 @@ def fetch(names: tuple[str, ...], no_convert: bool, as_json: bool) -> None:
             row["converted"] = str(converted) if converted else None
         rows.append(row)
         if not as_json:
-            click.echo(f"{path}  sha256 {row['sha256']}" + (f"\n{row['converted']}" if row["converted"] else ""))
+            put(f"{path}  sha256 {row['sha256']}" + (f"\n{row['converted']}" if row["converted"] else ""))
     if as_json:
-        click.echo(json.dumps(rows))
+        put(json.dumps(rows))
 
 
 @weights.command(short_help="Compare the files in the cache with their hashes.")
@@ -132,28 +133,25 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
             wrong.append(str(error))
         rows.append(row)
         if not as_json:
-            click.echo(f"{'WRONG' if row['wrong'] else 'ok   '}  {entry.key}  {row['path']}")
+            put(f"{'WRONG' if row['wrong'] else 'ok   '}  {entry.key}  {row['path']}")
     if as_json:
-        click.echo(json.dumps(rows))
+        put(json.dumps(rows))
     folder = cache.cache_dir() / cache.FILES
     if not names:
         strangers = sorted(path.name for path in folder.iterdir() if path.name not in known) if folder.is_dir() else []
         if strangers:
-            click.echo(f"not in the manifest, so not checked: {', '.join(strangers)} in {folder}", err=True)
+            tell(f"not in the manifest, so not checked: {', '.join(strangers)} in {folder}")
         if not entries:
-            click.echo(f"no fetched file in {folder}", err=True)
+            tell(f"no fetched file in {folder}")
     if wrong:
         raise ModelError(f"{len(wrong)} of {len(rows)} files are wrong: {'; '.join(wrong)}")
 
 
 def _tell_licence(entry: Entry) -> None:
     licence = entry.licence or "none is stated; ask its authors what you may do with it"
-    click.echo(f"{entry.key}: licence: {licence}", err=True)
+    tell(f"{entry.key}: licence: {licence}")
     if entry.non_commercial:
-        click.echo(
-            f"{entry.key}: WARNING: for non-commercial use only; what is trained from it may be bound by the same terms",
-            err=True,
-        )
+        tell(f"{entry.key}: WARNING: for non-commercial use only; what is trained from it may be bound by the same terms")
 
 
 def _convert(entry: Entry, path: Path) -> Path | None:
@@ -164,13 +162,11 @@ def _convert(entry: Entry, path: Path) -> Path | None:
     if entry.kind != "weights" or entry.model not in model_names():
         return None
     if entry.format in ARCHIVES:
-        click.echo(
-            f"{entry.key}: an archive; unpack it and give a file of it to `emotiw convert --model {entry.model}`", err=True
-        )
+        tell(f"{entry.key}: an archive; unpack it and give a file of it to `emotiw convert --model {entry.model}`")
         return None
     from emotiw_keras.models.convert import convert_to_cache
 
-    return convert_to_cache(entry.model, path, say=lambda line: click.echo(line, err=True))
+    return convert_to_cache(entry.model, path, say=tell)
 
 
 class _Line:
@@ -193,4 +189,4 @@ class _Line:
 
     def say(self, line: str) -> None:
         self.clear()
-        click.echo(line, err=True)
+        tell(line)

@@ -1,5 +1,10 @@
 """Errors a user can mend: each is one line of text and the exit code a command ends with."""
 
+import errno
+
+FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
+"""Numbers by which operating systems say that a disk, or what one may use of it, is full."""
+
 
 class EmotiwError(Exception):
     """Base of every error the package raises on purpose; `exit_code` is what the command line ends with."""

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
-from collections.abc import Iterator
+import re
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-from emotiw_keras.errors import OutputError
+from emotiw_keras.errors import FULL, OutputError
+
+# h5py hides the number in its words.
+_HDF5_ERRNO = re.compile(r"errno = (\d+)")
+
+
+_WINDOWS = os.name == "nt"
 
 
 def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    # Windows flushes what is open for writing, and no folder.
+    descriptor = os.open(path, os.O_RDWR if _WINDOWS else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -24,7 +35,8 @@ def replace_flushed(source: Path, target: Path) -> None:
     """Rename a written file into place after its bytes, and then its name, have reached the disk."""
     _flush(source)
     os.replace(source, target)
-    _flush(target.parent)
+    if not _WINDOWS:
+        _flush(target.parent)
 
 
 @contextmanager
@@ -33,11 +45,26 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        number = error.errno
+        if number is None and (told := _HDF5_ERRNO.search(str(error))):
+            number = int(told[1])
+        if number in FULL:
             advice = "free some space and run the same command again"
         else:
             advice = "choose a place that can be written"
-        raise OutputError(f"cannot write {os.fspath(path)}: {error.strerror or error}; {advice}") from error
+        reason = os.strerror(number) if number is not None else str(error)
+        raise OutputError(f"cannot write {os.fspath(path)}: {reason}; {advice}") from error
+
+
+def check_room(path: Path, size: int) -> None:
+    """See that `size` bytes have room where `path` will be written, before a library tries that tells of it in its own way.
+
+    Raises:
+        OSError: they have not.
+    """
+    free = shutil.disk_usage(path.parent).free
+    if size > free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @contextmanager
@@ -71,7 +98,27 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
         temporary.write_bytes(content)
 
 
+def write_encoded(path: str | os.PathLike[str], encode: Callable[[BinaryIO], object]) -> None:
+    """Write what `encode` puts into the file that it is given: into memory first, since encoders in C (of pictures, of NumPy)
+    do not tell that a disk is full and leave half a file behind.
+
+    Raises:
+        OutputError: the folder cannot be written, or the disk is full.
+
+    Example:
+        >>> write_encoded("face.png", lambda file: image.save(file, format="PNG"))  # doctest: +SKIP
+    """
+    memory = io.BytesIO()
+    encode(memory)
+    write_atomic(path, memory.getvalue())
+
+
 def sha256_file(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_within(folder: Path, path: Path) -> bool:
+    """Whether the folder of `path` lies in `folder` once links have been followed."""
+    return path.parent.resolve().is_relative_to(folder.resolve())

@@ -92,7 +92,10 @@ def keep_memory() -> bool:
 
 def _addresses_are_free() -> bool:
     """Whether addresses without memory behind them count for nothing: no limit, nor a system that promises all it gives out."""
-    import resource
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return False
 
     strict = Path("/proc/sys/vm/overcommit_memory")
     limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]

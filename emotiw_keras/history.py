@@ -53,6 +53,8 @@ def read_history(path: str | os.PathLike[str]) -> list[Epoch]:
             ]
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
     if not epochs:
         raise DataError(f"{path} holds no epoch yet; learning curves need at least one")
     return epochs

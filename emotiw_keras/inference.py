@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emotiw_keras import hardware
-from emotiw_keras.errors import UsageError
+from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.runs import CROPS
 
 if TYPE_CHECKING:
@@ -52,13 +52,14 @@ class Inference:
         crops: as settled.
 
     Raises:
-        RunError: the run is damaged.
+        RunError, ModelError: the run is damaged.
         UsageError: a number of crops that cannot be meant.
     """
 
     def __init__(self, run: Run, shape: tuple[int, ...], crops: int | None = None, precision: str = "float32") -> None:
         self.crops = checked_crops(crops, run)
         hardware.check_precision(precision)
+        self._called = run.called
 
         import tensorflow as tf
 
@@ -120,7 +121,21 @@ class Inference:
         return self._last != "small"
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
-        """Probabilities of a batch: uint8 (batch, height, width, channels) -> float32 (batch, classes)."""
+        """Probabilities of a batch: uint8 (batch, height, width, channels) -> float32 (batch, classes).
+
+        Raises:
+            ModelError: the network answers with numbers that are not finite.
+        """
+        answers = self._compute(faces)
+        if not np.isfinite(answers).all():
+            count = len(answers) - int(np.isfinite(answers).all(axis=1).sum())
+            raise ModelError(
+                f"the network of {self._called} answers nan or infinity for {count} of {len(answers)} faces; its weights or "
+                "its preprocessing are damaged: train or fetch it anew"
+            )
+        return answers
+
+    def _compute(self, faces: np.ndarray) -> np.ndarray:
         large = self._as_large(len(faces))
         if self.crops == 1:
             return np.asarray(self._centre[large](faces), np.float32)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
-import json
 import lzma
 import re
 from collections.abc import Iterator
@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emotiw_keras.errors import ModelError, RunError
+from emotiw_keras.errors import DataError, ModelError, RunError
 from emotiw_keras.files import sha256_file
+from emotiw_keras.run_facts import MEAN_IMAGE_FILE, check_info
+from emotiw_keras.sealed import read_sealed
 from emotiw_keras.weights.shipped import shipped_folder, shipped_models
 
 if TYPE_CHECKING:
@@ -30,6 +32,10 @@ VIDEO_COLUMNS = (
 WEIGHTS_FILE = "model.weights.h5"
 ROWS_FILE = "data.csv"
 PACKED_ROWS_FILE = "data.csv.xz"
+INFO_FILE = "run.json"
+BELIEVED = ("recipe.toml", ROWS_FILE, PACKED_ROWS_FILE, "history.csv", "search.csv", MEAN_IMAGE_FILE)
+"""Files whose hashes run.json keeps; that of the weights stands beside their shapes, checkpoints are named by theirs."""
+LARGEST_FILE = 1 << 30
 # Bytes of data.csv, and of memory while it is unpacked: such a file may come from strangers.
 UNPACKED_LIMIT, UNPACKING_MEMORY = 1 << 30, 128 << 20
 # Crops whose probabilities may be averaged: the centre; it and its mirror image; corners and centre, plain and mirrored.
@@ -52,16 +58,19 @@ def read_info(path: Path) -> dict[str, Any]:
     Raises:
         RunError: it is missing, damaged, or of another version.
     """
-    try:
-        info = json.loads((path / "run.json").read_text("utf-8"))
-        version = info["format"]
-    except FileNotFoundError as error:
-        raise RunError(f"{path} is not a run folder: it holds no run.json; expected the --out of `emotiw fit`") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is damaged: run.json cannot be read ({error})") from error
-    if version != RUN_FORMAT:
-        raise RunError(f"{path} is a run of format {version!r}; this version of emotiw reads format {RUN_FORMAT}")
+    if not (path / INFO_FILE).is_file():
+        raise RunError(f"{path} is not a run folder: it holds no {INFO_FILE}; expected the --out of `emotiw fit`")
+    info = read_sealed(path / INFO_FILE)
+    version = info.get("format")
+    if type(version) is not int or version != RUN_FORMAT:
+        raise RunError(f"{path} is a run of format {version!r:.40}; this version of emotiw reads format {RUN_FORMAT}")
+    check_info(info, path)
     return info
+
+
+def believed_hashes(path: Path) -> dict[str, str]:
+    """Name -> SHA-256 of the files of a run folder that later commands believe, as far as they are there."""
+    return {name: sha256_file(path / name) for name in BELIEVED if (path / name).is_file()}
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,40 @@ class Run:
         weights = folder / WEIGHTS_FILE
         if not weights.is_file():
             raise RunError(f"{folder} is damaged: {WEIGHTS_FILE} is missing")
-        return cls(folder, info, model)
+        run = cls(folder, info, model)
+        for name in info.get("files", {}):
+            # A missing one is told by the command that needs it, and so is what an archive itself has to say of its damage.
+            if name != PACKED_ROWS_FILE and (folder / name).exists():
+                run.content(name)
+        return run
+
+    def content(self, name: str) -> bytes:
+        """The bytes of a file of the run, once they are known to be those that were there when it was finished.
+
+        Raises:
+            RunError: it cannot be read, or has another hash than run.json says. Of runs of emotiw 0.1, which kept no hashes,
+                a link out of the folder is refused.
+        """
+        content = self._read(name)
+        self._check(name, content)
+        return content
+
+    def _read(self, name: str) -> bytes:
+        path = self.path / name
+        try:
+            if name not in self.info.get("files", {}) and not path.resolve().is_relative_to(self.path.resolve()):
+                raise RunError(f"{self.path} is damaged: {name} is a link to a place outside of it")
+            if path.stat().st_size > LARGEST_FILE:
+                raise RunError(f"{self.path} is damaged: {name} has over {LARGEST_FILE:,} bytes")
+            return path.read_bytes()
+        except OSError as error:
+            raise RunError(f"{self.path} is damaged: {name} cannot be read ({error.strerror or error})") from error
+
+    def _check(self, name: str, content: bytes) -> None:
+        said = self.info.get("files", {}).get(name)
+        found = hashlib.sha256(content).hexdigest()
+        if said is not None and found != said:
+            raise RunError(f"{self.path} is damaged: {name} has SHA-256 {found[:16]}..., run.json says {said[:16]}...")
 
     @property
     def name(self) -> str:
@@ -162,21 +204,23 @@ class Run:
 
     @property
     def crops(self) -> int:
-        """Crops of a face whose probabilities are averaged where nobody asks for another number: 1, 2 or 10.
-
-        Raises:
-            RunError: run.json says another number.
-        """
-        crops = self.info.get("crops", 1)
-        if crops not in CROPS:
-            raise RunError(f"{self.path} is damaged: run.json says crops = {crops!r}; expected one of {CROPS}")
-        return crops
+        """Crops of a face whose probabilities are averaged where nobody asks for another number: 1, 2 or 10."""
+        return self.info.get("crops", 1)
 
     def face_input(self) -> FaceInput:
-        """The layer from bytes to network input."""
+        """The layer from bytes to network input.
+
+        Raises:
+            RunError: its settings contradict each other, or the mean image is damaged.
+        """
         from emotiw_keras.data.device import FaceInput
 
-        return FaceInput.from_settings(self.settings, self.path)
+        if self.settings.get("mean_image"):
+            self.content(self.settings["mean_image"])
+        try:
+            return FaceInput.from_settings(self.settings, self.path)
+        except DataError as error:
+            raise RunError(f"{self.path} is damaged: {error}") from error
 
     def build(self, policy: str = "float32") -> keras.Model:
         """The network with the run's weights; it returns probabilities, float32 (batch, classes).
@@ -186,10 +230,11 @@ class Run:
 
         Raises:
             RunError: the weight file is damaged or does not fit the network.
+            ModelError: it points at other files, crashes the HDF5 library, or holds numbers that are not finite.
         """
         from emotiw_keras.models import registry
         from emotiw_keras.models.parts import computing_in, empty_networks
-        from emotiw_keras.models.weights import load_strict
+        from emotiw_keras.models.weights import load_strict, survives
 
         found = sha256_file(self.path / WEIGHTS_FILE)
         if found != self.fingerprint:
@@ -203,7 +248,12 @@ class Run:
             model = registry.build_described(settings)
         if fingerprint(model) != self.info["weights"]["variables"]:
             raise RunError(f"{self.path}: the weights do not fit {settings['name']} as this version builds it")
-        load_strict(model, self.path / WEIGHTS_FILE)
+        try:
+            if not self.ships:
+                survives(self.path / WEIGHTS_FILE)
+            load_strict(model, self.path / WEIGHTS_FILE)
+        except ModelError as error:
+            raise ModelError(f"{self.path}: {error}") from error
         return model
 
     def _own_network(self, policy: str) -> keras.Model:
@@ -232,16 +282,40 @@ class Run:
         """data.csv: stage, data, path, pixel_hash, label, subject, split (as given), status (the image's role).
 
         A row of a set of videos is a video, its `pixel_hash` that of the video, and `VIDEO_COLUMNS` follow.
+
+        Raises:
+            RunError: it is missing or damaged.
         """
         return list(self.each_row())
 
     def each_row(self) -> Iterator[dict[str, str]]:
-        """`rows`, one at a time."""
-        if (self.path / ROWS_FILE).exists():
-            with open(self.path / ROWS_FILE, newline="", encoding="utf-8") as file:
-                yield from csv.DictReader(file)
-        else:
-            yield from csv.DictReader(io.StringIO(self.data_csv().decode("utf-8"), newline=""))
+        """`rows`, one at a time; whether any are missing is known with the last."""
+        count: dict[tuple[str, str], int] = {}
+        try:
+            text = self.data_csv().decode("utf-8")
+            reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+            if not set(DATA_COLUMNS) <= set(reader.fieldnames or ()):
+                raise RunError(f"{self.path} is damaged: {ROWS_FILE} lacks the columns {', '.join(DATA_COLUMNS)}")
+            whole = text.endswith("\n")
+            for row in reader:
+                if None in row or None in row.values() or not whole:
+                    raise RunError(f"{self.path} is damaged: {ROWS_FILE} line {reader.line_num} is cut short")
+                key = (row["stage"], row["data"])
+                count[key] = count.get(key, 0) + 1
+                yield row
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise RunError(f"{self.path} is damaged: {ROWS_FILE} cannot be read ({error})") from error
+        for stage in self.info["stages"]:
+            for name, facts in self.info.get("data", {}).items():
+                if ":" in name:  # a split of arrays or of a dataset, which a stage may leave alone
+                    continue
+                expected = facts.get("videos", facts.get("images"))
+                found = count.get((stage["name"], name), 0)
+                if expected is not None and found != expected:
+                    raise RunError(
+                        f"{self.path} is damaged: {ROWS_FILE} has {found:,} rows of {name} for stage {stage['name']}, run.json "
+                        f"says {expected:,}"
+                    )
 
     def data_csv(self) -> bytes:
         """data.csv as it is, unzipped in a packed run.
@@ -249,16 +323,31 @@ class Run:
         Raises:
             RunError: it is missing or damaged.
         """
+        if (self.path / ROWS_FILE).exists():
+            return self.content(ROWS_FILE)
+        packed = self._read(PACKED_ROWS_FILE if (self.path / PACKED_ROWS_FILE).exists() else ROWS_FILE)
         try:
-            if (self.path / ROWS_FILE).exists():
-                return (self.path / ROWS_FILE).read_bytes()
             unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=UNPACKING_MEMORY)
-            rows = unpacker.decompress((self.path / PACKED_ROWS_FILE).read_bytes(), UNPACKED_LIMIT)
-        except (OSError, EOFError, lzma.LZMAError) as error:
+            rows = unpacker.decompress(packed, UNPACKED_LIMIT)
+        except (EOFError, lzma.LZMAError) as error:
             raise RunError(f"{self.path} is damaged: {ROWS_FILE} cannot be read ({error})") from error
         if not unpacker.eof:
             raise RunError(f"{self.path} is damaged: {PACKED_ROWS_FILE} ends early or holds over {UNPACKED_LIMIT:,} bytes")
+        self._check(PACKED_ROWS_FILE, packed)
         return rows
+
+    @property
+    def training_seconds(self) -> float:
+        """What its epochs took, by history.csv.
+
+        Raises:
+            RunError: it is missing or damaged.
+        """
+        try:
+            rows = csv.DictReader(io.StringIO(self.content("history.csv").decode("utf-8"), newline=""))
+            return sum(float(row["seconds"]) for row in rows)
+        except (ValueError, KeyError, TypeError, csv.Error) as error:
+            raise RunError(f"{self.path} is damaged: history.csv cannot be read ({error})") from error
 
     def seen(self) -> dict[str, set[str]]:
         """Pixel hashes by role: "train" (also what was dropped as a duplicate), "val" (chose an epoch), "test" (neither)."""
@@ -274,5 +363,5 @@ class Run:
     @property
     def selected_on(self) -> set[str]:
         """Pixel hashes of the images on which the last stage chose its best epoch."""
-        last = self.info["stages"][-1]["name"]
+        last = self.info["stages"][-1]["name"] if self.info["stages"] else None
         return {row["pixel_hash"] for row in self.each_row() if row["stage"] == last and row["status"] == "val"}

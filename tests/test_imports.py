@@ -13,14 +13,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # From the ground up; a module may import from its own floor and from those below.
 FLOORS = (
-    ("errors", "files", "hardware"),
+    ("errors", "files", "hardware", "sealed", "locking", "text"),
     ("labels", "costs"),
     ("weights",),
     ("converters",),
     ("models",),
     ("faces",),
     ("data",),
-    ("runs", "inference", "history", "gradcam"),
+    ("runs", "run_facts", "inference", "history", "gradcam"),
     ("training", "evaluation", "serving"),
     ("studies",),
     ("cli",),

@@ -1,16 +1,12 @@
-"""The cache of fetched files: where each lies, which bytes it must have, and one process at a time in its folder."""
+"""The cache of fetched files: where each lies, and which bytes it must have."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from emotiw_keras.errors import ModelError
-from emotiw_keras.files import writing
 from emotiw_keras.weights.manifest import PREFIX, Entry
 
 CHUNK = 2**20
@@ -105,22 +101,3 @@ def find(entry: Entry, cache: Path | None = None) -> Path | None:
         return None
     verify(entry, path)
     return path
-
-
-@contextmanager
-def locked(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold `folder` against other processes; `waiting` is called if another one has it. Death releases it, too."""
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        # The folder itself is locked: a lock file would have to be removed, which cannot be done without a race.
-        descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with writing(folder):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waiting()
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from emotiw_keras.errors import ModelError
 from emotiw_keras.files import replace_flushed, write_atomic, writing
-from emotiw_keras.weights.cache import compare, file_path, find, locked, record_path, recorded, verify
+from emotiw_keras.locking import locked, sweep
+from emotiw_keras.text import shown
+from emotiw_keras.weights.cache import compare, file_path, find, record_path, recorded, verify
 from emotiw_keras.weights.manifest import Entry
 from emotiw_keras.weights.transfer import Part, Patience, Progress, Say, download
 from emotiw_keras.weights.web import Failed
@@ -22,7 +24,7 @@ def offline() -> bool:
 
 
 def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(shown(line), file=sys.stderr)
 
 
 def fetch(
@@ -66,6 +68,7 @@ def fetch(
     with locked(target.parent, lambda: tell("another process is fetching it; waiting")):
         if find(entry, cache) is not None:
             return _at_hand(entry, target, tell)
+        sweep(target.parent)
         reasons = []
         for number, url in enumerate(entry.urls, 1):
             try:

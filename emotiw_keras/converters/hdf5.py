@@ -155,6 +155,15 @@ class Hdf5:
             self.budget.take(size, "a dataset" if size <= self.budget.bytes_left else repr(dataset.name))
             return np.asarray(dataset[()])
 
+    def read_into(self, dataset: h5py.Dataset, array: np.ndarray) -> None:
+        """The numbers of a dataset, written into an array of its shape and dtype."""
+        if dataset.dtype.kind not in "biuf":
+            raise ModelError(f"{self.name}: {dataset.name!r} holds values of the type {dataset.dtype}, expected numbers")
+        with _named(self.name):
+            self.budget.take(array.nbytes, "a dataset")
+            if array.size:
+                dataset.read_direct(array)
+
     def references(self, dataset: h5py.Dataset) -> list[Item]:
         """The objects that a dataset of references points at, the last axis first (MATLAB's order of cells)."""
         with _named(self.name):

@@ -28,13 +28,14 @@ _helper: subprocess.Popen[bytes] | None = None
 def rehearse(reader: Callable[[Path, Limits], object], path: Path, limits: Limits) -> None:
     """Run `reader`, a function at the top of a module, on `path` in another process; nothing if this is that process.
 
-    The helper process starts with the first call (about half a second) and ends after a minute without another.
+    The helper process starts with the first call (about half a second) and ends after a minute without another. Windows cannot
+    fork: there `hdf5.open_hdf5` alone guards.
 
     Raises:
         ModelError: what the reader raised; or the library crashed, or used more processor time than any file of this size
             needs.
     """
-    if inside:
+    if inside or not hasattr(os, "fork"):
         return
     request = {
         "module": reader.__module__,

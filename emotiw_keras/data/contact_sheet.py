@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from emotiw_keras.data.images import ImageError, decode_image
 from emotiw_keras.data.layouts.prepared import OK
-from emotiw_keras.files import atomic_path
+from emotiw_keras.errors import DataError
+from emotiw_keras.files import write_encoded
+from emotiw_keras.text import shown
 
 MOST = 200  # faces on one sheet
 COLUMNS, FACE, FRAME, GAP, TEXT, TITLE = 10, 112, 4, 10, 32, 34  # pixels but the first
@@ -35,6 +39,7 @@ def write_contact_sheets(folder: Path, rows: Sequence[Mapping[str, str]]) -> lis
         The sheets, by class.
 
     Raises:
+        DataError: a face is damaged.
         OutputError: a sheet cannot be written.
     """
     by_class: dict[str, list[Mapping[str, str]]] = defaultdict(list)
@@ -44,12 +49,20 @@ def write_contact_sheets(folder: Path, rows: Sequence[Mapping[str, str]]) -> lis
     sheets = []
     for label in sorted(by_class):
         sheets.append(folder / (f"contact_sheet_{label}.jpg" if label else "contact_sheet.jpg"))
-        with atomic_path(sheets[-1]) as temporary:
-            _draw(folder, label, by_class[label]).save(temporary, format="JPEG", quality=88)
+        sheet = _draw(folder, label, by_class[label])
+        write_encoded(sheets[-1], partial(sheet.save, format="JPEG", quality=88))
     for path in folder.iterdir():
-        if _NAME.match(path.name) and path not in sheets:
+        if _NAME.match(path.name) and path not in sheets and path.is_file():
             path.unlink()
     return sheets
+
+
+def _read(path: Path) -> Image.Image:
+    try:
+        pixels = decode_image(path.read_bytes())
+    except (OSError, ImageError) as error:
+        raise DataError(f"{path} is damaged ({error}); remove it and run the same command again") from error
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 def _draw(folder: Path, label: str, rows: Sequence[Mapping[str, str]]) -> Image.Image:
@@ -68,8 +81,8 @@ def _draw(folder: Path, label: str, rows: Sequence[Mapping[str, str]]) -> Image.
         left = GAP + index % columns * (side + GAP)
         top = TITLE + GAP + index // columns * (side + TEXT + GAP)
         draw.rectangle((left, top, left + side - 1, top + side - 1), SURE if row["status"] == OK else DOUBTFUL)
-        with Image.open(folder / row["output"]) as face:
-            sheet.paste(face.resize((FACE, FACE), Image.Resampling.BICUBIC), (left + FRAME, top + FRAME))
+        face = _read(folder / row["output"])
+        sheet.paste(face.resize((FACE, FACE), Image.Resampling.BICUBIC), (left + FRAME, top + FRAME))
         name = row["output"].rpartition("/")[2].removesuffix(".png")
         draw.text((left, top + side + 1), _fit(draw, name, small, side), INK, small)
         facts = f"{row['split']} {row['detector_score']}".strip()
@@ -78,7 +91,7 @@ def _draw(folder: Path, label: str, rows: Sequence[Mapping[str, str]]) -> Image.
 
 
 def _fit(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    text = shown(text)
     while len(text) > 1 and draw.textlength(text, font=font) > width:
         text = text[:-2] + "…"
     return text

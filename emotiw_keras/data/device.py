@@ -7,6 +7,7 @@ results equal everywhere and leaves nothing to checkpoint; as a layer of a model
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,8 @@ class FaceInput(keras.layers.Layer):
             )
         if not 0 < crop <= resize:
             raise DataError(f"face input: crop={crop} must lie between 1 and resize={resize}")
+        if not all(math.isfinite(value) for value in (*mean, *std)) or not all(value > 0 for value in std):
+            raise DataError(f"face input: mean={list(mean)}, std={list(std)}; expected finite numbers, those of std above 0")
         if input_channels not in (1, 3) or (input_channels == 1 and channels != "grey"):
             raise DataError(f"face input: input_channels={input_channels} with channels={channels!r}; 1 needs channels='grey'")
         self.channels, self.resize, self.crop, self.min_max = channels, int(resize), int(crop), bool(min_max)
@@ -286,9 +289,12 @@ def load_mean_image(path: str | Path) -> np.ndarray:
         DataError: the file is missing or is no such array.
     """
     try:
-        image = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+        # Mapped, so that a size that the file only claims takes no memory.
+        image = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
         raise DataError(f"mean image {path}: {error}; expected .npy, (side, side, 3) or (3, side, side)") from error
+    if not isinstance(image, np.ndarray) or image.dtype.kind not in "fiu" or not np.isfinite(image).all():
+        raise DataError(f"mean image {path} is no .npy file of finite numbers")
     if image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
         image = image.transpose(1, 2, 0)
     if image.ndim != 3 or image.shape[2] not in (1, 3) or image.shape[0] != image.shape[1]:

@@ -8,6 +8,7 @@ one film are named `_left` and `_right`.
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,7 +139,7 @@ def _write_pictures(folder: Path, labels: np.ndarray, there: np.ndarray, size: i
         path = f"{folder}/{i + 1:05d}.jpg"
         shown = _SHOWN[labels[i]] if labels[i] >= 0 else "neutral"
         if shown in first:
-            os.link(first[shown], path)
+            shutil.copyfile(first[shown], path)
         else:
             first[shown] = path
             Path(path).write_bytes(content[shown].tobytes())

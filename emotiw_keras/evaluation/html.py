@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from emotiw_keras.text import shown_lines
+
 VOID = frozenset({"img", "meta"})
 # Shapes of SVG must be closed, or the next one lies inside of them.
 SHAPES = frozenset({"line", "rect", "polyline", "circle"})
@@ -94,7 +96,7 @@ Part = Any  # Html, text, a number, None (nothing), or an iterable of such
 
 def _escaped(value: Any) -> str:
     # A file's name may hold bytes that are no text.
-    return html.escape(str(value).encode("utf-8", "backslashreplace").decode("utf-8"))
+    return html.escape(shown_lines(str(value)))
 
 
 def joined(*parts: Part) -> Html:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import lzma
 import os
 import shutil
@@ -20,10 +19,11 @@ from emotiw_keras.errors import DataError, ModelError, OutputError
 from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.evaluate import assess
 from emotiw_keras.evaluation.metrics import expected_calibration_error
-from emotiw_keras.files import replace_flushed, sha256_file, writing
+from emotiw_keras.files import sha256_file, write_atomic, writing
 from emotiw_keras.models.registry import get_spec
 from emotiw_keras.models.weights import save
-from emotiw_keras.runs import PACKED_ROWS_FILE, WEIGHTS_FILE, Run
+from emotiw_keras.runs import INFO_FILE, PACKED_ROWS_FILE, WEIGHTS_FILE, Run, believed_hashes
+from emotiw_keras.sealed import sealed_json
 
 KEPT = ("recipe.toml", "history.csv", "curves.png", "mean_image.npy")
 TEMPERATURES = (0.2, 5.0)
@@ -153,10 +153,10 @@ def _write(run: Run, folder: Path, info: dict[str, Any], temperature: float) -> 
     whole.unlink()
     for name in KEPT:
         if (run.path / name).is_file():
-            shutil.copyfile(run.path / name, folder / name)
+            write_atomic(folder / name, run.content(name))
     # Each picture stands there once a stage, too far apart for a compressor that looks back less far.
-    (folder / PACKED_ROWS_FILE).write_bytes(lzma.compress(run.data_csv(), preset=9))
-    info = {**info, "weights": {**info["weights"], "sha256": sha256_file(weights)}}
+    write_atomic(folder / PACKED_ROWS_FILE, lzma.compress(run.data_csv(), preset=9))
+    info = {**info, "files": {}, "weights": {**info["weights"], "sha256": sha256_file(weights)}}
     _write_info(folder, info)
     return Run.open(folder)
 
@@ -178,6 +178,4 @@ def _halve(source: Path, target: Path) -> None:
 
 
 def _write_info(folder: Path, info: dict[str, Any]) -> None:
-    temporary = folder / "run.json.new"
-    temporary.write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
-    replace_flushed(temporary, folder / "run.json")
+    write_atomic(folder / INFO_FILE, sealed_json({**info, "files": believed_hashes(folder)}))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,9 @@ from emotiw_keras.evaluation.sheet import Caption, contact_sheet
 from emotiw_keras.evaluation.splits import stratified
 from emotiw_keras.evaluation.tables import percent
 from emotiw_keras.evaluation.videos import per_video_csv
-from emotiw_keras.files import atomic_path, write_atomic
+from emotiw_keras.files import write_atomic, write_encoded
+from emotiw_keras.sealed import json_text
+from emotiw_keras.text import plain_words, sheet_cell
 
 SHEET_FACES = 48
 
@@ -43,6 +44,7 @@ def confusion_png(
     totals = counts.sum(axis=1, keepdims=True)
     rates = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
     k = len(labels)
+    labels, title = [plain_words(label) for label in labels], plain_words(title)
     side = max(4.0, 0.72 * k + 1.2)
     figure = Figure(figsize=(2 * side + 1.2, side + 0.4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
@@ -73,16 +75,15 @@ def confusion_png(
                 axes.text(cell, row, text, ha="center", va="center", color=tone, fontsize=size, fontweight=weight)
     if title:
         figure.suptitle(title, fontsize=12)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+    write_encoded(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))
 
 
 def predictions_csv(predictions: Predictions) -> str:
     """The table `path,label,predicted,<one probability per class>,status` as CSV text, one line per image."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "label", "predicted", *predictions.labels, "status"])
-    names = (*predictions.labels, "")  # index -1 is no class
+    names = (*map(sheet_cell, predictions.labels), "")  # index -1 is no class
+    writer.writerow(["path", "label", "predicted", *names[:-1], "status"])
     for path, truth, predicted, row, status in zip(
         predictions.paths,
         predictions.truth,
@@ -92,7 +93,7 @@ def predictions_csv(predictions: Predictions) -> str:
         strict=True,
     ):
         figures = ["" if np.isnan(value) else f"{value:.6g}" for value in row]
-        writer.writerow([path, names[int(truth)], names[int(predicted)], *figures, status])
+        writer.writerow([sheet_cell(path), names[int(truth)], names[int(predicted)], *figures, sheet_cell(status)])
     return text.getvalue()
 
 
@@ -153,7 +154,7 @@ def write_report(folder: str | os.PathLike[str], assessment: Assessment) -> list
     scores, answers, confusion, faces, report = (
         folder / name for name in ("scores.json", "predictions.csv", "confusion.png", "faces.png", "report.html")
     )
-    write_atomic(scores, json.dumps(result, indent=2) + "\n")
+    write_atomic(scores, json_text(result, indent=2) + "\n")
     heading = f"{assessment.name} on {Path(assessment.question.source).name}"
     title = f"{heading}: accuracy {percent(result['accuracy'])} of {result['n_found']} images"
     confusion_png(result["confusion"], result["labels"], confusion, title=title)

@@ -254,7 +254,7 @@ def _run_facts(run: Run) -> Html:
     recipe = run.path / "recipe.toml"
     parts = [tag("h3", f"The run {run.name}"), tag("pre", tag("code", provenance.fit_command(run))), _facts(facts)]
     if recipe.is_file():
-        text = recipe.read_text("utf-8", errors="replace")
+        text = run.content("recipe.toml").decode("utf-8", errors="replace")
         parts.append(tag("details", tag("summary", "The recipe as run"), scrolling(tag("pre", tag("code", text)), "Recipe")))
     return joined(*parts)
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from emotiw_keras.files import atomic_path
+from emotiw_keras.files import write_encoded
+from emotiw_keras.text import shown
 
 Colour = tuple[int, int, int]
 FACE, FRAME, GAP, TEXT, BAR = 120, 5, 14, 17, 6  # pixels
@@ -39,6 +40,7 @@ class Caption:
 
 
 def _fit(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    text = shown(text)
     while len(text) > 1 and draw.textlength(text, font=font) > width:
         text = text[:-2].rstrip() + "…"
     return text
@@ -104,5 +106,4 @@ def contact_sheet(
             draw.rounded_rectangle((left, y, left + filled, y + BAR - 1), radius=3, fill=caption.colour)
         if caption.truth is not None and caption.truth != caption.predicted:
             draw.text((left, y + BAR + 1), _fit(draw, f"is {caption.truth}", small, cell_width), QUIET, small)
-    with atomic_path(path) as temporary:
-        sheet.save(temporary, format="PNG", optimize=True)
+    write_encoded(path, lambda file: sheet.save(file, format="PNG", optimize=True))

@@ -13,11 +13,14 @@ import h5py
 import keras
 
 from emotiw_keras.converters.foreign import Limits
+from emotiw_keras.converters.hdf5 import Hdf5, open_hdf5
 from emotiw_keras.converters.hdf5_trial import rehearse
 from emotiw_keras.converters.keras_h5 import read_keras_h5
 from emotiw_keras.errors import ModelError
+from emotiw_keras.files import check_room
 from emotiw_keras.models.parts import in_place, zeros
 from emotiw_keras.models.registry import get_spec
+from emotiw_keras.text import shown
 from emotiw_keras.weights.cache import cache_dir
 
 SUFFIX = ".weights.h5"
@@ -33,20 +36,36 @@ Stored = dict[str, tuple[str, list[tuple[int, ...]]]]
 def stored_layers(path: Path) -> Stored:
     """Layer name -> (its place in the file, shapes of its variables) in a Keras `.weights.h5` file.
 
-    Layers without variables are left out. Raises ModelError if the file is missing or is not such a file.
+    Layers without variables are left out. Raises ModelError if the file is missing, unsafe (see `hdf5.open_hdf5`) or no such
+    file.
     """
     if not path.is_file():
         raise ModelError(f"no weights file at {path}")
-    found: Stored = {}
-    try:
-        with h5py.File(path, "r") as file:
-            for place, group in file["layers"].items():
-                variables = group.get("vars", {})
-                if len(variables):
-                    shapes = [tuple(variables[key].shape) for key in sorted(variables, key=int)]
-                    found[str(variables.attrs["name"])] = (place, shapes)
-    except (OSError, KeyError, ValueError, AttributeError) as error:
-        raise ModelError(f"{path} is not a Keras weights file ({str(error).splitlines()[0]})") from error
+    with open_hdf5(path, Limits()) as file:
+        layers = _variables(file, path).items()
+        return {name: (place, [tuple(array.shape) for array in arrays]) for place, (name, arrays) in layers}
+
+
+def _variables(file: Hdf5, path: Path) -> dict[str, tuple[str, list[h5py.Dataset]]]:
+    """Place -> name and arrays of each layer with variables."""
+
+    def wrong(what: str) -> ModelError:
+        return ModelError(f"{path} is not a Keras weights file ({what})")
+
+    layers = file.child(file.root, "layers")
+    if not isinstance(layers, h5py.Group):
+        raise wrong("it holds no group 'layers'")
+    found = {}
+    for place, group in file.children(layers).items():
+        variables = file.child(group, "vars") if isinstance(group, h5py.Group) else None
+        arrays = file.children(variables) if isinstance(variables, h5py.Group) else {}
+        if not arrays or variables is None:
+            continue
+        name = file.texts_of(variables, "name") or ()
+        ordered = [arrays.get(str(number)) for number in range(len(arrays))]
+        if len(name) != 1 or not all(isinstance(array, h5py.Dataset) and array.shape is not None for array in ordered):
+            raise wrong(f"{place!r} holds no name, or something that is no numbered array")
+        found[place] = (name[0], ordered)
     return found
 
 
@@ -64,8 +83,14 @@ def _model_layers(model: keras.Model) -> Stored:
     return {layer.name: (place, [tuple(w.shape) for w in layer.weights]) for layer, place in _places(model) if layer.weights}
 
 
+def weight_bytes(model: keras.Model) -> int:
+    """Bytes that the weights of a network take in a file, at least."""
+    return sum(math.prod(each.shape) * (2 if "16" in str(each.dtype) else 4) for each in model.weights)
+
+
 def save(model: keras.Model, path: Path) -> None:
     """Writes the file that `model.save_weights(path)` writes, one array at a time in blocks: Keras copies each array twice."""
+    check_room(path, weight_bytes(model))
     with h5py.File(path, "w") as file:
         file.create_group("vars").attrs["name"] = model.name
         for layer, place in _places(model):
@@ -76,6 +101,11 @@ def save(model: keras.Model, path: Path) -> None:
                 rows = max(1, ROWS_BYTES * variable.shape[0] // max(1, 4 * math.prod(variable.shape)))
                 for start in range(0, variable.shape[0], rows):
                     stored[start : start + rows] = keras.ops.convert_to_numpy(variable.value[start : start + rows])
+
+
+def survives(path: Path) -> None:
+    """Let a process of its own read a stranger's file first: it may crash the HDF5 library. Raises ModelError if it does."""
+    rehearse(read_keras_h5, path, Limits())
 
 
 def load_strict(model: keras.Model, path: Path) -> None:
@@ -96,10 +126,7 @@ def load_strict(model: keras.Model, path: Path) -> None:
             f"{misfit} holds {_shapes(there)} in the file, {_shapes(here)} in the model; "
             "give the classes, width and input shape it was saved with"
         )
-    try:
-        _fill(model, path)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path} could not be loaded into {model.name}: {str(error).splitlines()[0]}") from error
+    _fill(model, path)
 
 
 def load_given(model: keras.Model, path: Path) -> None:
@@ -117,13 +144,15 @@ def load_given(model: keras.Model, path: Path) -> None:
 
 def _fill(model: keras.Model, path: Path) -> None:
     """What `model.load_weights(path)` does, each array read to where its variable will hold it: Keras copies it once more."""
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path, Limits()) as file:
+        variables = _variables(file, path)
         for layer, place in _places(model):
             for number, variable in enumerate(layer.weights):
-                stored = file[f"layers/{place}/vars/{number}"]
+                stored = variables[place][1][number]
                 array = zeros(stored.shape, stored.dtype)
-                if array.size:
-                    stored.read_direct(array)
+                file.read_into(stored, array)
+                if array.size and not (math.isfinite(array.min()) and math.isfinite(array.max())):
+                    raise ModelError(f"{path.name} holds nan or infinite numbers in layer {layer.name}; train or fetch it anew")
                 variable.assign(in_place(array))
 
 
@@ -131,21 +160,22 @@ def _shapes(entry: tuple[str, list[tuple[int, ...]]] | None) -> str:
     return "nothing" if entry is None else " and ".join("x".join(map(str, shape)) for shape in entry[1])
 
 
-def find(weights: str | os.PathLike[str] | None, name: str) -> Path | None:
+def find(weights: str | os.PathLike[str] | None, name: str, none: str = "weights=None") -> Path | None:
     """The file that `weights` means for the network of the registry name `name`; None for None.
 
     The word of `DATA_SETS` that is the network's is the fetched and converted file in the cache, anything else the path of a
-    `.weights.h5` file or of a weight file in a foreign format. Raises ModelError if it is missing, or for another word.
+    `.weights.h5` file or of a weight file in a foreign format. Raises ModelError if it is missing, or for another word; `none`
+    is how its advice says "without weights".
     """
     if weights is None:
         return None
     spec = get_spec(name)
     if weights in DATA_SETS and not spec.weights:
-        raise ModelError(f"no {DATA_SETS[str(weights)]} weights of {name} are published; give weights=None, or a {SUFFIX} file")
+        raise ModelError(f"no {DATA_SETS[str(weights)]} weights of {name} are published; give {none}, or a {SUFFIX} file")
     if weights == spec.trained_on:
         path = cache_dir() / f"{spec.weights}{SUFFIX}"
         if not path.is_file():
-            how = f"get them with `emotiw weights fetch {name}` or give weights=None"
+            how = f"get them with `emotiw weights fetch {name}` or give {none}"
             raise ModelError(f"no {DATA_SETS[spec.trained_on]} weights of {name} at {path}; {how}")
         return path
     if weights in DATA_SETS:
@@ -179,8 +209,7 @@ def load(model: keras.Model, weights: str | os.PathLike[str] | None, name: str, 
     spec = get_spec(name)
     published = weights == spec.trained_on
     if not published:
-        # A stranger's file is read by a process of its own first: it may crash the HDF5 library or point at other files.
-        rehearse(read_keras_h5, path, Limits())
+        survives(path)
     last = spec.classifier
     target = {layer.name: layer for layer in model.layers}
     # Of a Dense as of a convolution, the last axis of the kernel is the outputs.
@@ -189,7 +218,7 @@ def load(model: keras.Model, weights: str | os.PathLike[str] | None, name: str, 
         trunk = model if classes is None else keras.Model(model.inputs, target[last].input, name=model.name)
         load_strict(trunk, path)
         if classes is not None:
-            print(f"{name}: {path.name} holds no {last}, so a new one with {classes} classes", file=sys.stderr)
+            print(f"{name}: {shown(path.name)} holds no {last}, so a new one with {classes} classes", file=sys.stderr)
         return
     if not published or classes == spec.classes:
         load_strict(model, path)
@@ -229,4 +258,4 @@ def _load_foreign(model: keras.Model, path: Path, name: str) -> None:
         target[last].set_weights(source.get_layer(last).get_weights())
         return
     classes = target[last].kernel.shape[-1]
-    print(f"{name}: weights of {path.name}, but a new {last} with {classes} classes", file=sys.stderr)
+    print(f"{name}: weights of {shown(path.name)}, but a new {last} with {classes} classes", file=sys.stderr)

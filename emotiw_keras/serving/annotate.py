@@ -6,13 +6,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from emotiw_keras.data.images import SUFFIXES
 from emotiw_keras.errors import OutputError
-from emotiw_keras.files import atomic_path, replace_flushed, writing
+from emotiw_keras.files import replace_flushed, write_encoded, writing
 from emotiw_keras.serving.drawing import draw_readings
 from emotiw_keras.serving.new_folder import NewFolder
 
@@ -91,9 +91,10 @@ class Annotator:
 def _write_picture(pixels: np.ndarray, path: Path) -> None:
     from PIL import Image
 
-    options = {"quality": QUALITY} if path.suffix.lower() in LOSSY else {}
-    with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary, **options)  # type: ignore[arg-type]
+    suffix = path.suffix.lower()
+    options: dict[str, Any] = {"quality": QUALITY} if suffix in LOSSY else {}
+    kind = Image.registered_extensions()[suffix]
+    write_encoded(path, lambda file: Image.fromarray(pixels).save(file, format=kind, **options))
 
 
 class _FilmWriter:

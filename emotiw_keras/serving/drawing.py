@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from emotiw_keras.serving.readings import Box, Reading
+from emotiw_keras.text import shown
 
 Colour = tuple[int, int, int]
 # One colour a class, told apart by the colour-blind too (Okabe and Ito 2008); more classes begin again.
@@ -57,7 +58,7 @@ def _draw_box(draw: ImageDraw.ImageDraw, size: tuple[int, int], face: Reading, t
     draw.rectangle((x, y, x + width - 1, y + height - 1), outline=colour, width=line)
     for eye_x, eye_y in face.eyes or ():
         draw.ellipse((eye_x - line, eye_y - line, eye_x + line, eye_y + line), fill=colour)
-    words = f"{face.label} {face.probabilities[face.label]:.0%}"
+    words = shown(f"{face.label} {face.probabilities[face.label]:.0%}")
     font = _font(text)
     long = draw.textlength(words, font=font) + text // 2
     tall = text + text // 3
@@ -82,7 +83,7 @@ class _Panel:
         row = max(3, min(text, round(face.box[3] / (len(face.probabilities) + 1))))
         font = _font(_letters(row))
         named = _letters(row) >= FEWEST_TEXT_PIXELS
-        names = max(draw.textlength(label, font=font) for label in face.probabilities) + row // 2 if named else 0
+        names = max(draw.textlength(shown(label), font=font) for label in face.probabilities) + row // 2 if named else 0
         return cls(face, row, names, max(12, 2.5 * row))
 
     @property
@@ -100,7 +101,7 @@ class _Panel:
             middle = top + 1 + self.row * (index + 0.5)
             thick = max(1, self.row * 0.3)
             if self.names:
-                draw.text((left + self.row // 4, middle), label, fill=PAPER, font=font, anchor="lm")
+                draw.text((left + self.row // 4, middle), shown(label), fill=PAPER, font=font, anchor="lm")
             draw.rectangle((start, middle - thick, start + self.bar, middle + thick), fill=(*PAPER, 60))
             if probability * self.bar >= 0.5:
                 colour = COLOURS[index % len(COLOURS)]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emotiw_keras.files import atomic_path
+from emotiw_keras.files import write_encoded
 from emotiw_keras.serving.new_folder import NewFolder
+from emotiw_keras.text import shown
 
 if TYPE_CHECKING:
     from emotiw_keras.serving.predictor import Predictor
@@ -74,7 +75,6 @@ class Explainer:
         sheet = Image.new("RGB", (2 * SIDE, SIDE + CAPTION), PAPER)
         sheet.paste(Image.fromarray(plain), (0, 0))
         sheet.paste(Image.fromarray(warm), (SIDE, 0))
-        words = f"{face.label} {face.probabilities[face.label]:.0%}"
+        words = shown(f"{face.label} {face.probabilities[face.label]:.0%}")
         ImageDraw.Draw(sheet).text((8, SIDE + CAPTION // 2), words, INK, ImageFont.load_default(16), anchor="lm")
-        with atomic_path(self._folder.place(name, ".png")) as temporary:
-            sheet.save(temporary, format="PNG")
+        write_encoded(self._folder.place(name, ".png"), lambda file: sheet.save(file, format="PNG"))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from emotiw_keras.sealed import json_text
 from emotiw_keras.serving.readings import NO_FACE
+from emotiw_keras.text import sheet_cell, shown
 
 if TYPE_CHECKING:
     from emotiw_keras.serving.readings import PictureReading
@@ -43,17 +44,17 @@ def _pixels(value: float) -> float:
 
 def json_line(row: Row) -> str:
     """One JSON object."""
-    return json.dumps(row)
+    return json_text(row)
 
 
 def readable_line(row: Row) -> str:
     """A line for people: the likeliest three."""
     place = row["path"] + ("" if row["frame"] is None else f" frame {row['frame']}")
     if row["error"] is not None:
-        return f"{place}: {row['error']}" if row["error"] == NO_FACE else f"{place}: error: {row['error']}"
+        return shown(f"{place}: {row['error']}" if row["error"] == NO_FACE else f"{place}: error: {row['error']}")
     ranked = sorted(row["probabilities"].items(), key=lambda item: -item[1])
     rest = ", ".join(f"{label} {value:.2f}" for label, value in ranked[1:3])
-    return f"{place}{_which(row)}: {row['label']} {ranked[0][1]:.2f} ({rest})"
+    return shown(f"{place}{_which(row)}: {row['label']} {ranked[0][1]:.2f} ({rest})")
 
 
 def _which(row: Row) -> str:
@@ -71,7 +72,8 @@ def csv_lines(labels: tuple[str, ...]) -> Show:
 
     def line(values: list[Any]) -> str:
         text = io.StringIO()
-        csv.writer(text, lineterminator="").writerow(values)
+        safe = [sheet_cell(value) if isinstance(value, str) else value for value in values]
+        csv.writer(text, lineterminator="").writerow(safe)
         return text.getvalue()
 
     def show(row: Row) -> str:

@@ -162,8 +162,7 @@ def score(step: Step, run: Run, path: str, split: str) -> dict[str, Any]:
     with open(file, newline="") as stream:
         (scored,) = csv.DictReader(stream)
     (result,) = run.info["stages"]
-    with open(run.path / "history.csv", newline="") as stream:
-        seconds = sum(float(row["seconds"]) for row in csv.DictReader(stream))
+    seconds = run.training_seconds
     return {
         "seed": step.seed,
         "fold": "" if step.fold is None else step.fold,

@@ -205,7 +205,7 @@ def check_changes(changes: Sequence[str]) -> None:
 
 def read_sets(paths: Mapping[str, str], net: Net, changes: Sequence[str], out: Path) -> dict[str, FaceSet]:
     """Both data sets as the runs of the first seed read them, for pictures and counts."""
-    from emotiw_keras.training.fit import prepare
+    from emotiw_keras.training.prepared import prepare
 
     recipe = recipe_of(Step(net, 0, "joint", "ng2015-joint"), changes, out)
     return prepare(recipe, paths).sets
@@ -309,7 +309,7 @@ def _row(arm: Arm, runs: Mapping[Step, Run], paths: Mapping[str, str], folder: P
     large = None
     if all(step.recipe == "ng2015-fer28" for step in last):
         large = float(np.mean([_large_accuracy(runs[step], paths[LARGE]) for step in last]))
-    return Row(arm, answers, large, sum(_seconds(runs[step]) for step in steps_of([arm])))
+    return Row(arm, answers, large, sum(runs[step].training_seconds for step in steps_of([arm])))
 
 
 def _test_images(seed: int, runs: Mapping[Step, Run]) -> set[str]:
@@ -350,11 +350,6 @@ def _large_accuracy(run: Run, source: str) -> float:
     if not file.exists():
         write_atomic(file, f"{evaluate(run, source, split='test')['accuracy']!r}\n")
     return float(file.read_text("utf-8"))
-
-
-def _seconds(run: Run) -> float:
-    with open(run.path / "history.csv", newline="") as stream:
-        return sum(float(row["seconds"]) for row in csv.DictReader(stream))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from emotiw_keras.data.batches import Pool
 from emotiw_keras.data.device import FaceInput
 from emotiw_keras.errors import UsageError
 from emotiw_keras.training.crops import StageCrops
-from emotiw_keras.training.features import Features, feature_bytes, features_root, fingerprint, trim
+from emotiw_keras.training.features import Features, feature_bytes, features_root, fingerprint, stored_bytes, trim
 from emotiw_keras.training.frozen import Cut, cut_frozen
 from emotiw_keras.training.progress import duration
 from emotiw_keras.training.stage import Stage
@@ -79,7 +79,7 @@ def plan(
     if decided:
         return Plan(cut, count, size, "")
     root = features_root(run_dir)
-    there = sum(path.stat().st_size for path in root.rglob("*.features")) if root.exists() else 0
+    there = stored_bytes(root)
     free = _free_bytes(root) + (there if root.is_relative_to(run_dir) else 0) - SPARE_BYTES
     against = ""
     if stage.augmented:

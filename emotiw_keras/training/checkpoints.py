@@ -6,21 +6,28 @@ renamed, so a name in the folder is a whole file; the hash in the name is checke
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from emotiw_keras.errors import RunError
 from emotiw_keras.files import replace_flushed, sha256_file, writing
 
+S = TypeVar("S")
 HASH_CHARACTERS = 16
 _NAME = re.compile(r"e(\d+)-s(\d+)-([0-9a-f]{16})\.npz")
+_BEST = re.compile(r"best-[eg]\d+-[0-9a-f]{16}\.npz")
 _META = "meta"
+# What NumPy and zipfile raise on files that are no archives of arrays.
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 REST = "rest"
 """In the plain data, the name of a file beside a checkpoint that holds the rest of its arrays."""
 
@@ -76,18 +83,46 @@ def load(path: Path) -> Checkpoint:
         raise RunError(f"checkpoint {path}: {error.strerror}") from error
     if found != expected:
         raise RunError(f"checkpoint {path} is damaged: its hash is {found}, its name says {expected}")
-    with np.load(path, allow_pickle=False) as file:
-        meta = json.loads(file[_META].tobytes())
-        arrays = {name.removeprefix("array/"): file[name] for name in file.files if name != _META}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            meta = _plain(file)
+            arrays = {name.removeprefix("array/"): file[name] for name in file.files if name != _META}
+    except _UNREADABLE as error:
+        raise RunError(f"checkpoint {path} is damaged: {error}") from error
     if REST in meta:
-        arrays |= load(path.with_name(meta[REST])).arrays
+        rest = meta[REST]
+        if not isinstance(rest, str) or not _BEST.fullmatch(rest):
+            raise RunError(f"checkpoint {path} is damaged: the rest of it is said to be in {rest!r}")
+        arrays |= load(path.with_name(rest)).arrays
     return Checkpoint(path, arrays, meta)
 
 
-def read_meta(path: Path) -> Mapping[str, Any]:
-    """The plain data of a checkpoint, without its arrays."""
-    with np.load(path, allow_pickle=False) as file:
-        return json.loads(file[_META].tobytes())
+def best_of(path: Path) -> str:
+    """The name of the best file that a checkpoint's state refers to; "" if the checkpoint is damaged, and refers to none."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return str(_plain(file)["state"]["best"].get("file", ""))
+    except (*_UNREADABLE, TypeError, AttributeError):
+        return ""
+
+
+def restored(kind: type[S], checkpoint: Checkpoint) -> S:
+    """The state, a dataclass, that a checkpoint holds.
+
+    Raises:
+        RunError: it holds the fields of another.
+    """
+    state = checkpoint.meta.get("state")
+    if not isinstance(state, dict) or state.keys() != {field.name for field in dataclasses.fields(kind)}:  # type: ignore[arg-type]
+        raise RunError(f"checkpoint {checkpoint.path} is of another version of emotiw; begin anew with --restart")
+    return kind(**state)
+
+
+def _plain(file: Any) -> dict[str, Any]:
+    meta = json.loads(file[_META].tobytes())
+    if not isinstance(meta, dict):
+        raise ValueError(f"it says {meta!r} of itself")
+    return meta
 
 
 def positions(folder: Path) -> list[tuple[int, int, Path]]:

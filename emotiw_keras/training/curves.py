@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from emotiw_keras.files import atomic_path
+from emotiw_keras.files import write_encoded
 from emotiw_keras.history import Epoch, read_history, steps
 
 TRAIN, VAL, DROP = "#0969da", "#bc4c00", "#8c959f"
@@ -75,5 +75,4 @@ def learning_curves(history_csv: str | os.PathLike[str], png: str | os.PathLike[
     accuracy = figure.add_subplot(1, 2, 2)
     _draw(accuracy, epochs, "accuracy", "lower right")
     accuracy.set_ylim(0.0, 1.0)
-    with atomic_path(png) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+    write_encoded(png, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))

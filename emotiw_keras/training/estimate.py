@@ -26,7 +26,7 @@ from emotiw_keras.training.steps import StageSteps
 from emotiw_keras.training.teachers import Teachers
 
 if TYPE_CHECKING:
-    from emotiw_keras.training.fit import Prepared
+    from emotiw_keras.training.prepared import Prepared
 
 BATCH = 16
 STEPS = 3

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-SCALARS = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "images_per_second")
+SCALARS = ("loss", "accuracy", "val_loss", "val_accuracy", "val_macro_f1", "learning_rate", "images_per_second")
 
 
 def write_events(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -19,6 +19,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +68,37 @@ def trim(root: Path, keep: set[str]) -> None:
     """
     sets = []
     for folder in root.iterdir():
-        if folder.name in keep:
-            os.utime(folder)
-        sets.append((folder.stat().st_mtime, sum(path.stat().st_size for path in folder.iterdir()), folder))
+        # Other processes write and trim here, too: what is gone meanwhile counts for nothing. Other things are left alone.
+        with suppress(FileNotFoundError):
+            if not folder.is_dir() or not all(_NAME.fullmatch(path.name) or path.name[0] == "." for path in folder.iterdir()):
+                continue
+            if folder.name in keep:
+                os.utime(folder)
+            sets.append((folder.stat().st_mtime, stored_bytes(folder), folder))
     total = sum(size for _, size, _ in sets)
     for used, size, folder in sorted(sets):
         if total <= SHARED_BYTES or time.time() - used < 86_400:
             return
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
         total -= size
+
+
+def stored_bytes(folder: Path) -> int:
+    """What the files below a folder take; those that other processes remove meanwhile take nothing."""
+    total = 0
+    for place, _, names in os.walk(folder):  # passes over what is gone
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.stat(os.path.join(place, name)).st_size
+    return total
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What lies in a folder that another process may remove meanwhile."""
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
 
 
 def fingerprint(
@@ -165,6 +188,7 @@ class Features:
         """
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+            os.utime(self.folder)  # in use: another process must not trim it
         there = self._whole_blocks(say)
         computed = 0
         predict = self._predict_function()
@@ -213,13 +237,23 @@ class Features:
 
     def _whole_blocks(self, say: Callable[[str], None]) -> dict[int, Path]:
         """Number -> file of the blocks that are there and undamaged; damaged ones are removed."""
-        for path in self.folder.glob(".*"):
-            if time.time() - path.stat().st_mtime > SECONDS_OF_A_BLOCK:
-                path.unlink(missing_ok=True)
+        there = _inside(self.folder)
+        for path in there:
+            if path.name[0] != ".":
+                continue
+            with suppress(FileNotFoundError):  # another process has given it its name meanwhile
+                if time.time() - path.stat().st_mtime > SECONDS_OF_A_BLOCK:
+                    path.unlink()
         found: dict[int, Path] = {}
-        for path in sorted(self.folder.glob("*.features")):
+        for path in there:
+            if path.suffix != ".features":
+                continue
             match = _NAME.fullmatch(path.name)
-            if match and sha256_file(path)[:16] == match[2]:
+            try:
+                whole = match is not None and sha256_file(path)[:16] == match[2]
+            except FileNotFoundError:
+                continue
+            if match and whole:
                 found[int(match[1])] = path
             else:
                 say(f"features {path} are damaged; computing them anew")

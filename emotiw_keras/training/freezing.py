@@ -96,6 +96,19 @@ def apply_rules(model: keras.Model, rules: Sequence[tuple[str, float]], where: s
     return rates
 
 
+def layers_named(model: keras.Model, patterns: Sequence[str], where: str) -> set[str]:
+    """The names of the layers that patterns mean; raises UsageError for one that matches no layer."""
+    layers = weighted_layers(model)
+    chosen: set[str] = set()
+    for pattern in patterns:
+        found = _matching(list(layers), pattern)
+        if not found:
+            names = ", ".join(layers)
+            raise UsageError(f"initialise of {where}: {pattern!r} matches no layer of {model.name}; its layers are {names}")
+        chosen |= found
+    return chosen
+
+
 def initialise_layers(model: keras.Model, patterns: Sequence[str], seed: int, where: str) -> list[str]:
     """Give layers new initial weights, from their own initialisers and a seed.
 
@@ -107,15 +120,8 @@ def initialise_layers(model: keras.Model, patterns: Sequence[str], seed: int, wh
         ModelError: a layer whose weights have no known initialiser.
     """
     done = []
-    layers = weighted_layers(model)
-    chosen: set[str] = set()
-    for pattern in patterns:
-        found = _matching(list(layers), pattern)
-        if not found:
-            names = ", ".join(layers)
-            raise UsageError(f"initialise of {where}: {pattern!r} matches no layer of {model.name}; its layers are {names}")
-        chosen |= found
-    for name, layer in layers.items():
+    chosen = layers_named(model, patterns, where)
+    for name, layer in weighted_layers(model).items():
         if name in chosen:
             for variable in layer.weights:
                 initializer = getattr(layer, f"{variable.name}_initializer", None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +19,8 @@ from emotiw_keras.data.batches import Pool, Source, batches
 from emotiw_keras.data.device import FaceInput, draw_crops
 from emotiw_keras.data.grey import for_grey
 from emotiw_keras.errors import DataError, DivergedError, RunError
-from emotiw_keras.files import atomic_path, sha256_file, write_atomic
+from emotiw_keras.files import atomic_path, check_room, sha256_file, write_atomic
+from emotiw_keras.models.weights import weight_bytes
 from emotiw_keras.runs import WEIGHTS_FILE, Run, fingerprint
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.averages import Averages
@@ -31,13 +31,13 @@ from emotiw_keras.training.crops import StageCrops
 from emotiw_keras.training.curves import learning_curves
 from emotiw_keras.training.events import write_events
 from emotiw_keras.training.features import Features, discard
-from emotiw_keras.training.freezing import apply_rules, check_moved, digests, initialise_layers
+from emotiw_keras.training.freezing import apply_rules, check_moved, digests, initialise_layers, layers_named
 from emotiw_keras.training.interrupts import Flag, Interrupted, delayed_signals
 from emotiw_keras.training.keep import kept_stage
 from emotiw_keras.training.optimizers import make_optimizer
 from emotiw_keras.training.own_data import Batches, are_faces
 from emotiw_keras.training.progress import Progress, silent
-from emotiw_keras.training.run_writer import HISTORY_COLUMNS, csv_text, write_info
+from emotiw_keras.training.run_writer import csv_text, history_columns, read_done, write_done, write_info
 from emotiw_keras.training.schedules import Rates, learning_rates
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.steps import StageSteps
@@ -130,11 +130,8 @@ class StageLoop:
             OutputError: the run folder cannot be written.
         """
         self.info["stages"] = []
+        self.check()
         with delayed_signals() as flag:
-            for number, stage in enumerate(self.stages, 1):
-                if stage.cache_features is True:  # what is impossible is told before the first stage has run
-                    apply_rules(self.model, stage.rules, f"stage {stage.name!r}")
-                    self._plan(number, stage)
             for number, stage in enumerate(self.stages, 1):
                 self._fit_stage(number, stage, flag)
         kept = kept_stage(self.stages, self.info["stages"], self.info.get("keep", "last"), self.say)
@@ -145,6 +142,19 @@ class StageLoop:
         self._finish()
         return Run.open(self.run_dir, self.model if self.info["model"].get("given") else None)
 
+    def check(self) -> None:
+        """Find what is impossible before the first stage has run; nothing is written.
+
+        Raises:
+            UsageError: rules, or names of layers to initialise, that do not fit the network; features that cannot be kept.
+        """
+        for number, stage in enumerate(self.stages, 1):
+            where = f"stage {stage.name!r}"
+            layers_named(self.model, stage.initialise, where)
+            apply_rules(self.model, stage.rules, where)
+            if stage.cache_features is True:
+                self._plan(number, stage)
+
     def _folder(self, number: int, stage: Stage) -> Path:
         return self.run_dir / "stages" / f"{number:02d}-{stage.name}"
 
@@ -153,10 +163,10 @@ class StageLoop:
         marker = folder / "done.json"
         if not marker.exists():
             result = self._train_stage(number, stage, folder, flag)
-            write_atomic(marker, json.dumps(result, indent=1) + "\n")
+            write_done(marker, result)
             discard(self.run_dir)
         else:
-            result = json.loads(marker.read_text("utf-8"))
+            result = read_done(marker)
             self.say(f"stage {number} {stage.name}: finished before, best epoch {result['best_epoch']}")
         self.rows += [row for row in result.pop("rows") if row not in self.rows]
         self._restore_model(checkpoints.load(folder / result["best_file"]))
@@ -183,7 +193,7 @@ class StageLoop:
         state = _State()
         found = checkpoints.newest(folder, self.say) if folder.exists() else None
         if found is not None:
-            state = _State(**found.meta["state"])
+            state = checkpoints.restored(_State, found)
             self._restore_model(found)
             self._restore("optimizer", optimizer.variables, found)
             self.say(f"stage {number} {stage.name}: going on at epoch {state.epoch + 1}, step {state.step}")
@@ -341,7 +351,7 @@ class StageLoop:
             now = time.monotonic()
             state.seconds += now - clock
             clock = now
-            self.progress.step(stage, state.epoch, state.step, per_epoch, state.loss, state.right, state.seconds)
+            self.progress.step(stage, state.epoch, state.step, per_epoch, state.loss, state.right, state.seconds, len(train))
             if isinstance(train, Batches):
                 self._stop_if_asked(flag)
                 continue
@@ -395,8 +405,9 @@ class StageLoop:
         state.rows.append(row)
         value = scores.get(stage.monitor, float(state.epoch))
         value = -value if val is not None and stage.monitor == "val_loss" else value
-        if not math.isfinite(value):
-            raise DivergedError(f"stage {stage.name!r} diverged: {stage.monitor} is {value} after epoch {state.epoch}; {BLAME}")
+        for name, score in {**scores, stage.monitor: value}.items():
+            if not math.isfinite(score):
+                raise DivergedError(f"stage {stage.name!r} diverged: {name} is {score} after epoch {state.epoch}; {BLAME}")
         state.waited += 1
         if not state.best or value > state.best["value"]:
             file = checkpoints.save(folder, f"best-e{state.epoch:04d}", self._arrays("model", self.model.variables), {})
@@ -421,7 +432,7 @@ class StageLoop:
         kept = checkpoints.positions(folder)[:CHECKPOINTS_KEPT]
         referenced = {state.best.get("file", "")}
         if len(kept) > 1 and len(list(folder.glob("best-*.npz"))) > 1:
-            referenced.add(checkpoints.read_meta(kept[1][2])["state"]["best"].get("file", ""))
+            referenced.add(checkpoints.best_of(kept[1][2]))
         checkpoints.prune(folder, CHECKPOINTS_KEPT, referenced)
 
     def _stop_if_asked(self, flag: Flag) -> None:
@@ -452,13 +463,15 @@ class StageLoop:
             variable.assign(value)
 
     def _write_history(self) -> None:
-        named = dict.fromkeys(key for row in self.rows for key in row if key not in (*HISTORY_COLUMNS, "val_macro_f1"))
-        write_atomic(self.run_dir / "history.csv", csv_text((*HISTORY_COLUMNS, *named), self.rows))
+        columns = history_columns(self.stages)
+        metrics = dict.fromkeys(key for row in self.rows for key in row if key not in (*columns, "val_macro_f1"))
+        write_atomic(self.run_dir / "history.csv", csv_text((*columns, *metrics), self.rows))
         write_events(self.run_dir / "events", self.rows)
 
     def _finish(self) -> None:
         discard(self.run_dir)  # what a kill just before this left
         with atomic_path(self.run_dir / WEIGHTS_FILE) as temporary:
+            check_room(temporary, weight_bytes(self.model))
             self.model.save_weights(temporary)
         self.info["weights"] = {"sha256": sha256_file(self.run_dir / WEIGHTS_FILE), "variables": fingerprint(self.model)}
         self.info["finished"] = True

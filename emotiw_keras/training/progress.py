@@ -43,14 +43,28 @@ class Progress:
         """Redraws only where standard error is a terminal."""
         return cls(sys.stderr if sys.stderr.isatty() else None)
 
-    def step(self, stage: Stage, epoch: int, step: int, steps: int, loss: float, right: int, seconds: float) -> None:
-        """After a step: `epoch` from 0, `step` of `steps` done, sums over the epoch so far."""
-        images = step * stage.batch_size
-        rate = images / max(seconds, 1e-9)
-        left = ((stage.epochs - epoch) * steps - step) * stage.batch_size / rate
+    def step(
+        self,
+        stage: Stage,
+        epoch: int,
+        step: int,
+        steps: int,
+        loss: float,
+        right: int,
+        seconds: float,
+        images: int | None = None,
+    ) -> None:
+        """After a step: `epoch` from 0, `step` of `steps` done, sums over the epoch so far.
+
+        `images` are those of an epoch; its last step has fewer than the others where they do not go up in whole batches.
+        """
+        whole = steps * stage.batch_size if images is None else images
+        done = min(step * stage.batch_size, whole)
+        rate = done / max(seconds, 1e-9)
+        left = ((stage.epochs - epoch) * whole - done) / rate
         self._line = (
-            f"{stage.name} epoch {epoch + 1}/{stage.epochs}, step {step}/{steps}: loss {loss / images:.3f}, "
-            f"accuracy {right / images:.1%}, {rate:.1f} images/s, {duration(left)} left"
+            f"{stage.name} epoch {epoch + 1}/{stage.epochs}, step {step}/{steps}: loss {loss / done:.3f}, "
+            f"accuracy {right / done:.1%}, {rate:.1f} images/s, {duration(left)} left"
         )
         now = time.monotonic()
         if self.terminal is not None and now - self._drawn > SECONDS_BETWEEN_REDRAWS:
@@ -67,6 +81,8 @@ class Progress:
         """After an epoch: its row of the history."""
         self.close()
         val = f", val accuracy {row['val_accuracy']:.1%}, val loss {row['val_loss']:.3f}" if "val_loss" in row else ""
+        if stage.monitor == "val_macro_f1" and row.get("val_macro_f1") is not None:
+            val += f", val macro F1 {row['val_macro_f1']:.3f}"
         left = (stage.epochs - row["epoch"]) * row["seconds"]
         say(
             f"  {stage.name} epoch {row['epoch']}/{stage.epochs}: loss {row['loss']:.3f}, accuracy {row['accuracy']:.1%}{val}"

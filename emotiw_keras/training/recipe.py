@@ -17,6 +17,7 @@ import tomli_w
 from emotiw_keras.errors import UsageError
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.models.registry import model_names
+from emotiw_keras.run_facts import LARGEST_SIDE, LARGEST_WIDTH
 from emotiw_keras.training.keep import KEEPS
 from emotiw_keras.training.keras_objects import described
 from emotiw_keras.training.pathnet.settings import PathNetSettings, Search
@@ -39,8 +40,8 @@ class ModelSettings:
 
     name: str = setting("alexnet")
     weights: str = setting("none")
-    width: float = setting(1.0, above=0, high=8)
-    input_size: int = setting(0, low=0, high=4096)
+    width: float = setting(1.0, above=0, high=LARGEST_WIDTH)
+    input_size: int = setting(0, low=0, high=LARGEST_SIDE)
 
 
 @dataclass(frozen=True)

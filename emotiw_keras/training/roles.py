@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.splits import of_each_class
 from emotiw_keras.errors import DataError
 from emotiw_keras.training.stage import split_reference
+
+if TYPE_CHECKING:
+    from emotiw_keras.training.own_data import OwnData
 
 # The stage name under which data.csv holds what the run that gave the weights had seen.
 PARENT = "weights"
@@ -167,3 +170,15 @@ def _own_rows(
             status[SPARED] = of.spared.get(name, none)
             for row in faces.records(status):
                 yield {"stage": stage.name, **row}
+
+
+def own_rows(stages: Sequence[Part], own: OwnData, labels: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Rows of data.csv for arrays; batches of a dataset are known only while they come (run.json says "unrecorded")."""
+    for stage in stages:
+        for role, references in (("train", stage.train), ("val", stage.val)):
+            for name, _, split in (reference.partition(":") for reference in references):
+                for path, identity, label in own[name][split].rows() if name in own else ():
+                    yield {
+                        "stage": stage.name, "data": name, "path": path, "pixel_hash": identity, "label": labels[label],
+                        "subject": "", "split": split, "status": role,
+                    }  # fmt: skip

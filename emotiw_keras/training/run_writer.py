@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +12,10 @@ from typing import Any
 
 from emotiw_keras.errors import OutputError, RunError
 from emotiw_keras.files import write_atomic, writing
-from emotiw_keras.runs import DATA_COLUMNS, VIDEO_COLUMNS, read_info
+from emotiw_keras.run_facts import plain_name
+from emotiw_keras.runs import DATA_COLUMNS, INFO_FILE, VIDEO_COLUMNS, Run, believed_hashes, read_info
+from emotiw_keras.sealed import read_sealed, sealed_json
+from emotiw_keras.training.stage import Stage
 
 HISTORY_COLUMNS = (
     "stage",
@@ -28,6 +30,11 @@ HISTORY_COLUMNS = (
 )
 # What a start that was killed early leaves; anything else in a folder without run.json belongs to somebody.
 _BEGINNING = {"recipe.toml", "data.csv", "mean_image.npy"}
+
+
+def history_columns(stages: Sequence[Stage]) -> tuple[str, ...]:
+    """The columns of history.csv: `HISTORY_COLUMNS`, and behind them what else a stage chooses its epoch by."""
+    return (*HISTORY_COLUMNS, *dict.fromkeys(stage.monitor for stage in stages if stage.monitor not in HISTORY_COLUMNS))
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
@@ -86,13 +93,30 @@ def start_or_resume(
         RunError: the folder is something else, of another version, or made from another recipe or other data.
         OutputError: it cannot be written.
     """
+    old = resumable(path, recipe_toml, info)
+    if old is not None:
+        return old
+    write_atomic(path / "recipe.toml", recipe_toml)
+    write_atomic(path / "data.csv", csv_text((*DATA_COLUMNS, *(VIDEO_COLUMNS if videos else ())), data_rows))
+    write_info(path, info)
+    return info
+
+
+def resumable(path: Path, recipe_toml: str, info: Mapping[str, Any]) -> dict[str, Any] | None:
+    """run.json's content if there is a run that goes on, None if a new one can be made; nothing is written.
+
+    Raises:
+        RunError, OutputError: as `start_or_resume`.
+    """
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file; a run needs a folder of its own")
     there = {item.name for item in path.iterdir()} if path.exists() else set()
     if "run.json" in there:
         old = read_info(path)
-        recipe = tomllib.loads((path / "recipe.toml").read_text("utf-8")) if "recipe.toml" in there else {}
-        changed = differences(recipe, tomllib.loads(recipe_toml))
+        for name in old.get("files", {}):
+            if (path / name).exists() or not old.get("finished"):
+                Run(path, old).content(name)
+        changed = differences(_stored_recipe(Run(path, old)), tomllib.loads(recipe_toml))
         # What a search has found out since (the path of `options`) is nothing that was asked for.
         model = {key: value for key, value in old.get("model", {}).items() if key in info["model"]}
         changed += differences(old.get("data"), info["data"], "data") + differences(model, info["model"], "model")
@@ -107,12 +131,35 @@ def start_or_resume(
     foreign = sorted(name for name in there if name not in _BEGINNING and not name.startswith("."))
     if foreign:
         raise RunError(f"{path} is not a run folder (it holds {', '.join(foreign[:3])}); give another --out")
-    write_atomic(path / "recipe.toml", recipe_toml)
-    write_atomic(path / "data.csv", csv_text((*DATA_COLUMNS, *(VIDEO_COLUMNS if videos else ())), data_rows))
-    write_info(path, info)
-    return info
+    return None
 
 
-def write_info(path: Path, info: Mapping[str, Any]) -> None:
-    """Write run.json."""
-    write_atomic(path / "run.json", json.dumps(info, indent=1) + "\n")
+def _stored_recipe(run: Run) -> dict[str, Any]:
+    """recipe.toml of a run that may be unfinished."""
+    try:
+        return tomllib.loads(run.content("recipe.toml").decode("utf-8"))
+    except ValueError as error:
+        raise RunError(f"{run.path} is damaged: recipe.toml cannot be read ({error})") from error
+
+
+def write_info(path: Path, info: dict[str, Any]) -> None:
+    """Write run.json; `info` gets the hashes of the files beside it that later commands believe."""
+    info["files"] = believed_hashes(path)
+    write_atomic(path / INFO_FILE, sealed_json(info))
+
+
+def write_done(marker: Path, result: Mapping[str, Any]) -> None:
+    """Write the marker of a stage that is done: what became of it."""
+    write_atomic(marker, sealed_json(result))
+
+
+def read_done(marker: Path) -> dict[str, Any]:
+    """What became of a stage that is done.
+
+    Raises:
+        RunError: the marker is damaged.
+    """
+    result = read_sealed(marker)
+    if not plain_name(result.get("best_file")) or not isinstance(result.get("rows"), list) or "best_epoch" not in result:
+        raise RunError(f"{marker.parent} is damaged: {marker.name} lacks best_epoch, rows or the name of best_file")
+    return result

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emotiw_keras import hardware
-from emotiw_keras.errors import ModelError
+from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.models import registry
 from emotiw_keras.runs import Run
 from emotiw_keras.training.recipe import Recipe, recipe_names
@@ -27,8 +27,13 @@ def start_tensorflow(threads: int | None = None) -> None:
     import tensorflow as tf
 
     if threads:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(threads)
+        try:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(threads)
+        except RuntimeError as error:
+            raise UsageError(
+                f"threads = {threads}: TensorFlow has computed with another number in this process already; start a new one"
+            ) from error
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
 
@@ -95,9 +100,12 @@ def run_of(weights: str) -> Run | None:
 
 def start_model(recipe: Recipe, info: Mapping[str, Any], parent: Run | None, say: Callable[[str], None]) -> keras.Model:
     """The network with the weights the recipe starts from; it returns logits."""
+    from emotiw_keras.models.weights import find
+
     shape = info["model"]
     weights = recipe.model.weights
     given = None if parent is not None or weights == "none" else weights
+    find(given, shape["name"], none="--weights none")
     model = registry.build_described(shape, weights=given, classifier_activation=None)
     if parent is None:
         return model

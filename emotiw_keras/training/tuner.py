@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emotiw_keras.errors import ModelError, UsageError
-from emotiw_keras.training import fit as fitting
+from emotiw_keras.training.fit import train
+from emotiw_keras.training.prepared import prepare
 from emotiw_keras.training.progress import Progress, silent
 from emotiw_keras.training.recipe import InputSettings, ModelSettings, Recipe, SourceSettings
 from emotiw_keras.training.stage import Stage
@@ -138,14 +139,13 @@ class StagedFineTuner:
         from emotiw_keras.models.weights import load_given, load_strict
         from emotiw_keras.runs import WEIGHTS_FILE
 
-        prepared = fitting.prepare(self.recipe, self.data, say=self.say, own=self.own, given=self.given)
+        prepared = prepare(self.recipe, self.data, say=self.say, own=self.own, given=self.given)
         classes = self.model.output_shape[-1]
         if len(prepared.info["labels"]) != classes:
             found = len(prepared.info["labels"])
             raise ModelError(f"the model has {classes} outputs, the data {found} classes; make it with classes={found}")
-        run = fitting.train(
-            prepared, self.run_dir, self.model, self.say, progress or Progress.on_stderr(), self.metrics, self.callbacks
-        )
+        shown = progress or Progress.on_stderr()
+        run = train(prepared, self.run_dir, self.model, self.say, shown, metrics=self.metrics, callbacks=self.callbacks)
         # A run that was finished before has not touched the model.
         (load_strict if self.given is None else load_given)(self.model, run.path / WEIGHTS_FILE)
         return run

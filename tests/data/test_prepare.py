@@ -369,6 +369,68 @@ def test_a_folder_that_got_no_further_than_its_settings_may_change_them(tmp_path
     assert prepare(source, tmp_path / "out", detector=Dotted(), workers=1).total.faces == 5
 
 
+def test_a_journal_deletes_and_writes_nothing_outside_its_folder(tmp_path: Path) -> None:
+    """A prepared folder from a stranger: its journal names any files as faces of pictures that are gone."""
+    source, out = build(tmp_path / "photos", each=1), tmp_path / "out"
+    prepare(source, out, detector=Dotted(), workers=1)
+    clean = content(out)
+    face = next(out.rglob("Happy/*.png")).read_bytes()
+    victims = [tmp_path / "victim.png", out / "letter.txt", out / "photo.png", tmp_path / "elsewhere" / "gone.png"]
+    victims[3].parent.mkdir()
+    victims[0].write_bytes(face)
+    victims[1].write_text("dear ...")
+    save(victims[2], np.zeros((9, 7, 3), np.uint8))
+    victims[3].write_bytes(face)
+    (out / "link").symlink_to(victims[3].parent)
+    marks = {"member": "gone.jpg", "state": "1:1", "label": "", "split": ""}
+    named = ["../victim", str(tmp_path / "victim"), "x/../../victim", "letter", "photo", "link/gone"]
+    lines = [json.dumps({**marks, "stem": stem, "rows": [{"path": "gone.jpg", "output": f"{stem}.png"}]}) for stem in named]
+    lines += [json.dumps({**marks, "stem": "gone", "rows": [{"path": "gone.jpg", "output": name}]}) for name in ("letter.txt",)]
+    first = json.loads((out / ".prepare.jsonl").read_text().splitlines()[0])
+    for key in ("member", "state", "stem", "label", "split", "rows"):
+        for odd in (5, None, [1], {}, ["a"], "../x", [{"output": 5}], [{"unknown": "1"}], [{"label": "../../x", "output": ""}]):
+            lines.append(json.dumps({**first, key: odd, "check": None}))
+            lines.append(json.dumps({name: value for name, value in {**first, key: odd}.items() if name != "check"}))
+    with open(out / ".prepare.jsonl", "a") as file:
+        file.write("\n".join([*lines, "[" * 100_000, "\0"]) + "\n")
+    prepare(source, out, detector=Dotted(), workers=1)
+    assert all(victim.exists() for victim in victims)
+    (out / "link").unlink()
+    for victim in victims[1:3]:
+        victim.unlink()
+    assert content(out) == clean
+
+
+def test_a_digit_that_changed_in_the_journal_is_done_again(tmp_path: Path) -> None:
+    source, out = build(tmp_path / "photos", each=1), tmp_path / "out"
+    prepare(source, out, detector=Dotted(), workers=1)
+    clean, journal = content(out), (out / ".prepare.jsonl").read_text()
+    assert '"width": "' in journal
+    (out / ".prepare.jsonl").write_text(journal.replace('"width": "', '"width": "9', 1))
+    assert prepare(source, out, detector=Dotted(), workers=1).new == 1
+    assert content(out) == clean
+
+
+def test_a_damaged_face_is_told_by_name(tmp_path: Path) -> None:
+    source, out = build(tmp_path / "photos", each=1), tmp_path / "out"
+    prepare(source, out, detector=Dotted(), workers=1)
+    face = next(out.rglob("Happy/*.png"))
+    face.write_bytes(face.read_bytes()[:300])
+    with pytest.raises(DataError, match=f"{face.name} is damaged .* remove it"):
+        prepare(source, out, detector=Dotted(), workers=1)
+
+
+def test_a_folder_that_is_a_link_is_not_written_through(tmp_path: Path) -> None:
+    source, out = build(tmp_path / "photos", each=1), tmp_path / "out"
+    prepare(source, out, detector=Dotted(), workers=1)
+    (tmp_path / "elsewhere").mkdir()
+    shutil.rmtree(out / "Train" / "Happy")
+    (out / "Train" / "Happy").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match="a link out of"):
+        prepare(source, out, detector=Dotted(), workers=1)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_names_that_meet_keep_apart() -> None:
     paths = ["a/x.jpg", "a/X.png", "a/x.face1.jpg", "a/.png", "b/x.jpg", "x" * 300 + ".jpg", "x" * 300 + ".png"]
     stems = output_stems(paths)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +25,7 @@ from emotiw_keras.runs import Run
 from emotiw_keras.training import caching, checkpoints, features
 from emotiw_keras.training.caching import plan
 from emotiw_keras.training.crops import StageCrops
-from emotiw_keras.training.features import Features, discard, features_root, fingerprint, trim
+from emotiw_keras.training.features import Features, discard, features_root, fingerprint, stored_bytes, trim
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.freezing import apply_rules
 from emotiw_keras.training.frozen import cut_frozen
@@ -396,6 +398,46 @@ def test_shared_features_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert {path.name for path in tmp_path.iterdir()} == {"new", "used"}
     trim(tmp_path, {"new", "used"})
     assert {path.name for path in tmp_path.iterdir()} == {"new", "used"}
+
+
+def test_other_processes_may_write_and_trim_in_a_shared_folder(tmp_path: Path) -> None:
+    """Another process makes, renames and removes files and sets all the while; stray files are left alone."""
+    (tmp_path / "letter.txt").write_text("dear ...")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
+    writer = subprocess.Popen([sys.executable, "-c", _SECOND_WRITER, str(tmp_path)], stdout=subprocess.PIPE)
+    try:
+        assert writer.stdout is not None and writer.stdout.readline() == b"ready\n"
+        reader = object.__new__(Features)
+        reader.folder = tmp_path / "set"
+        for _ in range(1500):
+            trim(tmp_path, set())
+            stored_bytes(tmp_path)
+            reader._whole_blocks(lambda line: None)
+        assert writer.poll() is None
+    finally:
+        writer.kill()
+        writer.communicate()
+    assert (tmp_path / "letter.txt").exists() and (tmp_path / "photos" / "a.jpg").exists()
+
+
+_SECOND_WRITER = """
+import os, shutil, sys
+root = sys.argv[1]
+said = False
+while True:
+    folder = os.path.join(root, "set")
+    os.makedirs(folder, exist_ok=True)
+    for number in range(20):
+        aside = os.path.join(folder, f".1.{number:06d}")
+        with open(aside, "wb") as file:
+            file.write(b"x")
+        os.replace(aside, os.path.join(folder, f"{number:06d}-2d711642b726b044.features"))
+        if not said:
+            print("ready", flush=True)
+            said = True
+    shutil.rmtree(folder)
+"""
 
 
 def test_where_features_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 
 from emotiw_keras.data.archive import Archive, checked_name
@@ -12,6 +11,7 @@ from emotiw_keras.data.layouts.table import Layout, Source
 from emotiw_keras.data.layouts.text import read_rows
 from emotiw_keras.errors import DataError
 from emotiw_keras.faces.alignment import READINGS
+from emotiw_keras.sealed import strict_json
 
 FACES_FILE = "faces.csv"
 SETTINGS_FILE = "prepare.json"
@@ -86,11 +86,11 @@ LAYOUT = Layout("prepared faces", "what emotiw prepare wrote", _detect, _read)
 
 def _reading(data: bytes, where: str) -> str:
     try:
-        reading = json.loads(data)["reading"]
+        reading = strict_json(data)["reading"]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{where} is damaged ({error}); prepare the faces again") from error
-    if reading not in READINGS:
-        raise DataError(f"{where}: unknown reading {reading!r} of the crop; known: {', '.join(READINGS)}")
+    if not isinstance(reading, str) or reading not in READINGS:
+        raise DataError(f"{where}: unknown reading {reading!r:.40} of the crop; known: {', '.join(READINGS)}")
     return str(reading)
 
 

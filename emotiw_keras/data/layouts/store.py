@@ -211,6 +211,8 @@ def _system_memory() -> int:
                 return int(line.split()[1]) * 1024
     except OSError:
         pass  # no /proc on this system: ask for the physical pages below
+    if not hasattr(os, "sysconf"):
+        return 2 << 30  # Windows tells neither in this way: what any machine that trains has to spare
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 

@@ -19,10 +19,10 @@ from emotiw_keras.data.layouts.prepared import FACES_COLUMNS, OK
 from emotiw_keras.data.prepare.settings import Settings
 from emotiw_keras.data.prepare.source import Item
 from emotiw_keras.data.resize import resize, to_grey
-from emotiw_keras.errors import DataError
+from emotiw_keras.errors import DataError, OutputError
 from emotiw_keras.faces.alignment import align, stretched
 from emotiw_keras.faces.face import Detector, Face
-from emotiw_keras.files import write_atomic
+from emotiw_keras.files import is_within, write_atomic
 
 NO_FACE = "no face found"
 CENTRE = "no face found: centre of the picture"
@@ -136,6 +136,8 @@ class FaceCutter:
         done, data = cv2.imencode(".png", crop)
         if not done:
             raise DataError(f"{row['path']}: its face cannot be encoded as PNG")
+        if not is_within(self._out, self._out / output):
+            raise OutputError(f"{self._out / output}: its folder is a link out of {self._out}; name another folder")
         write_atomic(self._out / output, data.tobytes())
 
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from emotiw_keras.data.layouts.prepared import FACES_COLUMNS
+from emotiw_keras.data.layouts.prepared import FACES_COLUMNS, FILM_COLUMNS
 from emotiw_keras.data.prepare.faces import Row
 from emotiw_keras.data.prepare.source import Item
-from emotiw_keras.files import write_atomic, writing
+from emotiw_keras.errors import RunError
+from emotiw_keras.files import is_within, write_atomic, writing
+from emotiw_keras.sealed import strict_json
 
 JOURNAL_FILE = ".prepare.jsonl"
+_MARKS = ("state", "stem", "label", "split")
+_COLUMNS = {*FACES_COLUMNS, *FILM_COLUMNS}
+_PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
 
 class Journal:
@@ -23,6 +31,7 @@ class Journal:
         self._folder = folder
         self._path = folder / JOURNAL_FILE
         self._cut_short = False
+        self._inside: dict[str, bool] = {}
         self._records = self._read()
         self._file: TextIO | None = None
 
@@ -30,14 +39,17 @@ class Journal:
         if not self._path.exists():
             return {}
         records = {}
-        text = self._path.read_text("utf-8", "replace")
+        try:
+            text = self._path.read_text("utf-8", "replace")
+        except OSError as error:
+            raise RunError(f"{self._path} cannot be read: {error.strerror or error}") from error
         self._cut_short = not text.endswith("\n") and bool(text)
         for line in text.split("\n"):
             try:
-                record = json.loads(line)
+                record = strict_json(line)
             except ValueError:
                 continue  # a line that a kill cut short: its picture is done again
-            if isinstance(record, dict) and {"member", "state", "stem", "rows"} <= record.keys():
+            if _is_record(record):  # so is that of a line that is damaged, or not ours
                 records[record["member"]] = record
         return records
 
@@ -48,13 +60,32 @@ class Journal:
             record = self._records.get(item.path)
             if record and all(record[name] == value for name, value in _marks(item).items()):
                 rows = [dict.fromkeys(FACES_COLUMNS, "") | row for row in record["rows"]]
-                if all((self._folder / row["output"]).is_file() for row in rows if row["output"]):
+                if all(self._is_face(row["output"]) for row in rows if row["output"]):
                     found[item.index] = rows
         return found
 
     def outputs(self) -> set[str]:
         """Every face written so far, of pictures that are gone as well."""
         return {row["output"] for record in self._records.values() for row in record["rows"] if row.get("output")}
+
+    def _is_face(self, name: str) -> bool:
+        """Whether there is a file of this name, not beyond a link, that is a face as `prepare` writes it: a square grey PNG."""
+        path = self._folder / name
+        parent = name.rpartition("/")[0]
+        if parent not in self._inside:  # following links takes long, and thousands of faces lie in one folder
+            self._inside[parent] = is_within(self._folder, path)
+        if not self._inside[parent] or path.is_symlink() or not path.is_file():
+            return False
+        with open(path, "rb") as file:
+            head = file.read(26)
+        return head[:16] == _PNG and head[16:20] == head[20:24] and head[24:] == b"\x08\x00"
+
+    def remove_all_but(self, outputs: set[str]) -> None:
+        """Remove the faces of pictures that are gone; what the journal names but `prepare` did not make stays where it is."""
+        for name in self.outputs() - outputs:
+            if self._is_face(name):
+                with writing(self._folder / name):
+                    (self._folder / name).unlink(missing_ok=True)
 
     def __enter__(self) -> Journal:
         with writing(self._path):
@@ -85,4 +116,38 @@ def _marks(item: Item) -> dict[str, str]:
 
 def _line(item: Item, rows: Sequence[Row]) -> str:
     kept = [{name: value for name, value in row.items() if value} for row in rows]
-    return json.dumps({"member": item.path, **_marks(item), "rows": kept}) + "\n"
+    record = {"member": item.path, **_marks(item), "rows": kept}
+    return json.dumps({**record, "check": _check(record)}) + "\n"
+
+
+def _check(record: Mapping[str, Any]) -> str:
+    """A short hash of a line, which tells a damaged one."""
+    content = {key: value for key, value in record.items() if key != "check"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _is_record(record: Any) -> bool:
+    """Whether a line says what `add` writes; a stranger's could name any file as its output. Lines of 0.1 have no check."""
+    if not isinstance(record, dict) or not all(isinstance(record.get(key), str) for key in ("member", *_MARKS)):
+        return False
+    rows = record.get("rows")
+    if not isinstance(rows, list) or record.get("check", (expected := _check(record))) != expected:
+        return False
+    return all(_is_row(row, record) for row in rows)
+
+
+def _is_row(row: Any, record: Mapping[str, Any]) -> bool:
+    if not isinstance(row, dict) or not row.keys() <= _COLUMNS or not all(isinstance(value, str) for value in row.values()):
+        return False
+    if any(row.get(key, "") != record[name] for key, name in (("path", "member"), ("label", "label"), ("split", "split"))):
+        return False
+    output = row.get("output", "")
+    made = rf"{re.escape(record['stem'])}(\.f\d{{5,}})?(\.face\d+)?\.png"
+    return not output or (re.fullmatch(made, output) is not None and is_inside(output))
+
+
+def is_inside(name: str) -> bool:
+    """Whether the name of a file, with / between folders, stays inside the folder that it is relative to."""
+    parts = name.split("/")
+    elsewhere = os.name == "nt" and re.search(r"\\|:", name)
+    return not any(part in ("", ".", "..") for part in parts) and "\0" not in name and not elsewhere

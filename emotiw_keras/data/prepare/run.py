@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,11 @@ from emotiw_keras.errors import OutputError, RunError, UsageError
 from emotiw_keras.faces.face import Detector
 from emotiw_keras.files import write_atomic
 from emotiw_keras.hardware import processor_threads
-from emotiw_keras.weights.cache import locked
+from emotiw_keras.locking import is_unfinished, locked, sweep
+from emotiw_keras.sealed import strict_json
 
 SUMMARY_FILE = "summary.json"
 _FORMAT = 1
-# What `atomic_path` calls a file it is writing.
-_UNFINISHED = re.compile(r"^\.\d+\.")
 
 Progress = Callable[[int, int], None]
 
@@ -106,7 +104,7 @@ def _prepare(
     progress: Progress | None,
     tell: Callable[[str], None],
 ) -> Summary:
-    _remove_unfinished(folder)
+    sweep(folder)
     journal = Journal(folder)
     rows_of = journal.usable(source.items)
     todo = [item for item in source.items if item.index not in rows_of]
@@ -129,8 +127,7 @@ def _prepare(
                 progress(len(rows_of), total)
     ordered = [rows_of[item.index] for item in source.items]
     outputs = {row["output"] for rows in ordered for row in rows}
-    for name in journal.outputs() - outputs:
-        (folder / name).unlink(missing_ok=True)
+    journal.remove_all_but(outputs)
     journal.rewrite([item for item in source.items if item.index not in passing], rows_of)
     write_atomic(folder / FACES_FILE, _table(ordered))
     write_contact_sheets(folder, [row for rows in ordered for row in rows])
@@ -160,7 +157,7 @@ def _check_apart(source: Path, folder: Path) -> None:
 def _check_empty_or_ours(folder: Path) -> None:
     if not folder.is_dir() or (folder / SETTINGS_FILE).exists():
         return
-    names = sorted(name for name in os.listdir(folder) if not _UNFINISHED.match(name))
+    names = sorted(name for name in os.listdir(folder) if not is_unfinished(name))
     if names:
         raise RunError(f"{folder} holds other things ({names[0]} ...); name a new folder for the faces")
 
@@ -181,20 +178,12 @@ def _claim(folder: Path, source: Source, settings: Settings) -> None:
 
 def _stored(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text("utf-8"))
+        found = strict_json(file.read_bytes())
     except (OSError, ValueError) as error:
         raise RunError(f"{file} is damaged: {error}; remove its folder, or name another") from error
     if not isinstance(found, dict) or found.get("format") != _FORMAT:
         raise RunError(f"{file} is not of this version; name another folder for the faces")
     return found
-
-
-def _remove_unfinished(folder: Path) -> None:
-    """What a killed call was just writing; the lock says that nobody else is."""
-    for place, _, names in os.walk(folder):
-        for name in names:
-            if _UNFINISHED.match(name):
-                os.unlink(os.path.join(place, name))
 
 
 def _table(rows_of: Sequence[Sequence[Row]]) -> str:

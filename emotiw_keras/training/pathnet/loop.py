@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +14,8 @@ import numpy as np
 from emotiw_keras.data.batches import Pool
 from emotiw_keras.data.device import FaceInput
 from emotiw_keras.errors import DivergedError, ModelError
-from emotiw_keras.files import atomic_path, sha256_file, write_atomic
+from emotiw_keras.files import atomic_path, check_room, sha256_file, write_atomic
+from emotiw_keras.models.weights import weight_bytes
 from emotiw_keras.runs import WEIGHTS_FILE, Run, fingerprint
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.events import write_events
@@ -27,7 +27,7 @@ from emotiw_keras.training.pathnet.progress import Progress
 from emotiw_keras.training.pathnet.settings import Search
 from emotiw_keras.training.pathnet.steps import PathSteps
 from emotiw_keras.training.pathnet.stream import Stream
-from emotiw_keras.training.run_writer import HISTORY_COLUMNS, csv_text, write_info
+from emotiw_keras.training.run_writer import HISTORY_COLUMNS, csv_text, read_done, write_done, write_info
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 CHECKPOINTS_KEPT = 2
@@ -129,9 +129,9 @@ class SearchLoop:
         marker = folder / "done.json"
         if not marker.exists():
             result = _Task(self, number, search, folder, before, flag).run()
-            write_atomic(marker, json.dumps(result, indent=1) + "\n")
+            write_done(marker, result)
         else:
-            result = json.loads(marker.read_text("utf-8"))
+            result = read_done(marker)
             self.say(f"search {number} {search.name}: finished before, best path {path_text(result['path'])}")
         self.bank.restore(checkpoints.load(folder / result["best_file"]).arrays, folder / result["best_file"])
         self.rows = [row for row in self.rows if row["stage"] != search.name] + result.pop("rows")
@@ -159,6 +159,7 @@ class SearchLoop:
     def _finish(self, path: Path) -> None:
         model = self.bank.network(path)
         with atomic_path(self.run_dir / WEIGHTS_FILE) as temporary:
+            check_room(temporary, weight_bytes(model))
             model.save_weights(temporary)
         self.info["model"]["options"] = self.bank.options(path)
         self.info["weights"] = {"sha256": sha256_file(self.run_dir / WEIGHTS_FILE), "variables": fingerprint(model)}
@@ -353,7 +354,7 @@ class _Task:
             if found.arrays[name].shape != getattr(self, name).shape:
                 raise ModelError(f"{found.path} holds another {name} than this run's; begin anew with --restart")
         self.population, self.fitness = found.arrays["population"].copy(), found.arrays["fitness"].copy()
-        self.state = State(**found.meta["state"])
+        self.state = checkpoints.restored(State, found)
 
     def _stop_if_asked(self) -> None:
         if self.flag.number is not None:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from emotiw_keras.files import atomic_path
+from emotiw_keras.files import write_encoded
 
 DOT, LINE, FROZEN, OWN, REUSED, UNUSED = "#54aeff", "#0a3069", "#8c959f", "#0969da", "#bc4c00", "#f6f8fa"
 SMOOTHED = 10
@@ -139,5 +139,4 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _write(figure: Figure, png: PathLike) -> None:
-    with atomic_path(png) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+    write_encoded(png, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))

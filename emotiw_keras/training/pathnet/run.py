@@ -24,7 +24,7 @@ from emotiw_keras.training.progress import duration
 from emotiw_keras.training.start import start_tensorflow
 
 if TYPE_CHECKING:
-    from emotiw_keras.training.fit import Prepared
+    from emotiw_keras.training.prepared import Prepared
 
 STEPS = 5
 
@@ -32,7 +32,7 @@ STEPS = 5
 def search(
     prepared: Prepared,
     folder: File,
-    info: dict[str, Any],
+    info: dict[str, Any] | Callable[[], dict[str, Any]],
     pools: Callable[[Mapping[str, np.ndarray]], Pool | None],
     face_input: FaceInput,
     say: Callable[[str], None],
@@ -41,9 +41,9 @@ def search(
     """Run the searches of a prepared recipe.
 
     Args:
-        prepared: from `fit.prepare`.
+        prepared: from `prepared.prepare`.
         folder: the run folder.
-        info: run.json's content.
+        info: run.json's content, or what makes the run folder and gives it once the networks can be built.
         pools: images by data set and positions.
         face_input: bytes to network input.
         say: takes lines for people.
@@ -56,8 +56,13 @@ def search(
         images = pools(prepared.roles[each.name].train)
         assert images is not None, each.name  # `check_roles` has refused it
         train[each.name] = images
+    bank = Bank(recipe.pathnet, recipe.model.width, prepared.info["model"]["input_shape"])
+    if callable(info):
+        info = info()
+        if info["finished"]:  # by another process meanwhile
+            return Run.open(folder)
     loop = SearchLoop(
-        Bank(recipe.pathnet, recipe.model.width, info["model"]["input_shape"]),
+        bank,
         recipe.searches,
         train=train,
         val={each.name: pools(prepared.roles[each.name].val) for each in recipe.searches},

@@ -1,0 +1,196 @@
+"""What run.json may say: the type and the bounds of every field, checked before anything is believed or built of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from emotiw_keras.errors import RunError
+from emotiw_keras.models.registry import model_names
+
+LARGEST_SIDE = 1024
+"""Pixels: the largest side of a network's input. A face is cut out with 256; what is larger costs memory and says no more."""
+LARGEST_WIDTH = 8.0
+MOST_CLASSES = 10_000
+MEAN_IMAGE_FILE = "mean_image.npy"
+
+_HUGE = 1e30
+Holds = Callable[[Any], bool]
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+def _integer(low: int, high: int) -> Holds:
+    return lambda value: type(value) is int and low <= value <= high
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and -_HUGE <= value <= _HUGE  # false of NaN, and exact for whole numbers of any size
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _list_of(item: Holds, *lengths: int) -> Holds:
+    return lambda value: isinstance(value, list) and (not lengths or len(value) in lengths) and all(map(item, value))
+
+
+def _table_of(item: Holds) -> Holds:
+    return lambda value: isinstance(value, dict) and all(map(item, value.values()))
+
+
+def _one_of(*values: Any) -> Holds:
+    return lambda value: any(type(value) is type(each) and value == each for each in values)
+
+
+def _boolean(value: Any) -> bool:
+    return type(value) is bool
+
+
+def _hash(value: Any) -> bool:
+    return isinstance(value, str) and _HASH.fullmatch(value) is not None
+
+
+def _labels(value: Any) -> bool:
+    return _list_of(lambda label: isinstance(label, str) and bool(label))(value) and 1 <= len(set(value)) == len(value)
+
+
+def _variable(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) != 3:
+        return False
+    return _text(value[0]) and _list_of(_integer(0, 1 << 40))(value[1]) and _text(value[2])
+
+
+def _stage(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and _text(value.get("name"))
+        and all(_integer(0, 1 << 53)(value.get(key, 0)) for key in ("epochs", "best_epoch", "images", "generations"))
+        and all(value.get(key) is None or _number(value[key]) for key in ("val_accuracy", "val_loss", "val_macro_f1"))
+        and all(_list_of(_list_of(_integer(0, 1 << 20)))(value.get(key, [])) for key in ("path", "reused"))
+    )
+
+
+def _set(value: Any) -> bool:
+    count = _integer(0, 1 << 40)
+    return isinstance(value, dict) and count(value.get("images", 0)) and count(value.get("videos", 0))
+
+
+_side = _integer(1, LARGEST_SIDE)
+_MODEL: dict[str, tuple[Holds, str]] = {
+    "width": (lambda value: _number(value) and 0 < value <= LARGEST_WIDTH, f"a number above 0 and up to {LARGEST_WIDTH:g}"),
+    "classes": (_integer(1, MOST_CLASSES), f"a whole number from 1 to {MOST_CLASSES}"),
+    "input_shape": (
+        lambda value: _list_of(_side, 3)(value) and value[2] in (1, 3),
+        f"height, width (up to {LARGEST_SIDE}) and 1 or 3 channels",
+    ),
+    "options": (_table_of(lambda value: True), "a table"),
+    "given": (_boolean, "true or false"),
+    "logits": (_boolean, "true or false"),
+}
+_PREPROCESSING: dict[str, tuple[Holds, str]] = {
+    "channels": (_one_of("grey", "rgb"), "'grey' or 'rgb'"),
+    "resize": (_integer(1, 2 * LARGEST_SIDE), f"a whole number from 1 to {2 * LARGEST_SIDE}"),
+    "crop": (_side, f"a whole number from 1 to {LARGEST_SIDE}"),
+    "min_max": (_boolean, "true or false"),
+    "channel_order": (_one_of("rgb", "bgr"), "'rgb' or 'bgr'"),
+    "mean": (_list_of(_number, 1, 3), "1 or 3 numbers"),
+    "std": (_list_of(lambda value: _number(value) and value > 0, 1, 3), "1 or 3 numbers above 0"),
+    "mean_image": (_one_of(None, MEAN_IMAGE_FILE), f"{MEAN_IMAGE_FILE!r}"),
+    "mean_image_at": (_one_of("resize", "crop"), "'resize' or 'crop'"),
+    "input_channels": (_one_of(1, 3), "1 or 3"),
+    "as_given": (_boolean, "true or false"),
+}
+_FIELDS: dict[str, tuple[Holds, str]] = {
+    "recipe": (_text, "a text"),
+    "labels": (_labels, "a list of different class names"),
+    "leave_out": (_list_of(_text), "a list of class names"),
+    "crop": (
+        lambda value: isinstance(value, dict) and _text(value.get("reading")) and _boolean(value.get("stretch")),
+        "a table of reading and stretch",
+    ),
+    "crops": (_one_of(1, 2, 10), "one of (1, 2, 10)"),
+    "precision": (_text, "a text"),
+    "seed": (_integer(0, 1 << 63), "a whole number"),
+    "threads": (_integer(1, 1 << 20), "a whole number above 0"),
+    "versions": (_table_of(_text), "a table of texts"),
+    "data": (_table_of(_set), "a table of data sets"),
+    "sources": (_table_of(_text), "a table of texts"),
+    "teachers": (_table_of(_text), "a table of texts"),
+    "stages": (_list_of(_stage), "a list of stages with their results"),
+    "finished": (_boolean, "true or false"),
+    "files": (_table_of(_hash), "a table of SHA-256 hashes"),
+    "unrecorded": (_list_of(_text), "a list of data sets"),
+}
+_WEIGHTS: dict[str, tuple[Holds, str]] = {
+    "sha256": (_text, "a SHA-256 hash"),
+    "variables": (_list_of(_variable), "path, shape and type of each variable"),
+}
+_TABLES = {"": _FIELDS, "model": _MODEL, "preprocessing": _PREPROCESSING, "weights": _WEIGHTS}
+_OPTIONAL = {"width", "options", "mean_image", "std", "mean_image_at", "input_channels", "given", "logits", "as_given"}
+
+
+def check_info(info: Mapping[str, Any], path: Path) -> None:
+    """Check all of run.json that this package reads; what it does not know is left alone.
+
+    Args:
+        info: the content of run.json.
+        path: the run folder, for messages.
+
+    Raises:
+        RunError: a field has another type, or lies outside its bounds; the line names it.
+    """
+    for table, rules in _TABLES.items():
+        values = info.get(table, {}) if table else info
+        if table == "preprocessing" and values is None and _is_given(info):
+            continue  # inputs that were no bytes
+        if not isinstance(values, Mapping):
+            raise _damaged(path, table, values, "a table")
+        if table == "model" and _is_given(info):
+            rules = {key: rule for key, rule in rules.items() if key != "input_shape"}  # any network has any
+        elif table == "model" and values.get("name") not in model_names():
+            continue  # whoever builds it knows what it needs
+        for key, (holds, words) in rules.items():
+            if key in values and not holds(values[key]):
+                raise _damaged(path, f"{table}.{key}" if table else key, values[key], words)
+        if table and table in info:
+            missing = [key for key in rules if key not in values and key not in _OPTIONAL]
+            if missing:
+                raise RunError(f"{path} is damaged: run.json lacks {table}.{missing[0]}")
+    if info.get("finished"):
+        for key in ("model", "labels", "preprocessing", "weights", "stages"):
+            if key not in info:
+                raise RunError(f"{path} is damaged: run.json lacks {key}")
+        classes = info["model"].get("classes", len(info["labels"]))
+        if classes != len(info["labels"]):
+            raise RunError(f"{path} is damaged: run.json names {len(info['labels'])} labels for {classes} classes")
+    unknown = [key for key in info.get("preprocessing") or {} if key not in _PREPROCESSING]
+    if unknown:
+        raise RunError(f"{path}: run.json says preprocessing.{unknown[0]}, which this version of emotiw does not know")
+    for name in info.get("files", {}):
+        if not plain_name(name):
+            raise RunError(f"{path} is damaged: run.json names the file {name!r}, which is not in the folder")
+
+
+def _is_given(info: Mapping[str, Any]) -> bool:
+    """Whether the run is of a network of the user's own, which is not built from what run.json says."""
+    model = info.get("model")
+    return isinstance(model, Mapping) and model.get("given") is True
+
+
+def plain_name(name: Any) -> bool:
+    """Whether a text is the name of a file in a folder, and no way out of it.
+
+    Example:
+        >>> plain_name("data.csv"), plain_name("../data.csv"), plain_name("/data.csv"), plain_name("..")
+        (True, False, False, False)
+    """
+    return isinstance(name, str) and bool(name) and name not in (".", "..") and not re.search(r"[/\\:\x00]", name)
+
+
+def _damaged(path: Path, key: str, value: Any, words: str) -> RunError:
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    return RunError(f"{path} is damaged: run.json says {key} = {shown}; expected {words}")

@@ -1,0 +1,90 @@
+"""JSON files that notice when their own bytes have changed: a checksum of the content stands among it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from emotiw_keras.errors import RunError
+
+CHECKSUM = "checksum"
+LARGEST = 256 << 20
+"""Bytes: no file of facts is larger, so a larger one is not read."""
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    text = json.dumps({key: value for key, value in content.items() if key != CHECKSUM}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sealed_json(content: Mapping[str, Any]) -> str:
+    """`content` as JSON text that `read_sealed` can check."""
+    plain = json.loads(json_text(content))
+    return json.dumps({**plain, CHECKSUM: _checksum(plain)}, indent=1) + "\n"
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """`value` as JSON that every reader takes: a number that is none (NaN, infinity) is null.
+
+    Example:
+        >>> json_text({"a": float("nan"), "b": [1.5]})
+        '{"a": null, "b": [1.5]}'
+    """
+    try:
+        return json.dumps(value, indent=indent, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def strict_json(text: str | bytes) -> Any:
+    """Parse JSON from a file that may be damaged or a stranger's.
+
+    Raises:
+        ValueError: it is no JSON; the words NaN and Infinity, and arrays within each other without end, are none.
+    """
+
+    def refuse(word: str) -> Any:
+        raise ValueError(f"{word} is no number of JSON")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except RecursionError as error:
+        raise ValueError("arrays or objects within each other too deep") from error
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """The content of a file that `sealed_json` made, without its checksum. One without checksum is taken as it is: emotiw 0.1
+    wrote none, and who changes a file on purpose takes it out.
+
+    Raises:
+        RunError: the file is missing, is no JSON object, or its content is not what its checksum says.
+    """
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"it has over {LARGEST:,} bytes")
+        content = strict_json(path.read_bytes())
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise RunError(f"{path.parent} is damaged: {path.name} cannot be read ({error})") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path.parent} is damaged: {path.name} holds a {type(content).__name__}, expected a JSON object")
+    said = content.pop(CHECKSUM, None)
+    if said is not None and said != _checksum(content):
+        raise RunError(
+            f"{path.parent} is damaged: {path.name} is not what its checksum says; put back a whole copy (or, if you changed "
+            f'it on purpose, take out its "{CHECKSUM}")'
+        )
+    return content

@@ -1,0 +1,50 @@
+"""Text that strangers wrote (names of files and classes, answers of servers), made safe to show."""
+
+from __future__ import annotations
+
+import unicodedata
+
+# Control characters, surrogates (bytes that are no UTF-8), what has no meaning, and separators of lines and paragraphs.
+_ESCAPED = ("Cc", "Cs", "Cn", "Co", "Zl", "Zp")
+# Of the format characters, which turn the direction of what follows among other things, those that join letters and emoji.
+_JOINERS = "\u200c\u200d"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def shown(text: str) -> str:
+    """`text` with whatever could move a cursor, colour a terminal, break a line or turn the direction of writing as an escape.
+
+    Example:
+        >>> print(shown("a\\x1b[31m.png"), shown("Müller 東京.jpg"))
+        a\\x1b[31m.png Müller 東京.jpg
+    """
+    if text.isprintable():
+        return text
+    return "".join(_escape(character) for character in text)
+
+
+def _escape(character: str) -> str:
+    kind = unicodedata.category(character)
+    if kind in _ESCAPED or (kind == "Cf" and character not in _JOINERS):
+        return character.encode("unicode_escape").decode("ascii")
+    return character
+
+
+def shown_lines(text: str) -> str:
+    """`shown` of each line: the line breaks stay."""
+    return "\n".join(map(shown, text.split("\n")))
+
+
+def plain_words(text: str) -> str:
+    """`text` for Matplotlib, which takes what stands between two dollars for a formula."""
+    return shown(text).replace("$", r"\$")
+
+
+def sheet_cell(text: str) -> str:
+    """`text` for a cell of a table that people open in a spreadsheet: safe to show, an apostrophe before a would-be formula.
+
+    Example:
+        >>> sheet_cell("=1+1"), sheet_cell("a.png")
+        ("'=1+1", 'a.png')
+    """
+    return f"'{shown(text)}" if text.startswith(_FORMULA) else shown(text)

@@ -1,0 +1,241 @@
+"""The data of a recipe, read and dealt out to its stages, before TensorFlow is loaded and before anything is written."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emotiw_keras import hardware
+from emotiw_keras.data.faceset import FaceSet, read_faces
+from emotiw_keras.data.settings import settings_for
+from emotiw_keras.data.splits import Folds
+from emotiw_keras.errors import DataError, UsageError
+from emotiw_keras.faces.alignment import DEFAULT_READING
+from emotiw_keras.labels import LABEL_SETS
+from emotiw_keras.models.registry import get_spec
+from emotiw_keras.runs import RUN_FORMAT, Run
+from emotiw_keras.training.progress import silent
+from emotiw_keras.training.recipe import Recipe
+from emotiw_keras.training.roles import Part, Roles, check_roles, stage_roles, take_share
+from emotiw_keras.training.stage import Stage
+from emotiw_keras.training.start import parent_run, resolve_precision
+from emotiw_keras.training.teachers import teacher_runs
+
+if TYPE_CHECKING:
+    from emotiw_keras.training.own_data import Own, OwnData
+
+MEAN_IMAGE_FILE = "mean_image.npy"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A recipe with its data read and its roles dealt out; nothing is written yet."""
+
+    recipe: Recipe
+    parent: Run | None
+    sets: dict[str, FaceSet]
+    roles: dict[str, Roles]
+    info: dict[str, Any]
+    unreadable: tuple[str, ...]
+    labels: dict[str, tuple[str, ...]]
+    teachers: dict[str, Run]
+    own: OwnData = field(default_factory=dict)
+    of_own: Mapping[str, tuple[Own | None, Own | None]] = field(default_factory=dict)
+
+
+def prepare(
+    recipe: Recipe,
+    paths: Mapping[str, str | FaceSet],
+    *,
+    threads: int | None = None,
+    say: Callable[[str], None] = silent,
+    seconds: float | None = None,
+    own: OwnData | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> Prepared:
+    """Read the data of a recipe and resolve its stages to images.
+
+    Args:
+        recipe: the training.
+        paths: data set name -> path, or a set that was read before.
+        threads: processor threads; None takes all.
+        say: takes lines for people.
+        seconds: bounds the look at each set, for a dry run.
+        own: data sets that are no faces in files, by name and split.
+        given: of a network of the user's own: `model` and `preprocessing` as run.json will hold them.
+    """
+    parent = parent_run(recipe)
+    own = own or {}
+    read = {name: faces for name, faces in paths.items() if isinstance(faces, FaceSet)}
+    told = {name: path for name, path in paths.items() if isinstance(path, str)}
+    sources = _sources(recipe, told, {*own, *read})
+    settings = given["preprocessing"] if given is not None else _input_settings(recipe, parent)
+    sets = read | {
+        name: read_faces(
+            path,
+            name=name,
+            labels=recipe.labels,
+            grey=needed(settings)["channels"] == "grey",
+            size=needed(settings)["resize"],
+            **recipe.reading(name),
+            folds=_folds(recipe, name),
+            seed=recipe.seed,
+            limit=recipe.limit or None,
+            seconds=seconds,
+        )
+        for name, path in sources.items()
+    }
+    for faces in sets.values():
+        for line in faces.report:
+            say(line)
+    # Every task of a search has a readout of its own, and so may have classes of its own.
+    if sets:
+        labels = {part.name: _common_labels(_used(part, sets) if recipe.searches else sets) for part in recipe.parts}
+    else:
+        labels = {part.name: _own_labels(recipe, own) for part in recipe.parts}
+    of_files = [part for part in recipe.parts if not set(own) & {name.partition(":")[0] for name in (*part.train, *part.val)}]
+    of_own = _own_stages(recipe, own)
+    roles = {stage.name: stage_roles(stage, sets, recipe.duplicates == "drop") for stage in of_files}
+    for each in of_files:
+        if isinstance(each, Stage) and each.train_share < 1:
+            roles[each.name] = take_share(roles[each.name], sets, each.train_share, recipe.seed)
+    for stage in of_files:
+        check_roles(stage, roles[stage.name], say, "search" if recipe.searches else "stage")
+    unreadable = tuple(f"{faces.name}: {path}: {status}" for faces in sets.values() for path, status in faces.unreadable())
+    teachers = teacher_runs(recipe, labels[recipe.parts[-1].name], settings)
+    info = {
+        "format": RUN_FORMAT,
+        "recipe": recipe.name,
+        "model": dict(given["model"])
+        if given is not None
+        else {
+            "name": get_spec(recipe.model.name).name,
+            "width": recipe.model.width,
+            "classes": len(labels[recipe.parts[-1].name]),
+            "input_shape": [settings["crop"], settings["crop"], settings["input_channels"]],
+            **_options(recipe, parent),
+        },
+        "labels": list(labels[recipe.parts[-1].name]),
+        "preprocessing": settings,
+        "leave_out": sorted({name for source in recipe.source.values() for name in source.leave_out}),
+        "crop": photo_crop(recipe.parts[-1], sets) if of_files else {"reading": DEFAULT_READING, "stretch": False},
+        "precision": resolve_precision(recipe.precision, threads),
+        "seed": recipe.seed,
+        "threads": threads or hardware.processor_threads(),
+        "versions": _versions(),
+        "data": {name: faces.facts() for name, faces in sets.items()}
+        | {f"{name}:{split}": part.facts() for name, splits in own.items() for split, part in splits.items()},
+        "sources": dict(sources),
+        "stages": [],
+        "finished": False,
+    }
+    unrecorded = {part.name for splits in own.values() for part in splits.values() if part.facts().get("batches")}
+    for run in (*([parent] if parent is not None else []), *teachers.values()):
+        unrecorded |= set(run.unrecorded)
+    if unrecorded:
+        info["unrecorded"] = sorted(unrecorded)
+    if recipe.keep != "last":
+        info["keep"] = recipe.keep
+    if teachers:
+        info["teachers"] = {name: run.fingerprint for name, run in teachers.items()}
+    return Prepared(recipe, parent, sets, roles, info, unreadable, labels, teachers, own, of_own)
+
+
+def needed(settings: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Settings of the input where faces in files need them."""
+    if settings is None:
+        raise UsageError(
+            "the network takes no bytes of one known size, so faces in files cannot become its input; put FaceInput.of(...) "
+            "first in it, or pass preprocessing=InputSettings(...)"
+        )
+    return settings
+
+
+def _own_stages(recipe: Recipe, own: OwnData) -> dict[str, tuple[Own | None, Own | None]]:
+    """What each stage on own data trains on and selects on."""
+    if not own:
+        return {}
+    from emotiw_keras.training.own_data import stage_data
+
+    found = {stage.name: stage_data(stage, own) for stage in recipe.stages}
+    return {name: data for name, data in found.items() if data != (None, None)}
+
+
+def _own_labels(recipe: Recipe, own: OwnData) -> tuple[str, ...]:
+    """Class names of own data: those that were given, else the numbers of the classes."""
+    if not isinstance(recipe.labels, str):
+        return tuple(recipe.labels)
+    return LABEL_SETS[recipe.labels].labels
+
+
+def _sources(recipe: Recipe, paths: Mapping[str, str], there: Collection[str] = ()) -> dict[str, str]:
+    """Data set name -> path: what the command line gives, else what the recipe draws itself; not what is there already."""
+    unknown = [name for name in paths if name not in recipe.data]
+    if unknown:
+        raise UsageError(f"--data {unknown[0]}=...: recipe {recipe.name!r} knows the data sets {', '.join(recipe.data)}")
+    own = {name: source.path for name, source in recipe.source.items() if source.path}
+    missing = [name for name in recipe.data if name not in paths and name not in own and name not in there]
+    if missing:
+        wanted = " ".join(f"--data {name}=PATH" for name in missing)
+        raise UsageError(f"recipe {recipe.name!r} needs {wanted}")
+    return {name: paths.get(name) or own[name] for name in recipe.data if name not in there}
+
+
+def _input_settings(recipe: Recipe, parent: Run | None) -> dict[str, Any]:
+    """`FaceInput` settings: those of the run that gives the weights, else the model's own with the recipe's changes."""
+    if parent is not None:
+        return parent.settings
+    chosen = recipe.preprocessing
+    settings = settings_for(
+        get_spec(recipe.model.name),
+        crop=recipe.model.input_size or None,
+        channels=chosen.channels,
+        min_max=chosen.min_max,
+        mean=list(chosen.mean) or None,
+        std=list(chosen.std) or None,
+    )
+    if chosen.mean_image:
+        if not Path(chosen.mean_image).is_file():
+            raise DataError(f"mean_image {chosen.mean_image}: no such file")
+        settings["mean_image"] = MEAN_IMAGE_FILE
+    return settings
+
+
+def _options(recipe: Recipe, parent: Run | None) -> dict[str, Any]:
+    """What the network of the run that gives the weights is built with beyond its size; a search finds its own path."""
+    options = parent.info["model"].get("options") if parent is not None and not recipe.searches else None
+    return {"options": options} if options else {}
+
+
+def _folds(recipe: Recipe, name: str) -> Folds | None:
+    chosen = recipe.source.get(name)
+    return Folds(chosen.folds, chosen.fold, chosen.train_folds) if chosen is not None and chosen.folds else None
+
+
+def _used(part: Part, sets: Mapping[str, FaceSet]) -> dict[str, FaceSet]:
+    names = {reference.partition(":")[0] for reference in (*part.train, *part.val)}
+    return {name: faces for name, faces in sets.items() if name in names}
+
+
+def _common_labels(sets: Mapping[str, FaceSet]) -> tuple[str, ...]:
+    labels = {faces.labels for faces in sets.values()}
+    if len(labels) > 1:
+        told = "; ".join(f"{name}: {', '.join(faces.labels)}" for name, faces in sets.items())
+        raise DataError(f"the data sets have different classes: {told}; one run needs one set of labels")
+    return next(iter(labels))
+
+
+def photo_crop(stage: Part, sets: Mapping[str, FaceSet]) -> dict[str, Any]:
+    """How a photo's face is to be cut for what `stage` trains on: as `emotiw prepare` cut it, if it made all of that."""
+    readings = {sets[source.partition(":")[0]].reading for source in stage.train}
+    if "" not in readings and len(readings) == 1:
+        return {"reading": readings.pop(), "stretch": True}
+    return {"reading": DEFAULT_READING, "stretch": False}
+
+
+def _versions() -> dict[str, str]:
+    names = ("tensorflow", "keras", "numpy", "opencv-python-headless")
+    return {"emotiw_keras": importlib.metadata.version("emotiw_keras")} | {n: importlib.metadata.version(n) for n in names}

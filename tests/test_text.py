@@ -1,0 +1,102 @@
+"""Names that strangers chose take over neither a terminal nor a spreadsheet, wherever they are shown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emotiw_keras.cli.main import run as emotiw
+from emotiw_keras.evaluation.assessment import Predictions
+from emotiw_keras.evaluation.html import tag
+from emotiw_keras.evaluation.report import confusion_png, predictions_csv
+from emotiw_keras.text import sheet_cell, shown
+from tests.conftest import write_run
+
+EVIL = "a\x1b]0;PWNED\x07\x1b[31m\u202egnp"
+# Anything but printable characters and line breaks.
+RAW = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
+
+
+def picture(path: Path, whole: bool = True) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 80), np.uint8)).save(path, "PNG")
+    if not whole:
+        path.write_bytes(path.read_bytes()[:60])
+
+
+def test_what_is_escaped_and_what_is_left_alone() -> None:
+    assert shown("Müller ñ 東京\u3000顔 👩\u200d🚀.jpg") == "Müller ñ 東京\u3000顔 👩\u200d🚀.jpg"
+    assert shown("a\nb\rc\x1b[31m\x07\x9b\u202e\u2028\udcff") == r"a\nb\rc\x1b[31m\x07\x9b\u202e\u2028\udcff"
+    assert [sheet_cell(text) for text in ("=1+1", "+1", "-1", "@x", "a=1")] == ["'=1+1", "'+1", "'-1", "'@x", "a=1"]
+
+
+def test_predict_and_prepare_show_names_escaped(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "photos"
+    monkeypatch.chdir(tmp_path)
+    picture(folder / f"{EVIL}.png")
+    picture(folder / "two\nlines.png")
+    picture(folder / "=1+1.png")
+    picture(folder / f"{EVIL} torn.png", whole=False)
+    monkeypatch.chdir(folder)
+    command = ["predict", ".", "--model", str(run_folder), "--faces", "whole"]
+    assert emotiw(command) == 3
+    told = capsys.readouterr()
+    assert not RAW.search(told.out + told.err), repr(told.out + told.err)
+    assert len(told.out.splitlines()) == 4 and r"\x1b]0;PWNED\x07" in told.out
+    assert emotiw(["predict", *sorted(path.name for path in folder.iterdir()), *command[2:], "--csv"]) == 3
+    told = capsys.readouterr()
+    assert not RAW.search(told.out + told.err)
+    rows = list(csv.DictReader(io.StringIO(told.out)))
+    assert [row["path"] for row in rows].count("'=1+1.png") == 1 and len(rows) == 4
+    assert emotiw([*command, "--json"]) == 3
+    told = capsys.readouterr()
+    assert f"{EVIL}.png" in {json.loads(line)["path"].removeprefix("./") for line in told.out.splitlines()}
+    assert emotiw(["prepare", ".", str(tmp_path / "out"), "--detector", "viola_jones", "--workers", "1"]) == 3
+    told = capsys.readouterr()
+    assert not RAW.search(re.sub(r"\r  [\d,]+ of [\d,]+ pictures", "", told.out + told.err))
+    assert r"\x1b[31m" in told.err
+
+
+def test_labels_of_a_run_are_drawn_and_shown_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path / "run", labels=("two\nlines", EVIL, "=1+1", "$\\frac$ $x^$"))
+    picture(tmp_path / "a.png")
+    command = ["predict", str(tmp_path / "a.png"), "--model", str(run), "--faces", "whole"]
+    assert emotiw([*command, "--annotate", str(tmp_path / "ann"), "--explain", str(tmp_path / "why")]) == 0
+    told = capsys.readouterr()
+    assert not RAW.search(told.out + told.err) and told.out.count("\n") == 1
+    assert len(list((tmp_path / "ann").iterdir())) == len(list((tmp_path / "why").iterdir())) == 1
+    shutil.rmtree(tmp_path / "ann")
+
+
+def test_tables_pages_and_charts(tmp_path: Path) -> None:
+    labels = ("two\nlines", "=1+1", "$\\frac$ $x^$")
+    confusion_png([[1, 0, 0], [0, 1, 0], [0, 0, 1]], labels, tmp_path / "confusion.png", title="$ $ $")
+    told = Predictions(labels, [f"@{EVIL}"], ["ok"], np.array([1]), np.full((1, 3), 1 / 3, np.float32))
+    rows = list(csv.reader(io.StringIO(predictions_csv(told))))
+    assert rows[0][3:6] == [r"two\nlines", "'=1+1", labels[2]] and rows[1][0].startswith("'@a\\x1b") and rows[1][1] == "'=1+1"
+    page = tag("p", EVIL, title=EVIL)
+    assert not RAW.search(page) and r"\x1b[31m\u202e" in page
+    assert re.search(r"<p", page)
+
+
+def test_errors_are_one_line_that_a_terminal_survives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (
+        ["evaluate", str(tmp_path / EVIL)],
+        ["convert", str(tmp_path / f"{EVIL}.onnx"), "--inspect"],
+        ["predict", str(tmp_path / EVIL), "--model", str(tmp_path / EVIL)],
+        [EVIL],
+        ["fit", EVIL, "--out", str(tmp_path / "run")],
+    ):
+        assert emotiw(command) in (2, 4, 5, 8)
+        told = capsys.readouterr()
+        assert not RAW.search(told.err + told.out) and "PWNED" in told.err

@@ -1,0 +1,232 @@
+"""Runs that were damaged, or that a stranger made: refused by name, never a figure and never a traceback."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from emotiw_keras.cli.main import run as emotiw
+from emotiw_keras.errors import EmotiwError, ModelError, RunError
+from emotiw_keras.files import sha256_file
+from emotiw_keras.runs import DATA_COLUMNS, WEIGHTS_FILE, Run, believed_hashes
+from emotiw_keras.sealed import read_sealed, sealed_json
+from emotiw_keras.training.fit import fit
+from emotiw_keras.training.recipe import load_recipe
+
+from .conftest import RECIPE
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, faces: dict[str, str]) -> Path:
+    """A finished run of two stages."""
+    folder = tmp_path_factory.mktemp("damaged")
+    (folder / "tiny.toml").write_text(RECIPE)
+    run = fit(load_recipe(str(folder / "tiny.toml")), faces, folder / "run").run
+    assert run is not None
+    return run.path
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def as_of_0_1(run: Path) -> dict[str, Any]:
+    """Take out of run.json the hashes that emotiw 0.1 did not keep."""
+    info = read_sealed(run / "run.json")
+    del info["files"]
+    (run / "run.json").write_text(json.dumps(info))
+    return info
+
+
+def halved(text: bytes) -> bytes:
+    return b"".join(text.splitlines(keepends=True)[: len(text.splitlines()) // 2])
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "half of the lines": halved,
+    "cut in a line": lambda text: halved(text)[:-9],
+    "empty": lambda text: b"",
+    "zeros": lambda text: bytes(len(text)),
+    "no text": lambda text: b"\xff" + text,
+    "a quote": lambda text: text.replace(b"\n", b'\n"', 1),
+}
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["with hashes", "of 0.1"])
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_data_csv_gives_no_figure(
+    copy: Path, damage: Callable[[bytes], bytes], old: bool, faces: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    if old:
+        as_of_0_1(copy)
+    (copy / "data.csv").write_bytes(damage((copy / "data.csv").read_bytes()))
+    assert emotiw(["evaluate", str(copy), "--data", faces["target"], "--split", "train", "--json"]) == RunError.exit_code
+    told = capsys.readouterr()
+    assert "data.csv" in told.err and not told.out
+
+
+@pytest.mark.parametrize("name", ["recipe.toml", "history.csv", "data.csv"])
+def test_one_changed_byte_of_any_believed_file_is_told_by_name(copy: Path, name: str) -> None:
+    content = bytearray((copy / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / name).write_bytes(content)
+    with pytest.raises(RunError, match=name):
+        Run.open(copy)
+
+
+def test_a_digit_edited_in_run_json_is_noticed(copy: Path) -> None:
+    text = (copy / "run.json").read_text()
+    assert '"seed": 0' in text
+    (copy / "run.json").write_text(text.replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(RunError, match="checksum"):
+        Run.open(copy)
+
+
+def test_a_run_of_0_1_still_opens(copy: Path) -> None:
+    as_of_0_1(copy)
+    run = Run.open(copy)
+    assert len(run.rows()) == 2 * (70 + 49)
+    assert {row["status"] for row in run.rows()} >= {"train", "val"}
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["with hashes", "of 0.1"])
+def test_damage_of_an_unfinished_run_is_told_by_name(copy: Path, faces: dict[str, str], tmp_path: Path, old: bool) -> None:
+    """Between two stages: the marker of the first, the recipe, the data."""
+    info = as_of_0_1(copy)
+    shutil.rmtree(copy / "stages" / "02-two")
+    (copy / WEIGHTS_FILE).unlink()
+    info |= {"finished": False, "stages": [], "files": believed_hashes(copy)}
+    (copy / "run.json").write_text(json.dumps(info) if old else sealed_json(info))
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    marker = copy / "stages" / "01-one" / "done.json"
+    whole = {path: path.read_bytes() for path in (marker, copy / "recipe.toml", copy / "data.csv")}
+    for path, content in whole.items():
+        for damaged in (content[: len(content) // 2], content.replace(b"0", b"1", 1), b"[" * 100_000, b"[]", b"\xff"):
+            path.write_bytes(damaged)
+            with pytest.raises(RunError, match=path.name.replace(".", r"\.")):
+                fit(load_recipe(str(tmp_path / "tiny.toml")), faces, copy)
+        path.write_bytes(content)
+
+
+HOSTILE = (None, True, -1, 0, 10**12, 10**400, 0.5, "x", "", "../x", [], [1], [[]], {}, {"x": 1}, [None] * 3, "\x1b[31m")
+
+
+def places(table: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place in nested tables and lists."""
+    found = [at] if at else []
+    items = table.items() if isinstance(table, dict) else enumerate(table[:3]) if isinstance(table, list) else ()
+    for key, value in items:
+        found += places(value, (*at, key))
+    return found
+
+
+def test_no_odd_value_in_any_field_of_run_json_ends_in_a_traceback(copy: Path) -> None:
+    """Hundreds of values: each run is refused in words, or opens and its rows, settings and facts can be read."""
+    info = as_of_0_1(copy)
+    info["weights"]["variables"] = info["weights"]["variables"][:2]
+    refused = 0
+    for place in places(info):
+        for value in HOSTILE:
+            changed = json.loads(json.dumps(info))
+            table = changed
+            for key in place[:-1]:
+                table = table[key]
+            table[place[-1]] = value
+            (copy / "run.json").write_text(json.dumps(changed))
+            try:
+                run = Run.open(copy)
+                facts = (run.rows(), run.seen(), run.selected_on, run.crop, run.crops, run.labels, run.name, run.fingerprint)
+                assert facts and run.face_input().resize <= 2048
+            except RunError as error:
+                refused += 1
+                assert "\n" not in str(error) and len(str(error)) < 400
+    assert refused > 500
+
+
+def test_sizes_that_run_json_claims_are_refused_before_they_cost_anything(copy: Path) -> None:
+    info = as_of_0_1(copy)
+    for table, key, value in (
+        ("preprocessing", "resize", 1_000_000),
+        ("model", "width", 1000.0),
+        ("model", "classes", 10**9),
+        ("model", "input_shape", [10**6, 10**6, 3]),
+    ):
+        (copy / "run.json").write_text(json.dumps({**info, table: {**info[table], key: value}}))
+        with pytest.raises(RunError, match=rf"{table}\.{key}"):
+            Run.open(copy)
+
+
+def with_weights(run: Path, change: Callable[[h5py.File], None]) -> Run:
+    """Change the weight file as a stranger would, the hash of run.json made to fit."""
+    with h5py.File(run / WEIGHTS_FILE, "r+") as file:
+        change(file)
+    info = as_of_0_1(run)
+    info["weights"]["sha256"] = sha256_file(run / WEIGHTS_FILE)
+    (run / "run.json").write_text(json.dumps(info))
+    return Run.open(run)
+
+
+def first_array(file: h5py.File) -> h5py.Dataset:
+    found: list[h5py.Dataset] = []
+    file.visititems(lambda name, item: found.append(item) if isinstance(item, h5py.Dataset) and item.ndim == 1 else None)
+    return found[0]
+
+
+def test_weights_that_point_at_other_files_are_refused(finished: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(np.arange(4096, dtype=np.float32).tobytes())
+
+    def external(file: h5py.File) -> None:
+        array = first_array(file)
+        name, shape = array.name, array.shape
+        del file[name]
+        file.create_dataset(name, shape, "float32", external=[(str(secret), 0, 4 * math.prod(shape))])
+
+    def link(file: h5py.File) -> None:
+        name = first_array(file).name
+        del file[name]
+        file[name] = h5py.ExternalLink(str(secret), "/x")
+
+    for number, change in enumerate((external, link)):
+        run = with_weights(Path(shutil.copytree(finished, tmp_path / str(number))), change)
+        with pytest.raises(ModelError, match=r"stored in another file|ExternalLink"):
+            run.build()
+
+
+def test_a_network_that_answers_no_number_is_an_error_everywhere(
+    copy: Path, faces: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def spoil(file: h5py.File) -> None:
+        first_array(file)[...] = np.nan
+
+    with_weights(copy, spoil)
+    picture = str(next(Path(faces["target"]).rglob("*.png")))
+    for command in (
+        ["predict", picture, "--faces", "whole", "--model", str(copy), "--json"],
+        ["evaluate", str(copy), "--data", faces["target"], "--json"],
+        ["export", str(copy), str(tmp_path / "served")],
+        ["card", str(copy), "--data", faces["target"], "--out", str(tmp_path / "card.md")],
+    ):
+        assert emotiw(command) == ModelError.exit_code
+        told = capsys.readouterr()
+        assert "nan" in told.err and not told.out
+    assert not (tmp_path / "served").exists()
+
+
+def test_data_csv_with_more_rows_is_noticed_too(copy: Path) -> None:
+    as_of_0_1(copy)
+    with open(copy / "data.csv", "a", newline="") as file:
+        row = dict.fromkeys(DATA_COLUMNS, "") | {"stage": "one", "data": "fer"}
+        csv.DictWriter(file, DATA_COLUMNS, lineterminator="\n").writerow(row)
+    with pytest.raises(EmotiwError, match="rows of fer for stage one"):
+        Run.open(copy).rows()
