@@ -40,7 +40,7 @@ def stored_layers(path: Path) -> Stored:
     found: Stored = {}
     try:
         with h5py.File(path, "r") as file:
-            for place, group in file["layers"].items():
+            for place, group in _layer_groups(file["layers"]):
                 variables = group.get("vars", {})
                 if len(variables):
                     shapes = [tuple(variables[key].shape) for key in sorted(variables, key=int)]
@@ -50,25 +50,40 @@ def stored_layers(path: Path) -> Stored:
     return found
 
 
-def _places(model: keras.Model) -> Iterator[tuple[keras.layers.Layer, str]]:
-    """The layers and their groups in a file of `model`; Keras numbers them within each class of layers."""
+def _layer_groups(layers: h5py.Group) -> Iterator[tuple[str, h5py.Group]]:
+    """The groups of layers and, below them, those of the layers in a layer, one level deep."""
+    for place, group in layers.items():
+        yield place, group
+        for inner, part in group.get("layers", {}).items():
+            yield f"{place}/layers/{inner}", part
+
+
+def places(model: keras.Model) -> Iterator[tuple[keras.layers.Layer, str]]:
+    """The layers and their groups in a file of `model`; Keras numbers them within each class of layers.
+
+    A `Sequential` within the model, as in ConvNeXt, stands there layer by layer.
+    """
     count: dict[str, int] = {}
     for layer in model.layers:
         kind = re.sub(r"([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", type(layer).__name__)).lower()
-        yield layer, f"{kind}_{count[kind]}" if kind in count else kind
+        place = f"{kind}_{count[kind]}" if kind in count else kind
         count[kind] = count.get(kind, 0) + 1
+        if isinstance(layer, keras.Sequential):
+            yield from ((inner, f"{place}/layers/{below}") for inner, below in places(layer))
+        else:
+            yield layer, place
 
 
 def _model_layers(model: keras.Model) -> Stored:
     """What `stored_layers` would find in a file of `model`."""
-    return {layer.name: (place, [tuple(w.shape) for w in layer.weights]) for layer, place in _places(model) if layer.weights}
+    return {layer.name: (place, [tuple(w.shape) for w in layer.weights]) for layer, place in places(model) if layer.weights}
 
 
 def save(model: keras.Model, path: Path) -> None:
     """Writes the file that `model.save_weights(path)` writes, one array at a time in blocks: Keras copies each array twice."""
     with h5py.File(path, "w") as file:
         file.create_group("vars").attrs["name"] = model.name
-        for layer, place in _places(model):
+        for layer, place in places(model):
             group = file.create_group(f"layers/{place}/vars")
             group.attrs["name"] = layer.name
             for number, variable in enumerate(layer.weights):
@@ -97,15 +112,15 @@ def load_strict(model: keras.Model, path: Path) -> None:
             "give the classes, width and input shape it was saved with"
         )
     try:
-        _fill(model, path)
+        fill(model, path)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{path} could not be loaded into {model.name}: {str(error).splitlines()[0]}") from error
 
 
-def _fill(model: keras.Model, path: Path) -> None:
+def fill(model: keras.Model, path: Path) -> None:
     """What `model.load_weights(path)` does, each array read to where its variable will hold it: Keras copies it once more."""
     with h5py.File(path, "r") as file:
-        for layer, place in _places(model):
+        for layer, place in places(model):
             for number, variable in enumerate(layer.weights):
                 stored = file[f"layers/{place}/vars/{number}"]
                 array = zeros(stored.shape, stored.dtype)
