@@ -1,8 +1,8 @@
 """The networks of `keras.applications` that can be trained as `keras:NAME`: sizes, preprocessing, papers. It needs no Keras.
 
 What stands here is Keras 3.15's own: the sizes of each network's function, the preprocessing of its `preprocess_input`, or of
-the layers it begins with. Those are left out of the network (`models.keras_applications`): preprocessing is `FaceInput`'s alone,
-so that a recipe can change it and an export fold it.
+the layers it begins with. Those are left out of the network (`models.keras_applications`): preprocessing is `FaceInput`'s
+alone, so that a recipe can change it and an export fold it.
 """
 
 from __future__ import annotations
