@@ -79,7 +79,6 @@ def _inspect(source: str, as_json: bool) -> None:
 
     foreign = read(source)
     if as_json:
-
         put(json_text(describe(foreign), indent=1))
     else:
         for line in table(foreign):

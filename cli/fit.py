@@ -15,7 +15,7 @@ from emotiw_keras.cli.console import put, tell
 @click.argument("recipe", default="demo")
 @click.option("--data", multiple=True, metavar="NAME=PATH", help="A data set: a CSV, folder or zip; repeatable.")
 @click.option("--out", required=True, metavar="RUN", help="The run folder to make, or to go on with.")
-@click.option("--model", metavar="M", help="Network of the zoo (see `emotiw models`).")
+@click.option("--model", metavar="M", help="Network (see `emotiw models`): of the zoo, or keras:NAME of keras.applications.")
 @click.option(
     "--weights", metavar="W", help="Start from: none, imagenet (senet50: vggface2), a weight file, a run or a shipped model."
 )
@@ -52,6 +52,7 @@ def fit(
     The same command goes on where an interrupted run stopped.
     """
     from emotiw_keras.errors import UsageError
+    from emotiw_keras.models.registry import get_spec
     from emotiw_keras.training.recipe import load_recipe
     from emotiw_keras.training.start import run_of
 
@@ -66,11 +67,20 @@ def fit(
                 f"model.width={start['width']!r}",
                 f"model.input_size={start['input_shape'][0]}",
             ]
+    told = ""
     if model is not None:
         own.append(f"model.name={model!r}")
+        if get_spec(model).is_application:
+            # Those of the recipe are for its own network.
+            own += ["model.width=1.0", "preprocessing.mean=[]", "preprocessing.std=[]"]
+            given = load_recipe(recipe)
+            if given.model.name != model and (given.model.width != 1 or given.preprocessing.mean or given.preprocessing.std):
+                told = f"{model} in place of {given.model.name}: with its own width, mean and deviation, not the recipe's"
     if epochs is not None:
         own.append(f"stage.epochs={epochs}")  # a recipe of searches, which count generations, has no such table
     chosen = load_recipe(recipe, [*own, *changes], limit=limit, precision=precision, seed=seed, duplicates=duplicates)
+    if told:
+        click.echo(told, err=True)
     paths: dict[str, str] = {}
     for item in data:
         name, equals, path = item.partition("=")

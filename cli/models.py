@@ -21,9 +21,9 @@ def models(as_json: bool) -> None:
     """
     import dataclasses
 
-    from emotiw_keras.models.registry import get_spec, model_names
+    from emotiw_keras.models.registry import application_names, get_spec, model_names
 
-    specs = [get_spec(name) for name in model_names()]
+    specs = [get_spec(name) for name in (*model_names(), *application_names())]
     if as_json:
         put(json.dumps([dataclasses.asdict(spec) for spec in specs]))
         return

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from emotiw_keras.errors import ModelError
+from emotiw_keras.models.applications import APPLICATIONS, PREFIX, PREPROCESSING, TORCH_MEAN, TORCH_STD, Application
 
 if TYPE_CHECKING:
     import keras
@@ -31,8 +32,6 @@ CAFFE_MEAN = (104.00699, 116.66877, 122.67891)
 """Channel means (B, G, R) of Caffe's ILSVRC-2012 mean image; BVLC examples/00-classification.ipynb."""
 VGG_CNN_MEAN = (102.717, 115.773, 123.509)
 """Channel means (B, G, R) of the 224x224 mean image released with the VGG-CNN models; not VGG-16's mean pixel."""
-TORCHVISION_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
-TORCHVISION_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 SQUEEZE_MEAN = (104.0, 117.0, 123.0)
 """Channel means (B, G, R) in the train_val.prototxt of SqueezeNet."""
 
@@ -83,6 +82,11 @@ class ModelSpec:
     input_channels: int = 3
     classes: int = 1000
     trained_on: Literal["imagenet", "vggface2"] = "imagenet"
+
+    @property
+    def is_application(self) -> bool:
+        """Whether it is one of `keras.applications`, whose layers are Keras' own: it has one width, and no table of groups."""
+        return self.name in APPLICATIONS
 
 
 def _vgg_cnn(letter: str, parameters: int, fc7: int | None = None) -> ModelSpec:
@@ -179,6 +183,28 @@ def _senet_groups() -> tuple[tuple[str, tuple[str, ...]], ...]:
     return (*groups, ("classifier", ("classifier",)))
 
 
+def _application(name: str, facts: Application) -> ModelSpec:
+    order, mean, std = PREPROCESSING[facts.mode]
+    return ModelSpec(
+        name=name,
+        class_name=facts.name,
+        module="emotiw_keras.models.keras_applications",
+        title=f"{facts.name} (keras.applications)",
+        input_size=facts.size,
+        resize=round(facts.size * 256 / 224),
+        channel_order=order,
+        mean=mean,
+        mean_image=None,
+        std=std,
+        parameters=facts.parameters,
+        paper=facts.paper,
+        weights="",
+        licence="as published with Keras",
+        groups=(),
+        classifier="classifier",
+    )
+
+
 _SPECS = {
     spec.name: spec
     for spec in (
@@ -192,9 +218,9 @@ _SPECS = {
             input_size=224,
             resize=256,
             channel_order="rgb",
-            mean=TORCHVISION_MEAN,
+            mean=TORCH_MEAN,
             mean_image=None,
-            std=TORCHVISION_STD,
+            std=TORCH_STD,
             parameters=61_100_840,
             paper=WEIRD_TRICK,
             weights="alexnet_owt",
@@ -251,31 +277,57 @@ _SPECS = {
 }
 
 
+_APPLICATION_SPECS = {name: _application(name, facts) for name, facts in APPLICATIONS.items()}
+
+
 def model_names() -> list[str]:
-    """The registry names of all networks, in the order of the table."""
+    """The registry names of all networks of the zoo, in the order of the table."""
     return list(_SPECS)
 
 
+def application_names() -> list[str]:
+    """The registry names of the networks of `keras.applications`, such as "keras:MobileNetV2"."""
+    return list(_APPLICATION_SPECS)
+
+
+def near_name(name: str) -> str | None:
+    """The known name that `name` likely means."""
+    known = {key.lower(): key for key in _APPLICATION_SPECS} | {key: key for key in _SPECS}
+    wanted = name.lower().replace("-", "_")
+    # Keras' networks are called without the prefix by everyone.
+    for spelling in (wanted, f"{PREFIX}{wanted}".replace("_", "")):
+        near = difflib.get_close_matches(spelling, known, n=1, cutoff=0.6 if spelling == wanted else 0.9)
+        if near:
+            return known[near[0]]
+    return None
+
+
+def known_names() -> str:
+    """What may stand for a network, in words."""
+    return f"{', '.join(_SPECS)}, or {PREFIX} and a name of keras.applications, such as {PREFIX}MobileNetV2"
+
+
 def get_spec(name: str) -> ModelSpec:
-    """The facts of the network `name`.
+    """The facts of the network `name`: of the zoo, or "keras:" and the name of one of `keras.applications`.
 
     Raises ModelError naming the known networks, and the likely one, for any other name.
 
     Example:
-        >>> get_spec("alexnet").input_size
-        227
+        >>> get_spec("alexnet").input_size, get_spec("keras:MobileNetV2").mean
+        (227, (127.5, 127.5, 127.5))
     """
-    if name in _SPECS:
-        return _SPECS[name]
-    wanted = name.lower().replace("-", "_")
-    near = difflib.get_close_matches(wanted, _SPECS, n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise ModelError(f"unknown model {name!r}: {hint}expected one of {', '.join(_SPECS)}")
+    spec = _SPECS.get(name) or _APPLICATION_SPECS.get(name)
+    if spec is not None:
+        return spec
+    near = near_name(name)
+    hint = f"did you mean {near}? " if near else ""
+    raise ModelError(f"unknown model {name!r}: {hint}expected one of {known_names()}")
 
 
 def build(name: str, **kwargs: Any) -> keras.Model:
     """The network `name` as a Keras model; keyword arguments as for its function, e.g. `AlexNet(**kwargs)`.
 
+    Those of `keras.applications` take the arguments of `models.keras_applications.application`.
     Raises ModelError for an unknown name or weights that are not at hand.
 
     Example:
@@ -283,7 +335,11 @@ def build(name: str, **kwargs: Any) -> keras.Model:
         (None, 7)
     """
     spec = get_spec(name)
-    return getattr(importlib.import_module(spec.module), spec.class_name)(**kwargs)
+    module = importlib.import_module(spec.module)
+    if spec.is_application:
+        model: keras.Model = module.application(spec, **kwargs)
+        return model
+    return getattr(module, spec.class_name)(**kwargs)
 
 
 def build_described(settings: Mapping[str, Any], **options: Any) -> keras.Model:

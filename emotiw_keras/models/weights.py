@@ -56,8 +56,8 @@ def _variables(file: Hdf5, path: Path) -> dict[str, tuple[str, list[h5py.Dataset
     if not isinstance(layers, h5py.Group):
         raise wrong("it holds no group 'layers'")
     found = {}
-    for place, group in file.children(layers).items():
-        variables = file.child(group, "vars") if isinstance(group, h5py.Group) else None
+    for place, group in _layer_groups(file, layers):
+        variables = file.child(group, "vars")
         arrays = file.children(variables) if isinstance(variables, h5py.Group) else {}
         if not arrays or variables is None:
             continue
@@ -69,18 +69,36 @@ def _variables(file: Hdf5, path: Path) -> dict[str, tuple[str, list[h5py.Dataset
     return found
 
 
-def _places(model: keras.Model) -> Iterator[tuple[keras.layers.Layer, str]]:
-    """The layers and their groups in a file of `model`; Keras numbers them within each class of layers."""
+def _layer_groups(file: Hdf5, layers: h5py.Group) -> Iterator[tuple[str, h5py.Group]]:
+    """The groups of layers and, below them, those of the layers in a layer, one level deep."""
+    for place, group in file.children(layers).items():
+        if isinstance(group, h5py.Group):
+            yield place, group
+            inside = file.child(group, "layers")
+            if isinstance(inside, h5py.Group):
+                parts = file.children(inside).items()
+                yield from ((f"{place}/layers/{inner}", part) for inner, part in parts if isinstance(part, h5py.Group))
+
+
+def places(model: keras.Model) -> Iterator[tuple[keras.layers.Layer, str]]:
+    """The layers and their groups in a file of `model`; Keras numbers them within each class of layers.
+
+    A `Sequential` within the model, as in ConvNeXt, stands there layer by layer.
+    """
     count: dict[str, int] = {}
     for layer in model.layers:
         kind = re.sub(r"([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", type(layer).__name__)).lower()
-        yield layer, f"{kind}_{count[kind]}" if kind in count else kind
+        place = f"{kind}_{count[kind]}" if kind in count else kind
         count[kind] = count.get(kind, 0) + 1
+        if isinstance(layer, keras.Sequential):
+            yield from ((inner, f"{place}/layers/{below}") for inner, below in places(layer))
+        else:
+            yield layer, place
 
 
 def _model_layers(model: keras.Model) -> Stored:
     """What `stored_layers` would find in a file of `model`."""
-    return {layer.name: (place, [tuple(w.shape) for w in layer.weights]) for layer, place in _places(model) if layer.weights}
+    return {layer.name: (place, [tuple(w.shape) for w in layer.weights]) for layer, place in places(model) if layer.weights}
 
 
 def weight_bytes(model: keras.Model) -> int:
@@ -93,7 +111,7 @@ def save(model: keras.Model, path: Path) -> None:
     check_room(path, weight_bytes(model))
     with h5py.File(path, "w") as file:
         file.create_group("vars").attrs["name"] = model.name
-        for layer, place in _places(model):
+        for layer, place in places(model):
             group = file.create_group(f"layers/{place}/vars")
             group.attrs["name"] = layer.name
             for number, variable in enumerate(layer.weights):
@@ -126,7 +144,7 @@ def load_strict(model: keras.Model, path: Path) -> None:
             f"{misfit} holds {_shapes(there)} in the file, {_shapes(here)} in the model; "
             "give the classes, width and input shape it was saved with"
         )
-    _fill(model, path)
+    fill(model, path)
 
 
 def load_given(model: keras.Model, path: Path) -> None:
@@ -142,11 +160,11 @@ def load_given(model: keras.Model, path: Path) -> None:
         raise ModelError(f"{path} could not be loaded into {model.name}: {str(error).splitlines()[0]}") from error
 
 
-def _fill(model: keras.Model, path: Path) -> None:
+def fill(model: keras.Model, path: Path) -> None:
     """What `model.load_weights(path)` does, each array read to where its variable will hold it: Keras copies it once more."""
     with open_hdf5(path, Limits()) as file:
         variables = _variables(file, path)
-        for layer, place in _places(model):
+        for layer, place in places(model):
             for number, variable in enumerate(layer.weights):
                 stored = variables[place][1][number]
                 array = zeros(stored.shape, stored.dtype)

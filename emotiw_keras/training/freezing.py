@@ -124,7 +124,7 @@ def initialise_layers(model: keras.Model, patterns: Sequence[str], seed: int, wh
     for name, layer in weighted_layers(model).items():
         if name in chosen:
             for variable in layer.weights:
-                initializer = getattr(layer, f"{variable.name}_initializer", None)
+                initializer = _initializer(layer, variable.name)
                 if initializer is None:
                     raise ModelError(f"layer {name!r} does not say how {variable.name!r} is initialised")
                 config = initializer.get_config()
@@ -133,6 +133,12 @@ def initialise_layers(model: keras.Model, patterns: Sequence[str], seed: int, wh
                 variable.assign(type(initializer).from_config(config)(variable.shape, variable.dtype))
             done.append(name)
     return done
+
+
+def _initializer(layer: keras.layers.Layer, variable: str) -> keras.initializers.Initializer | None:
+    """What a layer fills a variable with at first; depthwise and separable convolutions call theirs by half of its name."""
+    halves = (variable, variable.removesuffix("_kernel"), "depthwise")
+    return next(filter(None, (getattr(layer, f"{half}_initializer", None) for half in halves)), None)
 
 
 def _named_weights(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer, keras.Variable]]:

@@ -16,7 +16,7 @@ import tomli_w
 
 from emotiw_keras.errors import UsageError
 from emotiw_keras.labels import LABEL_SETS
-from emotiw_keras.models.registry import model_names
+from emotiw_keras.models.registry import application_names, get_spec, known_names, model_names, near_name
 from emotiw_keras.run_facts import LARGEST_SIDE, LARGEST_WIDTH
 from emotiw_keras.training.keep import KEEPS
 from emotiw_keras.training.keras_objects import described
@@ -29,12 +29,12 @@ PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """`[model]`: which network of the zoo, from which weights.
+    """`[model]`: which network, from which weights.
 
     Attributes:
-        name: registry name.
+        name: registry name of the zoo, or "keras:" and a name of keras.applications.
         weights: "none" (random), "imagenet" (senet50: "vggface2"), a weight file, or a run folder.
-        width: multiplier of channels and units.
+        width: multiplier of channels and units; 1 for a network of keras.applications.
         input_size: side of the network's input in pixels; 0 is the published one.
     """
 
@@ -285,10 +285,12 @@ def recipe_from_table(table: Mapping[str, Any]) -> Recipe:
         raise SettingError(f"a recipe has no setting {unknown[0]!r}; {hint}allowed are {', '.join(allowed)}", unknown[0])
     head = from_table(_Head, rest, "recipe")
     model = from_table(ModelSettings, parts["model"], "model")
-    if model.name not in model_names():
-        close = difflib.get_close_matches(model.name, model_names(), 1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise SettingError(f"name of model is {model.name!r}; {hint}allowed are {', '.join(model_names())}", "name")
+    if model.name not in (*model_names(), *application_names()):
+        near = near_name(model.name)
+        hint = f"did you mean {near!r}? " if near else ""
+        raise SettingError(f"name of model is {model.name!r}; {hint}allowed are {known_names()}", "name")
+    if get_spec(model.name).is_application and model.width != 1:
+        raise SettingError(f"width of model is {model.width:g}; {model.name} has one width, expected 1", "width")
     return Recipe(
         **dataclasses.asdict(head),
         model=model,
