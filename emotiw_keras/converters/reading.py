@@ -22,6 +22,7 @@ READERS = {
     "pickled arrays": ("numpy_files", "read_pickle_dict"),
     "Keras HDF5": ("keras_h5", "read_keras_h5"),
     "safetensors": ("safe_tensors", "read_safetensors"),
+    "safetensors index": ("safe_tensors", "read_index"),
 }
 SUFFIXES = {
     ".caffemodel": "Caffe model",
@@ -62,6 +63,8 @@ def sniff(path: Path, limits: Limits = _DEFAULTS) -> str:
         return "Keras HDF5"
     if head[:1] == b"\x80" and head[2:14].startswith(TORCH_MAGIC):
         return "PyTorch"
+    if path.name.lower().endswith(".safetensors.index.json"):
+        return "safetensors index"
     if len(head) > 8 and head[8:9] == b"{" and path.suffix.lower() not in SUFFIXES:
         return "safetensors"
     known = SUFFIXES.get(path.suffix.lower())
