@@ -140,5 +140,3 @@ def _rectangles(drawn: Any, side: int) -> Any:
     rows = ops.logical_and(place >= drawn[:, 6:7], place < drawn[:, 6:7] + drawn[:, 8:9])
     columns = ops.logical_and(place >= drawn[:, 7:8], place < drawn[:, 7:8] + drawn[:, 9:10])
     return ops.logical_and(rows[:, :, None], columns[:, None, :])[..., None]
-
-

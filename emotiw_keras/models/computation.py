@@ -8,10 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from emotiw_keras.converters.foreign import Foreign, Node
-from emotiw_keras.models.matching import Match, Matching, original_nodes
-from emotiw_keras.models.registry import ModelSpec, get_spec
-
-_BEYOND = "behind the trunk, which alone is converted"
+from emotiw_keras.models.matching import WEIGHTED, Match, Matching, original_nodes, trunk_length
+from emotiw_keras.models.registry import ModelSpec
 
 
 def trunk_of(foreign: Foreign, matching: Matching, spec: ModelSpec) -> Foreign:
@@ -19,7 +17,7 @@ def trunk_of(foreign: Foreign, matching: Matching, spec: ModelSpec) -> Foreign:
     if matching.beyond is None:
         return foreign
     arrays = {key: array for key, array in foreign.arrays.items() if key not in matching.beyond}
-    ignored = foreign.ignored | dict.fromkeys(matching.beyond, _BEYOND)
+    ignored = foreign.ignored | dict.fromkeys(matching.beyond, matching.why)
     if not matching.beyond:
         ignored[spec.classifier] = "not in the file; the trunk alone is converted"
     nodes = None if foreign.nodes is None else _without(foreign.nodes, set(matching.beyond))
@@ -62,7 +60,8 @@ def fitted_original(name: str, arrays: Mapping[str, np.ndarray], *, whole: bool)
     """
     nodes = original_nodes(name)
     if not whole:
-        nodes = _without(nodes, {f"{get_spec(name).classifier}.weight"})
+        behind = [node for node in nodes if node.op in WEIGHTED][trunk_length(name) :]
+        nodes = _without(nodes, {f"{node.name}.weight" for node in behind})
     fitted = []
     for node in nodes:
         if node.op == "fc" and arrays[node.arrays[0]].ndim == 4:
@@ -73,9 +72,23 @@ def fitted_original(name: str, arrays: Mapping[str, np.ndarray], *, whole: bool)
     return tuple(fitted)
 
 
-def until_scores(nodes: Iterable[Node]) -> tuple[Node, ...]:
-    """Without the softmax at the end, if there is one: small probabilities hide differences."""
+def until_scores(nodes: Iterable[Node]) -> tuple[tuple[Node, ...], str]:
+    """What leads to the class scores, and their name: without the softmax at the end, if there is one, since small
+    probabilities hide differences, and without changes of their shape."""
     steps = list(nodes)
-    while steps and steps[-1].op in ("softmax", "identity", "flatten") and len(steps) > 1:
-        steps.pop()
-    return tuple(steps)
+    scores = steps[-1].outputs[0]
+    while len(steps) > 1:
+        last = next((i for i in reversed(range(len(steps))) if scores in steps[i].outputs), 0)
+        node = steps[last]
+        reshaped = node.op == "tensor" and node.attrs["type"] in ("Reshape", "Squeeze", "Unsqueeze")
+        if not node.inputs or not (node.op in ("softmax", "identity", "flatten") or reshaped):
+            break
+        scores, steps = node.inputs[0], steps[:last]
+    # backwards, as a tensor may be written over
+    kept, needed = [], {scores}
+    for node in reversed(steps):
+        if needed.intersection(node.outputs):
+            needed.difference_update(node.outputs)
+            needed.update(node.inputs)
+            kept.append(node)
+    return tuple(reversed(kept)), scores

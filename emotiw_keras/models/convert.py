@@ -29,6 +29,7 @@ _DEFAULTS = Limits()
 TOLERANCE = 1e-4
 """Largest difference that the gate lets pass, as a fraction of the largest value of the same layer."""
 _LAYERS_SHOWN = 20
+_IGNORED_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,10 @@ class Conversion:
             lines.append(f"{len(self.reordered)} outputs put into the usual order of the ImageNet classes, by their synsets")
         elif foreign.classes and self.foreign.classes != imagenet_synsets():
             lines.append(f"classes in the order of the file, which starts with {', '.join(foreign.classes[:3])}")
-        lines += [f"ignored {what}: {why}" for what, why in foreign.ignored.items()]
+        folded = sum(m.normalisation is not None and m.normalisation.mean is None for m in self.matches)
+        if folded:
+            lines.append(f"{folded} batch normalisations are folded into their convolutions; ours are left with the biases")
+        lines += _grouped(foreign.ignored)
         lines.append(
             f"proved on a colour picture against {whose}, run in NumPy: {self.last} within {self.parity[self.last]:.1e}, "
             f"{len(self.parity) - 1} inner layers, the worst {worst} within {self.parity[worst]:.1e} (allowed {TOLERANCE:.0e})"
@@ -92,6 +96,20 @@ class Conversion:
         pairs = [m.ours if m.ours == m.theirs else f"{m.theirs} -> {m.ours}" for m in self.matches]
         more = f", and {len(pairs) - _LAYERS_SHOWN} more" if len(pairs) > _LAYERS_SHOWN else ""
         return ", ".join(pairs[:_LAYERS_SHOWN]) + more
+
+
+def _grouped(ignored: dict[str, str]) -> list[str]:
+    """One line for each thing ignored, or for many of the same reason."""
+    by_reason: dict[str, list[str]] = {}
+    for what, why in ignored.items():
+        by_reason.setdefault(why, []).append(what)
+    lines = []
+    for why, names in by_reason.items():
+        if len(names) > _IGNORED_SHOWN:
+            lines.append(f"ignored {len(names)} of {names[0]}, {names[1]}, ...: {why}")
+        else:
+            lines += [f"ignored {what}: {why}" for what in names]
+    return lines
 
 
 def probe_picture(spec: ModelSpec, side: int | None = None) -> np.ndarray:
@@ -175,7 +193,7 @@ def _original(conversion: Conversion, spec: ModelSpec) -> dict[str, np.ndarray]:
     else:
         arrays = original_arrays(foreign, conversion.matches)
         nodes = fitted_original(conversion.name, arrays, whole=conversion.classes is not None)
-    nodes = until_scores(nodes)
+    nodes, last = until_scores(nodes)
     made = {name for node in nodes for name in node.outputs}
     starts = list(dict.fromkeys(name for node in nodes for name in node.inputs if name not in made))
     if len(starts) != 1:
@@ -183,9 +201,17 @@ def _original(conversion: Conversion, spec: ModelSpec) -> dict[str, np.ndarray]:
     picture = probe_picture(spec)
     if conversion.channel_order != spec.channel_order:
         picture = picture[..., ::-1]
-    outputs, layers = reference.run(nodes, arrays, {starts[0]: picture.transpose(0, 3, 1, 2)}, conversion.layout)
-    scores = outputs[nodes[-1].outputs[0]]
+    try:
+        outputs, layers = reference.run(nodes, arrays, {starts[0]: picture.transpose(0, 3, 1, 2)}, conversion.layout)
+    except ModelError as error:
+        raise ModelError(f"{foreign.path.name}: {error}") from error
+    scores = outputs[last]
+    if conversion.classes is None and scores.ndim == 4:
+        scores = scores.mean(axis=(2, 3))
     theirs = {m.ours: (m.theirs if foreign.nodes is not None else m.ours) for m in conversion.matches}
+    absent = [name for name in theirs.values() if name not in layers]
+    if absent:
+        raise ModelError(f"{foreign.path.name}: the layer {absent[0]} is no part of what gives its {conversion.last}")
     found = {ours: _hwc(layers[name]) for ours, name in theirs.items()} | {conversion.last: scores.reshape(1, -1)}
     if conversion.reordered:
         for layer in (conversion.matches[-1].ours, conversion.last):

@@ -32,9 +32,7 @@ BATCH = 16
 STEPS = 3
 
 
-def seconds_per_image(
-    model: keras.Model, settings: Mapping[str, Any], stage: Stage, teachers: Teachers | None = None
-) -> float:
+def seconds_per_image(model: keras.Model, settings: Mapping[str, Any], stage: Stage, teachers: Teachers | None = None) -> float:
     """Seconds one training image takes, the best of a few small steps on empty images.
 
     Args:

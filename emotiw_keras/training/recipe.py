@@ -245,9 +245,7 @@ def recipe_from_table(table: Mapping[str, Any]) -> Recipe:
     stages, searches = rest.pop("stage", []), rest.pop("search", [])
     parts = {key: rest.pop(key, {}) for key in ("model", "preprocessing", "source", "pathnet")}
     if not isinstance(stages, list) or not isinstance(searches, list) or not isinstance(parts["source"], Mapping):
-        raise SettingError(
-            "a recipe's stages are [[stage]] or [[search]] tables and its sources [source.NAME] tables", "stage"
-        )
+        raise SettingError("a recipe's stages are [[stage]] or [[search]] tables and its sources [source.NAME] tables", "stage")
     if parts["pathnet"] and not searches:
         raise SettingError("[pathnet] belongs to a recipe with [[search]]", "pathnet")
     unknown = [key for key in rest if key not in {item.name for item in dataclasses.fields(_Head)}]

@@ -48,9 +48,7 @@ def test_what_was_trained_on_chooses_no_temperature(side_by_side: Path, tmp_path
         pack(Run.open(side_by_side / "one"), tmp_path / "one", faces, split="test")
 
 
-def test_what_is_there_stays_and_damage_is_told(
-    side_by_side: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_there_stays_and_damage_is_told(side_by_side: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, faces = Run.open(side_by_side / "two"), side_by_side / "faces"
     (tmp_path / "there").mkdir()
     with pytest.raises(OutputError, match="exists already"):

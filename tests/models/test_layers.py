@@ -130,9 +130,7 @@ def test_lrn_gradient_is_automatic_differentiations(policy: str, channels: int, 
 @pytest.mark.parametrize("caffe", CAFFE_LRNS)
 @pytest.mark.parametrize("channels", [96, 144])
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
-def test_lrn_in_one_loop_is_that_of_the_steps(
-    policy: str, channels: int, caffe: tuple, loops: list[object]
-) -> None:
+def test_lrn_in_one_loop_is_that_of_the_steps(policy: str, channels: int, caffe: tuple, loops: list[object]) -> None:
     import tensorflow as tf
 
     layer, dtype = lrn_of(caffe, dtype=policy), keras.DTypePolicy(policy).compute_dtype

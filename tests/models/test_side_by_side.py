@@ -30,9 +30,7 @@ def test_outputs_and_both_gradients_are_those_of_the_direct_convolution(height: 
             loss = tf.reduce_sum(tf.square(y))
         return y, *tape.gradient(loss, (x, kernel))
 
-    graph = tf.function(
-        lambda x: computed(side_by_side.convolve, x), input_signature=[tf.TensorSpec((None, height, width, 4))]
-    )
+    graph = tf.function(lambda x: computed(side_by_side.convolve, x), input_signature=[tf.TensorSpec((None, height, width, 4))])
     for batch in batches:
         x = tf.constant(values(batch, height, width, 4, seed=batch))
         direct = computed(lambda x, kernel: tf.nn.conv2d(x, kernel, 1, "SAME"), x)

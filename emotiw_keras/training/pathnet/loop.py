@@ -205,9 +205,7 @@ class _Task:
         """Modules, readout and population of a new task."""
         search, bank, settings = self.search, self.bank, self.bank.settings
         generator = self._generator(0, _POPULATION)
-        population = evolution.draw_population(
-            search.population, settings.layers, settings.modules, settings.active, generator
-        )
+        population = evolution.draw_population(search.population, settings.layers, settings.modules, settings.active, generator)
         kept = np.zeros_like(bank.frozen)
         if search.start == "transfer":
             bank.freeze(self.before)
