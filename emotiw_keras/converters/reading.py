@@ -21,6 +21,7 @@ READERS = {
     "NumPy archive": ("numpy_files", "read_npz"),
     "pickled arrays": ("numpy_files", "read_pickle_dict"),
     "Keras HDF5": ("keras_h5", "read_keras_h5"),
+    "Keras model": ("keras_h5", "read_keras_archive"),
     "safetensors": ("safe_tensors", "read_safetensors"),
     "safetensors index": ("safe_tensors", "read_index"),
 }
@@ -55,6 +56,8 @@ def sniff(path: Path, limits: Limits = _DEFAULTS) -> str:
         return "NumPy array"
     if head.startswith(b"PK\x03\x04"):
         names = Zip(path, limits).sizes
+        if {"config.json", "metadata.json"} <= names.keys():
+            return "Keras model"
         pickled = any(name.rpartition("/")[2] == "data.pkl" for name in names)
         return "NumPy archive" if not pickled and any(name.endswith(".npy") for name in names) else "PyTorch"
     if head.startswith(b"MATLAB "):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from emotiw_keras.converters.foreign import Foreign, Node
+from emotiw_keras.converters.foreign import Foreign, Layout, Node
 from emotiw_keras.models.matching import WEIGHTED, Match, Matching, original_nodes, trunk_length
 from emotiw_keras.models.registry import ModelSpec
 
@@ -70,6 +70,52 @@ def fitted_original(name: str, arrays: Mapping[str, np.ndarray], *, whole: bool)
             node = replace(node, arrays=(*node.arrays, f"{node.name}.factor"))
         fitted.append(node)
     return tuple(fitted)
+
+
+def flattened(name: str, arrays: Mapping[str, np.ndarray], layout: Layout, size: tuple[int, int]) -> tuple[int, int] | None:
+    """(height, width) of the maps that reach the first fully connected layer of the network `name`; None if it has none.
+
+    Args:
+        name: registry name.
+        arrays: as `original_arrays` gives them.
+        layout: of the kernels.
+        size: height and width of the picture.
+    """
+    nodes = original_nodes(name)
+    sizes = {nodes[0].inputs[0]: size}
+    for node in nodes:
+        high, wide = sizes[node.inputs[-1]]
+        if node.op == "fc":
+            return high, wide
+        if node.op in ("conv", "max_pool", "mean_pool"):
+            window = node.attrs.get("size", ())
+            if node.op == "conv":
+                shape = arrays[node.arrays[0]].shape
+                window = shape[2:] if layout == "oihw" else shape[:2]
+            top, bottom, left, right = node.attrs["pad"]
+            room = [high + top + bottom - window[0], wide + left + right - window[1]]
+            up = node.attrs.get("rounding") == "ceil"
+            high, wide = (-(-n // s) + 1 if up else n // s + 1 for n, s in zip(room, node.attrs["stride"], strict=True))
+        elif node.op in ("global_mean", "global_max"):
+            high, wide = 1, 1
+        sizes[node.outputs[0]] = (high, wide)
+    return None
+
+
+def turned_rows(weight: np.ndarray, layout: Layout, maps: tuple[int, int]) -> np.ndarray:
+    """A fully connected weight in the order of inputs that `layout` has, of one whose inputs are in the other order.
+
+    Args:
+        weight: "oihw": (out, in) over (height, width, channels); "hwio": (in, out) over (channels, height, width).
+        layout: of the file.
+        maps: (height, width) of what it takes.
+    """
+    high, wide = maps
+    if layout == "oihw":
+        turned = weight.reshape(len(weight), high, wide, -1).transpose(0, 3, 1, 2)
+    else:
+        turned = weight.reshape(-1, high, wide, weight.shape[1]).transpose(1, 2, 0, 3)
+    return turned.reshape(weight.shape)
 
 
 def until_scores(nodes: Iterable[Node]) -> tuple[tuple[Node, ...], str]:
