@@ -58,9 +58,7 @@ def _time_line(summary: Summary, seconds: float) -> str:
     show_default=True,
     help="How the paper's crop is read: A wider, B square from below the mouth, C with the chin, D narrower.",
 )
-@click.option(
-    "--frames", type=click.IntRange(min=1), default=8, show_default=True, help="Frames of each film, evenly spread."
-)
+@click.option("--frames", type=click.IntRange(min=1), default=8, show_default=True, help="Frames of each film, evenly spread.")
 @click.option("--workers", metavar="N", type=click.IntRange(min=1), help="Processes; default: one for each processor.")
 @click.option("--json", "as_json", is_flag=True, help="The summary as one JSON object.")
 @click.pass_context

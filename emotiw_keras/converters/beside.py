@@ -23,9 +23,13 @@ def within_folder(path: Path, location: str, says: str, advice: str) -> Path:
     folder = path.parent.resolve()
     outside = not location or not location.isprintable() or len(location) > 1024
     outside = outside or bool(wanted.root or wanted.drive) or ".." in wanted.parts
-    found = folder if outside else (folder / location).resolve()
+    try:
+        found = folder if outside else (folder / location).resolve()
+        there = found.is_file()
+    except (OSError, RuntimeError) as error:  # a name too long, or links in a circle
+        raise ModelError(f"{path.name} {says}, which cannot be looked up; {advice}") from error
     if outside or not found.is_relative_to(folder):
         raise ModelError(f"{path.name} {says}, which is not within its folder and is not read; {advice}")
-    if not found.is_file():
+    if not there:
         raise ModelError(f"{path.name} {says}, which is missing; {advice}")
     return found
