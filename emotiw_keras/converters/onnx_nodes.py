@@ -40,6 +40,7 @@ class _Converter(AttributeReader):
         self.steps = self.folded.nodes
         self.shapes_only: set[str] = set()
         self._nodes: list[Node] = []
+        self._layers: set[str] = set()
         # Tensors of one value for each unit, that is (batch, units) or (batch, units, 1, 1).
         self._flat = {name for name, shape in graph.inputs.items() if len(shape) == 2 or (shape[2:] == (1, 1))}
         # Tensors that are known to have more than two axes.
@@ -92,7 +93,11 @@ class _Converter(AttributeReader):
         outputs: tuple[str, ...] = (),
     ) -> None:
         outputs = outputs or node.outputs[:1]
-        self._nodes.append(Node(op, node.name, inputs, outputs, arrays, attrs))
+        name = node.name
+        if op in ("conv", "fc"):  # layers are told apart by their names
+            name = name if name not in self._layers else f"{name} ({outputs[0]})"
+            self._layers.add(name)
+        self._nodes.append(Node(op, name, inputs, outputs, arrays, attrs))
         flat = op in ("fc", "flatten", "global_mean", "global_max")
         unknown = op in ("unsupported", "concat", "tensor", "if")
         spatial = op in ("conv", "max_pool", "mean_pool", "lrn")

@@ -12,6 +12,7 @@ import numpy as np
 from emotiw_keras.converters import reference_tensors
 from emotiw_keras.converters.foreign import Node
 from emotiw_keras.converters.onnx_attributes import AttributeReader, Branch, Graph, OnnxNode, Unsupported
+from emotiw_keras.converters.reference_checks import LARGEST_TENSOR
 from emotiw_keras.converters.reference_tensors import DTYPES, STEPS
 from emotiw_keras.errors import ModelError
 
@@ -51,6 +52,7 @@ class Folded:
         self.aliases: dict[str, str] = {}
         self.made: set[str] = set()
         self.sources: set[str] = set()
+        self._bytes = 0
         # Sizes of a file made for several pictures at once are those of as many as there are.
         first = next(iter(graph.inputs.values()), ())
         self.batch = first[0] if len(graph.inputs) == 1 and first and first[0] > 1 else 0
@@ -71,17 +73,28 @@ class Folded:
                 self.aliases[output] = node.inputs[0]
             elif known and node.op in STEPS and output not in self.arrays:
                 try:
-                    self.arrays[output] = reference_tensors.compute(self.tensor(node), ())
+                    made = reference_tensors.compute(self.tensor(node), ())
                 except Unsupported:
                     kept.append(node)
                     continue
                 except ModelError as error:
                     raise ModelError(f"{self.graph.where}: {error}") from error
-                self.made.add(output)
+                self._take(made, output)
                 self.sources.update(named)
             else:
                 kept.append(node)
         return kept
+
+    def _take(self, made: np.ndarray, output: str) -> None:
+        """An array that was made of others, unless all of them are too large; views of the file take no memory."""
+        self._bytes += made.nbytes if made.base is None else 0
+        if self._bytes > LARGEST_TENSOR:
+            raise ModelError(
+                f"{self.graph.where}: the arrays that it makes of others have {self._bytes:,} bytes up to {output}, more than "
+                f"the {LARGEST_TENSOR:,} allowed"
+            )
+        self.arrays[output] = made
+        self.made.add(output)
 
     def _same(self, node: OnnxNode) -> bool:
         """Whether a node gives its first operand as it is: real numbers of every precision are computed in float32."""

@@ -17,11 +17,13 @@ from emotiw_keras.converters.foreign import Layout, Node
 from emotiw_keras.converters.reference_checks import LARGEST_TENSOR, bounded, fits
 from emotiw_keras.errors import ModelError
 
-__all__ = ["LARGEST_TENSOR", "LARGEST_WORK", "run"]
+__all__ = ["LARGEST_TENSOR", "LARGEST_TOGETHER", "LARGEST_WORK", "run"]
 
 Arrays = Mapping[str, np.ndarray]
 LARGEST_WORK = 1 << 36
 """Multiplications of one run, a second or two; SENet-50 needs 2^32."""
+LARGEST_TOGETHER = 4 * LARGEST_TENSOR
+"""Bytes of all tensors that are kept at one time for later steps, or as results."""
 _COMPARISON = 32
 """What one value of a pooling window costs, in multiplications of a matrix product."""
 WEIGHTED = ("conv", "fc")
@@ -80,6 +82,12 @@ def run(
         for name in node.outputs:
             tensors[name] = result
             made_by.pop(name, None)
+        together = sum(tensor.nbytes for tensor in tensors.values())
+        if together > LARGEST_TOGETHER:
+            raise ModelError(
+                f"layer {node.name} ({node.op}) makes it {together:,} bytes of tensors at one time, allowed are "
+                f"{LARGEST_TOGETHER:,}"
+            )
         if node.op in WEIGHTED:
             source = node.name
         if source is not None:
