@@ -1,4 +1,4 @@
-"""What is run as the original: the computation in a foreign file, or the authors' own, as far as the file goes. No Keras."""
+"""What is run as the original and on which pictures: the computation in a foreign file, or the authors' own. No Keras."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from emotiw_keras.converters.foreign import Foreign, Layout, Node
+from emotiw_keras.errors import ModelError
+from emotiw_keras.models.conversion import RowOrder
 from emotiw_keras.models.matching import WEIGHTED, Match, Matching, original_nodes, trunk_length
-from emotiw_keras.models.registry import ModelSpec
+from emotiw_keras.models.registry import ModelSpec, get_spec
 
 
 def trunk_of(foreign: Foreign, matching: Matching, spec: ModelSpec) -> Foreign:
@@ -116,6 +118,55 @@ def turned_rows(weight: np.ndarray, layout: Layout, maps: tuple[int, int]) -> np
     else:
         turned = weight.reshape(-1, high, wide, weight.shape[1]).transpose(1, 2, 0, 3)
     return turned.reshape(weight.shape)
+
+
+def picture_shape(
+    foreign: Foreign, name: str, matches: tuple[Match, ...], layout: Layout, wanted: tuple[int, ...] | None
+) -> tuple[int, int, int]:
+    """(height, width, channels) of the pictures: as the file declares them, else the network's own, else `wanted` if that alone
+    fits the first fully connected layer. The channels are those of the first kernel."""
+    first, spec = foreign.arrays[matches[0].weight], get_spec(name)
+    channels = first.shape[1 if layout == "oihw" else 2] if first.ndim == 4 else 0
+    if channels not in (1, 3):
+        raise ModelError(f"{foreign.path.name}: {matches[0].weight} takes {channels} channels, expected pictures of 3 or 1")
+    own = (spec.input_size, spec.input_size)
+    declared = next(iter(foreign.inputs.values())) if len(foreign.inputs) == 1 else ()
+    if foreign.nodes is not None:
+        stated = len(declared) == 4 and declared[1] == channels and min(declared[2:]) > 0
+        return (*((declared[2], declared[3]) if stated else own), channels)
+    dense = next((foreign.arrays[match.weight] for match in matches if foreign.arrays[match.weight].ndim == 2), None)
+    arrays = original_arrays(foreign, matches)
+    if dense is not None and wanted is not None and len(wanted) == 3 and wanted[:2] != own:
+        inputs = dense.shape[1 if layout == "oihw" else 0]
+        before = foreign.arrays[matches[trunk_length(name) - 1].weight].shape[0 if layout == "oihw" else 3]
+        fits = [flattened(name, arrays, layout, (size[0], size[1])) for size in (own, wanted)]
+        if [maps is not None and maps[0] * maps[1] * before == inputs for maps in fits] == [False, True]:
+            return wanted[0], wanted[1], channels
+    return (*own, channels)
+
+
+def with_rows(
+    foreign: Foreign,
+    name: str,
+    matches: tuple[Match, ...],
+    layout: Layout,
+    shape: tuple[int, int, int],
+    rows: RowOrder | None,
+) -> tuple[Foreign, RowOrder | None]:
+    """The file with the rows of its first fully connected layer in the order that goes with its kernels, and the order they are
+    taken in; None where the file states it, or there is no more than one place."""
+    dense = next((match for match in matches if foreign.arrays[match.weight].ndim == 2), None)
+    if foreign.nodes is not None or foreign.layout is not None or dense is None:
+        return foreign, None
+    maps = flattened(name, original_arrays(foreign, matches), layout, shape[:2])
+    usual: RowOrder = "chw" if layout == "oihw" else "hwc"
+    weight = foreign.arrays[dense.weight]
+    places = maps[0] * maps[1] if maps else 1
+    if maps is None or places == 1 or weight.shape[1 if layout == "oihw" else 0] % places:
+        return foreign, None
+    if rows in (None, usual):
+        return foreign, usual
+    return replace(foreign, arrays=foreign.arrays | {dense.weight: turned_rows(weight, layout, maps)}), rows
 
 
 def until_scores(nodes: Iterable[Node]) -> tuple[tuple[Node, ...], str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,19 +12,13 @@ import numpy as np
 
 from emotiw_keras.converters import layout as change
 from emotiw_keras.converters import reference
-from emotiw_keras.converters.foreign import Foreign, Layout, Limits, release_pages
+from emotiw_keras.converters.foreign import Foreign, Limits, release_pages
 from emotiw_keras.converters.reading import read
 from emotiw_keras.errors import ModelError
-from emotiw_keras.models.computation import (
-    fitted_original,
-    flattened,
-    original_arrays,
-    trunk_of,
-    turned_rows,
-    until_scores,
-)
+from emotiw_keras.models.computation import fitted_original, original_arrays, picture_shape, trunk_of, until_scores, with_rows
 from emotiw_keras.models.conversion import TOLERANCE, Conversion, Order, RowOrder
-from emotiw_keras.models.matching import Match, layout_of, match_layers, normalisation_to_keras, to_keras, trunk_length
+from emotiw_keras.models.into_keras import layout_of, normalisation_to_keras, to_keras
+from emotiw_keras.models.matching import match_layers
 from emotiw_keras.models.registry import ModelSpec, build, get_spec
 from emotiw_keras.weights.imagenet import imagenet_synsets
 
@@ -98,8 +91,8 @@ def convert(
     last = foreign.arrays[matches[-1].bias or matches[-1].weight].size if matching.beyond is None else None
     own = foreign.nodes is not None
     reordered = None if last is None else _class_order(foreign, last)
-    shape = _picture_shape(foreign, name, matches, layout, input_shape)
-    foreign, taken = _with_rows(foreign, name, matches, layout, shape, rows)
+    shape = picture_shape(foreign, name, matches, layout, input_shape)
+    foreign, taken = with_rows(foreign, name, matches, layout, shape, rows)
     conversion = Conversion(name, foreign, matches, matching.how, layout, order, last, own, reordered, taken, shape)
 
     # First the original, so that its temporary arrays are gone when the network's come.
@@ -114,55 +107,6 @@ def convert(
     _fill(model, conversion, spec)
     conversion.parity.update(_compare(model, conversion, expected, spec))
     return model, conversion
-
-
-def _picture_shape(
-    foreign: Foreign, name: str, matches: tuple[Match, ...], layout: Layout, wanted: tuple[int, ...] | None
-) -> tuple[int, int, int]:
-    """(height, width, channels) of the pictures: as the file declares them, else the network's own, else `wanted` if that alone
-    fits the first fully connected layer. The channels are those of the first kernel."""
-    first, spec = foreign.arrays[matches[0].weight], get_spec(name)
-    channels = first.shape[1 if layout == "oihw" else 2] if first.ndim == 4 else 0
-    if channels not in (1, 3):
-        raise ModelError(f"{foreign.path.name}: {matches[0].weight} takes {channels} channels, expected pictures of 3 or 1")
-    own = (spec.input_size, spec.input_size)
-    declared = next(iter(foreign.inputs.values())) if len(foreign.inputs) == 1 else ()
-    if foreign.nodes is not None:
-        stated = len(declared) == 4 and declared[1] == channels and min(declared[2:]) > 0
-        return (*((declared[2], declared[3]) if stated else own), channels)
-    dense = next((foreign.arrays[match.weight] for match in matches if foreign.arrays[match.weight].ndim == 2), None)
-    arrays = original_arrays(foreign, matches)
-    if dense is not None and wanted is not None and len(wanted) == 3 and wanted[:2] != own:
-        inputs = dense.shape[1 if layout == "oihw" else 0]
-        before = foreign.arrays[matches[trunk_length(name) - 1].weight].shape[0 if layout == "oihw" else 3]
-        fits = [flattened(name, arrays, layout, (size[0], size[1])) for size in (own, wanted)]
-        if [maps is not None and maps[0] * maps[1] * before == inputs for maps in fits] == [False, True]:
-            return wanted[0], wanted[1], channels
-    return (*own, channels)
-
-
-def _with_rows(
-    foreign: Foreign,
-    name: str,
-    matches: tuple[Match, ...],
-    layout: Layout,
-    shape: tuple[int, int, int],
-    rows: RowOrder | None,
-) -> tuple[Foreign, RowOrder | None]:
-    """The file with the rows of its first fully connected layer in the order that goes with its kernels, and the order they are
-    taken in; None where the file states it, or there is no more than one place."""
-    dense = next((match for match in matches if foreign.arrays[match.weight].ndim == 2), None)
-    if foreign.nodes is not None or foreign.layout is not None or dense is None:
-        return foreign, None
-    maps = flattened(name, original_arrays(foreign, matches), layout, shape[:2])
-    usual: RowOrder = "chw" if layout == "oihw" else "hwc"
-    weight = foreign.arrays[dense.weight]
-    places = maps[0] * maps[1] if maps else 1
-    if maps is None or places == 1 or weight.shape[1 if layout == "oihw" else 0] % places:
-        return foreign, None
-    if rows in (None, usual):
-        return foreign, usual
-    return replace(foreign, arrays=foreign.arrays | {dense.weight: turned_rows(weight, layout, maps)}), rows
 
 
 def _original(conversion: Conversion, spec: ModelSpec) -> dict[str, np.ndarray]:
