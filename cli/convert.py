@@ -23,6 +23,13 @@ from emotiw_keras.sealed import json_text
     type=click.Choice(["rgb", "bgr"]),
     help="Order of the pictures' channels in SOURCE, where its format does not say; the network's own by default.",
 )
+@click.option(
+    "--check",
+    "checks",
+    metavar="IMAGE=CLASS",
+    multiple=True,
+    help="A picture and its class, by number or ImageNet's name; nothing is written unless the network says so. Repeatable.",
+)
 @click.option("--grey", is_flag=True, help="Fold the first kernel for pictures with one channel.")
 @click.option("--width", type=float, default=1.0, show_default=True, help="Width of the network that SOURCE holds.")
 @click.option("--json", "as_json", is_flag=True, help="With --inspect: as JSON.")
@@ -33,6 +40,7 @@ def convert(
     inspect: bool,
     structure: str | None,
     channel_order: Literal["rgb", "bgr"] | None,
+    checks: tuple[str, ...],
     grey: bool,
     width: float,
     as_json: bool,
@@ -57,10 +65,11 @@ def convert(
     if not out.endswith(".weights.h5"):
         raise UsageError(f"--out {out}: expected a name that ends in .weights.h5")
 
-    from emotiw_keras.models.convert import convert as convert_weights
+    from emotiw_keras.models.checking import Check, convert_checked
     from emotiw_keras.models.convert import write_weights
 
-    network, report = convert_weights(model, source, structure=structure, channel_order=channel_order, width=width)
+    pictures = [Check.parse(text) for text in checks]
+    network, report = convert_checked(model, source, pictures, structure=structure, channel_order=channel_order, width=width)
     for line in report.lines():
         tell(line)
     if grey:

@@ -16,7 +16,7 @@ from emotiw_keras.converters import prototxt as text
 from emotiw_keras.converters.caffe_graph import build, check_arrays, note, only_trains
 from emotiw_keras.converters.caffe_layers import Layer, read_network
 from emotiw_keras.converters.caffe_nodes import array_names
-from emotiw_keras.converters.caffe_schema import BLOB, SHAPE
+from emotiw_keras.converters.caffe_schema import BLOB, RAW_TYPES, SHAPE
 from emotiw_keras.converters.foreign import Foreign, Limits
 from emotiw_keras.converters.protobuf import Message, Wire, last, map_file
 from emotiw_keras.errors import ModelError
@@ -27,7 +27,7 @@ _DEFAULTS = Limits()
 
 
 def read_caffemodel(path: Path, limits: Limits = _DEFAULTS) -> Foreign:
-    """A `.caffemodel`: all versions, packed or unpacked, single or double precision.
+    """A `.caffemodel`: all versions, packed or unpacked, single or double precision, NVIDIA's blobs of bytes (half too).
 
     Arrays are views of the mapped file where the file keeps them in one piece, and read-only. Shapes are as declared, but for
     the four sizes that old files give everything: fully connected weights 1x1xOxI are (O, I) and vectors 1x1x1xO are (O,).
@@ -72,9 +72,21 @@ def _blob(wire: Wire, view: memoryview, what: str) -> np.ndarray:
     fields = wire.decode(view, BLOB)
     if "double_data" in fields:
         values = wire.floats(fields["double_data"], "<f8", what)
+    elif "raw_data" in fields and "data" not in fields:
+        values = _raw(wire, last(fields, "raw_data"), last(fields, "raw_data_type", 0), what)
     else:
         values = wire.floats(fields.get("data", ()), "<f4", what)
     return wire.shaped(values, _dims(wire, fields), what)
+
+
+def _raw(wire: Wire, content: memoryview, kind: int, what: str) -> np.ndarray:
+    if kind not in RAW_TYPES:
+        known = "double (0), float (1), half (2)"
+        raise ModelError(f"{wire.where}: {what} holds numbers of the type {kind}, expected one of {known}")
+    dtype = np.dtype(RAW_TYPES[kind])
+    if len(content) % dtype.itemsize:
+        wire.fault(f"{what} has {len(content):,} bytes, no multiple of {dtype.itemsize}")
+    return np.frombuffer(content, dtype)
 
 
 def _dims(wire: Wire, fields: Message) -> list[int]:

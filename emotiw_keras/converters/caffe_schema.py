@@ -1,7 +1,7 @@
 """The messages of Caffe's networks as tables of fields: number -> name and kind.
 
-Source: `src/caffe/proto/caffe.proto` of BVLC Caffe. Kinds are those of `protobuf.Spec`; `*` marks a repeated field. "any" are
-fields that are known and say nothing about the computation.
+Source: `src/caffe/proto/caffe.proto` of BVLC Caffe, and of NVIDIA's for blobs. Kinds are those of `protobuf.Spec`; `*` marks a
+repeated field. "any" are fields that are known and say nothing about the computation.
 """
 
 from __future__ import annotations
@@ -104,7 +104,10 @@ SHAPE = _table({1: "dim int*"})
 BLOB = _table(
     {1: "num int", 2: "channels int", 3: "height int", 4: "width int", 5: "data data*"}
     | {6: "diff any*", 7: "shape message", 8: "double_data data*", 9: "double_diff any*"}
+    | {10: "raw_data_type int", 11: "raw_diff_type any", 12: "raw_data message", 13: "raw_diff any"}
 )
+RAW_TYPES = {0: "<f8", 1: "<f4", 2: "<f2"}
+"""NVIDIA's Caffe since 0.16 (DIGITS 6) keeps a blob's numbers as bytes, of a type that a number names."""
 RULE = _table(
     {1: "phase enum", 2: "min_level int", 3: "max_level int", 4: "stage str*", 5: "not_stage str*"},
     phase={0: "TRAIN", 1: "TEST"},

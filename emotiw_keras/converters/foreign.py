@@ -13,7 +13,7 @@ Layout = Literal["oihw", "hwio"]
 
 OPS = (
     "conv",  # arrays weight[, bias]; stride (h, w), pad (top, bottom, left, right), groups, dilation (h, w)
-    "fc",  # arrays weight[, bias]; flattens (channels, height, width) in this order first
+    "fc",  # arrays weight[, bias]; flattens (channels, height, width) in this order first; rank: the axes it must get, if given
     "relu",  # slope: of the negative side, 0.0
     "prelu",  # arrays slope
     "lrn",  # size, alpha, beta, k: x / (k + alpha / size * sum over `size` channels of x^2) ** beta, as Caffe and ONNX have it
@@ -26,11 +26,13 @@ OPS = (
     "add",
     "axpy",  # inputs a, x, y: a * x + y, a having one value for each channel
     "concat",  # axis
-    "softmax",  # axis
+    "softmax",  # axis; log: its logarithm
     "sigmoid",
     "flatten",
     "reshape",  # shape: 0 keeps a size, -1 is what remains
     "identity",  # dropout at test time, split
+    "tensor",  # type: an operator of ONNX on tensors of any shape, its settings, and constants; see `reference_tensors`
+    "if",  # then and else: (nodes, the tensor that the branch gives), for a first input of one value
     "unsupported",  # type: the file's word for it
 )
 """The kinds of `Node` and their attributes; axes are those of (batch, channels, height, width)."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from emotiw_keras.converters.foreign import Foreign, Node
+
+_NUMBERS_SHOWN = 16
 
 
 def describe(foreign: Foreign) -> dict[str, Any]:
@@ -33,7 +37,12 @@ def describe(foreign: Foreign) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    """A setting as JSON can have it: of arrays the numbers, of many their shape, of nodes their kind."""
+    if isinstance(value, Node):
+        return value.attrs.get("type", value.op)
+    if isinstance(value, np.ndarray):
+        return value.tolist() if value.size <= _NUMBERS_SHOWN else f"{'x'.join(map(str, value.shape))} {value.dtype}"
+    return [_plain(part) for part in value] if isinstance(value, tuple) else value
 
 
 def table(foreign: Foreign) -> list[str]:
@@ -69,8 +78,8 @@ def _shapes(foreign: Foreign, names: tuple[str, ...]) -> str:
 
 def _settings(node: Node) -> str:
     def word(value: Any) -> str:
-        if isinstance(value, tuple):
-            return str(value[0]) if len(set(value)) == 1 else "/".join(map(str, value))
+        if isinstance(value, list):
+            return word(value[0]) if len(set(map(str, value))) == 1 else "/".join(map(word, value))
         return f"{value:g}" if isinstance(value, float) else str(value)
 
-    return " ".join(f"{key}={word(value)}" for key, value in node.attrs.items())
+    return " ".join(f"{key}={word(_plain(value))}" for key, value in node.attrs.items())

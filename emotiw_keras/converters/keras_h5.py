@@ -1,4 +1,4 @@
-"""Keras' HDF5 files: the old `.h5` of weights or of a whole model, and the `.weights.h5` of Keras 3.
+"""Keras' files: the old `.h5` of weights or of a whole model, the `.weights.h5` of Keras 3, and its `.keras` of a whole model.
 
 Arrays only are read. The description of the layers that a whole model carries (JSON that can name code to run, as a Lambda
 layer does) is listed and never looked into. Sources: Keras' `legacy/saving/legacy_h5_format.py` and `saving/saving_lib.py`.
@@ -7,6 +7,8 @@ layer does) is listed and never looked into. Sources: Keras' `legacy/saving/lega
 from __future__ import annotations
 
 import re
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -14,6 +16,7 @@ import h5py
 from emotiw_keras.converters.foreign import Foreign, Limits
 from emotiw_keras.converters.hdf5 import Hdf5, open_hdf5
 from emotiw_keras.converters.hdf5_trial import rehearse
+from emotiw_keras.converters.zipped import Zip
 from emotiw_keras.errors import ModelError
 
 ROLES = {
@@ -24,6 +27,7 @@ ROLES = {
     "moving_mean": "mean",
     "moving_variance": "variance",
 }
+WEIGHTS_ENTRY = "model.weights.h5"
 _BATCH_NORM = ("gamma", "beta", "mean", "variance")
 _OLD_NAME = re.compile(r"(?:.*_)?(W|b)(?:_\d+)?")
 _DESCRIPTION = "a description of layers, which is never looked into; only arrays are read"
@@ -77,6 +81,30 @@ def read_keras_h5(path: Path, limits: Limits | None = None) -> Foreign:
             if "optimizer" in name:
                 foreign.ignored[name] = "the optimizer's state, which only training needs"
         return foreign
+
+
+def read_keras_archive(path: Path, limits: Limits | None = None) -> Foreign:
+    """The arrays of a `.keras` file, a zip with a `.weights.h5` file in it; named as in `read_keras_h5`.
+
+    Raises:
+        ModelError: as `read_keras_h5`; or the zip is damaged or holds no weights, or there is no room to unpack them.
+    """
+    bounds = limits or Limits()
+    archive = Zip(path, bounds)
+    if WEIGHTS_ENTRY not in archive.sizes:
+        raise ModelError(f"{path.name} holds no {WEIGHTS_ENTRY}, as a .keras file does; save the model again as one file")
+    content = archive.read(WEIGHTS_ENTRY)
+    # The HDF5 library reads files alone; under the same name, by which errors call it.
+    with tempfile.TemporaryDirectory() as folder:
+        unpacked = Path(folder) / path.name
+        try:
+            unpacked.write_bytes(content)
+        except OSError as error:
+            raise ModelError(f"{path.name} cannot be unpacked in {folder}: {error.strerror}; make room there") from error
+        held = read_keras_h5(unpacked, bounds)
+    others = {name: _DESCRIPTION for name in archive.sizes if name == "config.json"}
+    others |= {name: "nothing about weights" for name in archive.sizes if name not in (WEIGHTS_ENTRY, "config.json")}
+    return replace(held, format="Keras 3 model", path=path, ignored=held.ignored | others)
 
 
 def _texts(file: Hdf5, group: h5py.Group, name: str) -> tuple[str, ...] | None:

@@ -18,6 +18,7 @@ from emotiw_keras.converters.pickle_arrays import Array, Context, array_of, chec
 from emotiw_keras.converters.pickle_ops import shown
 from emotiw_keras.converters.pickles import load_pickle
 from emotiw_keras.converters.protobuf import map_file
+from emotiw_keras.converters.wrapped_names import plain_roles, unwrapped
 from emotiw_keras.converters.zipped import Zip
 from emotiw_keras.errors import ModelError
 
@@ -63,7 +64,7 @@ def _mean_image(array: np.ndarray) -> np.ndarray | None:
 
 
 def read_npz(path: Path, limits: Limits | None = None) -> Foreign:
-    """Read an archive of arrays, named as there. Stored entries are views of the file, deflated ones are unpacked.
+    """Read an archive of arrays, named as in `read_pickle_dict`. Stored entries are views of the file, deflated ones unpacked.
 
     Raises:
         ModelError: the file is missing, damaged or too large as it is or unpacked, or holds an array of objects.
@@ -81,7 +82,7 @@ def read_npz(path: Path, limits: Limits | None = None) -> Foreign:
         gathered.add(name, array)
     if not gathered.arrays:
         raise ModelError(f"{path.name} holds no arrays; expected a .npz of them")
-    return Foreign(format="NumPy archive", path=path, arrays=gathered.arrays, ignored=gathered.ignored)
+    return Foreign(format="NumPy archive", path=path, arrays=_named(gathered), ignored=gathered.ignored)
 
 
 def read_pickle_dict(path: Path, limits: Limits | None = None) -> Foreign:
@@ -89,7 +90,8 @@ def read_pickle_dict(path: Path, limits: Limits | None = None) -> Foreign:
 
     Args:
         path: the file. The dictionary is {name: array}, {name: {what: array}} or {name: [weight, bias]}, and so on; the names
-            are joined with ".", a list of one or two arrays has weight and bias, and longer ones have 0, 1, ...
+            are joined with ".", a list of one or two arrays has weight and bias, and longer ones have 0, 1, ... Other words for
+            them, as caffe-tensorflow's `weights` and `biases`, `conv1_W` and `conv1/kernel:0`, become weight and bias.
         limits: of the file and its arrays.
 
     Raises:
@@ -153,7 +155,14 @@ def _dictionary(root: Any, path: Path, limits: Limits, kind: str) -> Foreign:
             gathered.ignore(name, f"no array but of type {type(value).__name__}" + (", too deep" if depth == DEPTH else ""))
     if not gathered.arrays:
         raise ModelError(f"{path.name} holds no arrays; expected a dictionary of them by layer")
-    return Foreign(format=kind, path=path, arrays=gathered.arrays, ignored=gathered.ignored)
+    return Foreign(format=kind, path=path, arrays=_named(gathered), ignored=gathered.ignored)
+
+
+def _named(gathered: Gathered) -> dict[str, np.ndarray]:
+    """The arrays by the names of the network alone, as `<layer>.<what>` in the words of `Foreign` (see `wrapped_names`)."""
+    short = unwrapped(gathered.arrays, gathered.ignore)
+    plain = plain_roles(short.values())
+    return {plain[now]: gathered.arrays[before] for before, now in short.items()}
 
 
 def _items(value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> list[tuple[str, Any]]:

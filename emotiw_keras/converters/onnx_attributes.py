@@ -10,19 +10,39 @@ import numpy as np
 
 from emotiw_keras.errors import ModelError
 
-Attribute = int | float | str | tuple[Any, ...] | np.ndarray | None
+Attribute = Any
+"""int, float, str, a tuple of numbers, an array, a `Branch`, or None for what is not read."""
 LARGEST_SETTING = 1 << 20
 
 
 @dataclass
 class OnnxNode:
-    """A node as the file has it; attributes that are subgraphs are None."""
+    """A node as the file has it."""
 
     op: str
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: dict[str, Attribute] = field(default_factory=dict)
+
+
+@dataclass
+class Branch:
+    """One of the two graphs within an If: its nodes, and the tensor among them or around them that it gives."""
+
+    nodes: list[OnnxNode]
+    output: str
+
+
+@dataclass
+class Graph:
+    """The nodes in order with all arrays (initialisers and constants) and the declared inputs."""
+
+    where: str
+    opset: int
+    nodes: list[OnnxNode]
+    arrays: dict[str, np.ndarray]
+    inputs: dict[str, tuple[int, ...]]
 
 
 class Unsupported(Exception):
@@ -62,7 +82,7 @@ class AttributeReader:
 
     def wrong(self, node: OnnxNode, name: str, value: object, expected: str) -> ModelError:
         """The error of an attribute that has no such value."""
-        found = "of another kind" if value is None or isinstance(value, np.ndarray) else str(value)[:60]
+        found = "of another kind" if value is None or isinstance(value, (np.ndarray, Branch)) else str(value)[:60]
         return ModelError(f"{self.where}: node {node.name} ({node.op}) has {name} {found}, expected {expected}")
 
     def only(self, node: OnnxNode, name: str, default: Attribute, *allowed: Attribute) -> None:

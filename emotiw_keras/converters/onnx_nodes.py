@@ -5,32 +5,24 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from emotiw_keras.converters.foreign import Node
-from emotiw_keras.converters.onnx_attributes import LARGEST_SETTING, AttributeReader, OnnxNode, Unsupported
+from emotiw_keras.converters.onnx_attributes import LARGEST_SETTING, AttributeReader, Graph, OnnxNode, Unsupported
+from emotiw_keras.converters.onnx_tensors import REALS, Folded
+from emotiw_keras.converters.reference_tensors import STEPS
 
 Attributes = dict[str, Any]
 # Since version 13 Softmax is over one axis; before, over all from its axis on.
 _ONE_AXIS_SOFTMAX = 13
 
 
-@dataclass
-class Graph:
-    """The nodes in order with all arrays (initialisers and constants) and the declared inputs."""
-
-    where: str
-    opset: int
-    nodes: list[OnnxNode]
-    arrays: dict[str, np.ndarray]
-    inputs: dict[str, tuple[int, ...]]
-
-
 def convert(graph: Graph) -> tuple[tuple[Node, ...], dict[str, str]]:
-    """The computation, and the arrays that are no part of it with the reasons.
+    """The computation, and the arrays of the file that are no weights of it with the reasons.
+
+    Arrays that are made of others, as a transposed weight, are among the graph's arrays from then on.
 
     Raises:
         ModelError: a setting is out of range.
@@ -43,20 +35,26 @@ class _Converter(AttributeReader):
         super().__init__(graph.where)
         self.graph = graph
         self.arrays = graph.arrays
+        self.stored = list(graph.arrays)
+        self.folded = Folded(graph)
+        self.steps = self.folded.nodes
         self.shapes_only: set[str] = set()
         self._nodes: list[Node] = []
+        self._layers: set[str] = set()
         # Tensors of one value for each unit, that is (batch, units) or (batch, units, 1, 1).
         self._flat = {name for name, shape in graph.inputs.items() if len(shape) == 2 or (shape[2:] == (1, 1))}
-        self._uses = Counter(name for node in graph.nodes for name in node.inputs)
+        # Tensors that are known to have more than two axes.
+        self._maps = {name for name, shape in graph.inputs.items() if len(shape) > 2} - self._flat
+        self._uses = Counter(name for node in self.steps for name in node.inputs)
         self._add_after: dict[str, int] = {}
-        for place, node in enumerate(graph.nodes):
+        for place, node in enumerate(self.steps):
             if node.op == "Add":
                 self._add_after.update({name: place for name in node.inputs if name not in self.arrays})
         self._merged: set[int] = set()
         self._place = 0
 
     def run(self) -> tuple[tuple[Node, ...], dict[str, str]]:
-        for place, node in enumerate(self.graph.nodes):
+        for place, node in enumerate(self.steps):
             if place in self._merged:
                 continue
             self._place = place
@@ -73,11 +71,17 @@ class _Converter(AttributeReader):
                 kind = f"{node.op or 'without a type'} {reason}".strip()
                 self._emit(node, "unsupported", self._tensors(node), self._arrays_of(node), {"type": kind}, node.outputs)
         used = {name for node in self._nodes for name in node.arrays}
-        ignored = {}
-        for name in self.arrays:
-            if name not in used:
-                ignored[name] = "only gives a shape" if name in self.shapes_only else "no node uses it"
-        return tuple(self._nodes), ignored
+        for name in self.folded.made - used:
+            del self.arrays[name]
+        return tuple(self._nodes), {name: self._reason(name) for name in self.stored if name not in used}
+
+    def _reason(self, name: str) -> str:
+        """Why an array of the file is not among the weights."""
+        if name in self.shapes_only | self.folded.sources and self.arrays[name].dtype.kind != "f":
+            return "only gives a shape"
+        if name in self.shapes_only:
+            return "a number of the computation, no weight"
+        return "another array is made of it" if name in self.folded.sources else "no node uses it"
 
     def _emit(
         self,
@@ -89,12 +93,22 @@ class _Converter(AttributeReader):
         outputs: tuple[str, ...] = (),
     ) -> None:
         outputs = outputs or node.outputs[:1]
-        self._nodes.append(Node(op, node.name, inputs, outputs, arrays, attrs))
+        name = node.name
+        if op in ("conv", "fc"):  # layers are told apart by their names
+            name = name if name not in self._layers else f"{name} ({outputs[0]})"
+            self._layers.add(name)
+        self._nodes.append(Node(op, name, inputs, outputs, arrays, attrs))
         flat = op in ("fc", "flatten", "global_mean", "global_max")
-        kept = op not in ("conv", "max_pool", "mean_pool", "unsupported", "concat") and self._flat.issuperset(inputs)
+        unknown = op in ("unsupported", "concat", "tensor", "if")
+        spatial = op in ("conv", "max_pool", "mean_pool", "lrn")
+        kept = not (unknown or spatial) and self._flat.issuperset(inputs)
+        same = not (unknown or flat) and bool(self._maps.intersection(inputs))
         self._flat.difference_update(outputs)
+        self._maps.difference_update(outputs)
         if flat or kept:
             self._flat.update(outputs)
+        elif spatial or same:
+            self._maps.update(outputs)
 
     def _tensors(self, node: OnnxNode) -> tuple[str, ...]:
         return tuple(name for name in node.inputs if name and name not in self.arrays)
@@ -144,16 +158,18 @@ class _Converter(AttributeReader):
             found = " and ".join("x".join(map(str, self.arrays[name].shape)) for name in arrays)
             raise Unsupported(f"with arrays of {found}")
         attrs: Attributes = {"out": out} | ({} if out_first else {"layout": "io"})
+        if inputs[0] not in self._flat:
+            attrs["rank"] = 2  # found out where it is computed
         self._emit(node, "fc", inputs, arrays, attrs, outputs)
 
     def matmul(self, node: OnnxNode) -> None:
         inputs, arrays = self._one_input(node, 1)
-        if inputs[0] not in self._flat:
-            raise Unsupported("of a tensor that may have more than two axes")
+        if inputs[0] in self._maps:
+            raise Unsupported("of a tensor of more than two axes")
         output = node.outputs[0]
         place = self._add_after.get(output)
         if place is not None and place > self._place and self._uses[output] == 1:
-            after = self.graph.nodes[place]
+            after = self.steps[place]
             bias = self._arrays_of(after)
             units = self.arrays[arrays[0]].shape[-1:]
             if len(after.inputs) == 2 and len(bias) == 1 and self.arrays[bias[0]].shape in (units, (1, *units)):
@@ -179,6 +195,10 @@ class _Converter(AttributeReader):
         self._emit(node, "lrn", inputs, (), {"size": size, "alpha": alpha, "beta": beta, "k": self.number(node, "bias", 1.0)})
 
     def pool(self, node: OnnxNode) -> None:
+        shape = node.attributes.get("kernel_shape")
+        if node.op == "AveragePool" and isinstance(shape, tuple) and len(shape) == 3:
+            self.tensor(node)
+            return
         inputs, _ = self._one_input(node)
         size = self.integers(node, "kernel_shape", (0, 0), 1)
         attrs = self.window(node, size)
@@ -191,7 +211,7 @@ class _Converter(AttributeReader):
 
     def dropout(self, node: OnnxNode) -> None:
         # From version 12 on, the ratio and the training mode are inputs.
-        self.shapes_only.difference_update(node.inputs[1:])
+        self.shapes_only.update(node.inputs[1:])
         mode = self.arrays.get(node.inputs[2]) if len(node.inputs) > 2 else None
         if not node.inputs or node.inputs[0] in self.arrays or (mode is not None and mode.any()):
             raise Unsupported("in training mode")
@@ -206,19 +226,34 @@ class _Converter(AttributeReader):
 
     def reshape(self, node: OnnxNode) -> None:
         shape: tuple[int, ...] = ()
-        if "shape" in node.attributes:
-            shape = self.integers(node, "shape", (0, 0), -1)
-            inputs, _ = self._one_input(node)
-        else:
-            inputs, arrays = self._one_input(node, 1)
-            values = self.arrays[arrays[0]]
-            if values.ndim == 1 and values.size <= 8 and values.dtype.kind == "i":
-                shape = tuple(values.tolist())
-        whole_batch = (0, 1, -1) if not node.attributes.get("allowzero") else (1, -1)
-        if len(shape) != 2 or shape[0] not in whole_batch:
-            raise Unsupported(f"to {'x'.join(map(str, shape)) or 'a shape that is computed'}")
+        named = node.inputs[1] if len(node.inputs) > 1 else ""
+        values = np.asarray(node.attributes["shape"]) if "shape" in node.attributes else self.arrays.get(named)
+        if values is not None and values.ndim == 1 and values.size <= 8 and values.dtype.kind == "i":
+            shape = tuple(values.tolist())
+        whole_batch = ((1, -1) if node.attributes.get("allowzero") else (0, 1, -1)) + (self.folded.batch or 1,)
+        if len(shape) != 2 or shape[0] not in whole_batch or self._tensors(node)[:1] != node.inputs[:1]:
+            self.tensor(node)
+            return
         self.shapes_only.update(node.inputs[1:])
-        self._emit(node, "flatten", inputs, (), {})
+        self._emit(node, "flatten", node.inputs[:1], (), {})
+
+    def tensor(self, node: OnnxNode) -> None:
+        made = self.folded.tensor(node)
+        if not made.inputs:
+            raise Unsupported("of arrays of the file")
+        self.shapes_only.update(self._arrays_of(node))
+        self._emit(node, made.op, made.inputs, (), made.attrs)
+
+    def cast(self, node: OnnxNode) -> None:
+        tensors = self._tensors(node)
+        if tensors[:1] == node.inputs[:1] and (node.op == "CastLike" or node.attributes.get("to") in REALS):
+            self._emit(node, "identity", tensors[:1], (), {})
+        else:
+            self.tensor(node)
+
+    def choice(self, node: OnnxNode) -> None:
+        made = self.folded.choice(node)
+        self._emit(node, made.op, made.inputs, (), made.attrs)
 
     def softmax(self, node: OnnxNode) -> None:
         inputs, _ = self._one_input(node)
@@ -226,18 +261,22 @@ class _Converter(AttributeReader):
         axis = self.integer(node, "axis", -1 if modern else 1)
         if not -4 <= axis < 4 or not (modern or (axis == 1 and inputs[0] in self._flat)):
             raise Unsupported(f"over axis {axis}" + ("" if modern else " and all after it"))
-        self._emit(node, "softmax", inputs, (), {"axis": axis})
+        self._emit(node, "softmax", inputs, (), {"axis": axis} | ({"log": True} if node.op == "LogSoftmax" else {}))
 
     def concat(self, node: OnnxNode) -> None:
         axis = self.integer(node, "axis", 1)
-        if not -4 <= axis < 4 or not node.inputs or self._tensors(node) != node.inputs:
-            raise Unsupported("with arrays of the file, or over an unknown axis")
+        if not -4 <= axis < 4 or not node.inputs:
+            raise Unsupported("over an unknown axis")
+        if self._tensors(node) != node.inputs:
+            self.tensor(node)
+            return
         self._emit(node, "concat", node.inputs, (), {"axis": axis})
 
     def add(self, node: OnnxNode) -> None:
         self.only(node, "broadcast", 0)
         if not node.inputs or self._tensors(node) != node.inputs:
-            raise Unsupported("with an array of the file")
+            self.tensor(node)
+            return
         self._emit(node, "add", node.inputs, (), {})
 
     def batch_norm(self, node: OnnxNode) -> None:
@@ -264,10 +303,13 @@ class _Converter(AttributeReader):
         self._emit(node, op, self._one_input(node)[0], (), {})
 
 
-_KINDS: dict[str, Callable[[_Converter, OnnxNode], None]] = {
+_TENSORS: dict[str, Callable[[_Converter, OnnxNode], None]] = dict.fromkeys(STEPS, _Converter.tensor)
+_KINDS: dict[str, Callable[[_Converter, OnnxNode], None]] = _TENSORS | {
     "Add": _Converter.add,
     "AveragePool": _Converter.pool,
     "BatchNormalization": _Converter.batch_norm,
+    "Cast": _Converter.cast,
+    "CastLike": _Converter.cast,
     "Concat": _Converter.concat,
     "Conv": _Converter.conv,
     "Dropout": _Converter.dropout,
@@ -276,8 +318,10 @@ _KINDS: dict[str, Callable[[_Converter, OnnxNode], None]] = {
     "GlobalAveragePool": _Converter.plain,
     "GlobalMaxPool": _Converter.plain,
     "Identity": _Converter.identity,
+    "If": _Converter.choice,
     "LRN": _Converter.lrn,
     "LeakyRelu": _Converter.relu,
+    "LogSoftmax": _Converter.softmax,
     "MatMul": _Converter.matmul,
     "MaxPool": _Converter.pool,
     "PRelu": _Converter.prelu,

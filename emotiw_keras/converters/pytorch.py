@@ -19,13 +19,15 @@ from emotiw_keras.converters.pickle_ops import shown
 from emotiw_keras.converters.pickles import load_pickle
 from emotiw_keras.converters.protobuf import map_file
 from emotiw_keras.converters.torch_tensors import TORCH_NAMES, Order, Storage, Tensor, array_of_tensor, numbers, storage_of
+from emotiw_keras.converters.wrapped_names import unwrapped
 from emotiw_keras.converters.zipped import Zip
 from emotiw_keras.errors import ModelError
 
 MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
-_CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "model")
-_PARALLEL = "module."
+_CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "model", "net", "model_state", "params", "weights", "ema")
+_DEPTH = 3
+"""State dicts within each other that are looked for."""
 _ADVICE = "save model.state_dict() with torch.save and give that file instead"
 
 _Storages = Callable[[str], tuple[memoryview, Order]]
@@ -33,11 +35,12 @@ _Storages = Callable[[str], tuple[memoryview, Order]]
 
 
 def read_pytorch(path: Path, limits: Limits | None = None) -> Foreign:
-    """Read a state dict, or a checkpoint that holds one under state_dict, model_state_dict or model.
+    """Read a state dict, or a checkpoint that holds one under state_dict, model_state_dict, model, net, model_state, params,
+    weights or ema; of several, the first of these.
 
-    Names are the state dict's, in its order, but for layers with running statistics, which are batch normalisation:
-    running_mean -> mean, running_var -> variance, weight -> gamma, bias -> beta. DataParallel's `module.` is taken off.
-    Kernels are (out, in, height, width), fully connected weights (out, in). float16 stays, bfloat16 becomes float32.
+    Names are the state dict's, in its order, without wrappers (see `wrapped_names`), but for layers with running statistics,
+    which are batch normalisation: running_mean -> mean, running_var -> variance, weight -> gamma, bias -> beta. Kernels are
+    (out, in, height, width), fully connected weights (out, in). float16 stays, bfloat16 becomes float32.
 
     Raises:
         ModelError: the file is missing, damaged or too large, holds a whole pickled module, a TorchScript program or no
@@ -149,13 +152,15 @@ def _state_dict(root: Any, gathered: Gathered) -> dict[Any, Any]:
     if not isinstance(root, dict):
         kind = "one tensor" if isinstance(root, Tensor) else f"a {type(root).__name__}"
         raise ModelError(f"{gathered.where} holds {kind}, expected names and their tensors; {_ADVICE}")
-    inner = next((key for key in _CHECKPOINT_KEYS if isinstance(root.get(key), dict)), None)
-    if inner is None:
-        return root
-    for key, value in root.items():
-        if key != inner:
-            gathered.ignore(key, f"{_described(value)} beside the checkpoint's state dict")
-    state: dict[Any, Any] = root[inner]
+    state: dict[Any, Any] = root
+    for _ in range(_DEPTH):
+        inner = next((key for key in _CHECKPOINT_KEYS if isinstance(state.get(key), dict)), None)
+        if inner is None:
+            break
+        for key, value in state.items():
+            if key != inner:
+                gathered.ignore(key, f"{_described(value)} beside the checkpoint's {inner}")
+        state = state[inner]
     return state
 
 
@@ -172,13 +177,9 @@ def _gather(state: dict[Any, Any], storages: _Storages, gathered: Gathered, cont
     for key, value in state.items():
         if not isinstance(value, Tensor) or not isinstance(key, str):
             gathered.ignore(key, f"{_described(value)}, expected a tensor under a name")
-        elif key.rpartition(".")[2] == "num_batches_tracked":
-            gathered.ignore(key, "counts the steps of training")
         else:
             tensors[key] = value
-    if tensors and all(key.startswith(_PARALLEL) for key in tensors):
-        gathered.ignore(_PARALLEL, f"DataParallel's prefix, taken off {len(tensors)} names")
-        tensors = {key.removeprefix(_PARALLEL): value for key, value in tensors.items()}
+    tensors = {now: tensors[before] for before, now in unwrapped(tensors, gathered.ignore).items()}
     normalised = {key.removesuffix("running_mean") for key in tensors if key.rpartition(".")[2] == "running_mean"}
     for key, tensor in tensors.items():
         gathered.reserve(numbers(key, tensor, context))

@@ -21,7 +21,9 @@ READERS = {
     "NumPy archive": ("numpy_files", "read_npz"),
     "pickled arrays": ("numpy_files", "read_pickle_dict"),
     "Keras HDF5": ("keras_h5", "read_keras_h5"),
+    "Keras model": ("keras_h5", "read_keras_archive"),
     "safetensors": ("safe_tensors", "read_safetensors"),
+    "safetensors index": ("safe_tensors", "read_index"),
 }
 SUFFIXES = {
     ".caffemodel": "Caffe model",
@@ -54,6 +56,8 @@ def sniff(path: Path, limits: Limits = _DEFAULTS) -> str:
         return "NumPy array"
     if head.startswith(b"PK\x03\x04"):
         names = Zip(path, limits).sizes
+        if {"config.json", "metadata.json"} <= names.keys():
+            return "Keras model"
         pickled = any(name.rpartition("/")[2] == "data.pkl" for name in names)
         return "NumPy archive" if not pickled and any(name.endswith(".npy") for name in names) else "PyTorch"
     if head.startswith(b"MATLAB "):
@@ -62,6 +66,8 @@ def sniff(path: Path, limits: Limits = _DEFAULTS) -> str:
         return "Keras HDF5"
     if head[:1] == b"\x80" and head[2:14].startswith(TORCH_MAGIC):
         return "PyTorch"
+    if path.name.lower().endswith(".safetensors.index.json"):
+        return "safetensors index"
     if len(head) > 8 and head[8:9] == b"{" and path.suffix.lower() not in SUFFIXES:
         return "safetensors"
     known = SUFFIXES.get(path.suffix.lower())

@@ -12,18 +12,22 @@ from typing import Any
 
 import numpy as np
 
+from emotiw_keras.converters import reference_tensors
 from emotiw_keras.converters.foreign import Layout, Node
+from emotiw_keras.converters.reference_checks import LARGEST_TENSOR, bounded, fits
 from emotiw_keras.errors import ModelError
 
+__all__ = ["LARGEST_TENSOR", "LARGEST_TOGETHER", "LARGEST_WORK", "run"]
+
 Arrays = Mapping[str, np.ndarray]
-LARGEST_TENSOR = 1 << 28
-"""Bytes of one tensor; a net of strangers could ask for any size."""
 LARGEST_WORK = 1 << 36
 """Multiplications of one run, a second or two; SENet-50 needs 2^32."""
+LARGEST_TOGETHER = 4 * LARGEST_TENSOR
+"""Bytes of all tensors that are kept at one time for later steps, or as results."""
 _COMPARISON = 32
 """What one value of a pooling window costs, in multiplications of a matrix product."""
 WEIGHTED = ("conv", "fc")
-_ELEMENTWISE_AFTER = ("relu", "prelu", "batch_norm", "scale", "sigmoid")
+_ELEMENTWISE_AFTER = ("relu", "prelu", "batch_norm", "scale", "sigmoid", "identity")
 
 
 def run(
@@ -78,6 +82,12 @@ def run(
         for name in node.outputs:
             tensors[name] = result
             made_by.pop(name, None)
+        together = sum(tensor.nbytes for tensor in tensors.values())
+        if together > LARGEST_TOGETHER:
+            raise ModelError(
+                f"layer {node.name} ({node.op}) makes it {together:,} bytes of tensors at one time, allowed are "
+                f"{LARGEST_TOGETHER:,}"
+            )
         if node.op in WEIGHTED:
             source = node.name
         if source is not None:
@@ -97,6 +107,8 @@ def _uses(steps: list[Node]) -> dict[str, int]:
 def _work(node: Node, given: list[np.ndarray], weights: list[np.ndarray]) -> int:
     """At most this many multiplications, or what takes as long."""
     x = given[0]
+    if node.op in ("tensor", "if"):
+        return reference_tensors.work(node, given)
     if node.op not in ("conv", "max_pool", "mean_pool") or x.ndim != 4:
         return sum(array.size for array in (*given, *weights))
     kernel = weights[0] if node.op == "conv" and weights else None
@@ -106,18 +118,6 @@ def _work(node: Node, given: list[np.ndarray], weights: list[np.ndarray]) -> int
     padded = (x.shape[2] + top + bottom, x.shape[3] + left + right)
     places = math.prod(max(0, n - k) // s + 2 for n, k, s in zip(padded, size, strides, strict=True)) * x.shape[0]
     return places * (kernel.size if kernel is not None else x.shape[1] * math.prod(size) * _COMPARISON)
-
-
-def _fits(condition: bool, node: Node, x: np.ndarray, what: str) -> None:
-    if not condition:
-        raise ModelError(f"layer {node.name} ({node.op}) gets {'x'.join(map(str, x.shape))}, which does not fit {what}")
-
-
-def _bounded(node: Node, *sizes: int) -> None:
-    if math.prod(sizes) * 4 > LARGEST_TENSOR:
-        raise ModelError(
-            f"layer {node.name} ({node.op}) would make {math.prod(sizes) * 4:,} bytes, more than the {LARGEST_TENSOR:,} allowed"
-        )
 
 
 def _windows(x: np.ndarray, size: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int] = (1, 1)) -> np.ndarray:
@@ -144,21 +144,21 @@ def _pads(node: Node) -> tuple[int, int, int, int]:
 def _conv(node: Node, given: list[np.ndarray], arrays: list[np.ndarray], layout: Layout) -> np.ndarray:
     (x,) = given
     kernel = arrays[0]
-    _fits(x.ndim == 4 and kernel.ndim == 4, node, x, f"a kernel of {'x'.join(map(str, kernel.shape))}")
+    fits(x.ndim == 4 and kernel.ndim == 4, node, x, f"a kernel of {'x'.join(map(str, kernel.shape))}")
     if layout == "hwio":
         kernel = np.transpose(kernel, (3, 2, 0, 1))
     out, depth, height, width = kernel.shape
     groups = int(node.attrs.get("groups", 1))
     stride, dilation = _pair(node, "stride", 1), _pair(node, "dilation", 1)
-    fits = groups >= 1 and depth * groups == x.shape[1] and out % max(1, groups) == 0
-    _fits(fits, node, x, f"{out} filters of {depth} channels, {groups} groups")
+    whole = groups >= 1 and depth * groups == x.shape[1] and out % max(1, groups) == 0
+    fits(whole, node, x, f"{out} filters of {depth} channels, {groups} groups")
     top, bottom, left, right = _pads(node)
     high, wide = x.shape[2] + top + bottom, x.shape[3] + left + right
-    _bounded(node, x.shape[0], x.shape[1], high, wide)
+    bounded(node, x.shape[0], x.shape[1], high, wide)
     reach = tuple((k - 1) * d + 1 for k, d in zip((height, width), dilation, strict=True))
-    _fits(min(reach) > 0 and high >= reach[0] and wide >= reach[1], node, x, f"a kernel of {height}x{width}")
+    fits(min(reach) > 0 and high >= reach[0] and wide >= reach[1], node, x, f"a kernel of {height}x{width}")
     rows, columns = (high - reach[0]) // stride[0] + 1, (wide - reach[1]) // stride[1] + 1
-    _bounded(node, x.shape[0], rows, columns, max(out, depth * height * width))
+    bounded(node, x.shape[0], rows, columns, max(out, depth * height * width))
     if any((top, bottom, left, right)):
         x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
     parts = []
@@ -175,7 +175,7 @@ def _conv(node: Node, given: list[np.ndarray], arrays: list[np.ndarray], layout:
 def _biased(node: Node, y: np.ndarray, arrays: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
     if len(arrays) > 1:
         bias = np.asarray(arrays[1], np.float32).reshape(-1)
-        _fits(bias.size == y.shape[1], node, y, f"a bias of {bias.size}")
+        fits(bias.size == y.shape[1], node, y, f"a bias of {bias.size}")
         y = y + bias.reshape(shape)
     return y
 
@@ -183,18 +183,19 @@ def _biased(node: Node, y: np.ndarray, arrays: list[np.ndarray], shape: tuple[in
 def _fc(node: Node, given: list[np.ndarray], arrays: list[np.ndarray], layout: Layout) -> np.ndarray:
     (x,) = given
     weight = arrays[0]
-    _fits(weight.ndim == 2, node, x, f"weights of {'x'.join(map(str, weight.shape))}")
+    fits(weight.ndim == 2, node, x, f"weights of {'x'.join(map(str, weight.shape))}")
+    fits(x.ndim == node.attrs.get("rank", x.ndim), node, x, f"a product of {node.attrs.get('rank')} axes")
     if layout == "hwio":
         flat = np.moveaxis(x, 1, -1).reshape(x.shape[0], -1)
         weight = weight.T
     else:
         flat = x.reshape(x.shape[0], -1)
         weight = weight.T if node.attrs.get("layout") == "io" else weight
-    _fits(flat.shape[1] == weight.shape[1], node, x, f"weights for {weight.shape[1]:,} values, it has {flat.shape[1]:,}")
+    fits(flat.shape[1] == weight.shape[1], node, x, f"weights for {weight.shape[1]:,} values, it has {flat.shape[1]:,}")
     # One block of outputs after the other: an unaligned array of a mapped file is copied by the product.
     block = max(1, (32 << 20) // (4 * max(1, weight.shape[1])))
     parts = [flat @ np.asarray(weight[i : i + block], np.float32).T for i in range(0, weight.shape[0], block)]
-    _fits(bool(parts), node, x, "weights for no outputs")
+    fits(bool(parts), node, x, "weights for no outputs")
     return _biased(node, np.concatenate(parts, axis=1), arrays, (1, -1))
 
 
@@ -205,7 +206,7 @@ def _relu(node: Node, given: list[np.ndarray], arrays: list[np.ndarray], layout:
 
 def _per_channel(node: Node, x: np.ndarray, array: np.ndarray) -> np.ndarray:
     values = np.asarray(array, np.float32).reshape(-1)
-    _fits(x.ndim >= 2 and values.size in (1, x.shape[1]), node, x, f"{values.size} values, one for each channel")
+    fits(x.ndim >= 2 and values.size in (1, x.shape[1]), node, x, f"{values.size} values, one for each channel")
     return values.reshape(1, -1, *(1,) * (x.ndim - 2))
 
 
@@ -217,7 +218,7 @@ def _prelu(node: Node, given: list[np.ndarray], arrays: list[np.ndarray], layout
 def _lrn(node: Node, given: list[np.ndarray], arrays: list[np.ndarray], layout: Layout) -> np.ndarray:
     x = given[0]
     size, alpha, beta, k = (node.attrs[key] for key in ("size", "alpha", "beta", "k"))
-    _fits(x.ndim == 4 and size >= 1, node, x, f"a window of {size} channels")
+    fits(x.ndim == 4 and size >= 1, node, x, f"a window of {size} channels")
     before, after = (size - 1) // 2, size // 2
     # Sums over a window of channels as differences of running sums, in double precision.
     running = np.cumsum(np.pad(np.square(x, dtype=np.float64), ((0, 0), (1, 0), (0, 0), (0, 0))), axis=1)
@@ -229,14 +230,14 @@ def _lrn(node: Node, given: list[np.ndarray], arrays: list[np.ndarray], layout: 
 
 def _pool(node: Node, given: list[np.ndarray], arrays: list[np.ndarray], layout: Layout) -> np.ndarray:
     x = given[0]
-    _fits(x.ndim == 4, node, x, "a pooling over height and width")
+    fits(x.ndim == 4, node, x, "a pooling over height and width")
     size, stride, (top, bottom, left, right) = _pair(node, "size", 1), _pair(node, "stride", 1), _pads(node)
     highest = node.op == "max_pool"
     extra, counts = [], []
     for axis, before, after in ((2, top, bottom), (3, left, right)):
         length, k, s = x.shape[axis], size[axis - 2], stride[axis - 2]
         room = length + before + after - k
-        _fits(room >= 0, node, x, f"windows of {k}")
+        fits(room >= 0, node, x, f"windows of {k}")
         count = room // s + 1
         if node.attrs.get("rounding") == "ceil":
             count = -(-room // s) + 1
@@ -244,7 +245,7 @@ def _pool(node: Node, given: list[np.ndarray], arrays: list[np.ndarray], layout:
                 count -= 1  # a window that would start in the padding behind the picture
         counts.append(count)
         extra.append((before, max(after, (count - 1) * s + k - length - before)))
-    _bounded(node, x.shape[0], x.shape[1], x.shape[2] + sum(extra[0]), x.shape[3] + sum(extra[1]))
+    bounded(node, x.shape[0], x.shape[1], x.shape[2] + sum(extra[0]), x.shape[3] + sum(extra[1]))
     around = ((0, 0), (0, 0), *extra)
     windows = _windows(np.pad(x, around, constant_values=-np.inf if highest else 0), size, stride)
     windows = windows[:, :, : counts[0], : counts[1]]
@@ -262,7 +263,7 @@ def _pool(node: Node, given: list[np.ndarray], arrays: list[np.ndarray], layout:
 
 def _over_maps(reduce: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
     def step(node: Node, given: list[np.ndarray], arrays: list[np.ndarray], layout: Layout) -> np.ndarray:
-        _fits(given[0].ndim == 4, node, given[0], "a pooling over height and width")
+        fits(given[0].ndim == 4, node, given[0], "a pooling over height and width")
         return reduce(given[0], axis=(2, 3), keepdims=True)
 
     return step
@@ -284,16 +285,16 @@ def _scale(node: Node, given: list[np.ndarray], arrays: list[np.ndarray], layout
 def _add(node: Node, given: list[np.ndarray], arrays: list[np.ndarray], layout: Layout) -> np.ndarray:
     total = given[0]
     for other in given[1:]:
-        _fits(total.shape == other.shape, node, total, f"{'x'.join(map(str, other.shape))}, its other input")
+        fits(total.shape == other.shape, node, total, f"{'x'.join(map(str, other.shape))}, its other input")
         total = total + other
     return total
 
 
 def _axpy(node: Node, given: list[np.ndarray], arrays: list[np.ndarray], layout: Layout) -> np.ndarray:
-    _fits(len(given) == 3, node, given[0], f"{len(given)} inputs, expected three")
+    fits(len(given) == 3, node, given[0], f"{len(given)} inputs, expected three")
     factor, x, y = given
-    _fits(x.ndim == 4 and factor.size == x.shape[0] * x.shape[1], node, x, f"{factor.size} factors, one for each channel")
-    _fits(x.shape == y.shape, node, x, f"{'x'.join(map(str, y.shape))}, its last input")
+    fits(x.ndim == 4 and factor.size == x.shape[0] * x.shape[1], node, x, f"{factor.size} factors, one for each channel")
+    fits(x.shape == y.shape, node, x, f"{'x'.join(map(str, y.shape))}, its last input")
     return factor.reshape(*x.shape[:2], 1, 1) * x + y
 
 
@@ -301,20 +302,21 @@ def _concat(node: Node, given: list[np.ndarray], arrays: list[np.ndarray], layou
     first, axis = given[0], _axis(node, given[0])
     for other in given[1:]:
         same = other.ndim == first.ndim and np.delete(other.shape, axis).tolist() == np.delete(first.shape, axis).tolist()
-        _fits(same, node, first, f"{'x'.join(map(str, other.shape))}, its other input")
+        fits(same, node, first, f"{'x'.join(map(str, other.shape))}, its other input")
     return np.concatenate(given, axis=axis)
 
 
 def _axis(node: Node, x: np.ndarray) -> int:
     axis = int(node.attrs.get("axis", 1))
-    _fits(-x.ndim <= axis < x.ndim, node, x, f"axis {axis}")
+    fits(-x.ndim <= axis < x.ndim, node, x, f"axis {axis}")
     return axis % x.ndim
 
 
 def _softmax(node: Node, given: list[np.ndarray], arrays: list[np.ndarray], layout: Layout) -> np.ndarray:
     axis = _axis(node, given[0])
     powers = np.exp(given[0] - given[0].max(axis=axis, keepdims=True))
-    return powers / powers.sum(axis=axis, keepdims=True)
+    result: np.ndarray = powers / powers.sum(axis=axis, keepdims=True)
+    return np.log(result) if node.attrs.get("log") else result
 
 
 def _sigmoid(node: Node, given: list[np.ndarray], arrays: list[np.ndarray], layout: Layout) -> np.ndarray:
@@ -329,8 +331,8 @@ def _reshape(node: Node, given: list[np.ndarray], arrays: list[np.ndarray], layo
     x, shape = given[0], node.attrs["shape"]
     sizes = [x.shape[axis] if size == 0 and axis < x.ndim else size for axis, size in enumerate(shape)]
     known = math.prod(size for size in sizes if size != -1)
-    fits = sizes.count(-1) <= 1 and known > 0 and (x.size % known == 0 if -1 in sizes else x.size == known)
-    _fits(fits, node, x, f"the shape {'x'.join(map(str, shape))}")
+    whole = sizes.count(-1) <= 1 and known > 0 and (x.size % known == 0 if -1 in sizes else x.size == known)
+    fits(whole, node, x, f"the shape {'x'.join(map(str, shape))}")
     return x.reshape(sizes)
 
 
@@ -358,4 +360,6 @@ _STEPS: dict[str, Callable[[Node, list[np.ndarray], list[Any], Layout], np.ndarr
     "flatten": _flatten,
     "reshape": _reshape,
     "identity": _identity,
+    "tensor": lambda node, given, arrays, layout: reference_tensors.compute(node, given),
+    "if": lambda node, given, arrays, layout: reference_tensors.choose(node, given),
 }

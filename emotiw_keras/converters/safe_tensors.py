@@ -9,19 +9,24 @@ from __future__ import annotations
 import json
 import math
 import mmap
+import re
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from emotiw_keras.converters.beside import within_folder
 from emotiw_keras.converters.budget import Budget
 from emotiw_keras.converters.foreign import Foreign, Limits
-from emotiw_keras.converters.protobuf import checked_name
+from emotiw_keras.converters.protobuf import checked_name, map_file
+from emotiw_keras.converters.wrapped_names import unwrapped
 from emotiw_keras.errors import ModelError
 
 LARGEST_HEADER = 100_000_000
 """The library's own bound."""
+_PART = re.compile(r"-\d{5}-of-(\d{5})\.")
 _HEADER_OF_ONE = 4096
 """Bytes of header that one tensor may take; usual ones take about 100."""
 _DTYPES = {
@@ -31,7 +36,7 @@ _DTYPES = {
 
 
 def read_safetensors(path: Path, limits: Limits | None = None) -> Foreign:
-    """The arrays of a safetensors file under the file's own names.
+    """The arrays of a safetensors file under the file's own names, without wrappers (see `wrapped_names`).
 
     bfloat16, which NumPy has not, becomes float32 of the same values, its bits shifted by 16; arrays of types smaller than a
     byte or of 8-bit floating-point numbers are listed as ignored.
@@ -50,7 +55,13 @@ def read_safetensors(path: Path, limits: Limits | None = None) -> Foreign:
         >>> read_safetensors(Path("alexnet.safetensors")).arrays["classifier.1.bias"].shape  # doctest: +SKIP
         (4096,)
     """
-    bounds = limits or Limits()
+    part = _PART.search(path.name)
+    if part and int(part[1]) > 1:
+        raise ModelError(f"{path.name} is one of {int(part[1])} files; give their index, a .safetensors.index.json, instead")
+    return _alone(_read(path, limits or Limits()))
+
+
+def _read(path: Path, bounds: Limits) -> Foreign:
     data = _checked(path, bounds)
     start = 8 + struct.unpack_from("<Q", data)[0]
     header = json.loads(str(data[8:start], "utf-8"))
@@ -75,6 +86,46 @@ def read_safetensors(path: Path, limits: Limits | None = None) -> Foreign:
             array = (array.astype(np.uint32) << 16).view(np.float32)
         foreign.arrays[name] = array.reshape(shape) if math.prod(shape) else np.empty((0,), dtype)
     return foreign
+
+
+def _alone(foreign: Foreign) -> Foreign:
+    short = unwrapped(foreign.arrays, foreign.ignored.__setitem__)
+    foreign.arrays = {now: foreign.arrays[before] for before, now in short.items()}
+    return foreign
+
+
+def read_index(path: Path, limits: Limits | None = None) -> Foreign:
+    """The arrays of several safetensors files that an index lists, `model.safetensors.index.json`.
+
+    Only files within the index's folder are read; all together must keep to the limits.
+
+    Raises:
+        ModelError: the index is damaged, lists files elsewhere or that are missing, or does not list what they hold.
+    """
+    bounds = limits or Limits()
+    try:
+        index = json.loads(bytes(map_file(path, replace(bounds, total_bytes=min(bounds.total_bytes, LARGEST_HEADER)))))
+        listed = index["weight_map"]
+        parts = {str(name): str(part) for name, part in listed.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{path.name} is no index of safetensors files: no weight_map of names and files in it") from error
+    foreign = Foreign(format="safetensors, several files", path=path, arrays={})
+    left = bounds.total_bytes
+    for part in dict.fromkeys(parts.values()):
+        beside = within_folder(path, part, f"lists {part[:80]!r}", "fetch the whole folder again")
+        if beside.stat().st_size > left:
+            raise ModelError(f"{path.name}: its files have more than the {bounds.total_bytes:,} bytes allowed")
+        left -= beside.stat().st_size
+        held = _read(beside, replace(bounds, arrays=bounds.arrays - len(foreign.arrays)))
+        wrong = [name for name in held.arrays if parts.get(name) != part]
+        if wrong:
+            raise ModelError(f"{path.name} does not list {wrong[0]} in {part}, which holds it; fetch the whole folder again")
+        foreign.arrays |= held.arrays
+        foreign.ignored |= held.ignored
+    absent = [name for name in parts if name not in foreign.arrays and name not in foreign.ignored]
+    if absent:
+        raise ModelError(f"{path.name} lists {absent[0]} in {parts[absent[0]]}, which does not hold it; fetch them again")
+    return _alone(foreign)
 
 
 def _checked(path: Path, limits: Limits) -> memoryview:

@@ -102,5 +102,5 @@ def AlexNetOWT(
 
     model = model_of(image, x, input_tensor, name)
     shape = tuple(image.shape[1:])
-    stored.load(model, weights, "alexnet_owt", lambda: AlexNetOWT(weights=None, input_shape=shape, width=width))
+    stored.load(model, weights, "alexnet_owt", lambda: AlexNetOWT(weights=None, input_shape=shape, width=width), width)
     return model

@@ -5,126 +5,66 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from emotiw_keras.converters import layout as change
 from emotiw_keras.converters import reference
-from emotiw_keras.converters.foreign import Foreign, Layout, Limits, release_pages
+from emotiw_keras.converters.foreign import Foreign, Limits, release_pages
 from emotiw_keras.converters.reading import read
 from emotiw_keras.errors import ModelError
-from emotiw_keras.models.computation import fitted_original, original_arrays, trunk_of, until_scores
-from emotiw_keras.models.matching import Match, layout_of, match_layers, normalisation_to_keras, to_keras
+from emotiw_keras.models.computation import fitted_original, original_arrays, picture_shape, trunk_of, until_scores, with_rows
+from emotiw_keras.models.conversion import TOLERANCE, Conversion, Order, RowOrder
+from emotiw_keras.models.into_keras import layout_of, normalisation_to_keras, to_keras
+from emotiw_keras.models.matching import match_layers
 from emotiw_keras.models.registry import ModelSpec, build, get_spec
 from emotiw_keras.weights.imagenet import imagenet_synsets
 
 if TYPE_CHECKING:
     import keras
 
-Order = Literal["rgb", "bgr"]
 _DEFAULTS = Limits()
-TOLERANCE = 1e-4
-"""Largest difference that the gate lets pass, as a fraction of the largest value of the same layer."""
-_LAYERS_SHOWN = 20
 
 
-@dataclass(frozen=True)
-class Conversion:
-    """What was converted and how it was proven.
-
-    `classes` is None where the trunk alone was converted. `parity` has the largest difference between the original's
-    computation and the Keras network, for each layer with weights and for the end (`last`), as a fraction of the largest value
-    there.
-    """
-
-    name: str
-    foreign: Foreign
-    matches: tuple[Match, ...]
-    matched_by: str
-    layout: Layout
-    channel_order: Order
-    classes: int | None
-    own_structure: bool
-    reordered: tuple[int, ...] | None = None
-    """The outputs of the file in the usual order of the ImageNet classes, where it has them in another."""
-    parity: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def last(self) -> str:
-        """What is compared at the end."""
-        return "features" if self.classes is None else "class scores"
-
-    def lines(self) -> list[str]:
-        """The report, one line each: what was read, matched, ignored and proved."""
-        foreign, spec = self.foreign, get_spec(self.name)
-        values = sum(array.size for array in foreign.arrays.values())
-        stated = "as the format has it" if foreign.channel_order else "not stated by the file, taken as the network's own"
-        doubles = sorted({str(array.dtype) for array in foreign.arrays.values()} - {"float32"})
-        worst = max(self.parity, key=lambda key: self.parity[key])
-        whose = "the computation in the file" if self.own_structure else f"{spec.title} as its authors defined it"
-        lines = [
-            f"read {foreign.path.name}: {foreign.format}, {len(foreign.arrays)} arrays, {values:,} values",
-            f"matched {len(self.matches)} layers of {self.name} by {self.matched_by}, every array used once: {self._matched()}",
-            f"channels: {self.channel_order.upper()} ({stated})",
-        ]
-        if doubles:
-            lines.append(f"stored as {', '.join(doubles)}, written as float32")
-        if foreign.mean is not None:
-            pixel = foreign.mean.reshape(-1, foreign.mean.shape[-1]).mean(axis=0)
-            own = spec.mean if self.channel_order == spec.channel_order else spec.mean[::-1]
-            numbers = [", ".join(f"{value:.3f}" for value in values) for values in (pixel, own)]
-            lines.append(f"mean in the file {numbers[0]}; {self.name} subtracts {numbers[1]} ({self.channel_order.upper()})")
-        if self.reordered:
-            lines.append(f"{len(self.reordered)} outputs put into the usual order of the ImageNet classes, by their synsets")
-        elif foreign.classes and self.foreign.classes != imagenet_synsets():
-            lines.append(f"classes in the order of the file, which starts with {', '.join(foreign.classes[:3])}")
-        lines += [f"ignored {what}: {why}" for what, why in foreign.ignored.items()]
-        lines.append(
-            f"proved on a colour picture against {whose}, run in NumPy: {self.last} within {self.parity[self.last]:.1e}, "
-            f"{len(self.parity) - 1} inner layers, the worst {worst} within {self.parity[worst]:.1e} (allowed {TOLERANCE:.0e})"
-        )
-        return lines
-
-    def _matched(self) -> str:
-        pairs = [m.ours if m.ours == m.theirs else f"{m.theirs} -> {m.ours}" for m in self.matches]
-        more = f", and {len(pairs) - _LAYERS_SHOWN} more" if len(pairs) > _LAYERS_SHOWN else ""
-        return ", ".join(pairs[:_LAYERS_SHOWN]) + more
-
-
-def probe_picture(spec: ModelSpec, side: int | None = None) -> np.ndarray:
-    """The picture that networks are compared on: float32 (1, height, width, 3), in the network's channel order, normalised.
+def probe_picture(spec: ModelSpec, shape: tuple[int, int, int] | None = None) -> np.ndarray:
+    """The picture that networks are compared on: float32 (1, height, width, channels) of `shape`, the network's own if None, in
+    its channel order, normalised.
 
     Blobs and noise of different colours with no symmetry, so that a swapped axis or channel shows.
     """
-    side = side or spec.input_size
+    height, width, channels = shape or (spec.input_size, spec.input_size, 3)
     rng = np.random.default_rng(2015)
-    rows, columns = np.mgrid[:side, :side] / side
+    rows, columns = np.mgrid[:height, :width] / np.array([height, width])[:, None, None]
     waves = [np.sin(2 * np.pi * (a * rows + b * columns) + c) for a, b, c in rng.uniform(0.5, 4.0, (3, 3))]
-    picture = 128 + 70 * np.stack(waves, -1) + rng.normal(0, 20, (side, side, 3))
+    picture = 128 + 70 * np.stack(waves, -1) + rng.normal(0, 20, (height, width, 3))
     pixels = np.clip(picture, 0, 255)
-    return ((pixels - np.asarray(spec.mean)) / np.asarray(spec.std)).astype("float32")[None]
+    return ((pixels - np.asarray(spec.mean)) / np.asarray(spec.std)).astype("float32")[None, ..., :channels]
 
 
 def convert(
     name: str,
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Foreign,
     *,
     structure: str | os.PathLike[str] | None = None,
     channel_order: Order | None = None,
     width: float = 1.0,
+    input_shape: tuple[int, ...] | None = None,
+    rows: RowOrder | None = None,
     limits: Limits = _DEFAULTS,
 ) -> tuple[keras.Model, Conversion]:
     """The network `name` with the weights of a foreign file.
 
     Args:
         name: registry name.
-        source: a weight file in any format that `converters.reading` knows.
+        source: a weight file in any format that `converters.reading` knows, or what it read of one.
         structure: a .prototxt that says how the layers of `source` are connected, where it does not say so itself.
         channel_order: of the pictures the original takes, where the file does not say; the network's own if None.
         width: the width of the network.
+        input_shape: (height, width, channels) of the pictures of a file that states none and does not fit the network's own.
+        rows: the order of the rows of the first fully connected layer, if the file leaves it open: "chw", "hwc", or None for
+            that of its kernels: (out, in, height, width) go with "chw", (height, width, in, out) with "hwc".
         limits: bounds on what is read.
 
     Returns:
@@ -137,7 +77,7 @@ def convert(
     if spec.is_application:
         how = "with `emotiw fit --weights FILE`; no others are converted"
         raise ModelError(f"{name} takes Keras' own .h5 and .weights.h5 files as they are, {how}")
-    foreign = read(Path(source), limits)
+    foreign = source if isinstance(source, Foreign) else read(Path(source), limits)
     if not foreign.arrays:
         raise ModelError(f"{foreign.path.name} ({foreign.format}) holds no weights; give the file that does")
     if structure is not None:
@@ -154,7 +94,9 @@ def convert(
     last = foreign.arrays[matches[-1].bias or matches[-1].weight].size if matching.beyond is None else None
     own = foreign.nodes is not None
     reordered = None if last is None else _class_order(foreign, last)
-    conversion = Conversion(name, foreign, matches, matching.how, layout, order, last, own, reordered)
+    shape = picture_shape(foreign, name, matches, layout, input_shape)
+    foreign, taken = with_rows(foreign, name, matches, layout, shape, rows)
+    conversion = Conversion(name, foreign, matches, matching.how, layout, order, last, own, reordered, taken, shape)
 
     # First the original, so that its temporary arrays are gone when the network's come.
     expected = _original(conversion, spec)
@@ -164,7 +106,7 @@ def convert(
     top = {"include_top": False, "pooling": "avg"} if last is None else {"classes": last, "classifier_activation": None}
     # Compared in float32, whatever the network that takes the weights will compute in.
     with computing_in("float32"), empty_networks():
-        model = build(name, weights=None, width=width, **top)
+        model = build(name, weights=None, width=width, input_shape=shape, **top)
     _fill(model, conversion, spec)
     conversion.parity.update(_compare(model, conversion, expected, spec))
     return model, conversion
@@ -178,17 +120,25 @@ def _original(conversion: Conversion, spec: ModelSpec) -> dict[str, np.ndarray]:
     else:
         arrays = original_arrays(foreign, conversion.matches)
         nodes = fitted_original(conversion.name, arrays, whole=conversion.classes is not None)
-    nodes = until_scores(nodes)
+    nodes, last = until_scores(nodes)
     made = {name for node in nodes for name in node.outputs}
     starts = list(dict.fromkeys(name for node in nodes for name in node.inputs if name not in made))
     if len(starts) != 1:
         raise ModelError(f"{foreign.path.name} has {len(starts)} inputs ({', '.join(starts)}), expected one picture")
-    picture = probe_picture(spec)
+    picture = probe_picture(spec, conversion.input_shape)
     if conversion.channel_order != spec.channel_order:
         picture = picture[..., ::-1]
-    outputs, layers = reference.run(nodes, arrays, {starts[0]: picture.transpose(0, 3, 1, 2)}, conversion.layout)
-    scores = outputs[nodes[-1].outputs[0]]
+    try:
+        outputs, layers = reference.run(nodes, arrays, {starts[0]: picture.transpose(0, 3, 1, 2)}, conversion.layout)
+    except ModelError as error:
+        raise ModelError(f"{foreign.path.name}: {error}") from error
+    scores = outputs[last]
+    if conversion.classes is None and scores.ndim == 4:
+        scores = scores.mean(axis=(2, 3))
     theirs = {m.ours: (m.theirs if foreign.nodes is not None else m.ours) for m in conversion.matches}
+    absent = [name for name in theirs.values() if name not in layers]
+    if absent:
+        raise ModelError(f"{foreign.path.name}: the layer {absent[0]} is no part of what gives its {conversion.last}")
     found = {ours: _hwc(layers[name]) for ours, name in theirs.items()} | {conversion.last: scores.reshape(1, -1)}
     if conversion.reordered:
         for layer in (conversion.matches[-1].ours, conversion.last):
@@ -275,7 +225,7 @@ def _after(model: keras.Model, tensor: Any) -> Any:
     following = {
         id(layer.input): layer.output
         for layer in computing
-        if isinstance(layer, (keras.layers.BatchNormalization, keras.layers.Activation))
+        if isinstance(layer, (keras.layers.BatchNormalization, keras.layers.Activation, keras.layers.ReLU))
     }
     while readers[id(tensor)] == 1 and id(tensor) in following:
         tensor = following[id(tensor)]
@@ -289,7 +239,7 @@ def _compare(model: keras.Model, conversion: Conversion, expected: dict[str, np.
     file = conversion.foreign.path.name
     outputs = {m.ours: _after(model, model.get_layer(m.ours).output) for m in conversion.matches}
     outputs[conversion.last] = model.output
-    computed = keras.Model(model.inputs[0], outputs)(probe_picture(spec), training=False)
+    computed = keras.Model(model.inputs[0], outputs)(probe_picture(spec, conversion.input_shape), training=False)
     parity = {}
     for layer, reference_values in expected.items():
         ours = keras.ops.convert_to_numpy(computed[layer]).reshape(1, -1)

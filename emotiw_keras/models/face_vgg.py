@@ -12,7 +12,9 @@ from typing import Any
 import keras
 from keras import layers
 
+from emotiw_keras.converters.foreign import Node
 from emotiw_keras.errors import UsageError
+from emotiw_keras.models import originals
 from emotiw_keras.models import weights as stored
 from emotiw_keras.models.layers import BatchNormalization, Conv2D
 from emotiw_keras.models.parts import PACKAGE, Shape, Tensor, Top, classifier_kernel, image_input, model_of, pooled, scaled
@@ -26,6 +28,21 @@ preprocess_input = preprocessing("face_vgg")
 SMALLEST = 8
 """The smallest picture it takes: every level halves it."""
 DROPOUT = 0.3
+EPSILON = 1e-5
+
+
+FOREIGN_NAMES: tuple[dict[str, str], ...] = ()
+
+
+def original(name: str) -> tuple[Node, ...]:
+    """FaceVGG in the terms of other frameworks, from the tensor "data" to the class scores, for weights trained in them."""
+    steps: list[originals.Step] = []
+    for level, (_, convolutions) in enumerate(FACE_VGG_LEVELS, 1):
+        if level > 1:
+            steps += originals.max_pool(f"pool{level - 1}", 2, 2, "floor")
+        for number in range(1, convolutions + 1):
+            steps += originals.normalised_conv(f"conv{level}_{number}", pad=1, epsilon=EPSILON)
+    return originals.sequence(steps, [("global_mean", "avg_pool", {})], originals.fc("classifier", relu=False))
 
 
 def _convolved(x: Tensor, filters: int, name: str) -> Tensor:
@@ -39,7 +56,7 @@ def _convolved(x: Tensor, filters: int, name: str) -> Tensor:
         kernel_initializer=f"{PACKAGE}>HeNormal",
         name=name,
     )(x)
-    return layers.ReLU(name=f"{name}_relu")(BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x))
+    return layers.ReLU(name=f"{name}_relu")(BatchNormalization(momentum=0.9, epsilon=EPSILON, name=f"{name}_bn")(x))
 
 
 def FaceVGG(
@@ -84,7 +101,7 @@ def FaceVGG(
     x = _head(x, Top(include_top, pooling, classes, classifier_activation))
     model = model_of(image, x, input_tensor, name)
     shape = tuple(image.shape[1:])
-    stored.load(model, weights, "face_vgg", lambda: FaceVGG(weights=None, input_shape=shape, width=width))
+    stored.load(model, weights, "face_vgg", lambda: FaceVGG(weights=None, input_shape=shape, width=width), width)
     return model
 
 

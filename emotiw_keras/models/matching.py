@@ -1,4 +1,4 @@
-"""Which array of a foreign file belongs to which layer of ours, and in which layout. It needs no Keras."""
+"""Which array of a foreign file belongs to which layer of ours. It needs no Keras."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
-import numpy as np
-
-from emotiw_keras.converters import layout as change
-from emotiw_keras.converters.foreign import Foreign, Layout, Node
+from emotiw_keras.converters.foreign import Foreign, Node
 from emotiw_keras.errors import ModelError
 from emotiw_keras.models.registry import get_spec
 
@@ -21,12 +18,13 @@ WEIGHTED = ("conv", "fc")
 class Normalisation:
     """The arrays of a batch normalisation: `ours` is our layer's name, the others are keys.
 
-    `scales` are pairs of factors and offsets (None without), applied one after the other; `epsilon` is the file's.
+    `scales` are pairs of factors and offsets (None without), applied one after the other; `epsilon` is the file's. Where the
+    file has it folded into the convolution before it, mean and variance are None, and it changes nothing but adds the bias.
     """
 
     ours: str
-    mean: str
-    variance: str
+    mean: str | None
+    variance: str | None
     factor: str | None
     scales: tuple[tuple[str, str | None], ...]
     epsilon: float
@@ -60,14 +58,15 @@ class Match:
 
 @dataclass(frozen=True)
 class Matching:
-    """How a file fits a network: by "name" or by "order", and which of its arrays lie behind the trunk.
+    """How a file fits a network: by "name" or by "order", and which of its arrays lie behind the trunk, and why.
 
-    `beyond` is None where the network is matched whole; otherwise the last layer is without a match.
+    `beyond` is None where the network is matched whole; otherwise the layers behind the trunk are without a match.
     """
 
     matches: tuple[Match, ...]
     how: str
     beyond: tuple[str, ...] | None = None
+    why: str = "behind the trunk, which alone is converted"
 
 
 def original_nodes(name: str) -> tuple[Node, ...]:
@@ -85,7 +84,9 @@ def normalisation_after(nodes: Sequence[Node], node: Node) -> tuple[Node | None,
     for after in nodes[next(i for i, other in enumerate(nodes) if other is node) + 1 :]:
         if tensor not in after.inputs:
             continue
-        if after.op == "batch_norm" and normalised is None:
+        if after.op == "identity":
+            pass
+        elif after.op == "batch_norm" and normalised is None:
             normalised = after
         elif after.op == "scale" and normalised is not None:
             scales.append(after)
@@ -113,32 +114,38 @@ def match_layers(name: str, foreign: Foreign) -> Matching:
     """The layers of the network `name`, each with its arrays in the file.
 
     Names decide where the file uses one of the namings that the network is known by. Otherwise its convolutions and fully
-    connected layers are taken in the order of its computation, if it holds one. A network that is used for its features
-    (one with AFTER_TRUNK in its module) may lack its classifier, or have other layers before it: then the trunk is matched.
+    connected layers are taken in the order of its computation, if it holds one. A file that lacks the classifier, or has other
+    layers before it (AFTER_TRUNK in the network's module), gives the trunk: all before the first fully connected layer.
 
     Raises ModelError if a layer finds no arrays, or an array no layer.
     """
-    module, layers = _module(name), _layers(original_nodes(name))
+    module, original = _module(name), original_nodes(name)
+    layers = _layers(original)
     own = {layer.name: layer.name for layer in layers}
     own |= {each.normalisation.name: each.normalisation.name for each in layers if each.normalisation}
     namings: list[Mapping[str, str]] = [*module.FOREIGN_NAMES, own]
-    after: tuple[str, ...] | None = getattr(module, "AFTER_TRUNK", None)
-    between = [key for key in foreign.arrays if after and key.rpartition(".")[0] in after]
+    after: tuple[str, ...] = getattr(module, "AFTER_TRUNK", ())
+    between = [key for key in foreign.arrays if key.rpartition(".")[0] in after]
+    trunk = layers[: trunk_length(name)]
     matches, how, beyond = None, "name", None
     if not between:
         matches = _by_name(layers, namings, foreign)
-    if matches is None and after:
-        matches = _by_name(layers[:-1], namings, foreign)
-        last = {naming[layers[-1].name] for naming in namings}
-        beyond = (*between, *(key for key in foreign.arrays if between and key.rpartition(".")[0] in last))
+    if matches is None:
+        behind = [key for naming in namings for key in _keys_of(naming[layers[-1].name], foreign)]
+        if between or not behind:
+            matches = _by_name(trunk, namings, foreign)
+            names = {naming[layer.name] for naming in namings for layer in layers[len(trunk) :]}
+            beyond = (*between, *(key for each in names for key in _keys_of(each, foreign)))
     if matches is None and foreign.nodes is not None:
-        matches, how, beyond = _by_order(name, layers, foreign), "order", None
+        weighted = sum(node.op in WEIGHTED for node in foreign.nodes)
+        whole = weighted != len(trunk)
+        matches, how, beyond = _by_order(name, layers if whole else trunk, foreign), "order", None if whole else ()
     if matches is None:
         expected = ", ".join(dict.fromkeys(f"{naming[layers[0].name]} and {naming[layers[1].name]}" for naming in namings))
         first = ", ".join(list(foreign.arrays)[:4]) or "none"
         raise ModelError(
             f"{foreign.path.name} does not hold {name}: no known naming fits its {len(foreign.arrays)} arrays, which start "
-            f"with {first}; expected layers called {expected}, ..."
+            f"with {first}; expected {expected}, ... with .weight and .bias each{_lacking(layers, namings, foreign)}"
         )
     used = {key for match in matches for key in match.keys} | set(beyond or ())
     left = [key for key in foreign.arrays if key not in used]
@@ -147,21 +154,87 @@ def match_layers(name: str, foreign: Foreign) -> Matching:
             f"{foreign.path.name} does not hold {name}: {len(left)} arrays have no place in it, the first is {left[0]} of "
             f"shape {foreign.arrays[left[0]].shape}"
         )
+    border = _other_border(original, matches, foreign) if beyond is None else None
+    if border is not None:
+        keys = tuple(key for match in matches[len(trunk) :] for key in match.keys)
+        return Matching(tuple(matches[: len(trunk)]), how, keys, f"{border}; the trunk alone is converted")
     return Matching(tuple(matches), how, beyond)
 
 
+def _other_border(original: Sequence[Node], matches: Sequence[Match], foreign: Foreign) -> str | None:
+    """How the file's classifier differs, if it is a convolution that pads its input as ours does not (torchvision's
+    `squeezenet1_0`): other scores from the same weights, which ours cannot give."""
+    last = matches[-1]
+    ours = next(node for node in original if node.name == last.ours)
+    theirs = next((node for node in foreign.nodes or () if node.name == last.theirs), None)
+    if theirs is None or {ours.op, theirs.op} != {"conv"} or ours.attrs["pad"] == theirs.attrs["pad"]:
+        return None
+    return f"{last.theirs} pads its input by {theirs.attrs['pad'][0]}, {last.ours} by {ours.attrs['pad'][0]}"
+
+
+def trunk_length(name: str) -> int:
+    """How many of the convolutions and fully connected layers of the network `name` its trunk has."""
+    weighted = [node for node in original_nodes(name) if node.op in WEIGHTED]
+    last = get_spec(name).classifier
+    return next((i for i, node in enumerate(weighted) if node.op == "fc" or node.name == last), len(weighted))
+
+
+def _keys_of(layer: str, foreign: Foreign) -> list[str]:
+    """The arrays of the file that a layer of this name has."""
+    keys = [key for key in foreign.arrays if key.rpartition(".")[0] in (layer, layer.replace("/", "."))]
+    node = _nodes_by_name(foreign).get(layer)
+    return list(dict.fromkeys((*keys, *(node.arrays if node else ()))))
+
+
+def _lacking(layers: Sequence[_Layer], namings: Sequence[Mapping[str, str]], foreign: Foreign) -> str:
+    """The first array that is missing of the naming that fits best, as a part of a sentence."""
+    best: tuple[int, str] = (0, "")
+    for naming in namings:
+        wanted = [f"{naming[layer.name]}.{what}" for layer in layers for what in ("weight", "bias")[: 1 + layer.bias]]
+        missing = [key for key in wanted if key not in foreign.arrays and key.replace("/", ".") not in foreign.arrays]
+        if missing and len(wanted) - len(missing) > best[0]:
+            best = len(wanted) - len(missing), f"; {missing[0]} is not among them"
+    return best[1]
+
+
+def _nodes_by_name(foreign: Foreign) -> dict[str, Node]:
+    """The convolutions and fully connected layers of a file by every name they go by: the node's, that of the module it was
+    exported from, and that of its weights' layer."""
+    found: dict[str, Node] = {}
+    for node in foreign.nodes or ():
+        if node.op in WEIGHTED:
+            weights = node.arrays[0].rpartition(".")[0] if node.arrays else ""
+            for name in (node.name, exported_module(node.name), weights):
+                found.setdefault(name, node)
+    return found
+
+
+def exported_module(name: str) -> str:
+    """The module that PyTorch's exporter names a node after.
+
+    Example:
+        >>> exported_module("/layer1/layer1.0/conv1/Conv")
+        'layer1.0.conv1'
+    """
+    path, before = "", ""
+    for part in name.split("/")[1:-1]:
+        path = path[: -len(before)] + part if before and part.startswith(f"{before}.") else f"{path}.{part}"
+        before = part
+    return path.removeprefix(".")
+
+
 def _by_name(layers: Sequence[_Layer], namings: Sequence[Mapping[str, str]], foreign: Foreign) -> list[Match] | None:
-    of_node = {node.name: node for node in foreign.nodes or () if node.op in WEIGHTED}
+    of_node = _nodes_by_name(foreign)
     for naming in namings:
         found = []
         for layer in layers:
             # Archives of arrays write the slash of Caffe's names as a dot.
             for slash in ("/", "."):
                 theirs = naming[layer.name].replace("/", slash)
-                if theirs in of_node:
-                    match = _of_node(layer, of_node[theirs], foreign)
-                else:
+                if foreign.nodes is None:
                     match = _of_names(layer, theirs, naming, slash, foreign.arrays)
+                else:
+                    match = _of_node(layer, of_node[theirs], foreign) if theirs in of_node else None
                 if match is not None:
                     found.append(match)
                     break
@@ -178,13 +251,16 @@ def _of_node(layer: _Layer, node: Node, foreign: Foreign) -> Match | None:
     normalisation = None
     if layer.normalisation is not None:
         found, scales = normalisation_after(foreign.nodes or (), node)
-        if found is None:
+        if found is None and bias is None:
             return None
-        mean, variance = found.arrays[:2]
-        factor = found.arrays[2] if len(found.arrays) > 2 else None
-        pairs = tuple((scale.arrays[0], (*scale.arrays, None)[1]) for scale in scales)
-        epsilon = float(found.attrs["epsilon"])
-        normalisation = Normalisation(layer.normalisation.name, mean, variance, factor, pairs, epsilon)
+        if found is None:
+            normalisation = Normalisation(layer.normalisation.name, None, None, None, (), 0.0)
+        else:
+            mean, variance = found.arrays[:2]
+            factor = found.arrays[2] if len(found.arrays) > 2 else None
+            pairs = tuple((scale.arrays[0], (*scale.arrays, None)[1]) for scale in scales)
+            epsilon = float(found.attrs["epsilon"])
+            normalisation = Normalisation(layer.normalisation.name, mean, variance, factor, pairs, epsilon)
     match = Match(layer.name, node.name, weight, bias, normalisation) if weight else None
     return match if match and _complete(match, layer, foreign.arrays) else None
 
@@ -231,74 +307,3 @@ def _by_order(name: str, layers: Sequence[_Layer], foreign: Foreign) -> list[Mat
             f"({', '.join(layer.name for layer in layers)}){lacking}"
         )
     return found
-
-
-def layout_of(foreign: Foreign, first: Match) -> Layout:
-    """The layout of the file's kernels: as its format has it, else as the shape of the first kernel tells."""
-    if foreign.layout is not None:
-        return foreign.layout
-    shape = foreign.arrays[first.weight].shape
-    oihw = len(shape) == 4 and shape[1] in (1, 3) and shape[2] == shape[3]
-    hwio = len(shape) == 4 and shape[2] in (1, 3) and shape[0] == shape[1]
-    if oihw == hwio:
-        raise ModelError(
-            f"{foreign.path.name}: {first.weight} has the shape {shape}; expected (filters, 1 or 3, size, size) or "
-            "(size, size, 1 or 3, filters), and not both at once"
-        )
-    return "oihw" if oihw else "hwio"
-
-
-def to_keras(
-    match: Match, foreign: Foreign, layout: Layout, wanted: tuple[int, ...], maps: tuple[int, ...] | None
-) -> np.ndarray:
-    """The weight of `match` as a Keras kernel of shape `wanted`, a view where the layout allows.
-
-    `maps` is the (height, width, channels) that a first fully connected layer flattens, None for every other layer.
-    Raises ModelError if the shapes cannot agree.
-    """
-    array = foreign.arrays[match.weight]
-    node = next((n for n in foreign.nodes or () if match.weight in n.arrays), None)
-    if len(wanted) == 2 and array.ndim == 4:
-        kernel = array if layout == "hwio" else change.kernel_to_hwio(array)
-        result = change.kernel_to_dense(kernel) if kernel.shape[:3] == (maps or (1, 1, wanted[0])) else kernel
-    elif array.ndim == 4:
-        result = array if layout == "hwio" else change.kernel_to_hwio(array)
-    elif array.ndim == 2 and layout == "oihw":
-        weight = array.T if node is not None and node.attrs.get("layout") == "io" else array
-        fits = maps is not None and weight.shape[1] == np.prod(maps)
-        result = change.flat_chw_to_hwc(weight, (maps[0], maps[1], maps[2])) if maps and fits else change.dense_to_io(weight)
-    else:
-        result = array
-    if result.shape != wanted:
-        raise ModelError(
-            f"{foreign.path.name}: {match.weight} has the shape {array.shape} ({layout}), which does not give {match.ours}'s "
-            f"kernel of {wanted}; it belongs to another network, width or number of classes"
-        )
-    return result
-
-
-def normalisation_to_keras(match: Match, foreign: Foreign, channels: int, epsilon: float) -> list[np.ndarray]:
-    """gamma, beta, mean and variance, float64 (channels,) each, of our normalisation with its own `epsilon`.
-
-    Caffe keeps sums and what to divide them by; MatConvNet the root of variance and epsilon together, so that the variance
-    that is left here can be below zero by rounding. A bias before the normalisation is taken off the mean.
-    Raises ModelError if an array is of another size.
-    """
-    norm = match.normalisation
-    assert norm is not None
-
-    def values(key: str) -> np.ndarray:
-        array = np.asarray(foreign.arrays[key], np.float64).reshape(-1)
-        if array.size != channels:
-            raise ModelError(f"{foreign.path.name}: {key} has {array.size} values, expected {channels}")
-        return array
-
-    divisor = float(np.asarray(foreign.arrays[norm.factor]).reshape(-1)[0]) if norm.factor else 1.0
-    factor = 1 / divisor if divisor else 0.0  # batch_norm_layer.cpp
-    mean, variance = values(norm.mean) * factor, values(norm.variance) * factor + (norm.epsilon - epsilon)
-    if match.bias is not None:
-        mean = mean - values(match.bias)
-    gamma, beta = np.ones(channels), np.zeros(channels)
-    for scale, offset in norm.scales:
-        gamma, beta = gamma * values(scale), beta * values(scale) + (0.0 if offset is None else values(offset))
-    return [gamma, beta, mean, variance]

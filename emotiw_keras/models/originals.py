@@ -12,13 +12,27 @@ from emotiw_keras.converters.foreign import Node
 Step = tuple[str, str, dict[str, Any]]
 
 INPUT = "data"
-WEIGHTED = ("conv", "fc")
+ROLES = {
+    "conv": ("weight", "bias"),
+    "unbiased_conv": ("weight",),
+    "fc": ("weight", "bias"),
+    "batch_norm": ("mean", "variance"),
+    "scale": ("gamma", "beta"),
+}
+"""The arrays of a step, called after its layer; a scale's after the normalisation before it."""
 
 
 def conv(name: str, stride: int = 1, pad: int = 0, groups: int = 1) -> list[Step]:
     """A convolution and its ReLU."""
     attrs = {"stride": (stride, stride), "pad": (pad,) * 4, "groups": groups, "dilation": (1, 1)}
     return [("conv", name, attrs), ("relu", f"relu_{name}", {})]
+
+
+def normalised_conv(name: str, pad: int, epsilon: float) -> list[Step]:
+    """A convolution without a bias, its batch normalisation `<name>_bn` with factors and offsets, and its ReLU."""
+    (convolution, _), bn = conv(name, pad=pad), f"{name}_bn"
+    norm = ("batch_norm", bn, {"epsilon": epsilon})
+    return [("unbiased_conv", name, convolution[2]), norm, ("scale", f"{bn}_scale", {}), ("relu", f"relu_{name}", {})]
 
 
 def fc(name: str, *, relu: bool = True) -> list[Step]:
@@ -42,7 +56,7 @@ def sequence(*parts: list[Step]) -> tuple[Node, ...]:
     tensor = INPUT
     for part in parts:
         for op, name, attrs in part:
-            arrays = (f"{name}.weight", f"{name}.bias") if op in WEIGHTED else ()
-            nodes.append(Node(op, name, (tensor,), (name,), arrays, attrs))
+            arrays = tuple(f"{name.removesuffix('_scale')}.{role}" for role in ROLES.get(op, ()))
+            nodes.append(Node(op.removeprefix("unbiased_"), name, (tensor,), (name,), arrays, attrs))
             tensor = name
     return tuple(nodes)

@@ -188,5 +188,6 @@ def PathNet(
         weights,
         "pathnet",
         lambda: PathNet(input_shape=shape, width=width, path=taken, combine=combine, reduce=reduce, **options),
+        width,
     )
     return model

@@ -178,7 +178,7 @@ def _build(
 
     model = model_of(image, x, input_tensor, name)
     shape = tuple(image.shape[1:])
-    stored.load(model, weights, "senet50", lambda: _build(Top(classes=IDENTITIES), None, None, shape, "senet50", width))
+    stored.load(model, weights, "senet50", lambda: _build(Top(classes=IDENTITIES), None, None, shape, "senet50", width), width)
     return model
 
 

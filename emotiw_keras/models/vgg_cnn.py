@@ -135,7 +135,7 @@ def _build(
 
     model = model_of(image, x, input_tensor, name)
     shape = tuple(image.shape[1:])
-    stored.load(model, weights, network, lambda: _build(network, Top(), None, None, shape, network, width))
+    stored.load(model, weights, network, lambda: _build(network, Top(), None, None, shape, network, width), width)
     return model
 
 

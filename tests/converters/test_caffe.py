@@ -166,6 +166,27 @@ def test_every_form_of_the_format_holds_the_same_arrays(
     assert_same_arrays(found, {name: array.astype("<f8") for name, array in arrays.items()} if double else arrays)
 
 
+@pytest.mark.parametrize("raw", ["<f2", "<f4", "<f8"])
+@pytest.mark.parametrize("version", [1, 2])
+def test_blobs_of_bytes_as_nvidias_caffe_keeps_them(raw: str, version: int, tmp_path: Path) -> None:
+    net = NET if version == 2 else OLD_NET
+    found = read_caffemodel(write_caffemodel(tmp_path / "a.caffemodel", net, version=version, raw=raw))
+    whole = read_caffemodel(write_caffemodel(tmp_path / "b.caffemodel", net, version=version))
+    assert list(found.arrays) == list(whole.arrays) and found.nodes == whole.nodes
+    for name, array in whole.arrays.items():
+        assert found.arrays[name].dtype == np.dtype(raw)
+        np.testing.assert_array_equal(found.arrays[name], array.astype(raw))
+
+
+@pytest.mark.parametrize("kind, content, message", [(7, bytes(8), "type 7"), (1, bytes(7), "no multiple of 4")])
+def test_blobs_of_bytes_of_other_types_and_sizes_are_refused(kind: int, content: bytes, message: str, tmp_path: Path) -> None:
+    blob = block(7, integers(1, [2])) + integer(10, kind) + block(12, [content])
+    layer = text(1, "fc") + text(2, "InnerProduct") + text(3, "x") + text(4, "fc") + block(7, blob) + block(117, integer(1, 2))
+    (tmp_path / "raw.caffemodel").write_bytes(b"".join(block(100, layer)))
+    with pytest.raises(ModelError, match=f"raw.caffemodel.*{message}"):
+        read_caffemodel(tmp_path / "raw.caffemodel")
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_binary_and_text_give_the_same_nodes(version: int, tmp_path: Path) -> None:
     binary = read_caffemodel(write_caffemodel(tmp_path / "a.caffemodel", NET, version=version))

@@ -72,7 +72,7 @@ def test_reads_a_state_dict_bit_for_bit_and_names_batch_normalisation(tmp_path: 
 
 
 @both
-@pytest.mark.parametrize("key", ["state_dict", "model", "model_state_dict"])
+@pytest.mark.parametrize("key", ["state_dict", "model", "model_state_dict", "net", "model_state", "params", "weights", "ema"])
 def test_takes_the_state_dict_out_of_a_checkpoint(tmp_path: Path, write: Write, key: str) -> None:
     path = tmp_path / "net.pth"
     net = {name: array for name, array in _net().items() if not name.startswith("features.1")}

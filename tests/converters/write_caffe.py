@@ -144,6 +144,7 @@ def write_caffemodel(
     double: bool = False,
     legacy: bool = False,
     diff: bool = False,
+    raw: str = "",
     inputs: Mapping[str, Sequence[int]] | None = None,
 ) -> Path:
     """Write the layers as a NetParameter.
@@ -156,9 +157,10 @@ def write_caffemodel(
         double: values as `double_data`.
         legacy: shapes as num, channels, height, width, else as `shape`.
         diff: gradients beside the values.
+        raw: the values' dtype where they are bytes, as NVIDIA's Caffe keeps them: "<f2", "<f4" or "<f8".
         inputs: declared inputs and their shapes.
     """
-    options = {"packed": packed, "double": double, "legacy": legacy, "diff": diff}
+    options = {"packed": packed, "double": double, "legacy": legacy, "diff": diff, "raw": raw}
     pieces = text(1, "net") + _inputs(inputs or {})
     for layer in layers:
         pieces += block(100, _v2(layer, options)) if version == 2 else block(2, _old(layer, options, version))
@@ -174,7 +176,9 @@ def _inputs(inputs: Mapping[str, Sequence[int]]) -> Pieces:
     return pieces
 
 
-def blob(array: np.ndarray, *, packed: bool = True, double: bool = False, legacy: bool = False, diff: bool = False) -> Pieces:
+def blob(
+    array: np.ndarray, *, packed: bool = True, double: bool = False, legacy: bool = False, diff: bool = False, raw: str = ""
+) -> Pieces:
     """A BlobProto."""
     values = array.astype("<f8" if double else "<f4", copy=False)
     if legacy:
@@ -182,6 +186,9 @@ def blob(array: np.ndarray, *, packed: bool = True, double: bool = False, legacy
         pieces = [piece for number, size in enumerate(shape, 1) for piece in integer(number, size)]
     else:
         pieces = block(7, integers(1, array.shape)) if array.ndim else block(7, [])
+    if raw:
+        number = {"<f8": 0, "<f4": 1, "<f2": 2}[raw]
+        return pieces + integer(10, number) + block(12, [np.ascontiguousarray(array, raw).reshape(-1).view(np.uint8).data])
     pieces += numbers(8 if double else 5, values, packed)
     if diff:
         pieces += numbers(9 if double else 6, np.zeros_like(values), packed)

@@ -34,6 +34,14 @@ class Op:
     domain: str = ""
 
 
+@dataclass
+class SubGraph:
+    """A graph within a node, as a branch of an If: its nodes and the tensor that it gives."""
+
+    ops: Sequence[Op]
+    output: str
+
+
 def conv(name: str, source: str, kernel: np.ndarray, bias: np.ndarray | None, **attributes: Any) -> Op:
     """Conv: kernel (out, in / groups, height, width), bias (out,); attributes strides, pads (top, left, bottom, right),
     group, dilations, auto_pad."""
@@ -87,6 +95,7 @@ def write_onnx(
     opset: int = 12,
     raw: bool = True,
     packed: bool = True,
+    external: str = "",
 ) -> Path:
     """Write a model.
 
@@ -98,11 +107,17 @@ def write_onnx(
         opset: version of the operators.
         raw: arrays as `raw_data`, else in the fields of their kind.
         packed: with raw=False, values in one piece, else one field each.
+        external: the file beside it that holds the arrays of more than one axis.
     """
+    beside = bytearray()
     graph = [piece for op in ops for piece in block(1, _node(op))] + text(2, "net")
     for op in ops:
         for name, array in op.arrays.items():
-            graph += block(5, tensor(name, array, raw=raw, packed=packed))
+            if external and array.ndim > 1:
+                graph += block(5, outside(name, array, external, len(beside)))
+                beside += array.tobytes() + bytes(-array.nbytes % 64)
+            else:
+                graph += block(5, tensor(name, array, raw=raw, packed=packed))
     for name, shape in inputs.items():
         graph += block(11, _value_info(name, shape))
     for name in outputs:
@@ -110,7 +125,17 @@ def write_onnx(
     model = integer(1, 7) + text(2, "tests") + block(8, integer(2, opset)) + block(7, graph)
     with path.open("wb") as file:
         file.writelines(model)
+    if external:
+        path.with_name(external).write_bytes(beside)
     return path
+
+
+def outside(name: str, array: np.ndarray, location: str, offset: int) -> Pieces:
+    """A TensorProto whose bytes are in another file."""
+    pieces = integers(1, array.shape) + integer(2, DATA_TYPES[array.dtype.name]) + text(8, name) + integer(14, 1)
+    for key, value in (("location", location), ("offset", str(offset)), ("length", str(array.nbytes))):
+        pieces += block(13, text(1, key) + text(2, value))
+    return pieces
 
 
 def tensor(name: str, array: np.ndarray, *, raw: bool = True, packed: bool = True) -> Pieces:
@@ -140,6 +165,9 @@ def _attribute(name: str, value: Any) -> Pieces:
     pieces = text(1, name)
     if isinstance(value, np.ndarray):
         return pieces + block(5, tensor("", value)) + integer(20, 4)
+    if isinstance(value, SubGraph):
+        graph = [piece for op in value.ops for piece in block(1, _node(op))] + text(2, "branch")
+        return pieces + block(6, graph + block(12, _value_info(value.output, None))) + integer(20, 5)
     if isinstance(value, str):
         return pieces + text(4, value) + integer(20, 3)
     if isinstance(value, float):

@@ -1,0 +1,121 @@
+"""`weights=FILE`: what Keras' save() wrote, and foreign files, for the width and the pictures of the network they go into."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from emotiw_keras.cli.main import run
+from emotiw_keras.converters.reading import read
+from emotiw_keras.errors import ModelError
+from emotiw_keras.models import build
+from tests.converters.foreign_networks import network
+
+SMALL: dict[str, Any] = {"width": 0.1, "classes": 5, "input_shape": (71, 71, 3)}
+NETWORKS = ["alexnet", "face_vgg", "pathnet", "squeezenet_v1_1"]
+
+
+def same(one: keras.Model, other: keras.Model, names: list[str] | None = None) -> bool:
+    mine = {layer.name: layer.get_weights() for layer in one.layers if layer.weights}
+    theirs = {layer.name: layer.get_weights() for layer in other.layers if layer.weights}
+    return all(np.array_equal(a, b) for name in names or mine for a, b in zip(mine[name], theirs[name], strict=True))
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5", ".weights.h5"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_save_wrote_comes_back(name: str, suffix: str, tmp_path: Path) -> None:
+    model, path = build(name, weights=None, **SMALL), tmp_path / f"net{suffix}"
+    if suffix == ".weights.h5":
+        model.save_weights(path)
+    else:
+        model.save(path)
+    assert same(build(name, weights=path, **SMALL), model)
+    with pytest.raises(ModelError, match=r"net\S* does not fit"):
+        build(name, weights=path, **{**SMALL, "width": 0.2})
+
+
+def test_a_saved_model_gives_its_trunk_and_says_what_is_new(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = build("alexnet", weights=None, **SMALL)
+    model.save(tmp_path / "net.keras")
+    other = build("alexnet", weights=tmp_path / "net.keras", **{**SMALL, "classes": 9})
+    assert same(other, model, ["conv1", "conv5", "fc6", "fc7"])
+    assert capsys.readouterr().err == "alexnet: weights of net.keras, but a new fc8 with 9 classes\n"
+    trunk = build("alexnet", weights=tmp_path / "net.keras", **SMALL, include_top=False)
+    assert same(trunk, model)
+    trunk.save(tmp_path / "trunk.keras")
+    whole = build("alexnet", weights=tmp_path / "trunk.keras", **SMALL)
+    assert same(trunk, whole)
+    assert capsys.readouterr().err == "alexnet: weights of trunk.keras, but a new fc6, fc7, fc8 with 5 classes\n"
+    with pytest.raises(ModelError, match="net.keras does not (fit|hold) squeezenet"):
+        build("squeezenet", weights=tmp_path / "net.keras", **SMALL)
+
+
+def test_a_keras_file_is_told_from_pytorchs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = build("squeezenet", weights=None, **SMALL)
+    model.save(tmp_path / "net.keras")
+    found = read(tmp_path / "net.keras")
+    assert found.format == "Keras 3 model" and found.layout == "hwio" and found.path == tmp_path / "net.keras"
+    np.testing.assert_array_equal(found.arrays["conv1.weight"], model.get_layer("conv1").get_weights()[0])
+    assert "config.json" in found.ignored
+    assert run(["convert", str(tmp_path / "net.keras"), "--inspect"]) == 0
+    assert capsys.readouterr().out.startswith("net.keras: Keras 3 model, 52 arrays, ")
+
+
+def test_a_damaged_keras_file_is_named(tmp_path: Path) -> None:
+    import zipfile
+
+    for inside in (b"no HDF5", None):
+        with zipfile.ZipFile(tmp_path / "net.keras", "w") as archive:
+            archive.writestr("metadata.json", "{}")
+            archive.writestr("config.json", "{}")
+            if inside is not None:
+                archive.writestr("model.weights.h5", inside)
+        with pytest.raises(ModelError, match="net.keras") as caught:
+            build("alexnet", weights=tmp_path / "net.keras", **SMALL)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_foreign_file_is_taken_at_the_networks_own_width(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = network("alexnet_owt", 0.1, classes=5)
+    np.savez(tmp_path / "net.npz", **net.arrays)
+    model = build("alexnet_owt", weights=tmp_path / "net.npz", width=0.1, classes=5)
+    np.testing.assert_array_equal(model.get_layer("fc7").get_weights()[0], net.arrays["fc7.weight"].T)
+    trunk = build("alexnet_owt", weights=tmp_path / "net.npz", width=0.1, include_top=False, input_shape=(96, 96, 3))
+    np.testing.assert_array_equal(trunk.get_layer("conv5").get_weights()[1], net.arrays["conv5.bias"])
+    assert capsys.readouterr().err == ""
+    np.savez(tmp_path / "trunk.npz", **{key: array for key, array in net.arrays.items() if key.startswith("conv")})
+    build("alexnet_owt", weights=tmp_path / "trunk.npz", width=0.1, classes=5)
+    assert capsys.readouterr().err == "alexnet_owt: weights of trunk.npz, but a new fc6, fc7, fc8 with 5 classes\n"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_foreign_file_is_taken_for_the_networks_own_pictures(channels: int, tmp_path: Path) -> None:
+    """Weights trained elsewhere on other sizes, or on grey pictures."""
+    settings = {"width": 0.1, "classes": 5, "input_shape": (131, 131, channels)}
+    model = build("alexnet", weights=None, **settings)
+    roles = {"kernel": "weight", "bias": "bias"}
+    arrays = {f"{layer.name}.{roles[v.name]}": keras.ops.convert_to_numpy(v) for layer in model.layers for v in layer.weights}
+    np.savez(tmp_path / "net.npz", **arrays)
+    assert same(build("alexnet", weights=tmp_path / "net.npz", **settings), model)
+
+
+def test_weights_of_face_vgg_from_pytorch(tmp_path: Path) -> None:
+    from tests.converters.write_pytorch import write_zip
+
+    model = build("face_vgg", weights=None, width=0.25, classes=7)
+    for variable in model.weights:
+        if len(variable.shape) == 1:
+            variable.assign(np.random.default_rng(3).uniform(0.1, 0.9, variable.shape))
+    words = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+    state = {}
+    for layer in model.layers:
+        for variable in layer.weights:
+            array = keras.ops.convert_to_numpy(variable)
+            turned = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+            state[f"model.{layer.name}.{words.get(variable.name, 'weight' if array.ndim > 1 else 'bias')}"] = turned.copy()
+    write_zip(tmp_path / "face.pth", state)
+    assert same(build("face_vgg", weights=tmp_path / "face.pth", width=0.25, classes=7), model)
