@@ -14,10 +14,10 @@ import numpy as np
 from keras import ops
 
 from emotiw_keras.errors import ModelError
+from emotiw_keras.keras_names import PACKAGE
 from emotiw_keras.models import fused, side_by_side, winograd
 from emotiw_keras.models.large_batches import traced_in_batches
 
-PACKAGE = "emotiw_keras"
 # A channel's neighbours lie in its own block of so many channels and the two beside it.
 BLOCK = 16
 # From so many channels on, most of a product with the whole band matrix is with zeros.

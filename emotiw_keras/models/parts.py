@@ -14,9 +14,8 @@ import numpy as np
 from keras import initializers, layers, ops
 
 from emotiw_keras.errors import ModelError, UsageError
-from emotiw_keras.models.layers import Dense
+from emotiw_keras.models.layers import PACKAGE, Dense
 
-PACKAGE = "emotiw_keras"
 Tensor = Any
 Shape = tuple[int, int, int]
 _EMPTY = ContextVar("empty", default=False)
