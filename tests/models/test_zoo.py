@@ -217,7 +217,7 @@ def test_impossible_arguments(wrong: dict, words: str) -> None:
         narrow("alexnet", **wrong)
 
 
-@pytest.mark.parametrize("shape", [(67, 67), (None, None, 3)])
+@pytest.mark.parametrize("shape", [(67, 67), (67, 67, None), (67.0, 67, 3)])
 def test_impossible_input_shapes(shape: tuple) -> None:
     with pytest.raises(ModelError, match="expected \\(height, width, channels\\)"):
         narrow("alexnet", input_shape=shape)
