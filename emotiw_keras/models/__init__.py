@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from emotiw_keras.models.alexnet import AlexNet as AlexNet
     from emotiw_keras.models.alexnet import CaffeNet as CaffeNet
     from emotiw_keras.models.alexnet_owt import AlexNetOWT as AlexNetOWT
+    from emotiw_keras.models.efficientnet_lite import EfficientNetLite0 as EfficientNetLite0
     from emotiw_keras.models.face_vgg import FaceVGG as FaceVGG
     from emotiw_keras.models.pathnet import PathNet as PathNet
     from emotiw_keras.models.senet import SENet50 as SENet50

@@ -295,6 +295,8 @@ class GroupedConv2D(keras.layers.Conv2D):
             else:
                 x, mode = ops.pad(x, ((0, 0), *mode, (0, 0))) if any(map(any, mode)) else x, "valid"
         kernel = ops.convert_to_tensor(self.kernel)
+        if self.groups > 1 and kernel.shape[2] == 1 and self.strides[0] == self.strides[1]:
+            return self._depthwise(x, kernel, mode)
         parts = zip(ops.split(x, self.groups, axis=-1), ops.split(kernel, self.groups, axis=-1), strict=True)
 
         def convolved(x: Tensor, kernel: Tensor) -> Tensor:
@@ -315,6 +317,12 @@ class GroupedConv2D(keras.layers.Conv2D):
             outputs = [self.activation(y) for y in outputs]
         y = outputs[0] if self.groups == 1 else ops.concatenate(outputs, axis=-1)
         return y if alone else self.activation(y)
+
+    def _depthwise(self, x: Tensor, kernel: Tensor, padding: str) -> Tensor:
+        """With a group for each channel."""
+        kernel = ops.reshape(kernel, (*self.kernel_size, self.groups, self.filters // self.groups))
+        y = ops.depthwise_conv(x, kernel, strides=self.strides, padding=padding, data_format="channels_last")
+        return self.activation(y if self.bias is None else ops.add(y, ops.convert_to_tensor(self.bias)))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         sizes: list[int | None] = []

@@ -79,6 +79,8 @@ def test_preprocess_input_takes_rgb_pictures(name: str) -> None:
         planes = [(plane - 129.5) / 65 for plane in (red, green, blue)]
     elif name in ("squeezenet", "squeezenet_v1_1"):
         planes = [blue - 104, green - 117, red - 123]
+    elif name == "efficientnet_lite0":
+        planes = [(plane - 127) / 128 for plane in (red, green, blue)]
     elif name == "pathnet":
         planes = [(plane - 128) / 64 for plane in (red, green, blue)]
     elif name == "senet50":
