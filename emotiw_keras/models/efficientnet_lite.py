@@ -164,7 +164,7 @@ def EfficientNetLite0(
     """
     stored.find(weights, "efficientnet_lite0")  # before anything large is built
     image = image_input("efficientnet_lite0", input_tensor, input_shape, SMALLEST, width, include_top)
-    settings = {"use_bias": False, "kernel_initializer": f"{PACKAGE}>HeNormal"}
+    settings: dict[str, Any] = {"use_bias": False, "kernel_initializer": f"{PACKAGE}>HeNormal"}
 
     def conv(filters: int, size: int, layer: str, strides: int = 1) -> layers.Layer:
         return Conv2D(filters, size, strides, padding="same", data_format="channels_last", name=layer, **settings)
