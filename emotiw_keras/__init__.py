@@ -12,6 +12,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from emotiw_keras import keras_names
+
 if TYPE_CHECKING:
     from emotiw_keras.runs import Run as Run
     from emotiw_keras.serving.predictor import Predictor as Predictor
@@ -30,6 +32,9 @@ _HOMES = {
 }
 
 __all__ = ["Predictor", "Recipe", "Run", "Stage", "StagedFineTuner", "__version__"]
+
+# So that Keras loads a `.keras` file of ours.
+keras_names.announce()
 
 
 def __getattr__(name: str) -> Any:

@@ -12,8 +12,8 @@ class EmotiwError(Exception):
     exit_code = 1
 
 
-class UsageError(EmotiwError):
-    """Wrong usage: an option, a recipe or an argument that cannot be meant."""
+class UsageError(EmotiwError, ValueError):
+    """Wrong usage: an option, a recipe or an argument that cannot be meant; a ValueError, as Keras raises for an argument."""
 
     exit_code = 2
 
@@ -24,8 +24,8 @@ class DataError(EmotiwError):
     exit_code = 4
 
 
-class ModelError(EmotiwError):
-    """A model or weights that are unknown, missing or do not fit."""
+class ModelError(EmotiwError, ValueError):
+    """A model or weights that are unknown, missing or do not fit; a ValueError, as Keras raises for such."""
 
     exit_code = 5
 

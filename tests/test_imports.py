@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # From the ground up; a module may import from its own floor and from those below.
 FLOORS = (
-    ("errors", "files", "hardware", "sealed", "locking", "text"),
+    ("errors", "files", "hardware", "sealed", "locking", "text", "keras_names"),
     ("labels", "costs"),
     ("weights",),
     ("converters",),

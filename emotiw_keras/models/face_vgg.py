@@ -14,10 +14,21 @@ from keras import layers
 
 from emotiw_keras.converters.foreign import Node
 from emotiw_keras.errors import UsageError
+from emotiw_keras.keras_names import PACKAGE
 from emotiw_keras.models import originals
 from emotiw_keras.models import weights as stored
 from emotiw_keras.models.layers import BatchNormalization, Conv2D
-from emotiw_keras.models.parts import PACKAGE, Shape, Tensor, Top, classifier_kernel, image_input, model_of, pooled, scaled
+from emotiw_keras.models.parts import (
+    Shape,
+    Tensor,
+    Top,
+    classifier_kernel,
+    image_input,
+    known_shape,
+    model_of,
+    pooled,
+    scaled,
+)
 from emotiw_keras.models.preprocessing import decode_predictions, preprocessing
 from emotiw_keras.models.registry import FACE_VGG_LEVELS
 
@@ -77,7 +88,8 @@ def FaceVGG(
             6, 256).
         weights: None (random), or the path of a `.weights.h5` file that fits in every layer. There are none from ImageNet.
         input_tensor: a Keras tensor to build on instead of a new input.
-        input_shape: (height, width, channels), at least 8x8; (48, 48, 1) if None.
+        input_shape: (height, width, channels), at least 8x8; (48, 48, 1) if None. Without the top height and
+            width may be None, for any.
         pooling: without the top: None, "avg" or "max".
         classes: outputs of the classifier.
         classifier_activation: "softmax", or None for logits.
@@ -92,7 +104,7 @@ def FaceVGG(
         (None, 7)
     """
     stored.find(weights, "face_vgg")  # before anything is built
-    x = image = image_input("face_vgg", input_tensor, input_shape or (48, 48, 1), 48, SMALLEST, width)
+    x = image = image_input("face_vgg", input_tensor, input_shape or (48, 48, 1), SMALLEST, width, include_top)
     for level, (channels, convolutions) in enumerate(FACE_VGG_LEVELS, 1):
         if level > 1:
             x = layers.MaxPooling2D(data_format="channels_last", name=f"pool{level - 1}")(x)
@@ -100,7 +112,7 @@ def FaceVGG(
             x = _convolved(x, scaled(channels, width), f"conv{level}_{number}")
     x = _head(x, Top(include_top, pooling, classes, classifier_activation))
     model = model_of(image, x, input_tensor, name)
-    shape = tuple(image.shape[1:])
+    shape = known_shape(image, "face_vgg")
     stored.load(model, weights, "face_vgg", lambda: FaceVGG(weights=None, input_shape=shape, width=width), width)
     return model
 

@@ -11,7 +11,8 @@ from keras import ops
 
 from emotiw_keras.errors import ModelError
 from emotiw_keras.models import strided
-from emotiw_keras.models.layers import GroupedConv2D, Tensor, pair
+from emotiw_keras.models.layers import Tensor
+from emotiw_keras.models.parts import fill
 
 
 def fold_to_grey(model: keras.Model, mean: Sequence[float], std: Sequence[float] = (1.0, 1.0, 1.0)) -> keras.Model:
@@ -51,7 +52,7 @@ def fold_to_grey(model: keras.Model, mean: Sequence[float], std: Sequence[float]
         if old.weights and old.name not in folded:
             new.set_weights(old.get_weights())
     for name, (kernel, bias) in folded.items():
-        grey.get_layer(name).set_weights([kernel] if bias is None else [kernel, bias])
+        fill(grey.get_layer(name), kernel, bias)
     return grey
 
 
@@ -71,8 +72,7 @@ def first_convolutions(model: keras.Model) -> list[keras.layers.Layer]:
         if not isinstance(layer, keras.layers.InputLayer)
         and any(tensor is model.inputs[0] for tensor in keras.tree.flatten(layer.input))
     ]
-    convolutions = (keras.layers.Conv2D, GroupedConv2D)
-    if not takers or not all(isinstance(layer, convolutions) and layer.kernel.shape[2] == 3 for layer in takers):
+    if not takers or not all(isinstance(layer, keras.layers.Conv2D) and layer.kernel.shape[2] == 3 for layer in takers):
         found = " and ".join(f"{layer.name} ({type(layer).__name__})" for layer in takers) or "nothing"
         raise ModelError(
             f"{model.name} gives its input to {found}; only a network whose first layer is a convolution over all three "
@@ -160,7 +160,7 @@ def grey_twin(model: keras.Model, mean: Sequence[float], std: Sequence[float] = 
     except ModelError:
         return None
     padded = first.padding != "valid" if isinstance(first.padding, str) else any(map(any, first.padding))
-    if others or padded or first.bias is None or first.groups != 1 or pair(getattr(first, "dilation_rate", 1)) != (1, 1):
+    if others or padded or first.bias is None or first.groups != 1 or first.dilation_rate != (1, 1):
         return None
     image = keras.layers.Input((*model.input_shape[1:3], 1), name=model.inputs[0].name)
     maps = GreyStart(first, mean, std, name=f"grey_{first.name}")(image)

@@ -84,7 +84,8 @@ def application(
         raise UsageError(f"{spec.name}: width is {width:g}; a network of keras.applications has one width, expected 1")
     if pooling not in (None, "avg", "max"):
         raise UsageError(f"pooling is {pooling!r}, expected None, 'avg' or 'max'")
-    shape = _checked_shape(spec, tuple(input_shape or (spec.input_size, spec.input_size, 3)))
+    asked: tuple[Any, ...] = tuple(input_shape or (spec.input_size, spec.input_size, 3))
+    shape = _checked_shape(spec, asked)
     file = None if weights in (None, WEIGHTS) else _existing(spec, weights)
     trunk = _trunk(spec, weights == WEIGHTS, shape, "avg" if include_top else pooling)
     output = classifier(trunk.output, classes, classifier_activation, spec.classifier) if include_top else trunk.output

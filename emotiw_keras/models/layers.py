@@ -14,10 +14,10 @@ import numpy as np
 from keras import ops
 
 from emotiw_keras.errors import ModelError
+from emotiw_keras.keras_names import PACKAGE
 from emotiw_keras.models import fused, side_by_side, winograd
 from emotiw_keras.models.large_batches import traced_in_batches
 
-PACKAGE = "emotiw_keras"
 # A channel's neighbours lie in its own block of so many channels and the two beside it.
 BLOCK = 16
 # From so many channels on, most of a product with the whole band matrix is with zeros.
@@ -164,20 +164,22 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
-        if keras.backend.backend() != "tensorflow" or len(inputs.shape) != 4 or mask is not None:
+        fused_types = self.compute_dtype in ("float32", "bfloat16", "float16")
+        if keras.backend.backend() != "tensorflow" or len(inputs.shape) != 4 or mask is not None or not fused_types:
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 
         x = ops.cast(inputs, self.compute_dtype)
-        gamma, beta = (tf.cast(variable.value, tf.float32) for variable in (self.gamma, self.beta))
+        kept = (self.gamma, self.beta, self.moving_mean, self.moving_variance)
+        gamma, beta, *statistics = (tf.cast(variable.value, tf.float32) for variable in kept)
         learns = bool(training) and self.trainable
-        mean, variance = (tf.zeros(0), tf.zeros(0)) if learns else (self.moving_mean.value, self.moving_variance.value)
+        mean, variance = (tf.zeros(0), tf.zeros(0)) if learns else statistics
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=x, scale=gamma, offset=beta, mean=mean, variance=variance, epsilon=self.epsilon, is_training=learns
         )
         if learns:
-            for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                moving.assign(moving.value * self.momentum + now * (1 - self.momentum))
+            for moving, before, now in zip(kept[2:], statistics, (mean, variance), strict=True):
+                moving.assign(before * self.momentum + now * (1 - self.momentum))
         return y
 
 
@@ -237,7 +239,7 @@ class Conv2D(keras.layers.Conv2D):
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class GroupedConv2D(keras.layers.Layer):
+class GroupedConv2D(keras.layers.Conv2D):
     """2-D convolution in `groups` independent parts, as split, convolve, concatenate.
 
     One `kernel` of shape (height, width, channels / groups, filters), as in Keras and (transposed) in Caffe: group g
@@ -251,7 +253,7 @@ class GroupedConv2D(keras.layers.Layer):
         kernel_size, strides: int or (vertical, horizontal).
         padding: "valid", "same", an int for all sides, or ((top, bottom), (left, right)) zeros.
         groups: number of parts; must divide the input channels.
-        use_bias, activation, kernel_initializer, bias_initializer, kernel_regularizer: as in `keras.layers.Conv2D`.
+        All else as in `keras.layers.Conv2D`, without `data_format` (channels last) and `dilation_rate`.
 
     Raises ModelError where groups does not divide the channels or the filters.
 
@@ -268,39 +270,20 @@ class GroupedConv2D(keras.layers.Layer):
         padding: str | int | Pads = "valid",
         groups: int = 1,
         use_bias: bool = True,
-        activation: Any = None,
-        kernel_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
         if groups < 1 or filters < 1 or filters % groups:
             raise ModelError(f"grouped convolution got {filters} filters in {groups} groups; groups must divide them")
-        self.filters = filters
-        self.kernel_size = pair(kernel_size)
-        self.strides = pair(strides)
+        super().__init__(
+            filters, pair(kernel_size), pair(strides), "valid", "channels_last", groups=groups, use_bias=use_bias, **kwargs
+        )
         self.padding = explicit_padding(padding)
-        self.groups = groups
-        self.use_bias = use_bias
-        self.activation = keras.activations.get(activation)
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         channels = input_shape[-1]
         if channels is None or channels % self.groups:
             raise ModelError(f"grouped convolution got {channels} input channels; {self.groups} groups must divide them")
-        self.kernel = self.add_weight(
-            name="kernel",
-            shape=(*self.kernel_size, channels // self.groups, self.filters),
-            initializer=self.kernel_initializer,
-            regularizer=self.kernel_regularizer,
-        )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer=self.bias_initializer)
+        super().build(input_shape)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         x, mode = inputs, self.padding
@@ -312,6 +295,8 @@ class GroupedConv2D(keras.layers.Layer):
             else:
                 x, mode = ops.pad(x, ((0, 0), *mode, (0, 0))) if any(map(any, mode)) else x, "valid"
         kernel = ops.convert_to_tensor(self.kernel)
+        if self.groups > 1 and kernel.shape[2] == 1 and self.strides[0] == self.strides[1]:
+            return self._depthwise(x, kernel, mode)
         parts = zip(ops.split(x, self.groups, axis=-1), ops.split(kernel, self.groups, axis=-1), strict=True)
 
         def convolved(x: Tensor, kernel: Tensor) -> Tensor:
@@ -333,6 +318,12 @@ class GroupedConv2D(keras.layers.Layer):
         y = outputs[0] if self.groups == 1 else ops.concatenate(outputs, axis=-1)
         return y if alone else self.activation(y)
 
+    def _depthwise(self, x: Tensor, kernel: Tensor, padding: str) -> Tensor:
+        """With a group for each channel."""
+        kernel = ops.reshape(kernel, (*self.kernel_size, self.groups, self.filters // self.groups))
+        y = ops.depthwise_conv(x, kernel, strides=self.strides, padding=padding, data_format="channels_last")
+        return self.activation(y if self.bias is None else ops.add(y, ops.convert_to_tensor(self.bias)))
+
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         sizes: list[int | None] = []
         for axis in (0, 1):
@@ -347,19 +338,8 @@ class GroupedConv2D(keras.layers.Layer):
         return (input_shape[0], *sizes, self.filters)
 
     def get_config(self) -> dict[str, Any]:
-        own = {
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "strides": self.strides,
-            "padding": self.padding,
-            "groups": self.groups,
-            "use_bias": self.use_bias,
-            "activation": keras.activations.serialize(self.activation),
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-        }
-        return {**super().get_config(), **own}
+        fixed = ("data_format", "dilation_rate")
+        return {key: value for key, value in super().get_config().items() if key not in fixed}
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -380,7 +360,13 @@ class Dense(keras.layers.Dense):
 
     BLOCKS = 4
 
+    def quantize(self, mode: str | None = None, type_check: bool = True, config: Any = None) -> None:
+        """As `keras.layers.Dense.quantize`, which refuses subclasses because it does not know what they compute."""
+        super().quantize(mode, type_check=type_check and type(self) is not Dense, config=config)
+
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        if self.lora_enabled:
+            return super().call(inputs, training=training)
         rows, columns = self.kernel.shape
         large = rows * columns >= LARGE_KERNEL and rows % self.BLOCKS == 0 and len(inputs.shape) == 2
         used = self.trainable and (training or traced_in_batches())

@@ -35,6 +35,8 @@ def narrow_kernels(net: keras.Model) -> keras.Model:
         for layer in net.layers
         if isinstance(layer, LINEAR)
         and layer.compute_dtype != layer.variable_dtype
+        and layer.quantization_mode is None
+        and not layer.lora_enabled
         and not any(id(tensor) in inputs for tensor in keras.tree.flatten(layer.input))
     }
     if not narrower:

@@ -8,10 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from emotiw_keras.models.layers import GroupedConv2D
-from emotiw_keras.models.parts import empty_networks
+from emotiw_keras.models.parts import empty_networks, fill
 
-LINEAR = (keras.layers.Conv2D, GroupedConv2D, keras.layers.Dense)
+LINEAR = (keras.layers.Conv2D, keras.layers.Dense)
 """Layers that are a kernel, a bias and an activation."""
 
 
@@ -40,7 +39,7 @@ def fold_normalisations(net: keras.Model) -> keras.Model:
     folded = _foldable(net)
     first = next((layer for layer in net.layers if layer.weights), None)
     biased = {layer.name for layer in folded}
-    if isinstance(first, (keras.layers.Conv2D, GroupedConv2D)) and not first.use_bias:
+    if isinstance(first, keras.layers.Conv2D) and not first.use_bias:
         biased.add(first.name)
     if not biased:
         return net
@@ -57,8 +56,10 @@ def fold_normalisations(net: keras.Model) -> keras.Model:
         copy = keras.models.clone_model(net, clone_function=clone, call_function=call)
     for layer in net.layers:
         if layer.weights and layer.name not in gone:
-            weights = _folded(layer, folded.get(layer)) if layer.name in biased else layer.get_weights()
-            copy.get_layer(layer.name).set_weights(weights)
+            if layer.name in biased:
+                fill(copy.get_layer(layer.name), *_folded(layer, folded.get(layer)))
+            else:
+                copy.get_layer(layer.name).set_weights(layer.get_weights())
     return copy
 
 
@@ -67,7 +68,8 @@ def _foldable(net: keras.Model) -> dict[keras.layers.Layer, keras.layers.BatchNo
     computing = [layer for layer in net.layers if not isinstance(layer, keras.layers.InputLayer)]
     readers = Counter(id(tensor) for layer in computing for tensor in keras.tree.flatten(layer.input))
     readers.update(id(tensor) for tensor in net.outputs)
-    source = {id(layer.output): layer for layer in computing if isinstance(layer, LINEAR)}
+    # The whole numbers of a quantised kernel are no kernel that factors could go into.
+    source = {id(layer.output): layer for layer in computing if isinstance(layer, LINEAR) and layer.quantization_mode is None}
     found = {}
     for layer in computing:
         if not isinstance(layer, keras.layers.BatchNormalization) or layer.axis not in (-1, len(layer.input.shape) - 1):
@@ -80,14 +82,14 @@ def _foldable(net: keras.Model) -> dict[keras.layers.Layer, keras.layers.BatchNo
     return found
 
 
-def _folded(layer: Any, normalisation: keras.layers.BatchNormalization | None) -> list[np.ndarray]:
+def _folded(layer: Any, normalisation: keras.layers.BatchNormalization | None) -> tuple[np.ndarray, np.ndarray]:
     """Kernel and bias, those of `normalisation` within."""
     kernel, bias = _values(layer.kernel, 1.0), _values(layer.bias, 0.0)
     bias = np.broadcast_to(bias, kernel.shape[-1:])
     if normalisation is not None:
         factor, offset = scale_and_shift(normalisation)
         kernel, bias = kernel * factor, bias * factor + offset
-    return [kernel.astype(np.float32), bias.astype(np.float32)]
+    return kernel.astype(np.float32), bias.astype(np.float32)
 
 
 def scale_and_shift(normalisation: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:

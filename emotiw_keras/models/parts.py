@@ -14,11 +14,13 @@ import numpy as np
 from keras import initializers, layers, ops
 
 from emotiw_keras.errors import ModelError, UsageError
+from emotiw_keras.keras_names import PACKAGE
 from emotiw_keras.models.layers import Dense
+from emotiw_keras.models.registry import get_spec
 
-PACKAGE = "emotiw_keras"
 Tensor = Any
-Shape = tuple[int, int, int]
+Shape = tuple[int | None, int | None, int]
+"""(height, width, channels)"""
 _EMPTY = ContextVar("empty", default=False)
 # TensorFlow copies an array that does not start at a multiple of so many bytes.
 ALIGNMENT = 64
@@ -56,6 +58,11 @@ def empty_networks() -> Iterator[None]:
 
 def _empty(shape: tuple[int, ...], dtype: Any) -> Tensor:
     return in_place(zeros(shape)) if dtype in (None, "float32") else ops.zeros(shape, dtype)
+
+
+def fill(layer: keras.layers.Layer, kernel: np.ndarray, bias: np.ndarray | None) -> None:
+    """Gives a convolution or a Dense layer its kernel and bias; with LoRA they are all that it computes with, as in a file."""
+    layer.load_own_variables({"0": kernel} if bias is None else {"0": kernel, "1": bias})
 
 
 @contextmanager
@@ -122,23 +129,41 @@ def scaled(count: int, width: float, groups: int = 1) -> int:
 
 
 def image_input(
-    model: str, input_tensor: Tensor | None, input_shape: Shape | None, default: int, smallest: int, width: float
+    model: str,
+    input_tensor: Tensor | None,
+    input_shape: Shape | None,
+    smallest: int,
+    width: float,
+    include_top: bool,
 ) -> Tensor:
-    """The input of a network, float (batch, height, width, channels) already normalised; `default` square, 3 channels.
+    """The input of a network, float (batch, height, width, channels) already normalised; of the network's own size and 3
+    channels where no shape is given.
 
-    Raises UsageError if width is not positive, ModelError if the picture is smaller than `smallest` or not 3-D.
+    Raises UsageError if width is not positive, ModelError if the picture is smaller than `smallest` or not 3-D, or if with a
+    classifier its height or width is None, which stands for any.
     """
     if not width > 0:
         raise UsageError(f"{model}: width is {width}, expected a multiplier above 0, e.g. 0.1")
     if input_tensor is not None and not keras.backend.is_keras_tensor(input_tensor):
         kind = type(input_tensor).__name__
         raise ModelError(f"{model}: input_tensor is a {kind}, expected a keras.Input or a layer's output")
-    shape = tuple(input_tensor.shape[1:]) if input_tensor is not None else tuple(input_shape or (default, default, 3))
-    if len(shape) != 3 or any(not isinstance(size, int) or size < 1 for size in shape):
+    side = get_spec(model).input_size
+    shape = tuple(input_tensor.shape[1:]) if input_tensor is not None else tuple(input_shape or (side, side, 3))
+    whole = [isinstance(size, int) and size >= 1 for size in shape]
+    if len(shape) != 3 or not whole[2] or not all(ok or size is None for ok, size in zip(whole, shape, strict=True)):
         raise ModelError(f"{model}: input shape {shape}, expected (height, width, channels) in whole numbers")
-    if min(shape[:2]) < smallest:
+    if include_top and None in shape:
+        raise ModelError(f"{model}: input shape {shape} goes with include_top=False; give a height and width to the classifier")
+    if min(size or smallest for size in shape[:2]) < smallest:
         raise ModelError(f"{model}: input {shape[0]}x{shape[1]} is too small, expected at least {smallest}x{smallest}")
     return input_tensor if input_tensor is not None else layers.Input(shape, name="image")
+
+
+def known_shape(image: Tensor, model: str) -> Shape:
+    """(height, width, channels) of an input; where any height or width is taken, the network's own."""
+    height, width, channels = image.shape[1:]
+    side = get_spec(model).input_size
+    return (height or side, width or side, channels)
 
 
 def pooled(x: Tensor, pooling: str | None) -> Tensor:

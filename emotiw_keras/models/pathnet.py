@@ -25,6 +25,7 @@ from emotiw_keras.models.parts import (
     VarianceScaling,
     classifier_kernel,
     image_input,
+    known_shape,
     model_of,
     pooled,
     scaled,
@@ -115,7 +116,8 @@ def PathNet(
         include_top: with the readout; without it the output is the maps of the last layer.
         weights: None (random; nothing is published for ImageNet), or the path of a `.weights.h5` file of the same path.
         input_tensor: a Keras tensor to build on instead of a new input.
-        input_shape: (height, width, channels); (128, 128, 3) if None. Where layers reduce, at least 2**layers square.
+        input_shape: (height, width, channels); (128, 128, 3) if None. Where layers reduce, at least 2**layers square. Without
+            the top height and width may be None, for any.
         pooling: without the top: None, "avg" or "max".
         classes: outputs of the readout.
         classifier_activation: "softmax", or None for logits.
@@ -144,7 +146,7 @@ def PathNet(
     check_sizes(sizes, combine, reduce)
     taken = checked_path(path, layers, modules, active)
     smallest = 1 if reduce == "none" else 2**layers
-    image = image_input("pathnet", input_tensor, input_shape, 128, smallest, width)
+    image = image_input("pathnet", input_tensor, input_shape, smallest, width, include_top)
 
     x = image
     for number, chosen in enumerate(taken, 1):
@@ -181,7 +183,7 @@ def PathNet(
             name=READOUT,
         )(x)
     model = model_of(image, x, input_tensor, name)
-    shape = tuple(image.shape[1:])
+    shape = known_shape(image, "pathnet")
     options: dict[str, Any] = dict(sizes)
     stored.load(
         model,

@@ -9,17 +9,18 @@ import numpy as np
 from keras import ops
 
 from emotiw_keras.errors import ModelError
-from emotiw_keras.models.layers import PACKAGE, Tensor
+from emotiw_keras.keras_names import PACKAGE
+from emotiw_keras.models.layers import Tensor
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class CaffeMaxPooling2D(keras.layers.Layer):
     """Max pooling that rounds the output size up, as Caffe does, its last windows cut off at the picture's edge.
 
-    Output size is `ceil((size - pool_size) / strides) + 1`. Where that equals plain pooling nothing is padded.
+    Output size is `ceil((size - pool_size) / strides) + 1`. Where that is known to equal plain pooling nothing is padded.
 
-    Input: float (batch, height, width, channels), height and width known and at least `pool_size`.
-    Raises ModelError otherwise. Source: Caffe `pooling_layer.cpp`.
+    Input: float (batch, height, width, channels), height and width at least `pool_size`.
+    Raises ModelError for smaller ones that are known. Source: Caffe `pooling_layer.cpp`.
 
     Example:
         >>> tuple(CaffeMaxPooling2D(3, 2)(keras.ops.ones((1, 26, 26, 256))).shape)
@@ -33,15 +34,18 @@ class CaffeMaxPooling2D(keras.layers.Layer):
         self.pool_size = pool_size
         self.strides = strides
 
-    def _output_size(self, size: int | None) -> int:
-        if size is None or size < self.pool_size:
+    def _output_size(self, size: int | None) -> int | None:
+        if size is None:
+            return None
+        if size < self.pool_size:
             raise ModelError(f"max pooling with windows of {self.pool_size} got a size of {size}: give larger pictures")
         return -(-(size - self.pool_size) // self.strides) + 1
 
     def call(self, inputs: Tensor) -> Tensor:
         x, size, stride = inputs, self.pool_size, self.strides
-        extra = [(self._output_size(n) - 1) * stride + size - n for n in inputs.shape[1:3]]
-        short = [max(0, e) for e in extra]
+        # where the size is not known: as much as there can be, of which plain pooling leaves out what is too much
+        outputs = [(n, self._output_size(n)) for n in inputs.shape[1:3]]
+        short = [stride - 1 if out is None else max(0, (out - 1) * stride + size - n) for n, out in outputs]
         if any(short):
             x = ops.pad(x, ((0, 0), (0, short[0]), (0, short[1]), (0, 0)), constant_values=float("-inf"))
         return ops.max_pool(x, size, stride, padding="valid", data_format="channels_last")

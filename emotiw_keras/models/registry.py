@@ -48,6 +48,29 @@ FACE_VGG_LEVELS = ((32, 2), (64, 2), (128, 3), (256, 3))
 """Channels and convolutions of each level of FaceVGG."""
 
 
+EFFICIENTNET = "Tan, Le: EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML 2019, arXiv:1905.11946"
+EFFICIENTNET_LITE0_STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+"""Of each stage of EfficientNet-Lite0: blocks, kernel, stride of the first, times as wide in the middle, channels."""
+
+
+def _efficientnet_lite_groups() -> tuple[tuple[str, tuple[str, ...]], ...]:
+    def normalised(*layers: str) -> tuple[str, ...]:
+        return tuple(name for layer in layers for name in (layer, f"{layer}_bn"))
+
+    wider = [stage[3] for stage in EFFICIENTNET_LITE0_STAGES for _ in range(stage[0])]
+    parts = [("expand", "depthwise", "project")[times == 1 :] for times in wider]
+    blocks = [(f"block{n}", normalised(*(f"block{n}_{part}" for part in names))) for n, names in enumerate(parts)]
+    return (("stem", normalised("stem")), *blocks, ("head", normalised("head")), ("classifier", ("classifier",)))
+
+
 def _face_vgg_groups() -> tuple[tuple[str, tuple[str, ...]], ...]:
     convolutions = [f"conv{level}_{n + 1}" for level, (_, count) in enumerate(FACE_VGG_LEVELS, 1) for n in range(count)]
     return (*((name, (name, f"{name}_bn")) for name in convolutions), ("classifier", ("classifier",)))
@@ -272,6 +295,24 @@ _SPECS = {
             classifier="classifier",
             classes=8631,
             trained_on="vggface2",
+        ),
+        ModelSpec(
+            name="efficientnet_lite0",
+            class_name="EfficientNetLite0",
+            module="emotiw_keras.models.efficientnet_lite",
+            title="EfficientNet-Lite0",
+            input_size=224,
+            resize=256,
+            channel_order="rgb",
+            mean=(127.0, 127.0, 127.0),
+            mean_image=None,
+            std=(128.0, 128.0, 128.0),
+            parameters=4_694_024,
+            paper=EFFICIENTNET,
+            weights="efficientnet_lite0",
+            licence="Apache-2.0",
+            groups=_efficientnet_lite_groups(),
+            classifier="classifier",
         ),
     )
 }

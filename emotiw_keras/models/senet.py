@@ -18,9 +18,20 @@ from keras import layers
 
 from emotiw_keras.converters.foreign import Node
 from emotiw_keras.errors import ModelError
+from emotiw_keras.keras_names import PACKAGE
 from emotiw_keras.models import weights as stored
 from emotiw_keras.models.layers import BatchNormalization, Conv2D, GroupedConv2D
-from emotiw_keras.models.parts import PACKAGE, Shape, Tensor, Top, classifier, image_input, model_of, pooled, scaled
+from emotiw_keras.models.parts import (
+    Shape,
+    Tensor,
+    Top,
+    classifier,
+    image_input,
+    known_shape,
+    model_of,
+    pooled,
+    scaled,
+)
 from emotiw_keras.models.pooling import CaffeMaxPooling2D
 from emotiw_keras.models.preprocessing import decode_predictions, preprocessing
 
@@ -159,7 +170,7 @@ def _build(
     top: Top, weights: Any, input_tensor: Tensor | None, input_shape: Shape | None, name: str, width: float
 ) -> keras.Model:
     stored.find(weights, "senet50")  # before anything large is built
-    image = image_input("senet50", input_tensor, input_shape, 224, SMALLEST, width)
+    image = image_input("senet50", input_tensor, input_shape, SMALLEST, width, top.include_top)
 
     conv1 = GroupedConv2D(
         scaled(64, width), 7, 2, padding=3, use_bias=False, kernel_initializer=f"{PACKAGE}>HeNormal", name=_CONV1
@@ -177,7 +188,7 @@ def _build(
         x = pooled(x, top.pooling)
 
     model = model_of(image, x, input_tensor, name)
-    shape = tuple(image.shape[1:])
+    shape = known_shape(image, "senet50")
     stored.load(model, weights, "senet50", lambda: _build(Top(classes=IDENTITIES), None, None, shape, "senet50", width), width)
     return model
 
@@ -200,7 +211,8 @@ def SENet50(
         weights: None (random), "vggface2", the path of a `.weights.h5` file that fits in every layer, or of a weight file in a
             foreign format. There are none of ImageNet.
         input_tensor: a Keras tensor to build on instead of a new input.
-        input_shape: (height, width, channels), at least 5x5; (224, 224, 3) if None.
+        input_shape: (height, width, channels), at least 5x5; (224, 224, 3) if None. Without the top height and
+            width may be None, for any.
         pooling: without the top: None, "avg" (the 2048 features of a face) or "max".
         classes: outputs of the classifier. With "vggface2" and another number than 8631, the classifier alone is new.
         classifier_activation: of the output; None gives logits.

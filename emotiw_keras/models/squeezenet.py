@@ -19,7 +19,18 @@ from emotiw_keras.converters.foreign import Node
 from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.models import weights as stored
 from emotiw_keras.models.layers import Conv2D, GroupedConv2D
-from emotiw_keras.models.parts import RELU, Shape, Tensor, Top, classifier_kernel, image_input, model_of, pooled, scaled
+from emotiw_keras.models.parts import (
+    RELU,
+    Shape,
+    Tensor,
+    Top,
+    classifier_kernel,
+    image_input,
+    known_shape,
+    model_of,
+    pooled,
+    scaled,
+)
 from emotiw_keras.models.pooling import CaffeMaxPooling2D
 from emotiw_keras.models.preprocessing import decode_predictions, preprocessing
 
@@ -166,7 +177,7 @@ def _build(
 ) -> keras.Model:
     stored.find(weights, network)  # before anything large is built
     (channels, size), smallest, pools, border = _NETWORKS[network]
-    image = image_input(network, input_tensor, input_shape, 227, smallest, width)
+    image = image_input(network, input_tensor, input_shape, smallest, width, top.include_top)
     scale = functools.partial(scaled, width=width)
 
     x = _conv(scale(channels), size, "conv1", strides=2)(image)
@@ -178,7 +189,7 @@ def _build(
     x = _head(x, top, border)
 
     model = model_of(image, x, input_tensor, name)
-    shape = tuple(image.shape[1:])
+    shape = known_shape(image, network)
     stored.load(model, weights, network, lambda: _build(network, Top(), None, None, shape, network, width), width)
     return model
 
@@ -200,7 +211,8 @@ def SqueezeNet(
         include_top: with conv10 and its mean; without them the output is fire9, float (batch, 13, 13, 512).
         weights: None (random), "imagenet", or the path of a `.weights.h5` file that fits in every layer.
         input_tensor: a Keras tensor to build on instead of a new input.
-        input_shape: (height, width, channels), at least 29x29; (227, 227, 3) if None.
+        input_shape: (height, width, channels), at least 29x29; (227, 227, 3) if None. Without the top height and
+            width may be None, for any.
         pooling: without the top: None, "avg" or "max".
         classes: outputs of conv10. With "imagenet" and another number than 1000, conv10 alone is new.
         classifier_activation: "softmax", or None for logits: the means of conv10, at least 0 as a ReLU precedes them.

@@ -282,7 +282,7 @@ def _take(model: keras.Model, held: Mapping[str, list[np.ndarray]], path: Path, 
         else:
             texts = [_shapes(None if of is None else ("", of)) for of in (found, shapes)]
             raise ModelError(
-                f"{shown(path.name)} does not fit {model.name}: layer {layer.name} holds {texts[0]} there, {texts[1]} in the model; "
+                f"{shown(path.name)} does not fit {model.name}: layer {layer.name} holds {texts[0]} there, {texts[1]} here; "
                 "give the width and input shape that the file was made for"
             )
     groups = {layer for _, layers in spec.groups for layer in layers}

@@ -16,6 +16,7 @@ Source: Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks"
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,68 +44,105 @@ def _at_points(size: int, terms: int) -> np.ndarray:
 
 
 @functools.cache
-def _matrices(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For kernels of size x size and p points a side: inputs (p^2, p^2), kernel (p^2, size^2) and outputs (16, p^2). Each takes
-    a flattened square to the points, or from them."""
-    inputs, kernel, outputs = (_at_points(size, terms) for terms in (TILE + size - 1, size, TILE))
-    inputs = np.linalg.inv(inputs).T
+def _from_kernel(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(points, size), from a line of the kernel to the points, and what its rows were multiplied by, (points,)."""
+    terms = TILE + size - 1
+    inputs = np.linalg.inv(_at_points(size, terms)).T
     # Powers of two, which cancel: rows of about the same size.
-    scale = 2.0 ** np.round(np.log2(np.abs(inputs).max(axis=1, keepdims=True)))
-    inputs, kernel = inputs / scale, kernel * scale
-    return tuple(np.kron(m, m).astype("float32") for m in (inputs, kernel, outputs.T))  # type: ignore[return-value]
+    scale = 2.0 ** np.round(np.log2(np.abs(inputs).max(axis=1)))
+    return _at_points(size, size) * scale[:, None], scale
 
 
 @dataclass(frozen=True)
-class _Axis:
-    """Images side by side along one axis with `gap` lines of zeros between them, cut into tiles: 13 lines alone need 4 tiles
-    of 4, twice 13 need 7. Images that share a tile share its rounding, no more."""
+class _Tiles:
+    """Tiles along one axis of an image of `length` lines: `count` of `outputs` lines each from line `start` on, by the products
+    at `points`, as many as the lines that a tile sees."""
 
+    length: int
     size: int
-    images: int
-    gap: int
+    start: int
+    count: int
+    outputs: int
+    points: tuple[int, ...]
 
-    @property
-    def tiles(self) -> int:
-        return -(-(self.images * (self.size + self.gap) - self.gap) // TILE)
+    def lines(self, span: int, margin: int) -> np.ndarray:
+        """(span, tiles): the lines of the image under each tile that starts `margin` lines early, -1 outside."""
+        line = self.start + TILE * np.arange(self.count)[None, :] + np.arange(span)[:, None] - margin
+        return np.where((line >= 0) & (line < self.length), line, -1)
 
-    def place(self, span: int, margin: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of the lines of each tile, (span, tiles): which image and which of its lines it is, and whether it is one at all."""
-        line = TILE * np.arange(self.tiles)[None, :] + np.arange(span)[:, None] - margin
-        image, own = np.divmod(line, self.size + self.gap)
-        return image, own, (line >= 0) & (image < self.images) & (own < self.size)
+    def to_inputs(self) -> np.ndarray:
+        """(points, lines seen): from pixels to the points."""
+        points = list(self.points)
+        return np.linalg.inv(_at_points(self.size, len(points))[points]).T / _from_kernel(self.size)[1][points, None]
+
+    def to_outputs(self) -> np.ndarray:
+        """(points, outputs): from the points to pixels, transposed."""
+        return _at_points(self.size, self.outputs)[list(self.points)]
 
 
-def _axis(size: int, gap: int) -> _Axis:
-    return min((_Axis(size, images, gap) for images in (1, 2, 4)), key=lambda axis: axis.tiles / axis.images)
+def _axis(length: int, size: int) -> list[_Tiles]:
+    """Tiles of 4 lines, and for 1 or 2 that remain one of so many, whose fewer points are among those of the others: they share
+    the kernel at the points. No tile holds lines of two images, which would share their rounding, and NaN."""
+    whole, rest = divmod(length, TILE)
+    if rest == TILE - 1:  # a tile of 3 would save one point
+        whole, rest = whole + 1, 0
+    tiles = [_Tiles(length, size, 0, whole, TILE, tuple(range(TILE + size - 1)))] if whole else []
+    if rest:
+        infinity = (TILE + size - 2,)
+        points = tuple(range(size)) + infinity * (rest - 1)
+        tiles.append(_Tiles(length, size, whole * TILE, 1, rest, points))
+    return tiles
 
 
 @dataclass(frozen=True)
-class _Sheet:
-    """Where the pixels of a sheet of images lie in its tiles."""
+class _Kind:
+    """Tiles of one shape."""
 
-    images: int
     tiles: int
-    inputs: np.ndarray  # (points^2, tiles): pixel of the sheet, or -1 for a zero
-    outputs: np.ndarray  # (16, tiles): the same
-    pixels: np.ndarray  # (images * height * width, 2): place within the tile, tile
+    points: slice  # of those of the kernel
+    inputs: np.ndarray  # (pixels seen, tiles): pixel of the image, or -1 for a zero
+    outputs: np.ndarray  # (pixels put out, tiles): the same
+    to_inputs: np.ndarray  # (points, pixels seen)
+    to_outputs: np.ndarray  # (pixels put out, points)
 
 
 @functools.lru_cache(maxsize=64)
-def _sheet(height: int, width: int, size: int) -> _Sheet:
-    margin = size // 2
-    rows, columns = _axis(height, margin), _axis(width, margin)
+def _plan(height: int, width: int, size: int) -> tuple[np.ndarray, tuple[_Kind, ...]]:
+    """From a kernel to the points, (points, size^2), and the kinds of tiles of images of height x width, the largest first."""
+    rows, columns = _axis(height, size), _axis(width, size)
 
-    def pixel(span: int, before: int) -> np.ndarray:
-        """(span^2, tiles): the pixel under each place of each tile that starts `before` lines early, or -1."""
-        top, y, inside = (p[:, None, :, None] for p in rows.place(span, before))
-        left, x, within = (p[None, :, None, :] for p in columns.place(span, before))
-        index = ((top * columns.images + left) * height + y) * width + x
-        return np.where(inside & within, index, -1).reshape(span * span, -1).astype("int32")
+    # Ordered so that the points of every kind are one slice: those of the last rows alone, of both, of the last columns alone.
+    def place(point: tuple[int, int]) -> int:
+        last = point[0] in rows[-1].points, point[1] in columns[-1].points
+        return ((True, False), (True, True), (False, True), (False, False)).index(last)
 
-    outputs = pixel(TILE, 0)
-    place, tile = np.nonzero(outputs >= 0)
-    pixels = np.stack([place, tile], axis=1)[np.argsort(outputs[place, tile])].astype("int32")
-    return _Sheet(rows.images * columns.images, outputs.shape[1], pixel(TILE + 2 * margin, margin), outputs, pixels)
+    points = sorted(itertools.product(rows[0].points, columns[0].points), key=place)
+
+    def pixels(row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        """(lines of a tile squared, tiles): the pixel in row and column, -1 where either is outside."""
+        y, x = row[:, None, :, None], column[None, :, None, :]
+        return np.where((y >= 0) & (x >= 0), y * width + x, -1).reshape(len(row) * len(column), -1).astype("int32")
+
+    def kind(row: _Tiles, column: _Tiles) -> _Kind:
+        own = [n for n, (i, j) in enumerate(points) if i in row.points and j in column.points]
+        at = [(row.points.index(i), column.points.index(j)) for i, j in (points[n] for n in own)]
+
+        def both(of_row: np.ndarray, of_column: np.ndarray) -> np.ndarray:
+            return np.stack([np.kron(of_row[i], of_column[j]) for i, j in at]).astype("float32")
+
+        seen = row.lines(len(row.points), size // 2), column.lines(len(column.points), size // 2)
+        return _Kind(
+            tiles=row.count * column.count,
+            points=slice(own[0], own[-1] + 1),
+            inputs=pixels(*seen),
+            outputs=pixels(row.lines(row.outputs, 0), column.lines(column.outputs, 0)),
+            to_inputs=both(row.to_inputs(), column.to_inputs()),
+            to_outputs=np.ascontiguousarray(both(row.to_outputs(), column.to_outputs()).T),
+        )
+
+    line, _ = _from_kernel(size)
+    from_kernel = np.stack([np.kron(line[i], line[j]) for i, j in points]).astype("float32")
+    return from_kernel, tuple(kind(row, column) for row in rows for column in columns)
 
 
 def suits(x: Tensor, kernel: Tensor, strides: tuple[int, int], padding: Any, training: bool) -> bool:
@@ -142,83 +180,114 @@ def convolve(x: Tensor, kernel: Tensor) -> Tensor:
     height, width, channels = x.shape[1:]
     filters, dtype = kernel.shape[-1], x.dtype
     size = kernel.shape[0]
-    to_inputs, to_kernel, to_outputs = _matrices(size)
-    points = len(to_inputs)
-    sheet = _sheet(height, width, size)
+    from_kernel, kinds = _plan(height, width, size)
     area = height * width
 
-    def sheets(batch: Tensor) -> Tensor:
-        return -(-batch // sheet.images)
+    def flat(images: Tensor, depth: int) -> Tensor:
+        """(batch * area + 1, depth): the pixels, and a zero."""
+        return tf.concat([tf.reshape(images, (-1, depth)), tf.zeros((1, depth), dtype)], axis=0)
 
-    def gathered(images: Tensor, table: np.ndarray, depth: int) -> Tensor:
-        """(places of a tile, sheets * tiles * depth): the pixels of each tile, zeros around the images."""
-        batch = tf.shape(images)[0]
-        index = table[:, None, :] + (tf.range(sheets(batch)) * (sheet.images * area))[None, :, None]
-        index = tf.where((table[:, None, :] < 0) | (index >= batch * area), batch * area, index)
-        pixels = tf.concat([tf.reshape(images, (-1, depth)), tf.zeros((1, depth), dtype)], axis=0)
+    def gathered(pixels: Tensor, table: np.ndarray, depth: int) -> Tensor:
+        """(places of a tile, batch * tiles * depth): the pixels of each tile, zeros around the images."""
+        images = (tf.shape(pixels)[0] - 1) // area
+        index = table[:, None, :] + (tf.range(images) * area)[None, :, None]
+        index = tf.where(table[:, None, :] < 0, images * area, index)
         return tf.reshape(tf.gather(pixels, tf.reshape(index, (-1,))), (len(table), -1))
 
     def product(matrix: np.ndarray, values: Tensor) -> Tensor:
         return tf.matmul(tf.constant(np.ascontiguousarray(matrix), values.dtype), values)
 
-    def at_points(images: Tensor, depth: int) -> Tensor:
-        return tf.reshape(product(to_inputs, gathered(images, sheet.inputs, depth)), (points, -1, depth))
+    def at_points(images: Tensor, depth: int) -> list[Tensor]:
+        """For each kind (points, batch * tiles, depth)."""
+        pixels = flat(images, depth)
+        return [
+            tf.reshape(product(kind.to_inputs, gathered(pixels, kind.inputs, depth)), (len(kind.to_inputs), -1, depth))
+            for kind in kinds
+        ]
 
     def kernel_at_points(matrix: np.ndarray, kernel: Tensor) -> Tensor:
-        return tf.reshape(product(matrix, tf.reshape(kernel, (size**2, -1))), (points, channels, filters))
+        return tf.reshape(product(matrix, tf.reshape(kernel, (size**2, -1))), (len(matrix), channels, filters))
 
-    def from_points(values: Tensor, batch: Tensor, depth: int) -> Tensor:
-        tiles = tf.reshape(product(to_outputs, tf.reshape(values, (points, -1))), (-1, depth))
-        place, tile = sheet.pixels[:, 0], sheet.pixels[:, 1]
-        count = sheets(batch)
-        index = (place * sheet.tiles)[None] * count + tile[None] + (tf.range(count) * sheet.tiles)[:, None]
-        return tf.reshape(tf.gather(tiles, tf.reshape(index, (-1,))[: batch * area]), (-1, height, width, depth))
+    def from_points(values: list[Tensor], batch: Tensor, depth: int) -> Tensor:
+        images = None
+        for kind, value in zip(kinds, values, strict=True):
+            tiles = tf.reshape(product(kind.to_outputs, tf.reshape(value, (len(kind.to_inputs), -1))), (-1, depth))
+            place, tile = np.nonzero(kind.outputs >= 0)
+            pixel = kind.outputs[place, tile]
+            if images is None:  # the pixels of other kinds are written over what stands in their place
+                first = np.zeros((area, 2), "int32")
+                first[pixel] = np.stack([place, tile], axis=1)
+                place, tile = first.T
+            place, tile = place.astype("int32"), tile.astype("int32")
+            each = tf.range(batch)[:, None]
+            index = tf.reshape(((place * kind.tiles)[None] * batch) + tile[None] + each * kind.tiles, (-1,))
+            found = tf.gather(tiles, index)
+            if images is None:
+                images = found
+            else:
+                where = tf.reshape(pixel[None] + each * area, (-1, 1))
+                images = tf.tensor_scatter_nd_update(images, where, found)
+        return tf.reshape(images, (-1, height, width, depth))
 
-    def forward(x: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(x: Tensor, kernel: Tensor) -> tuple[list[Tensor], Tensor]:
         """The inputs at the points, which the way back needs, and the outputs."""
         taken = at_points(x, channels)
-        return taken, from_points(tf.matmul(taken, kernel), tf.shape(x)[0], filters)
+        values = [tf.matmul(part, kernel[kind.points]) for kind, part in zip(kinds, taken, strict=True)]
+        return taken, from_points(values, tf.shape(x)[0], filters)
 
-    def backward(taken: Tensor, dy: Tensor, turned: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradients of the inputs and of the kernel at the points."""
+    def backward(taken: list[Tensor], dy: Tensor, turned: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The gradients of the inputs, and of the kernel at the points for each kind."""
         # of the inputs: a convolution of dy with the kernel turned half round, its channels and filters exchanged
-        dx = from_points(tf.matmul(at_points(dy, filters), turned, transpose_b=True), tf.shape(dy)[0], channels)
+        there = zip(kinds, at_points(dy, filters), strict=True)
+        values = [tf.matmul(part, turned[kind.points], transpose_b=True) for kind, part in there]
+        dx = from_points(values, tf.shape(dy)[0], channels)
         # of the kernel: the transposed steps from the outputs back to the kernel
-        back = product(to_outputs.T, gathered(dy, sheet.outputs, filters))
-        return dx, tf.matmul(taken, tf.reshape(back, (points, -1, filters)), transpose_a=True)
+        pixels = flat(dy, filters)
+        back = [product(kind.to_outputs.T, gathered(pixels, kind.outputs, filters)) for kind in kinds]
+        sums = [
+            tf.matmul(part, tf.reshape(each, (len(kind.to_inputs), -1, filters)), transpose_a=True)
+            for kind, part, each in zip(kinds, taken, back, strict=True)
+        ]
+        return dx, sums
 
-    part = max(1, PART_BYTES // (points * sheet.tiles * channels * dtype.size)) * sheet.images
+    per_image = sum(len(kind.to_inputs) * kind.tiles for kind in kinds) * channels * dtype.size
+    part = max(1, PART_BYTES // per_image)
 
-    def forward_in_parts(x: Tensor, kernel: Tensor) -> tuple[Any, Tensor]:
-        def step(i: Tensor, taken: Any, outputs: Any) -> tuple[Tensor, Any, Any]:
+    def forward_in_parts(x: Tensor, kernel: Tensor) -> tuple[list[Any], Tensor]:
+        def step(i: Tensor, taken: list[Any], outputs: Any) -> tuple[Tensor, list[Any], Any]:
             new, y = forward(x[i * part : (i + 1) * part], kernel)
-            return i + 1, taken.write(i, new), outputs.write(i, y)
+            return i + 1, [array.write(i, each) for array, each in zip(taken, new, strict=True)], outputs.write(i, y)
 
         count = -(-tf.shape(x)[0] // part)
-        arrays = _array(dtype, count, (points, None, channels)), _array(dtype, count, (None, height, width, filters))
-        _, taken, outputs = tf.while_loop(lambda i, *_: i < count, step, (0, *arrays))
+        start = [_array(dtype, count, (len(kind.to_inputs), None, channels)) for kind in kinds]
+        outputs = _array(dtype, count, (None, height, width, filters))
+        _, taken, outputs = tf.while_loop(lambda i, *_: i < count, step, (0, start, outputs))
         return taken, outputs.concat()
 
-    def backward_in_parts(taken: Any, dy: Tensor, turned: Tensor) -> tuple[Tensor, Tensor]:
-        def step(i: Tensor, inputs: Any, sums: Tensor) -> tuple[Tensor, Any, Tensor]:
-            dx, more = backward(taken.read(i), dy[i * part : (i + 1) * part], turned)
-            return i + 1, inputs.write(i, dx), sums + more
+    def backward_in_parts(taken: list[Any], dy: Tensor, turned: Tensor) -> tuple[Tensor, list[Tensor]]:
+        def step(i: Tensor, inputs: Any, sums: list[Tensor]) -> tuple[Tensor, Any, list[Tensor]]:
+            dx, more = backward([array.read(i) for array in taken], dy[i * part : (i + 1) * part], turned)
+            return i + 1, inputs.write(i, dx), [each + new for each, new in zip(sums, more, strict=True)]
 
         count = -(-tf.shape(dy)[0] // part)
-        start = _array(dtype, count, (None, height, width, channels)), tf.zeros((points, channels, filters), dtype)
-        _, inputs, sums = tf.while_loop(lambda i, *_: i < count, step, (0, *start))
+        inputs = _array(dtype, count, (None, height, width, channels))
+        zeros = [tf.zeros((len(kind.to_inputs), channels, filters), dtype) for kind in kinds]
+        _, inputs, sums = tf.while_loop(lambda i, *_: i < count, step, (0, inputs, zeros))
         return inputs.concat(), sums
 
     outputs_of, gradients_of = (forward_in_parts, backward_in_parts) if size == 5 else (forward, backward)
 
     @tf.custom_gradient
     def run(x: Tensor, kernel: Tensor) -> tuple[Tensor, Any]:
-        taken, y = outputs_of(x, kernel_at_points(to_kernel, kernel))
+        taken, y = outputs_of(x, kernel_at_points(from_kernel, kernel))
 
         def gradient(dy: Tensor) -> tuple[Tensor, Tensor]:
-            dx, sums = gradients_of(taken, dy, kernel_at_points(to_kernel[:, ::-1], kernel))
-            dk = product(to_kernel.T, tf.reshape(sums, (points, -1)))
-            return dx, tf.reshape(dk, (size, size, channels, filters))
+            dx, sums = gradients_of(taken, dy, kernel_at_points(from_kernel[:, ::-1], kernel))
+            parts = [
+                product(from_kernel[kind.points].T, tf.reshape(each, (len(kind.to_inputs), -1)))
+                for kind, each in zip(kinds, sums, strict=True)
+            ]
+            return dx, tf.reshape(functools.reduce(tf.add, parts), (size, size, channels, filters))
 
         return y, gradient
 

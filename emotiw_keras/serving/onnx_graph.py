@@ -121,6 +121,8 @@ def _activated(graph: _Graph, layer: keras.layers.Layer, x: str) -> str:
     if activation is None:
         return x
     name = activation.__name__
+    if name == "relu6":
+        return graph.add("Clip", x, *(graph.constant(np.array(limit, np.float32)) for limit in (0, 6)))
     if name not in _ACTIVATIONS or (name == "softmax" and len(layer.output.shape) != 2):
         raise ModelError(f"no ONNX is known for the activation {name} of layer {layer.name}")
     found = _ACTIVATIONS[name]

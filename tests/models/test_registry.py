@@ -79,6 +79,8 @@ def test_preprocess_input_takes_rgb_pictures(name: str) -> None:
         planes = [(plane - 129.5) / 65 for plane in (red, green, blue)]
     elif name in ("squeezenet", "squeezenet_v1_1"):
         planes = [blue - 104, green - 117, red - 123]
+    elif name == "efficientnet_lite0":
+        planes = [(plane - 127) / 128 for plane in (red, green, blue)]
     elif name == "pathnet":
         planes = [(plane - 128) / 64 for plane in (red, green, blue)]
     elif name == "senet50":
@@ -94,6 +96,41 @@ def test_preprocess_input_refuses_grey() -> None:
     module = importlib.import_module(get_spec("alexnet").module)
     with pytest.raises(ModelError, match="got shape \\(2, 4, 5, 1\\)"):
         module.preprocess_input(np.zeros((2, 4, 5, 1)))
+    with pytest.raises(ValueError, match="data_format is 'last', expected one of channels_last, channels_first"):
+        module.preprocess_input(np.zeros((2, 4, 5, 3)), data_format="last")
+    with pytest.raises(ValueError, match="got shape \\(2, 4, 5, 3\\), expected RGB pictures \\(..., 3, height, width\\)"):
+        module.preprocess_input(np.zeros((2, 4, 5, 3)), data_format="channels_first")
+
+
+@pytest.mark.parametrize("name", ["alexnet", "alexnet_owt"])  # BGR minus a mean, RGB and divided too
+def test_preprocess_input_takes_what_keras_users_have(name: str) -> None:
+    import keras
+    import tensorflow as tf
+
+    prepared = importlib.import_module(get_spec(name).module).preprocess_input
+    pictures = np.random.default_rng(1).integers(0, 256, (4, 6, 5, 3), np.uint8)
+    expected = prepared(pictures)
+
+    def same(found: object) -> None:
+        np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-6, atol=1e-5)
+
+    image = keras.Input((6, 5, 3), dtype="uint8")
+    output = prepared(image)
+    assert (output.shape, output.dtype) == ((None, 6, 5, 3), "float32")
+    same(keras.Model(image, output).predict(pictures, verbose=0))
+    same(keras.ops.convert_to_numpy(prepared(keras.ops.convert_to_tensor(pictures))))
+
+    data = tf.data.Dataset.from_tensor_slices(pictures).batch(2).map(prepared)
+    assert data.element_spec.shape.as_list() == [None, 6, 5, 3]
+    same(np.concatenate(list(data.as_numpy_iterator())))
+    unknown = tf.data.Dataset.from_generator(lambda: iter(pictures), output_types=tf.uint8)
+    same(np.stack(list(unknown.map(prepared).as_numpy_iterator())))
+    with pytest.raises(Exception, match="got shape .6, 5, 1., expected RGB pictures"):  # TensorFlow's, around ours
+        tf.data.Dataset.from_tensor_slices(pictures[..., :1]).map(prepared)
+
+    first = np.moveaxis(pictures, -1, 1)
+    for given in (first, keras.ops.convert_to_tensor(first)):
+        same(np.moveaxis(keras.ops.convert_to_numpy(prepared(given, data_format="channels_first")), 1, -1))
 
 
 def test_decode_predictions() -> None:

@@ -83,6 +83,13 @@ def test_imagenet_without_top_is_the_trunk_in_silence(cache: Path, capsys) -> No
     assert "fc8" not in capsys.readouterr().err
 
 
+def test_imagenet_goes_into_a_trunk_for_pictures_of_any_size(cache: Path) -> None:
+    source = AlexNet(weights=None, input_shape=(227, 227, 3), width=0.05)
+    source.save_weights(cache / "alexnet.weights.h5")
+    model = AlexNet(include_top=False, input_shape=(None, None, 3), width=0.05)
+    np.testing.assert_array_equal(model.get_layer("conv5").get_weights()[0], source.get_layer("conv5").get_weights()[0])
+
+
 def test_a_word_for_other_weights_than_the_published_ones_is_an_error(cache: Path) -> None:
     with pytest.raises(ModelError, match="senet50 has no ImageNet weights; expected 'vggface2', None or the path"):
         build("senet50", weights="imagenet", **SMALL)

@@ -512,3 +512,48 @@ def test_a_cache_that_cannot_be_written(server: Server, tmp_path: Path, entry: E
     with pytest.raises(OutputError, match="choose a place that can be written"):
         fetch(entry, cache=tmp_path / "file", say=told, patience=PATIENCE)
     assert server.requests == []
+
+
+@pytest.fixture
+def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Entry:
+    """A file of a package that is installed."""
+    site = tmp_path / "site"
+    (site / "net_files").mkdir(parents=True)
+    (site / "net_files" / "net.pth").write_bytes(DATA)
+    (site / "net_files" / "__init__.py").write_text("raise SystemExit('imported')")
+    info = site / "net_files-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: net-files\nVersion: 1.0\n")
+    (info / "RECORD").write_text("net_files/__init__.py,,\nnet_files/net.pth,,\n")
+    monkeypatch.syspath_prepend(site)
+    return Entry("net", "weights", "pth", package="net-files==1.0", file="net.pth", hashes={"sha256": SHA256})
+
+
+def test_a_file_of_a_package_is_copied_without_importing_it(
+    packaged: Entry, cache: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMOTIW_OFFLINE", "1")
+    path = fetch(packaged, say=told)
+    assert path == cache / "files" / "net" / "net.pth" and path.read_bytes() == DATA
+    assert stored.record_path(path).read_text().split()[0] == SHA256
+    assert fetch(packaged, say=told) == path
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"package": "no-such-files==1.0"},
+            "a file of the package no-such-files, which is not installed; `pip",
+        ),
+        ({"package": "net-files==2.0"}, "the package net-files 1.0 holds no net.pth; `pip install net-files==2.0`"),
+        ({"file": "other.pth"}, "the package net-files 1.0 holds no other.pth"),
+        ({"hashes": {"sha256": "0" * 64}}, "net.pth is another file: its sha256 is"),
+        ({"size": 3}, "is another file: it has"),
+    ],
+)
+def test_another_package_or_file_is_refused(packaged: Entry, cache: Path, told: Told, change: dict, said: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        fetch(replace(packaged, **change), say=told)
+    assert said in str(caught.value) and "`pip install" in str(caught.value)
+    assert not any((cache / "files" / "net").glob("*.pth*"))

