@@ -112,7 +112,7 @@ class BlazeFace:
     """
 
     def __init__(self, path: Path, side: int, grids: tuple[tuple[int, int], ...], outputs: tuple[str, str]) -> None:
-        self.net = cv2.dnn.readNetFromTFLite(str(path))
+        self.net = cv2.dnn.readNetFromTFLite(np.fromfile(path, np.uint8))  # a path that is no UTF-8 would end the process
         self.side = side
         self.outputs = outputs
         self.anchors = np.concatenate([_anchors(side // stride, stride, number) for stride, number in grids])

@@ -44,8 +44,10 @@ def cascade(name: str) -> cv2.CascadeClassifier:
     if not hasattr(cv2, "CascadeClassifier") or not path.is_file():
         wanted = "install opencv-python-headless>=4.11,<5 and no other OpenCV"
         raise ModelError(f"OpenCV {cv2.__version__} has no cascade {name}; {wanted}")
-    classifier = cv2.CascadeClassifier(str(path))
-    if classifier.empty():
+    classifier = cv2.CascadeClassifier()
+    # Its text: a path that is no UTF-8 would end the process.
+    stored = cv2.FileStorage(path.read_text(), cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
+    if not classifier.read(stored.getFirstTopLevelNode()):
         raise ModelError(f"OpenCV {cv2.__version__} cannot read {path}")
     return classifier
 

@@ -37,7 +37,8 @@ class YuNetDetector:
         if path is None:
             raise ModelError(f"the detector {KEY} is not at {file_path(entry)}; get it with `emotiw weights fetch {KEY}`")
         try:
-            self.net = cv2.FaceDetectorYN.create(str(path), "", (320, 320), MIN_SCORE, SAME_FACE, MOST)
+            data, none = np.fromfile(path, np.uint8), np.empty(0, np.uint8)
+            self.net = cv2.FaceDetectorYN.create("onnx", data, none, (320, 320), MIN_SCORE, SAME_FACE, MOST)
         except cv2.error as error:
             raise ModelError(f"OpenCV {cv2.__version__} cannot read {path}: {error.err}") from error
         self._lock = threading.Lock()

@@ -30,6 +30,7 @@ class Picture:
         error: why not, or None.
         frame: its number in the film, from 0; in a sequence of pictures the number in the file's name.
         name: relative name, with `/`, for what is made of it: the file's own, below the folder or zip that was named.
+        seconds: of a film's frame, when it is shown, from the film's time stamps.
     """
 
     path: str
@@ -37,6 +38,7 @@ class Picture:
     error: str | None = None
     frame: int | None = None
     name: str = ""
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ Show = Callable[[Row], str]
 
 
 def rows_of(reading: PictureReading) -> Iterator[Row]:
-    """Rows with the keys path, frame, face, box, eyes, detector_score, label, probabilities, error."""
-    path, frame = reading.picture.path, reading.picture.frame
+    """Rows with the keys path, frame, seconds, face, box, eyes, detector_score, label, probabilities, error."""
+    picture = reading.picture
+    place = {"path": picture.path, "frame": picture.frame, "seconds": picture.seconds}
     for face in reading.faces:
         yield {
-            "path": path,
-            "frame": frame,
+            **place,
             "face": face.number,
             "box": [_pixels(value) for value in face.box],
             "eyes": None if face.eyes is None else [[_pixels(value) for value in eye] for eye in face.eyes],
@@ -34,7 +34,7 @@ def rows_of(reading: PictureReading) -> Iterator[Row]:
         }
     if not reading.faces:
         nothing: Row = dict.fromkeys(("face", "box", "eyes", "detector_score", "label", "probabilities"))
-        yield {"path": path, "frame": frame, **nothing, "error": reading.error}
+        yield {**place, **nothing, "error": reading.error}
 
 
 def _pixels(value: float) -> float:
@@ -65,7 +65,7 @@ def _which(row: Row) -> str:
 
 def csv_lines(labels: tuple[str, ...]) -> Show:
     """Lines of a CSV table with one column a class; the header stands before the first."""
-    columns = ["path", "frame", "face", "x", "y", "width", "height", "left_x", "left_y", "right_x", "right_y"]
+    columns = ["path", "frame", "seconds", "face", "x", "y", "width", "height", "left_x", "left_y", "right_x", "right_y"]
     columns += ["detector_score", "label", *labels, "error"]
     first = True
 
@@ -80,7 +80,7 @@ def csv_lines(labels: tuple[str, ...]) -> Show:
         eyes = [value for eye in row["eyes"] for value in eye] if row["eyes"] else [None] * 4
         chances = [None if row["probabilities"] is None else row["probabilities"][label] for label in labels]
         read = [row["detector_score"], row["label"], *chances, row["error"]]
-        values = [row["path"], row["frame"], row["face"], *box, *eyes, *read]
+        values = [row["path"], row["frame"], row["seconds"], row["face"], *box, *eyes, *read]
         header = line(columns) + "\n" if first else ""
         first = False
         return header + line(values)

@@ -15,7 +15,7 @@ from PIL import Image
 from emotiw_keras.serving.inputs import Film, expand, read_inputs
 from tests.serving.marked import background, frames_of, put_face, write_film
 
-KEYS = ["path", "frame", "face", "box", "eyes", "detector_score", "label", "probabilities", "error"]
+KEYS = ["path", "frame", "seconds", "face", "box", "eyes", "detector_score", "label", "probabilities", "error"]
 
 
 def save(path: Path, pixels: np.ndarray, **options: object) -> None:
