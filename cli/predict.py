@@ -138,15 +138,21 @@ def predict(
             from emotiw_keras.serving.explain import Explainer
 
             explainer = Explainer(predictor, explain, paths)
-        readings = stack.enter_context(contextlib.closing(pipeline.read(read_inputs(named), threads=True)))
+
+        def say(remark: str) -> None:
+            click.echo(f"emotiw: {remark}", err=True)
+
+        readings = stack.enter_context(contextlib.closing(pipeline.read(read_inputs(named, say), threads=True)))
         for reading in readings:
             for row in rows_of(reading):
                 click.echo(show(row))
+            picture = reading.picture
+            for note in picture.notes:
+                say(f"{picture.path}: {note}")
             if reading.failed:
                 unreadable += 1
-                picture = reading.picture
                 place = picture.path if picture.frame is None else f"{picture.path} frame {picture.frame}"
-                click.echo(f"emotiw: cannot read {place}: {reading.error}", err=True)
+                say(f"cannot read {place}: {reading.error}")
             if annotator is not None:
                 annotator.write(reading)
             if explainer is not None:

@@ -1,4 +1,4 @@
-"""What an MP4 or MOV file says of its first video track: how many frames it holds, and how much of it is to be played.
+"""The boxes of MP4, MOV and HEIF files: whether they are whole, how many frames a film holds and how much of it is played.
 
 A clip that is trimmed without encoding it anew keeps its frames and gets an edit list (ISO/IEC 14496-12, 8.6.6), so that fewer
 are played than it holds.
@@ -57,6 +57,15 @@ def video_track(file: BinaryIO) -> Track | None:
     return None
 
 
+def boxes_cut(file: BinaryIO) -> bool:
+    """Whether a file of boxes ends inside one of them, or is damaged between them."""
+    end = file.seek(0, 2)
+    try:
+        return [stop for _, _, stop in _boxes(file, 0, end, whole=True)][-1:] != [end]
+    except (struct.error, ValueError):
+        return True
+
+
 def _track(file: BinaryIO, start: int, stop: int, scale: int) -> Track | None:
     media = _find(file, start, stop, b"mdia")
     handler = _find(file, *media, b"hdlr") if media else None
@@ -101,8 +110,8 @@ def _find(file: BinaryIO, start: int, stop: int, wanted: bytes) -> tuple[int, in
     return next(((begin, end) for kind, begin, end in _boxes(file, start, stop) if kind == wanted), None)
 
 
-def _boxes(file: BinaryIO, start: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind of each box between two places, and where its content begins and ends."""
+def _boxes(file: BinaryIO, start: int, stop: int, whole: bool = False) -> Iterator[tuple[bytes, int, int]]:
+    """Kind of each box between two places, and where its content begins and ends; ValueError where `whole` and one is cut."""
     for _ in range(_MOST_BOXES):
         if start + 8 > stop:
             return
@@ -112,7 +121,7 @@ def _boxes(file: BinaryIO, start: int, stop: int) -> Iterator[tuple[bytes, int, 
             head, size = 16, struct.unpack(">Q", _read(file, start + 8, 8))[0]
         elif size == 0:
             size = stop - start
-        if size < head:
+        if size < head or (whole and start + size > stop):
             raise ValueError(f"a box of {size} bytes")
         yield kind, start + head, min(start + size, stop)
         start += size

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from emotiw_keras.data.films import FilmReader
-from emotiw_keras.data.images import SUFFIXES, ImageError
+from emotiw_keras.data.images import HEIF_SUFFIXES, SUFFIXES, ImageError
 from emotiw_keras.errors import OutputError
 from emotiw_keras.files import atomic_path, replace_flushed, writing
 from emotiw_keras.serving.drawing import draw_readings
@@ -80,7 +80,7 @@ class Annotator:
             return
         drawn = draw_readings(pixels, reading.faces)
         if self._film is None or self._film.stills:
-            _write_picture(drawn, self._place(reading.picture.name, SUFFIXES, ".png"))
+            _write_picture(drawn, self._place(reading.picture.name, SUFFIXES - HEIF_SUFFIXES, ".png"))
             return
         if self._writer is None:
             place = self._place(self._film.name, frozenset(CODECS), ".mp4")

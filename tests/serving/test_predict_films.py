@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -164,3 +165,32 @@ def test_options_that_exclude_each_other(predict: Callable) -> None:
     for options in (("--every", 2), ("--detector", "yunet")):
         done = predict("a.png", "--faces", "whole", *options)
         assert done.code == 2 and "finds no faces" in done.err
+
+
+def test_a_heic_is_a_picture_and_never_a_film(predict: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "photos").mkdir()
+    save(tmp_path / "photos" / "a.png", crowd(1))
+    for name in ("photos/IMG_1.HEIC", "named.mp4"):
+        (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    done = predict("photos", "named.mp4", "--annotate", "seen")
+    assert done.code == 3 and [row["error"] is None for row in done.rows] == [False, True, False]
+    assert done.err.count("needs the package pillow-heif") == 2
+
+
+def test_what_a_folder_holds_besides_is_said(predict: Callable, tmp_path: Path) -> None:
+    save(tmp_path / "photos" / "a.png", crowd(1))
+    for name in ("notes.txt", "b.raw"):
+        (tmp_path / "photos" / name).write_text("-")
+    done = predict("photos")
+    assert done.code == 0 and done.err == "emotiw: photos: no pictures or films, so left out: 2 files (b.raw, notes.txt)\n"
+    (tmp_path / "photos" / "a.png").unlink()
+    done = predict("photos")
+    assert done.code == 3 and "but 2 other files (b.raw, notes.txt); looked for" in done.err
+
+
+def test_the_first_frame_of_an_animation_is_said(predict: Callable, tmp_path: Path) -> None:
+    frames = [Image.fromarray(crowd(count)) for count in (1, 2)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    done = predict("a.gif")
+    assert done.code == 0 and done.err == "emotiw: a.gif: holds several pictures; the first is read\n"
