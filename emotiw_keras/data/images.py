@@ -131,6 +131,24 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, notes: list[str] 
     return upright
 
 
+def pixels_of(image: Image.Image) -> np.ndarray:
+    """The pixels of a picture of Pillow as `decode_image` would give them.
+
+    Returns:
+        uint8 0..255, (height, width, 1) or (height, width, 3) RGB, upright by its EXIF orientation.
+
+    Raises:
+        ImageError: it has pixels of a kind that no file has, or its file is damaged.
+
+    Example:
+        >>> pixels_of(Image.new("P", (9, 8))).shape
+        (8, 9, 3)
+    """
+    with _refusals(MAX_PIXELS):
+        image.load()
+        return np.ascontiguousarray(_upright(_pixels(image, b"", []), _orientation(image)))
+
+
 def _check_work(data: bytes) -> None:
     try:
         check_work(data)
@@ -202,7 +220,10 @@ def _open_heif(data: bytes) -> Image.Image:
     except ImportError as error:
         install = "pip install 'emotiw-keras[heic]'"
         raise ImageError(f"a HEIC picture, which needs the package pillow-heif; {install}, or save it as JPEG") from error
-    return HeifImageFile(io.BytesIO(data))
+    try:
+        return HeifImageFile(io.BytesIO(data))
+    except Exception as error:
+        raise ImageError(f"a HEIC picture that cannot be decoded ({error}); save it as JPEG") from error
 
 
 @contextmanager
