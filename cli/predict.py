@@ -39,6 +39,13 @@ def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> Calla
 )
 @click.option("--detector", metavar="NAME", help="What finds the faces; a wrong name lists those there are.")
 @click.option(
+    "--min-face",
+    type=click.FloatRange(min=10),
+    metavar="PIXELS",
+    help="Smallest faces to look for: 24 in photos and 34 in films if not given; more is faster in large pictures.",
+)
+@click.option("--turned", is_flag=True, help="Look at photos without a face again, turned by 90 and 180 degrees, and say so.")
+@click.option(
     "--every",
     type=click.IntRange(min=1),
     default=1,
@@ -77,6 +84,8 @@ def predict(
     model: str,
     faces: str,
     detector: str | None,
+    min_face: float | None,
+    turned: bool,
     every: int,
     smooth: Callable[[float], int],
     annotate: str | None,
@@ -104,8 +113,8 @@ def predict(
     """
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other; choose one")
-    if faces == "whole" and (detector is not None or every != 1):
-        raise UsageError("--faces whole finds no faces; leave out --detector and --every")
+    if faces == "whole" and (detector is not None or every != 1 or min_face is not None or turned):
+        raise UsageError("--faces whole finds no faces; leave out --detector, --every, --min-face and --turned")
     from emotiw_keras.hardware import keep_memory
     from emotiw_keras.serving.inputs import expand, read_inputs
     from emotiw_keras.serving.pipeline import Pipeline
@@ -114,7 +123,12 @@ def predict(
 
     keep_memory()
     predictor = Predictor(
-        model, batch_size=batch_size, detector=detector, crops=None if crops is None else int(crops), precision=precision
+        model,
+        batch_size=batch_size,
+        detector=detector,
+        crops=None if crops is None else int(crops),
+        precision=precision,
+        min_face=min_face,
     )
     pipeline = Pipeline(
         predictor,
@@ -123,6 +137,7 @@ def predict(
         smooth=smooth,
         keep_pixels=annotate is not None,
         keep_crops=explain is not None,
+        turned=turned,
     )
     named = expand(inputs)
     show = json_line if as_json else csv_lines(predictor.labels) if as_csv else readable_line

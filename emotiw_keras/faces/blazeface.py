@@ -17,17 +17,19 @@ import cv2
 import numpy as np
 
 from emotiw_keras.errors import ModelError
-from emotiw_keras.faces.face import Face
+from emotiw_keras.faces.face import MIN_FACE, Face
 from emotiw_keras.faces.mesh import FaceMesh, Square, eye_centres, square_of_points, upright_square
 from emotiw_keras.faces.pixels import as_rgb
 from emotiw_keras.faces.plausible import plausible
 
 MIN_SCORE = 0.5
 SAME_FACE = 0.3
-# What has more pixels on its longer side is looked at as a whole and in parts.
-PART = 480
+# Larger pictures are looked at as a whole and in parts, down to this side: faces of `MIN_FACE` pixels are found in them.
+PART = 340
 OVERLAP = 0.25
-MAX_PARTS = 4
+MOST_STEP = 3.0
+# A part of up to so many times the finest side is fine enough: before sixteenths, which are many, and after.
+NEAR, NEAR_AT_LAST = 1.1, 1.25
 
 Region = tuple[int, int, int, int]
 
@@ -56,17 +58,26 @@ def model_file(name: str) -> Path:
     return path
 
 
-def parts(width: int, height: int) -> list[Region]:
-    """The regions of a picture to look at: the whole, then its overlapping quarters, then sixteenths, while they are large."""
+def parts(width: int, height: int, finest: float = PART) -> list[Region]:
+    """The regions of a picture to look at: the whole, its overlapping quarters and sixteenths, and so on to `finest` a side.
+
+    Beyond sixteenths a side shrinks by up to `MOST_STEP`. No face falls between two levels below a step of 4: the largest that
+    fits into the overlap of two regions is about five times the smallest that is found in one.
+    """
+    longest = max(width, height)
+    sides: list[float] = []
+    for number in (1, 2, 4):
+        sides.append(longest / (number - (number - 1) * OVERLAP))
+        if sides[-1] <= NEAR * finest:
+            break
+    if sides[-1] > NEAR_AT_LAST * finest:
+        steps = math.ceil(math.log(sides[-1] / finest) / math.log(MOST_STEP))
+        sides += [sides[-1] * (finest / sides[-1]) ** (step / steps) for step in range(1, steps + 1)]
     regions = []
-    number = 1
-    while True:
-        side = math.ceil(max(width, height) / (number - (number - 1) * OVERLAP))
+    for side in map(math.ceil, sides):
         tops, lefts = _starts(height, side), _starts(width, side)
         regions += [(left, top, min(side, width), min(side, height)) for top in tops for left in lefts]
-        if side <= PART or number == MAX_PARTS:
-            return regions
-        number *= 2
+    return regions
 
 
 def _starts(length: int, side: int) -> list[int]:
@@ -152,7 +163,8 @@ class BlazeFaceDetector:
 
     name = "blazeface"
 
-    def __init__(self) -> None:
+    def __init__(self, min_face: float = MIN_FACE) -> None:
+        self.finest = PART * min_face / MIN_FACE
         far = model_file("face_detection_full_range.tflite")
         near = model_file("face_detection_short_range.tflite")
         mesh = model_file("face_landmark.tflite")
@@ -170,7 +182,7 @@ class BlazeFaceDetector:
         height, width = image.shape[:2]
         with self._lock:
             looks = [self.near.look(image, (0, 0, width, height))]
-            looks += [self.far.look(image, region) for region in parts(width, height)]
+            looks += [self.far.look(image, region) for region in parts(width, height, self.finest)]
             found = merged(Candidates(*(np.concatenate([getattr(look, key) for look in looks]) for key in _FIELDS)))
             squares = [
                 upright_square(box[:2] + box[2:] / 2, box[2:].max(), *eyes)

@@ -13,6 +13,7 @@ from PIL import Image as pillow
 from emotiw_keras.data.images import ImageError, decode_image, pixels_of
 from emotiw_keras.data.resize import resize, to_grey
 from emotiw_keras.errors import DataError, UsageError
+from emotiw_keras.faces.face import MIN_FACE, MIN_FACE_OF_FILMS
 from emotiw_keras.inference import Inference, checked_crops
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Predictor:
             loaded when the first photo comes.
         crops: crops of a face whose probabilities are averaged: 1, 2 or 10 (see `inference.Inference`); None for what the
             run says.
+        min_face: pixels of the smallest faces that are looked for; None for 24 in photos and 34 in films. More is faster.
         precision: a name in `PRECISIONS`: what the network computes in. "mixed_bfloat16" is faster on processors that multiply
             bfloat16 natively, its probabilities have two to three digits.
 
@@ -81,11 +83,14 @@ class Predictor:
         detector: str | Detector | None = None,
         crops: int | None = None,
         precision: str = "float32",
+        min_face: float | None = None,
     ) -> None:
         if batch_size < 1:
             raise DataError(f"batch_size={batch_size}: expected at least 1")
         if precision not in PRECISIONS:
             raise UsageError(f"precision={precision!r}: expected one of {', '.join(PRECISIONS)}")
+        if min_face is not None and detector is not None and not isinstance(detector, str):
+            raise UsageError(f"min_face={min_face} and a detector of your own; leave one out")
         # A wrong path is told before TensorFlow loads, which takes seconds.
         self.run = open_run(run)
         self.crops = checked_crops(crops, self.run)
@@ -103,22 +108,29 @@ class Predictor:
         self._compute = Inference(self.run, (self.side, self.side, self.channels), self.crops, precision)
         self.face_input, self.net = self._compute.face_input, self._compute.net
         self._detector = detector
+        self._min_face = min_face
 
     @property
     def detector(self) -> Detector:
-        """What finds the faces; the first use loads it.
+        """What finds the faces of photos; the first use loads it.
 
         Raises:
             ModelError: its package or its file is missing.
             UsageError: no detector has this name.
         """
+        return self._find_detector(MIN_FACE)
+
+    @property
+    def film_detector(self) -> Detector:
+        """What finds the faces of films, as `detector`; it looks for somewhat larger ones, unless `min_face` says otherwise."""
+        return self._find_detector(MIN_FACE_OF_FILMS)
+
+    def _find_detector(self, usual: float) -> Detector:
         if self._detector is not None and not isinstance(self._detector, str):
             return self._detector
         from emotiw_keras.faces.detectors import get_detector
 
-        found = get_detector(self._detector)
-        self._detector = found
-        return found
+        return get_detector(self._detector, usual if self._min_face is None else self._min_face)
 
     def prepare(self, image: Image) -> np.ndarray:
         """Bring one face to the run's channels and size.
