@@ -61,7 +61,7 @@ def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> Calla
     help="Of a film, average each face's probabilities over its last 0.5s, or over its last 12 frames.",
 )
 @click.option("--annotate", metavar="DIR", help="Write copies with boxes, labels and bars into this new folder.")
-@click.option("--explain", metavar="DIR", help="Write each face with its Grad-CAM into this new folder.")
+@click.option("--explain", metavar="DIR", help="Write each face with its LayerCAM into this new folder.")
 @click.option(
     "--crops",
     type=click.Choice(["1", "2", "10"]),
