@@ -93,7 +93,8 @@ class FilmReader:
         self._track = video_track(self._file)
         self._file.seek(0)
         with _nothing_else_opened():
-            self._capture = cv2.VideoCapture(self._file, cv2.CAP_FFMPEG, [])
+            # The stubs want a class of theirs; any buffered file will do.
+            self._capture = cv2.VideoCapture(self._file, cv2.CAP_FFMPEG, [])  # type: ignore[call-overload]
         if not self._capture.isOpened():
             self.close()
             raise ImageError("cannot open: no film in a known format, or damaged")
