@@ -27,6 +27,8 @@ SAME_FACE = 0.3
 # Larger pictures are looked at as a whole and in parts, down to this side: faces of `MIN_FACE` pixels are found in them.
 PART = 340
 OVERLAP = 0.25
+# Of the longer side, around a picture in which no face was found.
+ROOM = 0.25
 MOST_STEP = 3.0
 # A part of up to so many times the finest side is fine enough: before sixteenths, which are many, and after.
 NEAR, NEAR_AT_LAST = 1.1, 1.25
@@ -129,15 +131,19 @@ class BlazeFace:
         self.anchors = np.concatenate([_anchors(side // stride, stride, number) for stride, number in grids])
 
     def look(self, image: np.ndarray, region: Region) -> Candidates:
-        """Candidates in a region of a picture, uint8 (height, width, 3) RGB, in coordinates of the whole picture."""
+        """Candidates in a region of a picture, uint8 (height, width, 3) RGB, in its coordinates; around it is black."""
         left, top, width, height = region
         scale = self.side / max(width, height)
         size = np.maximum(1, np.rint(np.array([width, height]) * scale)).astype(int)
         how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        small = cv2.resize(image[top : top + height, left : left + width], size.tolist(), interpolation=how)
+        seen = image[max(0, top) : top + height, max(0, left) : left + width]
+        beyond = np.array([max(0, -left), max(0, -top)])
+        shown = size if not beyond.any() else np.maximum(1, np.rint(np.array(seen.shape[1::-1]) * scale)).astype(int)
+        small = cv2.resize(seen, shown.tolist(), interpolation=how)
         border = (self.side - size) // 2
+        start = border + np.rint(beyond * scale).astype(int)
         framed = np.zeros((self.side, self.side, 3), np.uint8)
-        framed[border[1] : border[1] + size[1], border[0] : border[0] + size[0]] = small
+        framed[start[1] : start[1] + shown[1], start[0] : start[0] + shown[0]] = small
         self.net.setInput(cv2.dnn.blobFromImage(framed, 1 / 127.5, mean=(127.5, 127.5, 127.5)))
         logits, values = self.net.forward(self.outputs)
         scores = 1 / (1 + np.exp(-np.clip(logits.ravel(), -80, 80)))
@@ -180,20 +186,28 @@ class BlazeFaceDetector:
         """Faces of one upright picture, uint8 (height, width, 3) RGB or (height, width[, 1]) grey, largest box first."""
         image = as_rgb(image)
         height, width = image.shape[:2]
+        whole = (0, 0, width, height)
+        room = round(ROOM * max(width, height))
+        wider = (-room, -room, width + 2 * room, height + 2 * room)
         with self._lock:
-            looks = [self.near.look(image, (0, 0, width, height))]
-            looks += [self.far.look(image, region) for region in parts(width, height, self.finest)]
-            found = merged(Candidates(*(np.concatenate([getattr(look, key) for look in looks]) for key in _FIELDS)))
-            squares = [
-                upright_square(box[:2] + box[2:] / 2, box[2:].max(), *eyes)
-                for box, eyes in zip(found.boxes, found.eyes, strict=True)
-            ]
-            fits = self._fitted(image, squares)
+            found = self._search(image, [self.near.look(image, whole)], parts(width, height, self.finest))
+            # A face that fills the picture, cut on all sides, is seen from further away.
+            return found or self._search(image, [self.near.look(image, wider)], [wider])
+
+    def _search(self, image: np.ndarray, looks: list[Candidates], regions: list[Region]) -> list[Face]:
+        """Faces that the far network finds in some regions, or that others have proposed."""
+        looks += [self.far.look(image, region) for region in regions]
+        found = merged(Candidates(*(np.concatenate([getattr(look, key) for look in looks]) for key in _FIELDS)))
+        squares = [
+            upright_square(box[:2] + box[2:] / 2, box[2:].max(), *eyes)
+            for box, eyes in zip(found.boxes, found.eyes, strict=True)
+        ]
+        fits = self._fitted(image, squares)
         faces = [
             _face(box, points, min(float(score), presence))
             for box, score, (points, presence) in zip(found.boxes, found.scores, fits, strict=True)
         ]
-        return plausible(_distinct(faces), width, height)
+        return plausible(_distinct(faces), image.shape[1], image.shape[0])
 
     def _fitted(self, image: np.ndarray, squares: list[Square]) -> list[tuple[np.ndarray, float]]:
         """Points and presence for each square, by two looks: the second is upright by the points of the first."""
