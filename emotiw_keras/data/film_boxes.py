@@ -6,6 +6,7 @@ are played than it holds.
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,6 +56,63 @@ def video_track(file: BinaryIO) -> Track | None:
     except (struct.error, ValueError, OSError, ZeroDivisionError):
         return None
     return None
+
+
+class WithoutCover(io.BufferedIOBase):
+    """A file whose cover pictures (`moov/udta/meta/ilst/covr`) are read as free space: FFmpeg would take one for the film.
+
+    Args:
+        file: seekable.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._covers = _covers(file)
+        self._file.seek(0)
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """The position."""
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a position."""
+        return self._file.seek(offset, whence)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """The next bytes."""
+        start = self._file.tell()
+        data = self._file.read(-1 if size is None else size)
+        for place in self._covers:
+            if start < place + 4 and place < start + len(data):
+                patched = bytearray(data)
+                for index in range(max(place, start), min(place + 4, start + len(data))):
+                    patched[index - start] = b"free"[index - place]
+                data = bytes(patched)
+        return data
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
+
+
+def _covers(file: BinaryIO) -> list[int]:
+    """Where the names of the boxes of cover pictures stand."""
+    try:
+        moov = _find(file, 0, file.seek(0, 2), b"moov")
+        meta = _down(file, moov, b"udta", b"meta") if moov else None
+        items = _find(file, meta[0] + 4, meta[1], b"ilst") if meta else None  # behind version and flags
+        return [start - 4 for kind, start, _ in _boxes(file, *items) if kind == b"covr"] if items else []
+    except (struct.error, ValueError, OSError):
+        return []
 
 
 def boxes_cut(file: BinaryIO) -> bool:

@@ -17,7 +17,7 @@ from types import TracebackType
 
 import numpy as np
 
-from emotiw_keras.data.film_boxes import video_track
+from emotiw_keras.data.film_boxes import WithoutCover, video_track
 from emotiw_keras.data.images import MAX_PIXELS, ImageError
 
 FILM_SUFFIXES = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .3gp .ogv .ts .mts .m2ts".split())
@@ -87,11 +87,11 @@ class FilmReader:
 
         quiet_opencv()
         try:
-            self._file = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115 - see close
+            file = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115 - see close
         except OSError as error:
             raise ImageError(f"cannot read: {error.strerror or error}") from error
-        self._track = video_track(self._file)
-        self._file.seek(0)
+        self._track = video_track(file)
+        self._file = WithoutCover(file)
         with _nothing_else_opened():
             # The stubs want a class of theirs; any buffered file will do.
             self._capture = cv2.VideoCapture(self._file, cv2.CAP_FFMPEG, [])  # type: ignore[call-overload]

@@ -17,14 +17,13 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from PIL import Image, features
+from PIL import Image
 
-from emotiw_keras.data.film_boxes import boxes_cut
+from emotiw_keras.data.heif import HEIF_SUFFIXES, NotReadable, is_heif, open_heif
 from emotiw_keras.data.image_bounds import MAX_PIXELS, Excess, animated_webp, check_work, png_rows_missing
 from emotiw_keras.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "HEIC")
-HEIF_SUFFIXES = frozenset(".heic .heif .hif .avif".split())
 SUFFIXES = HEIF_SUFFIXES | frozenset(".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .pnm".split())
 MIN_SIDE = 8
 # Sensors give 10 or 12 bits; a picture of 16 bits without a larger value than theirs is one of them.
@@ -37,8 +36,6 @@ _JPEG_END = b"\xff\xd9"
 _JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended, progressive
 _JPEG_PLAIN = frozenset({0xE0, 0xDB, 0xC4, 0xDD, 0xFE})  # JFIF, quantisation, Huffman, restart interval, comment
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"})
-_AVIF_BRANDS = frozenset({b"avif", b"avis"})
-_HEIF_BRANDS = _AVIF_BRANDS | {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"}
 _MAX_SAMPLE = 281  # of a TIFF: its largest value
 # Pillow warns of large sizes and odd metadata without naming the file; what matters of it becomes an ImageError here.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -197,33 +194,9 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     if not data:
         raise ImageError("zero bytes")
-    with _open_heif(data) if is_heif(data) else Image.open(io.BytesIO(data), formats=FORMATS[:-2]) as image:
+    with open_heif(data) if is_heif(data) else Image.open(io.BytesIO(data), formats=FORMATS[:-2]) as image:
         _check_size(*image.size, max_pixels)
         yield image
-
-
-def is_heif(start: bytes) -> bool:
-    """Whether a file's first 12 bytes are those of a HEIC or AVIF picture, which begins as an MP4 film does."""
-    return start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS
-
-
-def _open_heif(data: bytes) -> Image.Image:
-    if boxes_cut(io.BytesIO(data)):
-        # libheif leaves the tiles that are missing black.
-        raise ImageError("cut short or damaged")
-    if data[8:12] in _AVIF_BRANDS or (data[8:12] in (b"mif1", b"msf1") and b"avif" in data[:64]):
-        if not features.check("avif"):
-            raise ImageError("an AVIF picture, which this build of Pillow cannot read; install a wheel of pillow>=11.3")
-        return Image.open(io.BytesIO(data), formats=("AVIF",))
-    try:
-        from pillow_heif import HeifImageFile
-    except ImportError as error:
-        install = "pip install 'emotiw-keras[heic]'"
-        raise ImageError(f"a HEIC picture, which needs the package pillow-heif; {install}, or save it as JPEG") from error
-    try:
-        return HeifImageFile(io.BytesIO(data))
-    except Exception as error:
-        raise ImageError(f"a HEIC picture that cannot be decoded ({error}); save it as JPEG") from error
 
 
 @contextmanager
@@ -232,6 +205,8 @@ def _refusals(max_pixels: int) -> Iterator[None]:
         yield
     except (ImageError, MemoryError):
         raise
+    except NotReadable as error:
+        raise ImageError(str(error)) from error
     except Image.DecompressionBombError as error:
         size = re.search(r"\d{6,}", str(error))
         what = f"{int(size[0]):,} pixels" if size else "a picture of extreme size"

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from emotiw_keras.data.films import FilmReader
-from emotiw_keras.data.images import HEIF_SUFFIXES, SUFFIXES, ImageError
+from emotiw_keras.data.heif import HEIF_SUFFIXES
+from emotiw_keras.data.images import SUFFIXES, ImageError
 from emotiw_keras.errors import OutputError
 from emotiw_keras.files import atomic_path, replace_flushed, writing
 from emotiw_keras.serving.drawing import draw_readings

@@ -12,7 +12,8 @@ import numpy as np
 
 from emotiw_keras.data.ahead import map_ahead
 from emotiw_keras.data.archive import MEMBER_BYTES, is_picture, open_archive
-from emotiw_keras.data.images import SUFFIXES, ImageError, decode_image, is_heif
+from emotiw_keras.data.heif import is_heif
+from emotiw_keras.data.images import SUFFIXES, ImageError, decode_image
 from emotiw_keras.errors import DataError
 from emotiw_keras.hardware import processor_threads
 

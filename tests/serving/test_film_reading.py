@@ -111,6 +111,25 @@ def test_wide_pixels_are_shown_square(tmp_path: Path, clip: bytes) -> None:
         assert film.grab() and film.frame().shape == (240, 320, 3)
 
 
+def box(kind: bytes, *content: bytes) -> bytes:
+    inside = b"".join(content)
+    return struct.pack(">I4s", 8 + len(inside), kind) + inside
+
+
+def test_a_cover_picture_is_not_taken_for_the_film(predict: Callable, clip: bytes) -> None:
+    cover = cv2.imencode(".jpg", np.zeros((500, 400, 3), np.uint8))[1].tobytes()
+    item = box(b"covr", box(b"data", struct.pack(">II", 13, 0), cover))
+    meta = box(b"meta", bytes(4), box(b"hdlr", bytes(8) + b"mdirappl" + bytes(9)), box(b"ilst", item))
+    moov, header = (clip.index(kind) - 4 for kind in (b"moov", b"mvhd"))
+    behind = header + struct.unpack_from(">I", clip, header)[0]
+    added = box(b"udta", meta)
+    size = struct.pack(">I", struct.unpack_from(">I", clip, moov)[0] + len(added))
+    save("cover.mp4", clip[:moov] + size + clip[moov + 4 : behind] + added + clip[behind:])
+    done = predict("cover.mp4")
+    assert done.code == 0 and [row["frame"] for row in done.rows] == list(range(20))
+    assert {row["face"] for row in done.rows} == {0}
+
+
 def test_uneven_time_stamps_keep_the_length_of_the_annotated_film(tmp_path: Path) -> None:
     times = [0.0, 0.1, 0.2, 1.2, 1.3]
     pictures = [
