@@ -40,6 +40,13 @@ def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> Calla
 )
 @click.option("--detector", metavar="NAME", help="What finds the faces; a wrong name lists those there are.")
 @click.option(
+    "--min-face",
+    type=click.FloatRange(min=10),
+    metavar="PIXELS",
+    help="Smallest faces to look for: 24 in photos and 34 in films if not given; more is faster in large pictures.",
+)
+@click.option("--turned", is_flag=True, help="Look at photos without a face again, turned by 90 and 180 degrees, and say so.")
+@click.option(
     "--every",
     type=click.IntRange(min=1),
     default=1,
@@ -55,7 +62,7 @@ def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> Calla
     help="Of a film, average each face's probabilities over its last 0.5s, or over its last 12 frames.",
 )
 @click.option("--annotate", metavar="DIR", help="Write copies with boxes, labels and bars into this new folder.")
-@click.option("--explain", metavar="DIR", help="Write each face with its Grad-CAM into this new folder.")
+@click.option("--explain", metavar="DIR", help="Write each face with its LayerCAM into this new folder.")
 @click.option(
     "--crops",
     type=click.Choice(["1", "2", "10"]),
@@ -78,6 +85,8 @@ def predict(
     model: str,
     faces: str,
     detector: str | None,
+    min_face: float | None,
+    turned: bool,
     every: int,
     smooth: Callable[[float], int],
     annotate: str | None,
@@ -105,8 +114,8 @@ def predict(
     """
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other; choose one")
-    if faces == "whole" and (detector is not None or every != 1):
-        raise UsageError("--faces whole finds no faces; leave out --detector and --every")
+    if faces == "whole" and (detector is not None or every != 1 or min_face is not None or turned):
+        raise UsageError("--faces whole finds no faces; leave out --detector, --every, --min-face and --turned")
     from emotiw_keras.hardware import keep_memory
     from emotiw_keras.serving.inputs import expand, read_inputs
     from emotiw_keras.serving.pipeline import Pipeline
@@ -115,7 +124,12 @@ def predict(
 
     keep_memory()
     predictor = Predictor(
-        model, batch_size=batch_size, detector=detector, crops=None if crops is None else int(crops), precision=precision
+        model,
+        batch_size=batch_size,
+        detector=detector,
+        crops=None if crops is None else int(crops),
+        precision=precision,
+        min_face=min_face,
     )
     pipeline = Pipeline(
         predictor,
@@ -124,6 +138,7 @@ def predict(
         smooth=smooth,
         keep_pixels=annotate is not None,
         keep_crops=explain is not None,
+        turned=turned,
     )
     named = expand(inputs)
     show = json_line if as_json else csv_lines(predictor.labels) if as_csv else readable_line
@@ -139,15 +154,21 @@ def predict(
             from emotiw_keras.serving.explain import Explainer
 
             explainer = Explainer(predictor, explain, paths)
-        readings = stack.enter_context(contextlib.closing(pipeline.read(read_inputs(named), threads=True)))
+
+        def say(remark: str) -> None:
+            tell(f"emotiw: {remark}")
+
+        readings = stack.enter_context(contextlib.closing(pipeline.read(read_inputs(named, say), threads=True)))
         for reading in readings:
             for row in rows_of(reading):
                 put(show(row))
+            picture = reading.picture
+            for note in picture.notes:
+                say(f"{picture.path}: {note}")
             if reading.failed:
                 unreadable += 1
-                picture = reading.picture
                 place = picture.path if picture.frame is None else f"{picture.path} frame {picture.frame}"
-                tell(f"emotiw: cannot read {place}: {reading.error}")
+                say(f"cannot read {place}: {reading.error}")
             if annotator is not None:
                 annotator.write(reading)
             if explainer is not None:

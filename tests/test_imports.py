@@ -34,7 +34,13 @@ LIGHT = (
     "training.interrupts",
 )  # fmt: skip
 # What pip installs is called otherwise than what Python imports.
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "sklearn": "scikit-learn", "tomli_w": "tomli-w"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "pillow_heif": "pillow-heif",
+    "sklearn": "scikit-learn",
+    "tomli_w": "tomli-w",
+}
 
 
 def source_files() -> dict[str, Path]:
@@ -131,8 +137,9 @@ def test_every_library_that_is_imported_is_declared() -> None:
 
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    # ONNX is needed by one command alone, which says so where it is missing.
-    lines = [*setup["options"]["install_requires"].splitlines(), *setup["options.extras_require"]["onnx"].splitlines()]
+    # ONNX is needed by one command alone, pillow-heif by one format, and both say so where they are missing.
+    lines = setup["options"]["install_requires"].splitlines()
+    lines += [line for extra in ("onnx", "heic") for line in setup["options.extras_require"][extra].splitlines()]
     declared = {re.split(r"[<>=~! ;]", line)[0].lower() for line in lines if line and not line.startswith("#")}
     used = {name.split(".")[0] for path in FILES.values() for name, _ in imported(ast.parse(path.read_text()))}
     libraries = {name for name in used if name not in sys.stdlib_module_names} - {"emotiw_keras"}

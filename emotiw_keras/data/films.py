@@ -1,23 +1,40 @@
-"""Films as sources of pictures: what a film is called, and some of its frames, evenly spread."""
+"""Films as sources of pictures: what a film is called, the one door to FFmpeg, and some of a film's frames, evenly spread.
+
+FFmpeg is given bytes, never a name: a name may be no UTF-8, or begin like a protocol (`12:30.mp4`), and a playlist that calls
+itself a film may name other files and addresses, of which it gets none.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import math
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import TracebackType
 
 import numpy as np
 
+from emotiw_keras.data.film_boxes import WithoutCover, video_track
 from emotiw_keras.data.images import MAX_PIXELS, ImageError
-
-if TYPE_CHECKING:
-    import cv2
 
 FILM_SUFFIXES = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .3gp .ogv .ts .mts .m2ts".split())
 
-# Container and codec may disagree by so many frames.
+# Where a film does not say how many frames a second it has, or says nonsense.
+USUAL_RATE = 25.0
+FASTEST = 1000.0
+# A film whose last frame lies this much before its stated end has lost its tail; container and codec disagree by less.
+MISSING_SECONDS = 0.25
 MISSING_FRAMES = 2
+# Frames in a row that cannot be decoded, behind which nothing more is looked for.
+LONGEST_GAP = 250
+# Pixels that are wider or higher than this, in their other side, are nonsense.
+LONGEST_PIXEL = 8.0
+
+_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+_opening = threading.Lock()
 
 
 def is_film(name: str) -> bool:
@@ -26,77 +43,193 @@ def is_film(name: str) -> bool:
 
 
 def quiet_opencv() -> None:
-    """Keep what FFmpeg and OpenCV mutter off the terminal, and let a film's container open no other address."""
+    """Keep what FFmpeg and OpenCV mutter off the terminal."""
     import cv2
 
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "protocol_whitelist;file")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-def sample_frames(path: Path, count: int) -> Iterator[tuple[int, np.ndarray]]:
+@contextlib.contextmanager
+def _nothing_else_opened() -> Iterator[None]:
+    """While a film is opened, FFmpeg may open nothing besides; it takes this from the environment alone."""
+    with _opening:
+        given = os.environ.get(_OPTIONS)
+        os.environ[_OPTIONS] = "|".join(filter(None, [given, "protocol_whitelist;none"]))
+        try:
+            yield
+        finally:
+            if given is None:
+                del os.environ[_OPTIONS]
+            else:
+                os.environ[_OPTIONS] = given
+
+
+class FilmReader:
+    """A film that is read frame by frame; close it, or use it in a `with` block.
+
+    Args:
+        source: its path, or its bytes.
+
+    Attributes:
+        rate: frames a second, on average.
+        promised: frames that its container promises; 0 where it says nothing.
+        number: of the frame that `grab` went to, from 0; -1 before the first. Frames that cannot be decoded count.
+        gaps: how many of those were before it.
+        seconds: when that frame is shown, from the film's time stamps.
+
+    Raises:
+        ImageError: it cannot be opened, or its frames are too large.
+    """
+
+    def __init__(self, source: str | os.PathLike[str] | bytes) -> None:
+        import cv2
+
+        quiet_opencv()
+        try:
+            file = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115 - see close
+        except OSError as error:
+            raise ImageError(f"cannot read: {error.strerror or error}") from error
+        self._track = video_track(file)
+        self._file = WithoutCover(file)
+        with _nothing_else_opened():
+            # The stubs want a class of theirs; any buffered file will do.
+            self._capture = cv2.VideoCapture(self._file, cv2.CAP_FFMPEG, [])  # type: ignore[call-overload]
+        if not self._capture.isOpened():
+            self.close()
+            raise ImageError("cannot open: no film in a known format, or damaged")
+        keys = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN)
+        width, height, across, down = (self._capture.get(key) for key in keys)
+        self._wide = self._tall = 1.0
+        if across > 0 and down > 0 and 1 / LONGEST_PIXEL <= across / down <= LONGEST_PIXEL:
+            turned = self._capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180 == 90
+            aspect = down / across if turned else across / down
+            self._wide, self._tall = max(1.0, aspect), max(1.0, 1 / aspect)
+        width, height = round(width * self._wide), round(height * self._tall)
+        if width * height > MAX_PIXELS:
+            self.close()
+            raise ImageError(f"{width} x {height} pixels, more than the {MAX_PIXELS:,} allowed; shrink it first")
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self.rate = rate if 0 < rate <= FASTEST else USUAL_RATE
+        promised = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.promised = int(promised) if math.isfinite(promised) and promised > 0 else 0
+        self.number = -1
+        self.gaps = 0
+        self.seconds = 0.0
+
+    @property
+    def trimmed(self) -> bool:
+        """Whether an edit list plays fewer frames than the container holds."""
+        return self._track is not None and self._track.trimmed
+
+    def grab(self) -> bool:
+        """Go to the next frame that can be decoded; False where there is none."""
+        import cv2
+
+        # A frame that cannot be decoded looks like the end; those behind it may be whole.
+        gap = 0
+        while not self._capture.grab():
+            gap += 1
+            if gap > min(LONGEST_GAP, self.promised - self.number - 1):
+                return False
+        self.number += gap + 1
+        self.gaps += gap
+        seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if math.isfinite(seconds):
+            self.seconds = seconds
+        return True
+
+    def frame(self) -> np.ndarray:
+        """The frame that `grab` went to, upright and with square pixels: uint8 (height, width, 3) RGB.
+
+        Raises:
+            ImageError: it cannot be decoded.
+        """
+        import cv2
+
+        good, pixels = self._capture.retrieve()
+        if not good:
+            raise ImageError(f"frame {self.number:,} cannot be decoded")
+        rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+        if self._wide == self._tall:
+            return rgb
+        return cv2.resize(rgb, None, fx=self._wide, fy=self._tall, interpolation=cv2.INTER_LINEAR)
+
+    def lost(self) -> str | None:
+        """After the last frame: what the container promised and was not there, in words; None if all was."""
+        count = self.number + 1 - self.gaps
+        if not count:
+            return "no frame can be decoded"
+        end = self._track.played if self._track is not None and self.trimmed else self.promised / self.rate
+        short = end - self.seconds - 1 / self.rate > MISSING_SECONDS
+        if self.trimmed:
+            return f"ends {end - self.seconds:.2f} s before its end; the film is cut or damaged" if short else None
+        missing = self.promised - count
+        if missing > MISSING_FRAMES and short:
+            return f"ends after {count:,} frames, {self.promised:,} were promised; the film is cut or damaged"
+        # Other containers tell the number by length and rate, which is no count where the rate varies.
+        exact = self._track is not None and self._track.frames == self.promised > 0
+        if self.gaps or (exact and missing > 0):
+            missing = missing if exact else self.gaps
+            return f"{missing:,} of {self.promised:,} frames cannot be decoded; the film is damaged"
+        return None
+
+    def close(self) -> None:
+        """Close the film."""
+        if hasattr(self, "_capture"):
+            self._capture.release()
+        self._file.close()
+
+    def __enter__(self) -> FilmReader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def sample_frames(source: Path | bytes, count: int) -> Iterator[tuple[int, np.ndarray]]:
     """The frames in the middle of `count` equal parts of a film, one in memory at a time; all of them if it has no more.
 
     Args:
-        path: the film.
+        source: the film's path, or its bytes.
         count: frames, at least 1.
 
     Yields:
         (frame number from 0, uint8 (height, width, 3) RGB).
 
     Raises:
-        ImageError: it cannot be opened, holds no frame or too large ones, or ends before the frames it promises.
+        ImageError: it cannot be opened, holds no frame or too large ones, or ends before the frames it promises; at the end,
+            that frames between could not be decoded.
     """
-    import cv2
-
-    quiet_opencv()
-    total = _frames(path)
+    total = _frames(source)
     wanted = [int((i + 0.5) * total / count) for i in range(count)] if total > count else list(range(total))
-    capture = _open(path)
-    try:
-        number = -1
+    with FilmReader(source) as film:
         for place in wanted:
-            while number < place:
-                if not capture.grab():
-                    if 0 <= total - number - 1 <= MISSING_FRAMES and number >= 0:
-                        return
-                    raise ImageError(f"the film ends after {number + 1:,} frames, {total:,} were promised; cut or damaged")
-                number += 1
-            good, pixels = capture.retrieve()
-            if not good:
-                raise ImageError(f"frame {number:,} cannot be decoded")
-            yield number, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    finally:
-        capture.release()
+            if film.number >= place:
+                continue  # was lost, and the one behind it has been given
+            if not _go_to(film, place):
+                if total - film.number - 1 > MISSING_FRAMES or film.number < 0:
+                    raise ImageError(f"the film ends after {film.number + 1:,} frames, {total:,} were promised; cut or damaged")
+                break
+            yield film.number, film.frame()
+        if film.gaps:
+            raise ImageError(f"{film.gaps:,} of {film.number + 1:,} frames cannot be decoded; the film is damaged")
 
 
-def _open(path: Path) -> cv2.VideoCapture:
-    import cv2
-
-    capture = cv2.VideoCapture(os.fspath(path), cv2.CAP_FFMPEG)
-    if not capture.isOpened():
-        raise ImageError("cannot be opened: no film in a known format, or damaged")
-    width, height = (int(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-    if width * height > MAX_PIXELS:
-        capture.release()
-        raise ImageError(f"{width} x {height} pixels, more than the {MAX_PIXELS:,} allowed; shrink it first")
-    return capture
+def _go_to(film: FilmReader, place: int) -> bool:
+    while film.number < place:
+        if not film.grab():
+            return False
+    return True
 
 
-def _frames(path: Path) -> int:
-    """How many frames a film has: as its container says, else counted."""
-    import cv2
-
-    capture = _open(path)
-    try:
-        promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        if promised > 0:
-            return promised
-        count = 0
-        while capture.grab():
-            count += 1
-    finally:
-        capture.release()
-    if not count:
-        raise ImageError("no frame can be decoded")
-    return count
+def _frames(source: Path | bytes) -> int:
+    """How many frames of a film are played: as its container says, or counted where that says nothing or is trimmed."""
+    with FilmReader(source) as film:
+        if film.promised and not film.trimmed:
+            return film.promised
+        while film.grab():
+            pass
+        if (lost := film.lost()) is not None:
+            raise ImageError(lost)
+        return film.number + 1

@@ -19,12 +19,15 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from emotiw_keras.data.heif import HEIF_SUFFIXES, NotReadable, is_heif, open_heif
+from emotiw_keras.data.image_bounds import MAX_PIXELS, Excess, animated_webp, check_work, png_rows_missing
 from emotiw_keras.errors import DataError
 
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .pnm".split())
-MAX_PIXELS = 64_000_000
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "HEIC")
+SUFFIXES = HEIF_SUFFIXES | frozenset(".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .pnm".split())
 MIN_SIDE = 8
+# Sensors give 10 or 12 bits; a picture of 16 bits without a larger value than theirs is one of them.
+SENSOR_BITS = (8, 10, 12)
 ORIENTATION_TAG = 0x0112
 
 _JPEG_START = b"\xff\xd8"
@@ -33,6 +36,7 @@ _JPEG_END = b"\xff\xd9"
 _JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended, progressive
 _JPEG_PLAIN = frozenset({0xE0, 0xDB, 0xC4, 0xDD, 0xFE})  # JFIF, quantisation, Huffman, restart interval, comment
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"})
+_MAX_SAMPLE = 281  # of a TIFF: its largest value
 # Pillow warns of large sizes and odd metadata without naming the file; what matters of it becomes an ImageError here.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+ImagePlugin")
@@ -62,6 +66,7 @@ def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
     Raises:
         ImageError: no picture, a format not in `FORMATS`, smaller than 8 pixels a side, or above `max_pixels`.
     """
+    _check_work(data)
     plain = _plain_jpeg(data)
     if plain is not None:
         _check_size(plain.width, plain.height, max_pixels)
@@ -71,18 +76,19 @@ def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
         if _turned(image):
             width, height = height, width
         # A phone's JPEG with a second picture behind it opens as MPO.
-        kind = "JPEG" if image.format == "MPO" else str(image.format)
+        kind = {"MPO": "JPEG", "HEIF": "HEIC"}.get(str(image.format), str(image.format))
         return Header(kind, width, height, 1 if image.mode in _GREY_MODES else 3)
 
 
-def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, notes: list[str] | None = None) -> np.ndarray:
     """Decode one picture (the first frame of an animation), upright by its EXIF orientation.
 
-    Alpha is dropped, 16 bits become 8 by their high byte, palettes and CMYK become RGB.
+    Alpha is dropped, 16 bits become 8 by their high byte (10 or 12 bits in 16: by theirs), palettes and CMYK become RGB.
 
     Args:
-        data: the whole file: JPEG, PNG, BMP, GIF, WebP, TIFF or PPM.
+        data: the whole file: JPEG, PNG, BMP, GIF, WebP, TIFF, PPM, AVIF, or HEIC with the package pillow-heif.
         max_pixels: width times height above which the picture is refused before it is decoded.
+        notes: gets a remark where one picture of several was read, or where the depth was told by the largest value.
 
     Returns:
         uint8 0..255: (height, width, 1) if the header says grey, else (height, width, 3) RGB.
@@ -94,20 +100,71 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         >>> decode_image(b"P5 8 8 255 " + bytes(range(64))).shape
         (8, 8, 1)
     """
+    _check_work(data)
     plain = _plain_jpeg(data) if data.endswith(_JPEG_END) else None
     if plain is not None:
         _check_size(plain.width, plain.height, max_pixels)
         flag = cv2.IMREAD_GRAYSCALE if plain.channels == 1 else cv2.IMREAD_COLOR_RGB
-        try:
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
-        except cv2.error:
-            pixels = None
+        pixels = _by_opencv(data, flag)
         # Pillow has the better words for what OpenCV cannot decode.
         if pixels is not None and pixels.shape[:2] == (plain.height, plain.width):
             return pixels.reshape(plain.height, plain.width, plain.channels)
+    remarks: list[str] = []
     with _refusals(max_pixels), _opened(data, max_pixels) as image:
+        pixels = None
+        if image.format == "WEBP" and not animated_webp(data):
+            # Pillow decodes it as an animation, in three times the memory.
+            pixels = _by_opencv(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        if pixels is None:
+            image.load()
+            pixels = _pixels(image, data, remarks)
+            if image.format == "PNG" and not pixels[-2:].any(axis=(1, 2)).all() and png_rows_missing(data):
+                raise ImageError("cannot decode: rows of pixels are missing at its end")
+        upright = np.ascontiguousarray(_upright(pixels, _orientation(image)))
+        if notes is not None:
+            notes += remarks
+            if image.format != "MPO" and _animated(image):
+                notes.append("holds several pictures; the first is read")
+    return upright
+
+
+def pixels_of(image: Image.Image) -> np.ndarray:
+    """The pixels of a picture of Pillow as `decode_image` would give them.
+
+    Returns:
+        uint8 0..255, (height, width, 1) or (height, width, 3) RGB, upright by its EXIF orientation.
+
+    Raises:
+        ImageError: it has pixels of a kind that no file has, or its file is damaged.
+
+    Example:
+        >>> pixels_of(Image.new("P", (9, 8))).shape
+        (8, 9, 3)
+    """
+    with _refusals(MAX_PIXELS):
         image.load()
-        return np.ascontiguousarray(_upright(_pixels(image), _orientation(image)))
+        return np.ascontiguousarray(_upright(_pixels(image, b"", []), _orientation(image)))
+
+
+def _check_work(data: bytes) -> None:
+    try:
+        check_work(data)
+    except Excess as error:
+        raise ImageError(str(error)) from error
+
+
+def _by_opencv(data: bytes, flags: int) -> np.ndarray | None:
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        return None
+
+
+def _animated(image: Image.Image) -> bool:
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # a damaged second picture says nothing of the first, which has been read
+        return False
 
 
 def _plain_jpeg(data: bytes) -> Header | None:
@@ -137,7 +194,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     if not data:
         raise ImageError("zero bytes")
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with open_heif(data) if is_heif(data) else Image.open(io.BytesIO(data), formats=FORMATS[:-2]) as image:
         _check_size(*image.size, max_pixels)
         yield image
 
@@ -148,6 +205,8 @@ def _refusals(max_pixels: int) -> Iterator[None]:
         yield
     except (ImageError, MemoryError):
         raise
+    except NotReadable as error:
+        raise ImageError(str(error)) from error
     except Image.DecompressionBombError as error:
         size = re.search(r"\d{6,}", str(error))
         what = f"{int(size[0]):,} pixels" if size else "a picture of extreme size"
@@ -186,12 +245,17 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels
 
 
-def _pixels(image: Image.Image) -> np.ndarray:
+def _pixels(image: Image.Image, data: bytes, notes: list[str]) -> np.ndarray:
     mode = image.mode
     if mode in ("L", "RGB"):
         pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1)
+        # Pillow takes the high byte of 16; below 16 it is that of 12 bits or fewer.
+        if image.format in ("PNG", "TIFF") and pixels.max() < 16:
+            deep = _by_opencv(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+            if deep is not None and deep.dtype == np.uint16 and deep.shape == pixels.shape:
+                pixels = _of_deep(image, deep, notes)
     elif mode.startswith("I;16") or (mode == "I" and image.format != "TIFF"):
-        pixels = (np.asarray(image) >> 8).astype(np.uint8)[..., None]
+        pixels = _of_deep(image, np.asarray(image)[..., None], notes)
     elif mode == "CMYK":
         pixels = _from_cmyk(np.asarray(image))
     elif mode in ("I", "F", "LAB"):
@@ -200,6 +264,21 @@ def _pixels(image: Image.Image) -> np.ndarray:
         image.info.pop("transparency", None)  # dropped like any alpha; Pillow would warn about some kinds of it
         pixels = np.asarray(image.convert("L" if mode in _GREY_MODES else "RGB")).reshape(image.height, image.width, -1)
     return pixels
+
+
+def _of_deep(image: Image.Image, pixels: np.ndarray, notes: list[str]) -> np.ndarray:
+    """8 bits from up to 16: by the largest value that a TIFF names, else by the largest there is, if it is a sensor's."""
+    most = int(pixels.max())
+    tags = getattr(image, "tag_v2", {})
+    said = tags.get(_MAX_SAMPLE, 0)
+    said = max(said) if isinstance(said, tuple) else said
+    bits = 16
+    if said >= most and said.bit_length() in range(8, 16):
+        bits = said.bit_length()
+    elif 0 < most < 1 << SENSOR_BITS[-1] and image.format != "PPM":
+        bits = next(each for each in SENSOR_BITS if most < 1 << each)
+        notes.append(f"16 bits with no value above {most:,}; read as a picture of {bits} bits")
+    return (pixels >> (bits - 8)).astype(np.uint8)
 
 
 def _from_cmyk(inks: np.ndarray) -> np.ndarray:

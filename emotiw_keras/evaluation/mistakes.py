@@ -23,7 +23,7 @@ class Mistake:
         confidence: probability of that class, 0..1.
         of_truth: probability of the right class.
         face: uint8 (SIDE, SIDE, 1 or 3).
-        heat: the face under its Grad-CAM for the predicted class, uint8 (SIDE, SIDE, 3); None where there is none.
+        heat: the face under its LayerCAM for the predicted class, uint8 (SIDE, SIDE, 3); None where there is none.
     """
 
     path: str
@@ -47,7 +47,7 @@ def mistakes(assessment: Assessment, count: int) -> tuple[list[Mistake], str | N
     """The most confident mistakes as pictures; of an ensemble with the mean of its members' heat.
 
     Returns:
-        The mistakes, and why they have no Grad-CAM, or None if they have.
+        The mistakes, and why they have no LayerCAM, or None if they have.
     """
     from emotiw_keras.data.resize import resize
     from emotiw_keras.gradcam import overlay
@@ -79,8 +79,8 @@ def mistakes(assessment: Assessment, count: int) -> tuple[list[Mistake], str | N
 
 
 def _heat(assessment: Assessment, rows: np.ndarray) -> np.ndarray:
-    """Grad-CAM for the predicted classes: float32 (n, SIDE, SIDE), 0..1."""
-    from emotiw_keras.gradcam import GradCam, heat_of_faces, resized_heat
+    """LayerCAM for the predicted classes: float32 (n, SIDE, SIDE), 0..1."""
+    from emotiw_keras.gradcam import LayerCam, heat_of_faces, resized_heat
 
     told = assessment.predictions
     heats = []
@@ -90,7 +90,7 @@ def _heat(assessment: Assessment, rows: np.ndarray) -> np.ndarray:
         order = {path: i for i, path in enumerate(each.predictions.paths)}
         own = np.array([order[told.paths[row]] for row in rows])
         classes = np.array([columns[told.predicted[row]] for row in rows])
-        cam, face_input = GradCam(each.run.build()), each.run.face_input()
+        cam, face_input = LayerCam(each.run.build()), each.run.face_input()
         heat = heat_of_faces(cam, face_input, each.faces.pixels.gather(each.indices[own]), classes)
         heats.append(resized_heat(heat, SIDE))
     return np.mean(heats, axis=0)

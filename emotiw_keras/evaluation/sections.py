@@ -127,23 +127,23 @@ def calibration(assessment: Assessment) -> Html:
 
 
 def wrong_answers(assessment: Assessment) -> Html:
-    """The most confident mistakes with Grad-CAM."""
+    """The most confident mistakes with LayerCAM."""
     found, reason = mistakes(assessment, MISTAKES)
     if not found:
         return tag("p", "Every image that could be read was answered right.")
     items = []
     for each in found:
         what = f"{each.truth} taken for {each.predicted}"
-        heat = None if each.heat is None else picture(each.heat, f"Grad-CAM: where the network looked for {each.predicted}")
+        heat = None if each.heat is None else picture(each.heat, f"LayerCAM: where the network looked for {each.predicted}")
         words = joined(
             tag("strong", each.predicted), f" {each.confidence:.0%}, is ", tag("strong", each.truth), f" ({each.of_truth:.0%})",
             tag("span", each.path, class_="path"),
         )  # fmt: skip
         items.append(tag("li", tag("figure", picture(each.face, f"Face: {what}"), heat, tag("figcaption", words))))
     told = (
-        f"Grad-CAM is left out: {reason}."
+        f"LayerCAM is left out: {reason}."
         if reason is not None
-        else "Beside each face its Grad-CAM (Selvaraju et al. 2017) for the answer given: bright is where the last convolution "
+        else "Beside each face its LayerCAM (Jiang et al. 2021) for the answer given: bright is where a late convolution "
         "found it."
     )
     return joined(tag("p", told, class_="quiet"), tag("ul", items, class_="cards faces"))

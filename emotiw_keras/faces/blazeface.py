@@ -17,17 +17,21 @@ import cv2
 import numpy as np
 
 from emotiw_keras.errors import ModelError
-from emotiw_keras.faces.face import Face
+from emotiw_keras.faces.face import MIN_FACE, Face
 from emotiw_keras.faces.mesh import FaceMesh, Square, eye_centres, square_of_points, upright_square
 from emotiw_keras.faces.pixels import as_rgb
 from emotiw_keras.faces.plausible import plausible
 
 MIN_SCORE = 0.5
 SAME_FACE = 0.3
-# What has more pixels on its longer side is looked at as a whole and in parts.
-PART = 480
+# Larger pictures are looked at as a whole and in parts, down to this side: faces of `MIN_FACE` pixels are found in them.
+PART = 340
 OVERLAP = 0.25
-MAX_PARTS = 4
+# Of the longer side, around a picture in which no face was found.
+ROOM = 0.25
+MOST_STEP = 3.0
+# A part of up to so many times the finest side is fine enough: before sixteenths, which are many, and after.
+NEAR, NEAR_AT_LAST = 1.1, 1.25
 
 Region = tuple[int, int, int, int]
 
@@ -56,17 +60,26 @@ def model_file(name: str) -> Path:
     return path
 
 
-def parts(width: int, height: int) -> list[Region]:
-    """The regions of a picture to look at: the whole, then its overlapping quarters, then sixteenths, while they are large."""
+def parts(width: int, height: int, finest: float = PART) -> list[Region]:
+    """The regions of a picture to look at: the whole, its overlapping quarters and sixteenths, and so on to `finest` a side.
+
+    Beyond sixteenths a side shrinks by up to `MOST_STEP`. No face falls between two levels below a step of 4: the largest that
+    fits into the overlap of two regions is about five times the smallest that is found in one.
+    """
+    longest = max(width, height)
+    sides: list[float] = []
+    for number in (1, 2, 4):
+        sides.append(longest / (number - (number - 1) * OVERLAP))
+        if sides[-1] <= NEAR * finest:
+            break
+    if sides[-1] > NEAR_AT_LAST * finest:
+        steps = math.ceil(math.log(sides[-1] / finest) / math.log(MOST_STEP))
+        sides += [sides[-1] * (finest / sides[-1]) ** (step / steps) for step in range(1, steps + 1)]
     regions = []
-    number = 1
-    while True:
-        side = math.ceil(max(width, height) / (number - (number - 1) * OVERLAP))
+    for side in map(math.ceil, sides):
         tops, lefts = _starts(height, side), _starts(width, side)
         regions += [(left, top, min(side, width), min(side, height)) for top in tops for left in lefts]
-        if side <= PART or number == MAX_PARTS:
-            return regions
-        number *= 2
+    return regions
 
 
 def _starts(length: int, side: int) -> list[int]:
@@ -112,21 +125,25 @@ class BlazeFace:
     """
 
     def __init__(self, path: Path, side: int, grids: tuple[tuple[int, int], ...], outputs: tuple[str, str]) -> None:
-        self.net = cv2.dnn.readNetFromTFLite(str(path))
+        self.net = cv2.dnn.readNetFromTFLite(np.fromfile(path, np.uint8))  # a path that is no UTF-8 would end the process
         self.side = side
         self.outputs = outputs
         self.anchors = np.concatenate([_anchors(side // stride, stride, number) for stride, number in grids])
 
     def look(self, image: np.ndarray, region: Region) -> Candidates:
-        """Candidates in a region of a picture, uint8 (height, width, 3) RGB, in coordinates of the whole picture."""
+        """Candidates in a region of a picture, uint8 (height, width, 3) RGB, in its coordinates; around it is black."""
         left, top, width, height = region
         scale = self.side / max(width, height)
         size = np.maximum(1, np.rint(np.array([width, height]) * scale)).astype(int)
         how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        small = cv2.resize(image[top : top + height, left : left + width], size.tolist(), interpolation=how)
+        seen = image[max(0, top) : top + height, max(0, left) : left + width]
+        beyond = np.array([max(0, -left), max(0, -top)])
+        shown = size if not beyond.any() else np.maximum(1, np.rint(np.array(seen.shape[1::-1]) * scale)).astype(int)
+        small = cv2.resize(seen, shown.tolist(), interpolation=how)
         border = (self.side - size) // 2
+        start = border + np.rint(beyond * scale).astype(int)
         framed = np.zeros((self.side, self.side, 3), np.uint8)
-        framed[border[1] : border[1] + size[1], border[0] : border[0] + size[0]] = small
+        framed[start[1] : start[1] + shown[1], start[0] : start[0] + shown[0]] = small
         self.net.setInput(cv2.dnn.blobFromImage(framed, 1 / 127.5, mean=(127.5, 127.5, 127.5)))
         logits, values = self.net.forward(self.outputs)
         scores = 1 / (1 + np.exp(-np.clip(logits.ravel(), -80, 80)))
@@ -152,7 +169,8 @@ class BlazeFaceDetector:
 
     name = "blazeface"
 
-    def __init__(self) -> None:
+    def __init__(self, min_face: float = MIN_FACE) -> None:
+        self.finest = PART * min_face / MIN_FACE
         far = model_file("face_detection_full_range.tflite")
         near = model_file("face_detection_short_range.tflite")
         mesh = model_file("face_landmark.tflite")
@@ -168,20 +186,28 @@ class BlazeFaceDetector:
         """Faces of one upright picture, uint8 (height, width, 3) RGB or (height, width[, 1]) grey, largest box first."""
         image = as_rgb(image)
         height, width = image.shape[:2]
+        whole = (0, 0, width, height)
+        room = round(ROOM * max(width, height))
+        wider = (-room, -room, width + 2 * room, height + 2 * room)
         with self._lock:
-            looks = [self.near.look(image, (0, 0, width, height))]
-            looks += [self.far.look(image, region) for region in parts(width, height)]
-            found = merged(Candidates(*(np.concatenate([getattr(look, key) for look in looks]) for key in _FIELDS)))
-            squares = [
-                upright_square(box[:2] + box[2:] / 2, box[2:].max(), *eyes)
-                for box, eyes in zip(found.boxes, found.eyes, strict=True)
-            ]
-            fits = self._fitted(image, squares)
+            found = self._search(image, [self.near.look(image, whole)], parts(width, height, self.finest))
+            # A face that fills the picture, cut on all sides, is seen from further away.
+            return found or self._search(image, [self.near.look(image, wider)], [wider])
+
+    def _search(self, image: np.ndarray, looks: list[Candidates], regions: list[Region]) -> list[Face]:
+        """Faces that the far network finds in some regions, or that others have proposed."""
+        looks += [self.far.look(image, region) for region in regions]
+        found = merged(Candidates(*(np.concatenate([getattr(look, key) for look in looks]) for key in _FIELDS)))
+        squares = [
+            upright_square(box[:2] + box[2:] / 2, box[2:].max(), *eyes)
+            for box, eyes in zip(found.boxes, found.eyes, strict=True)
+        ]
+        fits = self._fitted(image, squares)
         faces = [
             _face(box, points, min(float(score), presence))
             for box, score, (points, presence) in zip(found.boxes, found.scores, fits, strict=True)
         ]
-        return plausible(_distinct(faces), width, height)
+        return plausible(_distinct(faces), image.shape[1], image.shape[0])
 
     def _fitted(self, image: np.ndarray, squares: list[Square]) -> list[tuple[np.ndarray, float]]:
         """Points and presence for each square, by two looks: the second is upright by the points of the first."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 
 import numpy as np
 
 from emotiw_keras.errors import UsageError
-from emotiw_keras.faces.face import Detector, Face
+from emotiw_keras.faces.face import MIN_FACE, Detector, Face
 
 DEFAULT = "blazeface"
 _HOMES = {
@@ -21,16 +22,20 @@ _HOMES = {
     "yunet": ("emotiw_keras.faces.yunet", "YuNetDetector"),
 }
 DETECTORS = tuple(_HOMES)
+# Nothing here finds smaller faces.
+MIN_SIDE = 10
 
 
-def get_detector(name: str | None = None) -> Detector:
+def get_detector(name: str | None = None, min_face: float | None = None) -> Detector:
     """A detector, made once in a process; threads may share it, and wait for each other.
 
     Args:
         name: one of `DETECTORS`; None is the default.
+        min_face: pixels of the smallest faces to look for; None is `face.MIN_FACE`. More is faster in large pictures; smaller
+            faces may be found all the same.
 
     Raises:
-        UsageError: there is no detector of that name.
+        UsageError: there is no detector of that name, or `min_face` is below 10.
         ModelError: its file or package is missing, or not what it should be; the message says what to do.
 
     Example:
@@ -40,13 +45,16 @@ def get_detector(name: str | None = None) -> Detector:
     name = name or DEFAULT
     if name not in _HOMES:
         raise UsageError(f"no face detector is called {name!r}; there are {', '.join(DETECTORS)}")
-    return _made(name)
+    smallest = MIN_FACE if min_face is None else float(min_face)
+    if not MIN_SIDE <= smallest < math.inf:
+        raise UsageError(f"min_face={min_face}: expected a number of pixels, at least {MIN_SIDE}")
+    return _made(name, smallest)
 
 
 @functools.cache
-def _made(name: str) -> Detector:
+def _made(name: str, min_face: float) -> Detector:
     module, attribute = _HOMES[name]
-    return getattr(importlib.import_module(module), attribute)()
+    return getattr(importlib.import_module(module), attribute)(min_face)
 
 
 def detect(image: np.ndarray, detector: str | Detector | None = None) -> list[Face]:

@@ -72,7 +72,7 @@ class FaceMesh:
     """The network, read from its TFLite file."""
 
     def __init__(self, path: Path) -> None:
-        self.net = cv2.dnn.readNetFromTFLite(str(path))
+        self.net = cv2.dnn.readNetFromTFLite(np.fromfile(path, np.uint8))  # a path that is no UTF-8 would end the process
         self.outputs = ("conv2d_20", "conv2d_30")
 
     def fit(self, image: np.ndarray, squares: list[Square]) -> list[tuple[np.ndarray, float]]:

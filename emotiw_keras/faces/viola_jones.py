@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from emotiw_keras.errors import ModelError
-from emotiw_keras.faces.face import Face, Point
+from emotiw_keras.faces.face import MIN_FACE, Face, Point
 from emotiw_keras.faces.pixels import as_grey
 from emotiw_keras.faces.plausible import plausible
 
@@ -22,7 +22,7 @@ Box = tuple[float, float, float, float]
 STEP = 1.1
 NEIGHBOURS = 3
 SMALLEST = 24
-# Cascades slow down with the area, and blunder more often: nothing is gained above.
+# Cascades slow down with the area, and blunder more often: nothing is gained above. Small faces of larger pictures are lost.
 LONGEST_SIDE = 1280
 SAME_FACE = 0.3
 # A face is looked at again at this width for its eyes, which the cascade wants 20 pixels wide.
@@ -44,8 +44,10 @@ def cascade(name: str) -> cv2.CascadeClassifier:
     if not hasattr(cv2, "CascadeClassifier") or not path.is_file():
         wanted = "install opencv-python-headless>=4.11,<5 and no other OpenCV"
         raise ModelError(f"OpenCV {cv2.__version__} has no cascade {name}; {wanted}")
-    classifier = cv2.CascadeClassifier(str(path))
-    if classifier.empty():
+    classifier = cv2.CascadeClassifier()
+    # Its text: a path that is no UTF-8 would end the process.
+    stored = cv2.FileStorage(path.read_text(), cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
+    if not classifier.read(stored.getFirstTopLevelNode()):
         raise ModelError(f"OpenCV {cv2.__version__} cannot read {path}")
     return classifier
 
@@ -58,7 +60,8 @@ class ViolaJonesDetector:
 
     name = "viola_jones"
 
-    def __init__(self) -> None:
+    def __init__(self, min_face: float = MIN_FACE) -> None:
+        self.min_face = min_face
         self.frontal = cascade("frontalface_alt2")
         self.profile = cascade("profileface")
         self.eye = cascade("eye_tree_eyeglasses")
@@ -74,16 +77,18 @@ class ViolaJonesDetector:
             size = (max(1, round(width / shrink)), max(1, round(height / shrink)))
             small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
         with self._lock:
-            found = [(_times(box, shrink), score) for box, score in self._boxes(cv2.equalizeHist(small))]
+            smallest = max(SMALLEST, round(self.min_face / shrink))
+            found = [(_times(box, shrink), score) for box, score in self._boxes(cv2.equalizeHist(small), smallest)]
             faces = [Face(box, self._eyes(grey, box), score, self.name) for box, score in found]
         return plausible(faces, width, height)
 
-    def _boxes(self, grey: np.ndarray) -> list[tuple[Box, float]]:
+    def _boxes(self, grey: np.ndarray, smallest: int) -> list[tuple[Box, float]]:
         """Boxes and scores; a profile counts where no frontal face was found."""
         width = grey.shape[1]
-        found = _windows(self.frontal, grey)
-        found += _windows(self.profile, grey)
-        found += [((width - x - w, y, w, h), score) for (x, y, w, h), score in _windows(self.profile, grey[:, ::-1].copy())]
+        found = _windows(self.frontal, grey, smallest)
+        found += _windows(self.profile, grey, smallest)
+        mirrored = _windows(self.profile, grey[:, ::-1].copy(), smallest)
+        found += [((width - x - w, y, w, h), score) for (x, y, w, h), score in mirrored]
         kept: list[tuple[Box, float]] = []
         for box, score in found:
             if all(_overlap(box, other) <= SAME_FACE for other, _ in kept):
@@ -117,9 +122,9 @@ def _times(box: Box, factor: float) -> Box:
     return factor * x, factor * y, factor * width, factor * height
 
 
-def _windows(classifier: cv2.CascadeClassifier, grey: np.ndarray) -> list[tuple[Box, float]]:
+def _windows(classifier: cv2.CascadeClassifier, grey: np.ndarray, smallest: int) -> list[tuple[Box, float]]:
     """Boxes and scores of one cascade, the surest first."""
-    boxes, counts = classifier.detectMultiScale2(grey, STEP, NEIGHBOURS, minSize=(SMALLEST, SMALLEST))
+    boxes, counts = classifier.detectMultiScale2(grey, STEP, NEIGHBOURS, minSize=(smallest, smallest))
     found = [
         ((float(x), float(y), float(w), float(h)), float(count) / (float(count) + NEIGHBOURS))
         for (x, y, w, h), count in zip(boxes, counts, strict=True)

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from emotiw_keras.errors import ModelError
-from emotiw_keras.faces.face import Face
+from emotiw_keras.faces.blazeface import overlap
+from emotiw_keras.faces.face import MIN_FACE, Face
 from emotiw_keras.faces.pixels import as_rgb
 from emotiw_keras.faces.plausible import plausible
 from emotiw_keras.weights.cache import file_path, find
@@ -22,8 +23,10 @@ KEY = "yunet"
 MIN_SCORE = 0.9
 SAME_FACE = 0.3
 MOST = 5000
-# YuNet finds faces of 10 to 300 pixels: larger pictures are shrunk to this longer side.
+# YuNet finds faces of 10 to 300 pixels: larger pictures are shrunk to this longer side, and, for their small faces, looked at
+# once more so that the smallest have those 10.
 LONGEST_SIDE = 1280
+SMALLEST = 10.0
 
 
 class YuNetDetector:
@@ -31,13 +34,15 @@ class YuNetDetector:
 
     name = "yunet"
 
-    def __init__(self) -> None:
+    def __init__(self, min_face: float = MIN_FACE) -> None:
+        self.min_face = min_face
         entry = get_entry(KEY)
         path = find(entry)
         if path is None:
             raise ModelError(f"the detector {KEY} is not at {file_path(entry)}; get it with `emotiw weights fetch {KEY}`")
         try:
-            self.net = cv2.FaceDetectorYN.create(str(path), "", (320, 320), MIN_SCORE, SAME_FACE, MOST)
+            data, none = np.fromfile(path, np.uint8), np.empty(0, np.uint8)
+            self.net = cv2.FaceDetectorYN.create("onnx", data, none, (320, 320), MIN_SCORE, SAME_FACE, MOST)
         except cv2.error as error:
             raise ModelError(f"OpenCV {cv2.__version__} cannot read {path}: {error.err}") from error
         self._lock = threading.Lock()
@@ -47,13 +52,22 @@ class YuNetDetector:
         image = as_rgb(image)
         height, width = image.shape[:2]
         shrink = max(1.0, max(height, width) / LONGEST_SIDE)
+        fine = self.min_face / SMALLEST
+        with self._lock:
+            faces = [face for each in sorted({shrink, min(shrink, fine)}) for face in self._look(image, each)]
+        kept: list[Face] = []
+        for face in sorted(faces, key=lambda face: -face.score):
+            if not kept or overlap(np.array(face.box), np.array([other.box for other in kept])).max() <= SAME_FACE:
+                kept.append(face)
+        return plausible(kept, width, height)
+
+    def _look(self, image: np.ndarray, shrink: float) -> list[Face]:
+        height, width = image.shape[:2]
         size = (max(1, round(width / shrink)), max(1, round(height / shrink)))
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if shrink > 1 else image
-        with self._lock:
-            self.net.setInputSize(size)
-            _, rows = self.net.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
-        faces = [] if rows is None else [self._face(row, width / size[0], height / size[1]) for row in rows.astype(float)]
-        return plausible(faces, width, height)
+        self.net.setInputSize(size)
+        _, rows = self.net.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+        return [] if rows is None else [self._face(row, width / size[0], height / size[1]) for row in rows.astype(float)]
 
     def _face(self, row: np.ndarray, across: float, down: float) -> Face:
         """A row of `cv2.FaceDetectorYN`: box, five points of which the first two are the eyes, score."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emotiw_keras.data.images import SUFFIXES
+from emotiw_keras.data.films import FilmReader
+from emotiw_keras.data.heif import HEIF_SUFFIXES
+from emotiw_keras.data.images import SUFFIXES, ImageError
 from emotiw_keras.errors import OutputError
 from emotiw_keras.files import replace_flushed, write_encoded, writing
 from emotiw_keras.serving.drawing import draw_readings
@@ -26,6 +30,8 @@ LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp")
 QUALITY = 95
 # Containers that store no number of frames tell it by duration and rate.
 COUNT_SLACK = 2
+# Seconds that a frame of a film is shown at most, so that a wrong time stamp fills no disk.
+LONGEST_HOLD = 60
 
 
 class Annotator:
@@ -75,12 +81,12 @@ class Annotator:
             return
         drawn = draw_readings(pixels, reading.faces)
         if self._film is None or self._film.stills:
-            _write_picture(drawn, self._place(reading.picture.name, SUFFIXES, ".png"))
+            _write_picture(drawn, self._place(reading.picture.name, SUFFIXES - HEIF_SUFFIXES, ".png"))
             return
         if self._writer is None:
             place = self._place(self._film.name, frozenset(CODECS), ".mp4")
             self._writer = _FilmWriter(place, self._film.rate, drawn.shape[:2])
-        self._writer.write(drawn)
+        self._writer.write(drawn, reading.picture.seconds)
 
     def _place(self, name: str, known: frozenset[str], otherwise: str) -> Path:
         """A path in the folder that is not yet taken: the name, with another suffix behind it if its own cannot be written."""
@@ -98,7 +104,10 @@ def _write_picture(pixels: np.ndarray, path: Path) -> None:
 
 
 class _FilmWriter:
-    """One film, under a temporary name until it is finished and has been read back."""
+    """One film, under a temporary name until it is finished and has been read back.
+
+    Films are written at a constant rate: where the frames given come slower, the one before is shown for longer.
+    """
 
     def __init__(self, path: Path, rate: float, size: tuple[int, int]) -> None:
         import cv2
@@ -106,22 +115,34 @@ class _FilmWriter:
         self._path = path
         self._temporary = path.with_name(f".{os.getpid()}.{path.name}")
         self._size = size
+        self._rate = rate
         self._frames = 0
+        self._start: float | None = None
+        self._last: np.ndarray | None = None
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         code = cv2.VideoWriter.fourcc(*CODECS[path.suffix.lower()])
-        self._writer = cv2.VideoWriter(str(self._temporary), cv2.CAP_FFMPEG, code, rate, size[::-1])
+        with _name_for_ffmpeg(self._temporary) as name:
+            self._writer = cv2.VideoWriter(name, cv2.CAP_FFMPEG, code, rate, size[::-1])
         if not self._writer.isOpened():
             self.discard()
             raise OutputError(f"cannot write {path}: no encoder for {size[1]} x {size[0]} pixels at {rate:g} frames a second")
 
-    def write(self, pixels: np.ndarray) -> None:
+    def write(self, pixels: np.ndarray, seconds: float | None = None) -> None:
+        """Write the next frame; `seconds` is when it is shown, None for as soon as the rate has it."""
         import cv2
 
         if pixels.shape[:2] != self._size:
             # A film whose frames change their size; the encoder would drop them without a word.
             pixels = cv2.resize(pixels, self._size[::-1], interpolation=cv2.INTER_AREA)
-        self._writer.write(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+        if seconds is not None:
+            self._start = seconds if self._start is None else self._start
+            held = round((seconds - self._start) * self._rate) - self._frames
+            for _ in range(min(held, round(LONGEST_HOLD * self._rate)) if self._last is not None else 0):
+                self._writer.write(self._last)
+                self._frames += 1
+        self._last = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+        self._writer.write(self._last)
         self._frames += 1
 
     def finish(self) -> None:
@@ -130,12 +151,12 @@ class _FilmWriter:
         Raises:
             OutputError: it does not hold what was written, as when the disk is full, which the encoder does not tell.
         """
-        import cv2
-
         self._writer.release()
-        reader = cv2.VideoCapture(str(self._temporary), cv2.CAP_FFMPEG)
-        kept = round(reader.get(cv2.CAP_PROP_FRAME_COUNT)) if reader.isOpened() else 0
-        reader.release()
+        try:
+            with FilmReader(self._temporary) as film:
+                kept = film.promised
+        except ImageError:
+            kept = 0
         if kept < max(1, self._frames - COUNT_SLACK):
             self.discard()
             raise OutputError(f"cannot write {self._path}: {kept:,} of {self._frames:,} frames arrived; is the disk full?")
@@ -146,3 +167,20 @@ class _FilmWriter:
         """Close the film and remove it."""
         self._writer.release()
         self._temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _name_for_ffmpeg(path: Path) -> Iterator[str]:
+    """A name under which FFmpeg can create a file, whatever it is called: absolute, so that no part of it is a protocol, and
+    through a link where it is no UTF-8.
+    """
+    name = os.path.abspath(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory() as folder:
+            link = os.path.join(folder, f"film{path.suffix.lower()}")
+            os.symlink(name, link)
+            yield link
+    else:
+        yield name

@@ -22,6 +22,8 @@ PAPER: Colour = (255, 255, 255)
 # Letters and bars, in shares of the picture's shorter side, and in pixels.
 TEXT_SHARE, TEXT_LEAST, TEXT_MOST = 0.03, 11, 40
 FEWEST_TEXT_PIXELS = 7
+# Share of its own face that a label or bars may cover where there is no other place.
+OWN_COVERED = 0.3
 
 
 @functools.lru_cache(maxsize=32)
@@ -31,6 +33,8 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def draw_readings(pixels: np.ndarray, faces: Sequence[Reading]) -> np.ndarray:
     """A copy of a picture with each face's box, its likeliest label over it, and a bar a class beside it.
+
+    Labels and bars cover no other face; where a crowd leaves no place for one, it is left out.
 
     Args:
         pixels: uint8 0..255, (height, width, 1) or (height, width, 3) RGB.
@@ -42,30 +46,69 @@ def draw_readings(pixels: np.ndarray, faces: Sequence[Reading]) -> np.ndarray:
     image = Image.fromarray(np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels)
     draw = ImageDraw.Draw(image, "RGBA")
     text = round(min(TEXT_MOST, max(TEXT_LEAST, TEXT_SHARE * min(image.size))))
-    panels: list[Box] = []
-    for face in faces:
+    boxes = np.array([face.box for face in faces], float).reshape(-1, 4)
+    taken: list[Box] = []
+
+    def place(number: int, size: tuple[float, float], wanted: Sequence[tuple[float, float]]) -> Box | None:
+        blocked = np.concatenate([np.delete(boxes, number, axis=0), np.reshape(taken, (-1, 4))])
+        found = _free_place(size, faces[number].box, wanted, blocked, image.size)
+        if found is not None:
+            taken.append(found)
+        return found
+
+    labels: list[tuple[_Label, Box | None]] = []
+    for number, face in enumerate(faces):
+        # With smaller letters where a crowd leaves too little room.
+        for letters in sorted({text, min(text, TEXT_LEAST), FEWEST_TEXT_PIXELS}, reverse=True):
+            label = _Label.of(draw, face, text, letters)
+            label_place = place(number, label.size, label.wanted())
+            if label_place is not None:
+                break
+        labels.append((label, label_place))
+    for number, face in enumerate(faces):
         panel = _Panel.beside(draw, face, text)
-        panels.append(panel.draw(draw, _free_place(panel.size, face, faces, panels, image.size)))
-    for face in faces:
-        _draw_box(draw, image.size, face, text)
+        panel_place = place(number, panel.size, panel.wanted())
+        if panel_place is not None:
+            panel.draw(draw, panel_place)
+    for label, label_place in labels:
+        label.draw(draw, label_place)
     return np.asarray(image)
 
 
-def _draw_box(draw: ImageDraw.ImageDraw, size: tuple[int, int], face: Reading, text: int) -> None:
-    x, y, width, height = face.box
-    colour = COLOURS[list(face.probabilities).index(face.label) % len(COLOURS)]
-    line = max(1, text // 7)
-    draw.rectangle((x, y, x + width - 1, y + height - 1), outline=colour, width=line)
-    for eye_x, eye_y in face.eyes or ():
-        draw.ellipse((eye_x - line, eye_y - line, eye_x + line, eye_y + line), fill=colour)
-    words = shown(f"{face.label} {face.probabilities[face.label]:.0%}")
-    font = _font(text)
-    long = draw.textlength(words, font=font) + text // 2
-    tall = text + text // 3
-    left = min(max(0.0, x), max(0.0, size[0] - long))
-    top = y - tall if y >= tall else min(y + line, size[1] - tall)
-    draw.rectangle((left, top, left + long, top + tall), fill=colour)
-    draw.text((left + text // 4, top + tall / 2), words, fill=INK, font=font, anchor="lm")
+@dataclass(frozen=True)
+class _Label:
+    """A face's box and its likeliest label; pixels of the box's line, of the letters, and of the label."""
+
+    face: Reading
+    words: str
+    line: int
+    text: int
+    size: tuple[float, float]
+
+    @classmethod
+    def of(cls, draw: ImageDraw.ImageDraw, face: Reading, usual: int, text: int) -> _Label:
+        words = shown(f"{face.label} {face.probabilities[face.label]:.0%}")
+        size = (draw.textlength(words, font=_font(text)) + text // 2, text + text // 3)
+        return cls(face, words, max(1, usual // 7), text, size)
+
+    def wanted(self) -> list[tuple[float, float]]:
+        """Where its corner may be, the best first: above the box, below it, and in it at its top and its bottom."""
+        x, y, _, height = self.face.box
+        return [(x, y - self.size[1]), (x, y + height), (x, y + self.line), (x, y + height - self.size[1])]
+
+    def draw(self, draw: ImageDraw.ImageDraw, place: Box | None) -> None:
+        """Draw the box, and the label where there is a place for it."""
+        x, y, width, height = self.face.box
+        colour = COLOURS[list(self.face.probabilities).index(self.face.label) % len(COLOURS)]
+        line = self.line
+        draw.rectangle((x, y, x + width - 1, y + height - 1), outline=colour, width=line)
+        for eye_x, eye_y in self.face.eyes or ():
+            draw.ellipse((eye_x - line, eye_y - line, eye_x + line, eye_y + line), fill=colour)
+        if place is not None:
+            left, top, long, tall = place
+            draw.rectangle((left, top, left + long - 1, top + tall - 1), fill=colour)
+            middle = (left + self.text // 4, top + tall / 2)
+            draw.text(middle, self.words, fill=INK, font=_font(self.text), anchor="lm")
 
 
 @dataclass(frozen=True)
@@ -91,10 +134,16 @@ class _Panel:
         """Width and height."""
         return self.names + self.bar + self.row // 2, self.row * len(self.face.probabilities) + 2
 
-    def draw(self, draw: ImageDraw.ImageDraw, place: Box) -> Box:
-        """Draw the panel; returns its place."""
+    def wanted(self) -> list[tuple[float, float]]:
+        """Where its corner may be, the best first: right of the box, left, below, above."""
+        x, y, width, height = self.face.box
+        wide, tall = self.size
+        return [(x + width + 2, y), (x - wide - 2, y), (x, y + height + 2), (x, y - 1.3 * tall)]
+
+    def draw(self, draw: ImageDraw.ImageDraw, place: Box) -> None:
+        """Draw the panel."""
         left, top, wide, tall = place
-        draw.rectangle((left, top, left + wide, top + tall), fill=(*INK, 150))
+        draw.rectangle((left, top, left + wide - 1, top + tall - 1), fill=(*INK, 150))
         font = _font(_letters(self.row))
         start = left + self.names + 1
         for index, (label, probability) in enumerate(self.face.probabilities.items()):
@@ -106,7 +155,6 @@ class _Panel:
             if probability * self.bar >= 0.5:
                 colour = COLOURS[index % len(COLOURS)]
                 draw.rectangle((start, middle - thick, start + probability * self.bar, middle + thick), fill=colour)
-        return place
 
 
 def _letters(row: int) -> int:
@@ -114,22 +162,20 @@ def _letters(row: int) -> int:
 
 
 def _free_place(
-    size: tuple[float, float], face: Reading, faces: Sequence[Reading], panels: Sequence[Box], picture: tuple[int, int]
-) -> Box:
-    """Where a panel covers least of the faces and of other panels: right, left, below or above; inside the picture."""
-    x, y, width, height = face.box
-    wide, tall = size
-    others = [each.box for each in faces]
+    size: tuple[float, float], own: Box, wanted: Sequence[tuple[float, float]], blocked: np.ndarray, picture: tuple[int, int]
+) -> Box | None:
+    """The first wanted place that covers no blocked box and not the face, else one that covers a small part of the face.
 
-    def inside(left: float, top: float) -> Box:
-        return min(max(0.0, left), max(0.0, picture[0] - wide)), min(max(0.0, top), max(0.0, picture[1] - tall)), wide, tall
-
-    places = [inside(x + width + 2, y), inside(x - wide - 2, y), inside(x, y + height + 2), inside(x, y - 1.3 * tall)]
-    return min(places, key=lambda place: sum(_common(place, other) for other in [*others, *panels]))
-
-
-def _common(a: Box, b: Box) -> float:
-    """Area that two boxes share."""
-    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    return max(0.0, width) * max(0.0, height)
+    Returns:
+        left, top, width and height, inside the picture; None where nothing is free.
+    """
+    corners = np.clip(wanted, 0, np.maximum(0, np.subtract(picture, size)))
+    small = size[0] * size[1] <= OWN_COVERED * own[2] * own[3] or not len(blocked)
+    for boxes in (np.concatenate([blocked, [own]]), *([blocked] if small else [])):
+        low = np.maximum(corners[:, None], boxes[None, :, :2])
+        high = np.minimum(corners[:, None] + size, boxes[None, :, :2] + boxes[None, :, 2:])
+        free = np.flatnonzero(~(high > low).all(axis=-1).any(axis=-1))
+        if len(free):
+            left, top = corners[free[0]].tolist()
+            return left, top, *size
+    return None

@@ -1,4 +1,4 @@
-"""Grad-CAM of each face that was read, as a picture of its own."""
+"""LayerCAM of each face that was read, as a picture of its own."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Explainer:
     """
 
     def __init__(self, predictor: Predictor, folder: str | os.PathLike[str], inputs: Sequence[str] = ()) -> None:
-        from emotiw_keras.gradcam import GradCam
+        from emotiw_keras.gradcam import LayerCam
 
         self._predictor = predictor
-        self._cam = GradCam(predictor.net)
+        self._cam = LayerCam(predictor.net)
         self._folder = NewFolder(folder, inputs)
 
     def write(self, reading: PictureReading) -> None:

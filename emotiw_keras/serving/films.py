@@ -7,19 +7,12 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from emotiw_keras.data.films import quiet_opencv
-from emotiw_keras.data.images import MAX_PIXELS
+from emotiw_keras.data.films import FASTEST, USUAL_RATE, FilmReader, quiet_opencv
+from emotiw_keras.data.images import ImageError
 from emotiw_keras.serving.inputs import Film, Picture, read_file
 
 if TYPE_CHECKING:
     import cv2
-
-# Where a film does not say how many frames a second it has, or says nonsense.
-USUAL_RATE = 25.0
-FASTEST = 1000.0
-# A film whose last frame lies this much before its stated end has lost its tail; container and codec disagree by less.
-MISSING_SECONDS = 0.25
-MISSING_FRAMES = 2
 
 _NUMBERED = re.compile(r"%(0\d+)?d")
 _CAMERA = re.compile(r"camera:(\d{1,3})")
@@ -42,42 +35,24 @@ def is_camera(name: str) -> bool:
 
 def open_film(path: str, name: str) -> Film | Picture:
     """Open a video file; its frames come upright. One that cannot be opened is a picture with `error` set."""
-    import cv2
-
-    quiet_opencv()
-    capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
-    if not capture.isOpened():
-        return Picture(path, None, "cannot open: no film in a known format, or damaged")
-    width, height = (int(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-    if width * height > MAX_PIXELS:
-        capture.release()
-        return Picture(path, None, f"{width} x {height} pixels, more than the {MAX_PIXELS:,} allowed; shrink it first")
-    rate = capture.get(cv2.CAP_PROP_FPS)
-    rate = rate if 0 < rate <= FASTEST else USUAL_RATE
-    return Film(path, name, rate, _film_frames(capture, path, name, rate))
-
-
-def _film_frames(capture: cv2.VideoCapture, path: str, name: str, rate: float) -> Iterator[Picture]:
-    import cv2
-
-    count, seconds = 0, 0.0
-    promised = capture.get(cv2.CAP_PROP_FRAME_COUNT)
     try:
-        while True:
-            good, pixels = capture.read()
-            if not good:
-                break
-            seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            yield Picture(path, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), frame=count, name=name)
-            count += 1
-    finally:
-        capture.release()
-    missing = promised / rate - seconds - 1 / rate
-    if count == 0:
-        yield Picture(path, None, "no frame can be decoded", name=name)
-    elif count < promised - MISSING_FRAMES and missing > MISSING_SECONDS:
-        error = f"ends after {count:,} frames, {promised:,.0f} were promised; the film is cut or damaged"
-        yield Picture(path, None, error, frame=count, name=name)
+        film = FilmReader(path)
+    except ImageError as error:
+        return Picture(path, None, str(error), name=name)
+    return Film(path, name, film.rate, _film_frames(film, path, name))
+
+
+def _film_frames(film: FilmReader, path: str, name: str) -> Iterator[Picture]:
+    with film:
+        while film.grab():
+            seconds = round(film.seconds, 6)
+            try:
+                yield Picture(path, film.frame(), frame=film.number, name=name, seconds=seconds)
+            except ImageError as error:
+                yield Picture(path, None, str(error), frame=film.number, name=name, seconds=seconds)
+        lost = film.lost()
+    if lost is not None:
+        yield Picture(path, None, lost, frame=film.number + 1 or None, name=name)
 
 
 def open_sequence(pattern: str) -> Film | Picture:

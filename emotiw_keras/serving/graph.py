@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from emotiw_keras.data.grey import for_grey
+from emotiw_keras.data.image_bounds import MAX_PIXELS
 from emotiw_keras.data.resize import LUMA
 from emotiw_keras.inference import crop_mean
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 WEIGHT_STEPS = 2**15
 # First bytes of the formats that decode_jpeg leaves to others: BMP, GIF (which may be animated), WebP.
 OTHER_FORMATS = (b"BM", b"GIF8", b"RIFF")
+# Of a JPEG and the previews in it; progressive ones have about ten.
+MAX_SCANS = 40
 
 
 def resize_weights(source: tf.Tensor, target: int) -> tf.Tensor:
@@ -97,8 +100,32 @@ def to_grey(images: tf.Tensor) -> tf.Tensor:
 def decode(data: tf.Tensor) -> tf.Tensor:
     """Decode one JPEG, PNG, BMP, GIF or WebP picture: string scalar -> uint8 (height, width, 3) RGB.
 
-    Of an animation the first frame. EXIF orientation is ignored; transparency is dropped.
+    Of an animation the first frame. EXIF orientation is ignored; transparency is dropped. Refused before they are decoded are
+    pictures of more than `MAX_PIXELS`, JPEGs of many scans, which take minutes, and animated WebP, which damages TensorFlow.
     """
+    content = tf.io.decode_raw(data, tf.uint8)
+    # Of a shorter file the decoder says that it is none.
+    start = tf.cast(tf.concat([content, tf.zeros(30, tf.uint8)], axis=0)[:30], tf.int64)
+
+    def says(kind: bytes, place: int = 0) -> tf.Tensor:
+        return tf.reduce_all(start[place : place + len(kind)] == tf.constant(list(kind), tf.int64))
+
+    jpeg, png = says(b"\xff\xd8"), says(b"\x89PNG")
+    animated = says(b"WEBPVP8X", 8) & (tf.bitwise.bitwise_and(start[20], tf.constant(2, tf.int64)) > 0)
+
+    def jpeg_pixels() -> tf.Tensor:
+        return tf.reduce_prod(tf.cast(tf.io.extract_jpeg_shape(data)[:2], tf.int64))
+
+    def png_pixels() -> tf.Tensor:
+        return _big_endian(start[16:20]) * _big_endian(start[20:24])
+
+    scans = tf.math.count_nonzero((content[:-1] == 0xFF) & (content[1:] == 0xDA), dtype=tf.int64)
+    size = tf.case([(jpeg, jpeg_pixels), (png, png_pixels)], default=lambda: tf.zeros((), tf.int64))
+    checks = [
+        tf.debugging.Assert(~animated, ["an animated WebP; send its first frame"]),
+        tf.debugging.Assert(size <= MAX_PIXELS, ["a picture of", size, "pixels; at most", MAX_PIXELS]),
+        tf.debugging.Assert(~jpeg | (scans <= MAX_SCANS), ["a JPEG of", scans, "scans; at most", MAX_SCANS]),
+    ]
 
     def common() -> tf.Tensor:
         # The accurate method is the one that gives OpenCV's pixels; the operation also takes PNG.
@@ -108,9 +135,15 @@ def decode(data: tf.Tensor) -> tf.Tensor:
         image = tf.io.decode_image(data, channels=3, expand_animations=False)
         return tf.reshape(image, tf.shape(image)[-3:])
 
-    starts = [tf.strings.substr(data, 0, len(first)) == first for first in OTHER_FORMATS]
-    image = tf.cond(tf.reduce_any(tf.stack(starts)), other, common)
+    with tf.control_dependencies(checks):
+        others = tf.reduce_any(tf.stack([says(kind) for kind in OTHER_FORMATS]))
+        image = tf.cond(others, other, common)
     return tf.ensure_shape(image, (None, None, 3))
+
+
+def _big_endian(digits: tf.Tensor) -> tf.Tensor:
+    """int64 (4,) of bytes -> the number that they are."""
+    return tf.reduce_sum(digits * tf.constant([2**24, 2**16, 2**8, 1], tf.int64))
 
 
 class ServedModel(tf.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from emotiw_keras.data.ahead import map_ahead
 from emotiw_keras.data.archive import MEMBER_BYTES, is_picture, open_archive
+from emotiw_keras.data.heif import is_heif
 from emotiw_keras.data.images import SUFFIXES, ImageError, decode_image
 from emotiw_keras.errors import DataError
 from emotiw_keras.hardware import processor_threads
@@ -30,6 +31,8 @@ class Picture:
         error: why not, or None.
         frame: its number in the film, from 0; in a sequence of pictures the number in the file's name.
         name: relative name, with `/`, for what is made of it: the file's own, below the folder or zip that was named.
+        seconds: of a film's frame, when it is shown, from the film's time stamps.
+        notes: remarks on how it was read.
     """
 
     path: str
@@ -37,6 +40,8 @@ class Picture:
     error: str | None = None
     frame: int | None = None
     name: str = ""
+    seconds: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,11 @@ def expand(inputs: Sequence[str]) -> list[str | Picture]:
     return names
 
 
-def read_inputs(names: Sequence[str | Picture]) -> Iterator[Picture | Film]:
+def _silent(remark: str) -> None:
+    """Where nobody asks what was left out."""
+
+
+def read_inputs(names: Sequence[str | Picture], say: Callable[[str], None] = _silent) -> Iterator[Picture | Film]:
     """Read every picture and film that `expand` named, in their order; folders and zips in the order of their names.
 
     Files named themselves are read whatever they are called; of a folder or a zip the files that are called like
@@ -83,6 +92,7 @@ def read_inputs(names: Sequence[str | Picture]) -> Iterator[Picture | Film]:
 
     Args:
         names: paths of files, folders and zips, numbered pictures (`frames_%05d.jpg`), `camera:0`, and errors, which pass.
+        say: called with a remark on what is left out of a folder or zip.
 
     Yields:
         A `Picture` or a `Film` for each; an input that is missing, empty or damaged is a picture with `error` set.
@@ -93,7 +103,7 @@ def read_inputs(names: Sequence[str | Picture]) -> Iterator[Picture | Film]:
         if isinstance(name, Picture):
             yield name
         elif os.path.exists(name):
-            yield from _read(name)
+            yield from _read(name, say)
         elif is_camera(name):
             yield open_camera(name)
         elif is_sequence(name):
@@ -102,10 +112,10 @@ def read_inputs(names: Sequence[str | Picture]) -> Iterator[Picture | Film]:
             yield Picture(name, None, "no such file or folder")
 
 
-def _read(name: str) -> Iterator[Picture | Film]:
+def _read(name: str, say: Callable[[str], None]) -> Iterator[Picture | Film]:
     zipped = Path(name).suffix.lower() == ".zip" and os.path.isfile(name)
     if zipped or os.path.isdir(name):
-        yield from _read_archive(name, zipped)
+        yield from _read_archive(name, zipped, say)
     else:
         yield read_file(name, os.path.basename(name))
 
@@ -120,7 +130,7 @@ def read_file(path: str, below: str) -> Picture | Film:
             return Picture(path, None, "not a file" if os.path.exists(path) else "no such file or folder")
         with open(path, "rb") as file:
             start = file.read(16)
-            if start and (is_film(path) or looks_like_film(start)):
+            if start and not is_heif(start) and (is_film(path) or looks_like_film(start)):
                 return open_film(path, below)
             size = os.path.getsize(path)
             if size > MEMBER_BYTES:
@@ -132,14 +142,16 @@ def read_file(path: str, below: str) -> Picture | Film:
 
 
 def _decode(path: str, data: bytes, below: str) -> Picture:
+    notes: list[str] = []
     try:
-        return Picture(path, decode_image(data), name=below)
+        return Picture(path, decode_image(data, notes=notes), name=below, notes=tuple(notes))
     except ImageError as error:
         return Picture(path, None, str(error), name=below)
 
 
-def _read_archive(name: str, zipped: bool) -> Iterator[Picture | Film]:
+def _read_archive(name: str, zipped: bool, say: Callable[[str], None]) -> Iterator[Picture | Film]:
     from emotiw_keras.data.films import FILM_SUFFIXES, is_film
+    from emotiw_keras.data.layouts.listing import and_more
 
     try:
         archive = open_archive(name)
@@ -147,9 +159,14 @@ def _read_archive(name: str, zipped: bool) -> Iterator[Picture | Film]:
         yield Picture(name, None, str(error))
         return
     members = [member for member in archive.names if is_picture(member) or is_film(member)]
+    taken = set(members)
+    others = [member for member in archive.names if member not in taken] + archive.left_out
     if not members:
         known = " ".join(sorted(SUFFIXES | FILM_SUFFIXES))
-        yield Picture(name, None, f"holds no pictures and no films; looked for {known}")
+        saw = f"{len(others):,} other files ({and_more(others)})" if others else "no files"
+        yield Picture(name, None, f"holds no pictures and no films, but {saw}; looked for {known}")
+    elif others:
+        say(f"{name}: no pictures or films, so left out: {len(others):,} files ({and_more(others)})")
 
     def read(member: str) -> Picture | str:
         """The picture; of a film its name, since a film is opened when its turn comes."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from emotiw_keras.data.ahead import ahead as made_ahead
 from emotiw_keras.errors import UsageError
+from emotiw_keras.faces.face import turned_back
 from emotiw_keras.serving.inputs import Film, Picture
 from emotiw_keras.serving.readings import NO_FACE, Box, PictureReading, Reading
 from emotiw_keras.serving.tracking import MEMORY, Tracker
@@ -24,6 +25,8 @@ KEPT_BYTES = 128 * 2**20
 # Pictures that wait for a full batch, each full batch of faces having come from at least a quarter as many.
 PICTURES_A_FACE = 4
 FOUND_AHEAD = 4
+# Degrees of the line between the eyes. Faces of turned photos are found by chance, and what is found is often none.
+DOUBTFUL_TILT = 45.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class _Crop:
     eyes: tuple[Point, Point] | None
     score: float | None
     pixels: np.ndarray
+    doubt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class Pipeline:
         ahead: frames of a film that are read before their faces are computed; by default as many as make a full batch.
         keep_pixels: leave the pixels with the readings, to draw on.
         keep_crops: leave the faces with the readings as the network gets them.
+        turned: look at a photo in which no face was found again, turned by 90, 270 and 180 degrees; its `notes` say so.
 
     Raises:
         UsageError: a number below 1.
@@ -95,6 +100,7 @@ class Pipeline:
         ahead: int | None = None,
         keep_pixels: bool = False,
         keep_crops: bool = False,
+        turned: bool = False,
     ) -> None:
         for name, value in (("every", every), ("smooth", smooth), ("ahead", ahead)):
             if isinstance(value, int) and value < 1:
@@ -106,6 +112,7 @@ class Pipeline:
         self._ahead = ahead
         self._keep_pixels = keep_pixels
         self._keep_crops = keep_crops
+        self._turned = turned
 
     def read(self, inputs: Iterable[Picture | Film], threads: bool = False) -> Generator[PictureReading, None, None]:
         """One reading a picture or frame, in their order.
@@ -127,7 +134,7 @@ class Pipeline:
             if isinstance(source, Picture):
                 yield self._find(source, None, None, None)
                 continue
-            tracker = None if self._whole else Tracker(self._predictor.detector, self._every)
+            tracker = None if self._whole else Tracker(self._predictor.film_detector, self._every)
             frames = self._smooth if isinstance(self._smooth, int) else max(1, self._smooth(source.rate))
             smoother = Smoother(frames) if frames > 1 else None
             for picture in source.frames:
@@ -144,12 +151,28 @@ class Pipeline:
             image = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
             faces = enumerate(self._predictor.detector.detect(image)) if tracker is None else tracker.follow(image)
             crops = [self._crop(image, number, face) for number, face in faces]
+            if not crops and self._turned and film is None:
+                picture, crops = self._look_turned(picture, image)
         # Gone as soon as it is not needed: a photo may have 200 MB.
         kept = picture if self._keep_pixels else replace(picture, pixels=None)
         return _Found(kept, film, crops, smoother)
 
+    def _look_turned(self, picture: Picture, image: np.ndarray) -> tuple[Picture, list[_Crop]]:
+        """The faces of the first turn that shows some, with their places in the picture as it is, and a note on it."""
+        for quarters, degrees in ((1, "90 degrees to the left"), (3, "90 degrees to the right"), (2, "180 degrees")):
+            turned = np.ascontiguousarray(np.rot90(image, quarters))
+            faces = self._predictor.detector.detect(turned)
+            if faces:
+                height, width = image.shape[:2]
+                back = [turned_back(face, quarters, width, height) for face in faces]
+                crops = [self._crop(turned, number, face) for number, face in enumerate(faces)]
+                crops = [replace(crop, box=face.box, eyes=face.eyes) for crop, face in zip(crops, back, strict=True)]
+                return replace(picture, notes=(*picture.notes, f"faces found only when turned by {degrees}")), crops
+        return picture, []
+
     def _crop(self, image: np.ndarray, number: int, face: Face) -> _Crop:
-        return _Crop(number, face.box, face.eyes, face.score, self._predictor.cut(image, face))
+        doubt = f"tilted by {abs(face.roll):.0f} degrees" if abs(face.roll) > DOUBTFUL_TILT else None
+        return _Crop(number, face.box, face.eyes, face.score, self._predictor.cut(image, face), doubt)
 
     def _classified(self, found: Iterable[_Found]) -> Generator[PictureReading, None, None]:
         waiting: list[_Found] = []
@@ -185,4 +208,4 @@ class Pipeline:
     def _reading(self, crop: _Crop, row: np.ndarray) -> Reading:
         labels = self._predictor.labels
         probabilities = {label: float(value) for label, value in zip(labels, row, strict=True)}
-        return Reading(crop.number, crop.box, crop.eyes, crop.score, labels[int(row.argmax())], probabilities)
+        return Reading(crop.number, crop.box, crop.eyes, crop.score, labels[int(row.argmax())], probabilities, crop.doubt)

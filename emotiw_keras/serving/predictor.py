@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image as pillow
 
+from emotiw_keras.data.images import ImageError, decode_image, pixels_of
 from emotiw_keras.data.resize import resize, to_grey
 from emotiw_keras.errors import DataError, UsageError
+from emotiw_keras.faces.face import MIN_FACE, MIN_FACE_OF_FILMS
 from emotiw_keras.inference import Inference, checked_crops
 
 if TYPE_CHECKING:
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     from emotiw_keras.runs import Run
     from emotiw_keras.serving.readings import Reading
 
+# An array, a file's path, its bytes, or a picture of Pillow.
+Image = np.ndarray | str | os.PathLike[str] | bytes | pillow.Image
 BATCH_SIZE = 64
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # Pixels a side of the aligned face, as `emotiw prepare` writes it; the run's own size is made from it.
@@ -49,6 +55,7 @@ class Predictor:
             loaded when the first photo comes.
         crops: crops of a face whose probabilities are averaged: 1, 2 or 10 (see `inference.Inference`); None for what the
             run says.
+        min_face: pixels of the smallest faces that are looked for; None for 24 in photos and 34 in films. More is faster.
         precision: a name in `PRECISIONS`: what the network computes in. "mixed_bfloat16" is faster on processors that multiply
             bfloat16 natively, its probabilities have two to three digits.
         model: the network of a run that was trained with one of the user's own (see `Run.open`).
@@ -81,12 +88,15 @@ class Predictor:
         detector: str | Detector | None = None,
         crops: int | None = None,
         precision: str = "float32",
+        min_face: float | None = None,
         model: keras.Model | None = None,
     ) -> None:
         if batch_size < 1:
             raise DataError(f"batch_size={batch_size}: expected at least 1")
         if precision not in PRECISIONS:
             raise UsageError(f"precision={precision!r}: expected one of {', '.join(PRECISIONS)}")
+        if min_face is not None and detector is not None and not isinstance(detector, str):
+            raise UsageError(f"min_face={min_face} and a detector of your own; leave one out")
         # A wrong path is told before TensorFlow loads, which takes seconds.
         self.run = open_run(run, model)
         self.crops = checked_crops(crops, self.run)
@@ -104,28 +114,36 @@ class Predictor:
         self._compute = Inference(self.run, (self.side, self.side, self.channels), self.crops, precision)
         self.face_input, self.net = self._compute.face_input, self._compute.net
         self._detector = detector
+        self._min_face = min_face
 
     @property
     def detector(self) -> Detector:
-        """What finds the faces; the first use loads it.
+        """What finds the faces of photos; the first use loads it.
 
         Raises:
             ModelError: its package or its file is missing.
             UsageError: no detector has this name.
         """
+        return self._find_detector(MIN_FACE)
+
+    @property
+    def film_detector(self) -> Detector:
+        """What finds the faces of films, as `detector`; it looks for somewhat larger ones, unless `min_face` says otherwise."""
+        return self._find_detector(MIN_FACE_OF_FILMS)
+
+    def _find_detector(self, usual: float) -> Detector:
         if self._detector is not None and not isinstance(self._detector, str):
             return self._detector
         from emotiw_keras.faces.detectors import get_detector
 
-        found = get_detector(self._detector)
-        self._detector = found
-        return found
+        return get_detector(self._detector, usual if self._min_face is None else self._min_face)
 
-    def prepare(self, image: np.ndarray) -> np.ndarray:
+    def prepare(self, image: Image) -> np.ndarray:
         """Bring one face to the run's channels and size.
 
         Args:
-            image: uint8 0..255, (height, width) or (height, width, 1) grey, or (height, width, 3) RGB.
+            image: uint8 0..255, (height, width) or (height, width, 1) grey, or (height, width, 3) RGB; or a picture file's path
+                or bytes, or a picture of Pillow.
 
         Returns:
             uint8 (side, side, channels).
@@ -162,30 +180,33 @@ class Predictor:
             result[start : start + len(batch)] = self._compute(batch)
         return result
 
-    def predict(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    def predict(self, images: Sequence[Image] | np.ndarray) -> np.ndarray:
         """Probabilities of each expression for each face.
 
         Args:
-            images: uint8 0..255; a sequence of faces of any sizes, each as `prepare` takes it, or one array (n,
-                height, width, 1 or 3).
+            images: a sequence of faces of any sizes, each as `prepare` takes it, or one array uint8 0..255 (n, height, width)
+                or (n, height, width, 1 or 3). One picture alone is no sequence: give `[picture]`.
 
         Returns:
             float32 (n, classes), each row sums to 1, in the order of `labels`.
 
         Raises:
-            DataError: an image of another shape or type.
+            DataError: an image of another shape or type, or one picture that stands in no list.
         """
+        if _is_picture(images):
+            told = f"one picture of shape {images.shape}" if isinstance(images, np.ndarray) else f"one picture ({images!r:.80})"
+            raise DataError(f"{told} where several are expected; give a list, predict([picture])")
         result = np.zeros((len(images), len(self.labels)), np.float32)
         for start in range(0, len(images), self.batch_size):
             faces = [self.prepare(image) for image in images[start : start + self.batch_size]]
             result[start : start + len(faces)] = self.classify(faces)
         return result
 
-    def faces(self, image: np.ndarray) -> list[Reading]:
+    def faces(self, image: Image) -> list[Reading]:
         """Find every face of a photo and read its expression.
 
         Args:
-            image: uint8 0..255, upright: (height, width) or (height, width, 1) grey, or (height, width, 3) RGB.
+            image: as `prepare` takes it, upright.
 
         Returns:
             One reading a face, the largest first; none if there is no face.
@@ -196,13 +217,11 @@ class Predictor:
         """
         return next(self.stream([image]))
 
-    def stream(
-        self, frames: Iterable[np.ndarray], *, every: int = 1, smooth: int = 1, ahead: int = 1
-    ) -> Iterator[list[Reading]]:
+    def stream(self, frames: Iterable[Image], *, every: int = 1, smooth: int = 1, ahead: int = 1) -> Iterator[list[Reading]]:
         """Read every face of each frame of a film, in constant memory, as the frames come.
 
         Args:
-            frames: uint8 0..255, upright, each as `faces` takes it.
+            frames: upright, each as `faces` takes it.
             every: the detector looks at every so many frames; between, faces are carried by optical flow.
             smooth: each answer is the mean over this many frames of the same face, the present one and those before.
             ahead: frames read before their faces are computed together: 1 answers at once, more is faster.
@@ -228,17 +247,33 @@ class Predictor:
         return (list(reading.faces) for reading in pipeline.read([film]))
 
 
+def _is_picture(images: Any) -> bool:
+    """Whether something is one picture, rather than several."""
+    if isinstance(images, np.ndarray):
+        return images.ndim == 2 or (images.ndim == 3 and images.shape[-1] in (1, 3))
+    return isinstance(images, (str, bytes, os.PathLike, pillow.Image))
+
+
 def checked(image: Any) -> np.ndarray:
-    """A picture as uint8 (height, width, 1 or 3).
+    """A picture as uint8 (height, width, 1 or 3): an array of such, a file's path or bytes, or a picture of Pillow.
 
     Raises:
-        DataError: another shape or type.
+        DataError: another shape or type, or a file that cannot be read.
     """
+    if isinstance(image, pillow.Image):
+        return pixels_of(image)
+    if isinstance(image, (str, os.PathLike)):
+        try:
+            return decode_image(Path(image).read_bytes())
+        except (OSError, ImageError) as error:
+            raise DataError(f"cannot read {os.fspath(image)}: {getattr(error, 'strerror', None) or error}") from error
+    if isinstance(image, bytes):
+        return decode_image(image)
     picture = np.asarray(image)
     pixels = picture[..., None] if picture.ndim == 2 else picture
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] not in (1, 3) or 0 in pixels.shape:
         raise DataError(
             f"an image of shape {picture.shape} and type {picture.dtype}: expected uint8 of (height, width), "
-            "(height, width, 1) or (height, width, 3)"
+            "(height, width, 1) or (height, width, 3), a file's path or bytes, or a picture of Pillow"
         )
     return pixels

@@ -27,6 +27,7 @@ class Reading:
         score: the detector's, 0..1; None where the picture is the face.
         label: the likeliest class.
         probabilities: class -> probability; their sum is 1.
+        doubt: why the answer is hardly one, as for a face that lies on its side; or None.
     """
 
     number: int
@@ -35,6 +36,7 @@ class Reading:
     score: float | None
     label: str
     probabilities: dict[str, float]
+    doubt: str | None = None
 
 
 @dataclass(frozen=True)

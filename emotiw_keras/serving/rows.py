@@ -19,23 +19,24 @@ Show = Callable[[Row], str]
 
 
 def rows_of(reading: PictureReading) -> Iterator[Row]:
-    """Rows with the keys path, frame, face, box, eyes, detector_score, label, probabilities, error."""
-    path, frame = reading.picture.path, reading.picture.frame
+    """Rows with the keys path, frame, seconds, face, box, eyes, detector_score, label, probabilities, doubt, error."""
+    picture = reading.picture
+    place = {"path": picture.path, "frame": picture.frame, "seconds": picture.seconds}
     for face in reading.faces:
         yield {
-            "path": path,
-            "frame": frame,
+            **place,
             "face": face.number,
             "box": [_pixels(value) for value in face.box],
             "eyes": None if face.eyes is None else [[_pixels(value) for value in eye] for eye in face.eyes],
             "detector_score": None if face.score is None else round(face.score, 4),
             "label": face.label,
             "probabilities": face.probabilities,
+            "doubt": face.doubt,
             "error": None,
         }
     if not reading.faces:
-        nothing: Row = dict.fromkeys(("face", "box", "eyes", "detector_score", "label", "probabilities"))
-        yield {"path": path, "frame": frame, **nothing, "error": reading.error}
+        nothing: Row = dict.fromkeys(("face", "box", "eyes", "detector_score", "label", "probabilities", "doubt"))
+        yield {**place, **nothing, "error": reading.error}
 
 
 def _pixels(value: float) -> float:
@@ -54,7 +55,8 @@ def readable_line(row: Row) -> str:
         return shown(f"{place}: {row['error']}" if row["error"] == NO_FACE else f"{place}: error: {row['error']}")
     ranked = sorted(row["probabilities"].items(), key=lambda item: -item[1])
     rest = ", ".join(f"{label} {value:.2f}" for label, value in ranked[1:3])
-    return shown(f"{place}{_which(row)}: {row['label']} {ranked[0][1]:.2f} ({rest})")
+    doubt = "" if row["doubt"] is None else f", doubtful: {row['doubt']}"
+    return shown(f"{place}{_which(row)}: {row['label']} {ranked[0][1]:.2f} ({rest}){doubt}")
 
 
 def _which(row: Row) -> str:
@@ -66,8 +68,8 @@ def _which(row: Row) -> str:
 
 def csv_lines(labels: tuple[str, ...]) -> Show:
     """Lines of a CSV table with one column a class; the header stands before the first."""
-    columns = ["path", "frame", "face", "x", "y", "width", "height", "left_x", "left_y", "right_x", "right_y"]
-    columns += ["detector_score", "label", *labels, "error"]
+    columns = ["path", "frame", "seconds", "face", "x", "y", "width", "height", "left_x", "left_y", "right_x", "right_y"]
+    columns += ["detector_score", "label", *labels, "doubt", "error"]
     first = True
 
     def line(values: list[Any]) -> str:
@@ -81,8 +83,8 @@ def csv_lines(labels: tuple[str, ...]) -> Show:
         box = row["box"] or [None] * 4
         eyes = [value for eye in row["eyes"] for value in eye] if row["eyes"] else [None] * 4
         chances = [None if row["probabilities"] is None else row["probabilities"][label] for label in labels]
-        read = [row["detector_score"], row["label"], *chances, row["error"]]
-        values = [row["path"], row["frame"], row["face"], *box, *eyes, *read]
+        read = [row["detector_score"], row["label"], *chances, row["doubt"], row["error"]]
+        values = [row["path"], row["frame"], row["seconds"], row["face"], *box, *eyes, *read]
         header = line(columns) + "\n" if first else ""
         first = False
         return header + line(values)

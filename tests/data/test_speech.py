@@ -77,7 +77,7 @@ def test_frames_lie_in_the_middle_of_equal_parts(tmp_path: Path) -> None:
     columns = [np.flatnonzero((picture[50] > 200).all(axis=-1)).mean() for picture in pictures]
     assert columns[1] - columns[0] == pytest.approx(10, abs=1)
     (tmp_path / "bad.avi").write_bytes(b"RIFF" + bytes(200))
-    with pytest.raises(ImageError, match="cannot be opened|no frame"):
+    with pytest.raises(ImageError, match="cannot open|no frame"):
         list(sample_frames(tmp_path / "bad.avi", 2))
 
 

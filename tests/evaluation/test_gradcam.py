@@ -1,6 +1,9 @@
-"""Grad-CAM against finite differences, and where it looks in every network of the zoo."""
+"""LayerCAM against finite differences, and where it looks in every network of the zoo."""
 
 from __future__ import annotations
+
+import zipfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -9,8 +12,9 @@ from keras import layers
 
 from emotiw_keras.data.device import FaceInput
 from emotiw_keras.errors import ModelError
-from emotiw_keras.gradcam import GradCam, heat_of_faces, last_maps, overlay
+from emotiw_keras.gradcam import LEAST_PIXELS, LayerCam, heat_of_faces, last_maps, overlay
 from emotiw_keras.models import build, model_names
+from emotiw_keras.serving.predictor import Predictor
 
 CLASSES = 3
 
@@ -50,7 +54,7 @@ def of_maps() -> keras.Model:
 def heat_by_differences(
     model: keras.Model, name: str, scores: list[layers.Layer], picture: np.ndarray, which: int
 ) -> np.ndarray:
-    """Equations 1 and 2 with central differences in the place of gradients, through NumPy versions of the last layers."""
+    """LayerCAM with central differences in the place of gradients, through NumPy versions of the last layers."""
     maps = np.asarray(keras.Model(model.input, model.get_layer(name).output)(picture[None]), np.float64)[0]
 
     def score(maps: np.ndarray) -> float:
@@ -75,7 +79,7 @@ def heat_by_differences(
         up[place] += step
         down[place] -= step
         gradient[place] = (score(up) - score(down)) / (2 * step)
-    heat = np.maximum((maps * gradient.mean(axis=(0, 1))).sum(axis=-1), 0)
+    heat = np.maximum((maps * np.maximum(gradient, 0)).sum(axis=-1), 0)
     return heat / heat.max() if heat.max() > 0 else heat
 
 
@@ -85,7 +89,7 @@ def test_heat_is_that_of_finite_differences(network, name: str) -> None:
     model = network()
     for variable in model.trainable_variables:
         variable.assign(np.random.default_rng(len(variable.shape)).normal(0, 0.5, variable.shape))
-    cam = GradCam(model)
+    cam = LayerCam(model)
     pictures = np.random.default_rng(1).normal(0, 1, (CLASSES, 9, 9, 2)).astype(np.float32)
     found = cam(pictures, np.arange(CLASSES))
     behind = [layer for layer in model.layers if model.layers.index(layer) > model.layers.index(model.get_layer(name))]
@@ -99,7 +103,7 @@ def test_heat_is_that_of_finite_differences(network, name: str) -> None:
 @pytest.mark.parametrize("name", model_names())
 def test_every_network_is_looked_at_behind_its_last_convolution(name: str) -> None:
     model = build(name, weights=None, classes=7, width=0.1)
-    layer = last_maps(model)
+    layer = last_maps(model, least=2)
     rows, columns = layer.output.shape[1:3]
     rest = keras.Model(layer.output, model.outputs[0])
     assert min(rows, columns) > 1
@@ -107,8 +111,10 @@ def test_every_network_is_looked_at_behind_its_last_convolution(name: str) -> No
     earlier = [each for each in model.layers[: model.layers.index(layer)] if each.output.shape == layer.output.shape]
     assert any(len(weight.shape) == 4 for each in [*earlier, layer] for weight in each.weights), "no convolution made them"
     picture = np.random.default_rng(2).normal(0, 50, (1, *model.input_shape[1:])).astype(np.float32)
-    heat = GradCam(model)(picture, np.array([4]))
-    assert heat.shape == (1, rows, columns) and heat.min() >= 0 and heat.max() in (0, 1)
+    heat = LayerCam(model)(picture, np.array([4]))
+    finer = last_maps(model)
+    assert finer.output.shape[1] * finer.output.shape[2] >= LEAST_PIXELS
+    assert heat.shape == (1, *finer.output.shape[1:3]) and heat.min() >= 0 and heat.max() in (0, 1)
 
 
 def test_alexnet_is_looked_at_before_its_last_pooling() -> None:
@@ -119,9 +125,9 @@ def test_alexnet_is_looked_at_before_its_last_pooling() -> None:
 def test_networks_without_maps_or_softmax_are_refused() -> None:
     image = layers.Input((5,))
     with pytest.raises(ModelError, match="no convolutional maps"):
-        GradCam(keras.Model(image, layers.Dense(2, activation="softmax")(image)))
+        LayerCam(keras.Model(image, layers.Dense(2, activation="softmax")(image)))
     with pytest.raises(ModelError, match="no softmax"):
-        GradCam(build("alexnet", weights=None, classes=7, input_shape=(67, 67, 3), width=0.1, classifier_activation=None))
+        LayerCam(build("alexnet", weights=None, classes=7, input_shape=(67, 67, 3), width=0.1, classifier_activation=None))
 
 
 def test_heat_lies_where_the_crop_lay_and_colours_it() -> None:
@@ -130,7 +136,7 @@ def test_heat_lies_where_the_crop_lay_and_colours_it() -> None:
     # Two channels, as the little network wants them.
     face_input.call = lambda faces, crops=None: np.asarray(faces[:, 2:11, 2:11, :2], np.float32)  # type: ignore[method-assign]
     faces = np.random.default_rng(4).integers(0, 256, (2, 13, 13, 3), np.uint8)
-    heat = heat_of_faces(GradCam(model), face_input, faces, np.array([0, 1]))
+    heat = heat_of_faces(LayerCam(model), face_input, faces, np.array([0, 1]))
     assert heat.shape == (2, 13, 13) and heat.max() > 0.5
     assert heat[:, :2].max() == heat[:, :, :2].max() == heat[:, 11:].max() == heat[:, :, 11:].max() == 0
     grey = np.full((13, 13, 1), 120, np.uint8)
@@ -138,3 +144,32 @@ def test_heat_lies_where_the_crop_lay_and_colours_it() -> None:
     hot = overlay(grey, np.ones((13, 13), np.float32), 26)
     assert cold.shape == hot.shape == (26, 26, 3) and (cold == 120).all()
     assert (hot == np.round(0.3 * 120 + 0.7 * np.array([252, 255, 164]))).all()
+
+
+def test_what_the_heat_covers_matters_to_the_answer(shared_data: Path) -> None:
+    """The figures of the module's docstring."""
+    predictor = Predictor("fer28-face-vgg", batch_size=200)
+    with zipfile.ZipFile(shared_data / "fer2013" / "fer2013_jpg.zip") as archive:
+        names = sorted(name for name in archive.namelist() if name.startswith("PrivateTest/") and name.endswith(".jpg"))
+        generator = np.random.default_rng(0)
+        names = [names[index] for index in generator.permutation(len(names))[:200]]
+        faces = np.stack([predictor.prepare(archive.read(name)) for name in names])
+    rows = np.arange(len(faces))
+    answers = predictor.classify(list(faces))
+    classes = answers.argmax(axis=1)
+    heat = heat_of_faces(LayerCam(predictor.net), predictor.face_input, faces, classes)
+    hottest = heat >= np.quantile(heat, 0.85, axis=(1, 2), keepdims=True)
+
+    def fall(covered: np.ndarray) -> np.ndarray:
+        blank = np.where(covered[..., None], faces.mean(axis=(1, 2, 3), keepdims=True).round(), faces).astype(np.uint8)
+        return answers[rows, classes] - predictor.classify(list(blank))[rows, classes]
+
+    def elsewhere(covered: np.ndarray) -> np.ndarray:
+        moves = [np.roll(covered, generator.integers(0, len(covered), 2), (0, 1)) for _ in range(20)]
+        return min(moves, key=lambda moved: int((moved & covered).sum()))
+
+    here = fall(hottest)
+    there = np.mean([fall(np.stack([elsewhere(each) for each in hottest])) for _ in range(4)], axis=0)
+    others = fall(hottest[np.roll(rows, 1)])
+    assert here.mean() > 4 * there.mean() and (here > there).mean() > 0.85
+    assert here.mean() > 1.3 * others.mean()

@@ -14,6 +14,7 @@ import pytest
 from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.faces import DETECTORS, Face, blazeface, detect, get_detector, plausible, viola_jones
 from emotiw_keras.faces.detectors import DEFAULT
+from emotiw_keras.faces.face import turned_back
 
 GOOD = Face((20, 20, 100, 100), ((50, 60), (90, 60)), 0.9, "test")
 
@@ -134,7 +135,36 @@ def test_parts_cover_the_picture_and_stay_inside(size: tuple[int, int]) -> None:
         if max(across, down) == finest:
             covered[top : top + down, left : left + across] = True
     assert covered.all()
-    assert finest <= blazeface.PART or max(size) > 3 * blazeface.PART
+    assert finest <= blazeface.NEAR_AT_LAST * blazeface.PART
+
+
+def test_parts_grow_with_the_pixels_and_shrink_with_the_smallest_face() -> None:
+    small, large = (blazeface.parts(width, width * 3 // 4) for width in (4000, 8000))
+    assert 3 < len(large) / len(small) < 5
+    assert len(blazeface.parts(8000, 6000, finest=4 * blazeface.PART)) < len(large) / 10
+    for regions in (small, large):
+        # Each level is at most three times as coarse as the next, so that no size of face falls between.
+        sides = sorted({max(region[2:]) for region in regions})
+        assert all(coarse / fine <= blazeface.MOST_STEP + 0.01 for fine, coarse in zip(sides, sides[1:], strict=False))
+
+
+@pytest.mark.parametrize("quarters", (1, 2, 3))
+def test_a_face_of_a_turned_picture_is_put_back(quarters: int) -> None:
+    picture = np.zeros((60, 100), np.uint8)
+    picture[10:30, 60:90] = 1
+    turned = np.rot90(picture, quarters)
+    rows, columns = np.nonzero(turned)
+    box = (columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1)
+    eyes = ((columns.min(), rows.min()), (columns.max(), rows.max()))
+    back = turned_back(Face(box, eyes, 0.9, "yunet"), quarters, 100, 60)
+    assert back.box == (60, 10, 30, 20) and sorted(eye[0] for eye in back.eyes) == [60, 89]
+
+
+def test_the_smallest_face_must_be_a_size() -> None:
+    for wrong in (0, 9.9, float("inf"), float("nan")):
+        with pytest.raises(UsageError, match="min_face"):
+            get_detector(min_face=wrong)
+    assert get_detector(min_face=48) is not get_detector() is get_detector(min_face=24)
 
 
 def test_merged_averages_what_overlaps_by_score_and_keeps_the_rest() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import resource
 import signal
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from emotiw_keras.errors import OutputError
 from emotiw_keras.serving.annotate import Annotator
@@ -58,6 +59,34 @@ def test_a_crowd_at_the_border_of_a_small_grey_picture_is_drawn() -> None:
     drawn = draw_readings(photo, [reading(box, happy=0.6, sad=0.4) for box in boxes])
     assert drawn.shape == (40, 50, 3) and (drawn != 128).any()
     assert (draw_readings(photo, []) == 128).all()
+
+
+@pytest.mark.parametrize("gap", (0, 6, 30))
+def test_labels_and_bars_cover_no_other_face(monkeypatch: pytest.MonkeyPatch, gap: int) -> None:
+    rectangles: list[tuple[float, ...]] = []
+    labels: list[tuple[float, ...]] = []
+    draw = ImageDraw.ImageDraw
+
+    class Recorder(draw):  # type: ignore[misc, valid-type]
+        def rectangle(self, xy: tuple[float, ...], fill: object = None, **options: object) -> None:
+            if fill is not None:
+                rectangles.append(tuple(xy))
+            super().rectangle(xy, fill=fill, **options)
+
+        def text(self, xy: tuple[float, float], text: str, *rest: object, **options: object) -> None:
+            if "%" in text:
+                labels.append(rectangles[-1])
+            super().text(xy, text, *rest, **options)
+
+    monkeypatch.setattr(ImageDraw, "Draw", Recorder)
+    boxes = [(60.0 + column * (50 + gap), 60.0 + row * (50 + gap), 50.0, 50.0) for row in range(4) for column in range(7)]
+    draw_readings(np.full((500, 800, 3), 90, np.uint8), [reading(box, happy=0.6, sad=0.4) for box in boxes])
+    assert len(labels) == len(boxes)
+    for left, top, right, bottom in rectangles:
+        covered = [x < right and left < x + w - 1 and y < bottom and top < y + h - 1 for x, y, w, h in boxes]
+        assert sum(covered) <= 1
+    for one, other in itertools.combinations(labels, 2):
+        assert one[2] < other[0] or other[2] < one[0] or one[3] < other[1] or other[3] < one[1]
 
 
 def test_pictures_keep_their_names_below_the_folder(predict: Callable, tmp_path: Path) -> None:

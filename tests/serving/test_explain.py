@@ -15,7 +15,7 @@ from emotiw_keras.data.generated import draw_faces
 from emotiw_keras.errors import RunError, UsageError
 from emotiw_keras.evaluation.evaluate import predict as evaluated
 from emotiw_keras.evaluation.evaluate import read_source
-from emotiw_keras.gradcam import GradCam, overlay
+from emotiw_keras.gradcam import LayerCam, overlay
 from emotiw_keras.runs import Run
 from emotiw_keras.serving.explain import CAPTION, SIDE
 from emotiw_keras.serving.predictor import Predictor
@@ -33,13 +33,13 @@ def test_each_face_becomes_a_picture_of_itself_and_of_its_heat(predict: Callable
     assert written == ["a-face0-2.png", "a-face0.png", "sub/a-face0.png"]
     sheet = np.asarray(Image.open(tmp_path / "why" / "a-face0.png"))
     assert sheet.shape == (SIDE + CAPTION, 2 * SIDE, 3)
-    # The left half is the face itself, the right half the Grad-CAM of the label that the row names, by the parts it is made of.
+    # The left half is the face itself, the right half the LayerCAM of the label that the row names, by the parts it is made of.
     predictor = Predictor(run_folder)
     prepared = predictor.prepare(face)
     label = predictor.labels.index(done.rows[0]["label"])
     plain = overlay(prepared, np.zeros((2, 2), np.float32), SIDE)
     np.testing.assert_array_equal(sheet[:SIDE, :SIDE], plain)
-    heat = GradCam(predictor.net)(predictor.face_input(prepared[None]), np.array([label]))[0]
+    heat = LayerCam(predictor.net)(predictor.face_input(prepared[None]), np.array([label]))[0]
     changed = np.abs(sheet[:SIDE, SIDE:].astype(int) - plain).sum(axis=-1)
     room = predictor.face_input.room // 2 * SIDE // predictor.side
     hottest = np.unravel_index(heat.argmax(), heat.shape)

@@ -101,10 +101,31 @@ def test_bytes_decode_as_the_reader_decodes_them(kind: str, channels: int) -> No
 
 
 def test_an_animation_gives_its_first_picture() -> None:
-    first, second = np.full((9, 9), 40, np.uint8), np.full((9, 9), 200, np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(first).save(file, "GIF", save_all=True, append_images=[Image.fromarray(second)])
-    np.testing.assert_array_equal(graph.decode(tf.constant(file.getvalue())).numpy(), np.full((9, 9, 3), 40))
+    first, second = np.full((9, 9, 3), 40, np.uint8), np.full((9, 9, 3), 200, np.uint8)
+    for kind in ("GIF", "PNG"):
+        file = io.BytesIO()
+        Image.fromarray(first).save(file, kind, save_all=True, append_images=[Image.fromarray(second)])
+        np.testing.assert_array_equal(graph.decode(tf.constant(file.getvalue())).numpy(), np.full((9, 9, 3), 40))
+
+
+def test_what_would_hold_the_decoder_up_is_refused() -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (16, 16, 3), np.uint8)
+    progressive = encoded(pixels, "JPEG", progressive=True)
+    last = progressive.rindex(b"\xff\xda")
+    scans = progressive[:last] + progressive[last:-2] * 60 + b"\xff\xd9"
+    frame = progressive.index(b"\xff\xc2")
+    huge = progressive[: frame + 5] + b"\xf0\0\xf0\0" + progressive[frame + 9 :]
+    png = encoded(pixels, "PNG")
+    moving = encoded(pixels, "WEBP", save_all=True, append_images=[Image.fromarray(pixels[::-1])])
+    wide = png[:16] + b"\0\1\0\0" * 2 + png[24:]
+    decode = tf.function(graph.decode, input_signature=[tf.TensorSpec((), tf.string)])
+    np.testing.assert_array_equal(decode(progressive), decode_image(progressive))
+    for data, reason in ((scans, "a JPEG of"), (huge, "a picture of"), (wide, "a picture of"), (moving, "an animated WebP")):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=reason):
+            decode(data)
+    for data in (b"", b"\xff", b"RIFF", b"no picture"):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            decode(data)
 
 
 @pytest.mark.parametrize("quality", (50, 75, 95))

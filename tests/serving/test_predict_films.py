@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from emotiw_keras.faces import Face
 from emotiw_keras.serving.inputs import Film, expand, read_inputs
-from tests.serving.marked import background, frames_of, put_face, write_film
+from tests.serving.marked import MarkedEyes, background, frames_of, put_face, write_film
 
-KEYS = ["path", "frame", "face", "box", "eyes", "detector_score", "label", "probabilities", "error"]
+KEYS = ["path", "frame", "seconds", "face", "box", "eyes", "detector_score", "label", "probabilities", "doubt", "error"]
 
 
 def save(path: Path, pixels: np.ndarray, **options: object) -> None:
@@ -164,3 +166,86 @@ def test_options_that_exclude_each_other(predict: Callable) -> None:
     for options in (("--every", 2), ("--detector", "yunet")):
         done = predict("a.png", "--faces", "whole", *options)
         assert done.code == 2 and "finds no faces" in done.err
+
+
+def test_a_heic_is_a_picture_and_never_a_film(predict: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "photos").mkdir()
+    save(tmp_path / "photos" / "a.png", crowd(1))
+    for name in ("photos/IMG_1.HEIC", "named.mp4"):
+        (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    done = predict("photos", "named.mp4", "--annotate", "seen")
+    assert done.code == 3 and [row["error"] is None for row in done.rows] == [False, True, False]
+    assert done.err.count("needs the package pillow-heif") == 2
+
+
+def test_what_a_folder_holds_besides_is_said(predict: Callable, tmp_path: Path) -> None:
+    save(tmp_path / "photos" / "a.png", crowd(1))
+    for name in ("notes.txt", "b.raw"):
+        (tmp_path / "photos" / name).write_text("-")
+    done = predict("photos")
+    assert done.code == 0 and done.err == "emotiw: photos: no pictures or films, so left out: 2 files (b.raw, notes.txt)\n"
+    (tmp_path / "photos" / "a.png").unlink()
+    done = predict("photos")
+    assert done.code == 3 and "but 2 other files (b.raw, notes.txt); looked for" in done.err
+
+
+def test_the_first_frame_of_an_animation_is_said(predict: Callable, tmp_path: Path) -> None:
+    frames = [Image.fromarray(crowd(count)) for count in (1, 2)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    done = predict("a.gif")
+    assert done.code == 0 and done.err == "emotiw: a.gif: holds several pictures; the first is read\n"
+
+
+def test_turned_photos_are_looked_at_again_on_request(predict: Callable, tmp_path: Path) -> None:
+    upright = crowd(1)
+    for quarters in range(4):
+        save(tmp_path / f"{quarters}.png", np.rot90(upright, quarters))
+    save(tmp_path / "none.png", crowd(0))
+    plain, turned = predict("*.png"), predict("*.png", "--turned")
+    assert [row["path"] for row in plain.rows if row["face"] is not None] == ["0.png"] and plain.err == ""
+    assert [row["path"] for row in turned.rows if row["face"] is not None] == [f"{i}.png" for i in range(4)]
+    assert [line.rpartition(" when ")[2] for line in turned.err.splitlines()] == [
+        "turned by 90 degrees to the right", "turned by 180 degrees", "turned by 90 degrees to the left",
+    ]  # fmt: skip
+    first = turned.rows[0]
+    for quarters in (1, 2, 3):
+        row = turned.rows[quarters]
+        assert row["probabilities"] == pytest.approx(first["probabilities"], abs=1e-5)
+        x, y, width, height = (round(value) for value in row["box"])
+        place = np.zeros(np.rot90(upright, quarters).shape[:2], bool)
+        place[y : y + height, x : x + width] = True
+        x, y, width, height = (round(value) for value in first["box"])
+        rows, columns = np.nonzero(np.rot90(place, -quarters))
+        assert abs(columns.min() - x) <= 1 and abs(rows.min() - y) <= 1 and abs(np.ptp(columns) + 1 - width) <= 1
+
+
+def test_the_answer_for_a_face_on_its_side_is_doubtful(
+    predict: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Sideways:
+        name = "sideways"
+
+        def detect(self, image: np.ndarray) -> list[Face]:
+            return [Face((10, 10, 60, 60), ((30, 20), (40, 50)), 0.9, "sideways")]
+
+    monkeypatch.setattr("emotiw_keras.faces.detectors.get_detector", lambda name=None, min_face=None: Sideways())
+    save(tmp_path / "a.png", crowd(1))
+    assert predict("a.png").rows[0]["doubt"] == "tilted by 72 degrees"
+    assert "doubtful: tilted by 72 degrees" in predict("a.png", json_rows=False).out
+    assert ",tilted by 72 degrees," in predict("a.png", "--csv", json_rows=False).out
+
+
+def test_the_smallest_face_reaches_the_detector(predict: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float | None] = []
+
+    def made(name: str | None = None, min_face: float | None = None) -> MarkedEyes:
+        asked.append(min_face)
+        return MarkedEyes()
+
+    monkeypatch.setattr("emotiw_keras.faces.detectors.get_detector", made)
+    save(tmp_path / "a.png", crowd(1))
+    write_film(tmp_path / "b.mp4", frames_of(2))
+    assert predict("a.png", "b.mp4").code == 0 and set(asked) == {24, 34}
+    asked.clear()
+    assert predict("a.png", "b.mp4", "--min-face", 60).code == 0 and set(asked) == {60}

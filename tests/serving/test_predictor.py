@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from emotiw_keras.data.resize import resize
 from emotiw_keras.errors import DataError, RunError, UsageError
@@ -75,6 +76,27 @@ def test_no_faces_give_no_rows(predictor: Predictor) -> None:
 def test_what_is_no_face_is_refused_in_words(predictor: Predictor, image: np.ndarray) -> None:
     with pytest.raises(DataError, match=r"expected uint8 of \(height, width\)"):
         predictor.predict([image])
+
+
+def test_one_picture_alone_is_refused_in_words(predictor: Predictor) -> None:
+    (colour,), (grey,) = faces((344, 450, 3)), faces((48, 48, 1))
+    for picture in (colour, grey, grey[..., 0], "a.png", b"...", Path("a.png"), Image.fromarray(colour)):
+        with pytest.raises(DataError, match=r"one picture .*predict\(\[picture\]\)"):
+            predictor.predict(picture)
+    np.testing.assert_array_equal(predictor.predict(grey[None, ..., 0]), predictor.predict(grey[None]))
+
+
+def test_pictures_of_pillow_and_files_are_what_they_show(predictor: Predictor, tmp_path: Path) -> None:
+    (face,) = faces((64, 60, 3))
+    shown = Image.fromarray(face).quantize(64)
+    expected = predictor.predict([np.asarray(shown.convert("RGB"))])
+    shown.save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    found = predictor.predict([shown, shown.convert("RGBA"), tmp_path / "a.png", str(tmp_path / "a.png"), data])
+    np.testing.assert_allclose(found, expected.repeat(5, axis=0), atol=1e-5)
+    for bad in (tmp_path / "none.png", tmp_path, b"no picture", Image.fromarray(np.zeros((9, 9), np.float32))):
+        with pytest.raises(DataError):
+            predictor.predict([bad])
 
 
 def test_an_unfinished_or_damaged_run_is_refused(run_folder: Path, tmp_path: Path) -> None:

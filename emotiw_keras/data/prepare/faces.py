@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -77,24 +75,14 @@ class FaceCutter:
         """The faces of some frames of a film; where it breaks off, the rows end with one that says so."""
         clock, rows = _Clock(), []
         try:
-            with self._on_disk(item.member) as path:
-                for number, image in sample_frames(path, self._settings.frames):
-                    clock.stop("reading")
-                    rows += self._picture(replace(item, stem=f"{item.stem}.f{number:05d}", frame=number), image, clock)
+            folder = self._archive.path
+            film = folder / item.member if folder.is_dir() else self._archive.read(item.member)
+            for number, image in sample_frames(film, self._settings.frames):
+                clock.stop("reading")
+                rows += self._picture(replace(item, stem=f"{item.stem}.f{number:05d}", frame=number), image, clock)
         except ImageError as error:
             rows.append(failed(item, str(error)))
         return Outcome(item.index, rows, clock.seconds)
-
-    @contextmanager
-    def _on_disk(self, member: str) -> Iterator[Path]:
-        """The path of a film; one inside a zip is unpacked while it is read."""
-        if self._archive.path.is_dir():
-            yield self._archive.path / member
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"film{Path(member).suffix}"
-            path.write_bytes(self._archive.read(member))
-            yield path
 
     def _faces(self, item: Item, image: np.ndarray, faces: Sequence[Face], clock: _Clock) -> list[Row]:
         chosen = choose(faces, image.shape, self._settings.faces)
