@@ -196,7 +196,11 @@ def read_faces(
 
 def _labels(listing: Listing, labels: str | Sequence[str], path: object, name: str) -> tuple[tuple[str, ...], np.ndarray]:
     # Labels that a run brings along cannot be changed by a setting of a recipe.
-    remedy = f"--set 'source.{name}.leave_out={{names}}'" if isinstance(labels, str) else "leave_out = {names}"
+    remedy = (
+        f"--set 'source.{name}.leave_out={{names}}'"
+        if isinstance(labels, str)
+        else "leave_out = {names} in Python, or by a copy without them"
+    )
     try:
         names, ids = match_classes(listing.first_seen(), labels, remedy)
     except DataError as error:
