@@ -16,6 +16,7 @@ from emotiw_keras.data.layouts import find_layout
 from emotiw_keras.data.layouts.file_names import told_by_names
 from emotiw_keras.data.layouts.folders import below_common_folder, classes_and_persons, place_of, split_of
 from emotiw_keras.data.layouts.listing import ArchivePictures, Listing, and_more
+from emotiw_keras.data.layouts.text import SUFFIXES
 from emotiw_keras.data.prepare.speech import find_speech
 from emotiw_keras.errors import DataError
 
@@ -83,7 +84,7 @@ def find_pictures(path: str | os.PathLike[str]) -> Source:
         raise DataError(f"cannot read {path}: {error.strerror}; give a folder of photos, a zip or a photo") from error
     if given.is_dir():
         return _from_archive(FolderArchive(given), given)
-    if given.suffix.lower() == ".csv":
+    if given.suffix.lower() in SUFFIXES:
         listing = find_layout(given)
         pictures = listing.pictures if isinstance(listing, Listing) else None
         if listing.layout != "manifest" or not isinstance(listing, Listing) or not isinstance(pictures, ArchivePictures):
