@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import os
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from emotiw_keras.data import duplicates
 from emotiw_keras.data.archive import printable
 from emotiw_keras.data.columns import pick
-from emotiw_keras.data.images import MIN_SIDE, ImageError
+from emotiw_keras.data.images import MIN_SIDE
 from emotiw_keras.data.layouts import Listing, Videos, find_layout
 from emotiw_keras.data.layouts.listing import and_more, without_classes
-from emotiw_keras.data.layouts.packed import PackedPixels, packing_file
-from emotiw_keras.data.layouts.store import (
-    MemoryPixels,
-    PixelStore,
-    StreamedPixels,
-    View,
-    available_memory,
-    run_chunks,
-)
+from emotiw_keras.data.layouts.store import MemoryPixels, PixelStore, StreamedPixels
+from emotiw_keras.data.pixels import HELD_BYTES, read_pixels
 from emotiw_keras.data.sets import HELD_OUT, OK, FaceSet, Progress
 from emotiw_keras.data.splits import (
     Folds,
@@ -41,13 +31,9 @@ from emotiw_keras.data.video_reading import Choice, read_videos
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.labels import match_classes
 
-__all__ = ["HELD_OUT", "OK", "FaceSet", "MemoryPixels", "PixelStore", "Progress", "StreamedPixels", "read_faces"]
-
-# Decoding a small picture takes less time than threads take to hand the interpreter to each other.
-_SMALL = 128 * 128
-HELD_BYTES = 128 << 20
-"""What the pixels of a set may take in memory, so that memory does not grow with the data; FER-2013 takes 79 MiB. The file that
-larger sets are packed into is read as fast, as long as the system has memory to spare for it."""
+__all__ = [
+    "HELD_BYTES", "HELD_OUT", "OK", "FaceSet", "MemoryPixels", "PixelStore", "Progress", "StreamedPixels", "read_faces",
+]  # fmt: skip
 
 
 def read_faces(
@@ -145,7 +131,7 @@ def read_faces(
     without_val = bool(val_share) and "train" in listing.split and "val" not in listing.split
     if limit is not None and has_splits and not without_val:
         rows = np.flatnonzero(limit_mask(label, split, limit, seed))
-    pixels, seen = _read_pixels(listing, rows, grey, size, memory_budget, threads, progress, seconds)
+    pixels, seen = read_pixels(listing, rows, grey, size, memory_budget, threads, progress, seconds)
     usable = np.array([status == OK for status in seen.status], bool)
     faces = FaceSet(
         name=name,
@@ -196,7 +182,11 @@ def read_faces(
 
 def _labels(listing: Listing, labels: str | Sequence[str], path: object, name: str) -> tuple[tuple[str, ...], np.ndarray]:
     # Labels that a run brings along cannot be changed by a setting of a recipe.
-    remedy = f"--set 'source.{name}.leave_out={{names}}'" if isinstance(labels, str) else "leave_out = {names}"
+    remedy = (
+        f"--set 'source.{name}.leave_out={{names}}'"
+        if isinstance(labels, str)
+        else "leave_out = {names} in Python, or by a copy without them"
+    )
     try:
         names, ids = match_classes(listing.first_seen(), labels, remedy)
     except DataError as error:
@@ -216,89 +206,6 @@ def _subjects(listing: Listing, pattern: str | None) -> list[str]:
         return listing.subject
     found = subjects(listing.names, pattern)
     return [given or matched for given, matched in zip(listing.subject, found, strict=True)]
-
-
-@dataclass
-class _Seen:
-    """What the one pass over the pixels found out about each picture."""
-
-    status: list[str]
-    digest: list[str]
-    constant: np.ndarray
-
-
-def _read_pixels(
-    listing: Listing,
-    rows: np.ndarray,
-    grey: bool,
-    size: int,
-    budget: int | None,
-    threads: int,
-    progress: Progress | None,
-    seconds: float | None,
-) -> tuple[PixelStore, _Seen]:
-    count = len(rows)
-    started = time.monotonic()
-    shapes: list[tuple[int, int, int]] = [(0, 0, 0)] * count
-    seen = _Seen([OK] * count, [""] * count, np.zeros(count, bool))
-
-    def late(share: float) -> bool:
-        return seconds is not None and time.monotonic() - started > share * seconds
-
-    def measure(i: int) -> None:
-        if late(0.5):
-            return
-        try:
-            shapes[i] = listing.pictures.shape(int(rows[i]))
-        except ImageError as error:
-            seen.status[i] = str(error)
-
-    run_chunks(measure, range(count), threads)
-    sizes = {shape[:2] for shape, status in zip(shapes, seen.status, strict=True) if status == OK and shape[0]}
-    same = len(sizes) == 1 and math.prod(next(iter(sizes))) <= size * size
-    height, width = sizes.pop() if same else (size, size)
-    view = View(listing.pictures, rows, (height, width, 1 if grey else 3))
-    allowed = min(HELD_BYTES, available_memory() // 2) if budget is None else budget
-    needed = count * int(np.prod(view.shape))
-    file = None if needed <= allowed or seconds is not None else packing_file(needed)
-    if file is None and budget is None and seconds is None:  # without room on the disk memory holds what it can
-        allowed = available_memory() // 2
-    array = np.zeros((count, *view.shape), np.uint8) if file is None and needed <= allowed else None
-    readable = np.zeros(count, bool)
-    packed = None if file is None else PackedPixels(file, view.shape, readable)
-    if array is None and seconds is None:
-        told = f"{needed / 2**30:,.2f} GiB of pixels are more than the {allowed / 2**30:,.2f} GiB of memory allowed"
-        how = "packed once into a temporary file" if packed is not None else "decoded in each epoch, as the disk is full too"
-        listing.notes.append(f"{told}, so they are {how}")
-
-    def decode(i: int) -> None:
-        if late(1):
-            return
-        try:
-            with view.room_for(shapes[i]):
-                image = view.decode(i)
-                seen.digest[i] = duplicates.pixel_hash(image)
-                seen.constant[i] = bool((image == image[0, 0]).all())
-                if array is not None:
-                    array[i] = view.fit(image)
-                elif packed is not None:
-                    packed.put(i, view.fit(image))
-        except ImageError as error:
-            seen.status[i] = str(error)
-
-    decoders = 1 if max((h * w for h, w, _ in shapes), default=0) <= _SMALL else threads
-    run_chunks(decode, [i for i in range(count) if seen.status[i] == OK], decoders, progress)
-    readable[:] = [status == OK for status in seen.status]
-    unseen = sum(not digest and status == OK for digest, status in zip(seen.digest, seen.status, strict=True))
-    if unseen:
-        known = f"{count - unseen:,} of {count:,} pictures"
-        listing.notes.append(f"looked at {known}, the others taken on trust: no word on duplicates and broken files among them")
-        return StreamedPixels(view, readable, shapes, decoders), seen
-    if array is not None:
-        return MemoryPixels(array, readable), seen
-    if packed is not None:
-        return packed, seen
-    return StreamedPixels(view, readable, shapes, decoders), seen
 
 
 def _report(faces: FaceSet, listing: Listing, cut: tuple[str, bool] | None, limit: tuple[int, int] | None) -> list[str]:

@@ -77,7 +77,7 @@ def fit(
         >>> fit(load_recipe("demo"), {}, "runs/demo")  # doctest: +SKIP
     """
     prepared = prepare(recipe, paths, threads=threads, say=say, seconds=LOOK_SECONDS if dry_run else None)
-    folder = Path(out)
+    folder = Path(out).expanduser()
     if dry_run:
         if recipe.searches:
             from emotiw_keras.training.pathnet.run import describe as describe_searches

@@ -44,7 +44,7 @@ def room(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_pa
     """Whether the disk has room for what memory has not."""
     monkeypatch.setenv("EMOTIW_CACHE", str(tmp_path_factory.mktemp("cache")))
     if not request.param:
-        monkeypatch.setattr("emotiw_keras.data.faceset.packing_file", lambda size: None)
+        monkeypatch.setattr("emotiw_keras.data.pixels.packing_file", lambda size: None)
     return request.param
 
 
@@ -89,7 +89,7 @@ def test_a_large_set_is_packed_and_without_room_on_the_disk_held(
 ) -> None:
     colourful(tmp_path)
     held = read_faces(tmp_path, size=32)
-    monkeypatch.setattr("emotiw_keras.data.faceset.HELD_BYTES", 1000)
+    monkeypatch.setattr("emotiw_keras.data.pixels.HELD_BYTES", 1000)
     faces = read_faces(tmp_path, size=32)
     assert held.pixels.in_memory and faces.pixels.in_memory is not room
     assert any("packed once" in line for line in faces.report) is room

@@ -6,7 +6,9 @@ import pytest
 from emotiw_keras.data.duplicates import pixel_hash
 from emotiw_keras.data.faceset import read_faces
 from emotiw_keras.data.generated import DIFFICULTIES, LABELS, draw_faces, generated_set, is_generated
-from emotiw_keras.errors import DataError
+from emotiw_keras.data.layouts import classes_of, find_layout
+from emotiw_keras.data.splits import Folds
+from emotiw_keras.errors import DataError, UsageError
 
 
 def _normal(images: np.ndarray) -> np.ndarray:
@@ -96,3 +98,20 @@ def test_read_any_takes_the_options_of_a_reader(tmp_path):
     assert (faces.name, faces.source, len(faces.paths)) == ("target", "generated:small", 21)
     with pytest.raises(DataError, match="nothing"):
         read_faces(tmp_path / "nothing", size=64)
+
+
+def test_drawn_faces_heed_what_every_set_heeds_and_refuse_the_rest():
+    faces = read_faces("generated:small", size=32, leave_out=["neutral"], limit=14)
+    assert faces.pixels.shape == (32, 32, 1) and faces.counts()["train"]["neutral"] == 0
+    assert sum(faces.counts()["train"].values()) == 12 and "classes left out: neutral (6 pictures)" in faces.report
+    with pytest.raises(DataError, match="has its own splits; folds are for a source without"):
+        read_faces("generated:small", folds=Folds(3, 0), limit=7)
+    with pytest.raises(UsageError, match="is no set of videos"):
+        read_faces("generated:small", every=2)
+
+
+def test_a_listing_of_drawn_faces_draws_nothing(monkeypatch):
+    monkeypatch.setattr("emotiw_keras.data.layouts.drawn.draw_face", None)
+    listing = find_layout("generated:large")
+    assert len(listing.names) == 2800 and sorted(set(listing.classes)) == sorted(LABELS)
+    assert classes_of("generated:small") == sorted(LABELS)

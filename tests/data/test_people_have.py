@@ -16,8 +16,9 @@ from emotiw_keras.data.archive import ZipArchive, printable
 from emotiw_keras.data.faceset import read_faces
 from emotiw_keras.data.images import ImageError
 from emotiw_keras.data.layouts import find_layout
+from emotiw_keras.data.prepare.source import find_pictures
 from emotiw_keras.errors import DataError, UsageError
-from tests.data.look_alikes import fer_lines, noise, write
+from tests.data.look_alikes import LAYOUTS, fer_lines, noise, write
 
 
 def fill(root: Path, *names: str, start: int = 0) -> Path:
@@ -167,6 +168,13 @@ def test_pictures_that_a_manifest_does_not_name_are_named(tmp_path: Path) -> Non
     assert "pictures that no class is given for, so left out: 1 (spare.png)" in read_faces(root).report
 
 
+def test_archives_within_are_named(tmp_path: Path) -> None:
+    (tmp_path / "basic" / "Image").mkdir(parents=True)
+    (tmp_path / "basic" / "Image" / "aligned.zip").write_bytes(b"zip")
+    with pytest.raises(DataError, match="no pictures: saw 1 other files .*; unpack basic/Image/aligned.zip there; known"):
+        read_faces(tmp_path)
+
+
 def test_the_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     fill(tmp_path / "set", *(f"{c}/{i}.png" for c in ("happy", "sad") for i in range(2)))
@@ -255,3 +263,22 @@ def test_tables_that_cannot_be_read_say_what_to_change(tmp_path: Path, name: str
     with pytest.raises(DataError, match=reason) as caught:
         find_layout(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+# The same before faces are cut out
+
+
+def test_prepare_reads_classes_and_persons_as_fit_does(tmp_path: Path) -> None:
+    names = [f"{p}/{c}/{i}.png" for p in ("anna", "ben") for c in ("Happy", "Sad") for i in range(2)]
+    source = find_pictures(fill(tmp_path / "persons", *names))
+    assert [(item.label, item.subject) for item in source.items] == [(n.split("/")[1], n.split("/")[0]) for n in sorted(names)]
+    for name in ("kdef", "jaffe"):
+        LAYOUTS[name][1](tmp_path / name)
+        items = find_pictures(tmp_path / name).items
+        faces = read_faces(tmp_path / name)
+        told = [(faces.labels[i], person) for i, person in zip(faces.label, faces.subject, strict=True)]
+        assert [(item.label, item.subject) for item in items] == told
+    names = [f"{s}_set/{c}/1.png" for s in ("train", "val") for c in ("happy", "sad")]
+    source = find_pictures(fill(tmp_path / "split", *names, "@eaDir/x.png"))
+    assert [(item.split, item.label) for item in source.items] == [(s, c) for s in ("train", "val") for c in ("happy", "sad")]
+    assert any("@eaDir" in note for note in source.notes)

@@ -44,6 +44,8 @@ TABLE: tuple[Layout, ...] = (
 
 KNOWN = "; ".join(layout.written for layout in (fer2013.LAYOUT, *(each for each in TABLE if each is not fer2013.LAYOUT)))
 
+_PACKED = (".zip", ".7z", ".rar", ".tar", ".gz", ".tgz", ".bz2", ".xz")
+
 
 def find_layout(path: str | os.PathLike[str], limit: int | None = None) -> Listing | Videos:
     """Recognise the layout of a data set and list its labelled pictures, or its videos.
@@ -82,7 +84,9 @@ def _nothing_known(source: Source) -> DataError:
     if source.single:
         return manifest.unknown_columns(source.given, source.tables[source.place.name])
     saw = f"{len(source.names):,} other files ({and_more(source.names)})" if source.names else "no files"
-    return DataError(f"{source.given}: no pictures: saw {saw}; known layouts: {KNOWN}")
+    packed = [name for name in source.names if name.lower().endswith(_PACKED)]
+    way = f"; unpack {and_more(packed)} there" if packed else ""
+    return DataError(f"{source.given}: no pictures: saw {saw}{way}; known layouts: {KNOWN}")
 
 
 def _tell_what_is_left_out(listing: Listing, source: Source) -> None:

@@ -65,14 +65,28 @@ def persons_named(files: Sequence[str]) -> tuple[str, list[str]] | None:
     return naming.name, ["" if match is None else match["person"].upper() for match in matches]
 
 
+def told_by_names(files: Sequence[str]) -> tuple[str, list[tuple[str, str]]] | None:
+    """The set whose file names tell class and person, and both of each file ("" for a name that follows no rule); None if none.
+
+    Example:
+        >>> told_by_names(["KA.AN1.39.tiff"])
+        ('JAFFE', [('angry', 'KA')])
+    """
+    naming = naming_of(files)
+    if naming is None or not naming.codes:
+        return None
+    codes = dict(naming.codes)
+    matches = [naming.pattern.fullmatch(name) for name in files]
+    return naming.name, [("", "") if m is None else (codes[m["code"].upper()], m["person"].upper()) for m in matches]
+
+
 def _own_names(source: Source) -> list[str]:
     return [name.rpartition("/")[2] for name in source.pictures]
 
 
 def _detect(source: Source) -> bool:
-    naming = naming_of(_own_names(source))
     # Where the set has been sorted into split folders, those count.
-    return naming is not None and bool(naming.codes) and not any(_in_split(name) for name in source.pictures)
+    return told_by_names(_own_names(source)) is not None and not any(_in_split(name) for name in source.pictures)
 
 
 def _in_split(name: str) -> bool:
@@ -81,15 +95,12 @@ def _in_split(name: str) -> bool:
 
 
 def _read(source: Source) -> Listing:
-    naming = naming_of(_own_names(source))
-    assert naming is not None, "detected before"
-    matches = [(name, naming.pattern.fullmatch(name.rpartition("/")[2])) for name in source.pictures]
-    named = [(name, match) for name, match in matches if match is not None]
-    listing = list_pictures(naming.name, source.archive, [name for name, _ in named])
-    codes = dict(naming.codes)
-    listing.classes = [codes[match["code"].upper()] for _, match in named]
-    listing.subject = [match["person"].upper() for _, match in named]
-    listing.notes.append(f"classes and persons read from file names as {naming.name} writes them")
+    told = told_by_names(_own_names(source))
+    assert told is not None, "detected before"
+    known = [(name, *facts) for name, facts in zip(source.pictures, told[1], strict=True) if facts[0]]
+    listing = list_pictures(told[0], source.archive, [name for name, _, _ in known])
+    listing.classes, listing.subject = [label for _, label, _ in known], [person for _, _, person in known]
+    listing.notes.append(f"classes and persons read from file names as {told[0]} writes them")
     return listing
 
 

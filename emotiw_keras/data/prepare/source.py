@@ -13,8 +13,10 @@ from pathlib import Path
 from emotiw_keras.data.archive import Archive, FolderArchive, ZipArchive, is_picture, printable
 from emotiw_keras.data.films import is_film
 from emotiw_keras.data.layouts import find_layout
-from emotiw_keras.data.layouts.folders import below_common_folder, place_of, split_of
+from emotiw_keras.data.layouts.file_names import told_by_names
+from emotiw_keras.data.layouts.folders import below_common_folder, classes_and_persons, place_of, split_of
 from emotiw_keras.data.layouts.listing import ArchivePictures, Listing, and_more
+from emotiw_keras.data.layouts.text import SUFFIXES
 from emotiw_keras.data.prepare.speech import find_speech
 from emotiw_keras.errors import DataError
 
@@ -35,7 +37,7 @@ class Item:
         split: "train", "val", "test" or "".
         stem: relative name, without suffix, of the faces cut out of it.
         state: changes when the file does.
-        subject: the speaker of a film, "" if unknown.
+        subject: the person, or the speaker of a film, "" if unknown.
         frame: of a film, where one frame is meant.
     """
 
@@ -82,7 +84,7 @@ def find_pictures(path: str | os.PathLike[str]) -> Source:
         raise DataError(f"cannot read {path}: {error.strerror}; give a folder of photos, a zip or a photo") from error
     if given.is_dir():
         return _from_archive(FolderArchive(given), given)
-    if given.suffix.lower() == ".csv":
+    if given.suffix.lower() in SUFFIXES:
         listing = find_layout(given)
         pictures = listing.pictures if isinstance(listing, Listing) else None
         if listing.layout != "manifest" or not isinstance(listing, Listing) or not isinstance(pictures, ArchivePictures):
@@ -111,20 +113,33 @@ def _from_archive(archive: Archive, path: Path) -> Source:
         notes = [*speech.notes, *(note.replace("no pictures", f"not {speech.name}") for note in notes)]
         empty = [""] * len(members)
         return _source(path, path.resolve().name, members, labels, empty, notes, subjects, films=True)
-    depth = below_common_folder(members)
+    labels, splits, subjects, told = _classes(members)
+    return _source(path, path.resolve().name, members, labels, splits, [*notes, *told], subjects, films=is_film(members[0]))
+
+
+def _classes(members: Sequence[str]) -> tuple[list[str], list[str], list[str], list[str]]:
+    """Class, split and person of each picture by its folders or its name, "" where they do not tell; and what was read how."""
+    depth = below_common_folder(list(members))
     tops = {parts[0] for member in members if len(parts := member.split("/")[depth:]) > 1}
     has_splits = any(split_of(top) for top in tops)
-    labels, splits = [], []
+    by_name = told_by_names([member.rpartition("/")[2] for member in members])
+    if by_name is not None and not has_splits:
+        note = f"classes and persons read from file names as {by_name[0]} writes them"
+        return [each for each, _ in by_name[1]], [""] * len(members), [person for _, person in by_name[1]], [note]
+    labels, splits, inside = [], [], []
     for member in members:
         parts = member.split("/")[depth:]
-        if has_splits:
-            place = place_of(member, depth)
-            labels.append(place.class_name)
-            splits.append(split_of(place.folder.split("/")[0]) or "" if len(parts) > 1 else "")
-        else:
-            labels.append(parts[0] if len(parts) > 1 else "")
-            splits.append("")
-    return _source(path, path.resolve().name, members, labels, splits, notes, films=is_film(members[0]))
+        place = place_of(member, depth) if has_splits else None
+        labels.append(parts[0] if place is None and len(parts) > 1 else "" if place is None else place.class_name)
+        splits.append((split_of(place.folder.split("/")[0]) or "") if place is not None and len(parts) > 1 else "")
+        inside.append(parts if place is None else parts[place.folder.count("/") + 1 :])
+    subjects, notes = [""] * len(members), list[str]()
+    labelled = [i for i, label in enumerate(labels) if label]
+    if labelled:
+        classes, persons, notes = classes_and_persons([inside[i] for i in labelled])
+        for i, name, person in zip(labelled, classes, persons, strict=True):
+            labels[i], subjects[i] = name, person
+    return labels, splits, subjects, notes
 
 
 def _source(
