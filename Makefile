@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= demo
+SECONDS ?= 600
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 EMOTIW = $(VENV)/bin/emotiw
 # Two processes, each file in one of them: module fixtures (a finished run, a wheel) are made once.
@@ -32,7 +33,7 @@ endef
 export DEMO_SUMMARY
 
 .DEFAULT_GOAL := help
-.PHONY: help demo reproduce test test-fast test-backends lint types bench clean
+.PHONY: help demo reproduce test test-fast test-backends chaos lint types bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -40,6 +41,7 @@ help:
 	@echo "make test           linter, type checker, all tests (TensorFlow, and JAX for the zoo and the device layers)"
 	@echo "make test-fast      the same without the slow tests"
 	@echo "make test-backends  the zoo and the device layers on PyTorch"
+	@echo "make chaos          damage, hostile values and kills in every file that is believed, for ten minutes; SECONDS=60 less"
 	@echo "make reproduce      train the model that ships again: FER=fer2013.zip names the data; it goes on where it was stopped"
 	@echo "make bench          ours beside PyTorch, ONNX Runtime, OpenVINO and stock Keras; BENCH=\"--parts train --write\" chooses"
 	@echo "make clean          remove $(VENV) and what tools left behind"
@@ -97,6 +99,9 @@ test-fast: lint types
 
 test-backends: $(VENV)/.installed-torch
 	KERAS_BACKEND=torch $(PYTEST) $(DEVICE_TESTS)
+
+chaos: $(VENV)/.installed-test
+	$(VENV)/bin/python -m tests.chaos --seconds $(SECONDS)
 
 bench: $(VENV)/.installed-bench
 	$(VENV)/bin/python -m benchmarks $(BENCH)
