@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= demo
+SECONDS ?= 600
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 EMOTIW = $(VENV)/bin/emotiw
 # Two processes, each from one end of the tests: most module fixtures (a finished run, a wheel) are made once, and both end together.
@@ -35,7 +36,7 @@ endef
 export DEMO_SUMMARY
 
 .DEFAULT_GOAL := help
-.PHONY: help demo reproduce test test-all test-backends lint types bench clean
+.PHONY: help demo reproduce test test-all test-backends chaos lint types bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -43,6 +44,7 @@ help:
 	@echo "make test           linter, type checker, all tests but the slow ones (TensorFlow, and JAX for the device layers)"
 	@echo "make test-all       the same, then the slow tests and the whole zoo on JAX"
 	@echo "make test-backends  the zoo and the device layers on PyTorch"
+	@echo "make chaos          damage, hostile values and kills in every file that is believed, for ten minutes; SECONDS=60 less"
 	@echo "make reproduce      train the model that ships again: FER=fer2013.zip names the data; it goes on where it was stopped"
 	@echo "make bench          ours beside PyTorch, ONNX Runtime, OpenVINO and stock Keras; BENCH=\"--parts train --write\" chooses"
 	@echo "make clean          remove $(VENV) and what tools left behind"
@@ -101,6 +103,9 @@ test-all: test
 
 test-backends: $(VENV)/.installed-torch
 	KERAS_BACKEND=torch $(PYTEST) $(DEVICE_TESTS)
+
+chaos: $(VENV)/.installed-test
+	$(VENV)/bin/python -m tests.chaos --seconds $(SECONDS)
 
 bench: $(VENV)/.installed-bench
 	$(VENV)/bin/python -m benchmarks $(BENCH)

@@ -239,12 +239,14 @@ def test_help_costs_little_more_than_starting_python() -> None:
     assert helped - bare <= 0.15
 
 
-def test_tensorflow_starts_quietly_unless_asked_to_talk() -> None:
+@pytest.mark.parametrize("level", [None, "3"])
+def test_tensorflow_starts_quietly_unless_asked_to_talk(level: str | None) -> None:
     script = (
         "from emotiw_keras.cli.quiet import quiet_tensorflow; quiet_tensorflow()\n"
         "import tensorflow as tf; print(tf.add(1, 1).numpy())"
     )
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    environment |= {} if level is None else {"TF_CPP_MIN_LOG_LEVEL": level}
     quiet = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "2\n", "")
 

@@ -18,7 +18,8 @@ from types import TracebackType
 import numpy as np
 
 from emotiw_keras.data.film_boxes import WithoutCover, video_track
-from emotiw_keras.data.images import MAX_PIXELS, ImageError
+from emotiw_keras.data.image_bounds import MAX_PIXELS
+from emotiw_keras.data.images import ImageError
 
 FILM_SUFFIXES = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .3gp .ogv .ts .mts .m2ts".split())
 

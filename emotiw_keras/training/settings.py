@@ -55,8 +55,13 @@ def _range(metadata: Mapping[str, Any]) -> str:
     return " and ".join(parts) or "a finite number"
 
 
+_LARGEST = 1 << 63  # TOML has whole numbers of 64 bits; Python reads larger ones
+
+
 def _typed(value: Any, hint: Any, what: str, key: str) -> Any:
     text = str(hint).replace("<class '", "").replace("'>", "")
+    if isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
+        raise SettingError(f"{what} is a number of {value.bit_length()} bits, expected at most 64", key)
     if hint is bool and isinstance(value, bool):
         return value
     if text == "bool | str" and isinstance(value, bool | str):

@@ -131,7 +131,7 @@ def _is_record(record: Any) -> bool:
     if not isinstance(record, dict) or not all(isinstance(record.get(key), str) for key in ("member", *_MARKS)):
         return False
     rows = record.get("rows")
-    if not isinstance(rows, list) or record.get("check", (expected := _check(record))) != expected:
+    if not isinstance(rows, list) or not rows or record.get("check", (expected := _check(record))) != expected:
         return False
     return all(_is_row(row, record) for row in rows)
 
