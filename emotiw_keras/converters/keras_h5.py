@@ -28,6 +28,8 @@ ROLES = {
     "moving_variance": "variance",
 }
 WEIGHTS_ENTRY = "model.weights.h5"
+UNPACKED = "emotiw_keras_unpacked_"
+"""How the folders start, among the system's temporary ones, in which such an entry lies while it is read."""
 _BATCH_NORM = ("gamma", "beta", "mean", "variance")
 _OLD_NAME = re.compile(r"(?:.*_)?(W|b)(?:_\d+)?")
 _DESCRIPTION = "a description of layers, which is never looked into; only arrays are read"
@@ -95,13 +97,17 @@ def read_keras_archive(path: Path, limits: Limits | None = None) -> Foreign:
         raise ModelError(f"{path.name} holds no {WEIGHTS_ENTRY}, as a .keras file does; save the model again as one file")
     content = archive.read(WEIGHTS_ENTRY)
     # The HDF5 library reads files alone; under the same name, by which errors call it.
-    with tempfile.TemporaryDirectory() as folder:
-        unpacked = Path(folder) / path.name
+    folder = Path(tempfile.mkdtemp(prefix=UNPACKED))
+    unpacked = folder / path.name
+    try:
         try:
             unpacked.write_bytes(content)
         except OSError as error:
             raise ModelError(f"{path.name} cannot be unpacked in {folder}: {error.strerror}; make room there") from error
         held = read_keras_h5(unpacked, bounds)
+    finally:
+        unpacked.unlink(missing_ok=True)
+        folder.rmdir()
     others = {name: _DESCRIPTION for name in archive.sizes if name == "config.json"}
     others |= {name: "nothing about weights" for name in archive.sizes if name not in (WEIGHTS_ENTRY, "config.json")}
     return replace(held, format="Keras 3 model", path=path, ignored=held.ignored | others)

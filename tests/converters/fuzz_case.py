@@ -15,6 +15,7 @@ import resource
 import signal
 import struct
 import sys
+import tempfile
 import time
 import tokenize
 import traceback
@@ -32,6 +33,7 @@ from safetensors import SafetensorError
 
 from emotiw_keras.converters import hdf5_trial, inspect, reading, reference
 from emotiw_keras.converters.foreign import Foreign, Limits
+from emotiw_keras.converters.keras_h5 import UNPACKED
 from emotiw_keras.errors import ModelError
 
 from .fuzz_corpus import Case
@@ -94,6 +96,8 @@ class Watch:
             return
         if event == "subprocess.Popen" and "emotiw_keras.converters.hdf5_helper" in map(str, args[1] or ()):
             return
+        if any(os.path.join(tempfile.gettempdir(), UNPACKED) in str(value) for value in args):
+            return  # what a .keras file is unpacked to, and removed from again
         path, flags = (args[0], args[2] or 0) if event == "open" else ("", 0)
         if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and isinstance(path, str) and path != os.devnull:
             self._acts.append(f"opened {path!r} to write")
@@ -193,7 +197,7 @@ def _alone(found: Any, read: Callable[[], Any], outcome: Outcome) -> None:
     if not isinstance(found, ModelError):
         return
     hidden = isinstance(found.__cause__, MemoryError) or "alloc" in str(found)
-    if not hidden and outcome.format not in ("Keras HDF5", "MatConvNet"):
+    if not hidden and outcome.format not in ("Keras HDF5", "Keras model", "MatConvNet"):
         return
     source, sink = os.pipe()
     child = os.fork()

@@ -267,6 +267,9 @@ def _valid() -> Writers:
         ("Keras HDF5", "2 latest", ".h5", functools.partial(write_keras, latest=True)),
         ("Keras HDF5", "3", ".weights.h5", write_keras_3),
         ("Keras HDF5", "3 latest", ".weights.h5", functools.partial(write_keras_3, latest=True)),
+        ("Keras model", "stored", ".keras", _keras_model),
+        ("Keras model", "deflated", ".keras", functools.partial(_keras_model, method=zipfile.ZIP_DEFLATED)),
+        ("safetensors index", "of nothing", ".safetensors.index.json", functools.partial(_index, files={})),
         ("safetensors", "float", ".safetensors", functools.partial(_safetensors, arrays=ARRAYS)),
         ("safetensors", "types", ".safetensors", functools.partial(_safetensors, arrays={t: FC.astype(t) for t in "?bHiqed"})),
         ("NumPy array", "float", ".npy", lambda path: np.save(path, KERNEL)),
@@ -287,6 +290,18 @@ def _safetensors(path: Path, arrays: dict[str, np.ndarray]) -> None:
     path.write_bytes(safetensors.numpy.save(arrays, {"format": "pt"}))
 
 
+def _keras_model(path: Path, method: int = zipfile.ZIP_STORED) -> None:
+    write_keras_3(path)
+    weights = path.read_bytes()
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in (("metadata.json", b"{}"), ("config.json", b"{}"), ("model.weights.h5", weights)):
+            archive.writestr(name, content)
+
+
+def _index(path: Path, files: dict[str, str]) -> None:
+    path.write_text(json.dumps({"metadata": {}, "weight_map": files}))
+
+
 def _traps() -> Writers:
     rows: Writers = [("pickled arrays", f"call {i}", ".pkl", _dump({**BLOCKS, "x": Call()}, i)) for i in range(6)]
     rows += [
@@ -297,6 +312,7 @@ def _traps() -> Writers:
         ("PyTorch", "bomb", ".pth",
          functools.partial(write_zip, obj={"a": np.zeros(1 << 22, np.float32)}, method=zipfile.ZIP_DEFLATED)),
         ("MatConvNet", "bomb", ".mat", _mat_bomb),
+        ("safetensors index", "outside", ".safetensors.index.json", functools.partial(_index, files={"a": "../other"})),
     ]  # fmt: skip
     for trap in HDF5_TRAPS:
         for format_name, suffix in (("Keras HDF5", ".h5"), ("MatConvNet", ".mat")):
