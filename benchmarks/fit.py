@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.material import write_faces
 from benchmarks.report import Options, Table
 from benchmarks.turns import ROOT, Contestant
-from emotiw_keras.training.loop import SECONDS_BETWEEN_CHECKPOINTS
+from emotiw_keras.training.stage_training import SECONDS_BETWEEN_CHECKPOINTS
 
 EPOCHS = 3
 BATCH = 64

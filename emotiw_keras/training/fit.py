@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import keras
 
     from emotiw_keras.data.batches import Pool
-    from emotiw_keras.training.loop import Trained
+    from emotiw_keras.training.feeds import Trained
     from emotiw_keras.training.progress import Progress
 
 LOOK_SECONDS = 15.0
@@ -204,8 +204,8 @@ def _train(
     )
     if not claim.resumes:
         loop.check()
-        loop.info = take()
-        if loop.info["finished"]:  # by another process meanwhile
+        loop.run.info = take()
+        if loop.run.info["finished"]:  # by another process meanwhile
             return _finished(folder, model, say)
     return loop.fit()
 

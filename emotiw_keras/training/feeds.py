@@ -1,0 +1,68 @@
+"""What the steps of a stage are fed with: the batches of an epoch, and those of validation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from emotiw_keras.data.batches import Source, batches
+from emotiw_keras.data.device import draw_crops
+from emotiw_keras.training.crops import StageCrops
+from emotiw_keras.training.features import Features
+from emotiw_keras.training.own_data import Batches
+from emotiw_keras.training.stage import Stage
+
+VALIDATION_BATCH = 128
+Trained = Source | Batches
+"""What a stage trains on: items known by their number, or batches as they come."""
+
+
+def steps_in_epoch(source: Trained, stage: Stage) -> int:
+    """How many updates an epoch has."""
+    return source.steps if isinstance(source, Batches) else math.ceil(len(source) / stage.batch_size)
+
+
+def label_spec(source: Trained) -> tf.TensorSpec:
+    """What a batch's labels are."""
+    return source.label_spec if hasattr(source, "label_spec") else tf.TensorSpec((None,), tf.int32)
+
+
+def epoch_batches(
+    train: Trained, stage: Stage, crops: StageCrops, epoch: int, start: int
+) -> Iterator[tuple[tf.Tensor, Any, tf.Tensor]]:
+    """The batches of an epoch: what the source holds, what happens to each image (see `StageCrops`), labels.
+
+    Args:
+        train: the source.
+        stage: its batch size, crops and changes count.
+        crops: of the stage.
+        epoch: from 0; order and crops are drawn for it.
+        start: batches to leave out, of a source that can be entered anywhere.
+    """
+    if isinstance(train, Batches):
+        for number, (images, labels) in enumerate(train):
+            seed = (*crops.seed, epoch, 1, number)
+            drawn = draw_crops(len(images), crops.room, mirror=stage.mirror, seed=seed)
+            if not stage.random_crop:
+                drawn[:, :2] = crops.room // 2
+            yield images, crops.augmented(drawn, seed) if stage.augmented else drawn, labels
+        return
+    taken = None
+    if isinstance(train, Features):
+        train.choose(crops.chosen(epoch))
+    else:
+        taken = crops.draws_of_epoch(epoch)
+    yield from batches(train, crops.order(epoch, train.labels), taken, stage.batch_size, start)
+
+
+def validation_batches(source: Trained) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    """Images and labels of a source in its own order; the batches are the same whatever was done before."""
+    if isinstance(source, Batches):
+        yield from source
+    else:
+        for images, _, labels in batches(source, np.arange(len(source)), None, VALIDATION_BATCH):
+            yield images, labels

@@ -1,0 +1,71 @@
+"""Where a stage stands, and its way into a checkpoint and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+
+from emotiw_keras.errors import RunError
+from emotiw_keras.training.checkpoints import Checkpoint
+
+
+@dataclass
+class StageState:
+    """Where a stage stands: all of it goes into a checkpoint.
+
+    Attributes:
+        epoch: epochs done.
+        step: steps done in the epoch under way.
+        loss, right: sums over its images so far.
+        seconds: it has taken so far.
+        waited: epochs since the best.
+        features: whether features of the frozen start are kept.
+        rate_factor: by which callbacks have changed the schedule's rates.
+        stopped: whether a callback has stopped the stage.
+        callbacks: the plain values of callbacks.
+        best: epoch, value and file of the best epoch so far.
+        rows: of history.csv.
+        before: hashes of the weights at the start.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    right: int = 0
+    seconds: float = 0.0
+    waited: int = 0
+    features: bool = False
+    rate_factor: float = 1.0
+    stopped: bool = False
+    callbacks: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    before: dict[str, str] = field(default_factory=dict)
+
+
+def arrays(kind: str, variables: Sequence[keras.Variable]) -> dict[str, np.ndarray]:
+    """The values of variables under names for a checkpoint."""
+    return {f"{kind}/{number:04d}/{variable.path}": variable.numpy() for number, variable in enumerate(variables)}
+
+
+def restore(kind: str, variables: Sequence[keras.Variable], checkpoint: Checkpoint) -> None:
+    """Assign every variable from a checkpoint, by order and shape; nothing may be left on either side.
+
+    Raises:
+        RunError: they do not fit.
+    """
+    stored = [value for name, value in sorted(checkpoint.arrays.items()) if name.startswith(f"{kind}/")]
+    fits = len(stored) == len(variables) and all(
+        tuple(variable.shape) == value.shape for variable, value in zip(variables, stored, strict=True)
+    )
+    if not fits:
+        raise RunError(
+            f"{checkpoint.path} holds {len(stored)} {kind} arrays that do not fit the {len(variables)} of this run; "
+            "begin anew with --restart (the old run is kept)"
+        )
+    for variable, value in zip(variables, stored, strict=True):
+        variable.assign(value)

@@ -1,0 +1,351 @@
+"""One stage: what its steps need, its epochs, validation, checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from emotiw_keras.costs import cost_matrix
+from emotiw_keras.data.batches import Pool
+from emotiw_keras.data.device import FaceInput
+from emotiw_keras.data.grey import for_grey
+from emotiw_keras.errors import DataError, DivergedError
+from emotiw_keras.runs import Run
+from emotiw_keras.training import checkpoints
+from emotiw_keras.training.averages import Averages
+from emotiw_keras.training.caching import Plan, as_they_are, make_features, plan
+from emotiw_keras.training.callbacks import Callbacks
+from emotiw_keras.training.class_weights import class_weights
+from emotiw_keras.training.crops import StageCrops
+from emotiw_keras.training.feeds import Trained, epoch_batches, label_spec, steps_in_epoch, validation_batches
+from emotiw_keras.training.freezing import apply_rules, check_moved, digests, initialise_layers, weighted_layers
+from emotiw_keras.training.interrupts import Flag, Interrupted
+from emotiw_keras.training.optimizers import make_optimizer
+from emotiw_keras.training.own_data import Batches, are_faces
+from emotiw_keras.training.progress import Progress, silent
+from emotiw_keras.training.schedules import learning_rates
+from emotiw_keras.training.stage import Stage
+from emotiw_keras.training.stage_state import StageState, arrays, restore
+from emotiw_keras.training.steps import StageSteps
+from emotiw_keras.training.teachers import Teachers
+
+# A kill costs at most the shorter of one epoch and five minutes.
+SECONDS_BETWEEN_CHECKPOINTS = 240.0
+CHECKPOINTS_KEPT = 2
+BLAME = "lower learning_rate, raise warmup_steps or set clip_norm with --set, and start anew with --restart"
+
+
+@dataclass
+class Surroundings:
+    """What all stages of a run share; see `StageLoop`."""
+
+    model: keras.Model
+    face_input: FaceInput | None
+    run_dir: Path
+    info: dict[str, Any]
+    seed: int = 0
+    say: Callable[[str], None] = silent
+    progress: Progress = field(default_factory=Progress)
+    teachers: Mapping[str, Run] = field(default_factory=dict)
+    metrics: Sequence[keras.metrics.Metric] = ()
+    callbacks: Sequence[keras.callbacks.Callback] = ()
+
+    def stop_if_asked(self, flag: Flag) -> None:
+        """Raise `Interrupted` where a signal has come."""
+        if flag.number is not None:
+            self.progress.close()
+            raise Interrupted(flag.number, f"stopped and saved; the same command goes on from {self.run_dir}")
+
+
+class StageTraining:
+    """The training of one stage, from its start or from its newest checkpoint.
+
+    Args:
+        run: what it shares with the other stages.
+        number: of the stage, from 1.
+        stage: its settings.
+        train: what it trains on.
+        val: what it selects on, or None to keep the last epoch.
+        flag: a signal that has come.
+    """
+
+    def __init__(
+        self, run: Surroundings, number: int, stage: Stage, train: Trained, val: Trained | None, flag: Flag | None = None
+    ) -> None:
+        self.run, self.number, self.stage, self.flag = run, number, stage, flag or Flag()
+        self.train, self.val = train, val
+        self.folder = run.run_dir / "stages" / f"{number:02d}-{stage.name}"
+        self.where = f"stage {stage.name!r}"
+        self.images, self.per_epoch = len(train), steps_in_epoch(train, stage)
+        room = 0 if run.face_input is None else run.face_input.room
+        self.crops = StageCrops(stage, self.images, room, (run.seed, number))
+
+    def plan(self, decided: bool | None = None) -> Plan:
+        """Whether what its frozen start makes is computed once; see `caching.plan`."""
+        if not all(isinstance(part, Pool) for part in (self.train, self.val) if part is not None):
+            return Plan(None, 0, 0, "")  # features are kept of faces in files alone
+        count = 0 if self.val is None else len(self.val)
+        return plan(self.run.model, self.stage, self.crops, count, self.run.run_dir, decided)
+
+    def fit(self, after_epoch: Callable[[Sequence[dict[str, Any]]], None]) -> dict[str, Any]:
+        """Train the epochs that are left.
+
+        Args:
+            after_epoch: takes the rows of the history so far.
+
+        Returns:
+            What the run records of the stage; its rows are among it.
+        """
+        self._begin()
+        state, stage = self.state, self.stage
+        while state.epoch < stage.epochs and not (stage.patience and state.waited >= stage.patience) and not state.stopped:
+            self._epoch()
+            with self.averages.in_place() if self.averages is not None else nullcontext():
+                self._close_epoch()
+            self._save()
+            # Told only now: an epoch that was told is never done again.
+            self.run.progress.epoch(self.run.say, stage, state.rows[-1], state.best["epoch"] == state.epoch)
+            after_epoch(state.rows)
+            self.run.stop_if_asked(self.flag)
+        self.callbacks.end()
+        still = check_moved(self.run.model, state.before, self.where)
+        if still:
+            self.run.say(f"warning: {self.where}: these trainable weights did not move: {', '.join(still)}")
+        return {
+            "name": stage.name,
+            "epochs": len(state.rows),
+            "stopped_early": state.epoch < stage.epochs,
+            "best_epoch": state.best["epoch"],
+            "best_file": state.best["file"],
+            "monitor": stage.monitor if self.val is not None else "last epoch",
+            **{key: state.rows[state.best["epoch"] - 1].get(key) for key in ("val_accuracy", "val_loss", "val_macro_f1")},
+            "images": self.images,
+            "did_not_move": still,
+            "rows": state.rows,
+        }
+
+    def _begin(self) -> None:
+        """Freeze, restore or initialise, and make what the steps need."""
+        run, stage = self.run, self.stage
+        layer_rates = apply_rules(run.model, stage.rules, self.where)
+        half = run.info["precision"] == "mixed_float16"
+        optimizer = make_optimizer(stage, run.model.trainable_variables, layer_rates, scale_loss=half)
+        found = checkpoints.newest(self.folder, run.say) if self.folder.exists() else None
+        self.state = StageState() if found is None else checkpoints.restored(StageState, found)
+        self.metrics = (*run.metrics, *stage.metrics)
+        if found is None:
+            new = initialise_layers(run.model, stage.initialise, run.seed, self.where)
+            self.state.before = digests(run.model)
+            self._tell_start(new)
+        else:
+            restore("model", run.model.variables, found)
+            restore("optimizer", optimizer.variables, found)
+            run.say(f"stage {self.number} {stage.name}: going on at epoch {self.state.epoch + 1}, step {self.state.step}")
+        self.averages = Averages(run.model, stage.average_decay) if stage.average_decay else None
+        if self.averages is not None and found is not None:
+            restore("average", self.averages.variables, found)
+        planned = self.plan(self.state.features if found is not None else None)
+        self.state.features = planned.cut is not None and not planned.against
+        if planned.told:
+            run.say(f"  {planned.told}")
+        if isinstance(self.train, Batches):
+            run.say(f"  {self.train.kind} {self.train.name}: an interrupted run goes on at the end of its last whole epoch")
+        self._make_steps(planned, optimizer)
+        if found is not None:
+            restore("metric", [variable for metric in self.metrics for variable in metric.variables], found)
+        self.rates = learning_rates(stage, self.per_epoch)
+        self.callbacks = Callbacks(
+            (*run.callbacks, *stage.callbacks),
+            run.model,
+            optimizer,
+            stage.epochs,
+            self.per_epoch,
+            self.metrics,
+            self.state.callbacks,
+        )
+
+    def _tell_start(self, new: Sequence[str]) -> None:
+        model = self.run.model
+        frozen = [name for name, layer in weighted_layers(model).items() if not layer.trainable]
+        parameters = sum(math.prod(variable.shape) for variable in model.trainable_variables)
+        self.run.say(
+            f"stage {self.number} {self.stage.name}: {self.images:,} images, {self.stage.epochs} epochs of {self.per_epoch} "
+            f"steps, {parameters:,} trainable parameters"
+            + (f"; frozen: {', '.join(frozen)}" if frozen else "")
+            + (f"; initialised anew: {', '.join(new)}" if new else "")
+        )
+
+    def _make_steps(self, planned: Plan, optimizer: keras.optimizers.Optimizer) -> None:
+        """The compiled steps, on pictures or on the features of a frozen start."""
+        run, stage, classes = self.run, self.stage, len(self.run.info["labels"])
+        weights = np.ones(classes, np.float32)
+        if not isinstance(self.train, Batches) and stage.class_weight != "none":
+            whole = self.train.labels if self.train.labels.ndim == 1 else self.train.labels.argmax(axis=1)
+            weights = class_weights(whole, classes, stage.class_weight)
+        costs = cost_matrix(run.info["labels"], stage.costs or None) if stage.cost_weight else None
+        train, val = self.train, self.val
+        if planned.cut is not None and self.state.features:
+            assert isinstance(train, Pool) and (val is None or isinstance(val, Pool)) and run.face_input is not None
+            facts = {"versions": run.info["versions"], "threads": run.info["threads"]}
+
+            def stop() -> None:
+                run.stop_if_asked(self.flag)
+
+            kept, self.val = make_features(
+                planned.cut, run.face_input, self.crops, train, val, run.run_dir, facts, run.say, stop
+            )
+            self.train = kept
+            self.steps = self.judge = StageSteps(
+                planned.cut.tail, as_they_are, stage, weights, optimizer, kept.shape, kept.dtype, self.averages, costs,
+                metrics=self.metrics,
+            )  # fmt: skip
+            return
+        net, given = self._prepared_for(train)
+        taught_by = None
+        if stage.teachers:
+            teachers = [run.teachers[name] for name in stage.teachers]
+            taught_by = Teachers(teachers, run.info["labels"], net, run.info["precision"])
+        labels = label_spec(train)
+        self.steps = self.judge = StageSteps(
+            net,
+            given,
+            stage,
+            weights,
+            optimizer,
+            train.shape,
+            train.dtype,
+            self.averages,
+            costs,
+            taught_by,
+            labels,
+            self.metrics,
+        )
+        if val is not None and (val.shape, val.dtype, label_spec(val)) != (train.shape, train.dtype, labels):
+            net, given = self._prepared_for(val)
+            self.judge = StageSteps(
+                net, given, stage, weights, optimizer, val.shape, val.dtype, labels=label_spec(val), metrics=self.metrics
+            )
+
+    def _prepared_for(self, source: Trained) -> tuple[keras.Model, Callable[..., Any]]:
+        """The network and the input to compute with: bytes go through `FaceInput`, anything else goes in as it is."""
+        if self.run.face_input is None or not are_faces(source.shape, source.dtype):
+            return self.run.model, as_they_are
+        return for_grey(self.run.model, self.run.face_input)
+
+    def _rate(self) -> float:
+        """The learning rate of the step that comes next."""
+        return self.rates(self.state.epoch * self.per_epoch + self.state.step) * self.state.rate_factor
+
+    def _epoch(self) -> None:
+        """The steps of one epoch that are left."""
+        state, stage, per_epoch, train = self.state, self.stage, self.per_epoch, self.train
+        if state.step == 0:
+            self.steps.reset_metrics()
+            state.rate_factor *= self.callbacks.epoch_begin(state.epoch, self._rate())
+        saved = clock = time.monotonic()
+        for images, draws, labels in epoch_batches(train, stage, self.crops, state.epoch, state.step):
+            rate = self._rate()
+            self.callbacks.batch_begin(state.step)
+            loss, right = self.steps.train(images, draws, labels, rate)
+            if not math.isfinite(loss):
+                raise DivergedError(
+                    f"{self.where} diverged: the loss is {loss} at epoch {state.epoch + 1}, step {state.step + 1}, "
+                    f"learning rate {rate:g}; the best epoch before it is kept in {self.folder}; {BLAME}"
+                )
+            state.loss += loss
+            state.right += right
+            state.step += 1
+            if self.callbacks.any:
+                done = min(state.step * stage.batch_size, self.images)
+                logs = {"loss": state.loss / done, "accuracy": state.right / done, **self.steps.metric_values()}
+                state.rate_factor *= self.callbacks.batch_end(state.step - 1, logs, rate)
+            now = time.monotonic()
+            state.seconds += now - clock
+            clock = now
+            self.run.progress.step(
+                stage, state.epoch, state.step, per_epoch, state.loss, state.right, state.seconds, self.images
+            )
+            if isinstance(train, Batches):
+                self.run.stop_if_asked(self.flag)
+                continue
+            if state.step == per_epoch:
+                break
+            if self.flag.number is not None:
+                self._save()
+                self.run.stop_if_asked(self.flag)
+            if now - saved > SECONDS_BETWEEN_CHECKPOINTS:
+                self._save()
+                self.run.progress.note(self.run.say)
+                saved = clock = time.monotonic()
+        if state.step != per_epoch:
+            assert isinstance(train, Batches)
+            raise DataError(
+                f"{train.name} gave {state.step} batches, but {per_epoch} the time before; expected as many each time"
+            )
+
+    def _close_epoch(self) -> None:
+        """Validation, the row of the history, the best epoch so far."""
+        state, stage = self.state, self.stage
+        trained = self.steps.metric_values()
+        scores: dict[str, float] = {}
+        if self.val is not None:
+            self.callbacks.test_begin()
+            scores = self.judge.evaluate(validation_batches(self.val))
+            self.callbacks.test_end(scores)
+        state.step = 0
+        rate = self._rate()
+        state.epoch += 1
+        row: dict[str, Any] = {
+            "stage": stage.name,
+            "epoch": state.epoch,
+            "learning_rate": rate,
+            "loss": state.loss / self.images,
+            "accuracy": state.right / self.images,
+            **trained,
+            **scores,
+            "seconds": round(state.seconds, 3),
+            "images_per_second": round(self.images / max(state.seconds, 1e-9), 2),
+        }
+        state.rows.append(row)
+        value = scores.get(stage.monitor, float(state.epoch))
+        value = -value if self.val is not None and stage.monitor == "val_loss" else value
+        for name, score in {**scores, stage.monitor: value}.items():
+            if not math.isfinite(score):
+                raise DivergedError(f"{self.where} diverged: {name} is {score} after epoch {state.epoch}; {BLAME}")
+        state.waited += 1
+        if not state.best or value > state.best["value"]:
+            weights = arrays("model", self.run.model.variables)
+            file = checkpoints.save(self.folder, f"best-e{state.epoch:04d}", weights, {})
+            state.best = {"epoch": state.epoch, "value": value, "file": file.name}
+            state.waited = 0
+        left_out = ("stage", "epoch", "seconds", "images_per_second")
+        logs = {key: item for key, item in row.items() if key not in left_out}
+        state.rate_factor *= self.callbacks.epoch_end(state.epoch - 1, logs, rate)
+        state.callbacks, state.stopped = self.callbacks.state(), self.callbacks.stopped
+        state.loss, state.right, state.seconds = 0.0, 0, 0.0
+
+    def _save(self) -> None:
+        """Write a checkpoint, and remove those that are not needed any more."""
+        state, folder = self.state, self.folder
+        held, meta = arrays("optimizer", self.steps.optimizer.variables), {"state": vars(state)}
+        if self.averages is None and state.step == 0 and state.best.get("epoch") == state.epoch:
+            meta[checkpoints.REST] = state.best["file"]  # written a moment ago; with averages it holds those
+        else:
+            held |= arrays("model", self.run.model.variables)
+        if self.averages is not None:
+            held |= arrays("average", self.averages.variables)
+        held |= arrays("metric", [variable for metric in self.metrics for variable in metric.variables])
+        checkpoints.save(folder, f"e{state.epoch:04d}-s{state.step:06d}", held, meta)
+        kept = checkpoints.positions(folder)[:CHECKPOINTS_KEPT]
+        referenced = {state.best.get("file", "")}
+        if len(kept) > 1 and len(list(folder.glob("best-*.npz"))) > 1:
+            referenced.add(checkpoints.best_of(kept[1][2]))
+        checkpoints.prune(folder, CHECKPOINTS_KEPT, referenced)
