@@ -109,6 +109,7 @@ def test_wide_pixels_are_shown_square(tmp_path: Path, clip: bytes) -> None:
         assert film.grab() and film.frame().shape == (240, 640, 3)
     with FilmReader(clip) as film:
         assert film.grab() and film.frame().shape == (240, 320, 3)
+    assert [number for number, _ in sample_frames(clip, 2)] == [5, 15], "bytes, as of a film in a zip"
 
 
 def box(kind: bytes, *content: bytes) -> bytes:

@@ -99,6 +99,11 @@ def test_pictures_of_pillow_and_files_are_what_they_show(predictor: Predictor, t
             predictor.predict([bad])
 
 
+def test_a_detector_of_ones_own_knows_its_smallest_face(run_folder: Path) -> None:
+    with pytest.raises(UsageError, match="min_face=40 and a detector of your own"):
+        Predictor(run_folder, detector=object(), min_face=40)  # type: ignore[arg-type]
+
+
 def test_an_unfinished_or_damaged_run_is_refused(run_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="run.json"):
         Predictor(tmp_path)
