@@ -33,10 +33,11 @@ _ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError
 
 
 @contextmanager
-def open_hdf5(path: Path, limits: Limits) -> Iterator[Hdf5]:
+def open_hdf5(path: Path, limits: Limits, rehearsed: bool = False) -> Iterator[Hdf5]:
     """Open an HDF5 file for reading; with a user block before it, as MATLAB writes, or without.
 
-    The library can crash on a damaged file: a reader calls `hdf5_trial.rehearse` first.
+    The library can crash on a damaged file: a reader calls `hdf5_trial.rehearse` first. Where it has (`rehearsed`), a process
+    whose memory is bounded has read the lists of texts of the file, or is doing so now, and they need no bound of their own.
 
     Raises:
         ModelError: it is missing, damaged or no HDF5 file; holds a soft or external link, a loop of groups, an array that
@@ -51,7 +52,7 @@ def open_hdf5(path: Path, limits: Limits) -> Iterator[Hdf5]:
     with _named(path.name):
         file = h5py.File(path, "r", locking=False)
     try:
-        yield Hdf5(file, path, limits)
+        yield Hdf5(file, path, limits, rehearsed)
     finally:
         with _named(path.name):
             file.close()
@@ -69,8 +70,9 @@ def _named(name: str) -> Iterator[None]:
 class Hdf5:
     """A checked file; all reading goes through its methods, which raise nothing but ModelError."""
 
-    def __init__(self, file: h5py.File, path: Path, limits: Limits) -> None:
+    def __init__(self, file: h5py.File, path: Path, limits: Limits, rehearsed: bool) -> None:
         self.name = path.name
+        self._rehearsed = rehearsed
         self.budget = Budget(path.name, limits)
         self._file = file
         self._limits = limits
@@ -212,8 +214,9 @@ class Hdf5:
             count = math.prod(header.shape or (0,))
             text = h5py.check_string_dtype(header.dtype)
             if text is not None and text.length is None:
-                # Every text may point at the same bytes, so the file's size does not bound them all.
-                size = count * self._size if count > 1 else 0
+                # Every text may point at the same bytes, so the file's size does not bound them all. Nor can they be asked for
+                # their lengths: the 513 short names in a file of 80 MB would count as 40 GB.
+                size = count * self._size if count > 1 and not self._rehearsed else 0
             elif header.dtype.hasobject:
                 raise ModelError(f"{self.name}: the attribute {name!r} of {item.name!r} is no text and no number")
             else:
@@ -222,7 +225,10 @@ class Hdf5:
                     raise ModelError(f"{self.name}: the attribute {name!r} declares {size:,} bytes in a file of {self._size:,}")
             if size > self._limits.total_bytes or count > self._limits.arrays:
                 raise ModelError(f"{self.name}: the attribute {name!r} has {count:,} values, more than the limits allow")
-            value: object = item.attrs[name]
+            try:
+                value: object = item.attrs[name]
+            except MemoryError as error:
+                raise ModelError(f"{self.name}: the attribute {name!r} takes more memory than the limits allow") from error
             return value
 
 

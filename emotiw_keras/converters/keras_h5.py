@@ -52,7 +52,7 @@ def read_keras_h5(path: Path, limits: Limits | None = None) -> Foreign:
     """
     bounds = limits or Limits()
     rehearse(read_keras_h5, path, bounds)
-    with open_hdf5(path, bounds) as file:
+    with open_hdf5(path, bounds, rehearsed=True) as file:
         top = file.children(file.root)
         foreign = Foreign(format="Keras weights", path=path, arrays={}, layout="hwio")
         for name in ("model_config", "training_config"):

@@ -1,8 +1,8 @@
 """The networks of `keras.applications` that can be trained as `keras:NAME`: sizes, preprocessing, papers. It needs no Keras.
 
-What stands here is Keras 3.15's own: the sizes of each network's function, the preprocessing of its `preprocess_input` or of the
-layers it begins with. Where Keras puts the preprocessing into the network, it is taken out of it (`models.keras_applications`):
-here it is `FaceInput`'s alone, so that a recipe can change it and an export fold it.
+What stands here is Keras 3.15's own: the sizes of each network's function, the preprocessing of its `preprocess_input`, or of
+the layers it begins with. Those are left out of the network (`models.keras_applications`): preprocessing is `FaceInput`'s
+alone, so that a recipe can change it and an export fold it.
 """
 
 from __future__ import annotations
@@ -31,16 +31,23 @@ _CONVNEXT = "Liu, Mao, Wu, Feichtenhofer, Darrell, Xie: A ConvNet for the 2020s,
 _DENSENET = "Huang, Liu, van der Maaten, Weinberger: Densely Connected Convolutional Networks, CVPR 2017, arXiv:1608.06993"
 _EFFICIENTNET = "Tan, Le: EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML 2019, arXiv:1905.11946"
 _EFFICIENTNET_V2 = "Tan, Le: EfficientNetV2: Smaller Models and Faster Training, ICML 2021, arXiv:2104.00298"
-_INCEPTION_RESNET = "Szegedy, Ioffe, Vanhoucke, Alemi: Inception-v4, Inception-ResNet and the Impact of Residual Connections on " \
-    "Learning, AAAI 2017, arXiv:1602.07261"
-_INCEPTION = "Szegedy, Vanhoucke, Ioffe, Shlens, Wojna: Rethinking the Inception Architecture for Computer Vision, CVPR 2016, " \
+_INCEPTION_RESNET = (
+    "Szegedy, Ioffe, Vanhoucke, Alemi: Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning, AAAI "
+    "2017, arXiv:1602.07261"
+)
+_INCEPTION = (
+    "Szegedy, Vanhoucke, Ioffe, Shlens, Wojna: Rethinking the Inception Architecture for Computer Vision, CVPR 2016, "
     "arXiv:1512.00567"
+)
 _MOBILENET = "Howard, Zhu, Chen, Kalenichenko, Wang, Weyand, Andreetto, Adam: MobileNets, arXiv:1704.04861"
-_MOBILENET_V2 = "Sandler, Howard, Zhu, Zhmoginov, Chen: MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018, " \
-    "arXiv:1801.04381"
+_MOBILENET_V2 = (
+    "Sandler, Howard, Zhu, Zhmoginov, Chen: MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018, arXiv:1801.04381"
+)
 _MOBILENET_V3 = "Howard, Sandler, Chu, Chen et al.: Searching for MobileNetV3, ICCV 2019, arXiv:1905.02244"
-_NASNET = "Zoph, Vasudevan, Shlens, Le: Learning Transferable Architectures for Scalable Image Recognition, CVPR 2018, " \
+_NASNET = (
+    "Zoph, Vasudevan, Shlens, Le: Learning Transferable Architectures for Scalable Image Recognition, CVPR 2018, "
     "arXiv:1707.07012"
+)
 _RESNET = "He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, arXiv:1512.03385"
 _RESNET_V2 = "He, Zhang, Ren, Sun: Identity Mappings in Deep Residual Networks, ECCV 2016, arXiv:1603.05027"
 _VGG = "Simonyan, Zisserman: Very Deep Convolutional Networks for Large-Scale Image Recognition, ICLR 2015, arXiv:1409.1556"

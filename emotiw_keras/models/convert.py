@@ -134,6 +134,9 @@ def convert(
         ModelError: the file is damaged, holds another network, or the converted network computes something else.
     """
     spec = get_spec(name)
+    if spec.is_application:
+        how = "with `emotiw fit --weights FILE`; no others are converted"
+        raise ModelError(f"{name} takes Keras' own .h5 and .weights.h5 files as they are, {how}")
     foreign = read(Path(source), limits)
     if not foreign.arrays:
         raise ModelError(f"{foreign.path.name} ({foreign.format}) holds no weights; give the file that does")

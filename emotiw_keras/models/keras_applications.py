@@ -1,13 +1,15 @@
 """The networks of `keras.applications` under a classifier of ours, as one flat model that recipes name the layers of.
 
-Keras builds the trunk (`include_top=False`) and fetches ImageNet's weights. Two things of its are put right, as a run stores no
-architecture, only what builds the same one: the names that Keras gives to layers without one do not depend on what else was
-built before, and preprocessing that stands in the network is left to `FaceInput`.
+Keras builds the trunk (`include_top=False`) and fetches ImageNet's weights. A run stores no architecture, only what builds the
+same one again, so two things are put right: the names that Keras gives to layers without one do not depend on what else was
+built before, and preprocessing that Keras puts into the network is left to `FaceInput`. (EfficientNet's would be another with
+ImageNet's weights than without, and takes its mean and deviation when Keras loads a file, not when a variable is assigned.)
 """
 
 from __future__ import annotations
 
 import inspect
+import io
 import os
 import re
 import sys
@@ -88,13 +90,10 @@ def application(
     trunk = _trunk(spec, weights == WEIGHTS, shape, "avg" if include_top else pooling)
     output = classifier(trunk.output, classes, classifier_activation, spec.classifier) if include_top else trunk.output
     model = keras.Model(trunk.input, output, name=name or spec.class_name)
-    if file is not None:
-        new = _load(spec, trunk, model, file)
-    else:
-        new = weights == WEIGHTS
+    new = weights == WEIGHTS if file is None else _load(spec, trunk, model, file)
     if include_top and new:
         source = WEIGHTS if file is None else file.name
-        print(f"{spec.name}: {source} weights of the trunk, a new {spec.classifier} with {classes} classes", file=sys.stderr)
+        print(f"{spec.name}: weights of {source}, but a new {spec.classifier} with {classes} classes", file=sys.stderr)
     return model
 
 
@@ -106,7 +105,7 @@ def _checked_shape(spec: ModelSpec, shape: tuple[int, ...]) -> Shape:
     smallest = APPLICATIONS[spec.name].smallest
     if min(shape[:2]) < smallest:
         raise ModelError(
-            f"{spec.name}: input {shape[0]}x{shape[1]} is too small, expected at least {smallest}x{smallest}; set model.input_size"
+            f"{spec.name}: input {shape[0]}x{shape[1]} is too small, expected at least {smallest}x{smallest}"
         )
     return shape[0], shape[1], shape[2]
 
@@ -114,7 +113,7 @@ def _checked_shape(spec: ModelSpec, shape: tuple[int, ...]) -> Shape:
 def _existing(spec: ModelSpec, weights: Any) -> Path:
     path = Path(weights).expanduser()
     if not path.is_file():
-        raise ModelError(f"no weights file at {path}; expected None, '{WEIGHTS}' or the path of a Keras weight file of {spec.name}")
+        raise ModelError(f"no weights file at {path}; expected None, '{WEIGHTS}' or a Keras weight file of {spec.name}")
     return path
 
 
@@ -151,12 +150,13 @@ def _fetched(spec: ModelSpec, function: Callable[..., keras.Model], arguments: d
 
     def refuse(address: str, *_: Any) -> None:
         raise ModelError(
-            f"the {WEIGHTS} weights of {spec.name} are not in Keras' cache and EMOTIW_OFFLINE forbids downloads; unset it, or get "
-            f"{address} in another way and give its path with --weights"
+            f"the {WEIGHTS} weights of {spec.name} are not in Keras' cache and EMOTIW_OFFLINE forbids downloads; unset it, or "
+            f"get {address} in another way and give its path with --weights"
         )
 
     with ExitStack() as stack:
-        stack.enter_context(redirect_stdout(sys.stderr))  # Keras' progress; stdout is the command's
+        # Keras' progress; stdout is the command's, and offline it announces what will not be.
+        stack.enter_context(redirect_stdout(io.StringIO() if offline() else sys.stderr))
         stack.enter_context(warnings.catch_warnings())
         # There is one file of trunk weights for inputs of every size.
         warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
@@ -164,14 +164,13 @@ def _fetched(spec: ModelSpec, function: Callable[..., keras.Model], arguments: d
             stack.enter_context(mock.patch.object(file_utils, "urlretrieve", refuse))
         try:
             return function(**arguments)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"the {WEIGHTS} weights of {spec.name} in Keras' cache are damaged ({_line(error)}); delete them") from error
-        except Exception as error:  # Keras raises no other where an address does not answer
-            if not str(error).startswith("URL fetch failure"):
+        except Exception as error:
+            # Keras raises a bare Exception where an address does not answer, the HDF5 library OSError for a file cut short.
+            if not isinstance(error, OSError | ValueError) and not str(error).startswith("URL fetch failure"):
                 raise
             raise ModelError(
-                f"the {WEIGHTS} weights of {spec.name} cannot be fetched: {_line(error)}; try again, or get the file in another way "
-                "and give its path with --weights"
+                f"the {WEIGHTS} weights of {spec.name} could not be fetched or read: {_line(error)}; try again (a damaged file "
+                "in ~/.keras/models has to be deleted first), or get the file in another way and give its path with --weights"
             ) from error
 
 
@@ -224,7 +223,7 @@ def _load_numbered(spec: ModelSpec, trunk: keras.Model, model: keras.Model, path
     with h5py.File(path, "r") as file:
         for place in filter(_is_normalization, there):
             _check_statistics(f"the weights in {path}", [file[f"layers/{place}/vars/{number}"][()] for number in range(2)])
-    head = dict((layer.name, layer) for layer in model.layers).get(spec.classifier)
+    head = next((layer for layer in model.layers if layer.name == spec.classifier), None)
     wanted = None if head is None else (head.name, [tuple(weight.shape) for weight in head.weights])
     whole = wanted in there.values()
     stored.fill(model if whole else trunk, path)

@@ -86,7 +86,7 @@ def initialise_layers(model: keras.Model, patterns: Sequence[str], seed: int, wh
     for layer in layers:
         if layer.name in chosen:
             for variable in layer.weights:
-                initializer = getattr(layer, f"{variable.name}_initializer", None)
+                initializer = _initializer(layer, variable.name)
                 if initializer is None:
                     raise ModelError(f"layer {layer.name!r} does not say how {variable.name!r} is initialised")
                 config = initializer.get_config()
@@ -95,6 +95,12 @@ def initialise_layers(model: keras.Model, patterns: Sequence[str], seed: int, wh
                 variable.assign(type(initializer).from_config(config)(variable.shape, variable.dtype))
             done.append(layer.name)
     return done
+
+
+def _initializer(layer: keras.layers.Layer, variable: str) -> keras.initializers.Initializer | None:
+    """What a layer fills a variable with at first; depthwise and separable convolutions call theirs by half of its name."""
+    halves = (variable, variable.removesuffix("_kernel"), "depthwise")
+    return next(filter(None, (getattr(layer, f"{half}_initializer", None) for half in halves)), None)
 
 
 def digests(model: keras.Model) -> dict[str, str]:

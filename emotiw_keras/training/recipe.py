@@ -259,8 +259,8 @@ def recipe_from_table(table: Mapping[str, Any]) -> Recipe:
     head = from_table(_Head, rest, "recipe")
     model = from_table(ModelSettings, parts["model"], "model")
     if model.name not in (*model_names(), *application_names()):
-        close = near_name(model.name)
-        hint = f"did you mean {close!r}? " if close else ""
+        near = near_name(model.name)
+        hint = f"did you mean {near!r}? " if near else ""
         raise SettingError(f"name of model is {model.name!r}; {hint}allowed are {known_names()}", "name")
     if get_spec(model.name).is_application and model.width != 1:
         raise SettingError(f"width of model is {model.width:g}; {model.name} has one width, expected 1", "width")

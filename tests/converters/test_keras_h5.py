@@ -189,3 +189,17 @@ def test_truncation_and_flipped_bytes(tmp_path: Path, whole: bool) -> None:
             errors += 1
             assert "\n" not in str(error)
     assert errors > 37
+
+
+def test_names_as_keras_3_writes_them_are_not_counted_by_the_files_size(tmp_path: Path) -> None:
+    """h5py 3 writes a list of names as texts of no fixed length, of which only the file's size is known to bound each."""
+    path = tmp_path / "many.h5"
+    with h5py.File(path, "w") as file:
+        names = [f"layer{number}".encode() for number in range(200)]
+        file.attrs["layer_names"], file.attrs["keras_version"] = names, "3.15.1"
+        for name in names:
+            layer = file.create_group(name)
+            layer.attrs["weight_names"] = [b"kernel", b"bias"]
+            layer["kernel"], layer["bias"] = np.ones((8, 8), np.float32), np.ones(8, np.float32)
+    limits = Limits(total_bytes=20 * path.stat().st_size)
+    assert len(read_keras_h5(path, limits).arrays) == 400
