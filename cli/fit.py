@@ -52,7 +52,7 @@ def fit(
     The same command goes on where an interrupted run stopped.
     """
     from emotiw_keras.errors import UsageError
-    from emotiw_keras.models.registry import get_spec
+    from emotiw_keras.models.registry import application_names
     from emotiw_keras.training.recipe import load_recipe
     from emotiw_keras.training.start import run_of
 
@@ -70,7 +70,7 @@ def fit(
     told = ""
     if model is not None:
         own.append(f"model.name={model!r}")
-        if get_spec(model).is_application:
+        if model in application_names():
             # Those of the recipe are for its own network.
             own += ["model.width=1.0", "preprocessing.mean=[]", "preprocessing.std=[]"]
             given = load_recipe(recipe)

@@ -9,6 +9,7 @@ ImageNet's weights than without, and takes its mean and deviation when Keras loa
 from __future__ import annotations
 
 import inspect
+import io
 import os
 import re
 import sys
@@ -153,7 +154,8 @@ def _fetched(spec: ModelSpec, function: Callable[..., keras.Model], arguments: d
         )
 
     with ExitStack() as stack:
-        stack.enter_context(redirect_stdout(sys.stderr))  # Keras' progress; stdout is the command's
+        # Keras' progress; stdout is the command's, and offline it announces what will not be.
+        stack.enter_context(redirect_stdout(io.StringIO() if offline() else sys.stderr))
         stack.enter_context(warnings.catch_warnings())
         # There is one file of trunk weights for inputs of every size.
         warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")

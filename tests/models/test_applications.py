@@ -245,7 +245,9 @@ def test_files_that_are_missing_or_none_of_keras(tmp_path: Path) -> None:
         build(SMALL, weights=tmp_path / "text.h5", input_shape=(32, 32, 3))
 
 
-def test_offline_is_one_sentence_and_no_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_offline_is_one_sentence_and_no_download(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.setenv("EMOTIW_OFFLINE", "1")
     asked: list[str] = []
     monkeypatch.setattr(file_utils, "urlretrieve", lambda address, *_: asked.append(address))
@@ -254,7 +256,7 @@ def test_offline_is_one_sentence_and_no_download(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ModelError, match="of keras:MobileNetV2 are not in Keras' cache and EMOTIW_OFFLINE forbids") as caught:
         build(SMALL, weights="imagenet", classes=7, input_shape=(32, 32, 3))
     assert caught.value.exit_code == 5 and "\n" not in str(caught.value)
-    assert asked == []
+    assert asked == [] and capsys.readouterr() == ("", "")
 
 
 def test_a_failing_download_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
