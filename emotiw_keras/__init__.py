@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from emotiw_keras import config as config
 from emotiw_keras import keras_names
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _HOMES = {
     "StagedFineTuner": "emotiw_keras.training.tuner",
 }
 
-__all__ = ["Predictor", "Recipe", "Run", "Stage", "StagedFineTuner", "__version__"]
+__all__ = ["Predictor", "Recipe", "Run", "Stage", "StagedFineTuner", "__version__", "config"]
 
 # So that Keras loads a `.keras` file of ours.
 keras_names.announce()

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from emotiw_keras.models import fused
+from emotiw_keras.models.kernels import fused
 from emotiw_keras.training.stage import Stage
 
 LARGE = 1 << 20

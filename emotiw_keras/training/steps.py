@@ -13,7 +13,7 @@ from sklearn.metrics import f1_score
 from emotiw_keras.data.augment import Augment
 from emotiw_keras.data.batches import Source, batches
 from emotiw_keras.data.device import FaceInput
-from emotiw_keras.models.large_batches import in_batches
+from emotiw_keras.models.kernels.large_batches import in_batches
 from emotiw_keras.training.averages import Averages
 from emotiw_keras.training.crops import changes_of
 from emotiw_keras.training.optimizers import as_computed
