@@ -32,7 +32,7 @@ _HOMES = {
     "StagedFineTuner": "emotiw_keras.training.tuner",
 }
 
-__all__ = ["Predictor", "Recipe", "Run", "Stage", "StagedFineTuner", "__version__", "config"]
+__all__ = ["Predictor", "Recipe", "Run", "Stage", "StagedFineTuner", "__version__"]
 
 # So that Keras loads a `.keras` file of ours.
 keras_names.announce()
