@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from emotiw_keras import config as config
 from emotiw_keras import keras_names
 
 if TYPE_CHECKING:

@@ -65,8 +65,8 @@ class Inference:
 
         from emotiw_keras.data.device import crop_places
         from emotiw_keras.data.grey import for_grey
-        from emotiw_keras.models.large_batches import LARGE_BATCH, in_batches
-        from emotiw_keras.models.narrowing import narrow_kernels
+        from emotiw_keras.models.kernels.cast_once import narrow_kernels
+        from emotiw_keras.models.kernels.large_batches import LARGE_BATCH, in_batches
         from emotiw_keras.models.normalisations import fold_normalisations
 
         self.face_input = run.face_input()

@@ -152,7 +152,7 @@ def colour_run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def winograd_calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Grows by one with each convolution that is made or traced as Winograd's: the shape of its input."""
-    from emotiw_keras.models import winograd
+    from emotiw_keras.models.kernels import winograd
 
     calls: list[object] = []
     real = winograd.convolve

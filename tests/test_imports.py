@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # From the ground up; a module may import from its own floor and from those below.
 FLOORS = (
-    ("errors", "files", "hardware", "sealed", "locking", "text", "keras_names"),
+    ("errors", "files", "hardware", "sealed", "locking", "text", "keras_names", "config"),
     ("labels", "costs"),
     ("weights",),
     ("converters",),
@@ -30,7 +30,7 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 SEPARATE = {"training", "evaluation", "serving"}
 HEAVY = ("tensorflow", "keras", "jax", "torch", "cv2", "matplotlib", "sklearn", "scipy", "PIL")
 LIGHT = (
-    "__init__", "labels", "errors", "files", "runs", "models.registry", "training.stage", "training.recipe",
+    "__init__", "config", "labels", "errors", "files", "runs", "models.registry", "training.stage", "training.recipe",
     "training.interrupts",
 )  # fmt: skip
 # What pip installs is called otherwise than what Python imports.

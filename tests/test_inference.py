@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from emotiw_keras.data.device import crop_places
 from emotiw_keras.inference import Inference
-from emotiw_keras.models.large_batches import LARGE_BATCH
+from emotiw_keras.models.kernels.large_batches import LARGE_BATCH
 from emotiw_keras.runs import Run
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="on TensorFlow only")
@@ -96,7 +96,7 @@ def test_large_networks_hold_their_kernels_in_bfloat16(run: Run, monkeypatch: py
     small = Inference(run, FACES.shape[1:], 1, "mixed_bfloat16")
     monkeypatch.setattr("emotiw_keras.inference.CONSTANT_WEIGHTS", 1_000_000)
     large = Inference(run, FACES.shape[1:], 1, "mixed_bfloat16")
-    monkeypatch.setattr("emotiw_keras.models.narrowing.narrow_kernels", lambda net: net)
+    monkeypatch.setattr("emotiw_keras.models.kernels.cast_once.narrow_kernels", lambda net: net)
     wide = Inference(run, FACES.shape[1:], 1, "mixed_bfloat16")
     np.testing.assert_array_equal(large(FACES), wide(FACES))
     np.testing.assert_allclose(large(FACES[:2]), small(FACES[:2]), atol=0.02)

@@ -9,8 +9,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from emotiw_keras import config
 from emotiw_keras.errors import ModelError
-from emotiw_keras.models import strided
+from emotiw_keras.models.kernels import space_to_depth
 from emotiw_keras.models.layers import Tensor
 from emotiw_keras.models.parts import fill
 
@@ -126,8 +127,8 @@ class GreyStart(keras.layers.Layer):
         kernel = ops.convert_to_tensor(first.kernel)
         summed = ops.cast(ops.sum(kernel * self._share, axis=2, keepdims=True), self.compute_dtype)
         x = ops.cast(inputs, self.compute_dtype)
-        if first.trainable and strided.suits(x, summed, first.strides, "valid", bool(training)):
-            y = strided.convolve(x, summed, first.strides[0])
+        if first.trainable and space_to_depth.suits(x, summed, first.strides, "valid", bool(training)):
+            y = space_to_depth.convolve(x, summed, first.strides[0])
         else:
             y = ops.conv(x, summed, strides=first.strides, padding="valid", data_format="channels_last")
         bias = ops.convert_to_tensor(first.bias) + ops.sum(kernel * self._shift, axis=(0, 1, 2))
@@ -138,7 +139,8 @@ class GreyStart(keras.layers.Layer):
 
 
 def grey_twin(model: keras.Model, mean: Sequence[float], std: Sequence[float] = (1.0, 1.0, 1.0)) -> keras.Model | None:
-    """`model` for grey pictures of one channel, with the layers and variables of `model` itself; None where that cannot be.
+    """`model` for grey pictures of one channel, with the layers and variables of `model` itself; None where that cannot be,
+    or fast kernels are switched off.
 
     To train: an update of the twin's variables is one of the model's. The twin's input is that of `fold_to_grey`, its outputs
     are equal on grey pictures, and its first convolution does a third of the work, forward and backward.
@@ -154,6 +156,8 @@ def grey_twin(model: keras.Model, mean: Sequence[float], std: Sequence[float] = 
         >>> twin.input_shape, twin.trainable_variables[0] is model.trainable_variables[0]
         ((None, 67, 67, 1), True)
     """
+    if not config.fast_kernels():
+        return None
     try:
         first, *others = first_convolutions(model)
         _folded(model.name, first, np.asarray(mean, "float64"), np.asarray(std, "float64"))

@@ -1,8 +1,8 @@
 """Layers the networks need beyond stock Keras: local response normalisation and grouped convolution.
 
-They run on every Keras backend; what is faster on TensorFlow without a GPU is in `winograd.py`, `side_by_side.py` and
-`fused.py`. Single faces and exported models hold no function that must be compiled: stock Keras runs a grouped convolution on
-a CPU through `jit_compile=True`, which is an order of magnitude slower and stays in an exported model.
+They run on every Keras backend; what is faster on TensorFlow without a GPU is in `kernels/`. Single faces and exported models
+hold no function that must be compiled: stock Keras runs a grouped convolution on a CPU through `jit_compile=True`, which is an
+order of magnitude slower and stays in an exported model.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from emotiw_keras import config
 from emotiw_keras.errors import ModelError
 from emotiw_keras.keras_names import PACKAGE
-from emotiw_keras.models import fused, side_by_side, winograd
-from emotiw_keras.models.large_batches import traced_in_batches
+from emotiw_keras.models.kernels import fused, side_by_side, winograd
+from emotiw_keras.models.kernels.large_batches import traced_in_batches
 
 # A channel's neighbours lie in its own block of so many channels and the two beside it.
 BLOCK = 16
@@ -164,8 +165,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
-        fused_types = self.compute_dtype in ("float32", "bfloat16", "float16")
-        if keras.backend.backend() != "tensorflow" or len(inputs.shape) != 4 or mask is not None or not fused_types:
+        has_kernel = keras.backend.backend() == "tensorflow" and self.compute_dtype in ("float32", "bfloat16", "float16")
+        if not (config.fast_kernels() and has_kernel) or len(inputs.shape) != 4 or mask is not None:
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from emotiw_keras.errors import UsageError
-from emotiw_keras.models import fused
+from emotiw_keras.models.kernels import fused
 from emotiw_keras.training.schedules import rate_of
 from emotiw_keras.training.stage import Stage
 

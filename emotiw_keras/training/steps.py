@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score
 
 from emotiw_keras.data.augment import Augment
 from emotiw_keras.data.device import FaceInput
-from emotiw_keras.models.large_batches import in_batches
+from emotiw_keras.models.kernels.large_batches import in_batches
 from emotiw_keras.training.averages import Averages
 from emotiw_keras.training.crops import changes_of
 from emotiw_keras.training.keras_objects import wants_one_hot

@@ -13,8 +13,8 @@ import pytest
 from emotiw_keras.errors import ModelError
 from emotiw_keras.models import AlexNet, build, get_spec, model_names
 from emotiw_keras.models.grey import fold_to_grey
+from emotiw_keras.models.kernels.cast_once import narrow_kernels
 from emotiw_keras.models.layers import BatchNormalization, Conv2D, Dense, GroupedConv2D
-from emotiw_keras.models.narrowing import narrow_kernels
 from emotiw_keras.models.normalisations import fold_normalisations
 
 ROOT = Path(__file__).resolve().parents[2]

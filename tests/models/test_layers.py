@@ -12,8 +12,9 @@ import pytest
 from keras import ops
 
 from emotiw_keras.errors import ModelError
-from emotiw_keras.models import fused, layers
-from emotiw_keras.models.large_batches import in_batches
+from emotiw_keras.models import layers
+from emotiw_keras.models.kernels import fused
+from emotiw_keras.models.kernels.large_batches import in_batches
 from emotiw_keras.models.layers import Dense, GroupedConv2D, LocalResponseNormalization
 from emotiw_keras.models.pooling import AdaptiveMeanPooling2D, CaffeMaxPooling2D
 

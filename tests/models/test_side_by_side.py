@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from emotiw_keras.models import layers, side_by_side
+from emotiw_keras.models import layers
+from emotiw_keras.models.kernels import side_by_side
 from emotiw_keras.models.layers import Conv2D, GroupedConv2D
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="on TensorFlow only")

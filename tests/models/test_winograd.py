@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from emotiw_keras.models import winograd
-from emotiw_keras.models.large_batches import in_batches
+from emotiw_keras.models.kernels import winograd
+from emotiw_keras.models.kernels.large_batches import in_batches
 from emotiw_keras.models.layers import Conv2D, GroupedConv2D
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="on TensorFlow only")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from emotiw_keras.models import fused
+from emotiw_keras.models.kernels import fused
 from emotiw_keras.training import optimizers
 from emotiw_keras.training.optimizers import make_optimizer
 from emotiw_keras.training.stage import Stage

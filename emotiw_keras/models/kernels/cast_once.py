@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from emotiw_keras import config
 from emotiw_keras.models.normalisations import LINEAR
 from emotiw_keras.models.parts import empty_networks
 
@@ -20,7 +21,7 @@ def narrow_kernels(net: keras.Model) -> keras.Model:
 
     Returns:
         A copy with the same outputs, bit for bit, whose layers keep their names; or `net` itself where all kernels are of the
-        type that they are computed in.
+        type that they are computed in, or fast kernels are switched off.
 
     Example:
         >>> x = keras.Input((4,))
@@ -39,7 +40,7 @@ def narrow_kernels(net: keras.Model) -> keras.Model:
         and not layer.lora_enabled
         and not any(id(tensor) in inputs for tensor in keras.tree.flatten(layer.input))
     }
-    if not narrower:
+    if not narrower or not config.fast_kernels():
         return net
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:

@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from emotiw_keras.models import AlexNet, strided
+from emotiw_keras.models import AlexNet
 from emotiw_keras.models.grey import grey_twin
+from emotiw_keras.models.kernels import space_to_depth
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="on TensorFlow only")
 
@@ -46,16 +47,16 @@ def test_outputs_and_the_kernels_gradient_are_those_of_the_direct_convolution(
         return tuple(np.asarray(t) for t in (y, *tape.gradient(loss, (x, kernel))))
 
     direct = computed(lambda x, kernel, stride: tf.nn.conv2d(x, kernel, stride, "VALID"))
-    for ours, right in zip(computed(strided.convolve), direct, strict=True):
+    for ours, right in zip(computed(space_to_depth.convolve), direct, strict=True):
         np.testing.assert_allclose(ours, right, rtol=1e-5, atol=1e-5 * abs(right).max())
 
 
 @pytest.mark.parametrize("tiles", [True, False])
 def test_grey_faces_train_on_it_in_bfloat16_with_tiles(monkeypatch: pytest.MonkeyPatch, tiles: bool) -> None:
     calls = []
-    original = strided.convolve
-    monkeypatch.setattr(strided, "bfloat16_tiles", lambda: tiles)
-    monkeypatch.setattr(strided, "convolve", lambda *arguments: calls.append(arguments) or original(*arguments))
+    original = space_to_depth.convolve
+    monkeypatch.setattr(space_to_depth, "bfloat16_tiles", lambda: tiles)
+    monkeypatch.setattr(space_to_depth, "convolve", lambda *arguments: calls.append(arguments) or original(*arguments))
     x = keras.ops.convert_to_tensor(values(2, 67, 67, 1) * 60)
     for policy in ("mixed_bfloat16", "float32"):
         keras.utils.set_random_seed(1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from emotiw_keras.hardware import bfloat16_tiles
-from emotiw_keras.models.fused import on_processor
+from emotiw_keras.models.kernels.fused import on_processor
 
 Tensor = Any
 CHANNELS = 64

@@ -17,14 +17,16 @@ from typing import Any
 import keras
 import numpy as np
 
+from emotiw_keras import config
+
 Tensor = Any
 Way = Callable[[Callable[..., Tensor]], Callable[..., Tensor]]
 """How a function of arrays is computed: `in_one_loop` or `step_by_step`."""
 
 
 def on_processor() -> bool:
-    """Whether Keras computes through TensorFlow without a GPU: where these ways of computing pay."""
-    if keras.backend.backend() != "tensorflow":
+    """Whether these ways of computing pay, and are not switched off: Keras computes through TensorFlow without a GPU."""
+    if not config.fast_kernels() or keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
 

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from emotiw_keras.hardware import bfloat16_tiles
-from emotiw_keras.models.fused import on_processor
-from emotiw_keras.models.large_batches import traced_in_batches
+from emotiw_keras.models.kernels.fused import on_processor
+from emotiw_keras.models.kernels.large_batches import traced_in_batches
 
 Tensor = Any
 TILE = 4
