@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from emotiw_keras.cli.console import put, tell
 from emotiw_keras.errors import UsageError
 from emotiw_keras.sealed import json_text
+
+if TYPE_CHECKING:
+    from emotiw_keras.models.checking import Check
 
 
 @click.command(epilog="Example: emotiw convert bvlc_alexnet.caffemodel --model alexnet --out alexnet.weights.h5")
@@ -65,10 +68,10 @@ def convert(
     if not out.endswith(".weights.h5"):
         raise UsageError(f"--out {out}: expected a name that ends in .weights.h5")
 
-    from emotiw_keras.models.checking import Check, convert_checked
+    from emotiw_keras.models.checking import convert_checked
     from emotiw_keras.models.convert import write_weights
 
-    pictures = [Check.parse(text) for text in checks]
+    pictures = [_check(text) for text in checks]
     network, report = convert_checked(model, source, pictures, structure=structure, channel_order=channel_order, width=width)
     for line in report.lines():
         tell(line)
@@ -80,6 +83,22 @@ def convert(
         tell("folded to one input channel: pictures of shape (height, width, 1)")
     path = write_weights(network, out)
     put(f"{path}: {network.count_params():,} parameters of {model}, {path.stat().st_size / 1e6:.1f} MB")
+
+
+def _check(text: str) -> Check:
+    """IMAGE=CLASS as a picture and its class."""
+    from emotiw_keras.data.images import ImageError, decode_image
+    from emotiw_keras.data.videos import read_picture
+    from emotiw_keras.models.checking import Check
+
+    picture, _, wanted = text.rpartition("=")
+    if not picture or not wanted.strip():
+        raise UsageError(f"--check {text}: expected IMAGE=CLASS, e.g. cat.jpg=cat or cat.jpg=285")
+    path = Path(picture).expanduser()
+    try:
+        return Check(path.name, decode_image(read_picture(str(path))), wanted.strip())
+    except ImageError as error:
+        raise ImageError(f"--check {path}: {error}") from error
 
 
 def _inspect(source: str, as_json: bool) -> None:

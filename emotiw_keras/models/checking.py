@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,25 +21,19 @@ if TYPE_CHECKING:
 _OTHER: dict[RowOrder, RowOrder] = {"chw": "hwc", "hwc": "chw"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Check:
-    """A picture and what is on it: the number of a class, from 0, or for ImageNet's classes a synset or words of its name."""
+    """A picture and what is on it.
 
-    picture: Path
+    Attributes:
+        name: of the picture, for the report.
+        pixels: uint8 0..255 (height, width, 3) RGB, or (height, width, 1).
+        wanted: the number of a class, from 0, or for ImageNet's classes a synset or words of its name.
+    """
+
+    name: str
+    pixels: np.ndarray
     wanted: str
-
-    @classmethod
-    def parse(cls, text: str) -> Check:
-        """IMAGE=CLASS; UsageError for anything else.
-
-        Example:
-            >>> Check.parse("cat.jpg=Egyptian cat").wanted
-            'Egyptian cat'
-        """
-        picture, equals, wanted = text.rpartition("=")
-        if not (picture and equals and wanted.strip()):
-            raise UsageError(f"--check {text}: expected IMAGE=CLASS, e.g. cat.jpg=cat or cat.jpg=285")
-        return cls(Path(picture).expanduser(), wanted.strip())
 
 
 @dataclass(frozen=True)
@@ -53,7 +46,7 @@ class Answer:
     right: bool
 
     def __str__(self) -> str:
-        return f"{self.check.picture.name} is {self.name} ({self.score:.2f})"
+        return f"{self.check.name} is {self.name} ({self.score:.2f})"
 
 
 def convert_checked(name: str, source: Any, checks: Sequence[Check], **settings: Any) -> tuple[keras.Model, Conversion]:
@@ -64,7 +57,6 @@ def convert_checked(name: str, source: Any, checks: Sequence[Check], **settings:
 
     Raises:
         ModelError: the network says something else of a picture, or has no classifier.
-        ImageError: a picture cannot be read.
     """
     from emotiw_keras.models.convert import convert
 
@@ -100,7 +92,7 @@ def convert_checked(name: str, source: Any, checks: Sequence[Check], **settings:
 
 
 def _wanted(checks: Sequence[Check]) -> str:
-    return "; ".join(f"{check.picture.name} {check.wanted}" for check in checks)
+    return "; ".join(f"{check.name} {check.wanted}" for check in checks)
 
 
 def answers(model: keras.Model, conversion: Conversion, checks: Sequence[Check]) -> list[Answer]:
@@ -117,7 +109,7 @@ def answers(model: keras.Model, conversion: Conversion, checks: Sequence[Check])
     names, synsets = _labels(conversion, spec)
     found = []
     for check in checks:
-        picture = preprocessing(spec.name)(_cropped(check.picture, spec, height, width))
+        picture = preprocessing(spec.name)(_cropped(check.pixels, spec, height, width))
         scores = keras.ops.convert_to_numpy(model(picture[None], training=False)).reshape(-1).astype(np.float64)
         powers = np.exp(scores - scores.max())
         best = int(scores.argmax())
@@ -154,17 +146,10 @@ def _in_name(words: str, name: str) -> bool:
     return re.search(rf"\b{re.escape(words)}\b", name, re.IGNORECASE) is not None
 
 
-def _cropped(path: Path, spec: ModelSpec, height: int, width: int) -> np.ndarray:
+def _cropped(pixels: np.ndarray, spec: ModelSpec, height: int, width: int) -> np.ndarray:
     """The middle of a picture, as the network is evaluated: uint8 RGB (height, width, 3)."""
     import cv2
 
-    from emotiw_keras.data.images import ImageError, decode_image
-    from emotiw_keras.data.videos import read_picture
-
-    try:
-        pixels = decode_image(read_picture(str(path)))
-    except ImageError as error:
-        raise ImageError(f"--check {path.name}: {error}") from error
     pixels = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
     scale = max(height / pixels.shape[0], width / pixels.shape[1]) * spec.resize / spec.input_size
     size = [max(side, round(scale * length)) for side, length in zip((height, width), pixels.shape[:2], strict=True)]

@@ -30,6 +30,10 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def check(picture: Path, wanted: str) -> Check:
+    return Check(picture.name, cv2.imread(str(picture))[..., ::-1], wanted)
+
+
 def turned(net: Network, *, rows: str) -> dict[str, np.ndarray]:
     """As TensorFlow's ports keep them, with fc6's rows as said."""
     arrays = {}
@@ -59,10 +63,10 @@ def test_a_picture_settles_the_order_of_the_rows(rows: str, net: Network, pictur
     np.savez(tmp_path / "net.npz", **turned(net, rows=rows))
     files = write_caffe_files(tmp_path, net)
     right, conversion = convert("alexnet", files[0], width=NARROW)
-    said = answers(right, conversion, [Check(picture, "0")])[0].name.removeprefix("class ")
+    said = answers(right, conversion, [check(picture, "0")])[0].name.removeprefix("class ")
     other, confused = convert("alexnet", tmp_path / "net.npz", width=NARROW, rows="chw" if rows == "hwc" else "hwc")
-    assert answers(other, confused, [Check(picture, said)])[0].right is False
-    model, settled = convert_checked("alexnet", tmp_path / "net.npz", [Check(picture, said)], width=NARROW)
+    assert answers(other, confused, [check(picture, said)])[0].right is False
+    model, settled = convert_checked("alexnet", tmp_path / "net.npz", [check(picture, said)], width=NARROW)
     assert settled.rows == rows and "with this order of the rows alone: cat.png is class" in settled.lines()[-1]
     assert_same(ours(model, [])["scores"], run_caffe(net, *files, [net.scores])[net.scores])
 
@@ -72,7 +76,7 @@ def test_the_command_refuses_another_class(
 ) -> None:
     weights, _ = write_caffe_files(tmp_path, net)
     model, conversion = convert("alexnet", weights, width=NARROW)
-    best = int(answers(model, conversion, [Check(picture, "0")])[0].name.removeprefix("class "))
+    best = int(answers(model, conversion, [check(picture, "0")])[0].name.removeprefix("class "))
     out = tmp_path / "out.weights.h5"
     command = ["convert", str(weights), "--model", "alexnet", "--width", str(NARROW), "--out", str(out)]
     assert run([*command, "--check", f"{picture}={(best + 1) % 50}"]) == 5
@@ -93,13 +97,13 @@ def test_names_of_imagenets_classes(picture: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "net.npz", **net.arrays)
     model, conversion = convert("squeezenet_v1_1", tmp_path / "net.npz", width=0.1)
     for wanted, right in (("cat", True), ("Egyptian cat", True), ("n02124075", True), ("285", True), ("espresso", False)):
-        answer = answers(model, conversion, [Check(picture, wanted)])[0]
+        answer = answers(model, conversion, [check(picture, wanted)])[0]
         assert (answer.name, answer.right) == ("Egyptian cat", right)
     with pytest.raises(UsageError, match="'happiness' is no class of ImageNet"):
-        answers(model, conversion, [Check(picture, "happiness")])
+        answers(model, conversion, [check(picture, "happiness")])
 
 
 def test_a_trunk_has_no_classes_to_check(net: Network, picture: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "net.npz", **{key: array for key, array in net.arrays.items() if key.startswith("conv")})
     with pytest.raises(ModelError, match="net.npz gives no classes"):
-        convert_checked("alexnet", tmp_path / "net.npz", [Check(picture, "1")], width=NARROW)
+        convert_checked("alexnet", tmp_path / "net.npz", [check(picture, "1")], width=NARROW)
