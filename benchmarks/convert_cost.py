@@ -18,7 +18,7 @@ import click
 
 READ = """
 import sys
-from emotiw_keras.converters.reading import read
+from emotiw_keras.formats.reading import read
 foreign = read(sys.argv[1])
 assert sum(array.size for array in foreign.arrays.values()) == 60_965_224
 assert float(sum(array.sum() for array in foreign.arrays.values())) != 0, "every value is touched"
@@ -27,7 +27,7 @@ assert not {"tensorflow", "keras"} & set(sys.modules)
 WRITE = """
 import sys
 from pathlib import Path
-from tests.converters import foreign_networks as foreign
+from tests.formats import foreign_networks as foreign
 foreign.write_caffe_files(Path(sys.argv[1]), foreign.network("alexnet"))
 """
 

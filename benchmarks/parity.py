@@ -1,7 +1,7 @@
 """Every network at full size through every format, against the framework that the format belongs to.
 
 Random weights are written as a file of another framework, that framework computes the class scores and inner layers of a
-colour picture without symmetry, `emotiw_keras.models.convert` reads the same file, and the Keras network is compared with it.
+colour picture without symmetry, `conversion.convert` reads the same file, and the Keras network is compared with it.
 OpenCV runs the Caffe files, ONNX Runtime the ONNX files, PyTorch writes and runs AlexNet "one weird trick" (the extra
 `bench`); a MatConvNet file, and SENet-50's pickled dictionary and keras-vggface's layout, are held against OpenCV on the Caffe
 file of the same weights. OpenCV's Axpy is not SENet's (it takes a y + x for a x + y): its prototxt has a Scale and a sum in its
@@ -22,9 +22,9 @@ from pathlib import Path
 import click
 import numpy as np
 
-from emotiw_keras.models.convert import TOLERANCE, convert, probe_picture
+from emotiw_keras.conversion.convert import TOLERANCE, convert, probe_picture
 from emotiw_keras.models.registry import get_spec
-from tests.converters import foreign_networks as foreign
+from tests.formats import foreign_networks as foreign
 
 NETWORKS = ("alexnet", "caffenet", "vgg_cnn_f", "vgg_cnn_m", "vgg_cnn_m_2048", "vgg_cnn_s", "squeezenet", "squeezenet_v1_1")
 NETWORKS += ("senet50",)

@@ -37,9 +37,9 @@ def contestant(name: str, options: argparse.Namespace) -> None:
     import tensorflow as tf
 
     from emotiw_keras.data.device import FaceInput
-    from emotiw_keras.training.pathnet.bank import Bank
-    from emotiw_keras.training.pathnet.settings import PathNetSettings
-    from emotiw_keras.training.pathnet.steps import PathSteps
+    from emotiw_keras.pathnet.bank import Bank
+    from emotiw_keras.pathnet.settings import PathNetSettings
+    from emotiw_keras.pathnet.steps import PathSteps
 
     settings = PathNetSettings(modules=options.modules, active=options.active, filters=options.filters, reduce=options.reduce)
     bank = Bank(settings, 1.0, (options.size, options.size, 3))

@@ -205,7 +205,7 @@ def torch_network(network: str, stored: Any, layout: str) -> Any:
     import torch
     import torch.nn.functional as F
 
-    from emotiw_keras.models.matching import original_nodes
+    from emotiw_keras.conversion.matching import original_nodes
 
     nodes = original_nodes(network)
 

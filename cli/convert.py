@@ -12,7 +12,7 @@ from emotiw_keras.errors import UsageError
 from emotiw_keras.sealed import json_text
 
 if TYPE_CHECKING:
-    from emotiw_keras.models.checking import Check
+    from emotiw_keras.conversion.checking import Check
 
 
 @click.command(epilog="Example: emotiw convert bvlc_alexnet.caffemodel --model alexnet --out alexnet.weights.h5")
@@ -68,8 +68,8 @@ def convert(
     if not out.endswith(".weights.h5"):
         raise UsageError(f"--out {out}: expected a name that ends in .weights.h5")
 
-    from emotiw_keras.models.checking import convert_checked
-    from emotiw_keras.models.convert import write_weights
+    from emotiw_keras.conversion.checking import convert_checked
+    from emotiw_keras.conversion.convert import write_weights
 
     pictures = [_check(text) for text in checks]
     network, report = convert_checked(model, source, pictures, structure=structure, channel_order=channel_order, width=width)
@@ -87,9 +87,9 @@ def convert(
 
 def _check(text: str) -> Check:
     """IMAGE=CLASS as a picture and its class."""
+    from emotiw_keras.conversion.checking import Check
     from emotiw_keras.data.images import ImageError, decode_image
     from emotiw_keras.data.videos import read_picture
-    from emotiw_keras.models.checking import Check
 
     picture, _, wanted = text.rpartition("=")
     if not picture or not wanted.strip():
@@ -102,8 +102,8 @@ def _check(text: str) -> Check:
 
 
 def _inspect(source: str, as_json: bool) -> None:
-    from emotiw_keras.converters.inspect import describe, table
-    from emotiw_keras.converters.reading import read
+    from emotiw_keras.formats.inspect import describe, table
+    from emotiw_keras.formats.reading import read
 
     foreign = read(source)
     if as_json:
@@ -116,8 +116,8 @@ def _inspect(source: str, as_json: bool) -> None:
 def _mean_image(source: str, out: str) -> None:
     import numpy as np
 
-    from emotiw_keras.converters.reading import read
     from emotiw_keras.files import write_encoded
+    from emotiw_keras.formats.reading import read
 
     foreign = read(source)
     mean = foreign.mean

@@ -164,7 +164,7 @@ def _convert(entry: Entry, path: Path) -> Path | None:
     if entry.format in ARCHIVES:
         tell(f"{entry.key}: an archive; unpack it and give a file of it to `emotiw convert --model {entry.model}`")
         return None
-    from emotiw_keras.models.convert import convert_to_cache
+    from emotiw_keras.conversion.convert import convert_to_cache
 
     return convert_to_cache(entry.model, path, say=tell)
 

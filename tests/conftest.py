@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if any(isinstance(value, str) and value in SLOW_NETWORKS for value in values):
             item.add_marker("slow")
         # Under `ONEDNN_MAX_CPU_ISA=AVX2`, which stands in for a lesser processor, TensorFlow dies of bfloat16.
-        if hardware.bfloat16_is_hidden() and "bfloat16" in item.nodeid and "tests/converters" not in item.nodeid:
+        if hardware.bfloat16_is_hidden() and "bfloat16" in item.nodeid and "tests/formats" not in item.nodeid:
             item.add_marker(pytest.mark.skip("TensorFlow crashes on bfloat16 under this ONEDNN_MAX_CPU_ISA"))
 
 

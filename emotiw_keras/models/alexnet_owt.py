@@ -11,9 +11,9 @@ from typing import Any
 import keras
 from keras import layers
 
-from emotiw_keras.converters.foreign import Node
+from emotiw_keras.formats.foreign import Node
 from emotiw_keras.models import originals
-from emotiw_keras.models import weights as stored
+from emotiw_keras.models import weights_argument as stored
 from emotiw_keras.models.layers import Dense, GroupedConv2D
 from emotiw_keras.models.parts import RELU, Shape, Tensor, classifier, image_input, known_shape, model_of, pooled, scaled
 from emotiw_keras.models.pooling import AdaptiveMeanPooling2D

@@ -12,11 +12,11 @@ from typing import Any
 import keras
 from keras import layers
 
-from emotiw_keras.converters.foreign import Node
 from emotiw_keras.errors import UsageError
+from emotiw_keras.formats.foreign import Node
 from emotiw_keras.keras_names import PACKAGE
 from emotiw_keras.models import originals
-from emotiw_keras.models import weights as stored
+from emotiw_keras.models import weights_argument as stored
 from emotiw_keras.models.layers import BatchNormalization, Conv2D
 from emotiw_keras.models.parts import (
     Shape,

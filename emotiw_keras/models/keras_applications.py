@@ -28,10 +28,10 @@ from keras import layers
 from keras.src.backend.common import global_state
 from keras.src.utils import file_utils
 
-from emotiw_keras.converters.foreign import Limits
-from emotiw_keras.converters.hdf5_trial import rehearse
-from emotiw_keras.converters.keras_h5 import read_keras_h5
 from emotiw_keras.errors import ModelError, UsageError
+from emotiw_keras.formats.foreign import Limits
+from emotiw_keras.formats.hdf5_trial import rehearse
+from emotiw_keras.formats.keras_h5 import read_keras_h5
 from emotiw_keras.models import weights as stored
 from emotiw_keras.models.applications import APPLICATIONS, TORCH_MEAN, TORCH_STD
 from emotiw_keras.models.parts import Shape, classifier

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from emotiw_keras.converters.foreign import Node
+from emotiw_keras.formats.foreign import Node
 
 Step = tuple[str, str, dict[str, Any]]
 

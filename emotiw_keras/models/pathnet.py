@@ -16,9 +16,9 @@ from typing import Any
 import keras
 from keras import layers as keras_layers
 
-from emotiw_keras.converters.foreign import Node
 from emotiw_keras.errors import ModelError, UsageError
-from emotiw_keras.models import weights as stored
+from emotiw_keras.formats.foreign import Node
+from emotiw_keras.models import weights_argument as stored
 from emotiw_keras.models.parts import (
     Shape,
     Tensor,

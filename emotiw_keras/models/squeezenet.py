@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import keras
 from keras import layers
 
-from emotiw_keras.converters.foreign import Node
 from emotiw_keras.errors import ModelError, UsageError
-from emotiw_keras.models import weights as stored
+from emotiw_keras.formats.foreign import Node
+from emotiw_keras.models import weights_argument as stored
 from emotiw_keras.models.layers import Conv2D, GroupedConv2D
 from emotiw_keras.models.parts import (
     RELU,

@@ -13,9 +13,9 @@ from typing import Any
 
 import keras
 
-from emotiw_keras.converters.foreign import Node
+from emotiw_keras.formats.foreign import Node
 from emotiw_keras.models import originals
-from emotiw_keras.models import weights as stored
+from emotiw_keras.models import weights_argument as stored
 from emotiw_keras.models.layers import GroupedConv2D, LocalResponseNormalization
 from emotiw_keras.models.parts import RELU, Shape, Tensor, Top, head, image_input, known_shape, model_of, scaled
 from emotiw_keras.models.pooling import CaffeMaxPooling2D

@@ -21,7 +21,7 @@ from emotiw_keras.serving.drawing import draw_readings
 from emotiw_keras.serving.new_folder import NewFolder
 
 if TYPE_CHECKING:
-    from emotiw_keras.serving.inputs import Film
+    from emotiw_keras.serving.pictures import Film
     from emotiw_keras.serving.readings import PictureReading
 
 # Containers that can be written, and the codec in them; a film in another becomes NAME.mp4.

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from emotiw_keras.data.films import FASTEST, USUAL_RATE, FilmReader, quiet_opencv
 from emotiw_keras.data.images import ImageError
-from emotiw_keras.serving.inputs import Film, Picture, read_file
+from emotiw_keras.serving.pictures import Film, Picture
 
 if TYPE_CHECKING:
     import cv2
 
 _NUMBERED = re.compile(r"%(0\d+)?d")
 _CAMERA = re.compile(r"camera:(\d{1,3})")
+Read = Callable[[str, str], Picture | Film]
+"""A file's path, and its relative name -> what it holds."""
 
 
 def looks_like_film(start: bytes) -> bool:
@@ -55,8 +57,8 @@ def _film_frames(film: FilmReader, path: str, name: str) -> Iterator[Picture]:
         yield Picture(path, None, lost, frame=film.number + 1 or None, name=name)
 
 
-def open_sequence(pattern: str) -> Film | Picture:
-    """Open pictures numbered by `%d` or `%05d`, in the order of their numbers; gaps are allowed."""
+def open_sequence(pattern: str, read: Read) -> Film | Picture:
+    """Open pictures numbered by `%d` or `%05d`, in the order of their numbers; gaps are allowed. `read` reads one of them."""
     folder, last = os.path.split(pattern)
     found = _NUMBERED.search(last)
     assert found is not None, pattern
@@ -69,12 +71,12 @@ def open_sequence(pattern: str) -> Film | Picture:
     numbered = sorted((int(match[1]), name) for name in names if (match := wanted.fullmatch(name)))
     if not numbered:
         return Picture(pattern, None, "no file matches this pattern")
-    return Film(pattern, last, USUAL_RATE, _sequence_frames(pattern, folder, numbered), stills=True)
+    return Film(pattern, last, USUAL_RATE, _sequence_frames(pattern, folder, numbered, read), stills=True)
 
 
-def _sequence_frames(pattern: str, folder: str, numbered: list[tuple[int, str]]) -> Iterator[Picture]:
+def _sequence_frames(pattern: str, folder: str, numbered: list[tuple[int, str]], read: Read) -> Iterator[Picture]:
     for number, name in numbered:
-        picture = read_file(os.path.join(folder, name), name)
+        picture = read(os.path.join(folder, name), name)
         if isinstance(picture, Film):
             yield Picture(pattern, None, f"{name} is a film, not a picture", frame=number, name=name)
         else:

@@ -80,7 +80,7 @@ def fit(
     folder = Path(out).expanduser()
     if dry_run:
         if recipe.searches:
-            from emotiw_keras.training.pathnet.run import describe as describe_searches
+            from emotiw_keras.pathnet.run import describe as describe_searches
 
             describe_searches(prepared, folder, say)
         else:
@@ -169,7 +169,7 @@ def _train(
         return Pool(chosen, wanted["resize"], wanted["channels"] == "grey") if chosen else None
 
     if recipe.searches:
-        from emotiw_keras.training.pathnet.run import search
+        from emotiw_keras.pathnet.run import search
 
         assert face_input is not None
         return search(prepared, folder, info if claim.resumes else take, pool, face_input, say, progress)

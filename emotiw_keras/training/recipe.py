@@ -17,10 +17,10 @@ import tomli_w
 from emotiw_keras.errors import UsageError
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.models.registry import application_names, get_spec, known_names, model_names, near_name
+from emotiw_keras.pathnet.settings import PathNetSettings, Search
 from emotiw_keras.run_facts import LARGEST_SIDE, LARGEST_WIDTH
 from emotiw_keras.training.keep import KEEPS
 from emotiw_keras.training.keras_objects import described
-from emotiw_keras.training.pathnet.settings import PathNetSettings, Search
 from emotiw_keras.training.settings import SettingError, from_table, setting, validate
 from emotiw_keras.training.stage import Stage, split_reference
 

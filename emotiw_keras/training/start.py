@@ -100,7 +100,7 @@ def run_of(weights: str) -> Run | None:
 
 def start_model(recipe: Recipe, info: Mapping[str, Any], parent: Run | None, say: Callable[[str], None]) -> keras.Model:
     """The network with the weights the recipe starts from; it returns logits."""
-    from emotiw_keras.models.weights import find
+    from emotiw_keras.models.weights_argument import find
 
     shape = info["model"]
     weights = recipe.model.weights

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from emotiw_keras.cli.main import run
+from emotiw_keras.conversion.checking import Check, answers, convert_checked
+from emotiw_keras.conversion.convert import convert
 from emotiw_keras.errors import ModelError, UsageError
-from emotiw_keras.models.checking import Check, answers, convert_checked
-from emotiw_keras.models.convert import convert
-from tests.converters.foreign_networks import Network, network, run_caffe, write_caffe_files
+from tests.formats.foreign_networks import Network, network, run_caffe, write_caffe_files
 from tests.models.test_convert import assert_same, ours
 
 NARROW = 0.1

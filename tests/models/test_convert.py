@@ -8,11 +8,11 @@ import keras
 import numpy as np
 import pytest
 
+from emotiw_keras.conversion.convert import convert, probe_picture, write_weights
 from emotiw_keras.errors import ModelError
 from emotiw_keras.models import build, get_spec
-from emotiw_keras.models.convert import convert, probe_picture, write_weights
 from tests import processes
-from tests.converters.foreign_networks import (
+from tests.formats.foreign_networks import (
     network,
     picture,
     run_caffe,

@@ -10,8 +10,8 @@ import pytest
 
 from emotiw_keras.cli.main import run
 from emotiw_keras.models import build
-from tests.converters import write_caffe
-from tests.converters.foreign_networks import network, write_caffe_files
+from tests.formats import write_caffe
+from tests.formats.foreign_networks import network, write_caffe_files
 
 NARROW = ["--width", "0.1"]
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emotiw_keras.converters.foreign import Limits
-from emotiw_keras.converters.onnx import read_onnx
+from emotiw_keras.conversion.convert import convert
+from emotiw_keras.conversion.matching import exported_module
 from emotiw_keras.errors import ModelError
+from emotiw_keras.formats.foreign import Limits
+from emotiw_keras.formats.onnx import read_onnx
 from emotiw_keras.models import alexnet_owt, senet, squeezenet, vgg_cnn
-from emotiw_keras.models.convert import convert
-from emotiw_keras.models.matching import exported_module
-from tests.converters import write_onnx
-from tests.converters.exported_onnx import STYLES, Style, write_exported
-from tests.converters.foreign_networks import Network, network, run_caffe, write_caffe_files
+from tests.formats import write_onnx
+from tests.formats.exported_onnx import STYLES, Style, write_exported
+from tests.formats.foreign_networks import Network, network, run_caffe, write_caffe_files
 from tests.models.test_convert import assert_same, ours
 
 WIDTHS = {

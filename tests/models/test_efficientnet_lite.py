@@ -12,8 +12,8 @@ import pytest
 from keras import ops
 from safetensors.numpy import save_file
 
+from emotiw_keras.conversion.convert import convert
 from emotiw_keras.models import build, get_spec
-from emotiw_keras.models.convert import convert
 from emotiw_keras.models.efficientnet_lite import FOREIGN_NAMES, original, preprocess_input
 from emotiw_keras.models.layers import GroupedConv2D
 from emotiw_keras.models.parts import empty_networks
@@ -92,7 +92,7 @@ def test_the_published_weights_name_the_cat_and_the_espresso(
         importlib.metadata.distribution(PACKAGE)
     except importlib.metadata.PackageNotFoundError:
         pytest.skip(f"needs the package {PACKAGE}")
-    from emotiw_keras.models.convert import convert_to_cache
+    from emotiw_keras.conversion.convert import convert_to_cache
     from emotiw_keras.weights.fetch import fetch
     from emotiw_keras.weights.manifest import get_entry
 

@@ -9,14 +9,14 @@ import keras
 import numpy as np
 import pytest
 
-from emotiw_keras.converters.reference import run
+from emotiw_keras.conversion.convert import convert, probe_picture, write_weights
 from emotiw_keras.errors import ModelError
+from emotiw_keras.formats.reference import run
 from emotiw_keras.models import build, get_spec
-from emotiw_keras.models.convert import convert, probe_picture, write_weights
 from emotiw_keras.models.senet import FOREIGN_NAMES, original
 from emotiw_keras.training.freezing import apply_rules, check_moved, digests, initialise_layers
-from tests.converters import foreign_networks as foreign
-from tests.converters.write_pytorch import tensor, write_zip
+from tests.formats import foreign_networks as foreign
+from tests.formats.write_pytorch import tensor, write_zip
 
 NARROW = 0.05
 IDENTITIES = 23

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import pytest
 
-from emotiw_keras.converters.reference import run
 from emotiw_keras.errors import ModelError, UsageError
+from emotiw_keras.formats.reference import run
 from emotiw_keras.models import build, get_spec, squeezenet
 from emotiw_keras.models.squeezenet import FOREIGN_NAMES, TORCHVISION_NAMES, original, preprocess_input
 

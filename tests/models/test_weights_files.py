@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from emotiw_keras.cli.main import run
-from emotiw_keras.converters.reading import read
 from emotiw_keras.errors import ModelError
+from emotiw_keras.formats.reading import read
 from emotiw_keras.models import build
-from tests.converters.foreign_networks import network
+from tests.formats.foreign_networks import network
 
 SMALL: dict[str, Any] = {"width": 0.1, "classes": 5, "input_shape": (71, 71, 3)}
 NETWORKS = ["alexnet", "face_vgg", "pathnet", "squeezenet_v1_1"]
@@ -104,7 +104,7 @@ def test_a_foreign_file_is_taken_for_the_networks_own_pictures(channels: int, tm
 
 
 def test_weights_of_face_vgg_from_pytorch(tmp_path: Path) -> None:
-    from tests.converters.write_pytorch import write_zip
+    from tests.formats.write_pytorch import write_zip
 
     model = build("face_vgg", weights=None, width=0.25, classes=7)
     for variable in model.weights:

@@ -14,10 +14,10 @@ import pytest
 
 from emotiw_keras.errors import DivergedError, ModelError, UsageError
 from emotiw_keras.files import sha256_file
+from emotiw_keras.pathnet import evolution
+from emotiw_keras.pathnet.settings import PathNetSettings
 from emotiw_keras.runs import Run
 from emotiw_keras.training.fit import fit
-from emotiw_keras.training.pathnet import evolution
-from emotiw_keras.training.pathnet.settings import PathNetSettings
 from emotiw_keras.training.recipe import load_recipe
 from tests import processes
 
@@ -97,7 +97,7 @@ def test_the_best_is_the_highest_and_of_equals_the_last_winner() -> None:
 
 @pytest.fixture
 def bank():
-    from emotiw_keras.training.pathnet.bank import Bank
+    from emotiw_keras.pathnet.bank import Bank
 
     made = Bank(PathNetSettings(layers=2, modules=5, active=3, filters=4, reduce="pool"), 1.0, (12, 12, 3))
     made.initialise((0,), np.zeros((2, 5), bool))
@@ -129,7 +129,7 @@ PATHS = [((0, 2, 4), (1, 3)), ((3,), (0, 1, 2)), ((1,), (4,))]
 def test_the_bank_answers_as_the_plain_network_of_the_path(bank, path, combine: str) -> None:
     import dataclasses
 
-    from emotiw_keras.training.pathnet.steps import PathSteps
+    from emotiw_keras.pathnet.steps import PathSteps
 
     bank.settings = dataclasses.replace(bank.settings, combine=combine)
     x = np.random.default_rng(5).normal(0, 1, (6, 12, 12, 3)).astype(np.float32)
@@ -144,7 +144,7 @@ def test_a_trial_moves_weights_as_kerass_own_descent_does_and_frozen_ones_not_at
     import tensorflow as tf
 
     from emotiw_keras.models.pathnet import module_name
-    from emotiw_keras.training.pathnet.steps import PathSteps
+    from emotiw_keras.pathnet.steps import PathSteps
 
     images, crops, labels = images_of(3, 8)
     bank.freeze(((path[0][0],), ()))
@@ -172,8 +172,8 @@ def test_a_trial_moves_weights_as_kerass_own_descent_does_and_frozen_ones_not_at
 def test_minibatches_go_through_the_images_again_and_again_each_epoch_once(faces: dict[str, str]) -> None:
     from emotiw_keras.data.batches import Pool
     from emotiw_keras.data.faceset import read_faces
-    from emotiw_keras.training.pathnet.settings import Search
-    from emotiw_keras.training.pathnet.stream import Stream
+    from emotiw_keras.pathnet.settings import Search
+    from emotiw_keras.pathnet.stream import Stream
 
     images = read_faces(faces["fer"])
     pool = Pool([(images, images.indices("train"))], 48, True)

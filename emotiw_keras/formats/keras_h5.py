@@ -1,0 +1,216 @@
+"""Keras' files: the old `.h5` of weights or of a whole model, the `.weights.h5` of Keras 3, and its `.keras` of a whole model.
+
+Arrays only are read. The description of the layers that a whole model carries (JSON that can name code to run, as a Lambda
+layer does) is listed and never looked into. Sources: Keras' `legacy/saving/legacy_h5_format.py` and `saving/saving_lib.py`.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+
+from emotiw_keras.errors import ModelError
+from emotiw_keras.formats.foreign import Foreign, Limits
+from emotiw_keras.formats.hdf5 import Hdf5, open_hdf5
+from emotiw_keras.formats.hdf5_trial import rehearse
+from emotiw_keras.formats.zipped import Zip
+
+ROLES = {
+    "kernel": "weight",
+    "bias": "bias",
+    "gamma": "gamma",
+    "beta": "beta",
+    "moving_mean": "mean",
+    "moving_variance": "variance",
+}
+WEIGHTS_ENTRY = "model.weights.h5"
+UNPACKED = "emotiw_keras_unpacked_"
+"""How the folders start, among the system's temporary ones, in which such an entry lies while it is read."""
+_BATCH_NORM = ("gamma", "beta", "mean", "variance")
+_OLD_NAME = re.compile(r"(?:.*_)?(W|b)(?:_\d+)?")
+_DESCRIPTION = "a description of layers, which is never looked into; only arrays are read"
+
+
+def read_keras_h5(path: Path, limits: Limits | None = None) -> Foreign:
+    """The arrays of a Keras HDF5 file, named `<layer>.weight`, `.bias`, `.gamma`, `.beta`, `.mean`, `.variance`.
+
+    Kernels are (height, width, in, out), fully connected ones (in, out). Weights of other names keep them. A `.weights.h5`
+    file of Keras 3 numbers a layer's variables instead of naming them: a kernel and a vector are called weight and bias,
+    the four of a batch normalisation by their order, all others by their numbers.
+
+    Args:
+        path: the file.
+        limits: bounds of what is read; the defaults of `Limits` if None.
+
+    Returns:
+        layout "hwio" (None for files of Keras 1, which could be either), no nodes.
+
+    Raises:
+        ModelError: the file is damaged, unsafe (see `hdf5.open_hdf5`), or no weight file of Keras.
+
+    Example:
+        >>> read_keras_h5(Path("vgg.h5")).arrays["conv1.weight"].shape  # doctest: +SKIP
+        (3, 3, 3, 64)
+    """
+    bounds = limits or Limits()
+    rehearse(read_keras_h5, path, bounds)
+    with open_hdf5(path, bounds, rehearsed=True) as file:
+        top = file.children(file.root)
+        foreign = Foreign(format="Keras weights", path=path, arrays={}, layout="hwio")
+        for name in ("model_config", "training_config"):
+            if file.has(file.root, name):
+                foreign.ignored[name] = _DESCRIPTION
+        whole = top.get("model_weights")
+        weights = whole if isinstance(whole, h5py.Group) else file.root
+        layers = _texts(file, weights, "layer_names")
+        if layers is not None:
+            version = file.texts_of(file.root, "keras_version") or file.texts_of(weights, "keras_version") or ("1",)
+            if "".join(version).startswith("1"):
+                foreign.layout = None
+            foreign.format = f"Keras {'model' if weights is whole else 'weights'} (HDF5)"
+            _read_named(file, weights, layers, foreign)
+        elif isinstance(top.get("layers"), h5py.Group) or "_layer_checkpoint_dependencies" in top:
+            foreign.format = "Keras 3 weights (HDF5)"
+            _read_numbered(file, foreign)
+        else:
+            found = ", ".join(map(repr, [*top][:8])) or "nothing"
+            raise ModelError(f"{path.name} holds {found}; expected Keras' layer_names, model_weights or layers")
+        for name in top:
+            if "optimizer" in name:
+                foreign.ignored[name] = "the optimizer's state, which only training needs"
+        return foreign
+
+
+def read_keras_archive(path: Path, limits: Limits | None = None) -> Foreign:
+    """The arrays of a `.keras` file, a zip with a `.weights.h5` file in it; named as in `read_keras_h5`.
+
+    Raises:
+        ModelError: as `read_keras_h5`; or the zip is damaged or holds no weights, or there is no room to unpack them.
+    """
+    bounds = limits or Limits()
+    archive = Zip(path, bounds)
+    if WEIGHTS_ENTRY not in archive.sizes:
+        raise ModelError(f"{path.name} holds no {WEIGHTS_ENTRY}, as a .keras file does; save the model again as one file")
+    content = archive.read(WEIGHTS_ENTRY)
+    # The HDF5 library reads files alone; under the same name, by which errors call it.
+    folder = Path(tempfile.mkdtemp(prefix=UNPACKED))
+    unpacked = folder / path.name
+    try:
+        try:
+            unpacked.write_bytes(content)
+        except OSError as error:
+            raise ModelError(f"{path.name} cannot be unpacked in {folder}: {error.strerror}; make room there") from error
+        held = read_keras_h5(unpacked, bounds)
+    finally:
+        unpacked.unlink(missing_ok=True)
+        folder.rmdir()
+    others = {name: _DESCRIPTION for name in archive.sizes if name == "config.json"}
+    others |= {name: "nothing about weights" for name in archive.sizes if name not in (WEIGHTS_ENTRY, "config.json")}
+    return replace(held, format="Keras 3 model", path=path, ignored=held.ignored | others)
+
+
+def _texts(file: Hdf5, group: h5py.Group, name: str) -> tuple[str, ...] | None:
+    """An attribute of names; Keras splits long ones into name0, name1, ..."""
+    whole = file.texts_of(group, name)
+    if whole is not None:
+        return whole
+    parts: list[str] = []
+    number = 0
+    while (part := file.texts_of(group, f"{name}{number}")) is not None:
+        parts += part
+        number += 1
+    return tuple(parts) if number else None
+
+
+def _dataset(file: Hdf5, group: h5py.Group, place: str) -> h5py.Dataset:
+    """The dataset at a path below a group, step by step, so that nothing but checked links is followed."""
+    above, _, last = place.rpartition("/")
+    holder = _group(file, group, above) if above else group
+    item = None if holder is None else file.child(holder, last)
+    if not isinstance(item, h5py.Dataset):
+        raise ModelError(f"{file.name} is damaged: no weight {place!r} in {group.name!r}, which lists it; fetch it again")
+    return item
+
+
+def _group(file: Hdf5, group: h5py.Group, place: str) -> h5py.Group | None:
+    """The group at a path below a group, step by step; None if there is none."""
+    item: h5py.Group | h5py.Dataset | None = group
+    for part in place.split("/"):
+        item = file.child(item, part) if isinstance(item, h5py.Group) else None
+    return item if isinstance(item, h5py.Group) else None
+
+
+def _read_named(file: Hdf5, weights: h5py.Group, layers: tuple[str, ...], foreign: Foreign) -> None:
+    # The slash in a layer's name makes a group of its first part.
+    listed = {layer.partition("/")[0] for layer in layers}
+    for layer in layers:
+        group = _group(file, weights, layer)
+        if group is None:
+            raise ModelError(f"{file.name} is damaged: no group of layer {layer!r}, which layer_names lists; fetch it again")
+        names = _texts(file, group, "weight_names") or ()
+        roles = [_role(name) for name in names]
+        clear = len(set(roles)) == len(roles)
+        for name, role in zip(names, roles, strict=True):
+            # A model within the model has many kernels: there the weight's own path tells them apart.
+            inner = name.removesuffix(":0").rpartition("/")[0]
+            key = f"{layer}.{role}" if clear or not inner else f"{inner}.{role}"
+            if key in foreign.arrays:
+                key = f"{layer}/{name}"
+            if key in foreign.arrays:
+                raise ModelError(f"{file.name} lists the weight {name!r} of layer {layer!r} twice; save it again")
+            foreign.arrays[key] = file.array(_dataset(file, group, name))
+    for name, item in file.children(weights).items():
+        if name not in listed and "optimizer" not in name and not (isinstance(item, h5py.Group) and not file.children(item)):
+            foreign.ignored[name] = "not listed in layer_names"
+
+
+def _role(name: str) -> str:
+    last = name.rpartition("/")[2].removesuffix(":0")
+    old = _OLD_NAME.fullmatch(last)
+    if old:
+        return {"W": "weight", "b": "bias"}[old[1]]
+    return ROLES.get(last, last)
+
+
+def _read_numbered(file: Hdf5, foreign: Foreign) -> None:
+    waiting: list[tuple[str, h5py.Group]] = [("", file.root)]
+    while waiting:
+        place, group = waiting.pop()
+        for name, item in reversed(file.children(group).items()):
+            inside = f"{place}/{name}" if place else name
+            if isinstance(item, h5py.Group) and name != "vars":
+                if place or "optimizer" not in name:
+                    waiting.append((inside, item))
+            elif isinstance(item, h5py.Dataset):
+                foreign.ignored[inside] = "a dataset outside of a layer's variables"
+            else:
+                _read_variables(file, place, item, foreign)
+
+
+def _read_variables(file: Hdf5, place: str, group: h5py.Group, foreign: Foreign) -> None:
+    items = file.children(group)
+    if not items:
+        return
+    wrong = [key for key, item in items.items() if not key.isdecimal() or not isinstance(item, h5py.Dataset)]
+    if wrong:
+        raise ModelError(f"{file.name}: {group.name!r} holds {wrong[0]!r}, expected numbered variables 0, 1, ...")
+    datasets = [item for _, item in sorted(items.items(), key=lambda pair: int(pair[0])) if isinstance(item, h5py.Dataset)]
+    if "seed_generator" in place:
+        foreign.ignored[place] = "the state of a random generator"
+        return
+    ranks = [len(item.shape or ()) for item in datasets]
+    kind = place.rpartition("/")[2]
+    roles = tuple(sorted(items, key=int))
+    if ranks[0] > 1 and ranks[1:] in ([], [1]):
+        roles = ("weight", "bias")[: len(ranks)]
+    elif re.fullmatch(r"batch_normalization(_\d+)?", kind) and len(ranks) == 4:
+        roles = _BATCH_NORM
+    layer = "".join(file.texts_of(group, "name") or (place,))
+    if any(f"{layer}.{role}" in foreign.arrays for role in roles):
+        layer = place
+    for role, dataset in zip(roles, datasets, strict=True):
+        foreign.arrays[f"{layer}.{role}"] = file.array(dataset)

@@ -1,0 +1,169 @@
+"""What `weights=` of a network of the zoo means: nothing, published weights, or a file in any known format."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from emotiw_keras.conversion.convert import convert
+from emotiw_keras.errors import ModelError
+from emotiw_keras.formats.foreign import Foreign
+from emotiw_keras.formats.keras_h5 import ROLES
+from emotiw_keras.formats.reading import read
+from emotiw_keras.models.registry import ModelSpec, get_spec
+from emotiw_keras.models.weights import SUFFIX, load_strict, shapes_text, stored_layers, survives
+from emotiw_keras.text import shown
+from emotiw_keras.weights.cache import cache_dir
+
+DATA_SETS = {"imagenet": "ImageNet", "vggface2": "VGGFace2"}
+"""Words for the published weights of networks, each of one data set (`ModelSpec.trained_on`)."""
+
+
+def _published(spec: ModelSpec) -> Path:
+    """Where the fetched and converted weights of a network are."""
+    return cache_dir() / f"{spec.weights}{SUFFIX}"
+
+
+def find(weights: str | os.PathLike[str] | None, name: str, none: str = "weights=None") -> Path | None:
+    """The file that `weights` means for the network of the registry name `name`; None for None.
+
+    The word of `DATA_SETS` that is the network's is the fetched and converted file in the cache, anything else the path of a
+    `.weights.h5` file or of a weight file in a foreign format. Raises ModelError if it is missing, or for another word; `none`
+    is how its advice says "without weights".
+    """
+    if weights is None:
+        return None
+    spec = get_spec(name)
+    if weights in DATA_SETS and not spec.weights:
+        raise ModelError(f"no {DATA_SETS[str(weights)]} weights of {name} are published; give {none}, or a {SUFFIX} file")
+    if weights == spec.trained_on:
+        path = _published(spec)
+        if not path.is_file():
+            how = f"get them with `emotiw weights fetch {name}` or give {none}"
+            raise ModelError(f"no {DATA_SETS[spec.trained_on]} weights of {name} at {path}; {how}")
+        return path
+    if weights in DATA_SETS:
+        raise ModelError(
+            f"{name} has no {DATA_SETS[str(weights)]} weights; expected '{spec.trained_on}', None or the path of a weight file"
+        )
+    path = Path(weights).expanduser()
+    if not path.exists():
+        raise ModelError(f"no weights file at {path}; expected None, '{spec.trained_on}' or the path of a weight file")
+    return path
+
+
+def load(
+    model: keras.Model,
+    weights: str | os.PathLike[str] | None,
+    name: str,
+    reference: Callable[[], keras.Model],
+    width: float = 1.0,
+) -> None:
+    """Fills `model`, a network of the registry name `name`, as `weights` says.
+
+    None leaves the initial values. A word of `DATA_SETS` takes the fetched file. The path of a `.weights.h5` file must fit in
+    every layer. From any other file of Keras (.keras, .h5) the layers of the model's own names are filled, which must fit. The
+    path of a foreign file is converted, and proven, on the way (see `conversion.convert`), for the model's width and pictures.
+    From published, other Keras and foreign weights, where the model has another number of classes, or no classifier, the trunk
+    alone is filled, as from a file that holds no classifier; a line on stderr tells of the layers that are new.
+
+    `reference` builds the same network with the classifier of its published weights; it is called where the trunk alone is
+    wanted; `width` is that of both.
+    Raises ModelError if the file is missing, damaged, or does not fit. Never leaves random weights silently.
+    """
+    path = find(weights, name)
+    if path is None:
+        return
+    if not path.name.endswith(SUFFIX):
+        _load_foreign(model, path, name, width)
+        return
+    spec = get_spec(name)
+    published = weights == spec.trained_on
+    if not published:
+        survives(path)
+    last = spec.classifier
+    target = {layer.name: layer for layer in model.layers}
+    # Of a Dense as of a convolution, the last axis of the kernel is the outputs.
+    classes = target[last].kernel.shape[-1] if last in target else None
+    if last not in stored_layers(path):
+        trunk = model if classes is None else keras.Model(model.inputs, target[last].input, name=model.name)
+        load_strict(trunk, path)
+        if classes is not None:
+            print(f"{name}: {shown(path.name)} holds no {last}, so a new one with {classes} classes", file=sys.stderr)
+        return
+    if not published or classes == spec.classes:
+        load_strict(model, path)
+        return
+    source = reference()
+    load_strict(source, path)
+    _take(model, {layer.name: layer.get_weights() for layer in source.layers if layer.weights}, path, name)
+
+
+def _take(model: keras.Model, held: Mapping[str, list[np.ndarray]], path: Path, name: str) -> None:
+    """The weights of a network of the same name into every layer that both have; what is new behind the trunk is told of.
+
+    Raises ModelError if a layer of the trunk is missing, any but the classifier is of another shape, or a layer has no place.
+    """
+    spec = get_spec(name)
+    last = spec.classifier
+    new, classes = [], 0
+    mine = {layer.name: layer for layer in model.layers if layer.weights}
+    for layer in mine.values():
+        stored, shapes = held.get(layer.name), [tuple(variable.shape) for variable in layer.weights]
+        found = None if stored is None else [array.shape for array in stored]
+        behind = layer.name == last or len(shapes[0]) == 2
+        if layer.name == last:
+            classes = shapes[0][-1]
+        if stored is not None and found == shapes:
+            layer.set_weights(stored)
+        elif layer.name == last or (stored is None and behind):
+            new.append(layer.name)
+        else:
+            texts = [shapes_text(None if of is None else ("", of)) for of in (found, shapes)]
+            raise ModelError(
+                f"{shown(path.name)} does not fit {model.name}: layer {layer.name} holds {texts[0]} there, {texts[1]} here; "
+                "give the width and input shape that the file was made for"
+            )
+    groups = {layer for _, layers in spec.groups for layer in layers}
+    strange = [layer for layer in held if layer not in mine and layer not in groups]
+    if strange:
+        raise ModelError(f"{shown(path.name)} does not fit {model.name}, which has no layer {strange[0]}")
+    if new:
+        source = f"{DATA_SETS[spec.trained_on]} weights" if path == _published(spec) else f"weights of {shown(path.name)}"
+        print(f"{name}: {source}, but a new {', '.join(new)} with {classes} classes", file=sys.stderr)
+
+
+def _own_layers(model: keras.Model, foreign: Foreign, last: str) -> dict[str, list[np.ndarray]] | None:
+    """The weights of a file that Keras wrote, by layers in the order of the model's variables; None if it has other names."""
+    if not foreign.format.startswith("Keras"):
+        return None
+    by_layer: dict[str, dict[str, np.ndarray]] = {}
+    for key, array in foreign.arrays.items():
+        layer, _, role = key.rpartition(".")
+        by_layer.setdefault(layer, {})[role] = array
+    held = {}
+    for layer in model.layers:
+        roles = [ROLES.get(variable.name, variable.name) for variable in layer.weights]
+        there = by_layer.get(layer.name)
+        if roles and there is None and layer.name != last and len(layer.weights[0].shape) != 2:
+            return None
+        if roles and there is not None:
+            if set(roles) != there.keys():
+                return None
+            held[layer.name] = [there[role] for role in roles]
+    return held | {name: [*arrays.values()] for name, arrays in by_layer.items() if name not in held}
+
+
+def _load_foreign(model: keras.Model, path: Path, name: str, width: float) -> None:
+    foreign = read(path)
+    held = _own_layers(model, foreign, get_spec(name).classifier)
+    if held is None:
+        shape = model.inputs[0].shape[1:] if len(model.inputs) == 1 else ()
+        source, _ = convert(name, foreign, width=width, input_shape=shape if len(shape) == 3 and all(shape) else None)
+        held = {layer.name: layer.get_weights() for layer in source.layers if layer.weights}
+    _take(model, held, path, name)
