@@ -119,7 +119,11 @@ def match_layers(name: str, foreign: Foreign) -> Matching:
 
     Raises ModelError if a layer finds no arrays, or an array no layer.
     """
-    module, original = _module(name), original_nodes(name)
+    module = _module(name)
+    try:
+        original = original_nodes(name)
+    except ModelError as error:
+        raise ModelError(f"{foreign.path.name} is not converted: {error}") from error
     layers = _layers(original)
     own = {layer.name: layer.name for layer in layers}
     own |= {each.normalisation.name: each.normalisation.name for each in layers if each.normalisation}

@@ -31,7 +31,9 @@ _ROLES = {
     "moving_variance": "variance",
     "var": "variance",
 }
-_ROLE = re.compile(rf"(.+?)[./_]({'|'.join(sorted((*_ROLES, 'weight', 'bias'), key=len, reverse=True))})(?::0)?")
+_JOINED = ("weights", "weight", "kernel", "biases", "bias", "W", "w", "b")
+"""Words that an underscore may join to a layer's name; before others, as in running_var, it is a part of the word."""
+_ROLE = re.compile(rf"(.+?)(?:[./]({'|'.join((*_ROLES, 'weight', 'bias'))})|_({'|'.join(_JOINED)}))(?::0)?")
 
 
 def unwrapped(names: Collection[str], ignore: Callable[[str, str], None]) -> dict[str, str]:
@@ -87,5 +89,6 @@ def plain_roles(names: Iterable[str]) -> dict[str, str]:
     found = {}
     for name in listed:
         match = _ROLE.fullmatch(name)
-        found[name] = f"{match[1]}.{_ROLES.get(match[2], match[2])}" if match else name
+        role = (match[2] or match[3]) if match else ""
+        found[name] = f"{match[1]}.{_ROLES.get(role, role)}" if match else name
     return found if _distinct(found.values()) else {name: name for name in listed}

@@ -85,6 +85,7 @@ def test_other_words_for_weights_and_biases() -> None:
         "conv1.weights": "conv1.weight", "conv1.biases": "conv1.bias", "conv2/kernel:0": "conv2.weight",
         "conv2/bias:0": "conv2.bias", "conv3_W": "conv3.weight", "conv3_b": "conv3.bias", "fire2/squeeze1x1.weights":
         "fire2/squeeze1x1.weight", "bn1.scale": "bn1.gamma", "bn1/moving_variance": "bn1.variance", "fc6.weight": "fc6.weight",
+        "bn1.running_var": "bn1.running_var", "bn1/moving_mean:0": "bn1.mean", "x.my_scale": "x.my_scale",
         "mean_image": "mean_image", "W": "W",
     }  # fmt: skip
     assert plain_roles(names) == names
