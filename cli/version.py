@@ -29,7 +29,7 @@ def facts() -> dict[str, Any]:
 
     Example:
         >>> facts()["emotiw_keras"]
-        '0.1.0'
+        '0.2.0'
     """
     return {
         "emotiw_keras": emotiw_keras.__version__,

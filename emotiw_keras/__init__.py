@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from emotiw_keras.training.stage import Stage as Stage
     from emotiw_keras.training.tuner import StagedFineTuner as StagedFineTuner
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "Predictor": "emotiw_keras.serving.predictor",

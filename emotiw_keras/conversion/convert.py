@@ -65,7 +65,7 @@ def convert(
 
     Args:
         name: registry name.
-        source: a weight file in any format that `converters.reading` knows, or what it read of one.
+        source: a weight file in any format that `formats.reading` knows, or what it read of one.
         structure: a .prototxt that says how the layers of `source` are connected, where it does not say so itself.
         channel_order: of the pictures the original takes, where the file does not say; the network's own if None.
         width: the width of the network.

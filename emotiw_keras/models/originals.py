@@ -1,4 +1,4 @@
-"""The networks as their authors defined them, in the terms of `converters.foreign.Node`, for `converters.reference` to run.
+"""The networks as their authors defined them, in the terms of `formats.foreign.Node`, for `formats.reference` to run.
 
 They say what a file of bare arrays leaves out. Their arrays are named after our layers: `conv1.weight`, `conv1.bias`.
 """

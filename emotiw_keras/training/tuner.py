@@ -43,6 +43,7 @@ class StagedFineTuner:
         preprocessing: what happens to pixels; None takes the facts of a network of the zoo, and gives any other network its
             pictures as they are (put `FaceInput.of(...)` or `Rescaling` first in it).
         duplicates: "drop" leaves out of training what also stands in val or test; "keep" trains on it.
+        keep: "last" ends with the best epoch of the last stage, "best" with that of the best of the stages that choose alike.
         seed: splits, order, crops and new layers.
         metrics: `keras.metrics.Metric` objects, scored in every stage.
         callbacks: `keras.callbacks.Callback` objects; every stage is a training to them.
@@ -78,6 +79,7 @@ class StagedFineTuner:
         sources: Mapping[str, SourceSettings] | None = None,
         preprocessing: InputSettings | None = None,
         duplicates: str = "drop",
+        keep: str = "last",
         seed: int = 0,
         metrics: Sequence[keras.metrics.Metric] = (),
         callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -111,6 +113,7 @@ class StagedFineTuner:
             data=tuple(data),
             labels=labels,
             duplicates=duplicates,
+            keep=keep,
             seed=seed,
             precision=model.dtype_policy.name,
             model=settings,
