@@ -16,7 +16,7 @@ def class_weights(labels: np.ndarray, classes: int, kind: str) -> np.ndarray:
         kind: a word of `Stage.class_weight`.
 
     Example:
-        >>> class_weights(np.array([0, 0, 0, 1]), 2, "balanced").round(2).tolist()
+        >>> [round(float(weight), 2) for weight in class_weights(np.array([0, 0, 0, 1]), 2, "balanced")]
         [0.67, 2.0]
     """
     if kind == "none":

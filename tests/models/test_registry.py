@@ -28,6 +28,7 @@ CLASSES = {
     "squeezenet_v1_1": "SqueezeNetV1_1",
     "pathnet": "PathNet",
     "senet50": "SENet50",
+    "efficientnet_lite0": "EfficientNetLite0",
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from emotiw_keras.cli.fit import fit as command
 from emotiw_keras.errors import UsageError
-from emotiw_keras.gradcam import GradCam
+from emotiw_keras.gradcam import LayerCam
 from emotiw_keras.models import build
 from emotiw_keras.runs import Run
 from emotiw_keras.serving.graph import ServedModel
@@ -89,7 +89,7 @@ def test_it_is_served_as_it_was_trained(run: Run) -> None:
     face = np.random.default_rng(0).integers(0, 256, (40, 40, 1), np.uint8)
     (probabilities,) = predictor.predict([face])
     assert probabilities.shape == (7,) and probabilities.sum() == pytest.approx(1, abs=1e-5)
-    heat = GradCam(predictor.net)(predictor.face_input(predictor.prepare(face)[None]), np.array([3]))
+    heat = LayerCam(predictor.net)(predictor.face_input(predictor.prepare(face)[None]), np.array([3]))
     assert heat.ndim == 3 and np.isfinite(heat).all()
     served = ServedModel(predictor.net, predictor.face_input, predictor.labels).classify(predictor.prepare(face)[None])
     np.testing.assert_allclose(served["probabilities"][0], probabilities, atol=1e-5)
