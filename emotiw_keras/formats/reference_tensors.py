@@ -37,6 +37,8 @@ def compute(node: Node, given: Sequence[np.ndarray]) -> np.ndarray:
     kind, found = node.attrs["type"], operands(node, given)
     try:
         return np.asarray(STEPS[kind](node, found))
+    except ModelError:  # a ValueError, too, that says more
+        raise
     except (ValueError, IndexError, TypeError, KeyError, OverflowError, AttributeError) as error:
         shapes = ", ".join("nothing" if x is None else "x".join(map(str, x.shape)) or "one value" for x in found)
         raise ModelError(f"layer {node.name} ({kind}) gets {shapes}, which do not fit together") from error

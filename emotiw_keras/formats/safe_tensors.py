@@ -107,6 +107,8 @@ def read_index(path: Path, limits: Limits | None = None) -> Foreign:
         index = json.loads(bytes(map_file(path, replace(bounds, total_bytes=min(bounds.total_bytes, LARGEST_HEADER)))))
         listed = index["weight_map"]
         parts = {str(name): str(part) for name, part in listed.items()}
+    except ModelError:  # a ValueError, too, that says more
+        raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{path.name} is no index of safetensors files: no weight_map of names and files in it") from error
     foreign = Foreign(format="safetensors, several files", path=path, arrays={})

@@ -39,6 +39,8 @@ class Zip:
         try:
             with zipfile.ZipFile(_Window(self._data, path.name)) as file:
                 members = [info for info in file.infolist() if not info.filename.endswith("/")]
+        except ModelError:  # a ValueError, too, that says more
+            raise
         except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error, OSError) as error:
             self._fail(f"damaged zip ({shown(error)})")
         if len(members) > limits.arrays:
