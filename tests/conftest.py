@@ -31,7 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if any(isinstance(value, str) and value in SLOW_NETWORKS for value in values):
             item.add_marker("slow")
         # Under `ONEDNN_MAX_CPU_ISA=AVX2`, which stands in for a lesser processor, TensorFlow dies of bfloat16.
-        if hardware.bfloat16_is_hidden() and "bfloat16" in item.nodeid and "tests/formats" not in item.nodeid:
+        half = item.get_closest_marker("bfloat16") or ("bfloat16" in item.nodeid and "tests/formats" not in item.nodeid)
+        if half and hardware.bfloat16_is_hidden():
             item.add_marker(pytest.mark.skip("TensorFlow crashes on bfloat16 under this ONEDNN_MAX_CPU_ISA"))
 
 

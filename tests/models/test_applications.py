@@ -123,6 +123,7 @@ def test_parameters_are_those_of_keras(name: str) -> None:
     assert get_spec(name).parameters == function(name)(weights=None).count_params()
 
 
+@pytest.mark.bfloat16
 def test_a_flat_float32_classifier_on_a_trunk_of_half_precision() -> None:
     keras.config.set_dtype_policy("mixed_bfloat16")
     model = build(SMALL, weights=None, classes=42, input_shape=(32, 32, 3), classifier_activation=None)

@@ -40,6 +40,7 @@ def test_the_outputs_stay_to_the_bit(name: str, policy: str) -> None:
     assert wide == {first, *classifier} and len(kinds) > len(wide) + 2
 
 
+@pytest.mark.bfloat16
 def test_a_grey_twin_of_it_answers_as_that_of_the_network() -> None:
     net = network("alexnet", "mixed_bfloat16")
     twins = [grey_twin(each, (104.0, 117.0, 123.0)) for each in (net, narrow_kernels(net))]
