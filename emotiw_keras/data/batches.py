@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +19,7 @@ WAITING = 2
 """Batches that are made before they are asked for."""
 Batches = Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 Make = Callable[[np.ndarray], tuple[np.ndarray, ...]]
+Signature = tuple[tf.TensorSpec, ...]
 
 
 class Source(Protocol):
@@ -129,11 +131,11 @@ def batches(source: Source, order: np.ndarray, draws: np.ndarray | None, batch_s
     columns, kind = (3, np.int32) if draws is None else (draws.shape[1], draws.dtype)
     labels = tf.TensorSpec((None, *source.labels.shape[1:]), source.labels.dtype)
     signature = (tf.TensorSpec((None, *source.shape), source.dtype), tf.TensorSpec((None, columns), kind), labels)
-    return made_batches(make, order, batch_size, signature, start)
+    return made_batches(make, order, batch_size, signature, start, owner=source)
 
 
 def made_batches(
-    make: Make, order: np.ndarray, batch_size: int, signature: tuple[tf.TensorSpec, ...], start: int = 0
+    make: Make, order: np.ndarray, batch_size: int, signature: Signature, start: int = 0, owner: object = None
 ) -> Iterator[Any]:
     """What `make` gives for each batch of positions, through `tf.data`; an error of `make` rises as it is.
 
@@ -143,41 +145,73 @@ def made_batches(
         batch_size: positions in a batch; the last may be smaller.
         signature: what `make` gives.
         start: batches to leave out at the start.
+        owner: whose batches these are: those of one owner and signature are traced once, which takes as long as several small
+            steps.
     """
     order = np.asarray(order, np.int64)
-    maker = _Maker(lambda number: make(order[number[0] * batch_size : (number[0] + 1) * batch_size]))
-    numbers = tf.data.Dataset.range(start, -(-len(order) // batch_size)).map(lambda number: number[None])
+    maker, dataset = _traced(owner, signature)
+
+    def made(number: np.ndarray) -> tuple[np.ndarray, ...]:
+        first = (start + int(number)) * batch_size
+        return make(order[first : first + batch_size])
+
+    maker.make, maker.error = made, None
     try:
-        yield from _prepared(numbers, maker, signature)
+        yield from dataset.take(max(0, -(-len(order) // batch_size) - start)).prefetch(WAITING).with_options(_options())
     except tf.errors.OpError as error:
         if maker.error is not None:
             raise maker.error from error
         raise
+    finally:
+        maker.make = None
 
 
 class _Maker:
     """A function for `tf.numpy_function` that keeps the error it raised: TensorFlow hands on no more than its text."""
 
-    def __init__(self, make: Make) -> None:
-        self._make = make
+    def __init__(self, make: Callable[[np.ndarray], tuple[np.ndarray, ...]] | None = None) -> None:
+        self.make = make
         self.error: Exception | None = None
 
     def __call__(self, positions: np.ndarray) -> tuple[np.ndarray, ...]:
         try:
-            return self._make(positions)
+            assert self.make is not None
+            return self.make(positions)
         except Exception as error:
             self.error = error
             raise
 
 
-def _prepared(positions: tf.data.Dataset, make: _Maker, signature: tuple[tf.TensorSpec, ...]) -> tf.data.Dataset:
+_TRACED: WeakKeyDictionary[Any, dict[Signature, tuple[_Maker, tf.data.Dataset]]] = WeakKeyDictionary()
+
+
+def _traced(owner: object, signature: Signature) -> tuple[_Maker, tf.data.Dataset]:
+    """An endless dataset of what a maker gives, which nobody uses at the moment."""
+    known = {} if owner is None else _TRACED.setdefault(owner, {})
+    if signature not in known or known[signature][0].make is not None:
+        maker = _Maker()
+        known[signature] = (maker, tf.data.Dataset.range(2**62).map(_calling(maker, signature)))
+    return known[signature]
+
+
+def _prepared(positions: tf.data.Dataset, maker: _Maker, signature: Signature) -> tf.data.Dataset:
+    return positions.map(_calling(maker, signature)).prefetch(WAITING).with_options(_options())
+
+
+def _calling(maker: _Maker, signature: Signature) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
+    """What calls a maker in a graph."""
+
     def made(chosen: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        parts = tf.numpy_function(make, [chosen], [spec.dtype for spec in signature], stateful=False)
+        parts = tf.numpy_function(maker, [chosen], [spec.dtype for spec in signature], stateful=True)
         return tuple(tf.ensure_shape(part, spec.shape) for part, spec in zip(parts, signature, strict=True))
 
+    return made
+
+
+def _options() -> tf.data.Options:
     options = tf.data.Options()
     # Its tuning thread takes a twelfth of a small step, and where it misses the end of the data the epoch waits for a minute.
     options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False
     options.deterministic = True
-    return positions.map(made).prefetch(WAITING).with_options(options)
+    return options
