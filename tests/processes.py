@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,9 @@ class Forked:
         return None, text
 
     def send_signal(self, number: int) -> None:
-        if self.returncode is None:
-            os.kill(self._process.pid, number)
+        if self.poll() is None:
+            with suppress(ProcessLookupError):  # it has ended this moment
+                os.kill(self._process.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
