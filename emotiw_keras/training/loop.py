@@ -107,8 +107,10 @@ class StageLoop:
             where = f"stage {stage.name!r}"
             layers_named(self.run.model, stage.initialise, where)
             apply_rules(self.run.model, stage.rules, where)
+            training = self._training(number, stage)
+            training.check()
             if stage.cache_features is True:
-                self._training(number, stage).plan()
+                training.plan()
 
     def _training(self, number: int, stage: Stage, flag: Flag | None = None) -> StageTraining:
         return StageTraining(self.run, number, stage, self.train[stage.name], self.val[stage.name], flag)

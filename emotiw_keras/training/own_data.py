@@ -216,6 +216,8 @@ def _check(stage: Stage, train: Own) -> None:
     refused: dict[str, str] = {}
     if stage.train_share < 1:
         refused["train_share"] = "pass fewer items yourself"
+    if stage.cache_features is True:
+        refused["cache_features"] = "only features of faces in files are kept"
     if isinstance(train, Batches):
         if stage.batch_size != DEFAULT_BATCH:
             refused["batch_size"] = "the dataset has its own batches"
@@ -223,11 +225,8 @@ def _check(stage: Stage, train: Own) -> None:
             refused["class_weight"] = "the counts of classes are not known before the batches come; give arrays"
         if stage.sampling != "all":
             refused["sampling"] = "the dataset chooses its items itself"
-    if isinstance(train, Batches) or not are_faces(train.shape, train.dtype):
-        if stage.crops_per_image:
-            refused["crops_per_image"] = "only faces in files and uint8 arrays have kept crops"
-        if stage.cache_features is True:
-            refused["cache_features"] = "only features of faces in files and uint8 arrays are kept"
+    if stage.crops_per_image and (isinstance(train, Batches) or not are_faces(train.shape, train.dtype)):
+        refused["crops_per_image"] = "only faces in files and uint8 arrays have kept crops"
     if not are_faces(train.shape, train.dtype):
         if stage.augmented:
             refused["rotate, zoom, shift, brightness, contrast, erase or resample"] = "only bytes, uint8, are faces to change"

@@ -17,7 +17,7 @@ from emotiw_keras.costs import cost_matrix
 from emotiw_keras.data.batches import Pool
 from emotiw_keras.data.device import FaceInput
 from emotiw_keras.data.grey import for_grey
-from emotiw_keras.errors import DataError, DivergedError
+from emotiw_keras.errors import DataError, DivergedError, UsageError
 from emotiw_keras.runs import Run
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.averages import Averages
@@ -88,10 +88,33 @@ class StageTraining:
         room = 0 if run.face_input is None else run.face_input.room
         self.crops = StageCrops(stage, self.images, room, (run.seed, number))
 
+    def check(self) -> None:
+        """Refuse settings that change pictures where the network takes them as they are.
+
+        Raises:
+            UsageError: such a setting.
+        """
+        stage = self.stage
+        asked = {
+            "crops_per_image": stage.crops_per_image, "cache_features": stage.cache_features is True,
+            "teachers": stage.teachers, "rotate, zoom, shift, brightness, contrast, erase or resample": stage.augmented,
+        }  # fmt: skip
+        for key, value in asked.items():
+            if value and self._as_they_are(self.train):
+                raise UsageError(
+                    f"{self.where} sets {key}, but {self.run.model.name} takes its inputs as they are; pass preprocessing, so "
+                    "that faces are prepared outside of it"
+                )
+
+    def _as_they_are(self, source: Trained) -> bool:
+        """Whether the network takes a source without `FaceInput` before it."""
+        return self.run.face_input is None or not are_faces(source.shape, source.dtype)
+
     def plan(self, decided: bool | None = None) -> Plan:
         """Whether what its frozen start makes is computed once; see `caching.plan`."""
-        if not all(isinstance(part, Pool) for part in (self.train, self.val) if part is not None):
-            return Plan(None, 0, 0, "")  # features are kept of faces in files alone
+        of_files = all(isinstance(part, Pool) for part in (self.train, self.val) if part is not None)
+        if not of_files or self.run.face_input is None:
+            return Plan(None, 0, 0, "")  # features are kept of faces in files alone, which `FaceInput` prepares
         count = 0 if self.val is None else len(self.val)
         return plan(self.run.model, self.stage, self.crops, count, self.run.run_dir, decided)
 
@@ -156,6 +179,8 @@ class StageTraining:
         self.state.features = planned.cut is not None and not planned.against
         if planned.told:
             run.say(f"  {planned.told}")
+        if self._as_they_are(self.train):
+            run.say("  inputs go into the network as they are: no random crop or mirror of the stage")
         if isinstance(self.train, Batches):
             run.say(f"  {self.train.kind} {self.train.name}: an interrupted run goes on at the end of its last whole epoch")
         self._make_steps(planned, optimizer)
@@ -236,7 +261,7 @@ class StageTraining:
 
     def _prepared_for(self, source: Trained) -> tuple[keras.Model, Callable[..., Any]]:
         """The network and the input to compute with: bytes go through `FaceInput`, anything else goes in as it is."""
-        if self.run.face_input is None or not are_faces(source.shape, source.dtype):
+        if self.run.face_input is None or self._as_they_are(source):
             return self.run.model, as_they_are
         return for_grey(self.run.model, self.run.face_input)
 

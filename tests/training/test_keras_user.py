@@ -288,6 +288,29 @@ def test_any_network_on_faces_is_predicted_evaluated_and_opened_with_itself(kind
         assert other.unrecorded == ("data:train",) and evaluate(other, small_set)["leak_free"] is None
 
 
+def test_a_network_that_takes_faces_as_they_are_says_what_does_nothing(tmp_path: Path) -> None:
+    """Frozen layers keep no features there, and what would change pictures is refused."""
+    rules = (("conv*", 0.0), ("*", 1.0))
+    one = Stage("one", train=("data:train",), val=("data:val",), epochs=4, rules=rules, batch_size=32)
+    faces = load_faces("generated:large", limit=14)
+    said: list[str] = []
+    tuner = StagedFineTuner(seven(), [one], data={"data": faces}, run_dir=tmp_path / "run", say=said.append)
+    assert tuner.fit().info["preprocessing"]["as_given"]
+    assert any("no random crop or mirror of the stage" in line for line in said)
+    for setting in ({"rotate": 10.0}, {"crops_per_image": 2}, {"cache_features": True, "random_crop": False}):
+        mine = Stage("one", train=("data:train",), epochs=1, rules=rules, **setting)
+        with pytest.raises(UsageError, match="takes its inputs as they are; pass preprocessing"):
+            StagedFineTuner(seven(), [mine], data={"data": faces}, run_dir=tmp_path / "no", say=None).fit()
+
+
+def seven() -> keras.Model:
+    """A network for 48x48 grey faces as bytes that prepares them itself; its convolutions have names of their own."""
+    image = keras.Input((48, 48, 1), name="image")
+    x = keras.layers.Conv2D(4, 5, strides=4, name="conv1")(keras.layers.Rescaling(1 / 255, name="scale")(image))
+    x = keras.layers.Flatten(name="flat")(x)
+    return keras.Model(image, keras.layers.Dense(7, activation="softmax", name="out")(x), name="seven")
+
+
 def test_a_subclassed_network_on_numbers(tmp_path: Path) -> None:
     model = Subclassed()
     model.build((None, 6))
