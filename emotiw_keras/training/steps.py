@@ -68,7 +68,8 @@ class StageSteps:
         images = tf.TensorSpec((None, *shape), dtype)
         draws = tf.TensorSpec((None, None), tf.float32 if stage.augmented else tf.int32)
         labels = labels or tf.TensorSpec((None,), tf.int32)
-        self._train = tf.function(self._train_step, input_signature=(images, draws, labels))
+        rate = tf.TensorSpec((), tf.float32)
+        self._train = tf.function(self._train_step, input_signature=(images, draws, labels, rate))
         self._judge = tf.function(self._judge_step, input_signature=(images, labels))
 
     def _inputs(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
@@ -76,7 +77,10 @@ class StageSteps:
             return self.face_input(images, draws)
         return self._augment(self.face_input(images, draws[:, :3]), draws[:, 3:])
 
-    def _train_step(self, images: tf.Tensor, draws: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _train_step(
+        self, images: tf.Tensor, draws: tf.Tensor, labels: tf.Tensor, learning_rate: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        self.optimizer.learning_rate.assign(learning_rate)
         inputs = self._inputs(images, draws)
         taught = None if self._teachers is None else self._teachers(inputs, self._temperature)
         weighted, outputs, gradients = self._gradients(inputs, labels, taught)
@@ -133,8 +137,7 @@ class StageSteps:
 
     def train(self, images: tf.Tensor, draws: tf.Tensor, labels: tf.Tensor, learning_rate: float) -> tuple[float, int]:
         """One update; the sum of the weighted losses and the number of right answers, both before the update."""
-        self.optimizer.learning_rate.assign(learning_rate)
-        loss, right = self._train(images, draws, labels)
+        loss, right = self._train(images, draws, labels, learning_rate)
         return float(loss), int(right)
 
     def metric_values(self) -> dict[str, float]:

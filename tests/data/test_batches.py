@@ -78,6 +78,22 @@ def test_a_few_batches_are_made_ahead_and_no_more() -> None:
     assert source.made == most
 
 
+def test_of_one_source_epoch_after_epoch_is_whole_also_where_one_was_left_early() -> None:
+    class Asked(Numbered):
+        def gather(self, positions: np.ndarray) -> np.ndarray:
+            assert len(positions), "no batch is made that an epoch does not have"
+            return super().gather(positions)
+
+    source = Asked()
+    for order in (np.arange(10), np.arange(10)[::-1]):
+        next(batches(source, order, None, 4))  # left after one batch
+        within = batches(source, order, None, 5)  # under way while another is
+        next(within)
+        found = [images.numpy()[:, 0, 0, 0] for images, _, _ in batches(source, order, None, 4)]
+        assert np.array_equal(np.concatenate(found), order) and [len(part) for part in found] == [4, 4, 2]
+        assert np.array_equal(next(within)[0].numpy()[:, 0, 0, 0], order[5:])
+
+
 def test_a_dataset_of_a_split_reads_like_any_other() -> None:
     faces = load_faces("generated:small", limit=14)
     pixels = faces.pixels.gather(faces.indices("train"))

@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from emotiw_keras.data.faceset import read_faces
@@ -62,7 +63,11 @@ def test_the_run_folder_is_the_contract(finished: Run) -> None:
     ]
     recipe = tomllib.loads((finished.path / "recipe.toml").read_text())
     assert recipe["stage"][0]["momentum"] == 0.9 and recipe["seed"] == 0
-    assert list((finished.path / "events" / "one").glob("events.out.tfevents.*"))
+    (events,) = (finished.path / "events" / "one").glob("events.out.tfevents.*")
+    parsed = [tf.compat.v1.Event.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(events))]
+    assert [event.step for event in parsed[1:]] == [1, 2, 3]
+    losses = [value.simple_value for event in parsed[1:] for value in event.summary.value if value.tag == "val_loss"]
+    assert losses == pytest.approx([float(row["val_loss"]) for row in rows[:3]])
     assert {path.name for path in (finished.path / "stages").iterdir()} == {"01-one", "02-two"}
     for folder in (finished.path / "stages").iterdir():
         assert (folder / "done.json").is_file()
