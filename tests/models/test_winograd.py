@@ -76,7 +76,7 @@ def test_outputs_and_both_gradients_are_those_of_the_definition(
     assert error(dk, np.reshape(right, kernel.shape)) < TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("side", [13, 6])  # of four kinds of tiles each
+@pytest.mark.parametrize("side", [13, 6])  # tiles of four kinds; of 3 x 3 alone
 @pytest.mark.parametrize("size", [3, 5])
 def test_an_image_sees_nothing_of_its_neighbours(size: int, side: int) -> None:
     import tensorflow as tf

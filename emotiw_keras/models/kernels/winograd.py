@@ -67,7 +67,7 @@ class _Tiles:
 
     def lines(self, span: int, margin: int) -> np.ndarray:
         """(span, tiles): the lines of the image under each tile that starts `margin` lines early, -1 outside."""
-        line = self.start + TILE * np.arange(self.count)[None, :] + np.arange(span)[:, None] - margin
+        line = self.start + self.outputs * np.arange(self.count)[None, :] + np.arange(span)[:, None] - margin
         return np.where((line >= 0) & (line < self.length), line, -1)
 
     def to_inputs(self) -> np.ndarray:
@@ -81,17 +81,26 @@ class _Tiles:
 
 
 def _axis(length: int, size: int) -> list[_Tiles]:
-    """Tiles of 4 lines, and for 1 or 2 that remain one of so many, whose fewer points are among those of the others: they share
-    the kernel at the points. No tile holds lines of two images, which would share their rounding, and NaN."""
+    """Tiles of 4 lines and one of what remains, or all of fewer lines where that takes as few products: 6 lines are 3 and 3.
+
+    Tiles of fewer lines need fewer points, which are among those of 4, so that all share the kernel at the points. No tile
+    holds lines of two images, which would share their rounding, and NaN.
+    """
+
+    def tiles(start: int, count: int, outputs: int) -> _Tiles:
+        points = tuple(range(TILE + size - 1))
+        if outputs < TILE:  # the point at infinity, the last, gives the highest power; one output needs none
+            points = points[: size + outputs - 2] + points[-1:] if outputs > 1 else points[:size]
+        return _Tiles(length, size, start, count, outputs, points)
+
+    def products(ways: list[_Tiles]) -> int:
+        return sum(way.count * len(way.points) for way in ways)
+
+    ways = [[tiles(0, -(-length // outputs), outputs)] for outputs in range(TILE, 0, -1)]
     whole, rest = divmod(length, TILE)
-    if rest == TILE - 1:  # a tile of 3 would save one point
-        whole, rest = whole + 1, 0
-    tiles = [_Tiles(length, size, 0, whole, TILE, tuple(range(TILE + size - 1)))] if whole else []
-    if rest:
-        infinity = (TILE + size - 2,)
-        points = tuple(range(size)) + infinity * (rest - 1)
-        tiles.append(_Tiles(length, size, whole * TILE, 1, rest, points))
-    return tiles
+    if whole and 0 < rest < TILE - 1:  # a tile of 3 would save one point
+        ways.append([tiles(0, whole, TILE), tiles(whole * TILE, 1, rest)])
+    return min(ways, key=products)
 
 
 @dataclass(frozen=True)
