@@ -36,7 +36,7 @@ endef
 export DEMO_SUMMARY
 
 .DEFAULT_GOAL := help
-.PHONY: help demo reproduce test test-all test-backends chaos lint types bench clean
+.PHONY: help demo reproduce test test-all test-backends chaos lint types bench dist clean
 .DELETE_ON_ERROR:
 
 help:
@@ -47,6 +47,7 @@ help:
 	@echo "make chaos          damage, hostile values and kills in every file that is believed, for ten minutes; SECONDS=60 less"
 	@echo "make reproduce      train the model that ships again: FER=fer2013.zip names the data; it goes on where it was stopped"
 	@echo "make bench          ours beside PyTorch, ONNX Runtime, OpenVINO and stock Keras; BENCH=\"--parts train --write\" chooses"
+	@echo "make dist           sdist and wheel in dist/, checked as the package index would"
 	@echo "make clean          remove $(VENV) and what tools left behind"
 
 $(VENV)/bin/python:
@@ -109,6 +110,14 @@ chaos: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-bench
 	$(VENV)/bin/python -m benchmarks $(BENCH)
+
+# Twine lives in an environment of its own: it is no part of developing, and its dependencies are many.
+dist: $(VENV)/.installed-test
+	rm -rf dist
+	$(VENV)/bin/python -m build --outdir dist .
+	$(PYTHON) -m venv $(VENV)/twine
+	$(VENV)/twine/bin/python -m pip install --quiet --disable-pip-version-check 'twine>=6,<7'
+	$(VENV)/twine/bin/twine check --strict dist/*
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from emotiw_keras.cli import completion
 from emotiw_keras.cli.console import put
 from emotiw_keras.cli.scoring import Scorer, scoring_options
 
 
 @click.command()
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=completion.runs)
 @scoring_options
 @click.option("--out", metavar="FILE", required=True, help="The card to write, usually README.md beside the weights.")
 @click.option("--name", metavar="NAME", help="The model's name; without it, that of the run folder.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from emotiw_keras.cli import completion
 from emotiw_keras.cli.console import put, tell
 from emotiw_keras.errors import UsageError
 from emotiw_keras.sealed import json_text
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
 
 @click.command(epilog="Example: emotiw convert bvlc_alexnet.caffemodel --model alexnet --out alexnet.weights.h5")
 @click.argument("source", metavar="SOURCE")
-@click.option("--model", metavar="M", help="The network that SOURCE holds; `emotiw models` lists them.")
+@click.option(
+    "--model",
+    metavar="M",
+    shell_complete=completion.networks,
+    help="The network that SOURCE holds; `emotiw models` lists them.",
+)
 @click.option("--out", metavar="FILE", help="Where the weights go, a .weights.h5 file; a mean image becomes a .npy file.")
 @click.option("--inspect", is_flag=True, help="Print what SOURCE holds, and convert nothing.")
 @click.option("--structure", metavar="FILE", help="The .prototxt of SOURCE, where SOURCE holds arrays alone.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from emotiw_keras.cli import completion
 from emotiw_keras.cli.console import put
 from emotiw_keras.cli.console import tell as say
 from emotiw_keras.cli.scoring import Scorer, default_data, scoring_options
@@ -61,7 +62,7 @@ def _write_challenge(assessment: Assessment, folder: Path) -> None:
 
 
 @click.command()
-@click.argument("runs", metavar="RUN [RUN ...]", nargs=-1, required=True)
+@click.argument("runs", metavar="RUN [RUN ...]", shell_complete=completion.runs, nargs=-1, required=True)
 @scoring_options
 @click.option(
     "--smooth",

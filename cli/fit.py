@@ -6,18 +6,27 @@ import sys
 
 import click
 
+from emotiw_keras.cli import completion
 from emotiw_keras.cli.console import put, tell
 
 
 @click.command(
     epilog="Example: emotiw fit finetune --data data=my_faces --weights runs/fer --out runs/mine",
 )
-@click.argument("recipe", default="demo")
+@click.argument("recipe", default="demo", shell_complete=completion.recipes)
 @click.option("--data", multiple=True, metavar="NAME=PATH", help="A data set: a CSV, folder or zip; repeatable.")
 @click.option("--out", required=True, metavar="RUN", help="The run folder to make, or to go on with.")
-@click.option("--model", metavar="M", help="Network (see `emotiw models`): of the zoo, or keras:NAME of keras.applications.")
 @click.option(
-    "--weights", metavar="W", help="Start from: none, imagenet (senet50: vggface2), a weight file, a run or a shipped model."
+    "--model",
+    metavar="M",
+    shell_complete=completion.networks,
+    help="Network (see `emotiw models`): of the zoo, or keras:NAME of keras.applications.",
+)
+@click.option(
+    "--weights",
+    metavar="W",
+    shell_complete=completion.runs,
+    help="Start from: none, imagenet (senet50: vggface2), a weight file, a run or a shipped model.",
 )
 @click.option("--epochs", type=click.IntRange(1), help="Epochs of every stage.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting: fer.epochs=3; repeatable.")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from emotiw_keras.cli import completion
 from emotiw_keras.cli.console import put, tell
 
 
 @click.command()
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=completion.runs)
 @click.argument("out", metavar="OUT")
 @click.option("--data", metavar="PATH", required=True, help="Data with the split that chooses how sure the answers are.")
 @click.option(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import click
 
+from emotiw_keras.cli import completion
 from emotiw_keras.cli.console import put, tell
 from emotiw_keras.errors import UsageError
 from emotiw_keras.weights.shipped import DEFAULT
@@ -29,7 +30,12 @@ def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> Calla
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option(
-    "--model", metavar="RUN", default=DEFAULT, show_default=True, help="Run folder of the network, or a model that ships."
+    "--model",
+    metavar="RUN",
+    shell_complete=completion.runs,
+    default=DEFAULT,
+    show_default=True,
+    help="Run folder of the network, or a model that ships.",
 )
 @click.option(
     "--faces",

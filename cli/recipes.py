@@ -6,11 +6,12 @@ import json
 
 import click
 
+from emotiw_keras.cli import completion
 from emotiw_keras.cli.console import put
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completion.recipes)
 @click.option("--json", "as_json", is_flag=True, help="JSON: name, description and names of the stages.")
 def recipes(name: str | None, as_json: bool) -> None:
     """List the recipes that ship, or print the text of recipe NAME, to copy and change.

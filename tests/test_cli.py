@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.shell_completion import BashComplete
 
 import emotiw_keras
 from emotiw_keras import errors
@@ -89,6 +90,22 @@ def test_models_and_recipes_are_listed_without_keras(emotiw: Emotiw) -> None:
     assert {"demo", "finetune", "fer28-scratch", "ng2015-fer28-target"} <= {recipe["name"] for recipe in recipes}
     assert all(recipe["stages"] and recipe["description"] for recipe in recipes)
     assert len(emotiw("recipes").stdout.splitlines()) == len(recipes)
+
+
+def test_the_shell_completes_recipes_networks_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "run.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    completer = BashComplete(cli_main.cli, {}, "emotiw", "_EMOTIW_COMPLETE")
+
+    def offered(*words: str) -> list[str]:
+        return [item.value for item in completer.get_completions(list(words[:-1]), words[-1])]
+
+    assert offered("fit", "fine") == ["finetune"]
+    assert offered("fit", "--model", "vgg_cnn_m_2") == ["vgg_cnn_m_2048"]
+    assert offered("fit", "--weights", "fer28-f") == ["fer28-face-vgg"]
+    assert offered("predict", "photo.jpg", "--model", "ru") == offered("evaluate", "ru") == ["runs/mine"]
+    assert "--annotate" in offered("predict", "--ann")
 
 
 def test_the_printed_text_of_a_recipe_is_that_recipe(emotiw: Emotiw, tmp_path: Path) -> None:
