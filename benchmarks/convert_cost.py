@@ -1,6 +1,7 @@
 """What reading and converting a 244 MB `.caffemodel` costs: seconds and peak memory of whole processes.
 
-Run it from the root of the repository, alone on the machine: `python -m benchmarks.convert_cost`.
+Run it from the root of the repository, alone on the machine: `python -m benchmarks.convert_cost`. Files of other formats stand
+beside it, each with its network: `--also alexnet.onnx alexnet --also net.mat vgg_cnn_m_2048`.
 """
 
 from __future__ import annotations
@@ -68,24 +69,28 @@ def grey_rates(size: int = 8, rounds: int = 7) -> dict[str, float]:
 
 @click.command()
 @click.option("--rounds", default=5, show_default=True)
-def main(rounds: int) -> None:
+@click.option("--also", nargs=2, multiple=True, metavar="FILE NETWORK", help="Convert this file of NETWORK, too.")
+def main(rounds: int, also: tuple[tuple[str, str], ...]) -> None:
     """Print medians over the rounds."""
     with tempfile.TemporaryDirectory() as folder:
         run([sys.executable, "-c", WRITE, folder])
         path = next(Path(folder).glob("*.caffemodel"))
-        size = path.stat().st_size
-        emotiw = [sys.executable, "-m", "emotiw_keras.cli.main", "convert", str(path)]
+        emotiw = [sys.executable, "-m", "emotiw_keras.cli.main", "convert"]
+        out = ["--out", f"{folder}/out.weights.h5"]
         commands = {
-            "file to arrays": [sys.executable, "-c", READ, str(path)],
-            "emotiw convert --inspect": [*emotiw, "--inspect"],
-            "emotiw convert": [*emotiw, "--model", "alexnet", "--out", f"{folder}/out.weights.h5"],
+            "file to arrays": (path, [sys.executable, "-c", READ, str(path)]),
+            "emotiw convert --inspect": (path, [*emotiw, str(path), "--inspect"]),
+            "emotiw convert": (path, [*emotiw, str(path), "--model", "alexnet", *out]),
         }
+        for file, network in also:
+            commands[Path(file).name] = (Path(file), [*emotiw, file, "--model", network, *out])
         rows = {}
-        for name, command in commands.items():
+        for name, (file, command) in commands.items():
+            size = file.stat().st_size
             run(command)
             times, peaks = zip(*(run(command) for _ in range(rounds)), strict=True)
             rows[name] = {"seconds": statistics.median(times), "peak": max(peaks) / size}
-            click.echo(f"{name:26} {rows[name]['seconds']:6.2f} s   peak {rows[name]['peak']:.2f} x {size / 1e6:.0f} MB")
+            click.echo(f"{name:32} {rows[name]['seconds']:6.2f} s   peak {rows[name]['peak']:.2f} x {size / 1e6:.0f} MB")
     rates = grey_rates()
     click.echo(f"AlexNet forward: {rates['colour']:.0f} colour, {rates['grey']:.0f} grey pictures per second")
     click.echo(json.dumps({**rows, "forward": rates}))
