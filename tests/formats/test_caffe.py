@@ -178,6 +178,18 @@ def test_blobs_of_bytes_as_nvidias_caffe_keeps_them(raw: str, version: int, tmp_
         np.testing.assert_array_equal(found.arrays[name], array.astype(raw))
 
 
+@pytest.mark.parametrize("raw", ["<f2", "<f4"])
+def test_opencv_reads_the_same_from_blobs_of_bytes(raw: str, tmp_path: Path) -> None:
+    inputs = {"data": (1, 4, 9, 9)}
+    model = write_caffemodel(tmp_path / "a.caffemodel", OLD_NET, raw=raw)
+    prototxt = write_prototxt(tmp_path / "a.prototxt", OLD_NET, inputs=inputs)
+    net, found = cv2.dnn.readNetFromCaffe(str(prototxt), str(model)), read_caffemodel(model)
+    for name, array in found.arrays.items():
+        layer, _, what = name.rpartition(".")
+        theirs = net.getParam(layer, ("weight", "bias").index(what))
+        assert array.astype("<f4").ravel().tobytes() == theirs.ravel().tobytes(), name
+
+
 @pytest.mark.parametrize("kind, content, message", [(7, bytes(8), "type 7"), (1, bytes(7), "no multiple of 4")])
 def test_blobs_of_bytes_of_other_types_and_sizes_are_refused(kind: int, content: bytes, message: str, tmp_path: Path) -> None:
     blob = block(7, integers(1, [2])) + integer(10, kind) + block(12, [content])
