@@ -47,7 +47,7 @@ def card(
     score = Scorer(data, split, limit, crops, costs)
     assessment = score(opened)
 
-    from emotiw_keras.evaluation.card import card_facts, write_card
+    from emotiw_keras.reports.model_card import card_facts, write_card
 
     write_card(out, assessment, card_facts(opened, name, licence, datasets, data_terms))
     put(Path(out))

@@ -50,7 +50,7 @@ def compare(
     assessments = [score(run) for run in opened]
 
     from emotiw_keras.evaluation.compare import compare as side_by_side
-    from emotiw_keras.evaluation.compare_page import comparison_page, comparison_text
+    from emotiw_keras.reports.comparison_page import comparison_page, comparison_text
 
     comparison = side_by_side(assessments)
     put(json_text(comparison) if as_json else comparison_text(comparison))

@@ -31,8 +31,8 @@ def _folders(out: str, runs: list[Run], ensemble: bool) -> list[Path]:
 
 
 def _text(assessment: Assessment) -> str:
-    from emotiw_keras.evaluation.sections import cautions
-    from emotiw_keras.evaluation.tables import figures_table, per_class_table
+    from emotiw_keras.reports.score_tables import figures_table, per_class_table
+    from emotiw_keras.reports.sections import cautions
 
     asked = assessment.question
     what = f"ensemble of {len(assessment.members)} runs" if assessment.members else str(assessment.run.path)
@@ -127,7 +127,7 @@ def evaluate(
     def tell(assessment: Assessment, folder: Path | None) -> None:
         put(_json(assessment, len(opened) > 1) if as_json else _text(assessment))
         if folder is not None:
-            from emotiw_keras.evaluation.report import write_report
+            from emotiw_keras.reports.evaluation_report import write_report
 
             written = write_report(folder, assessment)
             say(f"report: {written[0]} (beside it {', '.join(path.name for path in written[1:])})")

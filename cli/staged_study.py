@@ -96,7 +96,7 @@ def staged_study(
     recipes = staged.recipes_told(chosen[0], changes, precision, folder)
 
     def finished(rows: list[staged.Row]) -> None:
-        from emotiw_keras.studies.staged_page import study_page
+        from emotiw_keras.reports.study_page import study_page
 
         write_atomic(folder / staged.RESULTS_FILE, staged.results_csv(rows))
         write_atomic(folder / staged.TABLE_FILE, "\n".join(staged.table(rows)) + "\n")

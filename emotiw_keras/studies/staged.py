@@ -323,7 +323,7 @@ def _test_images(seed: int, runs: Mapping[Step, Run]) -> set[str]:
 def _answers(run: Run, source: str, crops: int, say: Callable[[str], None]) -> Predictions:
     """What a run says of every image of the target; kept in its folder, and asked once."""
     from emotiw_keras.evaluation.evaluate import assess
-    from emotiw_keras.evaluation.report import predictions_csv
+    from emotiw_keras.evaluation.predictions_csv import predictions_csv
 
     file = run.path / f"target-answers-{crops}.csv"
     if not file.exists():

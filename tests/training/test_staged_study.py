@@ -13,6 +13,7 @@ from emotiw_keras.data.faceset import read_faces
 from emotiw_keras.errors import UsageError
 from emotiw_keras.evaluation.assessment import Predictions
 from emotiw_keras.evaluation.significance import mcnemar
+from emotiw_keras.reports.study_page import study_page, verdict
 from emotiw_keras.studies.staged import (
     PARTS,
     Arm,
@@ -27,7 +28,6 @@ from emotiw_keras.studies.staged import (
     table,
     table_rows,
 )  # fmt: skip
-from emotiw_keras.studies.staged_page import study_page, verdict
 
 LABELS = ("happy", "sad")
 NET = Net("squeezenet", "weights.npz")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emotiw_keras.evaluation.compare_page import LEVEL, p_value
-from emotiw_keras.evaluation.html import Html, Part, bar, page, picture, scrolling, table, tag
-from emotiw_keras.evaluation.sections import confusion_table
-from emotiw_keras.evaluation.tables import percent, three
+from emotiw_keras.reports.comparison_page import LEVEL, p_value
+from emotiw_keras.reports.html import Html, Part, bar, page, picture, scrolling, table, tag
+from emotiw_keras.reports.score_tables import percent, three
+from emotiw_keras.reports.sections import confusion_table
 from emotiw_keras.studies.staged import REMEDIES, Difference, Row, difference, row_of, table_rows
 
 if TYPE_CHECKING:

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from emotiw_keras.errors import DataError
-from emotiw_keras.evaluation import charts, provenance
+from emotiw_keras.evaluation import provenance
 from emotiw_keras.evaluation.assessment import Assessment
-from emotiw_keras.evaluation.html import Html, bar, joined, picture, scrolling, shaded, table, tag
 from emotiw_keras.evaluation.metrics import wilson_interval
 from emotiw_keras.evaluation.mistakes import mistakes
-from emotiw_keras.evaluation.tables import ROWS, columns, interval, percent, three
 from emotiw_keras.history import read_history
+from emotiw_keras.reports import charts
+from emotiw_keras.reports.html import Html, bar, joined, picture, scrolling, shaded, table, tag
+from emotiw_keras.reports.score_tables import ROWS, columns, interval, percent, three
 from emotiw_keras.runs import Run
 
 MISTAKES = 12

@@ -16,9 +16,9 @@ from emotiw_keras.errors import OutputError
 from emotiw_keras.evaluation import provenance
 from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.metrics import ECE_BINS, wilson_interval
-from emotiw_keras.evaluation.sections import cautions
-from emotiw_keras.evaluation.tables import figures_table, interval, percent, three
 from emotiw_keras.files import write_atomic
+from emotiw_keras.reports.score_tables import figures_table, interval, percent, three
+from emotiw_keras.reports.sections import cautions
 from emotiw_keras.runs import Run
 
 MARK = "<!-- written by emotiw card -->"

@@ -8,9 +8,9 @@ from itertools import groupby
 
 import numpy as np
 
-from emotiw_keras.evaluation.html import Html, tag
 from emotiw_keras.evaluation.metrics import reliability
 from emotiw_keras.history import Epoch
+from emotiw_keras.reports.html import Html, tag
 
 WIDTH, HEIGHT = 440, 320
 LEFT, RIGHT, TOP, BOTTOM = 54, 26, 24, 42  # margins

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from emotiw_keras.evaluation.html import Html, Part, bar, joined, page, table, tag
-from emotiw_keras.evaluation.tables import interval, percent, three
+from emotiw_keras.reports.html import Html, Part, bar, joined, page, table, tag
+from emotiw_keras.reports.score_tables import interval, percent, three
 
 LEVEL = 0.05
 Comparison = dict[str, Any]
