@@ -48,7 +48,7 @@ def _json(assessment: Assessment, several: bool) -> str:
 
 
 def _write_challenge(assessment: Assessment, folder: Path) -> None:
-    from emotiw_keras.evaluation.videos import write_challenge
+    from emotiw_keras.evaluation.video_scores import write_challenge
 
     assert assessment.answers is not None, "every frame was asked for"
     told = write_challenge(assessment.answers, assessment.predictions.labels, folder)

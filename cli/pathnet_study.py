@@ -43,7 +43,7 @@ def pathnet_study(
         --set 'source.a.train_folds=[2,3]' --set 'source.b.train_folds=[4]' --folds
     """
     from emotiw_keras.errors import UsageError
-    from emotiw_keras.studies.pathnet import study, table
+    from emotiw_keras.studies.pathnet_transfer import study, table
     from emotiw_keras.training.recipe import load_recipe
 
     chosen = load_recipe(recipe, changes, limit=limit, precision=precision)

@@ -13,7 +13,7 @@ from emotiw_keras.evaluation.metrics import scores
 
 if TYPE_CHECKING:
     from emotiw_keras.data.faceset import FaceSet
-    from emotiw_keras.evaluation.videos import FrameAnswers
+    from emotiw_keras.evaluation.video_scores import FrameAnswers
     from emotiw_keras.runs import Run
 
 

@@ -18,8 +18,8 @@ from emotiw_keras.data.video_reading import checked
 from emotiw_keras.data.videos import VideoSet
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.assessment import Assessment, Predictions, Question, figures
-from emotiw_keras.evaluation.splits import SPLITS, found_again, known_splits, own_splits, select, stratified, val_of
-from emotiw_keras.evaluation.videos import answer_every_picture, per_video
+from emotiw_keras.evaluation.run_splits import SPLITS, found_again, known_splits, own_splits, select, stratified, val_of
+from emotiw_keras.evaluation.video_scores import answer_every_picture, per_video
 from emotiw_keras.inference import Inference, checked_crops
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.predictions_csv import predictions_csv
-from emotiw_keras.evaluation.splits import stratified
-from emotiw_keras.evaluation.videos import per_video_csv
+from emotiw_keras.evaluation.run_splits import stratified
+from emotiw_keras.evaluation.video_scores import per_video_csv
 from emotiw_keras.files import write_atomic, write_encoded
 from emotiw_keras.reports import sections
 from emotiw_keras.reports.html import Part, page, tag

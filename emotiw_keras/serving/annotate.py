@@ -17,11 +17,11 @@ from emotiw_keras.data.heif import HEIF_SUFFIXES
 from emotiw_keras.data.images import SUFFIXES, ImageError
 from emotiw_keras.errors import OutputError
 from emotiw_keras.files import replace_flushed, write_encoded, writing
-from emotiw_keras.serving.drawing import draw_readings
+from emotiw_keras.serving.box_drawing import draw_readings
 from emotiw_keras.serving.new_folder import NewFolder
 
 if TYPE_CHECKING:
-    from emotiw_keras.serving.pictures import Film
+    from emotiw_keras.serving.input_images import Film
     from emotiw_keras.serving.readings import PictureReading
 
 # Containers that can be written, and the codec in them; a film in another becomes NAME.mp4.

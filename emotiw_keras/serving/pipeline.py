@@ -12,7 +12,7 @@ import numpy as np
 from emotiw_keras.data.ahead import ahead as made_ahead
 from emotiw_keras.errors import UsageError
 from emotiw_keras.faces.face import turned_back
-from emotiw_keras.serving.pictures import Film, Picture
+from emotiw_keras.serving.input_images import Film, Picture
 from emotiw_keras.serving.readings import NO_FACE, Box, PictureReading, Reading
 from emotiw_keras.serving.tracking import MEMORY, Tracker
 

@@ -238,7 +238,7 @@ class Predictor:
             >>> for faces in predictor.stream(camera, every=5, smooth=10):         # doctest: +SKIP
             ...     print([(face.number, face.label) for face in faces])
         """
-        from emotiw_keras.serving.pictures import Film, Picture
+        from emotiw_keras.serving.input_images import Film, Picture
         from emotiw_keras.serving.pipeline import Pipeline
 
         pipeline = Pipeline(self, every=every, smooth=smooth, ahead=ahead)

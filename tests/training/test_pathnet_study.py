@@ -14,7 +14,7 @@ from emotiw_keras.cli.main import run
 from emotiw_keras.data.prepare import prepare
 from emotiw_keras.data.splits import Folds
 from emotiw_keras.errors import UsageError
-from emotiw_keras.studies.pathnet import Step, interval, step_recipe, steps_of, table
+from emotiw_keras.studies.pathnet_transfer import Step, interval, step_recipe, steps_of, table
 from emotiw_keras.training.recipe import load_recipe
 from tests.data.speech import Wandering, write_enterface, write_savee
 from tests.training.test_pathnet import SMALL
