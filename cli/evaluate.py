@@ -51,13 +51,13 @@ def _write_challenge(assessment: Assessment, folder: Path) -> None:
     from emotiw_keras.evaluation.video_scores import write_challenge
 
     assert assessment.answers is not None, "every frame was asked for"
-    told = write_challenge(assessment.answers, assessment.predictions.labels, folder)
+    written = write_challenge(assessment.answers, assessment.predictions.labels, folder)
     say(
-        f"challenge: {folder} ({len(told.paths):,} videos, {told.frames:,} frames; {told.filled:,} without a readable picture "
-        "took the answer of the nearest frame before, at the start of a video of the nearest after)"
+        f"challenge: {folder} ({len(written.paths):,} videos, {written.frames:,} frames; {written.filled:,} without a readable "
+        "picture took the answer of the nearest frame before, at the start of a video of the nearest after)"
     )
-    if told.empty:
-        say(f"challenge: not one readable picture, so -1 throughout: {', '.join(told.empty)}")
+    if written.empty:
+        say(f"challenge: not one readable picture, so -1 throughout: {', '.join(written.empty)}")
 
 
 @click.command()

@@ -67,7 +67,7 @@ def fit(
                 f"model.width={start['width']!r}",
                 f"model.input_size={start['input_shape'][0]}",
             ]
-    told = ""
+    note = ""
     if model is not None:
         own.append(f"model.name={model!r}")
         if model in application_names():
@@ -75,12 +75,12 @@ def fit(
             own += ["model.width=1.0", "preprocessing.mean=[]", "preprocessing.std=[]"]
             given = load_recipe(recipe)
             if given.model.name != model and (given.model.width != 1 or given.preprocessing.mean or given.preprocessing.std):
-                told = f"{model} in place of {given.model.name}: with its own width, mean and deviation, not the recipe's"
+                note = f"{model} in place of {given.model.name}: with its own width, mean and deviation, not the recipe's"
     if epochs is not None:
         own.append(f"stage.epochs={epochs}")  # a recipe of searches, which count generations, has no such table
     chosen = load_recipe(recipe, [*own, *changes], limit=limit, precision=precision, seed=seed, duplicates=duplicates)
-    if told:
-        click.echo(told, err=True)
+    if note:
+        click.echo(note, err=True)
     paths: dict[str, str] = {}
     for item in data:
         name, equals, path = item.partition("=")

@@ -94,8 +94,8 @@ class Scorer:
         source = self._data or default_data(run)
         self._read = self._read or read_once()
         assessment = assess(run, source, progress=_progress(), say=self._say, read=self._read, **self._asked)
-        told = assessment.predictions
-        for path, status in zip(told.paths, told.status, strict=True):
+        predictions = assessment.predictions
+        for path, status in zip(predictions.paths, predictions.status, strict=True):
             if status != "ok" and (source, path) not in self._unreadable:
                 self._unreadable.add((source, path))
                 tell(f"emotiw: could not read {path} in {source}: {status}")

@@ -93,7 +93,7 @@ def staged_study(
     command = shlex.join(["emotiw", *sys.argv[1:]])
     ways = sum(len(staged.arms_of(net, range(seeds), large_seeds, asked)) for net in chosen)
     sets = staged.read_sets(paths, chosen[0], changes, folder)
-    recipes = staged.recipes_told(chosen[0], changes, precision, folder)
+    recipes = staged.recipes_as_run(chosen[0], changes, precision, folder)
 
     def finished(rows: list[staged.Row]) -> None:
         from emotiw_keras.reports.study_page import study_page

@@ -183,9 +183,9 @@ def write_challenge(answers: FrameAnswers, labels: tuple[str, ...], folder: str 
     for video in answers.videos:
         rows = slice(*np.searchsorted(answers.video, [video, video + 1]))
         length = len(table.labels[video])
-        told, numbers = predicted[rows], answers.frame[rows]
-        if len(told):
-            row = told[np.maximum(np.searchsorted(numbers, np.arange(1, length + 1), side="right") - 1, 0)]
+        answered, numbers = predicted[rows], answers.frame[rows]
+        if len(answered):
+            row = answered[np.maximum(np.searchsorted(numbers, np.arange(1, length + 1), side="right") - 1, 0)]
         else:
             row = np.full(length, NOTHING)
             empty.append(table.names[video])
@@ -193,5 +193,5 @@ def write_challenge(answers: FrameAnswers, labels: tuple[str, ...], folder: str 
         write_atomic(path, "\n".join([",".join(table.classes), *map(str, row.tolist())]) + "\n")
         paths.append(path)
         frames += length
-        filled += length - len(told) if len(told) else 0
+        filled += length - len(answered) if len(answered) else 0
     return Challenge(paths, frames, filled, empty)

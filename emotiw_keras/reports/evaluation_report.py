@@ -105,11 +105,12 @@ def report_page(assessment: Assessment) -> str:
 
 
 def _faces_png(assessment: Assessment, path: Path, title: str) -> None:
-    told = assessment.predictions
-    readable = np.flatnonzero(told.readable)
-    shown = np.random.default_rng(0).permutation(stratified(readable, told.truth[readable], SHEET_FACES))
+    predictions = assessment.predictions
+    readable = np.flatnonzero(predictions.readable)
+    shown = np.random.default_rng(0).permutation(stratified(readable, predictions.truth[readable], SHEET_FACES))
+    labels, predicted = predictions.labels, predictions.predicted
     captions = [
-        Caption(told.labels[told.predicted[i]], float(told.probabilities[i].max()), told.labels[told.truth[i]]) for i in shown
+        Caption(labels[predicted[i]], float(predictions.probabilities[i].max()), labels[predictions.truth[i]]) for i in shown
     ]
     faces = assessment.faces.pixels.gather(assessment.indices[shown])
     contact_sheet(faces, captions, path, columns=8, title=title)

@@ -125,7 +125,7 @@ class Pipeline:
             ModelError, UsageError: as `Predictor.detector`.
         """
         if not self._whole:
-            _ = self._predictor.detector  # a missing one is told before the first picture is read
+            _ = self._predictor.detector  # a missing one is reported before the first picture is read
         found = self._found(inputs)
         return self._classified(made_ahead(found, FOUND_AHEAD) if threads else found)
 
