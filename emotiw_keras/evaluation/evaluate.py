@@ -13,12 +13,13 @@ from emotiw_keras.data.archive import printable
 from emotiw_keras.data.columns import pick
 from emotiw_keras.data.faceset import FaceSet, read_faces
 from emotiw_keras.data.layouts import classes_of
-from emotiw_keras.data.layouts.listing import class_names
+from emotiw_keras.data.layouts.listing import SPLITS, class_names
+from emotiw_keras.data.splits import stratified
 from emotiw_keras.data.video_reading import checked
 from emotiw_keras.data.videos import VideoSet
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.assessment import Assessment, Predictions, Question, figures
-from emotiw_keras.evaluation.run_splits import SPLITS, found_again, known_splits, own_splits, select, stratified, val_of
+from emotiw_keras.evaluation.run_splits import found_again, known_splits, own_splits, select, val_of
 from emotiw_keras.evaluation.video_scores import answer_every_picture, per_video
 from emotiw_keras.inference import Inference, checked_crops
 

@@ -10,15 +10,15 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from emotiw_keras.data.splits import stratified
 from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.predictions_csv import predictions_csv
-from emotiw_keras.evaluation.run_splits import stratified
-from emotiw_keras.evaluation.video_scores import per_video_csv
 from emotiw_keras.files import write_atomic, write_encoded
 from emotiw_keras.reports import sections
 from emotiw_keras.reports.html import Part, page, tag
 from emotiw_keras.reports.prediction_sheet import Caption, contact_sheet
 from emotiw_keras.reports.score_tables import percent
+from emotiw_keras.reports.video_files import per_video_csv
 from emotiw_keras.sealed import json_text
 from emotiw_keras.text import plain_words
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -221,8 +220,3 @@ def write_card(path: str | Path, assessment: Assessment, facts: CardFacts) -> No
     if target.is_dir() or (target.exists() and MARK not in target.read_text("utf-8", errors="replace")):
         raise OutputError(f"{target} exists and is no model card of this command; name another place or remove it")
     write_atomic(target, model_card(assessment, facts))
-
-
-def card_facts(run: Run, name: str | None, licence: str, datasets: Sequence[str], data_terms: str) -> CardFacts:
-    """Facts with the run's own name where none is given."""
-    return CardFacts(name or run.name, licence, tuple(datasets), data_terms)

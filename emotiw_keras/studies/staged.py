@@ -6,8 +6,6 @@ serves all that start from it, for every seed of the target stage.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +19,7 @@ from emotiw_keras.evaluation.metrics import scores
 from emotiw_keras.evaluation.significance import mcnemar
 from emotiw_keras.files import write_atomic
 from emotiw_keras.runs import Run
+from emotiw_keras.text import csv_text
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.recipe import Recipe, load_recipe, parse_recipe, recipe_text
 
@@ -429,11 +428,7 @@ def table_rows(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
 
 def results_csv(rows: Sequence[Row]) -> str:
     """results.csv as text."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table_rows(rows))
-    return text.getvalue()
+    return csv_text([COLUMNS, *([row[name] for name in COLUMNS] for row in table_rows(rows))])
 
 
 def table(rows: Sequence[Row]) -> list[str]:

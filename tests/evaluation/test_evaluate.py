@@ -14,9 +14,9 @@ import pytest
 from emotiw_keras.data.device import ten_crops
 from emotiw_keras.data.faceset import FaceSet, read_faces
 from emotiw_keras.data.generated import LABELS, draw_faces, generated_set
+from emotiw_keras.data.splits import stratified
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.evaluate import assess, evaluate
-from emotiw_keras.evaluation.run_splits import stratified
 from emotiw_keras.reports.evaluation_report import write_report
 from emotiw_keras.runs import DATA_COLUMNS, Run
 

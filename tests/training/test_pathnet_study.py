@@ -131,9 +131,9 @@ def test_from_the_films_of_one_set_to_those_of_another(tmp_path: Path, capsys: p
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--data", "a=x"], "needs --data b=PATH"),
-        (["--data", "a=x", "--data", "a=y"], "expected NAME=PATH once for each of a, b"),
-        (["--data", "c=x"], "expected NAME=PATH once for each of a, b"),
+        (["--data", "a=x"], "--data names a; a study of 'pathnet-transfer' needs a and b"),
+        (["--data", "a=x", "--data", "a=y"], "expected NAME=PATH for a and b, each name once"),
+        (["--data", "c=x"], "--data names c; a study"),
         (["--data", "a=x", "--data", "b=y", "--folds"], "both sets need folds"),
     ],
 )
