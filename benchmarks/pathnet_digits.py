@@ -113,7 +113,7 @@ def main() -> None:
 
     from scipy.stats import wilcoxon
 
-    from emotiw_keras.studies.pathnet import Step, score, step_recipe
+    from emotiw_keras.studies.pathnet_transfer import Step, score, step_recipe
     from emotiw_keras.training.fit import fit
     from emotiw_keras.training.recipe import load_recipe
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,26 +16,23 @@ from emotiw_keras.cli.scoring import Scorer, scoring_options
 @click.argument("run", metavar="RUN", shell_complete=completion.runs)
 @scoring_options
 @click.option("--out", metavar="FILE", required=True, help="The card to write, usually README.md beside the weights.")
-@click.option("--name", metavar="NAME", help="The model's name; without it, that of the run folder.")
+@click.option("--name", metavar="NAME", help="The model's name; default: the name of the run folder.")
 @click.option("--license", "licence", metavar="ID", default="other", show_default=True, help="Licence of the weights: mit, ...")
 @click.option("--dataset", "datasets", metavar="ID", multiple=True, help="A training set, as the Hugging Face Hub names it.")
 @click.option("--data-terms", metavar="TEXT", default="", help="Terms of the training data, as their source states them.")
 @click.pass_context
 def card(
     ctx: click.Context,
+    /,
     run: str,
-    data: str | None,
-    split: str,
-    limit: int | None,
-    crops: str | None,
-    costs: str | None,
     out: str,
     name: str | None,
     licence: str,
     datasets: tuple[str, ...],
     data_terms: str,
+    **scoring: Any,
 ) -> None:
-    """Score the run folder RUN and write its model card: figures, data, intended use, limits, law, how to get it again.
+    """Score the run folder RUN and write its model card: figures, data, intended use, limits, law, how to reproduce it.
 
     The card is Markdown with the metadata that the Hugging Face Hub reads. Its figures are those of `emotiw evaluate`
     with the same options. An older card is replaced, any other file is not.
@@ -45,11 +43,11 @@ def card(
     from emotiw_keras.runs import Run
 
     opened = Run.open(run)
-    score = Scorer(data, split, limit, crops, costs)
+    score = Scorer(**scoring)
     assessment = score(opened)
 
-    from emotiw_keras.evaluation.card import card_facts, write_card
+    from emotiw_keras.reports.model_card import CardFacts, write_card
 
-    write_card(out, assessment, card_facts(opened, name, licence, datasets, data_terms))
+    write_card(out, assessment, CardFacts(name or opened.name, licence, datasets, data_terms))
     put(Path(out))
     score.finish(ctx)

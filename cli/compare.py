@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -22,14 +23,11 @@ from emotiw_keras.sealed import json_text
 @click.pass_context
 def compare(
     ctx: click.Context,
+    /,
     runs: tuple[str, ...],
-    data: str | None,
-    split: str,
-    limit: int | None,
-    crops: str | None,
-    costs: str | None,
     out: str | None,
     as_json: bool,
+    **scoring: Any,
 ) -> None:
     """Put two or more runs side by side on the same images, and say whether the difference is more than chance.
 
@@ -44,14 +42,14 @@ def compare(
     if len(runs) < 2:
         raise UsageError(f"comparing needs at least two runs; got {len(runs)}")
     opened = [Run.open(path) for path in runs]
-    sources = {data or default_data(run) for run in opened}
+    sources = {scoring["data"] or default_data(run) for run in opened}
     if len(sources) > 1:
         raise UsageError(f"the runs were trained on different data ({', '.join(sorted(sources))}); name one with --data PATH")
-    score = Scorer(data, split, limit, crops, costs)
+    score = Scorer(**scoring)
     assessments = [score(run) for run in opened]
 
     from emotiw_keras.evaluation.compare import compare as side_by_side
-    from emotiw_keras.evaluation.compare_page import comparison_page, comparison_text
+    from emotiw_keras.reports.comparison_page import comparison_page, comparison_text
 
     comparison = side_by_side(assessments)
     put(json_text(comparison) if as_json else comparison_text(comparison))
@@ -59,8 +57,8 @@ def compare(
         from emotiw_keras.files import write_atomic
 
         (source,) = sources
-        options = {"--data": source, "--split": split, "--limit": limit, "--crops": crops, "--costs": costs}
-        given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+        options = {**scoring, "data": source}
+        given = [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
         command = shlex.join(["emotiw", "compare", *runs, *given])
         write_atomic(Path(out) / "compare.json", json_text(comparison, indent=2) + "\n")
         write_atomic(Path(out) / "compare.html", comparison_page(comparison, source, command))

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Sequence
+
 import click
 
+from emotiw_keras.errors import UsageError
 from emotiw_keras.text import shown, shown_lines
+
+SOME_UNREADABLE = 3
+"""Exit code: done, but some inputs could not be read."""
 
 
 def tell(line: str) -> None:
@@ -15,3 +22,40 @@ def tell(line: str) -> None:
 def put(text: object) -> None:
     """Lines of data."""
     click.echo(shown_lines(str(text)))
+
+
+def named_values(items: Sequence[str], option: str, form: str) -> dict[str, str]:
+    """NAME=VALUE as often as `option` was given: name -> value.
+
+    Raises:
+        UsageError: one is not of this form, or a name comes twice.
+    """
+    found: dict[str, str] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals or not name or not value or name in found:
+            raise UsageError(f"{option} {item!r}: expected {form}, each name once")
+        found[name] = value
+    return found
+
+
+def put_table(rows: Sequence[Sequence[str]], right: int) -> None:
+    """Rows with aligned columns, the first one the head; column number `right` holds figures and is aligned to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            cell.rjust(width) if i == right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        put("  ".join(cells).rstrip())
+
+
+def progress(line: str) -> Callable[[int, int], None] | None:
+    """What redraws `line`, such as "scored {done:,} of {total:,} images", on a terminal; None where there is none."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(done: int, total: int) -> None:
+        click.echo("\r  " + line.format(done=done, total=total) + ("\n" if done == total else ""), err=True, nl=False)
+
+    return show

@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 @click.option(
     "--channel-order",
     type=click.Choice(["rgb", "bgr"]),
-    help="Order of the pictures' channels in SOURCE, where its format does not say; the network's own by default.",
+    help="Channel order of the images SOURCE was trained on, where its format does not say; default: the network's own.",
 )
 @click.option(
     "--check",
     "checks",
     metavar="IMAGE=CLASS",
     multiple=True,
-    help="A picture and its class, by number or ImageNet's name; nothing is written unless the network says so. Repeatable.",
+    help="An image and its class, a number or ImageNet's name; nothing is written unless the network agrees. Repeatable.",
 )
-@click.option("--grey", is_flag=True, help="Fold the first kernel for pictures with one channel.")
+@click.option("--grey", is_flag=True, help="Fold the first kernel for images with one channel.")
 @click.option("--width", type=float, default=1.0, show_default=True, help="Width of the network that SOURCE holds.")
 @click.option("--json", "as_json", is_flag=True, help="With --inspect: as JSON.")
 def convert(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,7 +22,7 @@ ENSEMBLE = "ensemble"
 
 
 def _folders(out: str, runs: list[Run], ensemble: bool) -> list[Path]:
-    """One report folder a run: DIR itself for a single one, DIR/NAME for several, numbered where names repeat."""
+    """One report folder per run: DIR itself for a single one, DIR/NAME for several, numbered where names repeat."""
     if len(runs) == 1:
         return [Path(out)]
     names = [run.name for run in runs]
@@ -32,8 +32,8 @@ def _folders(out: str, runs: list[Run], ensemble: bool) -> list[Path]:
 
 
 def _text(assessment: Assessment) -> str:
-    from emotiw_keras.evaluation.sections import cautions
-    from emotiw_keras.evaluation.tables import figures_table, per_class_table
+    from emotiw_keras.reports.score_tables import figures_table, per_class_table
+    from emotiw_keras.reports.sections import cautions
 
     asked = assessment.question
     what = f"ensemble of {len(assessment.members)} runs" if assessment.members else str(assessment.run.path)
@@ -49,16 +49,16 @@ def _json(assessment: Assessment, several: bool) -> str:
 
 
 def _write_challenge(assessment: Assessment, folder: Path) -> None:
-    from emotiw_keras.evaluation.videos import write_challenge
+    from emotiw_keras.reports.video_files import write_challenge
 
     assert assessment.answers is not None, "every frame was asked for"
-    told = write_challenge(assessment.answers, assessment.predictions.labels, folder)
+    written = write_challenge(assessment.answers, assessment.predictions.labels, folder)
     say(
-        f"challenge: {folder} ({len(told.paths):,} videos, {told.frames:,} frames; {told.filled:,} without a readable picture "
-        "took the answer of the nearest frame before, at the start of a video of the nearest after)"
+        f"challenge: {folder} ({len(written.paths):,} videos, {written.frames:,} frames; {written.filled:,} without a readable "
+        "image took the answer of the nearest earlier frame, or of the nearest later one at the start of a video)"
     )
-    if told.empty:
-        say(f"challenge: not one readable picture, so -1 throughout: {', '.join(told.empty)}")
+    if written.empty:
+        say(f"challenge: no readable image, so every frame is -1: {', '.join(written.empty)}")
 
 
 @click.command()
@@ -70,30 +70,29 @@ def _write_challenge(assessment: Assessment, folder: Path) -> None:
     default=1,
     show_default=True,
     type=click.IntRange(min=1),
-    help="Of a set of videos, average probabilities over N consecutive frames around each.",
+    help="For a set of videos: average the probabilities over N consecutive frames around each frame.",
 )
 @click.option(
     "--challenge",
     metavar="DIR",
-    help="Of a set of videos, write DIR/VIDEO.txt as its annotations are: class names, then a number for each frame.",
+    help="For a set of videos: write DIR/VIDEO.txt as its annotations are, class names and then one number per frame.",
 )
-@click.option("--ensemble", is_flag=True, help="Score the mean of the runs' probabilities too, as one result more.")
-@click.option("--out", metavar="DIR", help="Also write a report folder: a page to read, scores, one line per image, pictures.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a run on standard output.")
+@click.option("--ensemble", is_flag=True, help="Also score the ensemble: the mean of the runs' probabilities.")
+@click.option(
+    "--out", metavar="DIR", help="Also write a report folder: an HTML page, the scores, one CSV line per image, and charts."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per run on standard output.")
 @click.pass_context
 def evaluate(
     ctx: click.Context,
+    /,
     runs: tuple[str, ...],
-    data: str | None,
-    split: str,
-    limit: int | None,
-    crops: str | None,
-    costs: str | None,
     smooth: int,
     challenge: str | None,
     ensemble: bool,
     out: str | None,
     as_json: bool,
+    **scoring: Any,
 ) -> None:
     """Score run folders on a data set: accuracy, macro F1, calibration, confusion matrix.
 
@@ -101,8 +100,8 @@ def evaluate(
     stands in a train or val split of the run. The expected cost forgives confusions of similar expressions: 0 is right,
     1 the worst confusion. Exit code 3: done, but some images could not be read (each is named).
 
-    In the files of --challenge a frame without a picture takes the answer of the nearest earlier frame that has one; how many
-    did is said.
+    In the files of --challenge, a frame without an image takes the answer of the nearest earlier frame that has one; the number
+    of such frames is printed.
 
     \b
     Examples:
@@ -116,10 +115,10 @@ def evaluate(
     opened = [Run.open(path) for path in runs]
     if ensemble and len(opened) < 2:
         raise UsageError("--ensemble averages over runs; name at least two")
-    if ensemble and data is None and len({default_data(run) for run in opened}) > 1:
+    if ensemble and scoring["data"] is None and len({default_data(run) for run in opened}) > 1:
         raise UsageError("the runs were trained on different data; name the data to score the ensemble on with --data PATH")
 
-    score = Scorer(data, split, limit, crops, costs, smooth=smooth, every_frame=challenge is not None)
+    score = Scorer(**scoring, smooth=smooth, every_frame=challenge is not None)
     challenges: list[Path | None] = [None] * len(opened) if challenge is None else list(_folders(challenge, opened, False))
     folders: list[Path | None] = [None] * (len(opened) + ensemble)
     if out is not None:
@@ -128,7 +127,7 @@ def evaluate(
     def tell(assessment: Assessment, folder: Path | None) -> None:
         put(_json(assessment, len(opened) > 1) if as_json else _text(assessment))
         if folder is not None:
-            from emotiw_keras.evaluation.report import write_report
+            from emotiw_keras.reports.evaluation_report import write_report
 
             written = write_report(folder, assessment)
             say(f"report: {written[0]} (beside it {', '.join(path.name for path in written[1:])})")

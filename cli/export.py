@@ -25,10 +25,10 @@ def export(run: str, out: str, kind: str) -> None:
     savedmodel is a new folder for TensorFlow: it takes image bytes or pixels of any size and gives named probabilities. EXIF
     orientation is not applied to the bytes.
 
-    tflite and onnx are one new file: it takes uint8 faces, cut out, in the run's size and channels, and gives probabilities.
-    Labels and what the caller must do travel inside.
+    tflite and onnx are one new file: it takes uint8 faces, already cut out, in the run's size and channels, and gives
+    probabilities. The file holds the labels and the preprocessing expected of the caller.
 
-    Each is loaded again in a fresh process and compared before OUT appears.
+    Each is loaded again in a new process and compared with the run before OUT appears.
 
     \b
     Examples:

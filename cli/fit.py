@@ -7,7 +7,7 @@ import sys
 import click
 
 from emotiw_keras.cli import completion
-from emotiw_keras.cli.console import put, tell
+from emotiw_keras.cli.console import named_values, put, tell
 
 
 @click.command(
@@ -15,12 +15,12 @@ from emotiw_keras.cli.console import put, tell
 )
 @click.argument("recipe", default="demo", shell_complete=completion.recipes)
 @click.option("--data", multiple=True, metavar="NAME=PATH", help="A data set: a CSV, folder or zip; repeatable.")
-@click.option("--out", required=True, metavar="RUN", help="The run folder to make, or to go on with.")
+@click.option("--out", required=True, metavar="RUN", help="The run folder, new or to be resumed.")
 @click.option(
     "--model",
     metavar="M",
     shell_complete=completion.networks,
-    help="Network (see `emotiw models`): of the zoo, or keras:NAME of keras.applications.",
+    help="Network: a name listed by `emotiw models`, or keras:NAME for one of keras.applications.",
 )
 @click.option(
     "--weights",
@@ -31,15 +31,19 @@ from emotiw_keras.cli.console import put, tell
 @click.option("--epochs", type=click.IntRange(1), help="Epochs of every stage.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting: fer.epochs=3; repeatable.")
 @click.option("--limit", type=click.IntRange(1), help="Take N images per split, stratified and seeded.")
-@click.option("--precision", type=click.Choice(["auto", "float32", "mixed_bfloat16", "mixed_float16"]), help="Arithmetic.")
-@click.option("--seed", type=click.IntRange(0), help="Seed of splits, weights, order, crops and dropout.")
-@click.option("--threads", type=click.IntRange(1), help="Processor threads; all if not given.")
 @click.option(
-    "--keep-duplicates", "duplicates", flag_value="keep", default=None, help="Train also on what stands in val or test."
+    "--precision",
+    type=click.Choice(["auto", "float32", "mixed_bfloat16", "mixed_float16"]),
+    help="Precision of the arithmetic.",
 )
-@click.option("--drop-duplicates", "duplicates", flag_value="drop", help="Leave them out of training.")
-@click.option("--restart", is_flag=True, help="Begin anew; the old run is renamed, not deleted.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+@click.option("--seed", type=click.IntRange(0), help="Seed of splits, weights, order, crops and dropout.")
+@click.option("--threads", type=click.IntRange(1), help="Processor threads; default: all.")
+@click.option(
+    "--keep-duplicates", "duplicates", flag_value="keep", default=None, help="Also train on images that are in val or test too."
+)
+@click.option("--drop-duplicates", "duplicates", flag_value="drop", help="Leave such images out of training.")
+@click.option("--restart", is_flag=True, help="Start over; the old run is renamed, not deleted.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and stop.")
 def fit(
     recipe: str,
     data: tuple[str, ...],
@@ -58,9 +62,8 @@ def fit(
 ) -> None:
     """Train a network by RECIPE (a shipped one, see `emotiw recipes`, or a .toml file; `demo` if none is named).
 
-    The same command goes on where an interrupted run stopped.
+    The same command resumes an interrupted run.
     """
-    from emotiw_keras.errors import UsageError
     from emotiw_keras.models.registry import application_names
     from emotiw_keras.training.recipe import load_recipe
     from emotiw_keras.training.start import run_of
@@ -76,7 +79,7 @@ def fit(
                 f"model.width={start['width']!r}",
                 f"model.input_size={start['input_shape'][0]}",
             ]
-    told = ""
+    note = ""
     if model is not None:
         own.append(f"model.name={model!r}")
         if model in application_names():
@@ -84,30 +87,19 @@ def fit(
             own += ["model.width=1.0", "preprocessing.mean=[]", "preprocessing.std=[]"]
             given = load_recipe(recipe)
             if given.model.name != model and (given.model.width != 1 or given.preprocessing.mean or given.preprocessing.std):
-                told = f"{model} in place of {given.model.name}: with its own width, mean and deviation, not the recipe's"
+                note = f"{model} in place of {given.model.name}: with its own width, mean and deviation, not the recipe's"
     if epochs is not None:
         own.append(f"stage.epochs={epochs}")  # a recipe of searches, which count generations, has no such table
     chosen = load_recipe(recipe, [*own, *changes], limit=limit, precision=precision, seed=seed, duplicates=duplicates)
-    if told:
-        click.echo(told, err=True)
-    paths: dict[str, str] = {}
-    for item in data:
-        name, equals, path = item.partition("=")
-        if not equals or not path:
-            names = ", ".join(chosen.data)
-            raise UsageError(f"--data {item!r}: expected NAME=PATH; recipe {chosen.name!r} knows the names {names}")
-        if name in paths:
-            raise UsageError(f"--data {name}=... is given twice")
-        paths[name] = path
+    if note:
+        click.echo(note, err=True)
+    paths = named_values(data, "--data", f"NAME=PATH with a name of recipe {chosen.name!r} ({', '.join(chosen.data)})")
 
     from emotiw_keras.training.fit import fit as train
     from emotiw_keras.training.progress import Progress
 
-    def say(line: str) -> None:
-        tell(line)
-
     outcome = train(
-        chosen, paths, out, threads=threads, restart=restart, dry_run=dry_run, say=say, progress=Progress.on_stderr()
+        chosen, paths, out, threads=threads, restart=restart, dry_run=dry_run, say=tell, progress=Progress.on_stderr()
     )
     if outcome.run is not None:
         for stage in outcome.run.info["stages"]:
@@ -118,16 +110,16 @@ def fit(
             if "path" in stage:
                 path = "/".join("-".join(map(str, genes)) for genes in stage["path"])
                 shared = sum(map(len, stage["reused"]))
-                say(
+                tell(
                     f"search {stage['name']}: path {path} after {stage['generations']} generations, "
                     f"{shared} of its modules frozen before{score}"
                 )
                 continue
-            say(f"stage {stage['name']}: best epoch {stage['best_epoch']} of {stage['epochs']}{score}")
+            tell(f"stage {stage['name']}: best epoch {stage['best_epoch']} of {stage['epochs']}{score}")
         put(outcome.run.path)
     if outcome.unreadable:
         for line in outcome.unreadable[:20]:
-            say(f"could not be read: {line}")
+            tell(f"could not be read: {line}")
         if len(outcome.unreadable) > 20:
-            say(f"... and {len(outcome.unreadable) - 20} more; data.csv names each")
+            tell(f"... and {len(outcome.unreadable) - 20} more; data.csv names each")
         sys.exit(3)

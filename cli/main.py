@@ -90,7 +90,7 @@ def cli() -> None:
 
     \b
     emotiw fit --out runs/first                 train on faces the package draws itself
-    emotiw evaluate runs/first                  score what came out
+    emotiw evaluate runs/first                  score the run
     emotiw predict me.jpg --model runs/first    find the faces in a photo and read their expressions
     emotiw export runs/first served             make a SavedModel of it
 
@@ -105,7 +105,7 @@ def _one_line(text: str) -> str:
 
 
 def _say_error(message: str) -> None:
-    with suppress(OSError):  # the exit code tells it, too
+    with suppress(OSError):  # the exit code says it too
         click.echo(shown(f"emotiw: error: {_one_line(message)}"), err=True)
 
 

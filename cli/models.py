@@ -6,13 +6,13 @@ import json
 
 import click
 
-from emotiw_keras.cli.console import put
+from emotiw_keras.cli.console import put, put_table
 
 COLUMNS = ("name", "class", "input", "parameters", "channels", "paper")
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON array with everything that is known of each.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array with everything known about each network.")
 def models(as_json: bool) -> None:
     """List the networks: names for --model, input size, parameters as released, paper.
 
@@ -38,10 +38,4 @@ def models(as_json: bool) -> None:
         )
         for spec in specs
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    for row in rows:
-        cells = [
-            cell.rjust(width) if column == 3 else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        put("  ".join(cells).rstrip())
+    put_table(rows, right=3)

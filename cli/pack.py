@@ -11,16 +11,23 @@ from emotiw_keras.cli.console import put, tell
 @click.command()
 @click.argument("run", metavar="RUN", shell_complete=completion.runs)
 @click.argument("out", metavar="OUT")
-@click.option("--data", metavar="PATH", required=True, help="Data with the split that chooses how sure the answers are.")
+@click.option("--data", metavar="PATH", required=True, help="Data with the split that the temperature is chosen on.")
 @click.option(
-    "--split", default="val", show_default=True, type=click.Choice(["train", "val", "test", "all"]), help="Which images."
+    "--split",
+    default="val",
+    show_default=True,
+    type=click.Choice(["train", "val", "test", "all"]),
+    help="Split to choose the temperature on.",
 )
-@click.option("--crops", type=click.Choice(["1", "2", "10"]), help="What the packed run averages over; without it, as RUN.")
+@click.option(
+    "--crops", type=click.Choice(["1", "2", "10"]), help="Crops that the packed run averages over; default: those of RUN."
+)
 def pack(run: str, out: str, data: str, split: str, crops: str | None) -> None:
     """Write the run folder RUN as a small one: weights in 16 bits, calibrated probabilities, no checkpoints.
 
-    The logits are divided by the temperature that makes the labels of --split likeliest, without images that RUN had trained
-    on: answers stay, how sure they are changes. OUT works wherever a run folder does; a training cannot go on in it.
+    The logits are divided by the temperature that makes the labels of --split most likely; images that RUN was trained on are
+    left out. The answers stay the same, only the probabilities change. OUT works wherever a run folder does, but training
+    cannot be resumed in it.
 
     \b
     Example: emotiw pack runs/fer28 fer-small --data fer2013.zip

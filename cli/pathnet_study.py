@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import click
 
-from emotiw_keras.cli.console import put, tell
+from emotiw_keras.cli.console import named_values, put, tell
 
 
 @click.command("pathnet-study")
 @click.option("--data", multiple=True, required=True, metavar="NAME=PATH", help="The two sets: a=PATH and b=PATH.")
-@click.option("--out", required=True, metavar="DIR", help="The study's folder, to make or to go on with.")
+@click.option("--out", required=True, metavar="DIR", help="The study's folder, new or to be continued.")
 @click.option("--recipe", default="pathnet-transfer", show_default=True, help="A recipe of two searches.")
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How many seeds, from 0.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Number of seeds, from 0.")
 @click.option("--folds", is_flag=True, help="Every fold of the sets in turn (set source.a.folds and source.b.folds).")
-@click.option("--split", default="test", show_default=True, type=click.Choice(["train", "val", "test", "all"]), help="Scored.")
+@click.option(
+    "--split", default="test", show_default=True, type=click.Choice(["train", "val", "test", "all"]), help="Split to score."
+)
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting: search.target=0.9; repeatable.")
 @click.option("--limit", type=click.IntRange(1), help="Take N images per split, stratified and seeded.")
-@click.option("--precision", type=click.Choice(["auto", "float32", "mixed_bfloat16"]), help="Arithmetic.")
-@click.option("--threads", type=click.IntRange(1), help="Processor threads; all if not given.")
+@click.option("--precision", type=click.Choice(["auto", "float32", "mixed_bfloat16"]), help="Precision of the arithmetic.")
+@click.option("--threads", type=click.IntRange(1), help="Processor threads; default: all.")
 def pathnet_study(
     data: tuple[str, ...],
     out: str,
@@ -32,9 +34,10 @@ def pathnet_study(
 ) -> None:
     """Compare PathNet's transfer with search from scratch and with fine-tuning, from each of two sets to the other.
 
-    Every run is a run folder below DIR with the same number of minibatches; the same command goes on where it was.
-    DIR/results.csv has a row for each run, DIR/results.md the table. For transfer within one set give it twice, with
-    other folds that train.
+    Every run is a run folder below DIR with the same number of minibatches; the same command resumes where it
+    stopped.
+    DIR/results.csv has a row for each run, DIR/results.md the table. For transfer within one set, give it twice, with
+    different folds to train on.
 
     \b
     Examples:
@@ -43,19 +46,13 @@ def pathnet_study(
         --set 'source.a.train_folds=[2,3]' --set 'source.b.train_folds=[4]' --folds
     """
     from emotiw_keras.errors import UsageError
-    from emotiw_keras.studies.pathnet import study, table
+    from emotiw_keras.studies.pathnet_transfer import study, table
     from emotiw_keras.training.recipe import load_recipe
 
     chosen = load_recipe(recipe, changes, limit=limit, precision=precision)
-    paths: dict[str, str] = {}
-    for item in data:
-        name, equals, path = item.partition("=")
-        if not equals or not path or name not in chosen.data or name in paths:
-            raise UsageError(f"--data {item!r}: expected NAME=PATH once for each of {', '.join(chosen.data)}")
-        paths[name] = path
-    missing = [name for name in chosen.data if name not in paths]
-    if missing:
-        raise UsageError(f"a study of {chosen.name!r} needs --data {missing[0]}=PATH")
+    paths = named_values(data, "--data", f"NAME=PATH for {' and '.join(chosen.data)}")
+    if set(paths) != set(chosen.data):
+        raise UsageError(f"--data names {', '.join(paths)}; a study of {chosen.name!r} needs {' and '.join(chosen.data)}")
     rows = study(
         chosen,
         paths,

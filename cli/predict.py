@@ -9,11 +9,10 @@ from collections.abc import Callable
 import click
 
 from emotiw_keras.cli import completion
-from emotiw_keras.cli.console import put, tell
+from emotiw_keras.cli.console import SOME_UNREADABLE, put, tell
 from emotiw_keras.errors import UsageError
 from emotiw_keras.weights.shipped import DEFAULT
 
-SOME_UNREADABLE = 3
 _WINDOW = re.compile(r"(\d+(?:\.\d+)?)s|(\d+)")
 
 
@@ -35,21 +34,21 @@ def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> Calla
     shell_complete=completion.runs,
     default=DEFAULT,
     show_default=True,
-    help="Run folder of the network, or a model that ships.",
+    help="Run folder, or a model that ships with the package.",
 )
 @click.option(
     "--faces",
     type=click.Choice(["detect", "whole"]),
     default="detect",
     show_default=True,
-    help="detect: find every face and align it. whole: each picture is one face, already cropped.",
+    help="detect: find and align every face. whole: each image is one face, already cropped.",
 )
-@click.option("--detector", metavar="NAME", help="What finds the faces; a wrong name lists those there are.")
+@click.option("--detector", metavar="NAME", help="Face detector; an unknown name lists the available ones.")
 @click.option(
     "--min-face",
     type=click.FloatRange(min=10),
     metavar="PIXELS",
-    help="Smallest faces to look for: 24 in photos and 34 in films if not given; more is faster in large pictures.",
+    help="Size of the smallest faces to look for; default: 24 in photos, 34 in videos. More is faster in large images.",
 )
 @click.option("--turned", is_flag=True, help="Look at photos without a face again, turned by 90 and 180 degrees, and say so.")
 @click.option(
@@ -58,23 +57,23 @@ def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> Calla
     default=1,
     show_default=True,
     metavar="K",
-    help="Of a film, find faces in every K-th frame and carry them by optical flow between.",
+    help="For videos: detect faces in every K-th frame and follow them by optical flow in between.",
 )
 @click.option(
     "--smooth",
     default="1",
     callback=_window,
     metavar="SECONDS|FRAMES",
-    help="Of a film, average each face's probabilities over its last 0.5s, or over its last 12 frames.",
+    help="For videos: average each face's probabilities over its last seconds (0.5s) or frames (12).",
 )
 @click.option("--annotate", metavar="DIR", help="Write copies with boxes, labels and bars into this new folder.")
 @click.option("--explain", metavar="DIR", help="Write each face with its LayerCAM into this new folder.")
 @click.option(
     "--crops",
     type=click.Choice(["1", "2", "10"]),
-    help="Centre crop, the mean with its mirror image, or of ten; without it, what the run says (1 if nothing).",
+    help="Crops of a face to average over: the centre, its mirror image too, or ten; default: the run's setting, else 1.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 @click.option("--csv", "as_csv", is_flag=True, help="CSV with a header.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Faces computed at once.")
 @click.option(
@@ -82,7 +81,7 @@ def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> Calla
     type=click.Choice(["float32", "mixed_bfloat16", "mixed_float16"]),
     default="float32",
     show_default=True,
-    help="What the network computes in; mixed_bfloat16 is faster on processors that know bfloat16.",
+    help="Precision of the network; mixed_bfloat16 is faster on processors with native bfloat16.",
 )
 @click.pass_context
 def predict(
@@ -119,7 +118,7 @@ def predict(
       emotiw predict party.jpg --model runs/first --explain why
     """
     if as_json and as_csv:
-        raise UsageError("--json and --csv exclude each other; choose one")
+        raise UsageError("--json and --csv cannot be combined; choose one")
     if faces == "whole" and (detector is not None or every != 1 or min_face is not None or turned):
         raise UsageError("--faces whole finds no faces; leave out --detector, --every, --min-face and --turned")
     from emotiw_keras.hardware import keep_memory

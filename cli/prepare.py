@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from typing import TYPE_CHECKING
 
 import click
 
-from emotiw_keras.cli.console import put, tell
+from emotiw_keras.cli.console import SOME_UNREADABLE, progress, put, tell
 
 if TYPE_CHECKING:
     from emotiw_keras.data.prepare import Summary
-    from emotiw_keras.data.prepare.run import Progress
-
-SOME_UNREADABLE = 3
-
-
-def _progress() -> Progress | None:
-    if not sys.stderr.isatty():
-        return None
-
-    def show(done: int, total: int) -> None:
-        click.echo(f"\r  {done:,} of {total:,} pictures" + ("\n" if done == total else ""), err=True, nl=False)
-
-    return show
 
 
 def _time_line(summary: Summary, seconds: float) -> str:
@@ -43,25 +29,27 @@ def _time_line(summary: Summary, seconds: float) -> str:
     type=click.Choice(["largest", "all", "central"]),
     default="largest",
     show_default=True,
-    help="Which of several faces in a picture.",
+    help="Which face to take where an image has several.",
 )
 @click.option(
     "--no-face",
     type=click.Choice(["skip", "centre"]),
     default="skip",
     show_default=True,
-    help="A picture without a face: list it only, or take its centre square (its status says so).",
+    help="An image without a face: only list it, or take its centre square (its status says so).",
 )
-@click.option("--detector", metavar="NAME", help="Who finds the faces; an unknown name lists those there are.")
+@click.option("--detector", metavar="NAME", help="Face detector; an unknown name lists the available ones.")
 @click.option(
     "--reading",
     type=click.Choice(["A", "B", "C", "D"]),
     default="B",
     show_default=True,
-    help="How the paper's crop is read: A wider, B square from below the mouth, C with the chin, D narrower.",
+    help="Interpretation of the paper's crop: A wider, B square from below the mouth, C with the chin, D narrower.",
 )
-@click.option("--frames", type=click.IntRange(min=1), default=8, show_default=True, help="Frames of each film, evenly spread.")
-@click.option("--workers", metavar="N", type=click.IntRange(min=1), help="Processes; default: one for each processor.")
+@click.option(
+    "--frames", type=click.IntRange(min=1), default=8, show_default=True, help="Frames to take from each video, evenly spread."
+)
+@click.option("--workers", metavar="N", type=click.IntRange(min=1), help="Number of processes; default: one per processor.")
 @click.option("--json", "as_json", is_flag=True, help="The summary as one JSON object.")
 @click.pass_context
 def prepare(
@@ -81,8 +69,8 @@ def prepare(
     SRC is a folder of photos (in class folders, in splits of class folders, or in neither), a zip, a manifest CSV or one
     photo; or films, of which frames are taken: those of SAVEE and eNTERFACE'05 as they are distributed, whose names say who
     speaks and what is shown, or films in class folders. OUT keeps the folders and gets faces.csv (a row for each face, and for
-    each photo or frame without one), a contact sheet for each class and a summary. The same command again goes on where it
-    was. Exit code 3: done, but some pictures could not be read (each is named).
+    each photo or frame without one), a contact sheet for each class and a summary. Run the same command again to
+    resume. Exit code 3: done, but some pictures could not be read (each is named).
 
     \b
     Examples:
@@ -101,7 +89,7 @@ def prepare(
         reading=reading,
         frames=frames,
         workers=workers,
-        progress=_progress(),
+        progress=progress("{done:,} of {total:,} pictures"),
         say=tell,
     )
     if summary.new:

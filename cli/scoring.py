@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from emotiw_keras.cli.console import tell
+from emotiw_keras.cli.console import SOME_UNREADABLE, progress, tell
 from emotiw_keras.errors import UsageError
 
 if TYPE_CHECKING:
     from emotiw_keras.evaluation.assessment import Assessment
-    from emotiw_keras.evaluation.evaluate import Progress, Read
+    from emotiw_keras.evaluation.evaluate import Read
     from emotiw_keras.runs import Run
 
-SOME_UNREADABLE = 3
 Command = Callable[..., Any]
 
 _OPTIONS = (
-    click.option("--data", metavar="PATH", help="What to score on; without it, the data of the run's last stage."),
+    click.option("--data", metavar="PATH", help="Data to score on; default: the data of the run's last stage."),
     click.option(
         "--split",
         default="test",
         show_default=True,
         type=click.Choice(["train", "val", "test", "all"]),
-        help="Which images.",
+        help="Split to score.",
     ),
     click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Score at most N images, each class in proportion."),
     click.option(
         "--crops",
         type=click.Choice(["1", "2", "10"]),
-        help="Centre crop, the mean with its mirror image, or of ten; without it, what the run says (1 if nothing).",
+        help="Crops of a face to average over: the centre, its mirror image too, or ten; default: the run's setting, else 1.",
     ),
-    click.option("--costs", metavar="FILE", help="TOML file of what each confusion costs, for the expected cost."),
+    click.option("--costs", metavar="FILE", help="TOML file with the cost of each confusion, for the expected cost."),
 )
 
 
@@ -55,16 +53,6 @@ def default_data(run: Run) -> str:
     if not sources:
         raise UsageError(f"{run.path} does not say what it was trained on; name the data to score with --data PATH")
     return sources[-1]
-
-
-def _progress() -> Progress | None:
-    if not sys.stderr.isatty():
-        return None
-
-    def show(done: int, total: int) -> None:
-        click.echo(f"\r  scored {done} of {total} images" + ("\n" if done == total else ""), err=True, nl=False)
-
-    return show
 
 
 class Scorer:
@@ -93,9 +81,11 @@ class Scorer:
 
         source = self._data or default_data(run)
         self._read = self._read or read_once()
-        assessment = assess(run, source, progress=_progress(), say=self._say, read=self._read, **self._asked)
-        told = assessment.predictions
-        for path, status in zip(told.paths, told.status, strict=True):
+        assessment = assess(
+            run, source, progress=progress("scored {done} of {total} images"), say=self._say, read=self._read, **self._asked
+        )
+        predictions = assessment.predictions
+        for path, status in zip(predictions.paths, predictions.status, strict=True):
             if status != "ok" and (source, path) not in self._unreadable:
                 self._unreadable.add((source, path))
                 tell(f"emotiw: could not read {path} in {source}: {status}")

@@ -8,19 +8,7 @@ from pathlib import Path
 
 import click
 
-from emotiw_keras.cli.console import put, tell
-
-
-def _pairs(items: tuple[str, ...], option: str, form: str) -> dict[str, str]:
-    from emotiw_keras.errors import UsageError
-
-    found: dict[str, str] = {}
-    for item in items:
-        name, equals, value = item.partition("=")
-        if not equals or not name or not value or name in found:
-            raise UsageError(f"{option} {item!r}: expected {form}, each name once")
-        found[name] = value
-    return found
+from emotiw_keras.cli.console import named_values, put, tell
 
 
 @click.command("staged-study")
@@ -33,15 +21,26 @@ def _pairs(items: tuple[str, ...], option: str, form: str) -> dict[str, str]:
     metavar="MODEL=WEIGHTS",
     help="A network and what it starts from: none, imagenet, a weight file or a run folder; repeatable.",
 )
-@click.option("--out", required=True, metavar="DIR", help="The study's folder, to make or to go on with.")
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Target splits and stages, from seed 0.")
-@click.option("--large-seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs on FER, shared by the seeds.")
+@click.option("--out", required=True, metavar="DIR", help="The study's folder, new or to be continued.")
 @click.option(
-    "--parts", default="core,rate,amount,remedies,answers", show_default=True, help="What is compared, separated by commas."
+    "--seeds",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Number of seeds for the target's splits and stages, from 0.",
+)
+@click.option(
+    "--large-seeds", type=click.IntRange(1), default=1, show_default=True, help="Number of runs on FER, shared by the seeds."
+)
+@click.option(
+    "--parts",
+    default="core,rate,amount,remedies,answers",
+    show_default=True,
+    help="Parts of the comparison, separated by commas.",
 )
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting of all runs; repeatable.")
-@click.option("--precision", type=click.Choice(["auto", "float32", "mixed_bfloat16"]), help="Arithmetic.")
-@click.option("--threads", type=click.IntRange(1), help="Processor threads; all if not given.")
+@click.option("--precision", type=click.Choice(["auto", "float32", "mixed_bfloat16"]), help="Precision of the arithmetic.")
+@click.option("--threads", type=click.IntRange(1), help="Processor threads; default: all.")
 def staged_study(
     data: tuple[str, ...],
     nets: tuple[str, ...],
@@ -55,8 +54,8 @@ def staged_study(
 ) -> None:
     """Compare fine-tuning in stages with direct, joint and none, as Ng et al. 2015 did.
 
-    Every run is a run folder below DIR; the same command goes on where it was. DIR/results.csv and results.md have a row
-    for each way, DIR/study.html the tables, tests, confusions and pictures; all are written after each way that was finished.
+    Every run is a run folder below DIR; the same command resumes where it stopped. DIR/results.csv and results.md have
+    a row for each method, DIR/study.html the tables, tests, confusions and images; all are updated after each method.
 
     \b
     Parts:
@@ -76,10 +75,10 @@ def staged_study(
     from emotiw_keras.models.registry import model_names
     from emotiw_keras.studies import staged
 
-    paths = _pairs(data, "--data", "fer=PATH and target=PATH")
+    paths = named_values(data, "--data", "fer=PATH and target=PATH")
     if set(paths) != {staged.LARGE, staged.SMALL}:
         raise UsageError(f"--data names {', '.join(paths)}; expected fer=PATH and target=PATH")
-    chosen = [staged.Net(*pair) for pair in _pairs(nets, "--net", "MODEL=WEIGHTS").items()]
+    chosen = [staged.Net(*pair) for pair in named_values(nets, "--net", "MODEL=WEIGHTS").items()]
     for net in chosen:
         if net.name not in model_names():
             raise UsageError(f"--net {net.name}: no such network; allowed are {', '.join(model_names())}")
@@ -88,15 +87,15 @@ def staged_study(
     if unknown:
         raise UsageError(f"--parts {parts!r}: there is no {unknown[0]!r}; expected some of {','.join(staged.PARTS)}")
     if "core" not in asked:
-        raise UsageError(f"--parts {parts!r}: everything is compared with the part core; add it")
+        raise UsageError(f"--parts {parts!r}: the other parts are compared with core; add it")
     folder = Path(out)
     command = shlex.join(["emotiw", *sys.argv[1:]])
     ways = sum(len(staged.arms_of(net, range(seeds), large_seeds, asked)) for net in chosen)
     sets = staged.read_sets(paths, chosen[0], changes, folder)
-    recipes = staged.recipes_told(chosen[0], changes, precision, folder)
+    recipes = staged.recipes_as_run(chosen[0], changes, precision, folder)
 
     def finished(rows: list[staged.Row]) -> None:
-        from emotiw_keras.studies.staged_page import study_page
+        from emotiw_keras.reports.study_page import study_page
 
         write_atomic(folder / staged.RESULTS_FILE, staged.results_csv(rows))
         write_atomic(folder / staged.TABLE_FILE, "\n".join(staged.table(rows)) + "\n")

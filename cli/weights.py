@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from emotiw_keras.cli.console import put, tell
+from emotiw_keras.cli.console import put, put_table, tell
 from emotiw_keras.errors import ModelError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def weights() -> None:
 
 
 @weights.command("list", short_help="List the files that can be fetched.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON array with everything that is known of each.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array with everything known about each file.")
 def list_files(as_json: bool) -> None:
     """List the files that can be fetched: key, network, size, licence, and whether it is in the cache.
 
@@ -64,13 +64,7 @@ def list_files(as_json: bool) -> None:
         )
         for entry in entries
     ]
-    widths = [max(len(row[column]) for row in table) for column in range(len(COLUMNS))]
-    for row in table:
-        cells = [
-            cell.rjust(width) if column == 2 else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        put("  ".join(cells).rstrip())
+    put_table(table, right=2)
 
 
 @weights.command(short_help="Fetch files into the cache, and convert them.")
@@ -80,8 +74,8 @@ def list_files(as_json: bool) -> None:
 def fetch(names: tuple[str, ...], no_convert: bool, as_json: bool) -> None:
     """Fetch files into the cache, and convert those of the networks here.
 
-    NAME is a key of `emotiw weights list`, or a network, for its usual file. A download that was cut goes on where it
-    stopped; no file gets its name before its hash was checked.
+    NAME is a key of `emotiw weights list`, or a network, for its usual file. An interrupted download resumes where it
+    stopped; no file gets its name before its hash is checked.
 
     \b
     Example: emotiw weights fetch alexnet vgg_cnn-mean
@@ -170,7 +164,7 @@ def _convert(entry: Entry, path: Path) -> Path | None:
 
 
 class _Line:
-    """How far a download is, redrawn where standard error is a terminal; and lasting lines anywhere."""
+    """Progress of a download, redrawn where standard error is a terminal, and lasting lines anywhere."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()

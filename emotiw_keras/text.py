@@ -1,8 +1,11 @@
-"""Text that strangers wrote (names of files and classes, answers of servers), made safe to show."""
+"""Text that strangers wrote (names of files and classes, answers of servers), made safe to show; rows as CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
 import unicodedata
+from collections.abc import Iterable
 
 # Control characters, surrogates (bytes that are no UTF-8), what has no meaning, and separators of lines and paragraphs.
 _ESCAPED = ("Cc", "Cs", "Cn", "Co", "Zl", "Zp")
@@ -48,3 +51,15 @@ def sheet_cell(text: str) -> str:
         ("'=1+1", 'a.png')
     """
     return f"'{shown(text)}" if text.startswith(_FORMULA) else shown(text)
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Rows as CSV, one line each.
+
+    Example:
+        >>> csv_text([("path", "label"), ("a,b.png", "sad")])
+        'path,label\\n"a,b.png",sad\\n'
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

@@ -17,10 +17,10 @@ from PIL import Image
 from emotiw_keras.cli.main import run as emotiw
 from emotiw_keras.data.contact_sheet import write_contact_sheets
 from emotiw_keras.errors import OutputError
-from emotiw_keras.evaluation.sheet import Caption
-from emotiw_keras.evaluation.sheet import contact_sheet as sheet_of_faces
+from emotiw_keras.reports.prediction_sheet import Caption
+from emotiw_keras.reports.prediction_sheet import contact_sheet as sheet_of_faces
 from emotiw_keras.serving.annotate import Annotator
-from emotiw_keras.serving.pictures import Picture
+from emotiw_keras.serving.input_images import Picture
 from emotiw_keras.serving.readings import PictureReading
 from emotiw_keras.training.curves import learning_curves
 

@@ -24,6 +24,7 @@ FLOORS = (
     ("runs", "run_facts", "inference", "history", "gradcam"),
     ("training", "pathnet", "evaluation", "serving"),
     ("studies",),
+    ("reports",),
     ("cli",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

@@ -48,7 +48,7 @@ from emotiw_keras import files, locking
 files._WINDOWS = locking._WINDOWS = True
 import importlib, pkgutil, emotiw_keras
 for module in pkgutil.walk_packages(emotiw_keras.__path__, "emotiw_keras."):
-    if "hdf5_helper" not in module.name and "_answers" not in module.name and "reload_check" not in module.name:
+    if "hdf5_helper" not in module.name and "_answers" not in module.name:
         importlib.import_module(module.name)
 from emotiw_keras.cli.main import run
 sys.exit(run(sys.argv[1:]))

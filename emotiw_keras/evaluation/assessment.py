@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emotiw_keras.costs import Costs
+from emotiw_keras.data.columns import pick
 from emotiw_keras.evaluation.metrics import scores
 
 if TYPE_CHECKING:
     from emotiw_keras.data.faceset import FaceSet
-    from emotiw_keras.evaluation.videos import FrameAnswers
+    from emotiw_keras.evaluation.video_scores import FrameAnswers
     from emotiw_keras.runs import Run
 
 
@@ -45,6 +46,11 @@ class Predictions:
         """int (n,), the most probable class; -1 where the image could not be read."""
         read = self.readable
         return np.where(read, np.where(read[:, None], self.probabilities, 0.0).argmax(axis=1), -1)
+
+    def select(self, rows: np.ndarray) -> Predictions:
+        """What was said about some of the images, int (m,)."""
+        paths, status = pick(self.paths, rows), pick(self.status, rows)
+        return Predictions(self.labels, paths, status, self.truth[rows], self.probabilities[rows])
 
 
 @dataclass(frozen=True)

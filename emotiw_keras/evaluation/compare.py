@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from emotiw_keras.data.columns import pick
 from emotiw_keras.errors import UsageError
 from emotiw_keras.evaluation.assessment import Assessment, Predictions, figures
 from emotiw_keras.evaluation.ensemble import matched, seen_by_any
@@ -40,16 +39,16 @@ def compare(assessments: Sequence[Assessment]) -> dict[str, Any]:
     """
     if len(assessments) < 2:
         raise UsageError(f"comparing needs at least two runs; got {len(assessments)}")
-    told = matched(assessments)
+    predictions = matched(assessments)
     names = _names(assessments)
     seen = seen_by_any(assessments)
     question = assessments[0].question
-    readable = told[0].readable
-    leak_free = _side_by_side(assessments, told, names, ~seen) if (~seen & readable).any() else None
+    readable = predictions[0].readable
+    leak_free = _side_by_side(assessments, predictions, names, ~seen) if (~seen & readable).any() else None
     return {
         "split": question.split,
-        "labels": list(told[0].labels),
-        **_side_by_side(assessments, told, names, np.ones(len(seen), dtype=bool)),
+        "labels": list(predictions[0].labels),
+        **_side_by_side(assessments, predictions, names, np.ones(len(seen), dtype=bool)),
         "costs": question.costs.source,
         "leak_free": leak_free,
     }
@@ -62,20 +61,11 @@ def _names(assessments: Sequence[Assessment]) -> list[str]:
 
 
 def _side_by_side(
-    assessments: Sequence[Assessment], told: Sequence[Predictions], names: Sequence[str], kept: np.ndarray
+    assessments: Sequence[Assessment], predictions: Sequence[Predictions], names: Sequence[str], kept: np.ndarray
 ) -> dict[str, Any]:
     """Figures and pairs on the images of `kept`, bool (n,)."""
     rows = np.flatnonzero(kept)
-    parts = [
-        replace(
-            each,
-            paths=pick(each.paths, rows),
-            status=pick(each.status, rows),
-            truth=each.truth[rows],
-            probabilities=each.probabilities[rows],
-        )
-        for each in told
-    ]
+    parts = [each.select(rows) for each in predictions]
     runs = []
     for name, assessment, part in zip(names, assessments, parts, strict=True):
         # The matrix of the first run's order, as the labels are.

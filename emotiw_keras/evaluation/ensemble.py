@@ -21,29 +21,29 @@ def matched(assessments: Sequence[Assessment]) -> list[Predictions]:
     first = assessments[0].predictions
     result = []
     for each in assessments:
-        told = each.predictions
-        columns = label_columns(told.labels, first.labels)
+        predictions = each.predictions
+        columns = label_columns(predictions.labels, first.labels)
         if columns is None:
             raise UsageError(
                 f"{assessments[0].run.path} and {each.run.path} know different labels: {', '.join(first.labels)}, and "
-                f"{', '.join(told.labels)}; only runs with the same labels can be put side by side"
+                f"{', '.join(predictions.labels)}; only runs with the same labels can be put side by side"
             )
-        order = {path: i for i, path in enumerate(told.paths)}
+        order = {path: i for i, path in enumerate(predictions.paths)}
         if len(order) != len(first.paths) or not all(path in order for path in first.paths):
             raise DataError(
                 f"{assessments[0].run.path} finds {len(first.paths)} images in split {each.question.split!r} and "
-                f"{each.run.path} {len(told.paths)}, not the same ones: each knows the data's splits from its own training; "
-                "use --split all, or data with splits of its own"
+                f"{each.run.path} {len(predictions.paths)}, not the same ones: each knows the data's splits from its own "
+                "training; use --split all, or data with splits of its own"
             )
         rows = [order[path] for path in first.paths]
         # Class ids of this run, in the order of the first run's; -1 (no class) stays.
         ids = np.append(np.argsort(columns), -1)
-        truth = ids[told.truth[rows]]
+        truth = ids[predictions.truth[rows]]
         if not np.array_equal(truth, first.truth):
             place = int(np.flatnonzero(truth != first.truth)[0])
             raise DataError(f"{first.paths[place]} has another class for {each.run.path} than for {assessments[0].run.path}")
-        status = [told.status[i] for i in rows]
-        result.append(Predictions(first.labels, list(first.paths), status, truth, told.probabilities[rows][:, columns]))
+        status = [predictions.status[i] for i in rows]
+        result.append(Predictions(first.labels, list(first.paths), status, truth, predictions.probabilities[rows][:, columns]))
     return result
 
 
@@ -65,12 +65,12 @@ def ensemble(assessments: Sequence[Assessment]) -> Assessment:
     """
     if len(assessments) < 2:
         raise UsageError(f"an ensemble needs at least two runs; got {len(assessments)}")
-    told = matched(assessments)
+    aligned = matched(assessments)
     first = assessments[0]
-    mean = np.asarray(np.mean([each.probabilities for each in told], axis=0, dtype=np.float64), np.float32)
+    mean = np.asarray(np.mean([each.probabilities for each in aligned], axis=0, dtype=np.float64), np.float32)
     crops = {each.question.crops for each in assessments}
     question = replace(first.question, crops=crops.pop() if len(crops) == 1 else None)
-    predictions = replace(told[0], probabilities=mean)
+    predictions = replace(aligned[0], probabilities=mean)
     seen = seen_by_any(assessments)
     selected_on = any(each.result["selected_on"] for each in assessments)
     result = figures(predictions, seen, question, selected_on=selected_on)

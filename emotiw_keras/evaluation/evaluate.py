@@ -13,13 +13,14 @@ from emotiw_keras.data.archive import printable
 from emotiw_keras.data.columns import pick
 from emotiw_keras.data.faceset import FaceSet, read_faces
 from emotiw_keras.data.layouts import classes_of
-from emotiw_keras.data.layouts.listing import class_names
+from emotiw_keras.data.layouts.listing import SPLITS, class_names
+from emotiw_keras.data.splits import stratified
 from emotiw_keras.data.video_reading import checked
 from emotiw_keras.data.videos import VideoSet
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.assessment import Assessment, Predictions, Question, figures
-from emotiw_keras.evaluation.splits import SPLITS, found_again, known_splits, own_splits, select, stratified, val_of
-from emotiw_keras.evaluation.videos import answer_every_picture, per_video
+from emotiw_keras.evaluation.run_splits import found_again, known_splits, own_splits, select, val_of
+from emotiw_keras.evaluation.video_scores import answer_every_picture, per_video
 from emotiw_keras.inference import Inference, checked_crops
 
 if TYPE_CHECKING:
@@ -181,8 +182,7 @@ def assess(
 
 def evaluate(
     run: Run, source: str | os.PathLike[str], *, split: str = "test", limit: int | None = None, crops: int | None = None,
-    costs: str | os.PathLike[str] | None = None, batch_size: int = 64, smooth: int = 1,
-    out: str | os.PathLike[str] | None = None, progress: Progress | None = None,
+    costs: str | os.PathLike[str] | None = None, batch_size: int = 64, smooth: int = 1, progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Score a run on one split of a data set, in float32 and without augmentation.
 
@@ -201,7 +201,6 @@ def evaluate(
         costs: a TOML file of what each confusion costs (see `emotiw_keras.costs`); None for distances on the circumplex.
         batch_size: images computed at once.
         smooth: of a set of videos, average the probabilities over so many consecutive frame numbers around each frame.
-        out: write a report folder here.
         progress: called with (images done, images in all).
 
     Returns:
@@ -211,17 +210,11 @@ def evaluate(
         DataError: bad data, a split that does not exist, or costs that cannot be used.
         UsageError: an argument out of range.
         ModelError: the model's probabilities are not finite.
-        OutputError: the report cannot be written.
 
     Example:
         >>> evaluate(Run.open("runs/ng"), "faces.zip", split="test")["accuracy"]  # doctest: +SKIP
     """
-    assessment = assess(
+    return assess(
         run, source, split=split, limit=limit, crops=crops, costs=costs, batch_size=batch_size, smooth=smooth,
         progress=progress,
-    )  # fmt: skip
-    if out is not None:
-        from emotiw_keras.evaluation.report import write_report
-
-        write_report(out, assessment)
-    return assessment.result
+    ).result  # fmt: skip

@@ -37,9 +37,9 @@ class Mistake:
 
 def most_confident(assessment: Assessment, count: int) -> np.ndarray:
     """Rows of at most `count` wrong answers, the most confident first: int (n,)."""
-    told = assessment.predictions
-    wrong = np.flatnonzero(told.readable & (told.predicted != told.truth))
-    confidence = told.probabilities[wrong].max(axis=1)
+    predictions = assessment.predictions
+    wrong = np.flatnonzero(predictions.readable & (predictions.predicted != predictions.truth))
+    confidence = predictions.probabilities[wrong].max(axis=1)
     return wrong[np.argsort(-confidence, kind="stable")[:count]]
 
 
@@ -52,7 +52,7 @@ def mistakes(assessment: Assessment, count: int) -> tuple[list[Mistake], str | N
     from emotiw_keras.data.resize import resize
     from emotiw_keras.gradcam import overlay
 
-    told, rows = assessment.predictions, most_confident(assessment, count)
+    predictions, rows = assessment.predictions, most_confident(assessment, count)
     if not len(rows):
         return [], None
     faces = assessment.faces.pixels.gather(assessment.indices[rows])
@@ -63,12 +63,13 @@ def mistakes(assessment: Assessment, count: int) -> tuple[list[Mistake], str | N
         reason = str(error)
     found = []
     for number, row in enumerate(rows):
-        probabilities, truth, predicted = told.probabilities[row], int(told.truth[row]), int(told.predicted[row])
+        probabilities, truth = predictions.probabilities[row], int(predictions.truth[row])
+        predicted = int(predictions.predicted[row])
         found.append(
             Mistake(
-                told.paths[row],
-                told.labels[truth],
-                told.labels[predicted],
+                predictions.paths[row],
+                predictions.labels[truth],
+                predictions.labels[predicted],
                 float(probabilities[predicted]),
                 float(probabilities[truth]),
                 resize(faces[number], SIDE, SIDE),
@@ -82,14 +83,14 @@ def _heat(assessment: Assessment, rows: np.ndarray) -> np.ndarray:
     """LayerCAM for the predicted classes: float32 (n, SIDE, SIDE), 0..1."""
     from emotiw_keras.gradcam import LayerCam, heat_of_faces, resized_heat
 
-    told = assessment.predictions
+    predictions = assessment.predictions
     heats = []
     for each in assessment.members or (assessment,):
-        columns = label_columns(each.predictions.labels, told.labels)
+        columns = label_columns(each.predictions.labels, predictions.labels)
         assert columns is not None  # `ensemble` has matched them
         order = {path: i for i, path in enumerate(each.predictions.paths)}
-        own = np.array([order[told.paths[row]] for row in rows])
-        classes = np.array([columns[told.predicted[row]] for row in rows])
+        own = np.array([order[predictions.paths[row]] for row in rows])
+        classes = np.array([columns[predictions.predicted[row]] for row in rows])
         cam, face_input = LayerCam(each.run.build()), each.run.face_input()
         heat = heat_of_faces(cam, face_input, each.faces.pixels.gather(each.indices[own]), classes)
         heats.append(resized_heat(heat, SIDE))

@@ -77,8 +77,8 @@ def pack(
 ) -> Packed:  # fmt: skip
     """Write a run as a small run folder: weights of 16 bits, logits divided by the temperature that suits a split, rows zipped.
 
-    No answer changes by the temperature, only how sure it is. Checkpoints, TensorBoard's files and the paths of the data stay
-    behind. Everything that reads run folders reads this one; it can start a training, but not go on with one.
+    No answer changes by the temperature, only how sure it is. Checkpoints, TensorBoard's files and the paths of the data are
+    left out. Everything that reads run folders reads this one; it can start a training, but not go on with one.
 
     Args:
         run: a finished run.
@@ -86,7 +86,7 @@ def pack(
         source: data with the split.
         split: images that choose the temperature; never those that a score is to be trusted on. Of these, such as the run had
             trained on are left out: it is surer of them than of others.
-        crops: crops of a face that the packed run averages over unless told otherwise; None for what the run says.
+        crops: crops of a face that the packed run averages over by default; None for what the run says.
         say: takes lines for people.
 
     Raises:

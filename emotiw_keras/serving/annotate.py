@@ -17,18 +17,18 @@ from emotiw_keras.data.heif import HEIF_SUFFIXES
 from emotiw_keras.data.images import SUFFIXES, ImageError
 from emotiw_keras.errors import OutputError
 from emotiw_keras.files import replace_flushed, write_encoded, writing
-from emotiw_keras.serving.drawing import draw_readings
+from emotiw_keras.serving.box_drawing import draw_readings
 from emotiw_keras.serving.new_folder import NewFolder
 
 if TYPE_CHECKING:
-    from emotiw_keras.serving.pictures import Film
+    from emotiw_keras.serving.input_images import Film
     from emotiw_keras.serving.readings import PictureReading
 
 # Containers that can be written, and the codec in them; a film in another becomes NAME.mp4.
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG", ".webm": "VP80"}
 LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp")
 QUALITY = 95
-# Containers that store no number of frames tell it by duration and rate.
+# Where a container stores no number of frames, it follows from duration and rate.
 COUNT_SLACK = 2
 # Seconds that a frame of a film is shown at most, so that a wrong time stamp fills no disk.
 LONGEST_HOLD = 60
@@ -89,7 +89,7 @@ class Annotator:
         self._writer.write(drawn, reading.picture.seconds)
 
     def _place(self, name: str, known: frozenset[str], otherwise: str) -> Path:
-        """A path in the folder that is not yet taken: the name, with another suffix behind it if its own cannot be written."""
+        """A path in the folder that is not yet taken: the name, with a second suffix if its own cannot be written."""
         stem, suffix = os.path.splitext(name)
         return self._folder.place(stem, suffix) if suffix.lower() in known else self._folder.place(name, otherwise)
 
@@ -149,7 +149,7 @@ class _FilmWriter:
         """Close the film and give it its name.
 
         Raises:
-            OutputError: it does not hold what was written, as when the disk is full, which the encoder does not tell.
+            OutputError: it does not hold what was written, as when the disk is full, which the encoder does not report.
         """
         self._writer.release()
         try:

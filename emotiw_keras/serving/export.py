@@ -119,7 +119,7 @@ def export_savedmodel(run: Run | str | os.PathLike[str], out: str | os.PathLike[
 def _save(predictor: Predictor, folder: Path, target: Path) -> None:
     import tensorflow as tf
 
-    from emotiw_keras.serving.graph import ServedModel
+    from emotiw_keras.serving.savedmodel_graph import ServedModel
 
     served = ServedModel(predictor.net, predictor.face_input, predictor.labels, predictor.crops)
     facts = {**facts_of(predictor), "exif_orientation": "ignored"}
@@ -204,7 +204,7 @@ def compare_reloaded(predictor: Predictor, folder: Path) -> tuple[int, float]:
     with tempfile.TemporaryDirectory() as scratch:
         source, result = Path(scratch) / "inputs.npz", Path(scratch) / "outputs.npz"
         np.savez(source, **inputs)  # type: ignore[arg-type]
-        run_fresh("reload_check.py", folder, source, result)
+        run_fresh("savedmodel_answers.py", folder, source, result)
         with np.load(result, allow_pickle=False) as answers:
             return len(inputs), _largest_difference(list(inputs), dict(answers), expected, predictor.labels)
 

@@ -13,7 +13,7 @@ from emotiw_keras.data.heif import is_heif
 from emotiw_keras.data.images import SUFFIXES, ImageError, decode_image
 from emotiw_keras.errors import DataError
 from emotiw_keras.hardware import processor_threads
-from emotiw_keras.serving.pictures import Film, Picture
+from emotiw_keras.serving.input_images import Film, Picture
 
 # Threads that decode the pictures of a folder or zip; each holds one, which may be large.
 DECODERS = 4
@@ -21,7 +21,7 @@ DECODERS = 4
 
 def expand(inputs: Sequence[str]) -> list[str | Picture]:
     """Names with the glob patterns among them replaced by what they match; one that matches nothing by its error."""
-    from emotiw_keras.serving.films import is_camera, is_sequence
+    from emotiw_keras.serving.video_inputs import is_camera, is_sequence
 
     names: list[str | Picture] = []
     for name in inputs:
@@ -51,7 +51,7 @@ def read_inputs(names: Sequence[str | Picture], say: Callable[[str], None] = _si
     Yields:
         A `Picture` or a `Film` for each; an input that is missing, empty or damaged is a picture with `error` set.
     """
-    from emotiw_keras.serving.films import is_camera, is_sequence, open_camera, open_sequence
+    from emotiw_keras.serving.video_inputs import is_camera, is_sequence, open_camera, open_sequence
 
     for name in names:
         if isinstance(name, Picture):
@@ -77,7 +77,7 @@ def _read(name: str, say: Callable[[str], None]) -> Iterator[Picture | Film]:
 def read_file(path: str, below: str) -> Picture | Film:
     """Read a picture, or open a film, which is known by its name or by its first bytes; `below` is its relative name."""
     from emotiw_keras.data.films import is_film
-    from emotiw_keras.serving.films import looks_like_film, open_film
+    from emotiw_keras.serving.video_inputs import looks_like_film, open_film
 
     try:
         if not os.path.isfile(path):

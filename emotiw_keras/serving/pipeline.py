@@ -12,7 +12,7 @@ import numpy as np
 from emotiw_keras.data.ahead import ahead as made_ahead
 from emotiw_keras.errors import UsageError
 from emotiw_keras.faces.face import turned_back
-from emotiw_keras.serving.pictures import Film, Picture
+from emotiw_keras.serving.input_images import Film, Picture
 from emotiw_keras.serving.readings import NO_FACE, Box, PictureReading, Reading
 from emotiw_keras.serving.tracking import MEMORY, Tracker
 
@@ -125,7 +125,7 @@ class Pipeline:
             ModelError, UsageError: as `Predictor.detector`.
         """
         if not self._whole:
-            _ = self._predictor.detector  # a missing one is told before the first picture is read
+            _ = self._predictor.detector  # a missing one is reported before the first picture is read
         found = self._found(inputs)
         return self._classified(made_ahead(found, FOUND_AHEAD) if threads else found)
 

@@ -97,7 +97,7 @@ class Predictor:
             raise UsageError(f"precision={precision!r}: expected one of {', '.join(PRECISIONS)}")
         if min_face is not None and detector is not None and not isinstance(detector, str):
             raise UsageError(f"min_face={min_face} and a detector of your own; leave one out")
-        # A wrong path is told before TensorFlow loads, which takes seconds.
+        # A wrong path is reported before TensorFlow loads, which takes seconds.
         self.run = open_run(run, model)
         self.crops = checked_crops(crops, self.run)
 
@@ -194,8 +194,8 @@ class Predictor:
             DataError: an image of another shape or type, or one picture that stands in no list.
         """
         if _is_picture(images):
-            told = f"one picture of shape {images.shape}" if isinstance(images, np.ndarray) else f"one picture ({images!r:.80})"
-            raise DataError(f"{told} where several are expected; give a list, predict([picture])")
+            which = f"of shape {images.shape}" if isinstance(images, np.ndarray) else f"({images!r:.80})"
+            raise DataError(f"one picture {which} where several are expected; give a list, predict([picture])")
         result = np.zeros((len(images), len(self.labels)), np.float32)
         for start in range(0, len(images), self.batch_size):
             faces = [self.prepare(image) for image in images[start : start + self.batch_size]]
@@ -238,7 +238,7 @@ class Predictor:
             >>> for faces in predictor.stream(camera, every=5, smooth=10):         # doctest: +SKIP
             ...     print([(face.number, face.label) for face in faces])
         """
-        from emotiw_keras.serving.pictures import Film, Picture
+        from emotiw_keras.serving.input_images import Film, Picture
         from emotiw_keras.serving.pipeline import Pipeline
 
         pipeline = Pipeline(self, every=every, smooth=smooth, ahead=ahead)

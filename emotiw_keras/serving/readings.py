@@ -10,7 +10,7 @@ import numpy as np
 from emotiw_keras.faces.face import Point
 
 if TYPE_CHECKING:
-    from emotiw_keras.serving.pictures import Film, Picture
+    from emotiw_keras.serving.input_images import Film, Picture
 
 Box = tuple[float, float, float, float]
 NO_FACE = "no face found"

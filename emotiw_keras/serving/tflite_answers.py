@@ -3,7 +3,7 @@
     python -P tflite_answers.py MODEL FACES.npy OUTPUTS.npz
 
 FACES, OUTPUTS and what it must not import are those of `onnx_answers.py`. The facts are the file emotiw.json in the ZIP archive
-that stands behind the model.
+appended to the model.
 """
 
 from __future__ import annotations

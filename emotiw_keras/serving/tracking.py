@@ -147,7 +147,7 @@ def _small_grey(image: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _corners(small: np.ndarray, box: Box, scale: float) -> np.ndarray:
-    """Points that can be followed, in the inner part of a box, which holds the face and little behind it: float32 (n, 2)."""
+    """Points that can be followed, in the inner part of a box, which holds the face and little background: float32 (n, 2)."""
     left, top, right, bottom = _edges(box, scale, BORDER)
     inner = small[top:bottom, left:right]
     if min(inner.shape) < 4:

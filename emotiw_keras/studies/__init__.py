@@ -1,1 +1,1 @@
-"""Whole comparisons: many runs, scored and told as one table."""
+"""Whole comparisons: many runs, scored and put into one table."""

@@ -6,8 +6,6 @@ serves all that start from it, for every seed of the target stage.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emotiw_keras.data.columns import pick
 from emotiw_keras.errors import UsageError
 from emotiw_keras.evaluation.assessment import Predictions
 from emotiw_keras.evaluation.metrics import scores
 from emotiw_keras.evaluation.significance import mcnemar
 from emotiw_keras.files import write_atomic
 from emotiw_keras.runs import Run
+from emotiw_keras.text import csv_text
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.recipe import Recipe, load_recipe, parse_recipe, recipe_text
 
@@ -90,14 +88,14 @@ class Arm:
     Attributes:
         net: which network.
         key: short name, the same for all networks.
-        told: what is done, in words.
+        description: what is done, in words.
         runs: seed -> runs, one unless it is an ensemble.
         crops: crops of a face whose probabilities are averaged.
     """
 
     net: Net
     key: str
-    told: str
+    description: str
     runs: Mapping[int, tuple[Step, ...]]
     crops: int = 1
 
@@ -129,8 +127,8 @@ def arms_of(net: Net, seeds: Sequence[int], large_seeds: int, parts: Sequence[st
 
     found = []
 
-    def add(key: str, told: str, runs: dict[int, tuple[Step, ...]], crops: int = 1) -> None:
-        found.append(Arm(net, key, told, runs, crops))
+    def add(key: str, description: str, runs: dict[int, tuple[Step, ...]], crops: int = 1) -> None:
+        found.append(Arm(net, key, description, runs, crops))
 
     first = "ImageNet weights" if net.pretrained else "random weights"
     fer28, fer32 = ("fer28", "ng2015-fer28"), ("fer32", "ng2015-fer32")
@@ -211,7 +209,7 @@ def read_sets(paths: Mapping[str, str], net: Net, changes: Sequence[str], out: P
     return prepare(recipe, paths).sets
 
 
-def recipes_told(net: Net, changes: Sequence[str], precision: str | None, out: Path) -> dict[str, str]:
+def recipes_as_run(net: Net, changes: Sequence[str], precision: str | None, out: Path) -> dict[str, str]:
     """The four recipes as the runs of the first seed have them: name -> TOML with every setting."""
     names = ("ng2015-direct", "ng2015-fer28", "ng2015-fer32", "ng2015-joint")
     return {name: recipe_of(Step(net, 0, "plain", name), changes, out, precision).to_toml() for name in names}
@@ -235,7 +233,7 @@ class Row:
 
     def figures(self) -> list[dict[str, Any]]:
         """`scores` of each seed."""
-        return [scores(told.truth, told.probabilities, told.labels) for told in self.answers.values()]
+        return [scores(each.truth, each.probabilities, each.labels) for each in self.answers.values()]
 
 
 def study(
@@ -291,9 +289,9 @@ def study(
                 continue
             say(f"{steps.index(step) + 1} of {len(steps)}: {step.folder}")
             recipe = recipe_of(step, changes, folder, precision)
-            told = fit(recipe, {name: paths[name] for name in recipe.data}, folder / step.folder, threads=threads, say=say)
-            assert told.run is not None
-            runs[step] = told.run
+            outcome = fit(recipe, {name: paths[name] for name in recipe.data}, folder / step.folder, threads=threads, say=say)
+            assert outcome.run is not None
+            runs[step] = outcome.run
         rows.append(_row(arm, runs, paths, folder, say))
         finished(rows)
     return rows
@@ -302,9 +300,9 @@ def study(
 def _row(arm: Arm, runs: Mapping[Step, Run], paths: Mapping[str, str], folder: Path, say: Callable[[str], None]) -> Row:
     answers = {}
     for seed, steps in arm.runs.items():
-        told = [_answers(runs[step], paths[SMALL], arm.crops, say) for step in steps]
-        mean = np.asarray(np.mean([each.probabilities for each in told], axis=0, dtype=np.float64), np.float32)
-        answers[seed] = _of_test(replace(told[0], probabilities=mean), _test_images(seed, runs))
+        given = [_answers(runs[step], paths[SMALL], arm.crops, say) for step in steps]
+        mean = np.asarray(np.mean([each.probabilities for each in given], axis=0, dtype=np.float64), np.float32)
+        answers[seed] = _of_test(replace(given[0], probabilities=mean), _test_images(seed, runs))
     last = list(dict.fromkeys(step for steps in arm.runs.values() for step in steps))
     large = None
     if all(step.recipe == "ng2015-fer28" for step in last):
@@ -323,24 +321,18 @@ def _test_images(seed: int, runs: Mapping[Step, Run]) -> set[str]:
 def _answers(run: Run, source: str, crops: int, say: Callable[[str], None]) -> Predictions:
     """What a run says of every image of the target; kept in its folder, and asked once."""
     from emotiw_keras.evaluation.evaluate import assess
-    from emotiw_keras.evaluation.report import predictions_csv
+    from emotiw_keras.evaluation.predictions_csv import predictions_csv, read_predictions
 
     file = run.path / f"target-answers-{crops}.csv"
     if not file.exists():
         say(f"  asking {run.path} about {source}, {crops} crop{'s' if crops > 1 else ''}")
         write_atomic(file, predictions_csv(assess(run, source, split="all", crops=crops).predictions))
-    with open(file, newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    labels = tuple(run.labels)
-    truth = np.array([labels.index(row["label"]) if row["label"] else -1 for row in rows])
-    probabilities = np.array([[float(row[label] or "nan") for label in labels] for row in rows], np.float32)
-    return Predictions(labels, [row["path"] for row in rows], [row["status"] for row in rows], truth, probabilities)
+    return read_predictions(file, run.labels)
 
 
-def _of_test(told: Predictions, wanted: set[str]) -> Predictions:
+def _of_test(predictions: Predictions, wanted: set[str]) -> Predictions:
     """The readable ones among the test images."""
-    rows = np.flatnonzero([path in wanted for path in told.paths] & told.readable)
-    return Predictions(told.labels, pick(told.paths, rows), pick(told.status, rows), told.truth[rows], told.probabilities[rows])
+    return predictions.select(np.flatnonzero([path in wanted for path in predictions.paths] & predictions.readable))
 
 
 def _large_accuracy(run: Run, source: str) -> float:
@@ -394,8 +386,8 @@ def row_of(rows: Sequence[Row], net: str, key: str) -> Row | None:
 
 
 COLUMNS = (
-    "net", "arm", "told", "seeds", "test_images", "accuracy", "least", "most", "macro_f1", "balanced_accuracy", "expected_cost",
-    "recall_disgust", "against", "points", "only_this", "only_other", "p", "large_accuracy", "seconds",
+    "net", "arm", "description", "seeds", "test_images", "accuracy", "least", "most", "macro_f1", "balanced_accuracy",
+    "expected_cost", "recall_disgust", "against", "points", "only_this", "only_other", "p", "large_accuracy", "seconds",
 )  # fmt: skip
 
 
@@ -412,15 +404,15 @@ def table_rows(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
         accuracy = [each["accuracy"] for each in of]
         disgust = [each["per_class"]["disgust"]["recall"] for each in of if "disgust" in each["per_class"]]
         base = row_of(rows, row.arm.net.name, base_of(row.arm.key))
-        told: dict[str, Any] = dict.fromkeys(("against", "points", "only_this", "only_other", "p"), "")
+        against: dict[str, Any] = dict.fromkeys(("against", "points", "only_this", "only_other", "p"), "")
         if base is not None and base is not row:
             found = difference(row, base)
-            told = {"against": base.arm.key, "points": round(100 * found.points, 3), "p": found.p}
-            told |= {"only_this": found.only_one, "only_other": found.only_other}
+            against = {"against": base.arm.key, "points": round(100 * found.points, 3), "p": found.p}
+            against |= {"only_this": found.only_one, "only_other": found.only_other}
         yield {
             "net": row.arm.net.name,
             "arm": row.arm.key,
-            "told": row.arm.told,
+            "description": row.arm.description,
             "seeds": " ".join(map(str, row.answers)),
             "test_images": sum(each["n_found"] for each in of),
             "accuracy": float(np.mean(accuracy)),
@@ -428,7 +420,7 @@ def table_rows(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
             "most": max(accuracy),
             **mean,
             "recall_disgust": float(np.mean(disgust)) if disgust else "",
-            **told,
+            **against,
             "large_accuracy": "" if row.large_accuracy is None else row.large_accuracy,
             "seconds": round(row.seconds, 1),
         }
@@ -436,11 +428,7 @@ def table_rows(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
 
 def results_csv(rows: Sequence[Row]) -> str:
     """results.csv as text."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table_rows(rows))
-    return text.getvalue()
+    return csv_text([COLUMNS, *([row[name] for name in COLUMNS] for row in table_rows(rows))])
 
 
 def table(rows: Sequence[Row]) -> list[str]:
@@ -457,6 +445,6 @@ def table(rows: Sequence[Row]) -> list[str]:
             points = f"{each['points']:+.1f} {each['against']}"
             pair = f"{each['only_this']} : {each['only_other']}, {each['p']:.2g}"
         seeds, f1 = len(each["seeds"].split()), f"{each['macro_f1']:.3f}"
-        cells = (each["net"], each["told"], seeds, spread, f1, disgust, points, pair)
+        cells = (each["net"], each["description"], seeds, spread, f1, disgust, points, pair)
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return lines

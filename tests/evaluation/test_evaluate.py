@@ -14,9 +14,10 @@ import pytest
 from emotiw_keras.data.device import ten_crops
 from emotiw_keras.data.faceset import FaceSet, read_faces
 from emotiw_keras.data.generated import LABELS, draw_faces, generated_set
+from emotiw_keras.data.splits import stratified
 from emotiw_keras.errors import DataError, UsageError
-from emotiw_keras.evaluation.evaluate import evaluate
-from emotiw_keras.evaluation.splits import stratified
+from emotiw_keras.evaluation.evaluate import assess, evaluate
+from emotiw_keras.reports.evaluation_report import write_report
 from emotiw_keras.runs import DATA_COLUMNS, Run
 
 KEYS = [
@@ -154,7 +155,9 @@ def test_unreadable_images_count_in_n_and_are_named_in_the_report(photos: Path, 
     (broken / "happy" / "6.png").write_bytes(b"not a picture")
     faces = read_faces(broken, labels=LABELS)
     run = _run(run_folder, tmp_path / "run", _rows(faces, _split_by_number(faces.paths)))
-    result = evaluate(run, broken, out=tmp_path / "report")
+    assessment = assess(run, broken)
+    write_report(tmp_path / "report", assessment)
+    result = assessment.result
     assert (result["n"], result["n_found"], result["coverage"]) == (21, 20, 20 / 21)
     assert (result["leak_free"]["n"], result["leak_free"]["n_found"]) == (21, 20)
     files = sorted(path.name for path in (tmp_path / "report").iterdir())

@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw
 
 from emotiw_keras.errors import OutputError
 from emotiw_keras.serving.annotate import Annotator
-from emotiw_keras.serving.drawing import COLOURS, draw_readings
-from emotiw_keras.serving.pictures import Film, Picture
+from emotiw_keras.serving.box_drawing import COLOURS, draw_readings
+from emotiw_keras.serving.input_images import Film, Picture
 from emotiw_keras.serving.readings import PictureReading, Reading
 from tests.serving.marked import background, frames_of, put_face, write_film
 

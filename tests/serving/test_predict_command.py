@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from emotiw_keras.data.generated import draw_faces
+from emotiw_keras.serving.input_images import Picture
 from emotiw_keras.serving.inputs import expand, read_inputs
-from emotiw_keras.serving.pictures import Picture
 from emotiw_keras.serving.predictor import Predictor
 
 Emotiw = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -12,8 +12,8 @@ from emotiw_keras.errors import UsageError
 from emotiw_keras.gradcam import LayerCam
 from emotiw_keras.models import build
 from emotiw_keras.runs import Run
-from emotiw_keras.serving.graph import ServedModel
 from emotiw_keras.serving.predictor import Predictor
+from emotiw_keras.serving.savedmodel_graph import ServedModel
 from emotiw_keras.training import fit as fitting
 from emotiw_keras.training.fit import Outcome, fit
 from emotiw_keras.training.recipe import Recipe, load_recipe

@@ -14,7 +14,7 @@ from emotiw_keras.cli.main import run
 from emotiw_keras.data.prepare import prepare
 from emotiw_keras.data.splits import Folds
 from emotiw_keras.errors import UsageError
-from emotiw_keras.studies.pathnet import Step, interval, step_recipe, steps_of, table
+from emotiw_keras.studies.pathnet_transfer import Step, interval, step_recipe, steps_of, table
 from emotiw_keras.training.recipe import load_recipe
 from tests.data.speech import Wandering, write_enterface, write_savee
 from tests.training.test_pathnet import SMALL
@@ -131,9 +131,9 @@ def test_from_the_films_of_one_set_to_those_of_another(tmp_path: Path, capsys: p
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--data", "a=x"], "needs --data b=PATH"),
-        (["--data", "a=x", "--data", "a=y"], "expected NAME=PATH once for each of a, b"),
-        (["--data", "c=x"], "expected NAME=PATH once for each of a, b"),
+        (["--data", "a=x"], "--data names a; a study of 'pathnet-transfer' needs a and b"),
+        (["--data", "a=x", "--data", "a=y"], "expected NAME=PATH for a and b, each name once"),
+        (["--data", "c=x"], "--data names c; a study"),
         (["--data", "a=x", "--data", "b=y", "--folds"], "both sets need folds"),
     ],
 )

@@ -13,6 +13,7 @@ from emotiw_keras.data.faceset import read_faces
 from emotiw_keras.errors import UsageError
 from emotiw_keras.evaluation.assessment import Predictions
 from emotiw_keras.evaluation.significance import mcnemar
+from emotiw_keras.reports.study_page import study_page, verdict
 from emotiw_keras.studies.staged import (
     PARTS,
     Arm,
@@ -27,7 +28,6 @@ from emotiw_keras.studies.staged import (
     table,
     table_rows,
 )  # fmt: skip
-from emotiw_keras.studies.staged_page import study_page, verdict
 
 LABELS = ("happy", "sad")
 NET = Net("squeezenet", "weights.npz")
@@ -104,7 +104,7 @@ def test_the_page_says_agrees_only_where_the_test_does(faces: dict[str, str]) ->
     better = row("fer28-target", {0: (names, truth, right)})
     alike = row("fer28-target", {0: (names, truth, wrong[:19] + right[19:])})
     assert verdict(difference(better, direct)) == "agrees" and verdict(difference(direct, better)) == "does not agree"
-    assert verdict(difference(alike, direct)) == "cannot be told"
+    assert verdict(difference(alike, direct)) == "undecided"
     sets = {name: read_faces(path, name=name) for name, path in faces.items()}
     text = study_page([direct, better], sets, {"ng2015-direct": "name = '<b>'"}, "emotiw staged-study <x>", unfinished=3)
     assert "agrees" in text and "37.8 % (val, inferred)" in text and "3 arms have not been run yet" in text
@@ -126,7 +126,7 @@ def test_a_study_of_every_part_runs_once_and_goes_on(
         rows = list(csv.DictReader(file))
     keys = ["direct", "fer28", "fer32", "joint", "fer28-target", "fer32-target"]
     assert [each["arm"] for each in rows] == [*keys, "fer28-target-mirror", "fer28-target-ten-crop", "ensemble"]
-    assert all(each["told"] in told.out and 0 <= float(each["accuracy"]) <= 1 for each in rows)
+    assert all(each["description"] in told.out and 0 <= float(each["accuracy"]) <= 1 for each in rows)
     assert (study / "results.md").read_text("utf-8") in told.out
     assert len({each["test_images"] for each in rows}) == 1 and float(rows[1]["large_accuracy"]) <= 1
     page = (study / "study.html").read_text("utf-8")

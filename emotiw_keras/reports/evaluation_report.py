@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,16 +10,17 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from emotiw_keras.evaluation import sections
-from emotiw_keras.evaluation.assessment import Assessment, Predictions
-from emotiw_keras.evaluation.html import Part, page, tag
-from emotiw_keras.evaluation.sheet import Caption, contact_sheet
-from emotiw_keras.evaluation.splits import stratified
-from emotiw_keras.evaluation.tables import percent
-from emotiw_keras.evaluation.videos import per_video_csv
+from emotiw_keras.data.splits import stratified
+from emotiw_keras.evaluation.assessment import Assessment
+from emotiw_keras.evaluation.predictions_csv import predictions_csv
 from emotiw_keras.files import write_atomic, write_encoded
+from emotiw_keras.reports import sections
+from emotiw_keras.reports.html import Part, page, tag
+from emotiw_keras.reports.prediction_sheet import Caption, contact_sheet
+from emotiw_keras.reports.score_tables import percent
+from emotiw_keras.reports.video_files import per_video_csv
 from emotiw_keras.sealed import json_text
-from emotiw_keras.text import plain_words, sheet_cell
+from emotiw_keras.text import plain_words
 
 SHEET_FACES = 48
 
@@ -78,25 +77,6 @@ def confusion_png(
     write_encoded(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))
 
 
-def predictions_csv(predictions: Predictions) -> str:
-    """The table `path,label,predicted,<one probability per class>,status` as CSV text, one line per image."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = (*map(sheet_cell, predictions.labels), "")  # index -1 is no class
-    writer.writerow(["path", "label", "predicted", *names[:-1], "status"])
-    for path, truth, predicted, row, status in zip(
-        predictions.paths,
-        predictions.truth,
-        predictions.predicted,
-        predictions.probabilities,
-        predictions.status,
-        strict=True,
-    ):
-        figures = ["" if np.isnan(value) else f"{value:.6g}" for value in row]
-        writer.writerow([sheet_cell(path), names[int(truth)], names[int(predicted)], *figures, sheet_cell(status)])
-    return text.getvalue()
-
-
 def report_page(assessment: Assessment) -> str:
     """The report as one HTML document that needs nothing else."""
     asked, result = assessment.question, assessment.result
@@ -125,11 +105,12 @@ def report_page(assessment: Assessment) -> str:
 
 
 def _faces_png(assessment: Assessment, path: Path, title: str) -> None:
-    told = assessment.predictions
-    readable = np.flatnonzero(told.readable)
-    shown = np.random.default_rng(0).permutation(stratified(readable, told.truth[readable], SHEET_FACES))
+    predictions = assessment.predictions
+    readable = np.flatnonzero(predictions.readable)
+    shown = np.random.default_rng(0).permutation(stratified(readable, predictions.truth[readable], SHEET_FACES))
+    labels, predicted = predictions.labels, predictions.predicted
     captions = [
-        Caption(told.labels[told.predicted[i]], float(told.probabilities[i].max()), told.labels[told.truth[i]]) for i in shown
+        Caption(labels[predicted[i]], float(predictions.probabilities[i].max()), labels[predictions.truth[i]]) for i in shown
     ]
     faces = assessment.faces.pixels.gather(assessment.indices[shown])
     contact_sheet(faces, captions, path, columns=8, title=title)

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from emotiw_keras.faces import Face
+from emotiw_keras.serving.input_images import Film
 from emotiw_keras.serving.inputs import expand, read_inputs
-from emotiw_keras.serving.pictures import Film
 from tests.serving.marked import MarkedEyes, background, frames_of, put_face, write_film
 
 KEYS = ["path", "frame", "seconds", "face", "box", "eyes", "detector_score", "label", "probabilities", "doubt", "error"]

@@ -10,8 +10,8 @@ import pytest
 
 from emotiw_keras.errors import OutputError
 from emotiw_keras.evaluation.assessment import Assessment
-from emotiw_keras.evaluation.card import CardFacts, model_card, write_card
 from emotiw_keras.evaluation.evaluate import assess
+from emotiw_keras.reports.model_card import CardFacts, model_card, write_card
 from emotiw_keras.runs import Run
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from emotiw_keras.data.films import FASTEST, USUAL_RATE, FilmReader, quiet_opencv
 from emotiw_keras.data.images import ImageError
-from emotiw_keras.serving.pictures import Film, Picture
+from emotiw_keras.serving.input_images import Film, Picture
 
 if TYPE_CHECKING:
     import cv2

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from emotiw_keras.evaluation.sheet import BAR, FACE, FRAME, GAP, RIGHT, TEXT, UNKNOWN, WRONG, Caption, contact_sheet
+from emotiw_keras.reports.prediction_sheet import BAR, FACE, FRAME, GAP, RIGHT, TEXT, UNKNOWN, WRONG, Caption, contact_sheet
 
 
 def _frame(sheet: np.ndarray, column: int, row: int = 0) -> tuple[int, ...]:

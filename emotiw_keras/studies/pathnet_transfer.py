@@ -8,7 +8,6 @@ run is a run folder of its own, so a study that was stopped goes on where it was
 from __future__ import annotations
 
 import csv
-import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from emotiw_keras.errors import UsageError
 from emotiw_keras.evaluation.evaluate import evaluate
 from emotiw_keras.files import write_atomic
 from emotiw_keras.runs import Run
+from emotiw_keras.text import csv_text
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.recipe import Recipe, recipe_from_table
 
@@ -125,7 +125,7 @@ def study(
         assert outcome.run is not None
         rows.append(score(step, outcome.run, paths[step.target], split))
         # After each run, so that a study under way can be read.
-        write_atomic(folder / RESULTS_FILE, _csv(rows))
+        write_atomic(folder / RESULTS_FILE, csv_text([COLUMNS, *([row[name] for name in COLUMNS] for row in rows)]))
         write_atomic(folder / TABLE_FILE, "\n".join(table(rows)) + "\n")
     return rows
 
@@ -177,14 +177,6 @@ def score(step: Step, run: Run, path: str, split: str) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "run": step.folder,
     }
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:

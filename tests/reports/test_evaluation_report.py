@@ -18,10 +18,11 @@ from emotiw_keras.data.generated import draw_faces
 from emotiw_keras.errors import OutputError
 from emotiw_keras.evaluation.assessment import Assessment, Predictions
 from emotiw_keras.evaluation.evaluate import assess
-from emotiw_keras.evaluation.html import Html, joined, page, table, tag
 from emotiw_keras.evaluation.mistakes import most_confident
-from emotiw_keras.evaluation.report import confusion_png, predictions_csv, report_page, write_report
-from emotiw_keras.evaluation.tables import figures_table
+from emotiw_keras.evaluation.predictions_csv import predictions_csv
+from emotiw_keras.reports.evaluation_report import confusion_png, report_page, write_report
+from emotiw_keras.reports.html import Html, joined, page, table, tag
+from emotiw_keras.reports.score_tables import figures_table
 from emotiw_keras.runs import Run
 
 LABELS = ("angry", "happy", "sad")

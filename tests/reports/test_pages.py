@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from emotiw_keras.evaluation.compare import compare
-from emotiw_keras.evaluation.compare_page import comparison_page
 from emotiw_keras.evaluation.ensemble import ensemble
 from emotiw_keras.evaluation.evaluate import assess
-from emotiw_keras.evaluation.html import page, picture, table, tag
-from emotiw_keras.evaluation.report import report_page
+from emotiw_keras.reports.comparison_page import comparison_page
+from emotiw_keras.reports.evaluation_report import report_page
+from emotiw_keras.reports.html import page, picture, table, tag
 from emotiw_keras.runs import Run
 from tests.browser import Browser, browser, find_browser
 

@@ -1,6 +1,6 @@
 """Load a SavedModel with TensorFlow alone and compute its answers; run as a script by `emotiw_keras.serving.export`.
 
-    python -P reload_check.py MODEL INPUTS.npz OUTPUTS.npz
+    python -P savedmodel_answers.py MODEL INPUTS.npz OUTPUTS.npz
 
 INPUTS holds `bytes_0`, ... (uint8 arrays of image files) and `pixels_0`, ... (uint8 (height, width, channels));
 OUTPUTS gets the probabilities, labels and label of each under the same names. It imports nothing of the package: what

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from emotiw_keras.errors import DataError
-from emotiw_keras.evaluation import charts, provenance
+from emotiw_keras.evaluation import provenance
 from emotiw_keras.evaluation.assessment import Assessment
-from emotiw_keras.evaluation.html import Html, bar, joined, picture, scrolling, shaded, table, tag
 from emotiw_keras.evaluation.metrics import wilson_interval
 from emotiw_keras.evaluation.mistakes import mistakes
-from emotiw_keras.evaluation.tables import ROWS, columns, interval, percent, three
 from emotiw_keras.history import read_history
+from emotiw_keras.reports import charts
+from emotiw_keras.reports.html import Html, bar, joined, picture, scrolling, shaded, table, tag
+from emotiw_keras.reports.score_tables import ROWS, columns, interval, percent, three
 from emotiw_keras.runs import Run
 
 MISTAKES = 12
@@ -61,7 +62,7 @@ def summary(assessment: Assessment) -> Html:
         ("calibration error", three(result["ece"]), "0: as often right as it says"),
         ("coverage", percent(result["coverage"]), f"{result['n_found']:,} of {result['n']:,} images scored"),
     ]
-    items = [tag("li", name, tag("span", value, class_="value"), tag("small", told)) for name, value, told in cards]
+    items = [tag("li", name, tag("span", value, class_="value"), tag("small", note)) for name, value, note in cards]
     head, of = columns(result)
     caption = "All figures."
     if leak_free is not None:
@@ -116,9 +117,9 @@ def confusion_table(labels: Sequence[str], confusion: np.ndarray) -> Html:
 
 def calibration(assessment: Assessment) -> Html:
     """The reliability diagram."""
-    told = assessment.predictions
-    read = told.readable
-    chart = charts.reliability_chart(told.truth[read], told.probabilities[read])
+    predictions = assessment.predictions
+    read = predictions.readable
+    chart = charts.reliability_chart(predictions.truth[read], predictions.probabilities[read])
     words = (
         "Blue: how many answers of a confidence are right; on the dashed line they are right as often as they say. Grey: the "
         "share of all images with that confidence."
@@ -140,13 +141,13 @@ def wrong_answers(assessment: Assessment) -> Html:
             tag("span", each.path, class_="path"),
         )  # fmt: skip
         items.append(tag("li", tag("figure", picture(each.face, f"Face: {what}"), heat, tag("figcaption", words))))
-    told = (
+    explanation = (
         f"LayerCAM is left out: {reason}."
         if reason is not None
         else "Beside each face its LayerCAM (Jiang et al. 2021) for the answer given: bright is where a late convolution "
         "found it."
     )
-    return joined(tag("p", told, class_="quiet"), tag("ul", items, class_="cards faces"))
+    return joined(tag("p", explanation, class_="quiet"), tag("ul", items, class_="cards faces"))
 
 
 def training(run: Run) -> Html:
@@ -166,7 +167,7 @@ def training(run: Run) -> Html:
             )
         )
     head = ["stage", "images", "epochs", "best epoch", "val accuracy", "val macro F1"]
-    stages = table(head, rows, "Stages, in their order") if rows else tag("p", "The run does not tell its stages.")
+    stages = table(head, rows, "Stages, in their order") if rows else tag("p", "The run has no record of its stages.")
     try:
         epochs = read_history(run.path / "history.csv")
     except DataError as error:
@@ -203,12 +204,12 @@ def _bars(counts: Iterable[Any], label: str) -> list[Html]:
 
 def costs(assessment: Assessment) -> Html:
     """What the expected cost counts."""
-    result, told = assessment.result, assessment.question.costs
+    result, used = assessment.result, assessment.question.costs
     rows = [
-        (label, *(shaded(f"{cost:.2f}", cost, i == j) for j, cost in enumerate(told.matrix[i].tolist())))
+        (label, *(shaded(f"{cost:.2f}", cost, i == j) for j, cost in enumerate(used.matrix[i].tolist())))
         for i, label in enumerate(result["labels"])
     ]
-    source = f"{told.source[0].upper()}{told.source[1:]}"
+    source = f"{used.source[0].upper()}{used.source[1:]}"
     return tag(
         "details",
         tag("summary", "What each confusion costs"),
@@ -242,15 +243,15 @@ def _run_facts(run: Run) -> Html:
     facts: list[tuple[str, Any]] = [
         ("network", f"{model['name']}, width {model['width']:g}, input {' x '.join(map(str, model['input_shape']))}"),
         ("weights", tag("code", f"SHA-256 {run.fingerprint}")),
-        ("seed", info.get("seed", "not told")),
-        ("precision", info.get("precision", "not told")),
-        ("threads", info.get("threads", "not told")),
-        ("trained with", _pairs(info.get("versions", {})) or "not told"),
+        ("seed", info.get("seed", "not recorded")),
+        ("precision", info.get("precision", "not recorded")),
+        ("threads", info.get("threads", "not recorded")),
+        ("trained with", _pairs(info.get("versions", {})) or "not recorded"),
         ("preprocessing", _pairs(run.settings)),
     ]
-    for name, told in info.get("data", {}).items():
+    for name, found in info.get("data", {}).items():
         source = info.get("sources", {}).get(name, "")
-        facts.append((f"data {name}", _pairs({"from": source, **told})))
+        facts.append((f"data {name}", _pairs({"from": source, **found})))
     recipe = run.path / "recipe.toml"
     parts = [tag("h3", f"The run {run.name}"), tag("pre", tag("code", provenance.fit_command(run))), _facts(facts)]
     if recipe.is_file():

@@ -8,9 +8,9 @@ from itertools import groupby
 
 import numpy as np
 
-from emotiw_keras.evaluation.html import Html, tag
 from emotiw_keras.evaluation.metrics import reliability
 from emotiw_keras.history import Epoch
+from emotiw_keras.reports.html import Html, tag
 
 WIDTH, HEIGHT = 440, 320
 LEFT, RIGHT, TOP, BOTTOM = 54, 26, 24, 42  # margins
@@ -65,7 +65,7 @@ def reliability_chart(truth: np.ndarray, probabilities: np.ndarray) -> Html:
     parts = _frame(across, up, ticks, ticks, "confidence (the largest probability)", "right")
     for number in np.flatnonzero(images):
         left, wide = across(number / bins), (WIDTH - LEFT - RIGHT) / bins
-        told = (
+        title = (
             f"confidence {number / bins:.0%} to {(number + 1) / bins:.0%}: {int(images[number])} images, "
             f"{kept[number] / images[number]:.1%} right, {promised[number] / images[number]:.1%} promised"
         )
@@ -73,7 +73,8 @@ def reliability_chart(truth: np.ndarray, probabilities: np.ndarray) -> Html:
         for value, kind in ((kept[number] / images[number], "kept"), (share, "count")):
             inset = 1 if kind == "kept" else wide / 4
             box = {"x": _n(left + inset), "y": _n(up(value)), "width": _n(wide - 2 * inset), "height": _n(up(0) - up(value))}
-            parts.append(tag("rect", class_=kind, **box) if kind == "count" else _titled(tag("rect", class_=kind, **box), told))
+            shape = tag("rect", class_=kind, **box)
+            parts.append(shape if kind == "count" else _titled(shape, title))
     parts.append(tag("line", x1=_n(across(0)), y1=_n(up(0)), x2=_n(across(1)), y2=_n(up(1)), class_="ideal"))
     gap = abs(kept - promised).sum() / images.sum()
     return _svg(f"Reliability diagram: expected calibration error {gap:.3f} over {int(images.sum())} images", *parts)
@@ -125,8 +126,8 @@ def curve_chart(epochs: Sequence[Epoch], measure: str) -> Html:
         if len(points) <= 40:
             parts += [tag("circle", cx=_n(x), cy=_n(y), r=3, class_=f"dot {kind}") for x, y in points]
     finite = {kind: [value for value in values if math.isfinite(value)] for kind, values in lines.items()}
-    told = ", ".join(f"{kind} {values[-1]:.3f}" for kind, values in finite.items() if values)
-    return _svg(f"{measure} over {len(epochs)} epochs; in the last: {told}", *parts)
+    last = ", ".join(f"{kind} {values[-1]:.3f}" for kind, values in finite.items() if values)
+    return _svg(f"{measure} over {len(epochs)} epochs; in the last: {last}", *parts)
 
 
 def _nice(step: float) -> float:

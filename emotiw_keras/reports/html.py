@@ -121,14 +121,14 @@ def tag(name: str, /, *parts: Part, **attributes: Any) -> Html:
         >>> tag("a", "<b>", class_="x", aria_label='"')
         '<a class="x" aria-label="&quot;">&lt;b&gt;</a>'
     """
-    told = "".join(
+    written = "".join(
         f' {key.removesuffix("_").replace("_", "-")}="{_escaped(value)}"'
         for key, value in attributes.items()
         if value is not None
     )
     if name in SHAPES:
-        return Html(f"<{name}{told}/>")
-    start = Html(f"<{name}{told}>")
+        return Html(f"<{name}{written}/>")
+    start = Html(f"<{name}{written}>")
     return start if name in VOID else joined(start, *parts, Html(f"</{name}>"))
 
 
@@ -164,12 +164,12 @@ def table(
 
 
 def shaded(value: Part, share: float, right: bool = False) -> Html:
-    """A cell whose colour tells a share of 0..1."""
+    """A cell whose colour shows a share of 0..1."""
     return tag("td", value, class_="shade right" if right else "shade", style=f"--share: {share:.3f}")
 
 
 def bar(value: Part, share: float) -> Html:
-    """A cell with a bar of 0..1 of its width behind the value."""
+    """A cell with a bar, of 0..1 of its width, under the value."""
     return tag("td", value, class_="bar", style=f"--share: {100 * share:.1f}%")
 
 

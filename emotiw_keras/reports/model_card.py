@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from emotiw_keras.errors import OutputError
 from emotiw_keras.evaluation import provenance
 from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.metrics import ECE_BINS, wilson_interval
-from emotiw_keras.evaluation.sections import cautions
-from emotiw_keras.evaluation.tables import figures_table, interval, percent, three
 from emotiw_keras.files import write_atomic
+from emotiw_keras.reports.score_tables import figures_table, interval, percent, three
+from emotiw_keras.reports.sections import cautions
 from emotiw_keras.runs import Run
 
 MARK = "<!-- written by emotiw card -->"
@@ -166,8 +165,8 @@ def model_card(assessment: Assessment, facts: CardFacts) -> str:
         "## How to use it",
         _code(f"emotiw predict photo.jpg --model {run.name}"),
         "## How to get this again",
-        f"Licence of the weights: {_plain(facts.licence)}. Seed {run.info.get('seed', 'not told')}, "
-        f"{run.info.get('precision', 'precision not told')}, {run.info.get('threads', 'unknown')} threads. "
+        f"Licence of the weights: {_plain(facts.licence)}. Seed {run.info.get('seed', 'not recorded')}, "
+        f"{run.info.get('precision', 'precision not recorded')}, {run.info.get('threads', 'not recorded')} threads. "
         f"SHA-256 of the weights: `{run.fingerprint}`.",
         _code("\n".join([provenance.fit_command(run), provenance.evaluate_command(assessment)])),
     ]
@@ -177,7 +176,7 @@ def model_card(assessment: Assessment, facts: CardFacts) -> str:
 def _trained_with(run: Run) -> str:
     versions = run.info.get("versions", {})
     others = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "emotiw_keras")
-    return f"{versions.get('emotiw_keras', '(version not told)')}" + (f" ({others})" if others else "")
+    return f"{versions.get('emotiw_keras', '(version not recorded)')}" + (f" ({others})" if others else "")
 
 
 def _classes(result: dict[str, Any]) -> str:
@@ -198,10 +197,10 @@ def _classes(result: dict[str, Any]) -> str:
 
 def _data(run: Run, facts: CardFacts) -> str:
     lines = []
-    for name, told in run.info.get("data", {}).items():
-        source = run.info.get("sources", {}).get(name, told.get("source", "not told"))
-        kept = f"{told.get('images', '?')} images, {told.get('layout', 'layout not told')}"
-        lines.append(f"- {_plain(name)}: {_plain(source)} ({kept}, fingerprint {told.get('fingerprint', 'not told')})")
+    for name, found in run.info.get("data", {}).items():
+        source = run.info.get("sources", {}).get(name, found.get("source", "not recorded"))
+        kept = f"{found.get('images', '?')} images, {found.get('layout', 'layout not recorded')}"
+        lines.append(f"- {_plain(name)}: {_plain(source)} ({kept}, fingerprint {found.get('fingerprint', 'not recorded')})")
     for stage, roles in provenance.stage_images(run).items():
         counts = ", ".join(f"{sum(each.values()):,} {role}" for role, each in roles.items())
         lines.append(f"- stage {_plain(stage)}: {counts}")
@@ -221,8 +220,3 @@ def write_card(path: str | Path, assessment: Assessment, facts: CardFacts) -> No
     if target.is_dir() or (target.exists() and MARK not in target.read_text("utf-8", errors="replace")):
         raise OutputError(f"{target} exists and is no model card of this command; name another place or remove it")
     write_atomic(target, model_card(assessment, facts))
-
-
-def card_facts(run: Run, name: str | None, licence: str, datasets: Sequence[str], data_terms: str) -> CardFacts:
-    """Facts with the run's own name where none is given."""
-    return CardFacts(name or run.name, licence, tuple(datasets), data_terms)

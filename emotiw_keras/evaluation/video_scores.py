@@ -1,13 +1,10 @@
-"""Videos: probabilities smoothed over time, scores of each video, predictions for every frame as a challenge wants them."""
+"""Videos: probabilities of every frame, smoothed over time, and scores of each video."""
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +13,9 @@ from emotiw_keras.data.archive import printable
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.video_reading import every_picture
 from emotiw_keras.data.videos import Table, VideoSet
-from emotiw_keras.errors import DataError, ModelError, UsageError
-from emotiw_keras.files import write_atomic
+from emotiw_keras.errors import DataError, UsageError
 
 VIDEO_FIGURES = ("n", "n_found", "missing", "accuracy", "macro_f1", "abaw_score")
-NOTHING = -1
 Ask = Callable[[FaceSet, np.ndarray], np.ndarray]
 
 
@@ -130,68 +125,3 @@ def per_video(faces: VideoSet, indices: np.ndarray, probabilities: np.ndarray) -
             "abaw_score": None if accuracy is None or macro_f1 is None else 0.67 * macro_f1 + 0.33 * accuracy,
         }
     return result
-
-
-def per_video_csv(figures: dict[str, dict[str, Any]]) -> str:
-    """`per_video` as CSV, one line a video; a video of which no frame could be read has no figures."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["video", *VIDEO_FIGURES])
-    for video, row in figures.items():
-        writer.writerow([video, *(f"{row[key]:.6f}" if isinstance(row[key], float) else row[key] for key in VIDEO_FIGURES)])
-    return text.getvalue()
-
-
-@dataclass(frozen=True)
-class Challenge:
-    """What was written: the files, frames in all, frames without a picture that took another's answer, videos without any."""
-
-    paths: list[Path]
-    frames: int
-    filled: int
-    empty: list[str]
-
-
-def write_challenge(answers: FrameAnswers, labels: tuple[str, ...], folder: str | os.PathLike[str]) -> Challenge:
-    """Write predictions as the annotations are: `FOLDER/<video>.txt`, a line of class names, then a number for each frame.
-
-    Numbers are positions in the class names as the annotations write and order them. A frame without a picture, or with one
-    that could not be read, takes the answer of the nearest earlier frame that has one, before the first such frame of the
-    nearest later; a video without a single answer is written as -1 throughout.
-
-    Args:
-        answers: of every picture of the videos.
-        labels: what the columns of the probabilities mean.
-        folder: made if it is missing; other files in it stay.
-
-    Raises:
-        ModelError: the annotations do not know a class that the run answers with.
-        OutputError: the folder cannot be written.
-    """
-    from emotiw_keras.labels import match_classes
-
-    table = answers.table
-    _, ids = match_classes(dict.fromkeys(table.classes, str(table.root)), labels)
-    number_of = np.full(len(labels), NOTHING)
-    for number, name in enumerate(table.classes):
-        number_of[ids[name]] = number
-    predicted = number_of[answers.probabilities.argmax(axis=1)]
-    if (predicted == NOTHING).any():
-        unknown = labels[int(answers.probabilities[np.argmax(predicted == NOTHING)].argmax())]
-        raise ModelError(f"the run answers {unknown!r}, which the annotations do not know: {', '.join(table.classes)}")
-    paths, frames, filled, empty = [], 0, 0, []
-    for video in answers.videos:
-        rows = slice(*np.searchsorted(answers.video, [video, video + 1]))
-        length = len(table.labels[video])
-        told, numbers = predicted[rows], answers.frame[rows]
-        if len(told):
-            row = told[np.maximum(np.searchsorted(numbers, np.arange(1, length + 1), side="right") - 1, 0)]
-        else:
-            row = np.full(length, NOTHING)
-            empty.append(table.names[video])
-        path = Path(folder) / f"{table.names[video]}.txt"
-        write_atomic(path, "\n".join([",".join(table.classes), *map(str, row.tolist())]) + "\n")
-        paths.append(path)
-        frames += length
-        filled += length - len(told) if len(told) else 0
-    return Challenge(paths, frames, filled, empty)

@@ -10,13 +10,10 @@ import numpy as np
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.layouts import find_layout
 from emotiw_keras.data.layouts.listing import SPLITS
-from emotiw_keras.data.splits import stratified
 from emotiw_keras.errors import DataError
 
 if TYPE_CHECKING:
     from emotiw_keras.runs import Run
-
-__all__ = ["SPLITS", "found_again", "known_splits", "own_splits", "select", "stratified", "val_of"]
 
 
 def own_splits(source: str | os.PathLike[str]) -> set[str]:

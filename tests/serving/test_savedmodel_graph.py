@@ -11,7 +11,7 @@ from PIL import Image
 
 from emotiw_keras.data import resize as host
 from emotiw_keras.data.images import decode_image
-from emotiw_keras.serving import graph
+from emotiw_keras.serving import savedmodel_graph as graph
 
 SIDES = (
     1,

@@ -14,7 +14,7 @@ import pytest
 from emotiw_keras.data.films import FilmReader, sample_frames
 from emotiw_keras.data.images import ImageError
 from emotiw_keras.serving.annotate import Annotator
-from emotiw_keras.serving.pictures import Film, Picture
+from emotiw_keras.serving.input_images import Film, Picture
 from emotiw_keras.serving.readings import PictureReading
 from tests.serving.marked import frames_of, write_film
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emotiw_keras.evaluation.compare_page import LEVEL, p_value
-from emotiw_keras.evaluation.html import Html, Part, bar, page, picture, scrolling, table, tag
-from emotiw_keras.evaluation.sections import confusion_table
-from emotiw_keras.evaluation.tables import percent, three
+from emotiw_keras.reports.comparison_page import LEVEL, p_value
+from emotiw_keras.reports.html import Html, Part, bar, page, picture, scrolling, table, tag
+from emotiw_keras.reports.score_tables import percent, three
+from emotiw_keras.reports.sections import confusion_table
 from emotiw_keras.studies.staged import REMEDIES, Difference, Row, difference, row_of, table_rows
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 # Ng et al. 2015 on SFEW, as far as its text tells; its figures 3 to 6 are pictures, whose numbers are not at hand.
 PAPER = {
     "direct": "37.8 % (val, inferred)",
-    "fer28": "about 49 - 54 % (test, inferred; FER28 or FER32 is not told)",
-    "fer32-target": "48.5 % val, 55.6 % test, its best (FER28 or FER32 is not told)",
+    "fer28": "about 49 - 54 % (test, inferred; FER28 or FER32 is not stated)",
+    "fer32-target": "48.5 % val, 55.6 % test, its best (FER28 or FER32 is not stated)",
     "joint": "about 1.5 points below two stages (test)",
 }
 FACES_SHOWN = 10
@@ -36,7 +36,7 @@ NOT_TESTED = (
 class Claim:
     """A sentence of the paper that two arms can support: that `better` is more often right than `worse`."""
 
-    told: str
+    statement: str
     better: str
     worse: str
 
@@ -56,7 +56,7 @@ CLAIMS = (
 def verdict(found: Difference) -> str:
     """Whether a claim was seen."""
     if found.p >= LEVEL:
-        return "cannot be told"
+        return "undecided"
     return "agrees" if found.only_one > found.only_other else "does not agree"
 
 
@@ -96,15 +96,15 @@ def study_page(
 
 
 def _figures(rows: Sequence[Row], net: str) -> Html:
-    told = []
+    lines = []
     for each in table_rows(rows):
         if each["net"] != net:
             continue
         pair = "" if each["p"] == "" else f"{each['only_this']} : {each['only_other']}, {p_value(each['p'])}"
         against = f"{each['points']:+.1f} ({pair})" if pair else ""
-        told.append(
+        lines.append(
             (
-                each["told"],
+                each["description"],
                 len(each["seeds"].split()),
                 bar(percent(each["accuracy"]), each["accuracy"]),
                 f"{100 * each['least']:.1f} - {100 * each['most']:.1f}",
@@ -124,19 +124,19 @@ def _figures(rows: Sequence[Row], net: str) -> Html:
         f"{net}. The base is direct fine-tuning; for remedies, crops and ensembles the plain FER28 -> target. Each image tests "
         "once, whatever the number of splits it stands in."
     )
-    return table(head, told, caption, left=(9,), label=f"Figures of {net}")
+    return table(head, lines, caption, left=(9,), label=f"Figures of {net}")
 
 
 def _claims(rows: Sequence[Row], net: str) -> Html | None:
-    told = []
+    lines = []
     for claim in CLAIMS:
         one, other = row_of(rows, net, claim.better), row_of(rows, net, claim.worse)
         if one is None or other is None:
             continue
         found = difference(one, other)
-        told.append(
+        lines.append(
             (
-                claim.told,
+                claim.statement,
                 verdict(found),
                 f"{100 * found.points:+.1f}",
                 f"{found.only_one} : {found.only_other}",
@@ -145,7 +145,7 @@ def _claims(rows: Sequence[Row], net: str) -> Html | None:
             )
         )
     head = ["claim", f"here (p < {LEVEL})", "points", "only one right", "McNemar p", "images"]
-    return table(head, told, f"{net}: sentences of the paper that two rows above can support", left=(1,)) if told else None
+    return table(head, lines, f"{net}: sentences of the paper that two rows above can support", left=(1,)) if lines else None
 
 
 def _recalls(row: Row) -> list[float]:
@@ -162,13 +162,13 @@ def _remedies(rows: Sequence[Row], net: str) -> Html | None:
     chosen = [row for key in keys if (row := row_of(rows, net, key)) is not None]
     if not chosen:
         return None
-    told = []
+    lines = []
     for row in chosen:
         figures = row.figures()
         mean = [float(np.mean([each[key] for each in figures])) for key in ("accuracy", "macro_f1", "expected_cost")]
-        told.append(
+        lines.append(
             (
-                row.arm.told,
+                row.arm.description,
                 *(bar(percent(value), value) for value in _recalls(row)),
                 percent(mean[0]),
                 three(mean[1]),
@@ -176,7 +176,7 @@ def _remedies(rows: Sequence[Row], net: str) -> Html | None:
             )
         )
     head = ["way", *_labels(chosen[0]), "accuracy", "macro F1", "expected cost"]
-    return table(head, told, f"{net}: recall of each class, and what it costs elsewhere (means over seeds)")
+    return table(head, lines, f"{net}: recall of each class, and what it costs elsewhere (means over seeds)")
 
 
 def _confusions(rows: Sequence[Row], net: str) -> list[Html]:
@@ -185,7 +185,7 @@ def _confusions(rows: Sequence[Row], net: str) -> list[Html]:
         row = row_of(rows, net, key)
         if row is not None:
             whole = np.sum([np.array(each["confusion"]) for each in row.figures()], axis=0)
-            shown += [tag("h3", f"{net}: {row.arm.told}"), confusion_table(_labels(row), whole)]
+            shown += [tag("h3", f"{net}: {row.arm.description}"), confusion_table(_labels(row), whole)]
     return shown
 
 
@@ -197,11 +197,11 @@ def _distributions(sets: Mapping[str, FaceSet]) -> Html:
             chosen = faces.label[faces.indices(split)]
             columns.append(f"{name}, {split} ({len(chosen):,})")
             counts.append(np.bincount(chosen[chosen >= 0], minlength=len(first.labels)))
-    told = []
+    lines = []
     for place, label in enumerate(first.labels):
         cells = [bar(f"{of[place]:,} ({of[place] / of.sum():.1%})", of[place] / of.sum()) for of in counts]
-        told.append((label, *cells))
-    return table(["class", *columns], told, "Images of each class, the target in the splits of the first seed")
+        lines.append((label, *cells))
+    return table(["class", *columns], lines, "Images of each class, the target in the splits of the first seed")
 
 
 def _mosaic(faces: FaceSet) -> Html:

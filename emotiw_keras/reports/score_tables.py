@@ -19,7 +19,7 @@ def interval(ends: list[float], show: Callable[[float], str] = percent) -> str:
 
 
 def three(value: float) -> str:
-    """Three digits behind the point."""
+    """Three decimals."""
     return f"{value:.3f}"
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from emotiw_keras.evaluation.html import Html, Part, bar, joined, page, table, tag
-from emotiw_keras.evaluation.tables import interval, percent, three
+from emotiw_keras.reports.html import Html, Part, bar, joined, page, table, tag
+from emotiw_keras.reports.score_tables import interval, percent, three
 
 LEVEL = 0.05
 Comparison = dict[str, Any]
@@ -40,18 +40,18 @@ def comparison_text(comparison: Comparison) -> str:
     return "\n\n".join(parts)
 
 
-def _text_of(told: Comparison, heading: str) -> str:
-    width = max(3, *(len(run["run"]) for run in told["runs"]))
+def _text_of(part: Comparison, heading: str) -> str:
+    width = max(3, *(len(run["run"]) for run in part["runs"]))
     lines = [heading, "", f"{'run':<{width}}  accuracy  95 % interval       macro F1  ECE"]
-    for run in told["runs"]:
+    for run in part["runs"]:
         ends = interval(run["accuracy_ci95"])
         selected = "  (selected on these images)" if run["selected_on"] else ""
         figures = f"{percent(run['accuracy']):>8}  {ends:<18}  {three(run['macro_f1']):>8}  {three(run['ece'])}"
         lines.append(f"{run['run']:<{width}}  {figures}{selected}")
     lines.append("")
-    for pair in told["pairs"]:
+    for pair in part["pairs"]:
         low, high = pair["macro_f1_difference_ci95"]
-        lines.append(verdict(pair, len(told["pairs"]) > 1) + ".")
+        lines.append(verdict(pair, len(part["pairs"]) > 1) + ".")
         f1 = f"{pair['macro_f1_difference']:+.3f} (95 %: {low:+.3f} to {high:+.3f})"
         lines.append(f"  macro F1 of {pair['b']} less that of {pair['a']}: {f1}; same answer on {percent(pair['agreement'])}")
     return "\n".join(lines)
@@ -105,10 +105,10 @@ def comparison_page(comparison: Comparison, source: str, command: str) -> str:
     return page(" against ".join(names), *parts)
 
 
-def _figures(told: Comparison, caption: str) -> Html:
-    best = max(run["accuracy"] for run in told["runs"])
+def _figures(part: Comparison, caption: str) -> Html:
+    best = max(run["accuracy"] for run in part["runs"])
     rows = []
-    for run in told["runs"]:
+    for run in part["runs"]:
         accuracy = tag("strong", percent(run["accuracy"])) if run["accuracy"] == best else percent(run["accuracy"])
         f1 = interval(run["macro_f1_ci95"], three)
         rest = (three(run["balanced_accuracy"]), three(run["expected_cost"]), three(run["ece"]), three(run["log_loss"]))
@@ -117,22 +117,22 @@ def _figures(told: Comparison, caption: str) -> Html:
     return table(head, rows, caption)
 
 
-def _recalls(told: Comparison) -> Html:
-    labels = told["runs"][0]["per_class"]
+def _recalls(part: Comparison) -> Html:
+    labels = part["runs"][0]["per_class"]
     rows = [
         (
             f"{label} ({labels[label]['support']:,})",
-            *(bar(three(run["per_class"][label]["recall"]), run["per_class"][label]["recall"]) for run in told["runs"]),
+            *(bar(three(run["per_class"][label]["recall"]), run["per_class"][label]["recall"]) for run in part["runs"]),
         )
         for label in labels
     ]
-    return table(["class (images)", *(run["run"] for run in told["runs"])], rows, "Recall of each class")
+    return table(["class (images)", *(run["run"] for run in part["runs"])], rows, "Recall of each class")
 
 
-def _pairs(told: Comparison) -> Html:
-    several = len(told["pairs"]) > 1
+def _pairs(part: Comparison) -> Html:
+    several = len(part["pairs"]) > 1
     rows = []
-    for pair in told["pairs"]:
+    for pair in part["pairs"]:
         low, high = pair["macro_f1_difference_ci95"]
         kind = None if pair["mcnemar_p_holm"] >= LEVEL else "better" if pair["accuracy_difference"] > 0 else "worse"
         cells = [
@@ -150,5 +150,5 @@ def _pairs(told: Comparison) -> Html:
     head = ["difference", "accuracy, points", "only one right", "McNemar p", *(["Holm p"] if several else [])]
     head += ["macro F1", "95 % (paired bootstrap)", "same answer", "kappa"]
     caption = "Pairs, on the same images: exact McNemar test of accuracy, paired bootstrap of macro F1"
-    words = [tag("p", verdict(pair, several) + ".") for pair in told["pairs"]]
+    words = [tag("p", verdict(pair, several) + ".") for pair in part["pairs"]]
     return joined(table(head, rows, caption + ("; Holm's adjustment over all pairs" if several else "")), words)

@@ -18,7 +18,9 @@ from emotiw_keras.data.generated_videos import write_affwild2
 from emotiw_keras.data.videos import VideoSet
 from emotiw_keras.errors import UsageError
 from emotiw_keras.evaluation.evaluate import assess, evaluate
-from emotiw_keras.evaluation.videos import FrameAnswers, per_video, write_challenge
+from emotiw_keras.evaluation.video_scores import FrameAnswers, per_video
+from emotiw_keras.reports.evaluation_report import write_report
+from emotiw_keras.reports.video_files import write_challenge
 from emotiw_keras.runs import Run
 from tests.conftest import write_run
 from tests.data.affwild2_tree import SEVEN, Video, write_tree
@@ -110,7 +112,9 @@ def test_evaluate_counts_scores_and_smooths(tree: Path, run: Run, tmp_path: Path
     shutil.copytree(tree, copy)
     (copy / broken).unlink()
     (copy / broken).write_bytes(b"broken")
-    plain = evaluate(run, copy, split="val", out=tmp_path / "report")
+    assessment = assess(run, copy, split="val")
+    write_report(tmp_path / "report", assessment)
+    plain = assessment.result
     assert (plain["n"], plain["n_found"]) == (int((faces.split == "val").sum()), int((faces.split == "val").sum()) - 1)
     assert plain["smooth"] == 1 and sum(row["n"] for row in plain["per_video"].values()) == plain["n"]
     assert plain["leak_free"]["n"] == plain["n"]

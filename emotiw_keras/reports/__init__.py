@@ -1,0 +1,1 @@
+"""Pages, charts, cards and tables of what `emotiw_keras.evaluation` and `emotiw_keras.studies` computed."""
