@@ -22,7 +22,8 @@ FLOORS = (
     ("faces",),
     ("data",),
     ("runs", "run_facts", "inference", "history", "gradcam"),
-    ("training", "pathnet", "evaluation", "serving"),
+    ("training", "evaluation", "serving"),
+    ("pathnet",),
     ("studies",),
     ("cli",),
 )
