@@ -13,9 +13,8 @@ from emotiw_keras.data.columns import pick
 from emotiw_keras.data.images import MIN_SIDE
 from emotiw_keras.data.layouts import Listing, Videos, find_layout
 from emotiw_keras.data.layouts.listing import and_more, without_classes
-from emotiw_keras.data.layouts.store import MemoryPixels, PixelStore, StreamedPixels
-from emotiw_keras.data.pixels import HELD_BYTES, read_pixels
-from emotiw_keras.data.sets import HELD_OUT, OK, FaceSet, Progress
+from emotiw_keras.data.pixels import read_pixels
+from emotiw_keras.data.sets import OK, FaceSet, Progress
 from emotiw_keras.data.splits import (
     Folds,
     assign_splits,
@@ -31,12 +30,10 @@ from emotiw_keras.data.video_reading import Choice, read_videos
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.labels import match_classes
 
-__all__ = [
-    "HELD_BYTES", "HELD_OUT", "OK", "FaceSet", "MemoryPixels", "PixelStore", "Progress", "StreamedPixels", "read_faces",
-]  # fmt: skip
+__all__ = ["FaceSet", "load_faces"]
 
 
-def read_faces(
+def load_faces(
     path: str | os.PathLike[str],
     *,
     name: str = "data",
@@ -87,13 +84,17 @@ def read_faces(
             they are asked for, and neither duplicates nor broken files among them are known. The report says how many.
         progress: called with (pictures done, pictures in all).
 
+    Returns:
+        The set: `labels`, `splits`, `counts()`, `report` (what was decided, in lines), `dataset(split, batch_size=...)`.
+
     Raises:
         DataError: missing, empty or damaged source, unknown layout or class names, a single class, nothing readable.
         UsageError: an argument that cannot be meant.
 
     Example:
-        >>> read_faces("photos/").counts()  # doctest: +SKIP
-        {'train': {'angry': 81, ...}, 'val': {...}, 'test': {...}}
+        >>> faces = load_faces("generated:small", limit=14)
+        >>> faces.labels[:2], faces.counts()["val"]["happy"]
+        (('angry', 'disgust'), 2)
     """
     check_fractions(fractions)
     if not 0 <= val_share < 1:

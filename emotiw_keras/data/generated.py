@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from emotiw_keras.data.faceset import FaceSet, read_faces
+from emotiw_keras.data.faceset import FaceSet, load_faces
 from emotiw_keras.data.layouts.drawn import DIFFICULTIES, GENERATED, KINDS, LABELS, Kind, draw_faces, is_generated
 from emotiw_keras.errors import DataError
 from emotiw_keras.files import write_atomic
@@ -38,7 +38,7 @@ def generated_set(
     Args:
         kind: a name in `KINDS`.
         name: what errors and the report call it.
-        labels: as for `read_faces`; they must include the seven expressions.
+        labels: as for `load_faces`; they must include the seven expressions.
         grey: one channel, else three equal ones.
         limit: pictures per split at most.
 
@@ -49,7 +49,7 @@ def generated_set(
         >>> generated_set("small", limit=14).counts()["train"]["happy"]
         2
     """
-    return read_faces(GENERATED + kind, name=name, labels=labels, grey=grey, limit=limit)
+    return load_faces(GENERATED + kind, name=name, labels=labels, grey=grey, limit=limit)
 
 
 def write_images(kind: str, folder: str | os.PathLike[str], limit: int | None = None) -> int:

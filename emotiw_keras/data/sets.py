@@ -11,11 +11,12 @@ import numpy as np
 
 from emotiw_keras.data.columns import pick
 from emotiw_keras.data.layouts.listing import SPLITS
-from emotiw_keras.data.layouts.store import PixelStore
 from emotiw_keras.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+    from emotiw_keras.data.pixels import PixelStore
 
 OK = "ok"
 HELD_OUT = "held out"

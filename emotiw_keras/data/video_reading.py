@@ -17,7 +17,7 @@ from emotiw_keras.data.duplicates import pixel_hash
 from emotiw_keras.data.images import ImageError, decode_image, read_header
 from emotiw_keras.data.layouts.affwild2 import FACES, SPLITS, Frames, Videos, find_frames, ranges, without_annotation
 from emotiw_keras.data.layouts.listing import and_more, class_names
-from emotiw_keras.data.layouts.store import StreamedPixels, View, run_chunks
+from emotiw_keras.data.pixels import StreamedPixels, run_chunks
 from emotiw_keras.data.sets import OK, Progress
 from emotiw_keras.data.splits import assign_splits, counts_table, group_ids, limit_mask, subjects
 from emotiw_keras.data.videos import MAX_PIXELS, FramePictures, Table, VideoSet, read_picture
@@ -86,7 +86,7 @@ def read_videos(
     Args:
         videos: its annotations.
         choice: the frames to take.
-        name, labels, grey, size, subject_pattern, leave_out, check, progress: as for `read_faces`.
+        name, labels, grey, size, subject_pattern, leave_out, check, progress: as for `load_faces`.
         threads: that list folders and read files.
 
     Raises:
@@ -298,7 +298,9 @@ def _frame_set(
         pixel_hash=Repeated(table.identity, video),
         status=Repeated(reasons, status),
         pixels=StreamedPixels(
-            View(found.pictures, np.arange(count), shape),
+            found.pictures,
+            None,
+            shape,
             readable,
             Repeated([shape], np.zeros(count, np.int8)),
             1 if largest <= _SMALL else threads,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emotiw_keras import hardware
-from emotiw_keras.data.faceset import FaceSet, read_faces
+from emotiw_keras.data.faceset import FaceSet, load_faces
 from emotiw_keras.data.settings import settings_for
 from emotiw_keras.data.splits import Folds
 from emotiw_keras.errors import DataError, UsageError
@@ -74,7 +74,7 @@ def prepare(
     sources = _sources(recipe, told, {*own, *read})
     settings = given["preprocessing"] if given is not None else _input_settings(recipe, parent)
     sets = read | {
-        name: read_faces(
+        name: load_faces(
             path,
             name=name,
             labels=recipe.labels,

@@ -118,7 +118,7 @@ class SourceSettings:
             )
 
     def reading(self) -> dict[str, Any]:
-        """The arguments of `read_faces` that the table sets."""
+        """The arguments of `load_faces` that the table sets."""
         keys = ("leave_out", "every", "frames_per_video", "check", "val_share")
         return {key: getattr(self, key) for key in keys} | {"subject_pattern": self.subject_pattern or None}
 
@@ -194,7 +194,7 @@ class Recipe:
         return kind_of(self.table)
 
     def reading(self, name: str) -> dict[str, Any]:
-        """The arguments of `read_faces` for a data set; val is cut from train only where a stage asks for it."""
+        """The arguments of `load_faces` for a data set; val is cut from train only where a stage asks for it."""
         options = self.source.get(name, SourceSettings()).reading()
         wanted = any(f"{name}:val" in (*part.train, *part.val) for part in self.stages)
         return options if wanted else options | {"val_share": 0.0}

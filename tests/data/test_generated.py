@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from emotiw_keras.data.duplicates import pixel_hash
-from emotiw_keras.data.faceset import read_faces
+from emotiw_keras.data.faceset import load_faces
 from emotiw_keras.data.generated import DIFFICULTIES, LABELS, draw_faces, generated_set, is_generated
 from emotiw_keras.data.layouts import classes_of, find_layout
 from emotiw_keras.data.splits import Folds
@@ -94,20 +94,20 @@ def test_labels_of_another_order_are_followed_and_too_few_are_refused():
 
 def test_read_any_takes_the_options_of_a_reader(tmp_path):
     assert is_generated("generated:small") and not is_generated(tmp_path)
-    faces = read_faces("generated:small", name="target", labels="basic7", grey=True, size=64, limit=7, seed=5)
+    faces = load_faces("generated:small", name="target", labels="basic7", grey=True, size=64, limit=7, seed=5)
     assert (faces.name, faces.source, len(faces.paths)) == ("target", "generated:small", 21)
     with pytest.raises(DataError, match="nothing"):
-        read_faces(tmp_path / "nothing", size=64)
+        load_faces(tmp_path / "nothing", size=64)
 
 
 def test_drawn_faces_heed_what_every_set_heeds_and_refuse_the_rest():
-    faces = read_faces("generated:small", size=32, leave_out=["neutral"], limit=14)
+    faces = load_faces("generated:small", size=32, leave_out=["neutral"], limit=14)
     assert faces.pixels.shape == (32, 32, 1) and faces.counts()["train"]["neutral"] == 0
     assert sum(faces.counts()["train"].values()) == 12 and "classes left out: neutral (6 pictures)" in faces.report
     with pytest.raises(DataError, match="has its own splits; folds are for a source without"):
-        read_faces("generated:small", folds=Folds(3, 0), limit=7)
+        load_faces("generated:small", folds=Folds(3, 0), limit=7)
     with pytest.raises(UsageError, match="is no set of videos"):
-        read_faces("generated:small", every=2)
+        load_faces("generated:small", every=2)
 
 
 def test_a_listing_of_drawn_faces_draws_nothing(monkeypatch):

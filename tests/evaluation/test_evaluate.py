@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from emotiw_keras.data.device import ten_crops
-from emotiw_keras.data.faceset import FaceSet, read_faces
+from emotiw_keras.data.faceset import FaceSet, load_faces
 from emotiw_keras.data.generated import LABELS, draw_faces, generated_set
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.evaluate import evaluate
@@ -68,7 +68,7 @@ def _split_by_number(paths: list[str]) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def run(photos: Path, run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    faces = read_faces(photos, labels=LABELS)
+    faces = load_faces(photos, labels=LABELS)
     rows = _rows(faces, _split_by_number(faces.paths))
     return _run(run_folder, tmp_path_factory.mktemp("runs") / "first", rows, source=str(photos))
 
@@ -78,7 +78,7 @@ def _probabilities(run: Run, faces: FaceSet, indices: np.ndarray) -> np.ndarray:
 
 
 def test_splits_of_the_run_are_found_again_and_the_figures_are_the_networks_own(run: Run, photos: Path) -> None:
-    faces = read_faces(photos, labels=LABELS)
+    faces = load_faces(photos, labels=LABELS)
     for split, each in PER_CLASS.items():
         indices = np.flatnonzero(_split_by_number(faces.paths) == split)
         predicted = _probabilities(run, faces, indices).argmax(axis=1)
@@ -118,7 +118,7 @@ def test_a_source_with_splits_keeps_them_and_its_duplicates_of_training_images_l
 
 
 def test_ten_crops_are_the_mean_of_ten_passes(run: Run, photos: Path) -> None:
-    faces = read_faces(photos, labels=LABELS)
+    faces = load_faces(photos, labels=LABELS)
     indices = np.flatnonzero(_split_by_number(faces.paths) == "test")
     net, face_input = run.build(), run.face_input()
     whole = face_input.from_settings({**face_input.settings(), "crop": face_input.resize})
@@ -136,7 +136,7 @@ def test_ten_crops_are_the_mean_of_ten_passes(run: Run, photos: Path) -> None:
 
 
 def test_a_split_that_does_not_exist_lists_those_that_do(photos: Path, run_folder: Path, tmp_path: Path) -> None:
-    faces = read_faces(photos, labels=LABELS)
+    faces = load_faces(photos, labels=LABELS)
     split = _split_by_number(faces.paths)
     split[split == "test"] = "train"
     run = _run(run_folder, tmp_path / "run", _rows(faces, split))
@@ -152,7 +152,7 @@ def test_unreadable_images_count_in_n_and_are_named_in_the_report(photos: Path, 
     broken = tmp_path / "photos"
     shutil.copytree(photos, broken)
     (broken / "happy" / "6.png").write_bytes(b"not a picture")
-    faces = read_faces(broken, labels=LABELS)
+    faces = load_faces(broken, labels=LABELS)
     run = _run(run_folder, tmp_path / "run", _rows(faces, _split_by_number(faces.paths)))
     result = evaluate(run, broken, out=tmp_path / "report")
     assert (result["n"], result["n_found"], result["coverage"]) == (21, 20, 20 / 21)
