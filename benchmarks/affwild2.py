@@ -21,7 +21,7 @@ import numpy as np
 
 INDEX = """
 import json, resource, sys, time
-from emotiw_keras.data.faceset import load_faces
+from emotiw_keras.data.load import load_faces
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 before, start = peak(), time.perf_counter()
 faces = load_faces(sys.argv[1], labels="affwild7", grey=False, check=sys.argv[2] == "check")

@@ -64,7 +64,7 @@ def contestant(name: str, options: argparse.Namespace) -> None:
     from benchmarks.train import network_of, stock_network
     from emotiw_keras.data.batches import Pool
     from emotiw_keras.data.device import FaceInput
-    from emotiw_keras.data.faceset import load_faces
+    from emotiw_keras.data.load import load_faces
     from emotiw_keras.training.crops import StageCrops
     from emotiw_keras.training.freezing import apply_rules
 

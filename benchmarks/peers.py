@@ -52,7 +52,7 @@ def ours(folder: Path, name: str, seconds: float, path: str, precision: str, cro
 
 def read_test(data: str, limit: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Test faces uint8 (n, 48, 48), their labels int (n,), and which also stand in train or val, bool (n,)."""
-    from emotiw_keras.data.faceset import load_faces
+    from emotiw_keras.data.load import load_faces
     from emotiw_keras.evaluation.splits import stratified
 
     faces = load_faces(data, labels=LABELS, grey=True, size=48)

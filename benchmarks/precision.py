@@ -56,7 +56,7 @@ def train(data: str, out: Path, precision: str, seed: int, changes: list[str]) -
 
 def _answers(run: Any, data: str) -> dict[str, Any]:
     """Accuracy on the test images in each precision, and the share of them that get another first answer."""
-    from emotiw_keras.data.faceset import load_faces
+    from emotiw_keras.data.load import load_faces
     from emotiw_keras.inference import Inference
 
     faces = load_faces(data, name="fer", labels="basic7", grey=True, size=48)

@@ -17,11 +17,11 @@ import numpy as np
 
 from emotiw_keras.data import duplicates
 from emotiw_keras.data.columns import pick
+from emotiw_keras.data.faceset import OK, Progress
 from emotiw_keras.data.images import ImageError
 from emotiw_keras.data.layouts.listing import Listing, Pictures
 from emotiw_keras.data.layouts.packed import packing_file, write_all
 from emotiw_keras.data.resize import resize, to_grey
-from emotiw_keras.data.sets import OK, Progress
 from emotiw_keras.errors import DataError
 from emotiw_keras.hardware import available_memory
 

@@ -11,9 +11,10 @@ import numpy as np
 from emotiw_keras.costs import costs_of
 from emotiw_keras.data.archive import printable
 from emotiw_keras.data.columns import pick
-from emotiw_keras.data.faceset import FaceSet, load_faces
+from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.layouts import classes_of
 from emotiw_keras.data.layouts.listing import class_names
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.video_reading import checked
 from emotiw_keras.data.videos import VideoSet
 from emotiw_keras.errors import DataError, UsageError

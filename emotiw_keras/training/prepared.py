@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emotiw_keras import hardware
-from emotiw_keras.data.faceset import FaceSet, load_faces
+from emotiw_keras.data.faceset import FaceSet
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.settings import settings_for
 from emotiw_keras.data.splits import Folds
 from emotiw_keras.errors import DataError, UsageError

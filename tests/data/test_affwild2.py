@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from emotiw_keras.data.columns import FramePaths, Repeated
-from emotiw_keras.data.faceset import load_faces
 from emotiw_keras.data.generated_videos import write_affwild2
 from emotiw_keras.data.layouts import find_layout
 from emotiw_keras.data.layouts.affwild2 import ranges
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.video_reading import every_picture
 from emotiw_keras.data.videos import VideoSet
 from emotiw_keras.errors import DataError, UsageError

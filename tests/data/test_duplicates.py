@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from emotiw_keras.data.duplicates import also_in, conflicting_groups, duplicate_groups, pixel_hash
-from emotiw_keras.data.faceset import FaceSet, load_faces
+from emotiw_keras.data.faceset import FaceSet
+from emotiw_keras.data.load import load_faces
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 16, 16), dtype=np.uint8)
 

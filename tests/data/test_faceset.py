@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from emotiw_keras.data.device import FaceInput
-from emotiw_keras.data.faceset import load_faces
 from emotiw_keras.data.images import decode_image
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.resize import resize, to_grey
 from emotiw_keras.errors import DataError, UsageError
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emotiw_keras.data.faceset import load_faces
 from emotiw_keras.data.layouts import find_layout
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.errors import DataError
 
 

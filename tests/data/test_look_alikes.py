@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emotiw_keras.data.faceset import FaceSet, load_faces
+from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.layouts import TABLE, classes_of, find_layout
 from emotiw_keras.data.layouts.affectnet import number_of
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.errors import DataError
 from tests.data.look_alikes import LAYOUTS, fer_lines, ferplus, noise, rafdb, write
 

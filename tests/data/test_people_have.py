@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from emotiw_keras.data.archive import ZipArchive, printable
-from emotiw_keras.data.faceset import load_faces
 from emotiw_keras.data.images import ImageError
 from emotiw_keras.data.layouts import find_layout
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.prepare.source import find_pictures
 from emotiw_keras.errors import DataError, UsageError
 from tests.data.look_alikes import LAYOUTS, fer_lines, noise, write

@@ -19,9 +19,9 @@ import pytest
 from PIL import Image
 
 from emotiw_keras.data.contact_sheet import MOST, write_contact_sheets
-from emotiw_keras.data.faceset import load_faces
 from emotiw_keras.data.images import decode_image
 from emotiw_keras.data.layouts.prepared import FACES_COLUMNS
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.prepare import prepare
 from emotiw_keras.data.prepare.source import find_pictures, output_stems
 from emotiw_keras.errors import DataError, OutputError, RunError, UsageError

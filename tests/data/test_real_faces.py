@@ -9,8 +9,9 @@ import pytest
 
 from emotiw_keras.data.archive import FolderArchive
 from emotiw_keras.data.duplicates import also_in, conflicting_groups
-from emotiw_keras.data.faceset import FaceSet, load_faces
+from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.layouts.ferplus import VOTES, read_votes
+from emotiw_keras.data.load import load_faces
 
 
 @pytest.fixture(scope="module")

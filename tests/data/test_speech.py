@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emotiw_keras.data.faceset import load_faces
 from emotiw_keras.data.films import sample_frames
 from emotiw_keras.data.images import ImageError
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.prepare import prepare
 from emotiw_keras.data.prepare.source import find_pictures
 from emotiw_keras.data.prepare.speech import find_speech

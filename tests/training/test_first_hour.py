@@ -78,7 +78,7 @@ def test_a_stage_without_val_trains_on_all_of_train(tmp_path: Path) -> None:
 
 
 def test_classes_that_train_or_val_lack_are_named_loudly(tmp_path: Path) -> None:
-    from emotiw_keras.data.faceset import load_faces
+    from emotiw_keras.data.load import load_faces
     from emotiw_keras.training.roles import check_roles
 
     random = np.random.default_rng(1)

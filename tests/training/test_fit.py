@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emotiw_keras.data.faceset import load_faces
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.errors import DataError, DivergedError, ModelError, OutputError, RunError, UsageError
 from emotiw_keras.runs import Run
 from emotiw_keras.training import checkpoints

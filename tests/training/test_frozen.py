@@ -16,8 +16,8 @@ import tensorflow as tf
 
 from emotiw_keras.data.batches import Pool
 from emotiw_keras.data.device import FaceInput, draw_crops
-from emotiw_keras.data.faceset import load_faces
 from emotiw_keras.data.grey import for_grey
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.errors import UsageError
 from emotiw_keras.files import sha256_file
 from emotiw_keras.models import AlexNet, SqueezeNet

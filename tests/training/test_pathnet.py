@@ -171,7 +171,7 @@ def test_a_trial_moves_weights_as_kerass_own_descent_does_and_frozen_ones_not_at
 
 def test_minibatches_go_through_the_images_again_and_again_each_epoch_once(faces: dict[str, str]) -> None:
     from emotiw_keras.data.batches import Pool
-    from emotiw_keras.data.faceset import load_faces
+    from emotiw_keras.data.load import load_faces
     from emotiw_keras.pathnet.settings import Search
     from emotiw_keras.pathnet.stream import Stream
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from emotiw_keras.cli.main import run
-from emotiw_keras.data.faceset import load_faces
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.errors import UsageError
 from emotiw_keras.evaluation.assessment import Predictions
 from emotiw_keras.evaluation.significance import mcnemar
