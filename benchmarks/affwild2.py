@@ -21,10 +21,10 @@ import numpy as np
 
 INDEX = """
 import json, resource, sys, time
-from emotiw_keras.data.faceset import read_faces
+from emotiw_keras.data.load import load_faces
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 before, start = peak(), time.perf_counter()
-faces = read_faces(sys.argv[1], labels="affwild7", grey=False, check=sys.argv[2] == "check")
+faces = load_faces(sys.argv[1], labels="affwild7", grey=False, check=sys.argv[2] == "check")
 seconds = time.perf_counter() - start
 rows = list(faces.records({}))
 names = ("frames", "unlabelled", "missing", "unreadable", "skipped")

@@ -64,7 +64,7 @@ def contestant(name: str, options: argparse.Namespace) -> None:
     from benchmarks.train import network_of, stock_network
     from emotiw_keras.data.batches import Pool
     from emotiw_keras.data.device import FaceInput
-    from emotiw_keras.data.faceset import read_faces
+    from emotiw_keras.data.load import load_faces
     from emotiw_keras.training.crops import StageCrops
     from emotiw_keras.training.freezing import apply_rules
 
@@ -73,7 +73,7 @@ def contestant(name: str, options: argparse.Namespace) -> None:
         model = stock_network(model)
     stage = stage_of()
     face_input = FaceInput(resize=256, crop=SIZE, mean=(128.0,) * 3, std=(64.0,) * 3)
-    faces = read_faces("generated:large", name="fer", labels="basic7", grey=True, size=face_input.resize, limit=options.images)
+    faces = load_faces("generated:large", name="fer", labels="basic7", grey=True, size=face_input.resize, limit=options.images)
     pool = Pool([(faces, faces.indices("train"))], face_input.resize, True)
     crops = StageCrops(stage, len(pool), face_input.room, (0, 1))
     rates = apply_rules(model, stage.rules, "the benchmark")

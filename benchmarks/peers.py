@@ -52,10 +52,10 @@ def ours(folder: Path, name: str, seconds: float, path: str, precision: str, cro
 
 def read_test(data: str, limit: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Test faces uint8 (n, 48, 48), their labels int (n,), and which also stand in train or val, bool (n,)."""
-    from emotiw_keras.data.faceset import read_faces
+    from emotiw_keras.data.load import load_faces
     from emotiw_keras.data.splits import stratified
 
-    faces = read_faces(data, labels=LABELS, grey=True, size=48)
+    faces = load_faces(data, labels=LABELS, grey=True, size=48)
     test = faces.indices("test")
     known = {faces.pixel_hash[i] for name in ("train", "val") for i in faces.indices(name)}
     if limit is not None:

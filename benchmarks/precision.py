@@ -56,10 +56,10 @@ def train(data: str, out: Path, precision: str, seed: int, changes: list[str]) -
 
 def _answers(run: Any, data: str) -> dict[str, Any]:
     """Accuracy on the test images in each precision, and the share of them that get another first answer."""
-    from emotiw_keras.data.faceset import read_faces
+    from emotiw_keras.data.load import load_faces
     from emotiw_keras.inference import Inference
 
-    faces = read_faces(data, name="fer", labels="basic7", grey=True, size=48)
+    faces = load_faces(data, name="fer", labels="basic7", grey=True, size=48)
     test = faces.indices("test")
     pixels, truth = faces.pixels.gather(test), faces.label[test]
     first = {}

@@ -89,7 +89,7 @@ def fit(
             if given.model.name != model and (given.model.width != 1 or given.preprocessing.mean or given.preprocessing.std):
                 note = f"{model} in place of {given.model.name}: with its own width, mean and deviation, not the recipe's"
     if epochs is not None:
-        own.append(f"stage.epochs={epochs}")  # a recipe of searches, which count generations, has no such table
+        own.append(f"stage.epochs={epochs}")  # a recipe without stages has no such table
     chosen = load_recipe(recipe, [*own, *changes], limit=limit, precision=precision, seed=seed, duplicates=duplicates)
     if note:
         click.echo(note, err=True)
@@ -107,15 +107,7 @@ def fit(
             score = "" if accuracy is None else f", val accuracy {accuracy:.1%}"
             if stage.get("monitor") == "val_macro_f1" and stage.get("val_macro_f1") is not None:
                 score += f", val macro F1 {stage['val_macro_f1']:.3f}"
-            if "path" in stage:
-                path = "/".join("-".join(map(str, genes)) for genes in stage["path"])
-                shared = sum(map(len, stage["reused"]))
-                tell(
-                    f"search {stage['name']}: path {path} after {stage['generations']} generations, "
-                    f"{shared} of its modules frozen before{score}"
-                )
-                continue
-            tell(f"stage {stage['name']}: best epoch {stage['best_epoch']} of {stage['epochs']}{score}")
+            tell(chosen.kind.result(stage, score))
         put(outcome.run.path)
     if outcome.unreadable:
         for line in outcome.unreadable[:20]:

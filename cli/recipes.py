@@ -31,11 +31,11 @@ def recipes(name: str | None, as_json: bool) -> None:
     loaded = [load_recipe(each) for each in chosen]
     if as_json:
         rows = [
-            {"name": recipe.name, "description": recipe.description, "stages": [stage.name for stage in recipe.parts]}
+            {"name": recipe.name, "description": recipe.description, "stages": [stage.name for stage in recipe.stages]}
             for recipe in loaded
         ]
         put(json.dumps(rows[0] if name else rows))
         return
     width = max(len(recipe.name) for recipe in loaded)
     for recipe in loaded:
-        put(f"{recipe.name.ljust(width)}  {recipe.description} [{' -> '.join(stage.name for stage in recipe.parts)}]")
+        put(f"{recipe.name.ljust(width)}  {recipe.description} [{' -> '.join(stage.name for stage in recipe.stages)}]")

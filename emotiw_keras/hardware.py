@@ -111,3 +111,35 @@ def _large_pages(libc: ctypes.CDLL, size: int) -> None:
         start = -(-block // LARGE_PAGE) * LARGE_PAGE
         libc.madvise(start, (block + size - start) // LARGE_PAGE * LARGE_PAGE, MADV_HUGEPAGE)
         libc.free(block)
+
+
+def available_memory() -> int:
+    """Bytes that can be taken now: what the system has left, or less where a control group sets a limit."""
+    left = _system_memory()
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        numbers = [_number(path) for path in (limit, used)]
+        if numbers[0] is not None and numbers[1] is not None:
+            left = min(left, max(0, numbers[0] - numbers[1]))
+    return left
+
+
+def _system_memory() -> int:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass  # no /proc on this system: ask for the physical pages below
+    if not hasattr(os, "sysconf"):
+        return 2 << 30  # Windows tells neither in this way: what any machine that trains has to spare
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def _number(path: str) -> int | None:
+    try:
+        return int(Path(path).read_text())
+    except (OSError, ValueError):
+        return None  # no such control group, or "max": no limit

@@ -160,11 +160,12 @@ def side_by_side(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
     import cv2
 
-    from emotiw_keras.data.generated import LABELS, generated_set
+    from emotiw_keras.data.generated import LABELS
+    from emotiw_keras.data.load import load_faces
     from emotiw_keras.runs import DATA_COLUMNS
 
     folder = tmp_path_factory.mktemp("work")
-    faces = generated_set("small", limit=14)
+    faces = load_faces("generated:small", limit=14)
     pixels = [faces.pixels.gather([i])[0] for i in faces.indices("test")[:14]]
     labels = [LABELS[faces.label[i]] for i in faces.indices("test")[:14]]
     for i, (image, label) in enumerate(zip(pixels, labels, strict=True)):

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from emotiw_keras.data.device import FaceInput as FaceInput
+    from emotiw_keras.data.faceset import FaceSet as FaceSet
     from emotiw_keras.data.load import load_faces as load_faces
-    from emotiw_keras.data.sets import FaceSet as FaceSet
 
-_HOMES = {"FaceInput": "device", "FaceSet": "sets", "load_faces": "load"}
+_HOMES = {"FaceInput": "device", "FaceSet": "faceset", "load_faces": "load"}
 
 __all__ = ["FaceInput", "FaceSet", "load_faces"]
 

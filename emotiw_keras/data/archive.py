@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from emotiw_keras.data.images import SUFFIXES, ImageError
+import numpy as np
+
+from emotiw_keras.data.images import SUFFIXES, ImageError, decode_image, read_header
 from emotiw_keras.errors import DataError
 
 MEMBER_BYTES = 64 * 2**20
@@ -30,6 +32,8 @@ _DEFLATE_SLACK = 2**16
 # Code tables that stand before the first byte of data.
 _DEFLATE_START = 2**10
 _BLOCK = 2**20
+# Enough for the header of nearly every picture; a file whose header lies deeper is read whole.
+_HEAD_BYTES = 2**14
 _DRIVE = re.compile(r"[A-Za-z]:")
 # What file servers, systems and picture viewers put beside pictures, and into archives of them; no one's data.
 _SYSTEM = frozenset({"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "thumbnails", "thumbs"})
@@ -102,6 +106,18 @@ def checked_name(name: str, where: object) -> str:
     return "/".join(parts)
 
 
+def read_file(path: str, most: int | None = None) -> bytes:
+    """The bytes of a picture's file, or its first `most`; ImageError if they cannot be had, or are too many for one."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MEMBER_BYTES + 1 if most is None else most)
+    except OSError as error:
+        raise ImageError(f"cannot read: {error.strerror}") from error
+    if len(data) > MEMBER_BYTES:
+        raise ImageError(f"larger than {MEMBER_BYTES >> 20} MiB")
+    return data
+
+
 class FolderArchive:
     """The files below a folder; symbolic links may not lead out of it, and linked folders are not entered.
 
@@ -153,14 +169,7 @@ class FolderArchive:
             self._check_link(name)
         if os.path.exists(full) and not os.path.isfile(full):
             raise ImageError("cannot read: not a regular file")
-        try:
-            with open(full, "rb") as file:
-                data = file.read(MEMBER_BYTES + 1 if most is None else most)
-        except OSError as error:
-            raise ImageError(f"cannot read: {error.strerror}") from error
-        if len(data) > MEMBER_BYTES:
-            raise ImageError(f"larger than {MEMBER_BYTES >> 20} MiB")
-        return data
+        return read_file(full, most)
 
 
 class ZipArchive:
@@ -287,3 +296,24 @@ class ZipArchive:
             raise ImageError(f"cannot read: {error.strerror or error}") from error
         if left or checksum != info.CRC:
             raise ImageError("cannot read: damaged zip (wrong size or checksum)")
+
+
+class ArchivePictures:
+    """Pictures that are files of a folder or a zip."""
+
+    def __init__(self, archive: Archive, members: list[str]) -> None:
+        self._archive = archive
+        self.members = members
+
+    def shape(self, index: int) -> tuple[int, int, int]:
+        """(height, width, channels) from the header."""
+        name = self.members[index]
+        try:
+            header = read_header(self._archive.read(name, _HEAD_BYTES))
+        except ImageError:
+            header = read_header(self._archive.read(name))
+        return header.height, header.width, header.channels
+
+    def image(self, index: int) -> np.ndarray:
+        """uint8 (height, width, 1) grey or (height, width, 3) RGB."""
+        return decode_image(self._archive.read(self.members[index]))

@@ -13,7 +13,7 @@ import tensorflow as tf
 from emotiw_keras.data.resize import resize, to_grey
 
 if TYPE_CHECKING:
-    from emotiw_keras.data.sets import FaceSet
+    from emotiw_keras.data.faceset import FaceSet
 
 WAITING = 2
 """Batches that are made before they are asked for."""

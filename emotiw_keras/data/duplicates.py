@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from emotiw_keras.data.sets import FaceSet
+    from emotiw_keras.data.faceset import FaceSet
 
 
 def pixel_hash(image: np.ndarray) -> str:

@@ -1,236 +1,180 @@
-"""Any data set in a known layout, read once: labels, splits, identities, pixels, and a report of what was decided."""
+"""A data set in memory: labels, splits, identities, a way to the pixels, and a report of what was decided."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emotiw_keras.data import duplicates
-from emotiw_keras.data.archive import printable
 from emotiw_keras.data.columns import pick
-from emotiw_keras.data.images import MIN_SIDE
-from emotiw_keras.data.layouts import Listing, Videos, find_layout
-from emotiw_keras.data.layouts.listing import and_more, without_classes
-from emotiw_keras.data.layouts.store import MemoryPixels, PixelStore, StreamedPixels
-from emotiw_keras.data.pixels import HELD_BYTES, read_pixels
-from emotiw_keras.data.sets import HELD_OUT, OK, FaceSet, Progress
-from emotiw_keras.data.splits import (
-    Folds,
-    assign_splits,
-    check_fractions,
-    counts_table,
-    fold_numbers,
-    fold_splits,
-    group_ids,
-    limit_mask,
-    subjects,
-)
-from emotiw_keras.data.video_reading import Choice, read_videos
+from emotiw_keras.data.layouts.listing import SPLITS
 from emotiw_keras.errors import DataError, UsageError
-from emotiw_keras.labels import match_classes
 
-__all__ = [
-    "HELD_BYTES", "HELD_OUT", "OK", "FaceSet", "MemoryPixels", "PixelStore", "Progress", "StreamedPixels", "read_faces",
-]  # fmt: skip
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from emotiw_keras.data.pixels import PixelStore
+
+OK = "ok"
+HELD_OUT = "held out"
+Progress = Callable[[int, int], None]
 
 
-def read_faces(
-    path: str | os.PathLike[str],
-    *,
-    name: str = "data",
-    labels: str | Sequence[str] = "basic7",
-    grey: bool = True,
-    size: int = 256,
-    memory_budget: int | None = None,
-    subject_pattern: str | None = None,
-    leave_out: Sequence[str] = (),
-    every: int = 1,
-    frames_per_video: int = 0,
-    check: bool = True,
-    fractions: Sequence[float] = (0.8, 0.1, 0.1),
-    folds: Folds | None = None,
-    val_share: float = 0.1,
-    seed: int = 0,
-    limit: int | None = None,
-    workers: int | None = None,
-    seconds: float | None = None,
-    progress: Progress | None = None,
-) -> FaceSet:
-    """Read a data set in any known layout.
+@dataclass
+class FaceSet:
+    """Labelled pictures of one data set; lists and arrays have one entry a picture, in the order of the source.
 
-    Args:
-        path: a folder, a zip, a CSV or list, in any layout of `layouts.TABLE`; "generated:large" or "generated:small" for faces
-            that the package draws. `~` is the home folder.
-        name: what errors and the report call it.
-        labels: a name in `labels.LABEL_SETS`, "folder" for any class names (sorted; spellings of one name are one class), or
-            the labels in order.
-        grey: hold one channel, else three (RGB).
-        size: side in pixels that a set of mixed sizes is brought to; a set of one size keeps it, unless it has more pixels:
-            resizing on the host gives the same bytes, once instead of in each epoch.
-        memory_budget: bytes the pixels may take in memory; above it they are packed into a file in the cache folder that goes
-            with the process, or, where the disk has no room, decoded again in each epoch. Default: `HELD_BYTES`, and where
-            the disk has no room half of the available memory.
-        subject_pattern: a regular expression on file names for the person; a `subject` column has precedence.
-        leave_out: classes that are not read, in any of their usual spellings; they are counted in the report.
-        every: of a set of videos, take the frames of every so manieth number; from which on, the seed and the video decide.
-        frames_per_video: of a set of videos, take at most so many of each, drawn from the seed; 0 takes all.
-        check: of a set of videos, read each file once before it is used; otherwise a broken one is found when it is.
-        fractions: shares of train, val and test where the source has no splits.
-        folds: cut by persons instead of by `fractions`.
-        val_share: share of train that becomes val where the source names train and no val, by person where known; 0 is none.
-        seed: of the split, of `limit` and of the frames taken of a video.
-        limit: pictures per split, stratified.
-        workers: threads that decode. Default: one for each processor.
-        seconds: look at pictures for about so long and take the others on trust, for an estimate: what they are is read when
-            they are asked for, and neither duplicates nor broken files among them are known. The report says how many.
-        progress: called with (pictures done, pictures in all).
-
-    Raises:
-        DataError: missing, empty or damaged source, unknown layout or class names, a single class, nothing readable.
-        UsageError: an argument that cannot be meant.
-
-    Example:
-        >>> read_faces("photos/").counts()  # doctest: +SKIP
-        {'train': {'angry': 81, ...}, 'val': {...}, 'test': {...}}
+    Attributes:
+        name: what the data set is called, such as "fer".
+        source: the path as given.
+        layout: what its layout is called (`layouts.TABLE`), such as "split folders".
+        labels: label names; a label id is a position here.
+        paths: each picture's name inside the source.
+        label: int (pictures,), -1 where the status is not "ok".
+        split: "<U5" (pictures,): "train", "val" or "test"; "" for an unreadable picture of a source without splits.
+        subject: the person, "" if unknown.
+        pixel_hash: the identity of the decoded pixels (`duplicates.pixel_hash`), "" where unreadable.
+        status: "ok", or why the picture cannot be used.
+        pixels: the pictures themselves.
+        report: what was decided, for a person to read.
+        constant: bool (pictures,): every pixel is the same.
+        reading: how `emotiw prepare` cut them, "" if it did not.
     """
-    check_fractions(fractions)
-    if not 0 <= val_share < 1:
-        raise UsageError(f"val_share = {val_share}: expected a share of train, from 0 (which cuts none) to below 1")
-    if size < MIN_SIDE:
-        raise UsageError(f"size = {size}: expected at least {MIN_SIDE} pixels")
-    threads = workers or os.cpu_count() or 1
-    found = find_layout(path, limit)
-    if isinstance(found, Videos):
-        if folds is not None:
-            raise UsageError(f"{path} is a set of videos, which is cut by film; folds over persons are for sets of pictures")
-        return read_videos(
-            found,
-            Choice(every, frames_per_video, limit, tuple(fractions), seed),
-            name=name,
-            labels=labels,
-            grey=grey,
-            size=size,
-            subject_pattern=subject_pattern,
-            leave_out=leave_out,
-            check=check and seconds is None,
-            threads=threads,
-            progress=progress,
+
+    name: str
+    source: str
+    layout: str
+    labels: tuple[str, ...]
+    paths: Sequence[str]
+    label: np.ndarray
+    split: np.ndarray
+    subject: Sequence[str]
+    pixel_hash: Sequence[str]
+    status: Sequence[str]
+    pixels: PixelStore
+    report: list[str]
+    constant: np.ndarray = field(repr=False)
+    reading: str = ""
+
+    def indices(self, split: str) -> np.ndarray:
+        """The usable pictures of "train", "val", "test" or "all", in file order.
+
+        Returns:
+            int64 (pictures of the split,).
+
+        Raises:
+            DataError: the split has no usable pictures; those that have are named.
+        """
+        usable = self.label >= 0
+        chosen = np.flatnonzero(usable if split == "all" else usable & (self.split == split))
+        if not chosen.size:
+            there = [name for name in SPLITS if (usable & (self.split == name)).any()]
+            way = "; a val_share above 0 makes one of a part of train" if split == "val" and "train" in there else ""
+            raise DataError(f"{self.name}: no split {split!r} in {self.source}; it has {', '.join(there)}, and all{way}")
+        return chosen
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that have usable pictures, in the order train, val, test."""
+        return tuple(self.counts())
+
+    def dataset(
+        self,
+        split: str,
+        *,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        shard: tuple[int, int] = (0, 1),
+    ) -> tf.data.Dataset:
+        """The pictures of a split as batches of bytes: `tf.data.Dataset` of (uint8 (batch, height, width, channels), int32
+        (batch,)); `FaceInput` turns the bytes into what a network takes, on the device.
+
+        Args:
+            split: "train", "val", "test" or "all".
+            batch_size: pictures in a batch; the last may be smaller.
+            shuffle: a new order each time it is gone through, drawn from `seed`; otherwise the order of the source.
+            seed: of the order; the same seed gives the same sequence of orders.
+            shard: (index, count) of a host among several: of each batch it gets every `count`-th picture from `index` on.
+
+        Raises:
+            DataError: the split has no usable pictures.
+            UsageError: a batch size or a shard that cannot be meant.
+
+        Example:
+            >>> from emotiw_keras.data import load_faces
+            >>> faces = load_faces("generated:small", limit=14)
+            >>> [tuple(images.shape) for images, labels in faces.dataset("train", batch_size=8)]
+            [(8, 96, 96, 1), (6, 96, 96, 1)]
+        """
+        from emotiw_keras.data.batches import Pool, face_dataset
+
+        index, count = shard
+        if batch_size < 1 or not 0 <= index < count:
+            raise UsageError(
+                f"batch_size={batch_size}, shard={shard}: expected at least 1, and (index, count) with index < count"
+            )
+        pool = Pool([(self, self.indices(split))], max(self.pixels.shape[:2]), self.pixels.shape[-1] == 1)
+        return face_dataset(pool, batch_size, shuffle=shuffle, seed=seed, shard=shard)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Usable pictures: split -> label -> number, for the splits that exist."""
+        table: dict[str, dict[str, int]] = {}
+        for split in SPLITS:
+            ids = self.label[(self.label >= 0) & (self.split == split)]
+            if ids.size:
+                numbers = np.bincount(ids, minlength=len(self.labels)).tolist()
+                table[split] = dict(zip(self.labels, numbers, strict=True))
+        return table
+
+    def unreadable(self) -> list[tuple[str, str]]:
+        """(path, why) of the pictures that cannot be used."""
+        return [(path, status) for path, status in zip(self.paths, self.status, strict=True) if status != OK]
+
+    def identities(self, rows: np.ndarray) -> Iterator[str]:
+        """What tells the pictures at `rows` from others: the same word, the same pixels."""
+        return (self.pixel_hash[i] for i in rows)
+
+    def facts(self) -> dict[str, Any]:
+        """What run.json says of the set; a run goes on only with data that say the same."""
+        digest = hashlib.sha256()
+        for row in zip(self.paths, self.pixel_hash, self.label.tolist(), self.split.tolist(), strict=True):
+            digest.update(repr(row).encode())
+        return {"layout": self.layout, "images": len(self.paths), "fingerprint": digest.hexdigest()[:16]}
+
+    def records(self, roles: Mapping[str, np.ndarray]) -> Iterator[dict[str, str]]:
+        """Rows of data.csv, without their stage.
+
+        Args:
+            roles: status -> int, the pictures that have it; the last one counts, a picture without one is held out.
+        """
+        status = np.array([text if text != OK else HELD_OUT for text in self.status], object)
+        for role, rows in roles.items():
+            status[rows] = role
+        for i, path in enumerate(self.paths):
+            yield {
+                "data": self.name,
+                "path": path,
+                "pixel_hash": self.pixel_hash[i],
+                "label": self.labels[self.label[i]] if self.label[i] >= 0 else "",
+                "subject": self.subject[i],
+                "split": str(self.split[i]),
+                "status": str(status[i]),
+            }
+
+    def take(self, rows: np.ndarray) -> FaceSet:
+        """The set of some of the pictures, numbered anew from 0."""
+        return replace(
+            self,
+            paths=pick(self.paths, rows),
+            label=self.label[rows],
+            split=self.split[rows],
+            subject=pick(self.subject, rows),
+            pixel_hash=pick(self.pixel_hash, rows),
+            status=pick(self.status, rows),
+            pixels=self.pixels.select(rows),
+            constant=self.constant[rows],
         )
-    if every != 1 or frames_per_video:
-        raise UsageError(f"{path} is no set of videos: every = {every} and frames_per_video = {frames_per_video} choose frames")
-    listing = without_classes(found, leave_out, path)
-    names, label = _labels(listing, labels, path, name)
-    rows = np.arange(len(label))
-    has_splits = any(listing.split)
-    if folds is not None and has_splits:
-        raise DataError(f"{path} has its own splits; folds are for a source without")
-    split = np.array(listing.split, dtype="<U5")
-    subject = _subjects(listing, subject_pattern)
-    without_val = bool(val_share) and "train" in listing.split and "val" not in listing.split
-    if limit is not None and has_splits and not without_val:
-        rows = np.flatnonzero(limit_mask(label, split, limit, seed))
-    pixels, seen = read_pixels(listing, rows, grey, size, memory_budget, threads, progress, seconds)
-    usable = np.array([status == OK for status in seen.status], bool)
-    faces = FaceSet(
-        name=name,
-        source=printable(os.fspath(path)),
-        layout=listing.layout,
-        labels=names,
-        paths=[listing.names[i] for i in rows],
-        label=np.where(usable, label[rows], -1),
-        split=split[rows],
-        subject=[subject[i] for i in rows],
-        pixel_hash=seen.digest,
-        status=seen.status,
-        pixels=pixels,
-        report=[],
-        constant=seen.constant,
-        reading=listing.reading,
-    )
-    if not usable.any():
-        first = f"{faces.paths[0]}: {faces.status[0]}"
-        raise DataError(f"{path}: none of {len(rows):,} pictures can be used; the first, {first}")
-    if without_val:
-        ids = np.flatnonzero(usable & (faces.split == "train"))
-        group = group_ids(pick(faces.pixel_hash, ids), pick(faces.subject, ids))
-        faces.split[ids] = assign_splits(faces.label[ids], group, (1 - val_share, val_share, 0.0), seed)
-        if limit is not None:
-            faces = faces.take(np.flatnonzero(limit_mask(faces.label, faces.split, limit, seed) | ~usable))
-    if not has_splits:
-        ids = np.flatnonzero(usable)
-        if folds is not None:
-            faces.split[ids] = fold_splits(fold_numbers(pick(faces.subject, ids), folds.count, seed), folds)
-        else:
-            group = group_ids(pick(faces.pixel_hash, ids), pick(faces.subject, ids))
-            faces.split[ids] = assign_splits(faces.label[ids], group, fractions, seed)
-        if limit is not None:
-            faces = faces.take(np.flatnonzero(limit_mask(faces.label, faces.split, limit, seed) | ~usable))
-    shares = f"cut {' / '.join(f'{fraction:.0%}' for fraction in fractions)} into train, val, test, stratified, seed {seed}"
-    if folds is not None:
-        persons = len(set(faces.subject) - {""})
-        shares = f"{persons:,} persons in {folds.count} folds, seed {seed}: {folds.test} is test, {folds.val} val"
-        shares += f", {', '.join(map(str, folds.training))} train"
-    cut: tuple[str, bool] | None = (f"no splits in the source: {shares}", folds is not None)
-    if has_splits:
-        told = f"no val in the source: {val_share:.0%} of train are val (val_share), stratified, seed {seed}"
-        cut = (told, False) if without_val else None
-    faces.report = _report(faces, listing, cut, None if limit is None else (limit, len(listing.names)))
-    return faces
-
-
-def _labels(listing: Listing, labels: str | Sequence[str], path: object, name: str) -> tuple[tuple[str, ...], np.ndarray]:
-    # Labels that a run brings along cannot be changed by a setting of a recipe.
-    remedy = (
-        f"--set 'source.{name}.leave_out={{names}}'"
-        if isinstance(labels, str)
-        else "leave_out = {names} in Python, or by a copy without them"
-    )
-    try:
-        names, ids = match_classes(listing.first_seen(), labels, remedy)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-    if len(set(ids.values())) < 2:
-        only = next(iter(ids))
-        number = f"{len(listing.names):,}"
-        raise DataError(f"{path}: only one class, {only!r}, in all {number} pictures; expected at least two")
-    read = [f"{class_name} = {names[i]}" for class_name, i in sorted(ids.items()) if class_name != names[i]]
-    if read:
-        listing.notes.append(f"class names read as: {', '.join(read)}")
-    return names, np.array([ids[class_name] for class_name in listing.classes], np.int64)
-
-
-def _subjects(listing: Listing, pattern: str | None) -> list[str]:
-    if pattern is None:
-        return listing.subject
-    found = subjects(listing.names, pattern)
-    return [given or matched for given, matched in zip(listing.subject, found, strict=True)]
-
-
-def _report(faces: FaceSet, listing: Listing, cut: tuple[str, bool] | None, limit: tuple[int, int] | None) -> list[str]:
-    height, width, channels = faces.pixels.shape
-    held = (
-        f"{faces.pixels.nbytes / 2**20:,.1f} MiB in memory" if faces.pixels.in_memory else "read from disk as they are needed"
-    )
-    kind = "grey" if channels == 1 else "RGB"
-    title = f"{faces.name} = {faces.source}: {faces.layout}, {len(faces.paths):,} pictures"
-    lines = [f"{title}, {kind} {width} x {height}, {held}", *listing.notes]
-    if limit is not None:
-        lines.append(f"limit: at most {limit[0]:,} a split, {len(faces.paths):,} of {limit[1]:,} taken")
-    if cut is not None:
-        persons = len(set(faces.subject) - {""})
-        together = f"duplicates and {persons:,} persons kept together" if persons else "duplicates kept together"
-        lines.append(cut[0] + ("" if cut[1] else f", {together}"))
-        aside = int(((faces.split == "") & (faces.label >= 0)).sum())
-        if aside:
-            lines.append(f"in folds that are left aside: {aside:,} pictures")
-    unknown = sum(not person for person in faces.subject)
-    if 0 < unknown < len(faces.subject):
-        lines.append(f"person unknown: {unknown:,} pictures")
-    lines += counts_table(faces.counts())
-    lines += duplicates.describe(faces)
-    bad = [f"{path}: {status}" for path, status in faces.unreadable()]
-    if bad:
-        lines.append(f"unreadable, so left out: {len(bad):,} ({and_more(bad)})")
-    return lines

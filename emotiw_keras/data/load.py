@@ -1,32 +1,229 @@
-"""The public door to data: a path in any known layout becomes a set of faces."""
+"""Any data set in a known layout, read once: labels, splits, identities, pixels, and a report of what was decided."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Sequence
 
-from emotiw_keras.data.faceset import FaceSet, read_faces
+import numpy as np
+
+from emotiw_keras.data import duplicates
+from emotiw_keras.data.archive import printable
+from emotiw_keras.data.columns import pick
+from emotiw_keras.data.faceset import OK, FaceSet, Progress
+from emotiw_keras.data.images import MIN_SIDE
+from emotiw_keras.data.layouts import Listing, Videos, find_layout
+from emotiw_keras.data.layouts.listing import and_more, without_classes
+from emotiw_keras.data.pixels import read_pixels
+from emotiw_keras.data.splits import (
+    Folds,
+    assign_splits,
+    check_fractions,
+    counts_table,
+    fold_numbers,
+    fold_splits,
+    group_ids,
+    limit_mask,
+    subjects,
+)
+from emotiw_keras.data.video_reading import Choice, read_videos
+from emotiw_keras.errors import DataError, UsageError
+from emotiw_keras.labels import match_classes
 
 
-def load_faces(source: str | os.PathLike[str], **settings: Any) -> FaceSet:
-    """Read a data set in any layout that `--data` knows.
+def load_faces(
+    path: str | os.PathLike[str],
+    *,
+    name: str = "data",
+    labels: str | Sequence[str] = "basic7",
+    grey: bool = True,
+    size: int = 256,
+    memory_budget: int | None = None,
+    subject_pattern: str | None = None,
+    leave_out: Sequence[str] = (),
+    every: int = 1,
+    frames_per_video: int = 0,
+    check: bool = True,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    folds: Folds | None = None,
+    val_share: float = 0.1,
+    seed: int = 0,
+    limit: int | None = None,
+    workers: int | None = None,
+    seconds: float | None = None,
+    progress: Progress | None = None,
+) -> FaceSet:
+    """Read a data set in any known layout.
 
     Args:
-        source: `fer2013.csv`, a folder or zip of classes or of splits and classes, a manifest CSV, SFEW, Aff-Wild2,
-            what `emotiw prepare` made; or "generated:large" and "generated:small", faces that the package draws.
-        **settings: those of `read_faces`: `labels`, `grey`, `size`, `subject_pattern`, `leave_out`, `fractions`, `folds`,
-            `seed`, `limit`, ...
+        path: a folder, a zip, a CSV or list, in any layout of `layouts.TABLE`; "generated:large" or "generated:small" for faces
+            that the package draws. `~` is the home folder.
+        name: what errors and the report call it.
+        labels: a name in `labels.LABEL_SETS`, "folder" for any class names (sorted; spellings of one name are one class), or
+            the labels in order.
+        grey: hold one channel, else three (RGB).
+        size: side in pixels that a set of mixed sizes is brought to; a set of one size keeps it, unless it has more pixels:
+            resizing on the host gives the same bytes, once instead of in each epoch.
+        memory_budget: bytes the pixels may take in memory; above it they are packed into a file in the cache folder that goes
+            with the process, or, where the disk has no room, decoded again in each epoch. Default: `HELD_BYTES`, and where
+            the disk has no room half of the available memory.
+        subject_pattern: a regular expression on file names for the person; a `subject` column has precedence.
+        leave_out: classes that are not read, in any of their usual spellings; they are counted in the report.
+        every: of a set of videos, take the frames of every so manieth number; from which on, the seed and the video decide.
+        frames_per_video: of a set of videos, take at most so many of each, drawn from the seed; 0 takes all.
+        check: of a set of videos, read each file once before it is used; otherwise a broken one is found when it is.
+        fractions: shares of train, val and test where the source has no splits.
+        folds: cut by persons instead of by `fractions`.
+        val_share: share of train that becomes val where the source names train and no val, by person where known; 0 is none.
+        seed: of the split, of `limit` and of the frames taken of a video.
+        limit: pictures per split, stratified.
+        workers: threads that decode. Default: one for each processor.
+        seconds: look at pictures for about so long and take the others on trust, for an estimate: what they are is read when
+            they are asked for, and neither duplicates nor broken files among them are known. The report says how many.
+        progress: called with (pictures done, pictures in all).
 
     Returns:
         The set: `labels`, `splits`, `counts()`, `report` (what was decided, in lines), `dataset(split, batch_size=...)`.
 
     Raises:
-        DataError: missing, empty or damaged source, unknown layout or class names.
-        UsageError: a setting that cannot be meant.
+        DataError: missing, empty or damaged source, unknown layout or class names, a single class, nothing readable.
+        UsageError: an argument that cannot be meant.
 
     Example:
         >>> faces = load_faces("generated:small", limit=14)
         >>> faces.labels[:2], faces.counts()["val"]["happy"]
         (('angry', 'disgust'), 2)
     """
-    return read_faces(source, **settings)
+    check_fractions(fractions)
+    if not 0 <= val_share < 1:
+        raise UsageError(f"val_share = {val_share}: expected a share of train, from 0 (which cuts none) to below 1")
+    if size < MIN_SIDE:
+        raise UsageError(f"size = {size}: expected at least {MIN_SIDE} pixels")
+    threads = workers or os.cpu_count() or 1
+    found = find_layout(path, limit)
+    if isinstance(found, Videos):
+        if folds is not None:
+            raise UsageError(f"{path} is a set of videos, which is cut by film; folds over persons are for sets of pictures")
+        return read_videos(
+            found,
+            Choice(every, frames_per_video, limit, tuple(fractions), seed),
+            name=name,
+            labels=labels,
+            grey=grey,
+            size=size,
+            subject_pattern=subject_pattern,
+            leave_out=leave_out,
+            check=check and seconds is None,
+            threads=threads,
+            progress=progress,
+        )
+    if every != 1 or frames_per_video:
+        raise UsageError(f"{path} is no set of videos: every = {every} and frames_per_video = {frames_per_video} choose frames")
+    listing = without_classes(found, leave_out, path)
+    names, label = _labels(listing, labels, path, name)
+    rows = np.arange(len(label))
+    has_splits = any(listing.split)
+    if folds is not None and has_splits:
+        raise DataError(f"{path} has its own splits; folds are for a source without")
+    split = np.array(listing.split, dtype="<U5")
+    subject = _subjects(listing, subject_pattern)
+    without_val = bool(val_share) and "train" in listing.split and "val" not in listing.split
+    if limit is not None and has_splits and not without_val:
+        rows = np.flatnonzero(limit_mask(label, split, limit, seed))
+    pixels, seen = read_pixels(listing, rows, grey, size, memory_budget, threads, progress, seconds)
+    usable = np.array([status == OK for status in seen.status], bool)
+    faces = FaceSet(
+        name=name,
+        source=printable(os.fspath(path)),
+        layout=listing.layout,
+        labels=names,
+        paths=[listing.names[i] for i in rows],
+        label=np.where(usable, label[rows], -1),
+        split=split[rows],
+        subject=[subject[i] for i in rows],
+        pixel_hash=seen.digest,
+        status=seen.status,
+        pixels=pixels,
+        report=[],
+        constant=seen.constant,
+        reading=listing.reading,
+    )
+    if not usable.any():
+        first = f"{faces.paths[0]}: {faces.status[0]}"
+        raise DataError(f"{path}: none of {len(rows):,} pictures can be used; the first, {first}")
+    cut: tuple[str, bool] | None = None
+    if without_val or not has_splits:
+        ids = np.flatnonzero(usable & (faces.split == "train") if has_splits else usable)
+        who = pick(faces.subject, ids)
+        if folds is not None:
+            faces.split[ids] = fold_splits(fold_numbers(who, folds.count, seed), folds)
+            persons = len(set(faces.subject) - {""})
+            told = f"{persons:,} persons in {folds.count} folds, seed {seed}: {folds.test} is test, {folds.val} val"
+            cut = (f"no splits in the source: {told}, {', '.join(map(str, folds.training))} train", True)
+        else:
+            shares = (1 - val_share, val_share, 0.0) if has_splits else fractions
+            faces.split[ids] = assign_splits(faces.label[ids], group_ids(pick(faces.pixel_hash, ids), who), shares, seed)
+            told = f"no splits in the source: cut {' / '.join(f'{share:.0%}' for share in shares)} into train, val, test"
+            if has_splits:
+                told = f"no val in the source: {val_share:.0%} of train are val (val_share)"
+            cut = (f"{told}, stratified, seed {seed}", False)
+        if limit is not None:
+            faces = faces.take(np.flatnonzero(limit_mask(faces.label, faces.split, limit, seed) | ~usable))
+    faces.report = _report(faces, listing, cut, None if limit is None else (limit, len(listing.names)))
+    return faces
+
+
+def _labels(listing: Listing, labels: str | Sequence[str], path: object, name: str) -> tuple[tuple[str, ...], np.ndarray]:
+    # Labels that a run brings along cannot be changed by a setting of a recipe.
+    remedy = (
+        f"--set 'source.{name}.leave_out={{names}}'"
+        if isinstance(labels, str)
+        else "leave_out = {names} in Python, or by a copy without them"
+    )
+    try:
+        names, ids = match_classes(listing.first_seen(), labels, remedy)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    if len(set(ids.values())) < 2:
+        only = next(iter(ids))
+        number = f"{len(listing.names):,}"
+        raise DataError(f"{path}: only one class, {only!r}, in all {number} pictures; expected at least two")
+    read = [f"{class_name} = {names[i]}" for class_name, i in sorted(ids.items()) if class_name != names[i]]
+    if read:
+        listing.notes.append(f"class names read as: {', '.join(read)}")
+    return names, np.array([ids[class_name] for class_name in listing.classes], np.int64)
+
+
+def _subjects(listing: Listing, pattern: str | None) -> list[str]:
+    if pattern is None:
+        return listing.subject
+    found = subjects(listing.names, pattern)
+    return [given or matched for given, matched in zip(listing.subject, found, strict=True)]
+
+
+def _report(faces: FaceSet, listing: Listing, cut: tuple[str, bool] | None, limit: tuple[int, int] | None) -> list[str]:
+    height, width, channels = faces.pixels.shape
+    held = (
+        f"{faces.pixels.nbytes / 2**20:,.1f} MiB in memory" if faces.pixels.in_memory else "read from disk as they are needed"
+    )
+    kind = "grey" if channels == 1 else "RGB"
+    title = f"{faces.name} = {faces.source}: {faces.layout}, {len(faces.paths):,} pictures"
+    lines = [f"{title}, {kind} {width} x {height}, {held}", *listing.notes]
+    if limit is not None:
+        lines.append(f"limit: at most {limit[0]:,} a split, {len(faces.paths):,} of {limit[1]:,} taken")
+    if cut is not None:
+        persons = len(set(faces.subject) - {""})
+        together = f"duplicates and {persons:,} persons kept together" if persons else "duplicates kept together"
+        lines.append(cut[0] + ("" if cut[1] else f", {together}"))
+        aside = int(((faces.split == "") & (faces.label >= 0)).sum())
+        if aside:
+            lines.append(f"in folds that are left aside: {aside:,} pictures")
+    unknown = sum(not person for person in faces.subject)
+    if 0 < unknown < len(faces.subject):
+        lines.append(f"person unknown: {unknown:,} pictures")
+    lines += counts_table(faces.counts())
+    lines += duplicates.describe(faces)
+    bad = [f"{path}: {status}" for path, status in faces.unreadable()]
+    if bad:
+        lines.append(f"unreadable, so left out: {len(bad):,} ({and_more(bad)})")
+    return lines

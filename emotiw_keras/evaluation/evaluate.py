@@ -11,9 +11,10 @@ import numpy as np
 from emotiw_keras.costs import costs_of
 from emotiw_keras.data.archive import printable
 from emotiw_keras.data.columns import pick
-from emotiw_keras.data.faceset import FaceSet, read_faces
+from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.layouts import classes_of
 from emotiw_keras.data.layouts.listing import SPLITS, class_names
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.splits import stratified
 from emotiw_keras.data.video_reading import checked
 from emotiw_keras.data.videos import VideoSet
@@ -37,7 +38,7 @@ def read_source(run: Run, source: str | os.PathLike[str], limit: int | None = No
 
     Args:
         run: a finished run.
-        source: anything `read_faces` recognises, or "generated:large" or "generated:small".
+        source: anything `load_faces` recognises, or "generated:large" or "generated:small".
         limit: images per split at most.
 
     Raises:
@@ -49,7 +50,7 @@ def read_source(run: Run, source: str | os.PathLike[str], limit: int | None = No
         unwanted = sorted(class_names(classes_of(source)) & class_names(unwanted))
     # Which of train became val is the run's to say.
     options = {"grey": grey, "size": run.settings["resize"], "leave_out": unwanted, "limit": limit, "val_share": 0}
-    return read_faces(source, labels=tuple(run.labels), check=False, **options)
+    return load_faces(source, labels=tuple(run.labels), check=False, **options)
 
 
 Read = Callable[["Run", "str | os.PathLike[str]", "int | None"], FaceSet]
@@ -193,7 +194,7 @@ def evaluate(
 
     Args:
         run: a finished run (`Run.open(path)`).
-        source: a path that `read_faces` recognises, or "generated:large" or "generated:small".
+        source: a path that `load_faces` recognises, or "generated:large" or "generated:small".
         split: "train", "val", "test" or "all".
         limit: score at most this many images, each class in proportion.
         crops: 1 (the centre), 2 (the mean over it and its mirror image) or 10 (over the corners too); None for what the run

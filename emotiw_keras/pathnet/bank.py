@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -16,6 +16,12 @@ from emotiw_keras.models.parts import classifier_kernel, scaled
 from emotiw_keras.models.pathnet import READOUT, PathNet, module_kernel, module_name
 from emotiw_keras.pathnet.evolution import Path
 from emotiw_keras.pathnet.settings import PathNetSettings
+
+if TYPE_CHECKING:
+    from emotiw_keras.training.prepared import Prepared
+
+SIZES = ("layers", "modules", "active", "filters", "combine", "reduce")
+"""What tells one PathNet from another besides its width."""
 
 
 class Bank:
@@ -95,8 +101,7 @@ class Bank:
 
     def options(self, path: Path) -> dict[str, Any]:
         """What `PathNet` must be told to build the network of a path, as plain data."""
-        keys = ("layers", "modules", "active", "filters", "combine", "reduce")
-        return {"path": [list(genes) for genes in path], **{key: getattr(self.settings, key) for key in keys}}
+        return {"path": [list(genes) for genes in path], **{key: getattr(self.settings, key) for key in SIZES}}
 
     def network(self, path: Path) -> keras.Model:
         """The network of a path alone, with the weights that it has here; it returns logits."""
@@ -154,3 +159,22 @@ class Bank:
                 raise RunError(f"{path} holds {shape} for {name}, expected {variable.shape}; begin anew with --restart")
             variable.assign(value)
         self.frozen = np.array(arrays["frozen"], bool)
+
+
+def check_parent(prepared: Prepared) -> None:
+    """ModelError unless the run that gives the modules, if any, holds modules of the recipe's sizes."""
+    recipe, parent = prepared.recipe, prepared.parent
+    if parent is None:
+        return
+    options = parent.info["model"].get("options")
+    if parent.model_name != "pathnet" or options is None:
+        raise ModelError(f"--weights {recipe.model.weights} holds {parent.model_name}; a search starts from a run of a search")
+    wanted = {key: getattr(recipe.tables["pathnet"], key) for key in SIZES}
+    found = {**options, "width": parent.info["model"]["width"]}
+    for key, value in {**wanted, "width": recipe.model.width}.items():
+        if found.get(key) != value:
+            table = "model" if key == "width" else "pathnet"
+            raise ModelError(
+                f"--weights {recipe.model.weights} was made with {key} = {found.get(key)!r}, this recipe has {value!r}; "
+                f"add --set {table}.{key}={found.get(key)}"
+            )

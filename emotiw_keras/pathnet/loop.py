@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as File
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emotiw_keras.data.batches import Pool
-from emotiw_keras.data.device import FaceInput
 from emotiw_keras.errors import DivergedError, ModelError
 from emotiw_keras.files import atomic_path, check_room, sha256_file, write_atomic
 from emotiw_keras.models.weights import weight_bytes
 from emotiw_keras.pathnet import evolution
-from emotiw_keras.pathnet.bank import Bank
+from emotiw_keras.pathnet.bank import Bank, check_parent
 from emotiw_keras.pathnet.evolution import Path, path_of, path_text
 from emotiw_keras.pathnet.progress import Progress
 from emotiw_keras.pathnet.settings import Search
@@ -28,6 +25,10 @@ from emotiw_keras.training import checkpoints
 from emotiw_keras.training.events import write_events
 from emotiw_keras.training.interrupts import Flag, Interrupted, delayed_signals
 from emotiw_keras.training.run_writer import HISTORY_COLUMNS, csv_text, read_done, write_done, write_info
+
+if TYPE_CHECKING:
+    from emotiw_keras.training.kinds import Job
+    from emotiw_keras.training.prepared import Prepared
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 CHECKPOINTS_KEPT = 2
@@ -66,40 +67,31 @@ class SearchLoop:
     """Search a path for one task after another, into a run folder that survives a kill at any moment.
 
     Args:
-        bank: all modules.
-        searches: in order.
-        train: search name -> training images.
-        val: search name -> images to measure the best path on, or None.
-        classes: search name -> number of classes.
-        face_input: bytes to network input.
-        run_dir: the run folder; recipe.toml, data.csv and run.json stand there already.
-        info: run.json's content; results are added to it.
-        parent: the run whose path the first search starts from, if any.
-        say: takes lines for people.
-        progress: shows generations under way.
+        prepared: the searches and their data.
+        job: where, and with what.
+
+    Raises:
+        ModelError: the run that gives the modules holds others.
     """
 
-    def __init__(
-        self,
-        bank: Bank,
-        searches: tuple[Search, ...],
-        *,
-        train: Mapping[str, Pool],
-        val: Mapping[str, Pool | None],
-        classes: Mapping[str, int],
-        face_input: FaceInput,
-        run_dir: File,
-        info: dict[str, Any],
-        parent: Run | None,
-        say: Callable[[str], None],
-        progress: Progress,
-    ) -> None:
-        self.bank, self.searches, self.face_input = bank, searches, face_input
-        self.train, self.val, self.classes = train, val, classes
-        self.run_dir, self.info, self.parent = run_dir, info, parent
-        self.say, self.progress = say, progress
+    def __init__(self, prepared: Prepared, job: Job) -> None:
+        assert job.face_input is not None
+        check_parent(prepared)
+        recipe = prepared.recipe
+        self.searches: tuple[Search, ...] = recipe.stages
+        self.parent, self.face_input, self.run_dir, self.info, self.say = (
+            prepared.parent, job.face_input, job.folder, job.info, job.say,
+        )  # fmt: skip
+        self.progress = Progress(None if job.progress is None else job.progress.terminal)
+        self.train = {each.name: job.pool(prepared.roles[each.name].train) for each in self.searches}
+        self.val = {each.name: job.pool(prepared.roles[each.name].val) for each in self.searches}
+        self.classes = {each.name: len(prepared.labels[each.name]) for each in self.searches}
+        self.bank = Bank(recipe.tables["pathnet"], recipe.model.width, job.info["model"]["input_shape"])
         self.rows: list[dict[str, Any]] = []
         self.log: list[dict[str, Any]] = []
+
+    def check(self) -> None:
+        """Nothing more: what is impossible has been found while it was made."""
 
     def fit(self) -> Run:
         """Search for all tasks, or those that are left.
@@ -172,7 +164,9 @@ class _Task:
 
     def __init__(self, loop: SearchLoop, number: int, search: Search, folder: File, before: Path, flag: Flag) -> None:
         self.loop, self.number, self.search, self.folder, self.before, self.flag = loop, number, search, folder, before, flag
-        self.bank, self.pool, self.val = loop.bank, loop.train[search.name], loop.val[search.name]
+        images = loop.train[search.name]
+        assert images is not None, search.name  # `check_roles` has refused it
+        self.bank, self.pool, self.val = loop.bank, images, loop.val[search.name]
         self.seed = (int(loop.info["seed"]), number)
         self.stream = Stream(self.pool, search, loop.face_input.room, self.seed)
         half = loop.info["precision"] == "mixed_bfloat16"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
+from typing import ClassVar
 
 from emotiw_keras.models.registry import PATHNET_SIZES
 from emotiw_keras.training.settings import SettingError, setting, validate
-from emotiw_keras.training.stage import split_reference
+from emotiw_keras.training.stage import Part
 
 STARTS = ("new", "transfer", "finetune")
 _LAYERS, _MODULES, _ACTIVE, _FILTERS = PATHNET_SIZES
@@ -40,7 +40,7 @@ class PathNetSettings:
 
 
 @dataclass(frozen=True)
-class Search:
+class Search(Part):
     """`[[search]]`: one task, for which paths compete.
 
     In each generation `tournament` paths of the population are drawn, each is trained on `minibatches` batches by plain
@@ -76,9 +76,8 @@ class Search:
         20
     """
 
-    name: str = setting()
-    train: tuple[str, ...] = setting()
-    val: tuple[str, ...] = setting(())
+    table: ClassVar[str] = "search"
+
     start: str = setting("new", choices=STARTS)
     generations: int = setting(500, low=1, high=1_000_000)
     target: float = setting(0.0, low=0, high=1)
@@ -94,16 +93,8 @@ class Search:
     checkpoint_generations: int = setting(10, low=1, high=1_000_000)
 
     def __post_init__(self) -> None:
-        where = f"search {self.name!r}"
-        validate(self, where)
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", self.name):
-            raise SettingError(f"name of {where} is {self.name!r}, expected letters, digits, '-' and '_'", "name")
-        if not self.train:
-            raise SettingError(f"train of {where} is empty, expected sets such as 'fer:train'", "train")
-        for key in ("train", "val"):
-            for reference in getattr(self, key):
-                split_reference(reference, f"{key} of {where}", key)
+        super().__post_init__()
         if self.tournament > self.population:
             raise SettingError(
-                f"tournament of {where} is {self.tournament}, more than its population of {self.population}", "tournament"
+                f"tournament of {self.where} is {self.tournament}, more than its population of {self.population}", "tournament"
             )

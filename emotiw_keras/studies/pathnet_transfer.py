@@ -66,9 +66,9 @@ def steps_of(recipe: Recipe, seeds: Sequence[int], folds: bool) -> list[Step]:
     Raises:
         UsageError: not a recipe of two searches on two sets, or sets without folds.
     """
-    if len(recipe.searches) != 2 or len(recipe.data) != 2:
+    if recipe.table != "search" or len(recipe.stages) != 2 or len(recipe.data) != 2:
         raise UsageError(f"recipe {recipe.name!r}: a study needs [[search]] tables for two sets, as pathnet-transfer has")
-    one, two = (search.train[0].partition(":")[0] for search in recipe.searches)
+    one, two = (search.train[0].partition(":")[0] for search in recipe.stages)
     if one == two:
         raise UsageError(f"recipe {recipe.name!r}: both searches train on {one!r}; give two names, which may be one set")
     turns: dict[str, Sequence[int | None]] = {one: (None,), two: (None,)}

@@ -12,21 +12,20 @@ import numpy as np
 
 from emotiw_keras import hardware
 from emotiw_keras.data.videos import VideoSet
-from emotiw_keras.errors import UsageError
 from emotiw_keras.files import write_atomic
 from emotiw_keras.runs import Run
 from emotiw_keras.training.claim import Claim
+from emotiw_keras.training.kinds import Job
 from emotiw_keras.training.prepared import MEAN_IMAGE_FILE, Prepared, needed, prepare
 from emotiw_keras.training.progress import silent
 from emotiw_keras.training.recipe import Recipe
 from emotiw_keras.training.roles import data_rows, own_rows
-from emotiw_keras.training.start import start_model, start_tensorflow
+from emotiw_keras.training.start import start_tensorflow
 
 if TYPE_CHECKING:
     import keras
 
     from emotiw_keras.data.batches import Pool
-    from emotiw_keras.training.feeds import Trained
     from emotiw_keras.training.progress import Progress
 
 LOOK_SECONDS = 15.0
@@ -79,14 +78,7 @@ def fit(
     prepared = prepare(recipe, paths, threads=threads, say=say, seconds=LOOK_SECONDS if dry_run else None)
     folder = Path(out).expanduser()
     if dry_run:
-        if recipe.searches:
-            from emotiw_keras.pathnet.run import describe as describe_searches
-
-            describe_searches(prepared, folder, say)
-        else:
-            from emotiw_keras.training.estimate import describe
-
-            describe(prepared, folder, say)
+        recipe.kind.describe(prepared, folder, say)
         return Outcome(None, prepared.unreadable)
     return Outcome(train(prepared, folder, None, say, progress, restart), prepared.unreadable)
 
@@ -129,7 +121,7 @@ def _train(
     recipe = prepared.recipe
     before = prepared.parent.rows() if prepared.parent is not None else []
     taught = (row for run in prepared.teachers.values() for row in run.each_row())
-    of_files = [part for part in recipe.parts if part.name in prepared.roles]
+    of_files = [part for part in recipe.stages if part.name in prepared.roles]
     rows = chain(
         data_rows(of_files, prepared.sets, prepared.roles, before, taught if prepared.teachers else None),
         own_rows(recipe.stages, prepared.own, prepared.info["labels"]),
@@ -146,66 +138,29 @@ def _train(
     if info["finished"]:
         return _finished(folder, model, say)
     start_tensorflow(None if info["threads"] == hardware.processor_threads() else info["threads"])
-    import keras
-
     from emotiw_keras.data.batches import Pool
     from emotiw_keras.data.device import FaceInput
 
     if info["precision"] != "float32":
         say(f"computing in {info['precision']}")
-    if model is None and not recipe.searches:
-        keras.config.set_dtype_policy(info["precision"])
-        keras.utils.set_random_seed(recipe.seed)
-        model = start_model(recipe, info, prepared.parent, say)
-    as_given = info["preprocessing"] is None or info["preprocessing"].get("as_given")
-    # Before the folder is made, the mean image is where the recipe says.
-    source = {} if claim.resumes or not recipe.preprocessing.mean_image else {"mean_image": recipe.preprocessing.mean_image}
-    place = folder if claim.resumes else "."
-    face_input = None if as_given else FaceInput.from_settings({**info["preprocessing"], **source}, place)
+    settings = info["preprocessing"]
+    face_input = None
+    if settings is not None and not settings.get("as_given"):
+        # Before the folder is made, the mean image is where the recipe says.
+        source = {} if claim.resumes or not recipe.preprocessing.mean_image else {"mean_image": recipe.preprocessing.mean_image}
+        face_input = FaceInput.from_settings({**settings, **source}, folder if claim.resumes else ".")
 
     def pool(parts: Mapping[str, np.ndarray]) -> Pool | None:
         chosen = [(prepared.sets[name], index) for name, index in parts.items() if len(index)]
-        wanted = needed(info["preprocessing"])
+        wanted = needed(settings)
         return Pool(chosen, wanted["resize"], wanted["channels"] == "grey") if chosen else None
 
-    if recipe.searches:
-        from emotiw_keras.pathnet.run import search
-
-        assert face_input is not None
-        return search(prepared, folder, info if claim.resumes else take, pool, face_input, say, progress)
-
-    from emotiw_keras.training.loop import StageLoop
-
-    assert model is not None
-    train_on: dict[str, Trained] = {}
-    select_on: dict[str, Trained | None] = {}
-    for stage in recipe.stages:
-        mine, val = prepared.of_own.get(stage.name, (None, None))
-        roles = prepared.roles.get(stage.name)
-        images = mine if roles is None else pool(roles.train)
-        if images is None:
-            raise UsageError(f"stage {stage.name!r} trains on faces in files and selects on own data, or the other way round")
-        train_on[stage.name] = images
-        select_on[stage.name] = val if roles is None else pool(roles.val)
-    loop = StageLoop(
-        model,
-        recipe.stages,
-        train=train_on,
-        val=select_on,
-        face_input=face_input,
-        run_dir=folder,
-        info=info,
-        seed=recipe.seed,
-        say=say,
-        progress=progress,
-        teachers=prepared.teachers,
-        metrics=metrics,
-        callbacks=callbacks,
-    )
+    job = Job(folder, info, model, face_input, pool, say, progress, tuple(metrics), tuple(callbacks))
+    loop = recipe.kind.loop(prepared, job)
     if not claim.resumes:
         loop.check()
-        loop.run.info = take()
-        if loop.run.info["finished"]:  # by another process meanwhile
+        info.update(take())
+        if info["finished"]:  # by another process meanwhile
             return _finished(folder, model, say)
     return loop.fit()
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emotiw_keras import hardware
-from emotiw_keras.data.faceset import FaceSet, read_faces
+from emotiw_keras.data.faceset import FaceSet
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.settings import settings_for
 from emotiw_keras.data.splits import Folds
 from emotiw_keras.errors import DataError, UsageError
@@ -19,8 +20,8 @@ from emotiw_keras.models.registry import get_spec
 from emotiw_keras.runs import RUN_FORMAT, Run
 from emotiw_keras.training.progress import silent
 from emotiw_keras.training.recipe import Recipe
-from emotiw_keras.training.roles import Part, Roles, check_roles, stage_roles, take_share
-from emotiw_keras.training.stage import Stage
+from emotiw_keras.training.roles import Roles, check_roles, stage_roles, take_share
+from emotiw_keras.training.stage import Part, Stage
 from emotiw_keras.training.start import parent_run, resolve_precision
 from emotiw_keras.training.teachers import teacher_runs
 
@@ -74,7 +75,7 @@ def prepare(
     sources = _sources(recipe, told, {*own, *read})
     settings = given["preprocessing"] if given is not None else _input_settings(recipe, parent)
     sets = read | {
-        name: read_faces(
+        name: load_faces(
             path,
             name=name,
             labels=recipe.labels,
@@ -91,21 +92,20 @@ def prepare(
     for faces in sets.values():
         for line in faces.report:
             say(line)
-    # Every task of a search has a readout of its own, and so may have classes of its own.
     if sets:
-        labels = {part.name: _common_labels(_used(part, sets) if recipe.searches else sets) for part in recipe.parts}
+        labels = {part.name: _common_labels(_used(part, sets) if recipe.kind.tasks else sets) for part in recipe.stages}
     else:
-        labels = {part.name: _own_labels(recipe, own) for part in recipe.parts}
-    of_files = [part for part in recipe.parts if not set(own) & {name.partition(":")[0] for name in (*part.train, *part.val)}]
+        labels = {part.name: _own_labels(recipe, own) for part in recipe.stages}
+    of_files = [part for part in recipe.stages if not set(own) & {name.partition(":")[0] for name in (*part.train, *part.val)}]
     of_own = _own_stages(recipe, own)
     roles = {stage.name: stage_roles(stage, sets, recipe.duplicates == "drop") for stage in of_files}
     for each in of_files:
         if isinstance(each, Stage) and each.train_share < 1:
             roles[each.name] = take_share(roles[each.name], sets, each.train_share, recipe.seed)
     for stage in of_files:
-        check_roles(stage, roles[stage.name], say, "search" if recipe.searches else "stage")
+        check_roles(stage, roles[stage.name], say, recipe.kind.selects)
     unreadable = tuple(f"{faces.name}: {path}: {status}" for faces in sets.values() for path, status in faces.unreadable())
-    teachers = teacher_runs(recipe, labels[recipe.parts[-1].name], settings)
+    teachers = teacher_runs(recipe, labels[recipe.stages[-1].name], settings)
     info = {
         "format": RUN_FORMAT,
         "recipe": recipe.name,
@@ -114,14 +114,14 @@ def prepare(
         else {
             "name": get_spec(recipe.model.name).name,
             "width": recipe.model.width,
-            "classes": len(labels[recipe.parts[-1].name]),
+            "classes": len(labels[recipe.stages[-1].name]),
             "input_shape": [settings["crop"], settings["crop"], settings["input_channels"]],
             **_options(recipe, parent),
         },
-        "labels": list(labels[recipe.parts[-1].name]),
+        "labels": list(labels[recipe.stages[-1].name]),
         "preprocessing": settings,
         "leave_out": sorted({name for source in recipe.source.values() for name in source.leave_out}),
-        "crop": photo_crop(recipe.parts[-1], sets) if of_files else {"reading": DEFAULT_READING, "stretch": False},
+        "crop": photo_crop(recipe.stages[-1], sets) if of_files else {"reading": DEFAULT_READING, "stretch": False},
         "precision": resolve_precision(recipe.precision, threads),
         "seed": recipe.seed,
         "threads": threads or hardware.processor_threads(),
@@ -205,8 +205,8 @@ def _input_settings(recipe: Recipe, parent: Run | None) -> dict[str, Any]:
 
 
 def _options(recipe: Recipe, parent: Run | None) -> dict[str, Any]:
-    """What the network of the run that gives the weights is built with beyond its size; a search finds its own path."""
-    options = parent.info["model"].get("options") if parent is not None and not recipe.searches else None
+    """What the network of the run that gives the weights is built with beyond its size, where it is the same network."""
+    options = parent.info["model"].get("options") if parent is not None and not recipe.kind.tasks else None
     return {"options": options} if options else {}
 
 

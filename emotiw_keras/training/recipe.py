@@ -17,12 +17,12 @@ import tomli_w
 from emotiw_keras.errors import UsageError
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.models.registry import application_names, get_spec, known_names, model_names, near_name
-from emotiw_keras.pathnet.settings import PathNetSettings, Search
 from emotiw_keras.run_facts import LARGEST_SIDE, LARGEST_WIDTH
 from emotiw_keras.training.keep import KEEPS
 from emotiw_keras.training.keras_objects import described
+from emotiw_keras.training.kinds import KINDS, Kind, kind_of
 from emotiw_keras.training.settings import SettingError, from_table, setting, validate
-from emotiw_keras.training.stage import Stage, split_reference
+from emotiw_keras.training.stage import split_reference
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
@@ -118,7 +118,7 @@ class SourceSettings:
             )
 
     def reading(self) -> dict[str, Any]:
-        """The arguments of `read_faces` that the table sets."""
+        """The arguments of `load_faces` that the table sets."""
         keys = ("leave_out", "every", "frames_per_video", "check", "val_share")
         return {key: getattr(self, key) for key in keys} | {"subject_pattern": self.subject_pattern or None}
 
@@ -141,16 +141,15 @@ class Recipe:
         model: the network.
         preprocessing: what happens to pixels.
         source: how single data sets are read.
-        stages: in order.
-        searches: searches for a path, in order, in place of stages.
-        pathnet: the modules that searches share.
+        stages: in order; `Stage`s, or entries of another kind (`training.kinds`).
+        tables: settings that entries of another kind share.
 
     Raises:
         SettingError: values that cannot be meant, alone or together.
     """
 
     name: str
-    stages: tuple[Stage, ...]
+    stages: tuple[Any, ...]
     data: tuple[str, ...]
     description: str = ""
     labels: str | tuple[str, ...] = "basic7"
@@ -162,57 +161,42 @@ class Recipe:
     model: ModelSettings = field(default_factory=ModelSettings)
     preprocessing: InputSettings = field(default_factory=InputSettings)
     source: Mapping[str, SourceSettings] = field(default_factory=dict)
-    searches: tuple[Search, ...] = ()
-    pathnet: PathNetSettings = field(default_factory=PathNetSettings)
+    tables: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.parts:
+        if not self.stages:
             raise SettingError(f"recipe {self.name!r} has no [[stage]]", "stage")
-        kind = "search" if self.searches else "stage"
-        names = [part.name for part in self.parts]
+        names = [stage.name for stage in self.stages]
         for name in names:
             if names.count(name) > 1:
-                kinds = "stages" if kind == "stage" else "searches"
-                raise SettingError(f"recipe {self.name!r} has two {kinds} named {name!r}", "name")
-        for part in self.parts:
+                raise SettingError(f"recipe {self.name!r} has two stages named {name!r}", "name")
+        for stage in self.stages:
             for key in ("train", "val"):
-                for reference in getattr(part, key):
-                    source, _ = split_reference(reference, f"{key} of {kind} {part.name!r}", key)
+                for reference in getattr(stage, key):
+                    source, _ = split_reference(reference, f"{key} of {stage.where}", key)
                     if source not in self.data:
                         known = ", ".join(self.data)
-                        raise SettingError(
-                            f"{key} of {kind} {part.name!r} names the data set {source!r}; declared are {known}", key
-                        )
-        if self.searches:
-            self._check_searches()
+                        raise SettingError(f"{key} of {stage.where} names the data set {source!r}; declared are {known}", key)
+        self.kind.check(self)
         for name in self.source:
             if name not in self.data:
                 raise SettingError(f"[source.{name}] names no declared data set; declared are {', '.join(self.data)}", name)
 
     @property
-    def parts(self) -> tuple[Stage, ...] | tuple[Search, ...]:
-        """Its stages, or its searches."""
-        return self.searches or self.stages
+    def table(self) -> str:
+        """The TOML table of its entries: "stage" or another of `KINDS`."""
+        table: str = self.stages[0].table
+        return table
 
-    def _check_searches(self) -> None:
-        """Searches are of PathNet alone, and what is not new comes from somewhere."""
-        if self.stages:
-            raise SettingError(f"recipe {self.name!r} has [[stage]] and [[search]]; expected one of them", "search")
-        if self.model.name != "pathnet":
-            raise SettingError(f"name of model is {self.model.name!r}; [[search]] needs 'pathnet'", "name")
-        if self.keep != "last":
-            raise SettingError(f"keep is {self.keep!r}; a search keeps the path of its last task", "keep")
-        if self.precision == "mixed_float16":
-            raise SettingError("precision is 'mixed_float16'; a search computes in float32 or mixed_bfloat16", "precision")
-        first, given = self.searches[0], self.model.weights != "none"
-        if (first.start == "new") == given:
-            told = "needs the run of a search as weights" if not given else "uses no weights; set start to transfer or finetune"
-            raise SettingError(f"start of search {first.name!r} is {first.start!r}, which {told}", "start")
+    @property
+    def kind(self) -> Kind:
+        """What its entries are."""
+        return kind_of(self.table)
 
     def reading(self, name: str) -> dict[str, Any]:
-        """The arguments of `read_faces` for a data set; val is cut from train only where a stage or search asks for it."""
+        """The arguments of `load_faces` for a data set; val is cut from train only where a stage asks for it."""
         options = self.source.get(name, SourceSettings()).reading()
-        wanted = any(f"{name}:val" in (*part.train, *part.val) for part in self.parts)
+        wanted = any(f"{name}:val" in (*part.train, *part.val) for part in self.stages)
         return options if wanted else options | {"val_share": 0.0}
 
     def to_table(self) -> dict[str, Any]:
@@ -223,9 +207,8 @@ class Recipe:
                 del source["val_share"]
         if self.keep == "last":
             del table["keep"]  # so that recipes of runs from before there was a choice are still the same
-        stages, searches, pathnet = table.pop("stages"), table.pop("searches"), table.pop("pathnet")
-        # Recipes without searches stay as they were before there were any.
-        return {**table, "pathnet": pathnet, "search": searches} if searches else {**table, "stage": stages}
+        stages, tables = table.pop("stages"), table.pop("tables")
+        return {**table, **tables, self.table: stages}
 
     def to_toml(self) -> str:
         """The recipe as TOML with every default filled in."""
@@ -260,6 +243,9 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, bool | int | float | str) else described(value)
 
 
+_KIND_TABLES = " or ".join(f"[[{table}]]" for table in KINDS)
+
+
 def _part_name(kind: str, table: Any, number: int) -> str:
     return f"{kind} {table.get('name', number)!r}" if isinstance(table, Mapping) else f"{kind} {number}"
 
@@ -271,15 +257,23 @@ def recipe_from_table(table: Mapping[str, Any]) -> Recipe:
         SettingError: unknown key, wrong type or impossible value.
     """
     rest = dict(table)
-    stages, searches = rest.pop("stage", []), rest.pop("search", [])
-    parts = {key: rest.pop(key, {}) for key in ("model", "preprocessing", "source", "pathnet")}
-    if not isinstance(stages, list) or not isinstance(searches, list) or not isinstance(parts["source"], Mapping):
-        raise SettingError("a recipe's stages are [[stage]] or [[search]] tables and its sources [source.NAME] tables", "stage")
-    if parts["pathnet"] and not searches:
-        raise SettingError("[pathnet] belongs to a recipe with [[search]]", "pathnet")
+    entries = {table: rest.pop(table) for table in KINDS if table in rest}
+    parts = {key: rest.pop(key, {}) for key in ("model", "preprocessing", "source")}
+    if not all(isinstance(listed, list) for listed in entries.values()) or not isinstance(parts["source"], Mapping):
+        raise SettingError(f"a recipe's entries are {_KIND_TABLES} tables and its sources [source.NAME] tables", "stage")
+    listed = [table for table in KINDS if entries.get(table)] or ["stage"]
+    if len(listed) > 1:
+        both = " and ".join(f"[[{table}]]" for table in listed)
+        raise SettingError(f"recipe {rest.get('name')!r} has {both}; expected one of them", listed[-1])
+    kind = kind_of(listed[0])
+    shared: dict[str, Any] = {key: from_table(settings, rest.pop(key, {}), key) for key, settings in kind.tables.items()}
+    for other in KINDS:
+        for key in kind_of(other).tables:
+            if rest.pop(key, None):
+                raise SettingError(f"[{key}] belongs to a recipe with [[{other}]]", key)
     unknown = [key for key in rest if key not in {item.name for item in dataclasses.fields(_Head)}]
     if unknown:
-        allowed = [item.name for item in dataclasses.fields(_Head)] + [*parts, "stage", "search"]
+        allowed = [item.name for item in dataclasses.fields(_Head)] + [*parts, *shared, *KINDS]
         close = difflib.get_close_matches(unknown[0], allowed, 1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise SettingError(f"a recipe has no setting {unknown[0]!r}; {hint}allowed are {', '.join(allowed)}", unknown[0])
@@ -296,9 +290,10 @@ def recipe_from_table(table: Mapping[str, Any]) -> Recipe:
         model=model,
         preprocessing=from_table(InputSettings, parts["preprocessing"], "preprocessing"),
         source={name: from_table(SourceSettings, value, f"source.{name}") for name, value in parts["source"].items()},
-        stages=tuple(from_table(Stage, stage, _part_name("stage", stage, number)) for number, stage in enumerate(stages, 1)),
-        searches=tuple(from_table(Search, each, _part_name("search", each, number)) for number, each in enumerate(searches, 1)),
-        pathnet=from_table(PathNetSettings, parts["pathnet"], "pathnet"),
+        stages=tuple(
+            kind.read(entry, _part_name(listed[0], entry, number)) for number, entry in enumerate(entries.get(listed[0], []), 1)
+        ),
+        tables=shared,
     )
 
 
@@ -325,8 +320,9 @@ def parse_recipe(text: str, origin: str) -> Recipe:
 
 def _line_of(text: str, error: SettingError) -> int | None:
     """The line that holds the offending key, inside the table the message names."""
-    stage = re.search(r"(stage|search) '([^']*)'", str(error))
-    table = re.search(r"(?:of|^) ?(model|preprocessing|pathnet|source\.[\w-]+)\b", str(error))
+    stage = re.search(rf"({'|'.join(KINDS)}) '([^']*)'", str(error))
+    tables = [table for kind in KINDS for table in kind_of(kind).tables]
+    table = re.search(rf"(?:of|^) ?({'|'.join(['model', 'preprocessing', *tables])}|source\.[\w-]+)\b", str(error))
     current, inside, found = "", "", None
     for number, line in enumerate(text.splitlines(), 1):
         header = re.match(r"\s*\[+\s*([\w.-]+)\s*\]+", line)
@@ -335,7 +331,7 @@ def _line_of(text: str, error: SettingError) -> int | None:
         key = re.match(r"\s*\"?([\w-]+)\"?\s*=\s*(.*)", line)
         if not key:
             continue
-        if current in ("stage", "search") and key[1] == "name":
+        if current in KINDS and key[1] == "name":
             inside = key[2].split("#")[0].strip().strip("'\"")
         if key[1] == error.key:
             right = (stage and current == stage[1] and inside == stage[2]) or (table and current == table[1])
@@ -377,8 +373,8 @@ def load_recipe(name_or_path: str, changes: Sequence[str] = (), **options: Any) 
     Args:
         name_or_path: a shipped recipe, or a `.toml` file.
         changes: `TABLE.KEY=VALUE` or `KEY=VALUE` texts, as `--set` takes them: `fer.learning_rate=0.01`, `model.width=0.5`,
-            `source.target.subject_pattern='^(.*?)_'`; TABLE is a stage's name, `stage` for every stage (a
-            search's, `search` for every search), `model`, `preprocessing`, `pathnet` or `source.NAME`.
+            `source.target.subject_pattern='^(.*?)_'`; TABLE is a stage's name, `stage` for every stage (or another
+            kind's table), `model`, `preprocessing`, `source.NAME` or a table that only the kind has, as `pathnet`.
         **options: top-level keys (`seed`, `precision`, `limit`, `duplicates`, ...); None leaves the recipe's value.
 
     Raises:
@@ -411,9 +407,9 @@ def _change(table: dict[str, Any], change: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text.strip()
     *path, key = name.strip().split(".")
-    kind = "search" if "search" in table else "stage"
+    kind = next(each for each in KINDS if each in table)
     stages = {stage["name"]: stage for stage in table[kind]}
-    tables = [["model"], ["preprocessing"], *([["pathnet"]] if kind == "search" else [])]
+    tables = [["model"], ["preprocessing"], *([shared] for shared in kind_of(kind).tables)]
     targets: list[dict[str, Any]]
     if not path:
         targets = [table]

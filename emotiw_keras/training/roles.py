@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from emotiw_keras.data.columns import pick
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.splits import of_each_class
 from emotiw_keras.errors import DataError
-from emotiw_keras.training.stage import split_reference
+from emotiw_keras.training.stage import Part, split_reference
 
 if TYPE_CHECKING:
     from emotiw_keras.training.own_data import OwnData
@@ -24,17 +24,6 @@ TEACHERS = "teachers"
 DROPPED = "dropped: the same pixels stand in val or test"
 SEEN = ("train", "val", DROPPED)
 SPARED = "not taken: train_share is below 1"
-
-
-class Part(Protocol):
-    """What roles need to know of a stage, or of a search: its name and its `NAME:SPLIT` references."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def train(self) -> tuple[str, ...]: ...
-    @property
-    def val(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -58,8 +47,8 @@ def stage_roles(stage: Part, sets: Mapping[str, FaceSet], drop: bool) -> Roles:
         sets: the data by name.
         drop: leave out of training each image whose pixels also stand in a val or test split that is not trained on.
     """
-    train = _resolve(stage.train, sets, f"train of stage {stage.name!r}")
-    val = _resolve(stage.val, sets, f"val of stage {stage.name!r}")
+    train = _resolve(stage.train, sets, f"train of {stage.where}")
+    val = _resolve(stage.val, sets, f"val of {stage.where}")
     dropped = {name: np.empty(0, np.int64) for name in sets}
     if drop:
         held: set[str] = set()
@@ -100,19 +89,20 @@ def _resolve(references: tuple[str, ...], sets: Mapping[str, FaceSet], what: str
     return {name: np.unique(np.concatenate(parts)) for name, parts in found.items()}
 
 
-def check_roles(stage: Part, roles: Roles, say: Callable[[str], None], kind: str = "stage") -> None:
+def check_roles(stage: Part, roles: Roles, say: Callable[[str], None], selects: bool = True) -> None:
+    """Say what a stage trains and selects on (or is measured on only); DataError where it has no images."""
     count = sum(len(index) for index in roles.train.values())
     val = sum(len(index) for index in roles.val.values())
     dropped = sum(len(index) for index in roles.dropped.values())
     spared = sum(len(index) for index in roles.spared.values())
     if not count:
-        raise DataError(f"{kind} {stage.name!r} has no training images: {', '.join(stage.train)} hold none")
+        raise DataError(f"{stage.where} has no training images: {', '.join(stage.train)} hold none")
     if stage.val and not val:
-        raise DataError(f"{kind} {stage.name!r} has no validation images: {', '.join(stage.val)} hold none")
+        raise DataError(f"{stage.where} has no validation images: {', '.join(stage.val)} hold none")
     say(
-        f"{kind} {stage.name}: trains on {count:,} images of {', '.join(stage.train)}"
-        + (f", {'selects' if kind == 'stage' else 'is measured'} on {val:,} of {', '.join(stage.val)}" if val else "")
-        + (", keeps the last epoch" if kind == "stage" and not val else "")
+        f"{stage.table} {stage.name}: trains on {count:,} images of {', '.join(stage.train)}"
+        + (f", {'selects' if selects else 'is measured'} on {val:,} of {', '.join(stage.val)}" if val else "")
+        + (", keeps the last epoch" if selects and not val else "")
         + (f"; {dropped:,} left out of training because the same pixels stand in val or test" if dropped else "")
         + (f"; {spared:,} not taken, by train_share" if spared else "")
     )
@@ -121,7 +111,7 @@ def check_roles(stage: Part, roles: Roles, say: Callable[[str], None], kind: str
         (roles.unjudged, "validation", "what chooses the epoch knows nothing of them"),
     ):
         if names:
-            say(f"warning: {kind} {stage.name}: no {what} images of {', '.join(names)}, which the data have: {so}")
+            say(f"warning: {stage.table} {stage.name}: no {what} images of {', '.join(names)}, which the data have: {so}")
 
 
 def data_rows(

@@ -1,10 +1,10 @@
-"""One stage of fine-tuning, as data."""
+"""What a recipe lists, as data: one stage of fine-tuning, and what it has in common with every other kind of entry."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from emotiw_keras.training.settings import SettingError, setting, validate
 
@@ -18,7 +18,43 @@ SPLITS = ("train", "val", "test", "all")
 
 
 @dataclass(frozen=True)
-class Stage:
+class Part:
+    """One entry of a recipe: a `Stage`, or what else `training.kinds` knows.
+
+    Attributes:
+        name: names it in the run folder; letters, digits, `-` and `_`.
+        train: sets to train on, each `NAME:SPLIT` with SPLIT one of train, val, test, all.
+        val: sets to judge on.
+
+    Raises:
+        SettingError: a value that cannot be meant.
+    """
+
+    table: ClassVar[str] = "stage"
+    """The table of a recipe that holds it, and what messages call it."""
+
+    name: str = setting()
+    train: tuple[str, ...] = setting()
+    val: tuple[str, ...] = setting(())
+
+    @property
+    def where(self) -> str:
+        """What messages call it."""
+        return f"{self.table} {self.name!r}"
+
+    def __post_init__(self) -> None:
+        validate(self, self.where)
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", self.name):
+            raise SettingError(f"name of {self.where} is {self.name!r}, expected letters, digits, '-' and '_'", "name")
+        if not self.train:
+            raise SettingError(f"train of {self.where} is empty, expected sets such as 'fer:train'", "train")
+        for key in ("train", "val"):
+            for reference in getattr(self, key):
+                split_reference(reference, f"{key} of {self.where}", key)
+
+
+@dataclass(frozen=True)
+class Stage(Part):
     """One stage: which images, which variables, which steps. It starts from the best epoch of the stage before.
 
     The defaults are those of Ng et al. 2015, section 3.3: SGD as Caffe computes it, momentum 0.9, weight decay 0.0005, learning
@@ -89,9 +125,6 @@ class Stage:
         64
     """
 
-    name: str = setting()
-    train: tuple[str, ...] = setting()
-    val: tuple[str, ...] = setting(())
     train_share: float = setting(1.0, above=0, high=1)
     epochs: int = setting(30, low=1, high=100_000)
     batch_size: int = setting(64, low=1, high=65_536)
@@ -137,15 +170,8 @@ class Stage:
     cache_features: bool | str = setting("auto", choices=("auto", True, False))
 
     def __post_init__(self) -> None:
-        where = f"stage {self.name!r}"
-        validate(self, where)
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", self.name):
-            raise SettingError(f"name of {where} is {self.name!r}, expected letters, digits, '-' and '_'", "name")
-        if not self.train:
-            raise SettingError(f"train of {where} is empty, expected sets such as 'fer:train'", "train")
-        for key in ("train", "val"):
-            for reference in getattr(self, key):
-                split_reference(reference, f"{key} of {where}", key)
+        super().__post_init__()
+        where = self.where
         if not self.rules or not any(rate > 0 for _, rate in self.rules):
             raise SettingError(f"rules of {where} freeze everything; at least one rate must be above 0", "rules")
         if any(not 0 <= rate <= 1000 for _, rate in self.rules):
@@ -156,22 +182,16 @@ class Stage:
             raise SettingError(f"costs of {where} is {self.costs!r}, but cost_weight is 0; set it above 0, such as 1", "costs")
         if self.crops_per_image and not self.random_crop:
             raise SettingError(f"crops_per_image of {where} needs random_crop = true", "crops_per_image")
-        if self.cache_features is True and self.augmented:
-            raise SettingError(
-                f"cache_features of {where} is true, but its images are augmented anew each epoch; switch off rotate, zoom, "
-                "shift, brightness, contrast, erase and resample",
-                "cache_features",
-            )
-        if self.cache_features is True and self.teachers:
-            raise SettingError(
-                f"cache_features of {where} is true, but its teachers need the pictures; set it to false", "cache_features"
-            )
-        if self.cache_features is True and self.random_crop and not self.crops_per_image:
-            raise SettingError(
-                f"cache_features of {where} is true, but its crops are drawn anew each epoch; set crops_per_image, or "
-                "random_crop = false",
-                "cache_features",
-            )
+        kept = {
+            "its images are augmented anew each epoch; switch off rotate, zoom, shift, brightness, contrast, erase and "
+            "resample": self.augmented,
+            "its teachers need the pictures; set it to false": bool(self.teachers),
+            "its crops are drawn anew each epoch; set crops_per_image, or random_crop = false": self.random_crop
+            and not self.crops_per_image,
+        }
+        for why, against in kept.items():
+            if self.cache_features is True and against:
+                raise SettingError(f"cache_features of {where} is true, but {why}", "cache_features")
 
     def _check_objects(self, where: str) -> None:
         """Refuse what a Keras object decides itself."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from emotiw_keras.errors import DataError, ModelError
 from emotiw_keras.runs import Run
+from emotiw_keras.training.stage import Stage
 
 if TYPE_CHECKING:
     import keras
@@ -26,7 +27,7 @@ def teacher_runs(recipe: Recipe, labels: Sequence[str], settings: Mapping[str, A
         ModelError, RunError: there is no such run, or it is not finished.
         DataError: a teacher knows other classes, or prepares its pixels otherwise.
     """
-    runs = {name: Run.open(name) for stage in recipe.stages for name in stage.teachers}
+    runs = {name: Run.open(name) for stage in recipe.stages if isinstance(stage, Stage) for name in stage.teachers}
     for name, run in runs.items():
         if set(run.labels) != set(labels):
             raise DataError(

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from emotiw_keras.data.columns import FramePaths, Repeated
-from emotiw_keras.data.faceset import read_faces
 from emotiw_keras.data.generated_videos import write_affwild2
 from emotiw_keras.data.layouts import find_layout
 from emotiw_keras.data.layouts.affwild2 import ranges
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.video_reading import every_picture
 from emotiw_keras.data.videos import VideoSet
 from emotiw_keras.errors import DataError, UsageError
@@ -36,7 +36,7 @@ def small(root: Path, **options: str) -> Path:
 
 
 def read(root: Path, labels: str = "affwild7", **options: object) -> VideoSet:
-    faces = read_faces(root, labels=labels, **options)  # type: ignore[arg-type]
+    faces = load_faces(root, labels=labels, **options)  # type: ignore[arg-type]
     assert isinstance(faces, VideoSet)
     return faces
 
@@ -184,7 +184,7 @@ def test_frames_of_no_videos_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.jpg").write_bytes(picture(1))
     with pytest.raises(UsageError, match="no set of videos: every = 2"):
-        read_faces(tmp_path, every=2)
+        load_faces(tmp_path, every=2)
 
 
 def test_limit_is_stratified_within_the_splits(tmp_path: Path) -> None:
@@ -252,10 +252,10 @@ def test_annotations_without_faces_and_zips_say_what_is_expected(tmp_path: Path)
     assert find_layout(root).layout == "Aff-Wild2"
     packed = shutil.make_archive(str(tmp_path / "packed"), "zip", root)
     with pytest.raises(DataError, match="unpack it and give the folder"):
-        read_faces(packed)
+        load_faces(packed)
     shutil.rmtree(root / "cropped_aligned")
     with pytest.raises(DataError, match="no folder cropped_aligned/"):
-        read_faces(root)
+        load_faces(root)
 
 
 def test_every_picture_has_those_without_a_label_too(tmp_path: Path) -> None:

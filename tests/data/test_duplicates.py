@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from emotiw_keras.data.duplicates import also_in, conflicting_groups, duplicate_groups, pixel_hash
-from emotiw_keras.data.faceset import FaceSet, read_faces
+from emotiw_keras.data.faceset import FaceSet
+from emotiw_keras.data.load import load_faces
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 16, 16), dtype=np.uint8)
 
@@ -43,7 +44,7 @@ def leaky(root: Path) -> FaceSet:
     for name, number in places:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(NOISE[0] * 0 + 9 if number is None else NOISE[number]).save(root / name)
-    return read_faces(root)
+    return load_faces(root)
 
 
 def test_the_report_tells(tmp_path: Path) -> None:
@@ -60,6 +61,6 @@ def test_split_keeps_duplicates_together(tmp_path: Path) -> None:
         folder = tmp_path / ("happy" if i % 2 else "sad")
         folder.mkdir(exist_ok=True)
         Image.fromarray(NOISE[i // 3]).save(folder / f"{i}.png")
-    faces = read_faces(tmp_path)
+    faces = load_faces(tmp_path)
     for group in duplicate_groups(faces.pixel_hash):
         assert len(set(faces.split[group].tolist())) == 1

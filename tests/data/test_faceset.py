@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from emotiw_keras.data.device import FaceInput
-from emotiw_keras.data.faceset import read_faces
 from emotiw_keras.data.images import decode_image
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.resize import resize, to_grey
 from emotiw_keras.errors import DataError, UsageError
 
@@ -33,7 +33,7 @@ def colourful(root: Path, count: int = 12, sizes: tuple[tuple[int, int], ...] = 
 
 
 def test_one_size_is_kept(tmp_path: Path) -> None:
-    faces = read_faces(colourful(tmp_path, sizes=((20, 24),)), grey=False)
+    faces = load_faces(colourful(tmp_path, sizes=((20, 24),)), grey=False)
     assert faces.pixels.shape == (20, 24, 3) and faces.pixels.in_memory
     expected = np.asarray(Image.open(tmp_path / faces.paths[5]))
     np.testing.assert_array_equal(faces.pixels.gather(np.array([5]))[0], expected)
@@ -49,7 +49,7 @@ def room(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_pictures_above_the_size_are_resized_once_to_the_bytes_the_device_would_make(tmp_path: Path) -> None:
-    faces = read_faces(colourful(tmp_path, sizes=((60, 70),)), size=40)
+    faces = load_faces(colourful(tmp_path, sizes=((60, 70),)), size=40)
     assert faces.pixels.shape == (40, 40, 1)
     image = to_grey(np.asarray(Image.open(tmp_path / faces.paths[5])))
     device = FaceInput(resize=40, crop=40, mean=(0.0, 0.0, 0.0))(image[None])[0, ..., :1]
@@ -58,7 +58,7 @@ def test_pictures_above_the_size_are_resized_once_to_the_bytes_the_device_would_
 
 def test_a_packed_file_has_no_name_and_a_short_one_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMOTIW_CACHE", str(tmp_path / "cache"))
-    faces = read_faces(colourful(tmp_path / "faces"), memory_budget=0, size=16)
+    faces = load_faces(colourful(tmp_path / "faces"), memory_budget=0, size=16)
     assert list((tmp_path / "cache").iterdir()) == []
     part = faces.pixels.select(np.array([7, 3]))
     np.testing.assert_array_equal(part.gather(np.array([1, 0])), faces.pixels.gather(np.array([3, 7])))
@@ -70,8 +70,8 @@ def test_a_packed_file_has_no_name_and_a_short_one_is_an_error(tmp_path: Path, m
 @pytest.mark.parametrize("grey", [True, False])
 def test_mixed_sizes_come_to_one_by_the_shared_resize(tmp_path: Path, grey: bool, room: bool) -> None:
     colourful(tmp_path)
-    held = read_faces(tmp_path, grey=grey, size=32)
-    streamed = read_faces(tmp_path, grey=grey, size=32, memory_budget=1000)
+    held = load_faces(tmp_path, grey=grey, size=32)
+    streamed = load_faces(tmp_path, grey=grey, size=32, memory_budget=1000)
     assert held.pixels.in_memory and not streamed.pixels.in_memory
     assert held.pixels.shape == streamed.pixels.shape == (32, 32, 1 if grey else 3)
     told = "so they are packed once into a temporary file" if room else "so they are decoded in each epoch, as the disk is full"
@@ -88,9 +88,9 @@ def test_a_large_set_is_packed_and_without_room_on_the_disk_held(
     tmp_path: Path, room: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     colourful(tmp_path)
-    held = read_faces(tmp_path, size=32)
+    held = load_faces(tmp_path, size=32)
     monkeypatch.setattr("emotiw_keras.data.pixels.HELD_BYTES", 1000)
-    faces = read_faces(tmp_path, size=32)
+    faces = load_faces(tmp_path, size=32)
     assert held.pixels.in_memory and faces.pixels.in_memory is not room
     assert any("packed once" in line for line in faces.report) is room
     np.testing.assert_array_equal(held.pixels.gather(np.arange(36)), faces.pixels.gather(np.arange(36)))
@@ -99,7 +99,7 @@ def test_a_large_set_is_packed_and_without_room_on_the_disk_held(
 def test_grey_pictures_in_a_colour_set_are_repeated(tmp_path: Path) -> None:
     colourful(tmp_path, sizes=((16, 16),))
     Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(tmp_path / "sad" / "grey.png")
-    faces = read_faces(tmp_path, grey=False)
+    faces = load_faces(tmp_path, grey=False)
     image = faces.pixels.gather(np.array([faces.paths.index("sad/grey.png")]))[0]
     assert (image == np.arange(256).reshape(16, 16, 1)).all()
 
@@ -118,7 +118,7 @@ def test_unreadable_pictures_stay_as_rows(tmp_path: Path, room: bool) -> None:
     Image.fromarray(np.asarray(Image.open(tmp_path / "sad" / "p0_0.png"))).save(gif, "GIF")
     (tmp_path / "sad" / "really_a_gif.jpg").write_bytes(gif.getvalue())
     for budget in (None, 0):
-        faces = read_faces(tmp_path, memory_budget=budget)
+        faces = load_faces(tmp_path, memory_budget=budget)
         status = dict(zip(faces.paths, faces.status, strict=True))
         assert status["angry/empty.png"] == "zero bytes"
         assert status["angry/cut.png"].startswith("cannot decode")
@@ -139,23 +139,23 @@ def test_nothing_readable(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(DataError, match="none of 2 pictures can be used; the first, happy/a.png: zero bytes"):
-        read_faces(tmp_path)
+        load_faces(tmp_path)
 
 
 def test_persons_stay_on_one_side_and_the_split_repeats(tmp_path: Path) -> None:
     colourful(tmp_path, 30)
-    first = read_faces(tmp_path, subject_pattern=r"^(p\d+)_", seed=5)
+    first = load_faces(tmp_path, subject_pattern=r"^(p\d+)_", seed=5)
     assert first.subject[0] == "p0"
     for person in set(first.subject):
         assert len({s for s, p in zip(first.split.tolist(), first.subject, strict=True) if p == person}) == 1
-    again = read_faces(tmp_path, subject_pattern=r"^(p\d+)_", seed=5, workers=1)
+    again = load_faces(tmp_path, subject_pattern=r"^(p\d+)_", seed=5, workers=1)
     np.testing.assert_array_equal(first.split, again.split)
-    assert (first.split != read_faces(tmp_path, subject_pattern=r"^(p\d+)_", seed=6).split).any()
+    assert (first.split != load_faces(tmp_path, subject_pattern=r"^(p\d+)_", seed=6).split).any()
     assert any("15 persons kept together" in line for line in first.report)
 
 
 def test_indices_and_the_error_that_lists_the_splits(tmp_path: Path) -> None:
-    faces = read_faces(colourful(tmp_path))
+    faces = load_faces(colourful(tmp_path))
     parts = [faces.indices(split) for split in ("train", "val", "test")]
     assert sorted(np.concatenate(parts).tolist()) == faces.indices("all").tolist()
     assert all((np.diff(part) > 0).all() for part in parts)
@@ -166,19 +166,19 @@ def test_indices_and_the_error_that_lists_the_splits(tmp_path: Path) -> None:
 def test_a_short_look_takes_the_rest_on_trust(tmp_path: Path) -> None:
     colourful(tmp_path, 20)
     (tmp_path / "angry" / "broken.png").write_bytes(b"no picture")
-    whole, glanced = read_faces(tmp_path, size=16), read_faces(tmp_path, size=16, seconds=0)
+    whole, glanced = load_faces(tmp_path, size=16), load_faces(tmp_path, size=16, seconds=0)
     assert not any(glanced.pixel_hash) and set(glanced.status) == {"ok"} and whole.status.count("ok") == len(whole.paths) - 1
     assert any("looked at 0 of" in line and "taken on trust" in line for line in glanced.report)
     assert set(glanced.split.tolist()) == {"train", "val", "test"}
     position = glanced.paths.index(whole.paths[5])
     np.testing.assert_array_equal(glanced.pixels.gather(np.array([position])), whole.pixels.gather(np.array([5])))
-    patient = read_faces(tmp_path, size=16, seconds=600)
+    patient = load_faces(tmp_path, size=16, seconds=600)
     assert patient.pixel_hash == whole.pixel_hash and patient.report == whole.report
 
 
 def test_limit(tmp_path: Path) -> None:
     colourful(tmp_path / "plain", 20)
-    plain = read_faces(tmp_path / "plain", limit=6)
+    plain = load_faces(tmp_path / "plain", limit=6)
     assert {s: sum(of.values()) for s, of in plain.counts().items()} == {"train": 6, "val": 6, "test": 6}
     assert plain.counts()["train"]["angry"] == 2
     np.testing.assert_array_equal(
@@ -187,31 +187,31 @@ def test_limit(tmp_path: Path) -> None:
     )
     for split in ("train", "test"):
         colourful(tmp_path / "cut" / split, 20)
-    cut = read_faces(tmp_path / "cut", limit=9, size=16, val_share=0)
+    cut = load_faces(tmp_path / "cut", limit=9, size=16, val_share=0)
     assert len(cut.paths) == 18 and any("limit: at most 9 a split, 18 of 120 taken" in line for line in cut.report)
 
 
 def test_bad_arguments(tmp_path: Path) -> None:
     colourful(tmp_path, 3)
     with pytest.raises(UsageError, match="size = 4"):
-        read_faces(tmp_path, size=4)
+        load_faces(tmp_path, size=4)
     with pytest.raises(UsageError, match="limit = 0"):
-        read_faces(tmp_path, limit=0)
+        load_faces(tmp_path, limit=0)
     with pytest.raises(UsageError, match="unknown label set 'basic8'"):
-        read_faces(tmp_path, labels="basic8")
+        load_faces(tmp_path, labels="basic8")
 
 
 @pytest.mark.parametrize("room", [False], indirect=True)
 def test_a_file_that_vanishes_while_streaming(tmp_path: Path, room: bool) -> None:
-    faces = read_faces(colourful(tmp_path), memory_budget=0)
+    faces = load_faces(colourful(tmp_path), memory_budget=0)
     (tmp_path / faces.paths[4]).unlink()
     with pytest.raises(DataError, match="picture 4 of the data set was readable and is no longer: cannot read: No such"):
         faces.pixels.gather(np.array([3, 4, 5]))
 
 
 def test_many_threads_gather_from_a_stream(tmp_path: Path, room: bool) -> None:
-    faces = read_faces(colourful(tmp_path), memory_budget=0, size=40)
-    expected = read_faces(tmp_path, size=40).pixels.gather(np.arange(36))
+    faces = load_faces(colourful(tmp_path), memory_budget=0, size=40)
+    expected = load_faces(tmp_path, size=40).pixels.gather(np.arange(36))
     before = threading.active_count()
     with ThreadPoolExecutor(6) as pool:
         for batch in pool.map(lambda _: faces.pixels.gather(np.arange(36)), range(12)):
@@ -221,7 +221,7 @@ def test_many_threads_gather_from_a_stream(tmp_path: Path, room: bool) -> None:
 
 def test_progress_reaches_the_end(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    read_faces(colourful(tmp_path, 40), progress=lambda done, total: seen.append((done, total)))
+    load_faces(colourful(tmp_path, 40), progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (120, 120) and seen == sorted(seen)
 
 
@@ -230,4 +230,4 @@ def test_an_interruption_stops_the_reading(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        read_faces(colourful(tmp_path, 40), progress=stop)
+        load_faces(colourful(tmp_path, 40), progress=stop)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from emotiw_keras.data.duplicates import pixel_hash
-from emotiw_keras.data.faceset import read_faces
-from emotiw_keras.data.generated import DIFFICULTIES, LABELS, draw_faces, generated_set, is_generated
+from emotiw_keras.data.generated import DIFFICULTIES, LABELS, draw_faces, is_generated
 from emotiw_keras.data.layouts import classes_of, find_layout
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.splits import Folds
 from emotiw_keras.errors import DataError, UsageError
 
@@ -63,7 +63,7 @@ def test_what_cannot_be_drawn_is_refused():
 
 
 def test_the_small_set_is_a_face_set_with_other_persons_in_each_split():
-    faces = generated_set("small", name="target")
+    faces = load_faces("generated:small", name="target")
     assert faces.counts() == {
         split: dict.fromkeys(LABELS, n // 7) for split, n in (("train", 210), ("val", 140), ("test", 350))
     }
@@ -75,7 +75,7 @@ def test_the_small_set_is_a_face_set_with_other_persons_in_each_split():
 
 
 def test_a_limited_or_colour_set_holds_the_same_pictures():
-    grey, colour = generated_set("large", limit=7), generated_set("large", limit=10, grey=False)
+    grey, colour = load_faces("generated:large", limit=7), load_faces("generated:large", limit=10, grey=False)
     assert [grey.counts()[split]["fear"] for split in ("train", "val", "test")] == [1, 1, 1]
     first = colour.pixels.gather(np.array([0, 10, 20]))
     assert first.shape == (3, 48, 48, 3)
@@ -84,30 +84,30 @@ def test_a_limited_or_colour_set_holds_the_same_pictures():
 
 
 def test_labels_of_another_order_are_followed_and_too_few_are_refused():
-    basic, other = generated_set("small", limit=7), generated_set("small", limit=7, labels="affwild7")
+    basic, other = load_faces("generated:small", limit=7), load_faces("generated:small", limit=7, labels="affwild7")
     assert [basic.labels[i] for i in basic.label] == [other.labels[i] for i in other.label]
     with pytest.raises(DataError, match="neutral"):
-        generated_set("small", limit=7, labels="enterface6")
+        load_faces("generated:small", limit=7, labels="enterface6")
     with pytest.raises(DataError, match="generated:large or generated:small"):
-        generated_set("medium")
+        load_faces("generated:medium")
 
 
 def test_read_any_takes_the_options_of_a_reader(tmp_path):
     assert is_generated("generated:small") and not is_generated(tmp_path)
-    faces = read_faces("generated:small", name="target", labels="basic7", grey=True, size=64, limit=7, seed=5)
+    faces = load_faces("generated:small", name="target", labels="basic7", grey=True, size=64, limit=7, seed=5)
     assert (faces.name, faces.source, len(faces.paths)) == ("target", "generated:small", 21)
     with pytest.raises(DataError, match="nothing"):
-        read_faces(tmp_path / "nothing", size=64)
+        load_faces(tmp_path / "nothing", size=64)
 
 
 def test_drawn_faces_heed_what_every_set_heeds_and_refuse_the_rest():
-    faces = read_faces("generated:small", size=32, leave_out=["neutral"], limit=14)
+    faces = load_faces("generated:small", size=32, leave_out=["neutral"], limit=14)
     assert faces.pixels.shape == (32, 32, 1) and faces.counts()["train"]["neutral"] == 0
     assert sum(faces.counts()["train"].values()) == 12 and "classes left out: neutral (6 pictures)" in faces.report
     with pytest.raises(DataError, match="has its own splits; folds are for a source without"):
-        read_faces("generated:small", folds=Folds(3, 0), limit=7)
+        load_faces("generated:small", folds=Folds(3, 0), limit=7)
     with pytest.raises(UsageError, match="is no set of videos"):
-        read_faces("generated:small", every=2)
+        load_faces("generated:small", every=2)
 
 
 def test_a_listing_of_drawn_faces_draws_nothing(monkeypatch):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emotiw_keras.data.faceset import read_faces
 from emotiw_keras.data.layouts import find_layout
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.errors import DataError
 
 
@@ -46,7 +46,7 @@ def test_fer_folders(tmp_path: Path, top: str, as_zip: bool) -> None:
         for c, i in [("happy", 1), ("sad", 2)]
     ]
     folder = fill(tmp_path / "set", *names)
-    faces = read_faces(zipped(folder) if as_zip else folder)
+    faces = load_faces(zipped(folder) if as_zip else folder)
     assert faces.layout == "split folders"
     assert faces.counts() == {s: {**dict.fromkeys(faces.labels, 0), "happy": 1, "sad": 1} for s in ("train", "val", "test")}
     assert "splits read as: PrivateTest = test, PublicTest = val, Training = train" in faces.report
@@ -54,7 +54,7 @@ def test_fer_folders(tmp_path: Path, top: str, as_zip: bool) -> None:
 
 @pytest.mark.parametrize("val", ["val", "valid", "validation", "Validation"])
 def test_split_folders(tmp_path: Path, val: str) -> None:
-    faces = read_faces(fill(tmp_path, "train/an/1.png", "train/ha/x/1.png", f"{val}/an/1.png", "test/ha/1.png"))
+    faces = load_faces(fill(tmp_path, "train/an/1.png", "train/ha/x/1.png", f"{val}/an/1.png", "test/ha/1.png"))
     assert {s: sum(n.values()) for s, n in faces.counts().items()} == {"train": 2, "val": 1, "test": 1}
     assert [faces.labels[i] for i in faces.label[faces.indices("train")]] == ["angry", "happy"]
     assert "class names read as: an = angry, ha = happy" in faces.report
@@ -62,7 +62,7 @@ def test_split_folders(tmp_path: Path, val: str) -> None:
 
 def test_class_folders_and_files_that_are_no_pictures(tmp_path: Path) -> None:
     names = ["LICENSE", "notes.md", "faces.csv", *(f"Anger/{i}.jpg" for i in range(6)), *(f"joy/{i}.png" for i in range(5))]
-    faces = read_faces(fill(tmp_path, *names))
+    faces = load_faces(fill(tmp_path, *names))
     assert faces.layout == "class folders" and len(faces.paths) == 11
     assert any("left out: 3 files (LICENSE, faces.csv, notes.md)" in line for line in faces.report)
 
@@ -70,7 +70,7 @@ def test_class_folders_and_files_that_are_no_pictures(tmp_path: Path) -> None:
 def test_sfew_as_published(tmp_path: Path) -> None:
     classes = ["Angry", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise"]
     names = [f"SFEW_2/{split}/{c}/Airheads_{c}.png" for split in ("Train", "Val") for c in classes]
-    faces = read_faces(fill(tmp_path, *names, "SFEW_2/Test/a.png", "SFEW_2/Test/b.png"))
+    faces = load_faces(fill(tmp_path, *names, "SFEW_2/Test/a.png", "SFEW_2/Test/b.png"))
     assert faces.layout == "SFEW"
     assert {s: sum(n.values()) for s, n in faces.counts().items()} == {"train": 7, "val": 7}
     assert any("left out: 2 pictures of the test split without a class" in line for line in faces.report)
@@ -81,7 +81,7 @@ def test_sfew_as_published(tmp_path: Path) -> None:
 def test_sfew_aligned(tmp_path: Path) -> None:
     names = [f"Train_Aligned_Faces/{c}/a.png" for c in ("Angry", "Happy")]
     names += [f"Val/Val_Aligned_Faces_new/{c}/a.png" for c in ("Angry", "Happy")]
-    faces = read_faces(fill(tmp_path, *names, "Test_Aligned_Faces/1.png"))
+    faces = load_faces(fill(tmp_path, *names, "Test_Aligned_Faces/1.png"))
     assert faces.layout == "SFEW"
     assert faces.split.tolist() == ["train", "train", "val", "val"]
 
@@ -91,7 +91,7 @@ def test_manifest(tmp_path: Path) -> None:
     rows = "path,label,split,subject,age\npics/1.png,happy,train,Ann,3\npics/2.png,SU,valid,Bob,4\n\npics/3.png,sad,test,,5\n"
     (tmp_path / "list.csv").write_text("\ufeff" + rows)
     for source in (tmp_path / "list.csv", tmp_path, zipped(tmp_path)):
-        faces = read_faces(source)
+        faces = load_faces(source)
         assert faces.layout == "manifest"
         assert faces.paths == ["pics/1.png", "pics/2.png", "pics/3.png"]
         assert [faces.labels[i] for i in faces.label] == ["happy", "surprise", "sad"]
@@ -103,7 +103,7 @@ def test_a_manifest_may_name_a_missing_picture(tmp_path: Path) -> None:
     fill(tmp_path, *(f"{i}.png" for i in range(6)))
     rows = "".join(f"{i}.png,{'happy' if i % 2 else 'sad'}\n" for i in range(7))
     (tmp_path / "list.csv").write_text("path,label\n" + rows)
-    faces = read_faces(tmp_path / "list.csv")
+    faces = load_faces(tmp_path / "list.csv")
     assert faces.status[6] == "cannot read: No such file or directory" and faces.label[6] == -1
 
 
@@ -130,14 +130,14 @@ def test_bad_manifests(tmp_path: Path, text: str, reason: str) -> None:
     fill(tmp_path, "a.png", "b.png")
     (tmp_path / "list.csv").write_text(text)
     with pytest.raises(DataError, match=reason) as caught:
-        read_faces(tmp_path / "list.csv")
+        load_faces(tmp_path / "list.csv")
     assert "\n" not in str(caught.value) and "list.csv" in str(caught.value)
 
 
 def test_a_manifest_in_another_encoding(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_bytes(b"path,label\n\xe9t\xe9.png,happy\n")
     with pytest.raises(DataError, match="not UTF-8 at byte 11"):
-        read_faces(tmp_path / "list.csv")
+        load_faces(tmp_path / "list.csv")
 
 
 def test_a_manifest_link_that_leads_out(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_manifest_link_that_leads_out(tmp_path: Path) -> None:
     (tmp_path / "set" / "a.png").symlink_to(tmp_path / "secret.png")
     (tmp_path / "set" / "list.csv").write_text("path,label\na.png,happy\nb.png,sad\n")
     with pytest.raises(DataError, match=r"the link 'a\.png' leads out"):
-        read_faces(tmp_path / "set" / "list.csv")
+        load_faces(tmp_path / "set" / "list.csv")
 
 
 def fer_rows(count: int, usage: bool = True) -> tuple[list[str], np.ndarray]:
@@ -165,7 +165,7 @@ def test_fer_csv(tmp_path: Path) -> None:
     for text in ("\n".join(lines), "\r\n".join(lines) + "\r\n\r\n"):
         path.write_bytes(text.encode())
         for source in (path, path.parent):
-            faces = read_faces(source)
+            faces = load_faces(source)
             assert faces.layout == "fer2013.csv" and faces.pixels.shape == (48, 48, 1)
             np.testing.assert_array_equal(faces.pixels.gather(np.arange(21))[..., 0], images)
             assert faces.label.tolist() == [i % 7 for i in range(21)]
@@ -178,7 +178,7 @@ def test_fer_csv_in_other_dress(tmp_path: Path) -> None:
     lines, images = fer_rows(30, usage=False)
     cells = [line.split(",") for line in lines[1:]]
     (tmp_path / "x.csv").write_text("\n".join([' "Pixels", "emotion"', *(f'"{p} ","{e}"' for e, p in cells)]))
-    faces = read_faces(tmp_path / "x.csv", memory_budget=0)
+    faces = load_faces(tmp_path / "x.csv", memory_budget=0)
     assert not faces.pixels.in_memory
     np.testing.assert_array_equal(faces.pixels.gather(np.array([29, 3]))[..., 0], images[[29, 3]])
     assert set(faces.split.tolist()) == {"train", "val", "test"}
@@ -186,7 +186,7 @@ def test_fer_csv_in_other_dress(tmp_path: Path) -> None:
 
 def test_fer_csv_under_another_order_of_labels(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("\n".join(fer_rows(21)[0]))
-    faces = read_faces(tmp_path / "x.csv", labels="sfew7")
+    faces = load_faces(tmp_path / "x.csv", labels="sfew7")
     assert [faces.labels[i] for i in faces.label[:7]] == ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
 
 
@@ -211,7 +211,7 @@ def test_bad_fer_csv(tmp_path: Path, old: str, new: str, reason: str) -> None:
     lines[{"header": 0, "row 1": 1, "row 2": 2}[old]] = new
     (tmp_path / "fer2013.csv").write_text("\n".join(lines))
     with pytest.raises(DataError, match=reason):
-        read_faces(tmp_path / "fer2013.csv")
+        load_faces(tmp_path / "fer2013.csv")
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_bad_fer_csv(tmp_path: Path, old: str, new: str, reason: str) -> None:
 def test_bad_folders(tmp_path: Path, names: list[str], reason: str) -> None:
     (tmp_path / "set").mkdir()
     with pytest.raises(DataError, match=reason) as caught:
-        read_faces(fill(tmp_path / "set", *names))
+        load_faces(fill(tmp_path / "set", *names))
     assert "\n" not in str(caught.value)
 
 
@@ -255,5 +255,5 @@ def test_bad_paths(tmp_path: Path) -> None:
 
 
 def test_any_class_names_with_folder(tmp_path: Path) -> None:
-    faces = read_faces(fill(tmp_path, *(f"{c}/{i}.png" for c in ("smirk", "Awe") for i in range(4))), labels="folder")
+    faces = load_faces(fill(tmp_path, *(f"{c}/{i}.png" for c in ("smirk", "Awe") for i in range(4))), labels="folder")
     assert faces.labels == ("Awe", "smirk")

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from emotiw_keras.data.archive import ZipArchive, printable
-from emotiw_keras.data.faceset import read_faces
 from emotiw_keras.data.images import ImageError
 from emotiw_keras.data.layouts import find_layout
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.prepare.source import find_pictures
 from emotiw_keras.errors import DataError, UsageError
 from tests.data.look_alikes import LAYOUTS, fer_lines, noise, write
@@ -38,16 +38,16 @@ def test_spellings_of_one_name_are_one_class(tmp_path: Path) -> None:
     names = [f"{s}/{c}/{i}.png" for s, c in (("train", "Happy"), ("val", "happy"), ("test", "Happiness")) for i in range(2)]
     names += [f"{s}/{c}/{i}.png" for s, c in (("train", "Smirk"), ("val", "smirk"), ("test", "SMIRK")) for i in range(2)]
     names += [f"train/{unicodedata.normalize('NFD', 'Béat')}/1.png", f"val/{unicodedata.normalize('NFC', 'Béat')}/1.png"]
-    faces = read_faces(fill(tmp_path, *names), labels="folder")
+    faces = load_faces(fill(tmp_path, *names), labels="folder")
     assert faces.labels[1:] == ("happy", "smirk") and len(faces.labels) == 3
     assert faces.counts()["train"] == faces.counts()["val"] == dict(zip(faces.labels, (1, 2, 2), strict=True))
     assert any("Happiness = happy" in line and "SMIRK = smirk" in line for line in faces.report)
-    again = read_faces(tmp_path, labels=faces.labels)  # as `evaluate` reads for a run with these labels
+    again = load_faces(tmp_path, labels=faces.labels)  # as `evaluate` reads for a run with these labels
     assert again.label.tolist() == faces.label.tolist()
 
 
 def test_folders_of_sets_are_splits(tmp_path: Path) -> None:
-    faces = read_faces(fill(tmp_path, *(f"{s}_set/{c}/1.png" for s in ("train", "val", "test") for c in ("happy", "sad"))))
+    faces = load_faces(fill(tmp_path, *(f"{s}_set/{c}/1.png" for s in ("train", "val", "test") for c in ("happy", "sad"))))
     assert faces.layout == "split folders" and total(faces) == {"train": 2, "val": 2, "test": 2}
     assert "splits read as: test_set = test, train_set = train, val_set = val" in faces.report
 
@@ -55,7 +55,7 @@ def test_folders_of_sets_are_splits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("top", ["", "train/"])
 def test_folders_of_persons_are_persons(tmp_path: Path, top: str) -> None:
     names = [f"{top}{p}/{c}/{i}.png" for p in ("anna", "ben", "cleo") for c in ("Happy", "Sad") for i in range(2)]
-    faces = read_faces(fill(tmp_path, *names), labels="folder", val_share=0.3)
+    faces = load_faces(fill(tmp_path, *names), labels="folder", val_share=0.3)
     assert faces.labels == ("Happy", "Sad") and faces.subject == [name.split("/")[-3] for name in sorted(names)]
     assert any(line.startswith("folders read as persons: anna, ben, cleo") for line in faces.report)
     by_person = {person: {str(faces.split[i]) for i, p in enumerate(faces.subject) if p == person} for person in faces.subject}
@@ -71,7 +71,7 @@ def test_what_systems_and_viewers_leave_is_no_class_and_is_named(tmp_path: Path)
         for name in (*names, *system, "__MACOSX/happy/._1.png"):
             file.write(tmp_path / "set" / name, name) if not name.startswith("__") else file.writestr(name, b"x")
     for source in (tmp_path / "set", packed):
-        faces = read_faces(source, labels="folder")
+        faces = load_faces(source, labels="folder")
         assert faces.labels == ("happy", "sad") and len(faces.paths) == 8
         told = next(line for line in faces.report if "folders of systems and viewers left out" in line)
         assert all(folder in told for folder in ("@eaDir", "happy/@eaDir", "thumbnails", "sad/Thumbs"))
@@ -80,19 +80,19 @@ def test_what_systems_and_viewers_leave_is_no_class_and_is_named(tmp_path: Path)
 def test_train_and_test_alone_give_val_a_part_of_train_by_person(tmp_path: Path) -> None:
     names = [f"train/{c}/p{p:02d}_{i}.png" for c in ("happy", "sad") for p in range(10) for i in range(2)]
     fill(tmp_path, *names, *(f"test/{c}/q{i}.png" for c in ("happy", "sad") for i in range(3)))
-    plain = read_faces(tmp_path)
+    plain = load_faces(tmp_path)
     assert total(plain) == {"train": 36, "val": 4, "test": 6}
     assert plain.counts()["val"]["happy"] == plain.counts()["val"]["sad"] == 2
     line = "no val in the source: 10% of train are val (val_share), stratified, seed 0, duplicates kept together"
     assert line in plain.report
-    faces = read_faces(tmp_path, subject_pattern=r"^([pq]\d+)", val_share=0.3, seed=3)
+    faces = load_faces(tmp_path, subject_pattern=r"^([pq]\d+)", val_share=0.3, seed=3)
     persons = {split: {faces.subject[i] for i in faces.indices(split)} for split in ("train", "val")}
     assert len(persons["val"]) == 3 and not persons["train"] & persons["val"]
-    assert (faces.split == read_faces(tmp_path, subject_pattern=r"^([pq]\d+)", val_share=0.3, seed=3).split).all()
-    assert total(read_faces(tmp_path, limit=3)) == {"train": 3, "val": 3, "test": 3}
-    assert total(read_faces(tmp_path, val_share=0)) == {"train": 40, "test": 6}
+    assert (faces.split == load_faces(tmp_path, subject_pattern=r"^([pq]\d+)", val_share=0.3, seed=3).split).all()
+    assert total(load_faces(tmp_path, limit=3)) == {"train": 3, "val": 3, "test": 3}
+    assert total(load_faces(tmp_path, val_share=0)) == {"train": 40, "test": 6}
     with pytest.raises(UsageError, match="val_share = 1"):
-        read_faces(tmp_path, val_share=1)
+        load_faces(tmp_path, val_share=1)
 
 
 def test_names_that_are_no_utf8_are_read_and_written_as_escapes(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_names_that_are_no_utf8_are_read_and_written_as_escapes(tmp_path: Path) 
             Path(os.fsdecode(path)).write_bytes(write(tmp_path.parent / "x.png", noise(50 + i)).read_bytes())
     except OSError:
         pytest.skip("this file system takes UTF-8 names alone")
-    faces = read_faces(tmp_path, labels="folder")
+    faces = load_faces(tmp_path, labels="folder")
     assert faces.labels == ("happy", "sad", "stra\\xdfe") and "sad/caf\\xe9.png" in faces.paths
     assert set(faces.status) == {"ok"} and len(faces.paths) == 10
     text = io.StringIO()
@@ -125,7 +125,7 @@ def test_a_manifest_in_other_dress(tmp_path: Path) -> None:
             for end in ("\n", "\r\n", "\r"):
                 text = end.join(separator.join(f'"{cell}"' if " " in cell else cell for cell in row) for row in rows) + end
                 (tmp_path / "list.csv").write_bytes(text.encode(encoding))
-                faces = read_faces(tmp_path / "list.csv", val_share=0)
+                faces = load_faces(tmp_path / "list.csv", val_share=0)
                 assert faces.paths == ["a.png", "b c.png"] and faces.split.tolist() == ["train", "test"], (
                     separator,
                     encoding,
@@ -133,10 +133,10 @@ def test_a_manifest_in_other_dress(tmp_path: Path) -> None:
                 )
                 assert [faces.labels[i] for i in faces.label] == ["happy", "sad"]
     (tmp_path / "list.csv").write_text("sep=;\r\npath;label\r\na.png;happy\r\nb c.png;sad\r\n")
-    assert len(read_faces(tmp_path / "list.csv").paths) == 2
+    assert len(load_faces(tmp_path / "list.csv").paths) == 2
     (tmp_path / "list.csv").unlink()
     (tmp_path / "list.tsv").write_text("filename\temotion\na.png\thappy\nb c.png\tsad\n")
-    faces = read_faces(tmp_path / "list.tsv")
+    faces = load_faces(tmp_path / "list.tsv")
     assert "columns read as: filename = path, emotion = label" in faces.report
 
 
@@ -144,12 +144,12 @@ def test_a_manifest_with_absolute_paths_inside_the_folder(tmp_path: Path) -> Non
     root = fill(tmp_path / "set", "a.png", "x/b.png")
     (root / "list.csv").write_text(f"image,label\n{root}/a.png,happy\n{root}/x/../x/b.png,sad\n")
     for source in (root, root / "list.csv"):
-        assert read_faces(source).paths == ["a.png", "x/b.png"]
+        assert load_faces(source).paths == ["a.png", "x/b.png"]
     (tmp_path / "way").symlink_to(root, target_is_directory=True)
-    assert read_faces(tmp_path / "way" / "list.csv").paths == ["a.png", "x/b.png"]
+    assert load_faces(tmp_path / "way" / "list.csv").paths == ["a.png", "x/b.png"]
     (root / "list.csv").write_text(f"image,label\n{tmp_path}/c.png,happy\n{root}/x/b.png,sad\n")
     with pytest.raises(DataError, match="row 1: the name .* leads out of it; expected a relative name"):
-        read_faces(root / "list.csv")
+        load_faces(root / "list.csv")
 
 
 @pytest.mark.parametrize(("in_table", "on_disk"), [("NFC", "NFD"), ("NFD", "NFC")])
@@ -159,30 +159,30 @@ def test_letters_with_accents_are_found_however_they_are_composed(tmp_path: Path
     table = f"path,label\n{unicodedata.normalize(in_table, name)},happy\nb.png,sad\n"  # type: ignore[arg-type]
     (root / "list.csv").write_text(table, encoding="utf-8")
     for source in (root, root / "list.csv"):
-        assert set(read_faces(source).status) == {"ok"}
+        assert set(load_faces(source).status) == {"ok"}
 
 
 def test_pictures_that_a_manifest_does_not_name_are_named(tmp_path: Path) -> None:
     root = fill(tmp_path / "set", "a.png", "b.png", "spare.png")
     (root / "list.csv").write_text("path,label\na.png,happy\nb.png,sad\n")
-    assert "pictures that no class is given for, so left out: 1 (spare.png)" in read_faces(root).report
+    assert "pictures that no class is given for, so left out: 1 (spare.png)" in load_faces(root).report
 
 
 def test_archives_within_are_named(tmp_path: Path) -> None:
     (tmp_path / "basic" / "Image").mkdir(parents=True)
     (tmp_path / "basic" / "Image" / "aligned.zip").write_bytes(b"zip")
     with pytest.raises(DataError, match="no pictures: saw 1 other files .*; unpack basic/Image/aligned.zip there; known"):
-        read_faces(tmp_path)
+        load_faces(tmp_path)
 
 
 def test_the_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     fill(tmp_path / "set", *(f"{c}/{i}.png" for c in ("happy", "sad") for i in range(2)))
-    assert len(read_faces("~/set").paths) == 4
+    assert len(load_faces("~/set").paths) == 4
 
 
 def expect_fer(source: Path, count: int = 21) -> None:
-    faces = read_faces(source)
+    faces = load_faces(source)
     np.testing.assert_array_equal(
         faces.pixels.gather(np.arange(count))[..., 0], np.array([noise(i, (12, 12)) for i in range(count)])
     )
@@ -212,7 +212,7 @@ def test_fer2013_zipped_and_the_four_files_of_the_challenge(tmp_path: Path) -> N
     (root / "test.csv").write_text("pixels\n" + "\n".join(line.split(",")[1] for line in fer_lines(7)[1:]))
     (root / "example_submission.csv").write_text("emotion\n0\n1\n")
     expect_fer(root)
-    assert any("example_submission.csv, test.csv, train.csv" in line for line in read_faces(root).report)
+    assert any("example_submission.csv, test.csv, train.csv" in line for line in load_faces(root).report)
     packed = tmp_path / "fer.zip"
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
         for each in sorted(root.iterdir()):
@@ -220,7 +220,7 @@ def test_fer2013_zipped_and_the_four_files_of_the_challenge(tmp_path: Path) -> N
     expect_fer(packed)
     (root / "other.csv").write_text("\n".join(fer_lines(7)))
     with pytest.raises(DataError, match="holds icml_face_data.csv, other.csv, train.csv, each with emotion and pixels"):
-        read_faces(root)
+        load_faces(root)
 
 
 @pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
@@ -275,7 +275,7 @@ def test_prepare_reads_classes_and_persons_as_fit_does(tmp_path: Path) -> None:
     for name in ("kdef", "jaffe"):
         LAYOUTS[name][1](tmp_path / name)
         items = find_pictures(tmp_path / name).items
-        faces = read_faces(tmp_path / name)
+        faces = load_faces(tmp_path / name)
         told = [(faces.labels[i], person) for i, person in zip(faces.label, faces.subject, strict=True)]
         assert [(item.label, item.subject) for item in items] == told
     names = [f"{s}_set/{c}/1.png" for s in ("train", "val") for c in ("happy", "sad")]

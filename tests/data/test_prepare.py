@@ -19,9 +19,9 @@ import pytest
 from PIL import Image
 
 from emotiw_keras.data.contact_sheet import MOST, write_contact_sheets
-from emotiw_keras.data.faceset import read_faces
 from emotiw_keras.data.images import decode_image
 from emotiw_keras.data.layouts.prepared import FACES_COLUMNS
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.prepare import prepare
 from emotiw_keras.data.prepare.source import find_pictures, output_stems
 from emotiw_keras.errors import DataError, OutputError, RunError, UsageError
@@ -104,7 +104,7 @@ def test_a_face_is_what_align_gives_and_its_sharpness_can_be_recomputed(prepared
 
 def test_fit_reads_what_was_prepared(prepared: tuple[Path, Path], tmp_path: Path) -> None:
     _, out = prepared
-    faces = read_faces(out)
+    faces = load_faces(out)
     assert faces.layout == "prepared faces" and faces.pixels.shape == (256, 256, 1) and faces.reading == "B"
     assert {split: sum(counts.values()) for split, counts in faces.counts().items()} == {"train": 6, "val": 6}
     assert faces.counts()["val"]["happy"] == 3
@@ -113,7 +113,7 @@ def test_fit_reads_what_was_prepared(prepared: tuple[Path, Path], tmp_path: Path
     assert "without a face of their own, left out: 1 (Train/Angry/nobody.png)" in report
     packed = shutil.make_archive(str(tmp_path / "packed"), "zip", out.parent, out.name)
     for other in (packed, out / "faces.csv"):
-        again = read_faces(other)
+        again = load_faces(other)
         assert again.paths == faces.paths and again.pixel_hash == faces.pixel_hash
 
 
@@ -122,10 +122,10 @@ def test_faces_without_their_settings_are_refused(prepared: tuple[Path, Path], t
     shutil.copytree(prepared[1], out)
     (out / "prepare.json").write_text('{"reading": "Z"}')
     with pytest.raises(DataError, match="unknown reading 'Z' of the crop; known: A, B, C, D"):
-        read_faces(out)
+        load_faces(out)
     (out / "prepare.json").unlink()
     with pytest.raises(DataError, match="prepare.json beside it, which says how the faces were cut: "):
-        read_faces(out)
+        load_faces(out)
 
 
 def test_class_folders_stay_class_folders(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_class_folders_stay_class_folders(tmp_path: Path) -> None:
         for i in range(10):
             save(tmp_path / "photos" / label / f"{i}.png", photo(ONE, seed=i + len(label) * 50))
     prepare(tmp_path / "photos", tmp_path / "out", detector=Dotted(), workers=1)
-    faces = read_faces(tmp_path / "out", labels="folder")
+    faces = load_faces(tmp_path / "out", labels="folder")
     assert faces.labels == ("calm", "tense") and (faces.label >= 0).sum() == 20
     assert {row["split"] for row in rows_of(tmp_path / "out")} == {""}
     # Loaders that know folders alone see the classes and nothing else.
@@ -170,7 +170,7 @@ def test_a_picture_without_a_face_gives_its_centre_on_request(tmp_path: Path) ->
     crop = decode_image((tmp_path / "out/sad/a.png").read_bytes())[..., 0].astype(int)
     assert (crop[0, 0], crop[0, -1]) == (0, 255) and (np.diff(crop[0]) >= 0).all() and (crop == crop[0]).all()
     assert (summary.total.with_face, summary.total.without_face, summary.total.centres) == (1, 1, 1)
-    report = "\n".join(read_faces(tmp_path / "out", fractions=(1.0, 0.0, 0.0)).report)
+    report = "\n".join(load_faces(tmp_path / "out", fractions=(1.0, 0.0, 0.0)).report)
     assert "not sure, kept: 1 (sad/a.png)" in report
 
 
@@ -329,7 +329,7 @@ def test_sources_of_other_kinds(prepared: tuple[Path, Path], tmp_path: Path) -> 
     prepare(source.parent / "list.csv", tmp_path / "list", detector=Dotted(), workers=1)
     found = [(row["label"], row["split"], row["output"]) for row in rows_of(tmp_path / "list")]
     assert found == [("fear", "val", "photos/Test/unknown.png"), ("joy", "train", "photos/Val/Happy/0.png")]
-    assert read_faces(tmp_path / "list").counts()["train"]["happy"] == 1
+    assert load_faces(tmp_path / "list").counts()["train"]["happy"] == 1
 
 
 def test_wrong_use_is_refused_and_nothing_is_touched(prepared: tuple[Path, Path], tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ import pytest
 
 from emotiw_keras.data.archive import FolderArchive
 from emotiw_keras.data.duplicates import also_in, conflicting_groups
-from emotiw_keras.data.faceset import FaceSet, read_faces
+from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.layouts.ferplus import VOTES, read_votes
+from emotiw_keras.data.load import load_faces
 
 
 @pytest.fixture(scope="module")
 def fer(shared_data: Path) -> FaceSet:
-    return read_faces(shared_data / "fer2013" / "fer2013_jpg.zip", name="fer")
+    return load_faces(shared_data / "fer2013" / "fer2013_jpg.zip", name="fer")
 
 
 def test_fer_counts(fer: FaceSet) -> None:
@@ -38,7 +39,7 @@ def test_fer_duplicates(fer: FaceSet) -> None:
 
 
 def test_target_split_by_person(shared_data: Path) -> None:
-    faces = read_faces(
+    faces = load_faces(
         shared_data / "target" / "muxspace_small.zip", size=64, subject_pattern=r"^(.*?)_?(?:\d+[a-z]?)?\.jpg$", memory_budget=0
     )
     assert len(faces.paths) == 1915 and "fear" in faces.labels

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emotiw_keras.data.faceset import read_faces
 from emotiw_keras.data.films import sample_frames
 from emotiw_keras.data.images import ImageError
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.prepare import prepare
 from emotiw_keras.data.prepare.source import find_pictures
 from emotiw_keras.data.prepare.speech import find_speech
@@ -95,9 +95,9 @@ def test_savee_becomes_faces_with_speaker_and_emotion(savee: Path) -> None:
 
 def test_the_shared_six_labels_and_one_speaker_left_out(savee: Path) -> None:
     with pytest.raises(DataError, match="unknown class name 'neutral'"):
-        read_faces(savee, labels="enterface6")
+        load_faces(savee, labels="enterface6")
     for fold, speaker in enumerate(("DC", "JE", "JK", "KL")):
-        faces = read_faces(savee, labels="enterface6", leave_out=["neutral"], folds=Folds(4, fold))
+        faces = load_faces(savee, labels="enterface6", leave_out=["neutral"], folds=Folds(4, fold))
         assert len(faces.paths) == 4 * 6 * 2
         assert {person for person, split in zip(faces.subject, faces.split, strict=True) if split == "test"} == {speaker}
         persons = {split: set(np.array(faces.subject)[faces.split == split]) for split in ("train", "val", "test")}
@@ -106,7 +106,7 @@ def test_the_shared_six_labels_and_one_speaker_left_out(savee: Path) -> None:
     assert any("classes left out: neutral (8 pictures)" in line for line in faces.report)
     assert any("4 persons in 4 folds, seed 0: 3 is test, 0 val, 1, 2 train" in line for line in faces.report)
     with pytest.raises(DataError, match="leave_out names 'contempt', which is none of its classes"):
-        read_faces(savee, leave_out=["contempt"])
+        load_faces(savee, leave_out=["contempt"])
 
 
 def test_a_run_that_left_a_class_out_is_scored_without_it(savee: Path) -> None:
@@ -151,7 +151,7 @@ def test_films_in_class_folders_and_photos_beside_films(tmp_path: Path) -> None:
     source = find_pictures(tmp_path / "a")
     assert source.films and [(item.label, item.subject) for item in source.items] == [("happy", ""), ("sad", "")]
     prepare(tmp_path / "a", tmp_path / "out", detector=Wandering(), frames=2, workers=1)
-    assert read_faces(tmp_path / "out").subject == ["happy/one.mp4"] * 2 + ["sad/two.mp4"] * 2, "frames of a film stay together"
+    assert load_faces(tmp_path / "out").subject == ["happy/one.mp4"] * 2 + ["sad/two.mp4"] * 2, "frames of a film stay together"
 
 
 def test_persons_stand_in_one_fold_and_folds_are_alike_in_size() -> None:
@@ -175,4 +175,4 @@ def test_folds_are_for_sets_without_splits(tmp_path: Path) -> None:
 
     write_faces(tmp_path / "set", {"train": 14, "test": 14})
     with pytest.raises(DataError, match="has its own splits; folds are for a source without"):
-        read_faces(tmp_path / "set", folds=Folds(3, 0))
+        load_faces(tmp_path / "set", folds=Folds(3, 0))

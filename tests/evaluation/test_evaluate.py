@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from emotiw_keras.data.device import ten_crops
-from emotiw_keras.data.faceset import FaceSet, read_faces
-from emotiw_keras.data.generated import LABELS, draw_faces, generated_set
+from emotiw_keras.data.faceset import FaceSet
+from emotiw_keras.data.generated import LABELS, draw_faces
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.splits import stratified
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.evaluate import assess, evaluate
@@ -69,7 +70,7 @@ def _split_by_number(paths: list[str]) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def run(photos: Path, run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    faces = read_faces(photos, labels=LABELS)
+    faces = load_faces(photos, labels=LABELS)
     rows = _rows(faces, _split_by_number(faces.paths))
     return _run(run_folder, tmp_path_factory.mktemp("runs") / "first", rows, source=str(photos))
 
@@ -79,7 +80,7 @@ def _probabilities(run: Run, faces: FaceSet, indices: np.ndarray) -> np.ndarray:
 
 
 def test_splits_of_the_run_are_found_again_and_the_figures_are_the_networks_own(run: Run, photos: Path) -> None:
-    faces = read_faces(photos, labels=LABELS)
+    faces = load_faces(photos, labels=LABELS)
     for split, each in PER_CLASS.items():
         indices = np.flatnonzero(_split_by_number(faces.paths) == split)
         predicted = _probabilities(run, faces, indices).argmax(axis=1)
@@ -104,7 +105,7 @@ def test_leak_free_leaves_out_what_was_trained_or_selected_on(run: Run, photos: 
 
 
 def test_a_source_with_splits_keeps_them_and_its_duplicates_of_training_images_leak(run_folder: Path, tmp_path: Path) -> None:
-    faces = generated_set("small", limit=14)
+    faces = load_faces("generated:small", limit=14)
     of_test = np.flatnonzero(faces.split == "test")
     # The run was given four of the test images under other names in its train split.
     rows = _rows(faces, faces.split)
@@ -119,7 +120,7 @@ def test_a_source_with_splits_keeps_them_and_its_duplicates_of_training_images_l
 
 
 def test_ten_crops_are_the_mean_of_ten_passes(run: Run, photos: Path) -> None:
-    faces = read_faces(photos, labels=LABELS)
+    faces = load_faces(photos, labels=LABELS)
     indices = np.flatnonzero(_split_by_number(faces.paths) == "test")
     net, face_input = run.build(), run.face_input()
     whole = face_input.from_settings({**face_input.settings(), "crop": face_input.resize})
@@ -137,13 +138,13 @@ def test_ten_crops_are_the_mean_of_ten_passes(run: Run, photos: Path) -> None:
 
 
 def test_a_split_that_does_not_exist_lists_those_that_do(photos: Path, run_folder: Path, tmp_path: Path) -> None:
-    faces = read_faces(photos, labels=LABELS)
+    faces = load_faces(photos, labels=LABELS)
     split = _split_by_number(faces.paths)
     split[split == "test"] = "train"
     run = _run(run_folder, tmp_path / "run", _rows(faces, split))
     with pytest.raises(DataError, match=r"'test' does not exist in .*photos; it has train \(42\), val \(14\) and all \(56\)"):
         evaluate(run, photos)
-    strangers = _run(run_folder, tmp_path / "other", _rows(generated_set("small", limit=7), np.array(["train"] * 21)))
+    strangers = _run(run_folder, tmp_path / "other", _rows(load_faces("generated:small", limit=7), np.array(["train"] * 21)))
     with pytest.raises(DataError, match="knows none of its images; use --split all"):
         evaluate(strangers, photos)
     assert evaluate(strangers, photos, split="all")["n"] == 56
@@ -153,7 +154,7 @@ def test_unreadable_images_count_in_n_and_are_named_in_the_report(photos: Path, 
     broken = tmp_path / "photos"
     shutil.copytree(photos, broken)
     (broken / "happy" / "6.png").write_bytes(b"not a picture")
-    faces = read_faces(broken, labels=LABELS)
+    faces = load_faces(broken, labels=LABELS)
     run = _run(run_folder, tmp_path / "run", _rows(faces, _split_by_number(faces.paths)))
     assessment = assess(run, broken)
     write_report(tmp_path / "report", assessment)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from emotiw_keras.data.faceset import read_faces
 from emotiw_keras.data.generated_videos import write_affwild2
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.videos import VideoSet
 from emotiw_keras.errors import UsageError
 from emotiw_keras.evaluation.evaluate import assess, evaluate
@@ -46,7 +46,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def read(path: Path) -> VideoSet:
-    faces = read_faces(path, labels="affwild7")
+    faces = load_faces(path, labels="affwild7")
     assert isinstance(faces, VideoSet)
     return faces
 

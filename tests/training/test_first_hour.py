@@ -78,7 +78,7 @@ def test_a_stage_without_val_trains_on_all_of_train(tmp_path: Path) -> None:
 
 
 def test_classes_that_train_or_val_lack_are_named_loudly(tmp_path: Path) -> None:
-    from emotiw_keras.data.faceset import read_faces
+    from emotiw_keras.data.load import load_faces
     from emotiw_keras.training.roles import check_roles
 
     random = np.random.default_rng(1)
@@ -89,10 +89,10 @@ def test_classes_that_train_or_val_lack_are_named_loudly(tmp_path: Path) -> None
     said: list[str] = []
     for labels in ("folder", "basic7"):
         stage = Stage("s", train=("data:train",), val=("data:val",))
-        check_roles(stage, stage_roles(stage, {"data": read_faces(tmp_path, labels=labels)}, drop=True), said.append)
+        check_roles(stage, stage_roles(stage, {"data": load_faces(tmp_path, labels=labels)}, drop=True), said.append)
         assert "warning: stage s: no training images of fear, which the data have: the network cannot learn them" in said
         assert any(line.startswith("warning: stage s: no validation images of sad, which the data have") for line in said)
         said.clear()
     stage = Stage("s", train=("data:all",), val=())
-    check_roles(stage, stage_roles(stage, {"data": read_faces(tmp_path)}, drop=True), said.append)
+    check_roles(stage, stage_roles(stage, {"data": load_faces(tmp_path)}, drop=True), said.append)
     assert not any("warning" in line for line in said)

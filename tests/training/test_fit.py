@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from emotiw_keras.data.faceset import read_faces
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.errors import DataError, DivergedError, ModelError, OutputError, RunError, UsageError
 from emotiw_keras.runs import Run
 from emotiw_keras.training import checkpoints
@@ -108,7 +108,7 @@ def test_the_weights_of_a_best_epoch_are_written_once(finished: Run) -> None:
 
 
 def test_validation_accuracy_is_that_of_the_finished_network(finished: Run, faces: dict[str, str]) -> None:
-    images = read_faces(faces["target"], grey=True)
+    images = load_faces(faces["target"], grey=True)
     index = images.indices("val")
     probabilities = keras.ops.convert_to_numpy(finished.build()(finished.face_input()(images.pixels.gather(index))))
     np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=1e-5)
@@ -277,7 +277,7 @@ def test_twins_of_val_and_test_leave_training_unless_kept(tmp_path: Path) -> Non
     folder = write_faces(tmp_path / "fer", {"train": 21, "val": 7, "test": 7})
     twin = next((folder / "test" / "happy").glob("*.png"))
     Image.open(twin).save(folder / "train" / "happy" / "twin.png")
-    sets = {"fer": read_faces(folder), "target": read_faces(write_faces(tmp_path / "target", {"train": 14, "val": 7}, seed=9))}
+    sets = {"fer": load_faces(folder), "target": load_faces(write_faces(tmp_path / "target", {"train": 14, "val": 7}, seed=9))}
     stage = Stage("s", train=("fer:train",), val=("fer:val",))
     dropped = stage_roles(stage, sets, drop=True)
     assert [sets["fer"].paths[i] for i in dropped.dropped["fer"]] == ["train/happy/twin.png"]
@@ -368,7 +368,7 @@ def test_a_stage_without_training_images_is_an_error(faces: dict[str, str], reci
 
 
 def test_fer28_leaves_703_training_images_out(shared_data: Path) -> None:
-    sets = {"fer": read_faces(shared_data / "fer2013" / "fer2013_jpg.zip")}
+    sets = {"fer": load_faces(shared_data / "fer2013" / "fer2013_jpg.zip")}
     roles = stage_roles(Stage("s", train=("fer:train",), val=("fer:val",)), sets, drop=True)
     trained = {sets["fer"].pixel_hash[i] for i in roles.train["fer"]}
     judged = {sets["fer"].pixel_hash[i] for i in np.flatnonzero(sets["fer"].split != "train")}

@@ -16,8 +16,8 @@ import tensorflow as tf
 
 from emotiw_keras.data.batches import Pool
 from emotiw_keras.data.device import FaceInput, draw_crops
-from emotiw_keras.data.faceset import read_faces
 from emotiw_keras.data.grey import for_grey
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.errors import UsageError
 from emotiw_keras.files import sha256_file
 from emotiw_keras.models import AlexNet, SqueezeNet
@@ -56,7 +56,7 @@ def model() -> keras.Model:
 
 @pytest.fixture
 def pool(faces: dict[str, str]) -> Pool:
-    images = read_faces(faces["fer"], grey=True)
+    images = load_faces(faces["fer"], grey=True)
     return Pool([(images, images.indices("train"))], 76, True)
 
 
@@ -241,7 +241,7 @@ def test_the_fingerprint_follows_all_that_features_depend_on(model: keras.Model,
     assert name() == first == name(face_input=FaceInput(resize=76, crop=67))
     other = crops.copy()
     other[1, 7, 2] ^= 1
-    images = read_faces(faces["fer"], grey=True)
+    images = load_faces(faces["fer"], grey=True)
     fewer = Pool([(images, images.indices("train")[::-1])], 76, True)
     names = {
         first,

@@ -171,11 +171,11 @@ def test_a_trial_moves_weights_as_kerass_own_descent_does_and_frozen_ones_not_at
 
 def test_minibatches_go_through_the_images_again_and_again_each_epoch_once(faces: dict[str, str]) -> None:
     from emotiw_keras.data.batches import Pool
-    from emotiw_keras.data.faceset import read_faces
+    from emotiw_keras.data.load import load_faces
     from emotiw_keras.pathnet.settings import Search
     from emotiw_keras.pathnet.stream import Stream
 
-    images = read_faces(faces["fer"])
+    images = load_faces(faces["fer"])
     pool = Pool([(images, images.indices("train"))], 48, True)
     search = Search("a", train=("a:train",), batch_size=10, random_crop=True)
 

@@ -40,7 +40,7 @@ def test_folds_of_the_target_are_held_out_in_turn_and_the_source_has_its_own() -
     last = next(step for step in steps if (step.target, step.fold, step.method) == ("b", 4, "transfer"))
     chosen = step_recipe(recipe, last, Path("out"))
     assert chosen.source["b"].fold == 4 and chosen.model.weights == "out/seed0-fold0/a"
-    assert chosen.searches[0].start == "transfer" and chosen.data == ("b",) and "a" not in chosen.source
+    assert chosen.stages[0].start == "transfer" and chosen.data == ("b",) and "a" not in chosen.source
     halves = load_recipe(
         "pathnet-transfer",
         ["source.a.folds=5", "source.b.folds=5", "source.a.train_folds=[2,3]", "source.b.train_folds=[4]"],

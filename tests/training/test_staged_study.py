@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from emotiw_keras.cli.main import run
-from emotiw_keras.data.faceset import read_faces
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.errors import UsageError
 from emotiw_keras.evaluation.assessment import Predictions
 from emotiw_keras.evaluation.significance import mcnemar
@@ -105,7 +105,7 @@ def test_the_page_says_agrees_only_where_the_test_does(faces: dict[str, str]) ->
     alike = row("fer28-target", {0: (names, truth, wrong[:19] + right[19:])})
     assert verdict(difference(better, direct)) == "agrees" and verdict(difference(direct, better)) == "does not agree"
     assert verdict(difference(alike, direct)) == "undecided"
-    sets = {name: read_faces(path, name=name) for name, path in faces.items()}
+    sets = {name: load_faces(path, name=name) for name, path in faces.items()}
     text = study_page([direct, better], sets, {"ng2015-direct": "name = '<b>'"}, "emotiw staged-study <x>", unfinished=3)
     assert "agrees" in text and "37.8 % (val, inferred)" in text and "3 arms have not been run yet" in text
     assert "&lt;x&gt;" in text and "<b>" not in text and "<script" not in text

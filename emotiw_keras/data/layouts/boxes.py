@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from emotiw_keras.data.archive import Archive
+from emotiw_keras.data.archive import Archive, ArchivePictures
 from emotiw_keras.data.images import MIN_SIDE, ImageError
-from emotiw_keras.data.layouts.listing import ArchivePictures
 
 Box = tuple[int, int, int, int]
 """left, top, right, bottom in pixels; right and bottom are outside."""

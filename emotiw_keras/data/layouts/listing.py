@@ -9,13 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
-from emotiw_keras.data.archive import Archive, printable
-from emotiw_keras.data.images import ImageError, decode_image, read_header
+from emotiw_keras.data.archive import Archive, ArchivePictures, printable
 from emotiw_keras.errors import DataError
 from emotiw_keras.labels import class_key
-
-# Enough for the header of nearly every picture; a file whose header lies deeper is read whole.
-_HEAD_BYTES = 2**14
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES: dict[str, str] = {
@@ -65,6 +61,8 @@ class Listing:
     """Files that were read, pictures among them; all others are reported as left out, unless `whole`."""
     whole: bool = False
     """Whether what else lies there is no part of the data set, and need not be told."""
+    index: np.ndarray | None = None
+    """Which of `pictures` these are; all in order if None."""
 
     def first_seen(self) -> dict[str, str]:
         """Each class name -> the first picture that carries it."""
@@ -74,47 +72,11 @@ class Listing:
         return seen
 
 
-class ArchivePictures:
-    """Pictures that are files of a folder or a zip."""
-
-    def __init__(self, archive: Archive, members: list[str]) -> None:
-        self._archive = archive
-        self.members = members
-
-    def shape(self, index: int) -> tuple[int, int, int]:
-        """(height, width, channels) from the header."""
-        name = self.members[index]
-        try:
-            header = read_header(self._archive.read(name, _HEAD_BYTES))
-        except ImageError:
-            header = read_header(self._archive.read(name))
-        return header.height, header.width, header.channels
-
-    def image(self, index: int) -> np.ndarray:
-        """uint8 (height, width, 1) grey or (height, width, 3) RGB."""
-        return decode_image(self._archive.read(self.members[index]))
-
-
 def list_pictures(layout: str, archive: Archive, members: list[str]) -> Listing:
     """A listing of files that are pictures, without classes so far."""
     return Listing(
         layout, ArchivePictures(archive, members), list(members), [], [""] * len(members), [""] * len(members), used={*members}
     )
-
-
-class _Some:
-    """Some pictures of a listing, counted anew."""
-
-    def __init__(self, pictures: Pictures, rows: list[int]) -> None:
-        self._pictures, self._rows = pictures, rows
-
-    def shape(self, index: int) -> tuple[int, int, int]:
-        """(height, width, channels) without decoding."""
-        return self._pictures.shape(self._rows[index])
-
-    def image(self, index: int) -> np.ndarray:
-        """uint8 (height, width, 1) grey or (height, width, 3) RGB."""
-        return self._pictures.image(self._rows[index])
 
 
 def class_names(of: Listing | Sequence[str]) -> set[str]:
@@ -142,7 +104,7 @@ def without_classes(listing: Listing, leave_out: Sequence[str], path: object) ->
     told = f"classes left out: {', '.join(sorted(unwanted))} ({len(listing.names) - len(rows):,} pictures)"
     return replace(
         listing,
-        pictures=_Some(listing.pictures, rows),
+        index=np.array(rows),
         names=[listing.names[i] for i in rows],
         classes=[listing.classes[i] for i in rows],
         split=[listing.split[i] for i in rows],

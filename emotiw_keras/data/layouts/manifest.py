@@ -7,8 +7,8 @@ import posixpath
 import unicodedata
 from collections.abc import Iterable
 
-from emotiw_keras.data.archive import Archive, FolderArchive, checked_name
-from emotiw_keras.data.layouts.listing import ArchivePictures, Listing, and_more, split_named
+from emotiw_keras.data.archive import Archive, ArchivePictures, FolderArchive, checked_name
+from emotiw_keras.data.layouts.listing import Listing, and_more, split_named
 from emotiw_keras.data.layouts.table import Layout, Source
 from emotiw_keras.data.layouts.text import read_rows, whole_number
 from emotiw_keras.errors import DataError

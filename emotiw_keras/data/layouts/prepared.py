@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import posixpath
 
-from emotiw_keras.data.archive import Archive, checked_name
+from emotiw_keras.data.archive import Archive, ArchivePictures, checked_name
 from emotiw_keras.data.images import ImageError
-from emotiw_keras.data.layouts.listing import SPLIT_NAMES, ArchivePictures, Listing, and_more
+from emotiw_keras.data.layouts.listing import SPLIT_NAMES, Listing, and_more
 from emotiw_keras.data.layouts.table import Layout, Source
 from emotiw_keras.data.layouts.text import read_rows
 from emotiw_keras.errors import DataError

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from emotiw_keras.data.archive import Archive, FolderArchive, ZipArchive, is_picture, printable
+from emotiw_keras.data.archive import Archive, ArchivePictures, FolderArchive, ZipArchive, is_picture, printable
 from emotiw_keras.data.films import is_film
 from emotiw_keras.data.layouts import find_layout
 from emotiw_keras.data.layouts.file_names import told_by_names
 from emotiw_keras.data.layouts.folders import below_common_folder, classes_and_persons, place_of, split_of
-from emotiw_keras.data.layouts.listing import ArchivePictures, Listing, and_more
+from emotiw_keras.data.layouts.listing import Listing, and_more
 from emotiw_keras.data.layouts.text import SUFFIXES
 from emotiw_keras.data.prepare.speech import find_speech
 from emotiw_keras.errors import DataError
