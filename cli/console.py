@@ -50,12 +50,13 @@ def put_table(rows: Sequence[Sequence[str]], right: int) -> None:
         put("  ".join(cells).rstrip())
 
 
-def progress(line: str) -> Callable[[int, int], None] | None:
-    """What redraws `line`, such as "scored {done:,} of {total:,} images", on a terminal; None where there is none."""
+def counter(words: str) -> Callable[[int, int], None] | None:
+    """What shows on a terminal how many of how many are done, in words such as "scored {} of {} images"; None elsewhere."""
     if not sys.stderr.isatty():
         return None
 
     def show(done: int, total: int) -> None:
-        click.echo("\r  " + line.format(done=done, total=total) + ("\n" if done == total else ""), err=True, nl=False)
+        count = words.format(f"{done:,}", f"{total:,}")
+        click.echo(f"\r  {count}" + ("\n" if done == total else ""), err=True, nl=False)
 
     return show

@@ -96,9 +96,9 @@ def evaluate(
 ) -> None:
     """Score run folders on a data set: accuracy, macro F1, calibration, confusion matrix.
 
-    Data without splits of its own is split as the run split it; leak-free figures leave out every image that also
-    stands in a train or val split of the run. The expected cost forgives confusions of similar expressions: 0 is right,
-    1 the worst confusion. Exit code 3: done, but some images could not be read (each is named).
+    Data without splits of its own is split as the run split it; leak-free figures leave out every image that is also
+    in a train or val split of the run. The expected cost is lenient with confusions of similar expressions: 0 is
+    correct, 1 the worst confusion. Exit code 3: done, but some images could not be read (each is named).
 
     In the files of --challenge, a frame without an image takes the answer of the nearest earlier frame that has one; the number
     of such frames is printed.

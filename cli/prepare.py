@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from emotiw_keras.cli.console import SOME_UNREADABLE, progress, put, tell
+from emotiw_keras.cli.console import SOME_UNREADABLE, counter, put, tell
 
 if TYPE_CHECKING:
     from emotiw_keras.data.prepare import Summary
@@ -89,7 +89,7 @@ def prepare(
         reading=reading,
         frames=frames,
         workers=workers,
-        progress=progress("{done:,} of {total:,} pictures"),
+        progress=counter("{} of {} pictures"),
         say=tell,
     )
     if summary.new:

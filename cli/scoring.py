@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emotiw_keras.cli.console import SOME_UNREADABLE, progress, tell
+from emotiw_keras.cli.console import SOME_UNREADABLE, counter, tell
 from emotiw_keras.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Scorer:
         source = self._data or default_data(run)
         self._read = self._read or read_once()
         assessment = assess(
-            run, source, progress=progress("scored {done} of {total} images"), say=self._say, read=self._read, **self._asked
+            run, source, progress=counter("scored {} of {} images"), say=self._say, read=self._read, **self._asked
         )
         predictions = assessment.predictions
         for path, status in zip(predictions.paths, predictions.status, strict=True):

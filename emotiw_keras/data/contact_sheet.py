@@ -76,7 +76,7 @@ def _draw(folder: Path, label: str, rows: Sequence[Mapping[str, str]]) -> Image.
     sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
     large, small = ImageFont.load_default(18), ImageFont.load_default(11)
-    draw.text((GAP, GAP), _fit(draw, title, large, size[0] - 2 * GAP), INK, large)
+    draw.text((GAP, GAP), fitted(draw, title, large, size[0] - 2 * GAP), INK, large)
     for index, row in enumerate(shown):
         left = GAP + index % columns * (side + GAP)
         top = TITLE + GAP + index // columns * (side + TEXT + GAP)
@@ -84,14 +84,15 @@ def _draw(folder: Path, label: str, rows: Sequence[Mapping[str, str]]) -> Image.
         face = _read(folder / row["output"])
         sheet.paste(face.resize((FACE, FACE), Image.Resampling.BICUBIC), (left + FRAME, top + FRAME))
         name = row["output"].rpartition("/")[2].removesuffix(".png")
-        draw.text((left, top + side + 1), _fit(draw, name, small, side), INK, small)
+        draw.text((left, top + side + 1), fitted(draw, name, small, side), INK, small)
         facts = f"{row['split']} {row['detector_score']}".strip()
-        draw.text((left, top + side + 15), _fit(draw, facts, small, side), QUIET, small)
+        draw.text((left, top + side + 15), fitted(draw, facts, small, side), QUIET, small)
     return sheet
 
 
-def _fit(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+def fitted(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """`text` safe to show, cut short to `width` pixels."""
     text = shown(text)
     while len(text) > 1 and draw.textlength(text, font=font) > width:
-        text = text[:-2] + "…"
+        text = text[:-2].rstrip() + "…"
     return text

@@ -1,4 +1,4 @@
-"""What evaluating a run gives: the answer for each image, the figures, and where both came from."""
+"""The result of evaluating a run: the prediction for each image, the figures, and what both came from."""
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ class Assessment:
     """The figures of one run, or of an ensemble of runs, with what they were computed from.
 
     Attributes:
-        result: the figures, in DESIGN's keys of `emotiw evaluate --json`.
+        result: the figures, with the keys of `emotiw evaluate --json`.
         predictions: every image of the split, unreadable ones included.
-        seen: bool (n,), whether the image stands in a train or val split that the run was given.
+        seen: bool (n,), whether the image is in a train or val split of the run.
         question: what was asked.
         run: the run; the first member's in an ensemble.
-        indices: int (n,), where the images stand in `faces`.
+        indices: int (n,), the positions of the images in `faces`.
         faces: the data set as the run reads it.
         members: of an ensemble, its members' own assessments; else empty.
         answers: of a set of videos, the probabilities of every picture, labelled or not, where they were asked for.
@@ -137,7 +137,7 @@ def figures(predictions: Predictions, seen: np.ndarray, question: Question, *, s
 
 
 def label_columns(labels: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
-    """For each of `wanted` its place in `labels`, matched by the usual spellings; None where the two are not the same set.
+    """The position in `labels` of each of `wanted`, matched by their usual spellings; None if the two are not the same set.
 
     Example:
         >>> label_columns(("sad", "happy"), ("happiness", "sadness"))

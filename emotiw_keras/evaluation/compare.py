@@ -21,13 +21,13 @@ KEPT = (
 
 
 def compare(assessments: Sequence[Assessment]) -> dict[str, Any]:
-    """Figures of several runs on the same images, and of each pair what tells them apart.
+    """Figures of several runs on the same images, and the differences of each pair.
 
     Accuracy: exact McNemar test; macro F1: paired bootstrap. With more than one pair the p values are adjusted by Holm's method
-    too. Leak-free figures leave out every image that any of the runs has seen, so that all stand on the same ones.
+    too. Leak-free figures leave out every image that any of the runs has seen, so that all are scored on the same ones.
 
     Args:
-        assessments: two or more, of the same images; labels may stand in another order.
+        assessments: two or more, of the same images; the order of the labels may differ.
 
     Returns:
         `{"split", "labels", "n", "n_found", "runs": [...], "pairs": [...], "costs", "leak_free": {"n", "n_found", "runs",

@@ -12,7 +12,7 @@ from emotiw_keras.evaluation.assessment import Assessment, Predictions, figures,
 
 
 def matched(assessments: Sequence[Assessment]) -> list[Predictions]:
-    """The predictions of all, in the labels' order of the first one, on the same images in the same order.
+    """The predictions of all runs with the labels and images in the order of the first one.
 
     Raises:
         UsageError: the runs know different labels.
@@ -26,7 +26,7 @@ def matched(assessments: Sequence[Assessment]) -> list[Predictions]:
         if columns is None:
             raise UsageError(
                 f"{assessments[0].run.path} and {each.run.path} know different labels: {', '.join(first.labels)}, and "
-                f"{', '.join(predictions.labels)}; only runs with the same labels can be put side by side"
+                f"{', '.join(predictions.labels)}; only runs with the same labels can be compared"
             )
         order = {path: i for i, path in enumerate(predictions.paths)}
         if len(order) != len(first.paths) or not all(path in order for path in first.paths):
@@ -48,7 +48,7 @@ def matched(assessments: Sequence[Assessment]) -> list[Predictions]:
 
 
 def seen_by_any(assessments: Sequence[Assessment]) -> np.ndarray:
-    """bool (n,), images of the first assessment that stand in a train or val split of any of the runs."""
+    """bool (n,), images of the first assessment that are in a train or val split of any of the runs."""
     paths = assessments[0].predictions.paths
     seen = {path for each in assessments for path, known in zip(each.predictions.paths, each.seen, strict=True) if known}
     return np.array([path in seen for path in paths], dtype=bool)

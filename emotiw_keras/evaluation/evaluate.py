@@ -1,4 +1,4 @@
-"""Score a run on the images of one split: read, predict, measure, report."""
+"""Score a run on the images of one split: read, predict, measure."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Progress = Callable[[int, int], None]  # images done, images in all
 
 
 def read_source(run: Run, source: str | os.PathLike[str], limit: int | None = None) -> FaceSet:
-    """Read `source` as the run reads faces: its labels, its channels, its size, without the classes that it left out.
+    """Read `source` with the labels, channels and size of the run, without the classes that it left out.
 
     Args:
         run: a finished run.
@@ -57,7 +57,7 @@ Read = Callable[["Run", "str | os.PathLike[str]", "int | None"], FaceSet]
 
 
 def read_once() -> Read:
-    """A `read_source` that remembers: runs that read faces alike share what was read."""
+    """A `read_source` with a memory: runs that read faces alike share what was read."""
     kept: dict[tuple[object, ...], FaceSet] = {}
 
     def read(run: Run, source: str | os.PathLike[str], limit: int | None) -> FaceSet:
@@ -85,7 +85,7 @@ def predict(
         run: a finished run.
         faces: the set; its pixels are uint8 (height, width, 1 or 3).
         indices: int (n,), readable images of the set.
-        crops: crops of a face whose probabilities are averaged (see `Inference`); None for what the run says.
+        crops: crops of a face whose probabilities are averaged (see `Inference`); None for the run's setting.
         batch_size: images computed at once.
         progress: called with (images done, images in all) after each batch.
 
@@ -117,10 +117,10 @@ def assess(
     costs: str | os.PathLike[str] | None = None, batch_size: int = 64, smooth: int = 1, every_frame: bool = False,
     progress: Progress | None = None, say: Callable[[str], None] | None = None, read: Read = read_source,
 ) -> Assessment:  # fmt: skip
-    """`evaluate` with everything it saw: for reports and for naming the images that could not be read.
+    """`evaluate` with all predictions, for reports and for naming the images that could not be read.
 
-    Args and errors are those of `evaluate`; `every_frame` asks for the answers of all pictures of a set of videos, which
-    smoothing needs anyway; `say` is called with each line of what the reader decided, `read` reads the source.
+    Args and errors are those of `evaluate`; `every_frame` asks for predictions of all images of a set of videos, which
+    smoothing needs anyway; `say` is called with each line of the reader's report; `read` reads the source.
     """
     crops = checked_crops(crops, run)
     costs_file = None if costs is None else os.fspath(costs)
@@ -188,8 +188,8 @@ def evaluate(
     """Score a run on one split of a data set, in float32 and without augmentation.
 
     A source with splits of its own keeps them; otherwise the run's own splits are found again by the hash of the
-    pixels. `leak_free` holds the same figures without every image that stands in any train or val split the run was
-    given, before any dropping; it is None where no image is left. `selected_on` is true where the run chose its best
+    pixels. `leak_free` holds the same figures without the images that are in any train or val split given to the run,
+    before duplicates were dropped; it is None if no image is left. `selected_on` is true where the run chose its best
     epoch on these images.
 
     Args:
@@ -197,9 +197,9 @@ def evaluate(
         source: a path that `load_faces` recognises, or "generated:large" or "generated:small".
         split: "train", "val", "test" or "all".
         limit: score at most this many images, each class in proportion.
-        crops: 1 (the centre), 2 (the mean over it and its mirror image) or 10 (over the corners too); None for what the run
-            says, which is 1 if it says nothing.
-        costs: a TOML file of what each confusion costs (see `emotiw_keras.costs`); None for distances on the circumplex.
+        crops: 1 (the centre), 2 (the mean over it and its mirror image) or 10 (over the corners too); None for the run's
+            setting, or 1 if it has none.
+        costs: a TOML file with the cost of each confusion (see `emotiw_keras.costs`); None for distances on the circumplex.
         batch_size: images computed at once.
         smooth: of a set of videos, average the probabilities over so many consecutive frame numbers around each frame.
         progress: called with (images done, images in all).

@@ -1,4 +1,4 @@
-"""The wrong answers that were given with most confidence, and where the network looked for them."""
+"""The most confident mistakes, and where the network looked."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def most_confident(assessment: Assessment, count: int) -> np.ndarray:
 
 
 def mistakes(assessment: Assessment, count: int) -> tuple[list[Mistake], str | None]:
-    """The most confident mistakes as pictures; of an ensemble with the mean of its members' heat.
+    """The most confident mistakes as images; for an ensemble with the mean of its members' heat maps.
 
     Returns:
         The mistakes, and why they have no LayerCAM, or None if they have.

@@ -1,4 +1,4 @@
-"""A run as a small folder to ship: weights in 16 bits, probabilities that mean what they say."""
+"""A run as a small folder to ship: weights in 16 bits, calibrated probabilities."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from emotiw_keras.sealed import sealed_json
 KEPT = ("recipe.toml", "history.csv", "curves.png", "mean_image.npy")
 TEMPERATURES = (0.2, 5.0)
 LARGEST_CHANGE = 0.02
-"""How far a probability may move by the weights' rounding; beyond it the network is no friend of 16 bits."""
+"""How far a probability may move by the weights' rounding; beyond it the network is not packed."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Packed:
 
 
 def best_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    """The temperature that makes the true classes likeliest (Guo et al. 2017, section 4.2).
+    """The temperature that makes the true classes most likely (Guo et al. 2017, section 4.2).
 
     Args:
         truth: int (n,), the true class.
@@ -77,17 +77,17 @@ def pack(
 ) -> Packed:  # fmt: skip
     """Write a run as a small run folder: weights of 16 bits, logits divided by the temperature that suits a split, rows zipped.
 
-    No answer changes by the temperature, only how sure it is. Checkpoints, TensorBoard's files and the paths of the data are
-    left out. Everything that reads run folders reads this one; it can start a training, but not go on with one.
+    The temperature changes the probabilities, never the predicted class. Checkpoints, TensorBoard's files and the paths of the
+    data are left out. Everything that reads run folders reads this one; training can start from it, but not be resumed.
 
     Args:
         run: a finished run.
         out: the new folder.
         source: data with the split.
-        split: images that choose the temperature; never those that a score is to be trusted on. Of these, such as the run had
-            trained on are left out: it is surer of them than of others.
+        split: images that the temperature is chosen on; never those of the final score. Images that the run was trained on are
+            left out: it is more confident on them.
         crops: crops of a face that the packed run averages over by default; None for what the run says.
-        say: takes lines for people.
+        say: called with each line for the user.
 
     Raises:
         DataError: bad data, or too few images.
@@ -106,8 +106,8 @@ def pack(
     truth, probabilities = _answers(before, new)
     if len(truth) < 2 * probabilities.shape[1]:
         raise DataError(
-            f"split {split!r} of {source} has {len(truth)} images that can be read and that the run had not trained on, too "
-            "few to choose a temperature by"
+            f"split {split!r} of {source} has {len(truth)} images that can be read and that the run was not trained on, too "
+            "few to choose a temperature"
         )
     temperature = best_temperature(truth, probabilities)
     temporary = target.absolute().with_name(f".{os.getpid()}.{target.name}")
@@ -154,7 +154,7 @@ def _write(run: Run, folder: Path, info: dict[str, Any], temperature: float) -> 
     for name in KEPT:
         if (run.path / name).is_file():
             write_atomic(folder / name, run.content(name))
-    # Each picture stands there once a stage, too far apart for a compressor that looks back less far.
+    # Each image is there once per stage, too far apart for a compressor that looks back less far.
     write_atomic(folder / PACKED_ROWS_FILE, lzma.compress(run.data_csv(), preset=9))
     info = {**info, "files": {}, "weights": {**info["weights"], "sha256": sha256_file(weights)}}
     _write_info(folder, info)

@@ -74,7 +74,7 @@ class FrameAnswers:
 
 
 def answer_every_picture(faces: VideoSet, indices: np.ndarray, split: str | None, ask: Ask) -> FrameAnswers:
-    """Ask for the probabilities of every picture of some videos, also of those without a label.
+    """Compute the probabilities of every image of some videos, with or without a label.
 
     Args:
         faces: the set.

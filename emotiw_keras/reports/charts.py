@@ -46,7 +46,7 @@ def _svg(label: str, *parts: object) -> Html:
 
 
 def reliability_chart(truth: np.ndarray, probabilities: np.ndarray) -> Html:
-    """How often answers of each confidence are right, over the share of images that have it.
+    """The accuracy at each confidence, over the share of images with that confidence.
 
     Args:
         truth: int (n,).
@@ -62,12 +62,12 @@ def reliability_chart(truth: np.ndarray, probabilities: np.ndarray) -> Html:
         return HEIGHT - BOTTOM - value * (HEIGHT - TOP - BOTTOM)
 
     ticks = [(i / 5, f"{20 * i} %") for i in range(6)]
-    parts = _frame(across, up, ticks, ticks, "confidence (the largest probability)", "right")
+    parts = _frame(across, up, ticks, ticks, "confidence (the largest probability)", "accuracy")
     for number in np.flatnonzero(images):
         left, wide = across(number / bins), (WIDTH - LEFT - RIGHT) / bins
         title = (
             f"confidence {number / bins:.0%} to {(number + 1) / bins:.0%}: {int(images[number])} images, "
-            f"{kept[number] / images[number]:.1%} right, {promised[number] / images[number]:.1%} promised"
+            f"accuracy {kept[number] / images[number]:.1%}, mean confidence {promised[number] / images[number]:.1%}"
         )
         share = images[number] / images.sum()
         for value, kind in ((kept[number] / images[number], "kept"), (share, "count")):

@@ -23,7 +23,7 @@ def verdict(pair: dict[str, Any], several: bool) -> str:
     adjusted = f", {p_value(pair['mcnemar_p_holm'])} by Holm's method" if several else ""
     test = f"McNemar p {p_value(pair['mcnemar_p'])}{adjusted}"
     if pair["mcnemar_p_holm"] < LEVEL:
-        return f"{better} is more often right than {worse}, by {points:.1f} points ({test})"
+        return f"{better} is more accurate than {worse}, by {points:.1f} points ({test})"
     return f"{pair['a']} and {pair['b']} cannot be told apart by accuracy: {points:.1f} points apart ({test})"
 
 
@@ -32,7 +32,7 @@ def comparison_text(comparison: Comparison) -> str:
     parts = [_text_of(comparison, f"split {comparison['split']}, {comparison['n_found']} of {comparison['n']} images")]
     leak_free = comparison["leak_free"]
     if leak_free is None:
-        parts.append("No leak-free comparison: each image is known to one of the runs.")
+        parts.append("No leak-free comparison: every image is known to one of the runs.")
     elif leak_free["n"] < comparison["n"]:
         parts.append(_text_of(leak_free, f"leak-free, {leak_free['n_found']} images that none of the runs has seen"))
     else:
@@ -58,12 +58,12 @@ def _text_of(part: Comparison, heading: str) -> str:
 
 
 def comparison_page(comparison: Comparison, source: str, command: str) -> str:
-    """One HTML document that needs nothing else.
+    """One HTML document that is self-contained.
 
     Args:
         comparison: from `compare`.
         source: the data, as the user named it.
-        command: what gives it again.
+        command: the command that reproduces it.
     """
     names = [run["run"] for run in comparison["runs"]]
     leak_free = comparison["leak_free"]
@@ -75,7 +75,7 @@ def comparison_page(comparison: Comparison, source: str, command: str) -> str:
             class_="quiet",
         ),
         [
-            tag("p", f"{run['run']} chose its best epoch on these images: its figures are on the hopeful side.", class_="note")
+            tag("p", f"{run['run']} chose its best epoch on these images: its figures are optimistic.", class_="note")
             for run in comparison["runs"]
             if run["selected_on"]
         ],
@@ -85,23 +85,19 @@ def comparison_page(comparison: Comparison, source: str, command: str) -> str:
         tag("h2", "Leak-free"),
     ]
     if leak_free is None:
-        parts.append(tag("p", "Each image stands in a train or val split that one of the runs was given: no image is left."))
+        parts.append(tag("p", "Every image is in a train or val split of one of the runs: no image is left."))
     elif leak_free["n"] == comparison["n"]:
-        parts.append(
-            tag("p", "None of the runs was given any of these images in a train or val split: the figures above stand.")
-        )
+        parts.append(tag("p", "None of these images is in a train or val split of any run: the figures above hold."))
     else:
         left_out = comparison["n"] - leak_free["n"]
-        words = (
-            f"{left_out:,} images are left out that stand in a train or val split of any of the runs; {leak_free['n']:,} stay."
-        )
+        words = f"{left_out:,} images that are in a train or val split of any run are left out; {leak_free['n']:,} remain."
         parts += [
             tag("p", words),
             _figures(leak_free, "Images that are new to all runs"),
             _recalls(leak_free),
             _pairs(leak_free),
         ]
-    parts += [tag("h2", "How to get this again"), tag("pre", tag("code", command))]
+    parts += [tag("h2", "How to reproduce this"), tag("pre", tag("code", command))]
     return page(" against ".join(names), *parts)
 
 

@@ -78,7 +78,7 @@ def confusion_png(
 
 
 def report_page(assessment: Assessment) -> str:
-    """The report as one HTML document that needs nothing else."""
+    """The report as one HTML document that is self-contained."""
     asked, result = assessment.question, assessment.result
     runs = [each.run for each in assessment.members] or [assessment.run]
     name = assessment.name
@@ -100,7 +100,7 @@ def report_page(assessment: Assessment) -> str:
     parts.append(tag("h2", "Images"))
     for run in runs:
         parts += [tag("h3", run.name) if len(runs) > 1 else None, sections.data(assessment, run)]
-    parts += [tag("h2", "How to get this again"), sections.reproduce(assessment)]
+    parts += [tag("h2", "How to reproduce this"), sections.reproduce(assessment)]
     return page(f"{name}: {percent(result['accuracy'])}", *parts)
 
 

@@ -1,4 +1,4 @@
-"""HTML pages that stand alone: escaped by construction, no script, nothing loaded from elsewhere, light and dark."""
+"""HTML pages that are self-contained: escaped by construction, no script, nothing loaded from elsewhere, light and dark."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def table(
 
     heads = [tag("th", value, scope="col", class_="left" if i in left else None) for i, value in enumerate(head)]
     body = [tag("tr", [cell(i, value) for i, value in enumerate(row)]) for row in rows]
-    # The caption stands outside of what scrolls, where it can break its lines.
+    # The caption is outside the part that scrolls, so that its lines can wrap.
     whole = tag("table", tag("thead", tag("tr", heads)), tag("tbody", body), aria_label=label or caption)
     return tag("figure", tag("figcaption", caption), scrolling(whole, label or caption), class_="table")
 

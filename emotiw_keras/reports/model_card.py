@@ -58,7 +58,7 @@ is no legal advice.
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a run cannot know of itself.
+    """Facts that a run does not record.
 
     Attributes:
         name: of the model.
@@ -149,7 +149,7 @@ def model_card(assessment: Assessment, facts: CardFacts) -> str:
         "## Figures",
         f"On {scored}; {'of the centre crop' if asked.crops == 1 else f'probabilities are the mean over {asked.crops} crops'}.",
         figures_table(result),
-        "Leak-free: without the images that also stand in a train or val split that the run was given. Expected cost: "
+        "Leak-free: without the images that are also in a train or val split of the run. Expected cost: "
         f"{_plain(asked.costs.source)}.",
         *[f"**{_plain(line)}**" for line in cautions(assessment)],
         "### Classes",
@@ -164,7 +164,7 @@ def model_card(assessment: Assessment, facts: CardFacts) -> str:
         _code(json.dumps({**run.settings, "crops": run.crops}, indent=2)),
         "## How to use it",
         _code(f"emotiw predict photo.jpg --model {run.name}"),
-        "## How to get this again",
+        "## How to reproduce this",
         f"Licence of the weights: {_plain(facts.licence)}. Seed {run.info.get('seed', 'not recorded')}, "
         f"{run.info.get('precision', 'precision not recorded')}, {run.info.get('threads', 'not recorded')} threads. "
         f"SHA-256 of the weights: `{run.fingerprint}`.",
@@ -214,9 +214,9 @@ def write_card(path: str | Path, assessment: Assessment, facts: CardFacts) -> No
     """Write the card; an older card is replaced, any other file is not.
 
     Raises:
-        OutputError: another file stands there, or it cannot be written.
+        OutputError: another file is there, or it cannot be written.
     """
     target = Path(path)
     if target.is_dir() or (target.exists() and MARK not in target.read_text("utf-8", errors="replace")):
-        raise OutputError(f"{target} exists and is no model card of this command; name another place or remove it")
+        raise OutputError(f"{target} exists and is not a model card written by this command; choose another path or remove it")
     write_atomic(target, model_card(assessment, facts))

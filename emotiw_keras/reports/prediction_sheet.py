@@ -1,4 +1,4 @@
-"""A contact sheet: many faces on one PNG, each with what it shows, what was read and how sure."""
+"""A contact sheet: many faces on one PNG, each with its predicted label, its probability and its true label."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from emotiw_keras.data.contact_sheet import fitted
 from emotiw_keras.files import write_encoded
-from emotiw_keras.text import shown
 
 Colour = tuple[int, int, int]
 FACE, FRAME, GAP, TEXT, BAR = 120, 5, 14, 17, 6  # pixels
@@ -25,7 +25,7 @@ TRACK: Colour = (225, 228, 232)
 
 @dataclass(frozen=True)
 class Caption:
-    """What stands under a face: the label read, its probability 0..1, and the true label (None where it is unknown)."""
+    """The text under a face: the predicted label, its probability 0..1, and the true label (None if unknown)."""
 
     predicted: str
     probability: float
@@ -37,13 +37,6 @@ class Caption:
         if self.truth is None:
             return UNKNOWN
         return RIGHT if self.truth == self.predicted else WRONG
-
-
-def _fit(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    text = shown(text)
-    while len(text) > 1 and draw.textlength(text, font=font) > width:
-        text = text[:-2].rstrip() + "…"
-    return text
 
 
 def contact_sheet(
@@ -85,7 +78,7 @@ def contact_sheet(
     if title:
         draw.text(
             (GAP, GAP - 2),
-            _fit(draw, title, ImageFont.load_default(17), sheet.width - 2 * GAP),
+            fitted(draw, title, ImageFont.load_default(17), sheet.width - 2 * GAP),
             INK,
             ImageFont.load_default(17),
         )
@@ -97,7 +90,7 @@ def contact_sheet(
         face = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB")
         sheet.paste(face.resize((FACE, FACE), Image.Resampling.BICUBIC), (left + FRAME, upper + FRAME))
         y = upper + cell_width + 4
-        draw.text((left, y), _fit(draw, caption.predicted, large, cell_width - 44), caption.colour, large)
+        draw.text((left, y), fitted(draw, caption.predicted, large, cell_width - 44), caption.colour, large)
         draw.text((left + cell_width, y + 1), f"{100 * caption.probability:.0f} %", QUIET, small, anchor="ra")
         y += TEXT + 2
         draw.rounded_rectangle((left, y, left + cell_width - 1, y + BAR - 1), radius=3, fill=TRACK)
@@ -105,5 +98,5 @@ def contact_sheet(
         if filled >= BAR:
             draw.rounded_rectangle((left, y, left + filled, y + BAR - 1), radius=3, fill=caption.colour)
         if caption.truth is not None and caption.truth != caption.predicted:
-            draw.text((left, y + BAR + 1), _fit(draw, f"is {caption.truth}", small, cell_width), QUIET, small)
+            draw.text((left, y + BAR + 1), fitted(draw, f"is {caption.truth}", small, cell_width), QUIET, small)
     write_encoded(path, lambda file: sheet.save(file, format="PNG", optimize=True))

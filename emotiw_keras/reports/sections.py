@@ -1,4 +1,4 @@
-"""The parts of a report's page, from the figures to what it takes to get them again."""
+"""The parts of a report's page, from the figures to the commands that reproduce them."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ from emotiw_keras.runs import Run
 
 MISTAKES = 12
 FEW = 5
-"""Classes with fewer images than this are named: their figures hardly say anything."""
+"""Classes with fewer images than this are named: their figures are unreliable."""
 SEEN_BEFORE = {
-    "weights": "Before, for the weights it starts from",
-    "teachers": "Beyond that, for the networks that taught it",
+    "weights": "Earlier, for the weights that the run started from",
+    "teachers": "For the teacher networks",
 }
-"""How the page names what was seen outside the run's own stages."""
+"""How the page names images that were seen outside the run's own stages."""
 
 
 def cautions(assessment: Assessment) -> list[str]:
-    """What a reader must know before believing a figure."""
+    """What a reader must know before trusting a figure."""
     result, asked = assessment.result, assessment.question
     lines = []
     if result["selected_on"]:
-        lines.append("The run chose its best epoch on these images: the figures are on the hopeful side.")
+        lines.append("The run chose its best epoch on these images: the figures are optimistic.")
     if result["leak_free"] is None:
-        lines.append("No leak-free figures: every image also stands in a train or val split that the run was given.")
+        lines.append("No leak-free figures: every image is also in a train or val split of the run.")
     if result["n_found"] < result["n"]:
         lines.append(f"{result['n'] - result['n_found']} images could not be read and are not in the figures.")
     if asked.limit is not None and asked.limit <= result["n"]:
         lines.append(f"Only {result['n']} images of the split were scored (--limit {asked.limit}).")
     few = [label for label, row in result["per_class"].items() if row["support"] < FEW]
     if few:
-        lines.append(f"Fewer than {FEW} images of {', '.join(few)}: their figures, and the macro ones, hardly say anything.")
+        lines.append(f"Fewer than {FEW} images of {', '.join(few)}: their figures, and the macro averages, are unreliable.")
     return lines
 
 
 def summary(assessment: Assessment) -> Html:
-    """The main figures as cards, what to be careful about, all figures beside the leak-free ones."""
+    """The main figures as cards, cautions, all figures beside the leak-free ones."""
     result = assessment.result
     leak_free = result["leak_free"]
     cards = [
@@ -58,16 +58,16 @@ def summary(assessment: Assessment) -> Html:
             "no image is new to the run" if leak_free is None else f"95 %: {interval(leak_free['accuracy_ci95'])}",
         ),
         ("macro F1", three(result["macro_f1"]), f"95 %: {interval(result['macro_f1_ci95'], three)}"),
-        ("expected cost", three(result["expected_cost"]), "0 right, 1 the worst confusion"),
-        ("calibration error", three(result["ece"]), "0: as often right as it says"),
+        ("expected cost", three(result["expected_cost"]), "0: correct, 1: the worst confusion"),
+        ("calibration error", three(result["ece"]), "0: accuracy equals confidence"),
         ("coverage", percent(result["coverage"]), f"{result['n_found']:,} of {result['n']:,} images scored"),
     ]
     items = [tag("li", name, tag("span", value, class_="value"), tag("small", note)) for name, value, note in cards]
     head, of = columns(result)
     caption = "All figures."
     if leak_free is not None:
-        left_out = f"{result['n'] - leak_free['n']:,} images that also stand in a train or val split that the run was given"
-        caption += f" Leak-free leaves out {left_out}."
+        left_out = f"{result['n'] - leak_free['n']:,} images that are also in a train or val split of the run"
+        caption += f" Leak-free: without {left_out}."
     rows = [(name, *(show(each) for each in of)) for name, show in ROWS]
     words = (
         "Accuracy: Wilson's interval. Macro F1: percentile bootstrap over images. ABAW score: 0.67 macro F1 + 0.33 accuracy."
@@ -92,7 +92,7 @@ def classes(assessment: Assessment) -> Html:
         ends = interval(list(wilson_interval(int(confusion[i, i]), support))) if support else "-"
         figures = (three(row["precision"]), bar(three(row["recall"]), row["recall"]), ends, three(row["f1"]), f"{support:,}")
         rows.append((label, *figures, taken))
-    head = ["class", "precision", "recall", "95 % of recall", "F1", "images", "most often taken for"]
+    head = ["class", "precision", "recall", "95 % of recall", "F1", "images", "most often confused with"]
     return joined(
         table(head, rows, "Each class by itself", left=(6,)),
         tag("h3", "Confusion matrix"),
@@ -111,7 +111,7 @@ def confusion_table(labels: Sequence[str], confusion: np.ndarray) -> Html:
         )
         for i, label in enumerate(labels)
     ]
-    caption = "Rows: the true class (images). Columns: what was predicted. Colour: the share of the row."
+    caption = "Rows: the true class (images). Columns: the predicted class. Colour: the share of the row."
     return table(["true class", *labels], rows, caption, label="Confusion matrix")
 
 
@@ -121,7 +121,7 @@ def calibration(assessment: Assessment) -> Html:
     read = predictions.readable
     chart = charts.reliability_chart(predictions.truth[read], predictions.probabilities[read])
     words = (
-        "Blue: how many answers of a confidence are right; on the dashed line they are right as often as they say. Grey: the "
+        "Blue: the accuracy of answers with a given confidence; on the dashed line, accuracy equals confidence. Grey: the "
         "share of all images with that confidence."
     )
     return tag("figure", chart, tag("figcaption", words), class_="chart", style="max-width: 34rem")
@@ -131,7 +131,7 @@ def wrong_answers(assessment: Assessment) -> Html:
     """The most confident mistakes with LayerCAM."""
     found, reason = mistakes(assessment, MISTAKES)
     if not found:
-        return tag("p", "Every image that could be read was answered right.")
+        return tag("p", "Every readable image was classified correctly.")
     items = []
     for each in found:
         what = f"{each.truth} taken for {each.predicted}"
@@ -144,8 +144,8 @@ def wrong_answers(assessment: Assessment) -> Html:
     explanation = (
         f"LayerCAM is left out: {reason}."
         if reason is not None
-        else "Beside each face its LayerCAM (Jiang et al. 2021) for the answer given: bright is where a late convolution "
-        "found it."
+        else "Beside each face its LayerCAM (Jiang et al. 2021) for the predicted class: bright where a late "
+        "convolution found evidence for it."
     )
     return joined(tag("p", explanation, class_="quiet"), tag("ul", items, class_="cards faces"))
 
@@ -214,7 +214,7 @@ def costs(assessment: Assessment) -> Html:
         "details",
         tag("summary", "What each confusion costs"),
         tag("p", f"{source}. The expected cost is the mean over images of what the answer costs."),
-        table(["true class", *result["labels"]], rows, "Rows: the true class. Columns: what was predicted.", label="Costs"),
+        table(["true class", *result["labels"]], rows, "Rows: the true class. Columns: the predicted class.", label="Costs"),
     )
 
 

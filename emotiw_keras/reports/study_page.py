@@ -34,7 +34,7 @@ NOT_TESTED = (
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of the paper that two arms can support: that `better` is more often right than `worse`."""
+    """A sentence of the paper that two arms can support: that `better` is more accurate than `worse`."""
 
     statement: str
     better: str
@@ -63,13 +63,13 @@ def verdict(found: Difference) -> str:
 def study_page(
     rows: Sequence[Row], sets: Mapping[str, FaceSet], recipes: Mapping[str, str], command: str, unfinished: int = 0
 ) -> str:
-    """One HTML document that needs nothing else.
+    """One HTML document that is self-contained.
 
     Args:
         rows: from `study`.
         sets: the data sets by name, as read for the page.
         recipes: name -> TOML, as the runs had them.
-        command: what regenerates the study.
+        command: the command that reproduces the study.
         unfinished: arms that have not been run yet.
     """
     nets = list(dict.fromkeys(row.arm.net.name for row in rows))
@@ -78,7 +78,7 @@ def study_page(
         tag(
             "p",
             "The comparison of Ng, Nguyen, Vonikakis and Winkler (ICMI 2015) on other data: the share of the target's test "
-            "images that is named right, means over seeds; each seed cuts the target anew.",
+            "images that is classified correctly, means over seeds; each seed splits the target anew.",
         ),
     ]
     if unfinished:
@@ -89,7 +89,7 @@ def study_page(
     parts += [tag("h2", "Confusions"), [_confusions(rows, net) for net in nets]]
     parts += [tag("h2", "Images"), _distributions(sets), [_mosaic(faces) for faces in sets.values()]]
     parts += [tag("h2", "What was not tested"), tag("ul", [tag("li", line) for line in NOT_TESTED])]
-    parts += [tag("h2", "How to get this again"), tag("pre", tag("code", command))]
+    parts += [tag("h2", "How to reproduce this"), tag("pre", tag("code", command))]
     for name, text in recipes.items():
         parts.append(tag("details", tag("summary", f"{name} as run"), scrolling(tag("pre", tag("code", text)), name)))
     return page("Fine-tuning in stages", *parts)
@@ -117,12 +117,12 @@ def _figures(rows: Sequence[Row], net: str) -> Html:
             )
         )
     head = [
-        "way", "seeds", "accuracy", "least - most", "macro F1", "expected cost", "recall of disgust",
+        "method", "seeds", "accuracy", "least - most", "macro F1", "expected cost", "recall of disgust",
         "points against its base (only right here : there, McNemar p)", "FER test", "the paper, on SFEW",
     ]  # fmt: skip
     caption = (
         f"{net}. The base is direct fine-tuning; for remedies, crops and ensembles the plain FER28 -> target. Each image tests "
-        "once, whatever the number of splits it stands in."
+        "once, however many splits it is in."
     )
     return table(head, lines, caption, left=(9,), label=f"Figures of {net}")
 
@@ -175,7 +175,7 @@ def _remedies(rows: Sequence[Row], net: str) -> Html | None:
                 three(mean[2]),
             )
         )
-    head = ["way", *_labels(chosen[0]), "accuracy", "macro F1", "expected cost"]
+    head = ["method", *_labels(chosen[0]), "accuracy", "macro F1", "expected cost"]
     return table(head, lines, f"{net}: recall of each class, and what it costs elsewhere (means over seeds)")
 
 

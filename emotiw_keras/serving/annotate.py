@@ -1,4 +1,4 @@
-"""Pictures and films written anew with what was read drawn on them; never half a file, never over another."""
+"""Copies of images and videos with the readings drawn on them; never half a file, never over another."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from emotiw_keras.serving.readings import Box, Reading
 from emotiw_keras.text import shown
 
 Colour = tuple[int, int, int]
-# One colour a class, told apart by the colour-blind too (Okabe and Ito 2008); more classes begin again.
+# One colour per class, distinguishable by the colour-blind too (Okabe and Ito 2008); more classes begin again.
 COLOURS: tuple[Colour, ...] = (
     (213, 94, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (86, 180, 233), (230, 159, 0), (200, 200, 200), (0, 114, 178),
 )  # fmt: skip
@@ -32,9 +32,9 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def draw_readings(pixels: np.ndarray, faces: Sequence[Reading]) -> np.ndarray:
-    """A copy of a picture with each face's box, its likeliest label over it, and a bar a class beside it.
+    """A copy of a picture with each face's box, its most likely label above it, and one bar per class beside it.
 
-    Labels and bars cover no other face; where a crowd leaves no place for one, it is left out.
+    Labels and bars cover no other face; where a crowd leaves no room for one, it is left out.
 
     Args:
         pixels: uint8 0..255, (height, width, 1) or (height, width, 3) RGB.

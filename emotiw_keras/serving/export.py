@@ -1,4 +1,4 @@
-"""A run as a TensorFlow SavedModel, which appears only after a fresh process has loaded it and agreed."""
+"""A run as a TensorFlow SavedModel, which is kept only after a new process has loaded it and gives the same answers."""
 
 from __future__ import annotations
 

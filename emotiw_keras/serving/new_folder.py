@@ -1,4 +1,4 @@
-"""A folder that what is made of the inputs goes into: new or empty, outside of them, each file below its relative name."""
+"""The folder for what is made of the inputs: new or empty, outside of them, each file below its relative name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from emotiw_keras.files import writing
 
 
 class NewFolder:
-    """Gives paths that nothing stands at.
+    """Gives paths that are not taken.
 
     Args:
         folder: new or empty, so that nothing can be overwritten; it is made.

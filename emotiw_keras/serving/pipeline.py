@@ -115,7 +115,7 @@ class Pipeline:
         self._turned = turned
 
     def read(self, inputs: Iterable[Picture | Film], threads: bool = False) -> Generator[PictureReading, None, None]:
-        """One reading a picture or frame, in their order.
+        """One reading per image or frame, in their order.
 
         Args:
             inputs: what to read.

@@ -1,4 +1,4 @@
-"""A run as one file for runtimes without TensorFlow, ONNX or TFLite, which appears only after such a runtime has agreed."""
+"""A run as one ONNX or TFLite file for runtimes without TensorFlow, kept only if such a runtime gives the same answers."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def export_onnx(run: Run | str | os.PathLike[str], out: str | os.PathLike[str]) 
 def export_tflite(run: Run | str | os.PathLike[str], out: str | os.PathLike[str]) -> ExportReport:
     """Write a run as a TFLite model to the new file `out`.
 
-    Input, output, arguments and errors as for `export_onnx`; it needs no further package. Behind the model stands a ZIP archive
-    with emotiw.json and labels.txt, the place where TFLite keeps such files: `unzip face.tflite` reads them.
+    Input, output, arguments and errors as for `export_onnx`; it needs no further package. A ZIP archive with emotiw.json
+    and labels.txt is appended to the model, where TFLite keeps such files: `unzip face.tflite` reads them.
 
     Example:
         >>> export_tflite("runs/first", "face.tflite").compared                # doctest: +SKIP

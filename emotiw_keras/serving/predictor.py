@@ -53,8 +53,8 @@ class Predictor:
         batch_size: faces computed at once.
         detector: what finds faces in photos and films: its name, the detector itself, or None for the default one. It is
             loaded when the first photo comes.
-        crops: crops of a face whose probabilities are averaged: 1, 2 or 10 (see `inference.Inference`); None for what the
-            run says.
+        crops: crops of a face whose probabilities are averaged: 1, 2 or 10 (see `inference.Inference`); None for the
+            run's setting.
         min_face: pixels of the smallest faces that are looked for; None for 24 in photos and 34 in films. More is faster.
         precision: a name in `PRECISIONS`: what the network computes in. "mixed_bfloat16" is faster on processors that multiply
             bfloat16 natively, its probabilities have two to three digits.
@@ -96,7 +96,7 @@ class Predictor:
         if precision not in PRECISIONS:
             raise UsageError(f"precision={precision!r}: expected one of {', '.join(PRECISIONS)}")
         if min_face is not None and detector is not None and not isinstance(detector, str):
-            raise UsageError(f"min_face={min_face} and a detector of your own; leave one out")
+            raise UsageError(f"min_face={min_face} cannot be combined with a detector of your own; leave one out")
         # A wrong path is reported before TensorFlow loads, which takes seconds.
         self.run = open_run(run, model)
         self.crops = checked_crops(crops, self.run)
@@ -191,7 +191,7 @@ class Predictor:
             float32 (n, classes), each row sums to 1, in the order of `labels`.
 
         Raises:
-            DataError: an image of another shape or type, or one picture that stands in no list.
+            DataError: an image of another shape or type, or a single image that is not in a list.
         """
         if _is_picture(images):
             which = f"of shape {images.shape}" if isinstance(images, np.ndarray) else f"({images!r:.80})"
@@ -209,7 +209,7 @@ class Predictor:
             image: as `prepare` takes it, upright.
 
         Returns:
-            One reading a face, the largest first; none if there is no face.
+            One reading per face, the largest first; none if there is no face.
 
         Raises:
             DataError: an image of another shape or type.
@@ -227,7 +227,7 @@ class Predictor:
             ahead: frames read before their faces are computed together: 1 answers at once, more is faster.
 
         Yields:
-            One list a frame, as `faces`; a face keeps its number while it is followed.
+            One list per frame, as from `faces`; a face keeps its number while it is tracked.
 
         Raises:
             DataError: an image of another shape or type.

@@ -25,9 +25,9 @@ class Reading:
         box: x, y, width, height in pixels of the upright picture, origin top left.
         eyes: the two eye centres, the one further left in the picture first; None where nobody looked for them.
         score: the detector's, 0..1; None where the picture is the face.
-        label: the likeliest class.
+        label: the most likely class.
         probabilities: class -> probability; their sum is 1.
-        doubt: why the answer is hardly one, as for a face that lies on its side; or None.
+        doubt: why the answer is unreliable, such as a face that lies on its side; or None.
     """
 
     number: int

@@ -1,4 +1,4 @@
-"""Readings as the rows that `emotiw predict` prints: one a face, and one for each picture or frame without a face."""
+"""Readings as the rows that `emotiw predict` prints: one per face, and one per image or frame without a face."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def json_line(row: Row) -> str:
 
 
 def readable_line(row: Row) -> str:
-    """A line for people: the likeliest three."""
+    """A line for people: the three most likely classes."""
     place = row["path"] + ("" if row["frame"] is None else f" frame {row['frame']}")
     if row["error"] is not None:
         return shown(f"{place}: {row['error']}" if row["error"] == NO_FACE else f"{place}: error: {row['error']}")
@@ -67,7 +67,7 @@ def _which(row: Row) -> str:
 
 
 def csv_lines(labels: tuple[str, ...]) -> Show:
-    """Lines of a CSV table with one column a class; the header stands before the first."""
+    """Lines of a CSV table with one column per class; the header comes first."""
     columns = ["path", "frame", "seconds", "face", "x", "y", "width", "height", "left_x", "left_y", "right_x", "right_y"]
     columns += ["detector_score", "label", *labels, "doubt", "error"]
     first = True

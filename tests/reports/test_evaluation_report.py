@@ -169,7 +169,7 @@ def test_all_right_has_no_mistakes_to_show(assessment):
     right = np.eye(7, dtype=np.float32)[told.truth]
     right[~told.readable] = np.nan
     text = report_page(replace(assessment, predictions=replace(told, probabilities=right)))
-    assert "was answered right" in text and "<img" not in text
+    assert "was classified correctly" in text and "<img" not in text
 
 
 def test_leak_free_figures_stand_beside_the_others(assessment):

@@ -100,7 +100,7 @@ def test_pictures_of_pillow_and_files_are_what_they_show(predictor: Predictor, t
 
 
 def test_a_detector_of_ones_own_knows_its_smallest_face(run_folder: Path) -> None:
-    with pytest.raises(UsageError, match="min_face=40 and a detector of your own"):
+    with pytest.raises(UsageError, match="min_face=40 cannot be combined with a detector of your own"):
         Predictor(run_folder, detector=object(), min_face=40)  # type: ignore[arg-type]
 
 
