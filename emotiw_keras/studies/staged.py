@@ -292,12 +292,12 @@ def study(
             outcome = fit(recipe, {name: paths[name] for name in recipe.data}, folder / step.folder, threads=threads, say=say)
             assert outcome.run is not None
             runs[step] = outcome.run
-        rows.append(_row(arm, runs, paths, folder, say))
+        rows.append(_row(arm, runs, paths, say))
         finished(rows)
     return rows
 
 
-def _row(arm: Arm, runs: Mapping[Step, Run], paths: Mapping[str, str], folder: Path, say: Callable[[str], None]) -> Row:
+def _row(arm: Arm, runs: Mapping[Step, Run], paths: Mapping[str, str], say: Callable[[str], None]) -> Row:
     answers = {}
     for seed, steps in arm.runs.items():
         given = [_answers(runs[step], paths[SMALL], arm.crops, say) for step in steps]
