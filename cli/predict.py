@@ -29,7 +29,11 @@ def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> Calla
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option(
-    "--model", metavar="RUN", default=DEFAULT, show_default=True, help="Run folder of the network, or a model that ships."
+    "--model",
+    metavar="RUN",
+    default=DEFAULT,
+    show_default=True,
+    help="Run folder of the network, a model that ships, or a file of `emotiw export --format onnx`.",
 )
 @click.option(
     "--faces",
@@ -78,6 +82,14 @@ def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> Calla
     show_default=True,
     help="What the network computes in; mixed_bfloat16 is faster on processors that know bfloat16.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "tensorflow", "onnxruntime", "openvino", "opencv"]),
+    default="auto",
+    show_default=True,
+    help="What computes the network. auto: OpenCV, which starts at once; for many faces the fastest of those installed, timed "
+    "once; TensorFlow where nothing else can do what is asked for.",
+)
 @click.pass_context
 def predict(
     ctx: click.Context,
@@ -96,6 +108,7 @@ def predict(
     as_csv: bool,
     batch_size: int,
     precision: str,
+    engine: str,
 ) -> None:
     """Read the expression of each face in INPUT: pictures, films, folders, zips and glob patterns of them, numbered
     pictures (frames_%05d.jpg, as a film of 25 frames a second), or a camera (camera:0, until Ctrl-C).
@@ -111,11 +124,16 @@ def predict(
       emotiw predict clip.mp4 --model runs/first --every 5 --smooth 0.5s --annotate seen --json > rows.jsonl
       emotiw predict crops/ --model runs/first --faces whole
       emotiw predict party.jpg --model runs/first --explain why
+      emotiw predict photos/ --model face.onnx --engine onnxruntime
     """
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other; choose one")
     if faces == "whole" and (detector is not None or every != 1 or min_face is not None or turned):
         raise UsageError("--faces whole finds no faces; leave out --detector, --every, --min-face and --turned")
+    if explain is not None and engine not in ("auto", "tensorflow"):
+        raise UsageError(
+            f"--explain looks into the Keras network, which --engine {engine} does not have; leave one of them out"
+        )
     from emotiw_keras.hardware import keep_memory
     from emotiw_keras.serving.inputs import expand, read_inputs
     from emotiw_keras.serving.pipeline import Pipeline
@@ -130,6 +148,7 @@ def predict(
         crops=None if crops is None else int(crops),
         precision=precision,
         min_face=min_face,
+        engine=engine if explain is None else "tensorflow",
     )
     pipeline = Pipeline(
         predictor,

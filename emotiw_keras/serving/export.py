@@ -64,6 +64,7 @@ def facts_of(predictor: Predictor) -> dict[str, Any]:
         "fingerprint": predictor.run.fingerprint,
         "labels": list(predictor.labels),
         "preprocessing": predictor.run.settings,
+        "crop": predictor.run.crop,
         "crops": predictor.crops,
     }
 
@@ -102,7 +103,7 @@ def export_savedmodel(run: Run | str | os.PathLike[str], out: str | os.PathLike[
 
     from emotiw_keras.serving.predictor import Predictor
 
-    predictor = Predictor(run)
+    predictor = Predictor(run, engine="tensorflow")
     temporary = target.absolute().with_name(f".{os.getpid()}.{target.name}")
     try:
         _save(predictor, temporary, target)

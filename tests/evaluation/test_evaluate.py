@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from emotiw_keras.data.device import ten_crops
 from emotiw_keras.data.faceset import FaceSet, read_faces
 from emotiw_keras.data.generated import LABELS, draw_faces, generated_set
+from emotiw_keras.data.settings import ten_crops
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.evaluate import evaluate
 from emotiw_keras.evaluation.splits import stratified
