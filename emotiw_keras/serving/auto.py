@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emotiw_keras.errors import UsageError
+from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.inference import Inference, checked_answers
 from emotiw_keras.serving import engines
 from emotiw_keras.serving.light import LightInference
@@ -90,8 +90,17 @@ def open_engine(engine: str, source: Run | Exported, crops: int, shape: Shape, p
         return LightInference(source, crops, engine)
     if crops != 1:
         raise UsageError(f"{source.called} is an exported model, which cuts the centre out itself: {crops} crops need the run")
-    compute = engines.load(engine, source.model, source.called)
-    return lambda faces: checked_answers(compute(faces), source.called)
+    compute, count = engines.load(engine, source.model, source.called), len(source.labels)
+
+    def checked(faces: np.ndarray) -> np.ndarray:
+        answers = compute(faces)
+        if answers.shape != (len(faces), count):
+            raise ModelError(
+                f"{source.called} is damaged: it answers {answers.shape[-1]} classes, its labels are {count}; export it again"
+            )
+        return checked_answers(answers, source.called)
+
+    return checked
 
 
 class Automatic:

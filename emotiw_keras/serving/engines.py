@@ -39,7 +39,7 @@ def load(engine: str, model: bytes, called: str) -> Compute:
     """
     if engine not in installed():
         raise UsageError(
-            f"engine {engine!r} is not installed; `pip install {engine}`, or choose one of {', '.join(installed())}"
+            f"engine={engine!r} is not installed; `pip install {engine}`, or choose one of {', '.join(installed())}"
         )
     failures = _failures(engine)
     try:

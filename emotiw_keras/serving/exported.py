@@ -25,7 +25,8 @@ OPERATORS = frozenset(
 _MODEL: Schema = {7: Spec("graph", "message"), 14: Spec("metadata", "message", True), 25: Spec("functions", "message", True)}
 _ENTRY: Schema = {1: Spec("key", "str"), 2: Spec("value", "message")}
 _GRAPH: Schema = {1: Spec("node", "message", True), 5: Spec("initializer", "message", True)}
-_NODE: Schema = {4: Spec("op", "str"), 7: Spec("domain", "str")}
+_NODE: Schema = {4: Spec("op", "str"), 5: Spec("attribute", "message", True), 7: Spec("domain", "str")}
+_ATTRIBUTE: Schema = {1: Spec("name", "str"), 8: Spec("ints", "int", True)}
 _TENSOR: Schema = {8: Spec("name", "str"), 13: Spec("external", "message", True), 14: Spec("location", "int")}
 
 
@@ -106,6 +107,11 @@ def _check_graph(path: Path, wire: Wire, view: memoryview, functions: bool) -> N
     if strange or functions or not nodes:
         what = f"the operator {strange[0]!r}" if strange else "functions" if functions else "no operators"
         raise ModelError(f"{path} holds {what}, which `emotiw export --format onnx` does not write; export the run again")
+    for node in nodes:
+        attributes = (wire.decode(part, _ATTRIBUTE) for part in node.get("attribute", ()))
+        if last(node, "op").startswith("Reduce") and any(len(each.get("ints", ())) > 1 for each in attributes):
+            # OpenCV computes it wrong, and says nothing; what stretched faces was written so once.
+            raise ModelError(f"{path} was written by an older version of emotiw; export the run again")
     for part in graph.get("initializer", ()):
         tensor = wire.decode(part, _TENSOR)
         if "external" in tensor or last(tensor, "location", 0):
