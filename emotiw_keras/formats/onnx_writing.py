@@ -5,13 +5,13 @@ Source: `onnx.proto` and `Operators.md` of ONNX, operators of version 17; the wi
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from emotiw_keras.errors import ModelError
+from emotiw_keras.formats import protobuf_writing as wire
 from emotiw_keras.formats.foreign import Node
 
 INPUT, OUTPUT = "faces", "probabilities"
@@ -74,20 +74,20 @@ class _Writer:
     def emit(self, op: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
         """Append an operator; returns the name of its output."""
         output = output or f"{op.lower()}_{len(self._nodes)}"
-        body = [_text(1, name) for name in inputs] + [_text(2, output), _text(3, output), _text(4, op)]
-        self._nodes.append(b"".join(body + [_block(5, _attribute(*item)) for item in attributes.items()]))
+        body = [wire.text(1, name) for name in inputs] + [wire.text(2, output), wire.text(3, output), wire.text(4, op)]
+        self._nodes.append(b"".join(body + [wire.block(5, _attribute(*item)) for item in attributes.items()]))
         return output
 
     def model(self, shape: tuple[int, int, int], classes: int) -> bytes:
         """The whole file."""
         height, width, channels = shape
-        graph: list[bytes | memoryview] = [*(_block(1, node) for node in self._nodes), _text(2, "network")]
+        graph: list[bytes | memoryview] = [*(wire.block(1, node) for node in self._nodes), wire.text(2, "network")]
         for parts in self._stored:
-            graph += [_tag(5, 2), _varint(sum(map(len, parts))), *parts]
-        graph.append(_block(11, _value(INPUT, ["batch", channels, height, width])))
-        graph.append(_block(12, _value(OUTPUT, ["batch", classes])))
-        head = _number(1, IR_VERSION) + _text(2, "emotiw_keras") + _block(8, _number(2, OPSET))
-        return b"".join([head, _tag(7, 2), _varint(sum(map(len, graph))), *graph])
+            graph += [wire.tag(5, 2), wire.varint(sum(map(len, parts))), *parts]
+        graph.append(wire.block(11, _value(INPUT, ["batch", channels, height, width])))
+        graph.append(wire.block(12, _value(OUTPUT, ["batch", classes])))
+        head = wire.number(1, IR_VERSION) + wire.text(2, "emotiw_keras") + wire.block(8, wire.number(2, OPSET))
+        return b"".join([head, wire.tag(7, 2), wire.varint(sum(map(len, graph))), *graph])
 
     def _array(self, name: str) -> np.ndarray:
         if name not in self._arrays:
@@ -96,8 +96,8 @@ class _Writer:
 
     def _store(self, name: str, values: np.ndarray) -> str:
         stored = np.asarray(values, "<f4", order="C")
-        head = b"".join(_number(1, size) for size in stored.shape) + _number(2, _FLOAT) + _text(8, name)
-        self._stored.append([head, _tag(9, 2), _varint(stored.nbytes), stored.data.cast("B") if stored.size else b""])
+        head = b"".join(wire.number(1, size) for size in stored.shape) + wire.number(2, _FLOAT) + wire.text(8, name)
+        self._stored.append([head, wire.tag(9, 2), wire.varint(stored.nbytes), stored.data.cast("B") if stored.size else b""])
         return name
 
     def _weights(self, node: Node, *axes: int) -> list[str]:
@@ -200,38 +200,14 @@ class _Writer:
         return inputs[0]
 
 
-def _varint(value: int) -> bytes:
-    digits = bytearray()
-    while value > 127:
-        digits.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*digits, value])
-
-
-def _tag(field: int, wire: int) -> bytes:
-    return _varint(field << 3 | wire)
-
-
-def _number(field: int, value: int) -> bytes:
-    return _tag(field, 0) + _varint(value)
-
-
-def _block(field: int, content: bytes) -> bytes:
-    return _tag(field, 2) + _varint(len(content)) + content
-
-
-def _text(field: int, text: str) -> bytes:
-    return _block(field, text.encode())
-
-
 def _attribute(name: str, value: Any) -> bytes:
     if isinstance(value, float):
-        return _text(1, name) + _tag(2, 5) + struct.pack("<f", value) + _number(20, _FLOAT_TYPE)
+        return wire.text(1, name) + wire.single(2, value) + wire.number(20, _FLOAT_TYPE)
     if isinstance(value, int):
-        return _text(1, name) + _number(3, value) + _number(20, _INT_TYPE)
-    return _text(1, name) + b"".join(_number(8, each) for each in value) + _number(20, _INTS_TYPE)
+        return wire.text(1, name) + wire.number(3, value) + wire.number(20, _INT_TYPE)
+    return wire.text(1, name) + b"".join(wire.number(8, each) for each in value) + wire.number(20, _INTS_TYPE)
 
 
 def _value(name: str, sizes: list[int | str]) -> bytes:
-    dims = b"".join(_block(1, _number(1, size) if isinstance(size, int) else _text(2, size)) for size in sizes)
-    return _text(1, name) + _block(2, _block(1, _number(1, _FLOAT) + _block(2, dims)))
+    dims = b"".join(wire.block(1, wire.number(1, size) if isinstance(size, int) else wire.text(2, size)) for size in sizes)
+    return wire.text(1, name) + wire.block(2, wire.block(1, wire.number(1, _FLOAT) + wire.block(2, dims)))
