@@ -31,7 +31,7 @@ Done. Test accuracy on faces of other persons (chance is 14 %):
 Predictions to look at                      {sys.argv[1]}/report/staged/faces.png
 The report: open it in a browser            {sys.argv[1]}/report/staged/report.html
 Learning curves                             {sys.argv[1]}/staged/curves.png
-A model to serve                            {sys.argv[1]}/savedmodel""")
+A model to serve                            {sys.argv[1]}/savedmodel/1""")
 endef
 export DEMO_SUMMARY
 

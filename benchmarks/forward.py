@@ -39,7 +39,7 @@ def _predictor(folder: Path, precision: str) -> Answer:
 def _savedmodel(folder: Path, precision: str) -> Answer:
     import tensorflow as tf
 
-    model = tf.saved_model.load(str(folder / "savedmodel"))
+    model = tf.saved_model.load(str(folder / "savedmodel" / "1"))
     call = model.signatures["pixels"]
     # The model must outlive its signature.
     return lambda faces, model=model: call(pixels=tf.constant(faces))["probabilities"].numpy()  # type: ignore[misc]

@@ -1,6 +1,6 @@
 """The train step of ours beside stock Keras and PyTorch: images a second, and the share of what matrix products reach here.
 
-PyTorch runs the same network with the same weights, written from the authors' definition (`models/originals.py`), in every
+PyTorch runs the same network with the same weights, written from the authors' definition (`models/originals`), in every
 combination of eager and compiled, NCHW and channels_last, float32 and bfloat16 autocast. All are shown once, at the smallest
 batch; the best of each precision then takes its turns with ours. Each contestant's outputs on the same faces must agree before
 anything is timed. "ours" is what `emotiw fit` runs, from grey bytes of 48x48 to the update, crops included; the others get

@@ -34,7 +34,7 @@ def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> Calla
     shell_complete=completion.runs,
     default=DEFAULT,
     show_default=True,
-    help="Run folder, or a model that ships with the package.",
+    help="Run folder, a model that ships with the package, or a file of `emotiw export --format onnx`.",
 )
 @click.option(
     "--faces",
@@ -83,6 +83,14 @@ def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> Calla
     show_default=True,
     help="Precision of the network; mixed_bfloat16 is faster on processors with native bfloat16.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "tensorflow", "onnxruntime", "openvino", "opencv"]),
+    default="auto",
+    show_default=True,
+    help="What computes the network. auto: OpenCV, which starts at once; for many faces the fastest of those installed, timed "
+    "once; TensorFlow where nothing else can do what is asked for.",
+)
 @click.pass_context
 def predict(
     ctx: click.Context,
@@ -101,6 +109,7 @@ def predict(
     as_csv: bool,
     batch_size: int,
     precision: str,
+    engine: str,
 ) -> None:
     """Read the expression of each face in INPUT: pictures, films, folders, zips and glob patterns of them, numbered
     pictures (frames_%05d.jpg, as a film of 25 frames a second), or a camera (camera:0, until Ctrl-C).
@@ -116,11 +125,16 @@ def predict(
       emotiw predict clip.mp4 --model runs/first --every 5 --smooth 0.5s --annotate seen --json > rows.jsonl
       emotiw predict crops/ --model runs/first --faces whole
       emotiw predict party.jpg --model runs/first --explain why
+      emotiw predict photos/ --model face.onnx --engine onnxruntime
     """
     if as_json and as_csv:
         raise UsageError("--json and --csv cannot be combined; choose one")
     if faces == "whole" and (detector is not None or every != 1 or min_face is not None or turned):
         raise UsageError("--faces whole finds no faces; leave out --detector, --every, --min-face and --turned")
+    if explain is not None and engine not in ("auto", "tensorflow"):
+        raise UsageError(
+            f"--explain looks into the Keras network, which --engine {engine} does not have; leave one of them out"
+        )
     from emotiw_keras.hardware import keep_memory
     from emotiw_keras.serving.inputs import expand, read_inputs
     from emotiw_keras.serving.pipeline import Pipeline
@@ -135,6 +149,7 @@ def predict(
         crops=None if crops is None else int(crops),
         precision=precision,
         min_face=min_face,
+        engine=engine if explain is None else "tensorflow",
     )
     pipeline = Pipeline(
         predictor,

@@ -21,19 +21,34 @@ CONSTANT_WEIGHTS = 8_000_000
 time. A graph copies its constants several times when it is made, which is too much for larger ones."""
 
 
-def checked_crops(crops: int | None, run: Run) -> int:
-    """The crops to average over: those asked for, else the run's own.
+def checked_crops(crops: int | None, own: int) -> int:
+    """The crops to average over: those asked for, else the run's `own`.
 
     Raises:
         UsageError: another number than 1, 2 or 10.
     """
     if crops is None:
-        return run.crops
+        return own
     if crops not in CROPS:
         raise UsageError(
             f"crops must be 1 (the centre), 2 (the centre, plain and mirrored) or 10 (the corners too); got {crops}"
         )
     return crops
+
+
+def checked_answers(answers: np.ndarray, called: str) -> np.ndarray:
+    """Probabilities, float32 (batch, classes), once they are known to be numbers; `called` is what commands take for the run.
+
+    Raises:
+        ModelError: some are not finite.
+    """
+    if not np.isfinite(answers).all():
+        count = len(answers) - int(np.isfinite(answers).all(axis=1).sum())
+        raise ModelError(
+            f"the network of {called} answers nan or infinity for {count} of {len(answers)} faces; its weights or "
+            "its preprocessing are damaged: train or fetch it anew"
+        )
+    return answers
 
 
 class Inference:
@@ -57,14 +72,14 @@ class Inference:
     """
 
     def __init__(self, run: Run, shape: tuple[int, ...], crops: int | None = None, precision: str = "float32") -> None:
-        self.crops = checked_crops(crops, run)
+        self.crops = checked_crops(crops, run.crops)
         hardware.check_precision(precision)
         self._called = run.called
 
         import tensorflow as tf
 
-        from emotiw_keras.data.device import crop_places
         from emotiw_keras.data.grey import for_grey
+        from emotiw_keras.data.settings import crop_places
         from emotiw_keras.models.kernels.cast_once import narrow_kernels
         from emotiw_keras.models.kernels.large_batches import LARGE_BATCH, in_batches
         from emotiw_keras.models.normalisations import fold_normalisations
@@ -126,14 +141,7 @@ class Inference:
         Raises:
             ModelError: the network answers with numbers that are not finite.
         """
-        answers = self._compute(faces)
-        if not np.isfinite(answers).all():
-            count = len(answers) - int(np.isfinite(answers).all(axis=1).sum())
-            raise ModelError(
-                f"the network of {self._called} answers nan or infinity for {count} of {len(answers)} faces; its weights or "
-                "its preprocessing are damaged: train or fetch it anew"
-            )
-        return answers
+        return checked_answers(self._compute(faces), self._called)
 
     def _compute(self, faces: np.ndarray) -> np.ndarray:
         large = self._as_large(len(faces))
@@ -154,7 +162,7 @@ def crop_mean(net: keras.Model, face_input: FaceInput, faces: Any, crops: int) -
         return net(face_input(faces), training=False)
     from keras import ops
 
-    from emotiw_keras.data.device import crop_places
+    from emotiw_keras.data.settings import crop_places
 
     count = ops.shape(faces)[0]
     places = crop_places(face_input.room, crops)

@@ -222,6 +222,18 @@ class Run:
         except DataError as error:
             raise RunError(f"{self.path} is damaged: {error}") from error
 
+    def check_weights(self) -> None:
+        """Refuse a weight file that is not the one that was there when the run was finished.
+
+        Raises:
+            RunError: it has another hash than run.json says.
+        """
+        found = sha256_file(self.path / WEIGHTS_FILE)
+        if found != self.fingerprint:
+            raise RunError(
+                f"{self.path} is damaged: {WEIGHTS_FILE} has SHA-256 {found[:16]}..., run.json says {self.fingerprint[:16]}..."
+            )
+
     def build(self, policy: str = "float32") -> keras.Model:
         """The network with the run's weights; it returns probabilities, float32 (batch, classes).
 
@@ -236,11 +248,7 @@ class Run:
         from emotiw_keras.models.parts import computing_in, empty_networks
         from emotiw_keras.models.weights import load_strict, survives
 
-        found = sha256_file(self.path / WEIGHTS_FILE)
-        if found != self.fingerprint:
-            raise RunError(
-                f"{self.path} is damaged: {WEIGHTS_FILE} has SHA-256 {found[:16]}..., run.json says {self.fingerprint[:16]}..."
-            )
+        self.check_weights()
         settings = self.info["model"]
         if settings.get("given"):
             return self._own_network(policy)

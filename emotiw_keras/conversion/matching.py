@@ -9,6 +9,7 @@ from types import ModuleType
 
 from emotiw_keras.errors import ModelError
 from emotiw_keras.formats.foreign import Foreign, Node
+from emotiw_keras.models.originals import original
 from emotiw_keras.models.registry import get_spec
 
 WEIGHTED = ("conv", "fc")
@@ -71,7 +72,7 @@ class Matching:
 
 def original_nodes(name: str) -> tuple[Node, ...]:
     """The network `name` as its authors defined it; see `models.originals`."""
-    return _module(name).original(name)
+    return original(name)
 
 
 def _module(name: str) -> ModuleType:

@@ -7,7 +7,6 @@ results equal everywhere and leaves nothing to checkpoint; as a layer of a model
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,8 @@ import numpy as np
 from keras import ops
 
 from emotiw_keras.data.resize import LUMA, resize_weights
-from emotiw_keras.data.settings import settings_for
-from emotiw_keras.errors import DataError
+from emotiw_keras.data.settings import check_settings, load_mean_image, settings_for
 from emotiw_keras.models.registry import get_spec
-
-CHANNELS = ("grey", "rgb")
-CHANNEL_ORDERS = ("rgb", "bgr")
-MEAN_IMAGE_PLACES = ("resize", "crop")
 
 
 @keras.saving.register_keras_serializable(package="emotiw_keras")
@@ -82,29 +76,22 @@ class FaceInput(keras.layers.Layer):
     ) -> None:
         # Whole grey levels and their means need float32 whatever the network computes in.
         super().__init__(name=name, dtype="float32", autocast=False)
-        if channels not in CHANNELS or channel_order not in CHANNEL_ORDERS or mean_image_at not in MEAN_IMAGE_PLACES:
-            raise DataError(
-                f"face input: channels={channels!r}, channel_order={channel_order!r}, mean_image_at={mean_image_at!r}; allowed "
-                f"are {CHANNELS}, {CHANNEL_ORDERS} and {MEAN_IMAGE_PLACES}"
-            )
-        if not 0 < crop <= resize:
-            raise DataError(f"face input: crop={crop} must lie between 1 and resize={resize}")
-        if not all(math.isfinite(value) for value in (*mean, *std)) or not all(value > 0 for value in std):
-            raise DataError(f"face input: mean={list(mean)}, std={list(std)}; expected finite numbers, those of std above 0")
-        if input_channels not in (1, 3) or (input_channels == 1 and channels != "grey"):
-            raise DataError(f"face input: input_channels={input_channels} with channels={channels!r}; 1 needs channels='grey'")
+        self.mean_image = None if mean_image is None else np.asarray(mean_image, np.float32)
+        check_settings(
+            channels=channels,
+            resize=resize,
+            crop=crop,
+            channel_order=channel_order,
+            mean=mean,
+            std=std,
+            mean_image=self.mean_image,
+            mean_image_at=mean_image_at,
+            input_channels=input_channels,
+        )
         self.channels, self.resize, self.crop, self.min_max = channels, int(resize), int(crop), bool(min_max)
         self.channel_order, self.mean_image_at, self.input_channels = channel_order, mean_image_at, input_channels
         self.mean = tuple(float(value) for value in mean)[:input_channels]
         self.std = tuple(float(value) for value in std)[:input_channels]
-        self.mean_image = None if mean_image is None else np.asarray(mean_image, np.float32)
-        if self.mean_image is not None:
-            side = self.resize if mean_image_at == "resize" else self.crop
-            if self.mean_image.shape != (side, side, input_channels):
-                raise DataError(
-                    f"face input: the mean image has shape {self.mean_image.shape}, expected {(side, side, input_channels)}"
-                )
-
         self.random_crop, self.mirror, self.seed = bool(random_crop), bool(mirror), seed
         # only where something is drawn: a generator is a variable, and a layer without any is the same at every step
         self._generator = keras.random.SeedGenerator(seed) if self.random_crop or self.mirror else None
@@ -282,26 +269,6 @@ def _resize(faces: Any, side: int) -> Any:
     return faces
 
 
-def load_mean_image(path: str | Path) -> np.ndarray:
-    """Read a mean image: `.npy`, float (side, side, 3) or Caffe's (3, side, side), in the network's channel order.
-
-    Raises:
-        DataError: the file is missing or is no such array.
-    """
-    try:
-        # Mapped, so that a size that the file only claims takes no memory.
-        image = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"mean image {path}: {error}; expected .npy, (side, side, 3) or (3, side, side)") from error
-    if not isinstance(image, np.ndarray) or image.dtype.kind not in "fiu" or not np.isfinite(image).all():
-        raise DataError(f"mean image {path} is no .npy file of finite numbers")
-    if image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
-        image = image.transpose(1, 2, 0)
-    if image.ndim != 3 or image.shape[2] not in (1, 3) or image.shape[0] != image.shape[1]:
-        raise DataError(f"mean image {path} has shape {image.shape}; expected (side, side, 3) or (3, side, side)")
-    return image.astype(np.float32)
-
-
 def draw_crops(count: int, room: int, *, mirror: bool, seed: tuple[int, ...]) -> np.ndarray:
     """Draw a crop and a mirror for each of `count` images, one and the same on every platform and backend.
 
@@ -320,22 +287,3 @@ def draw_crops(count: int, room: int, *, mirror: bool, seed: tuple[int, ...]) ->
     if mirror:
         crops[:, 2] = generator.integers(0, 2, size=count)
     return crops
-
-
-def ten_crops(room: int) -> np.ndarray:
-    """The four corners and the centre, plain and mirrored (Krizhevsky et al. 2012, section 4.1): int32 (10, 3)."""
-    places = [(0, 0), (0, room), (room, 0), (room, room), (room // 2, room // 2)]
-    return np.array([(top, left, mirror) for mirror in (0, 1) for top, left in places], np.int32)
-
-
-def crop_places(room: int, crops: int) -> np.ndarray:
-    """What is averaged over at evaluation and prediction: the centre, the centre and its mirror image, or `ten_crops`.
-
-    Args:
-        room: largest offset, `FaceInput.room`.
-        crops: 1, 2 or 10.
-
-    Returns:
-        int32 (crops, 3): top, left, mirror.
-    """
-    return ten_crops(room) if crops == 10 else np.array([(room // 2, room // 2, mirror) for mirror in range(crops)], np.int32)

@@ -8,11 +8,13 @@ of a float32, and the order of summation, which differs between libraries and th
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
-import scipy.sparse
 
 WEIGHT_ONE = 2**15
+DENSE = 512
+"""Pixels of a side up to which the weights are multiplied with their zeros."""
 # ITU-R BT.601 luma in 1/65536; the sum is 65536, so a grey picture stays what it is.
 LUMA = (19595, 38470, 7471)
 
@@ -46,7 +48,12 @@ def resize_weights(source: int, target: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=64)
-def _sparse_weights(source: int, target: int) -> scipy.sparse.csr_matrix:
+def _product_weights(source: int, target: int) -> Any:
+    """`resize_weights` as what is fastest to multiply by: most of a large one is zeros."""
+    if source <= DENSE:
+        return resize_weights(source, target)
+    import scipy.sparse  # a fifth of a second, which faces that are cut out do not need
+
     return scipy.sparse.csr_matrix(resize_weights(source, target))
 
 
@@ -69,12 +76,12 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     result = image
     if rows != height:
         flat = result.reshape(rows, -1).astype(np.float32)
-        flat = np.rint(_sparse_weights(rows, height) @ flat)
+        flat = np.rint(_product_weights(rows, height) @ flat)
         result = flat.reshape((height, *image.shape[1:]))
     if columns != width:
         moved = np.moveaxis(result, 1, 0)
         flat = np.ascontiguousarray(moved, dtype=np.float32).reshape(columns, -1)
-        flat = np.rint(_sparse_weights(columns, width) @ flat)
+        flat = np.rint(_product_weights(columns, width) @ flat)
         result = np.moveaxis(flat.reshape((width, *moved.shape[1:])), 0, 1)
     return np.ascontiguousarray(result, dtype=np.uint8)
 

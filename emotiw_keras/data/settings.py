@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from emotiw_keras.errors import DataError
 from emotiw_keras.models.registry import ModelSpec
+
+CHANNELS = ("grey", "rgb")
+CHANNEL_ORDERS = ("rgb", "bgr")
+MEAN_IMAGE_PLACES = ("resize", "crop")
 
 
 def settings_for(
@@ -34,3 +44,75 @@ def settings_for(
         "input_channels": spec.input_channels if input_channels is None else input_channels,
     }
     return {**settings, **{key: value for key, value in changes.items() if value is not None}}
+
+
+def check_settings(
+    *,
+    channels: str,
+    resize: int,
+    crop: int,
+    channel_order: str,
+    mean: Sequence[float],
+    std: Sequence[float],
+    mean_image: np.ndarray | None,
+    mean_image_at: str,
+    input_channels: int,
+) -> None:
+    """Refuse settings of `FaceInput` that contradict each other.
+
+    Raises:
+        DataError: a setting that cannot be meant.
+    """
+    if channels not in CHANNELS or channel_order not in CHANNEL_ORDERS or mean_image_at not in MEAN_IMAGE_PLACES:
+        raise DataError(
+            f"face input: channels={channels!r}, channel_order={channel_order!r}, mean_image_at={mean_image_at!r}; allowed "
+            f"are {CHANNELS}, {CHANNEL_ORDERS} and {MEAN_IMAGE_PLACES}"
+        )
+    if not 0 < crop <= resize:
+        raise DataError(f"face input: crop={crop} must lie between 1 and resize={resize}")
+    if not all(math.isfinite(value) for value in (*mean, *std)) or not all(value > 0 for value in std):
+        raise DataError(f"face input: mean={list(mean)}, std={list(std)}; expected finite numbers, those of std above 0")
+    if input_channels not in (1, 3) or (input_channels == 1 and channels != "grey"):
+        raise DataError(f"face input: input_channels={input_channels} with channels={channels!r}; 1 needs channels='grey'")
+    side = resize if mean_image_at == "resize" else crop
+    if mean_image is not None and mean_image.shape != (side, side, input_channels):
+        raise DataError(f"face input: the mean image has shape {mean_image.shape}, expected {(side, side, input_channels)}")
+
+
+def load_mean_image(path: str | Path) -> np.ndarray:
+    """Read a mean image: `.npy`, float (side, side, 3) or Caffe's (3, side, side), in the network's channel order.
+
+    Raises:
+        DataError: the file is missing or is no such array.
+    """
+    try:
+        # Mapped, so that a size that the file only claims takes no memory.
+        image = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"mean image {path}: {error}; expected .npy, (side, side, 3) or (3, side, side)") from error
+    if not isinstance(image, np.ndarray) or image.dtype.kind not in "fiu" or not np.isfinite(image).all():
+        raise DataError(f"mean image {path} is no .npy file of finite numbers")
+    if image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
+        image = image.transpose(1, 2, 0)
+    if image.ndim != 3 or image.shape[2] not in (1, 3) or image.shape[0] != image.shape[1]:
+        raise DataError(f"mean image {path} has shape {image.shape}; expected (side, side, 3) or (3, side, side)")
+    return image.astype(np.float32)
+
+
+def ten_crops(room: int) -> np.ndarray:
+    """The four corners and the centre, plain and mirrored (Krizhevsky et al. 2012, section 4.1): int32 (10, 3)."""
+    places = [(0, 0), (0, room), (room, 0), (room, room), (room // 2, room // 2)]
+    return np.array([(top, left, mirror) for mirror in (0, 1) for top, left in places], np.int32)
+
+
+def crop_places(room: int, crops: int) -> np.ndarray:
+    """What is averaged over at evaluation and prediction: the centre, the centre and its mirror image, or `ten_crops`.
+
+    Args:
+        room: largest offset, `FaceInput.room`.
+        crops: 1, 2 or 10.
+
+    Returns:
+        int32 (crops, 3): top, left, mirror.
+    """
+    return ten_crops(room) if crops == 10 else np.array([(room // 2, room // 2, mirror) for mirror in range(crops)], np.int32)

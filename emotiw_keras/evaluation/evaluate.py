@@ -122,7 +122,7 @@ def assess(
     Args and errors are those of `evaluate`; `every_frame` asks for predictions of all images of a set of videos, which
     smoothing needs anyway; `say` is called with each line of the reader's report; `read` reads the source.
     """
-    crops = checked_crops(crops, run)
+    crops = checked_crops(crops, run.crops)
     costs_file = None if costs is None else os.fspath(costs)
     question = Question(printable(os.fspath(source)), split, limit, crops, costs_of(run.labels, costs_file), costs_file)
     if split not in (*SPLITS, "all"):

@@ -17,7 +17,6 @@ from emotiw_keras.errors import ModelError
 from emotiw_keras.formats.foreign import Foreign, Limits
 from emotiw_keras.formats.hdf5 import Hdf5, open_hdf5
 from emotiw_keras.formats.hdf5_trial import rehearse
-from emotiw_keras.formats.zipped import Zip
 
 ROLES = {
     "kernel": "weight",
@@ -35,7 +34,7 @@ _OLD_NAME = re.compile(r"(?:.*_)?(W|b)(?:_\d+)?")
 _DESCRIPTION = "a description of layers, which is never looked into; only arrays are read"
 
 
-def read_keras_h5(path: Path, limits: Limits | None = None) -> Foreign:
+def read_keras_h5(path: Path, limits: Limits | None = None, *, trusted: bool = False) -> Foreign:
     """The arrays of a Keras HDF5 file, named `<layer>.weight`, `.bias`, `.gamma`, `.beta`, `.mean`, `.variance`.
 
     Kernels are (height, width, in, out), fully connected ones (in, out). Weights of other names keep them. A `.weights.h5`
@@ -45,6 +44,7 @@ def read_keras_h5(path: Path, limits: Limits | None = None) -> Foreign:
     Args:
         path: the file.
         limits: bounds of what is read; the defaults of `Limits` if None.
+        trusted: whether it came with the package, so that no other process need try it first.
 
     Returns:
         layout "hwio" (None for files of Keras 1, which could be either), no nodes.
@@ -57,7 +57,8 @@ def read_keras_h5(path: Path, limits: Limits | None = None) -> Foreign:
         (3, 3, 3, 64)
     """
     bounds = limits or Limits()
-    rehearse(read_keras_h5, path, bounds)
+    if not trusted:
+        rehearse(read_keras_h5, path, bounds)
     with open_hdf5(path, bounds, rehearsed=True) as file:
         top = file.children(file.root)
         foreign = Foreign(format="Keras weights", path=path, arrays={}, layout="hwio")
@@ -91,6 +92,8 @@ def read_keras_archive(path: Path, limits: Limits | None = None) -> Foreign:
     Raises:
         ModelError: as `read_keras_h5`; or the zip is damaged or holds no weights, or there is no room to unpack them.
     """
+    from emotiw_keras.formats.zipped import Zip
+
     bounds = limits or Limits()
     archive = Zip(path, bounds)
     if WEIGHTS_ENTRY not in archive.sizes:

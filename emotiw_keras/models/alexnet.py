@@ -13,8 +13,6 @@ from typing import Any
 import keras
 from keras import layers
 
-from emotiw_keras.formats.foreign import Node
-from emotiw_keras.models import originals
 from emotiw_keras.models import weights_argument as stored
 from emotiw_keras.models.layers import GroupedConv2D, LocalResponseNormalization
 from emotiw_keras.models.parts import RELU, Shape, Tensor, Top, head, image_input, known_shape, model_of, scaled
@@ -28,28 +26,6 @@ preprocess_input = preprocessing("alexnet")
 
 # Our names are Caffe's, which MatConvNet and TensorFlow ports kept.
 FOREIGN_NAMES: tuple[dict[str, str], ...] = ()
-
-
-def original(name: str) -> tuple[Node, ...]:
-    """The deploy.prototxt of BVLC's `bvlc_alexnet` ("alexnet") or `bvlc_reference_caffenet` ("caffenet")."""
-
-    def norm_and_pool(number: str) -> list[originals.Step]:
-        norm, pool = originals.lrn(f"norm{number}", 1e-4, 1.0), originals.max_pool(f"pool{number}", 3, 2)
-        return pool + norm if name == "caffenet" else norm + pool
-
-    return originals.sequence(
-        originals.conv("conv1", stride=4),
-        norm_and_pool("1"),
-        originals.conv("conv2", pad=2, groups=2),
-        norm_and_pool("2"),
-        originals.conv("conv3", pad=1),
-        originals.conv("conv4", pad=1, groups=2),
-        originals.conv("conv5", pad=1, groups=2),
-        originals.max_pool("pool5", 3, 2),
-        originals.fc("fc6"),
-        originals.fc("fc7"),
-        originals.fc("fc8", relu=False),
-    )
 
 
 def _conv(filters: int, size: int, groups: int, name: str) -> GroupedConv2D:

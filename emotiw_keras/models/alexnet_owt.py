@@ -11,8 +11,6 @@ from typing import Any
 import keras
 from keras import layers
 
-from emotiw_keras.formats.foreign import Node
-from emotiw_keras.models import originals
 from emotiw_keras.models import weights_argument as stored
 from emotiw_keras.models.layers import Dense, GroupedConv2D
 from emotiw_keras.models.parts import RELU, Shape, Tensor, classifier, image_input, known_shape, model_of, pooled, scaled
@@ -28,23 +26,6 @@ preprocess_input = preprocessing("alexnet_owt")
 # torchvision numbers the modules of its two sequences.
 TORCHVISION = (*(f"features.{i}" for i in (0, 3, 6, 8, 10)), *(f"classifier.{i}" for i in (1, 4, 6)))
 FOREIGN_NAMES = (dict(zip(LAYERS, TORCHVISION, strict=True)),)
-
-
-def original(name: str) -> tuple[Node, ...]:
-    """torchvision's `models/alexnet.py`; at 224x224 its adaptive pooling changes nothing."""
-    return originals.sequence(
-        originals.conv("conv1", stride=4, pad=2),
-        originals.max_pool("pool1", 3, 2, "floor"),
-        originals.conv("conv2", pad=2),
-        originals.max_pool("pool2", 3, 2, "floor"),
-        originals.conv("conv3", pad=1),
-        originals.conv("conv4", pad=1),
-        originals.conv("conv5", pad=1),
-        originals.max_pool("pool5", 3, 2, "floor"),
-        originals.fc("fc6"),
-        originals.fc("fc7"),
-        originals.fc("fc8", relu=False),
-    )
 
 
 def _conv(filters: int, size: int, stride: int, padding: int, name: str) -> GroupedConv2D:

@@ -9,17 +9,15 @@ Source: Tan and Le 2019, arXiv:1905.11946; tensorflow/tpu `models/official/effic
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 from keras import layers
 
-from emotiw_keras.errors import ModelError
-from emotiw_keras.formats.foreign import Node
 from emotiw_keras.keras_names import PACKAGE
 from emotiw_keras.models import weights_argument as stored
 from emotiw_keras.models.layers import BatchNormalization, Conv2D, GroupedConv2D
+from emotiw_keras.models.originals.efficientnet_lite import EPSILON, HEAD, STEM, blocks
 from emotiw_keras.models.parts import (
     Shape,
     Tensor,
@@ -32,42 +30,19 @@ from emotiw_keras.models.parts import (
     scaled,
 )
 from emotiw_keras.models.preprocessing import decode_predictions, preprocessing
-from emotiw_keras.models.registry import EFFICIENTNET_LITE0_STAGES
 
-__all__ = ["FOREIGN_NAMES", "SMALLEST", "EfficientNetLite0", "decode_predictions", "original", "preprocess_input"]
+__all__ = ["FOREIGN_NAMES", "SMALLEST", "EfficientNetLite0", "decode_predictions", "preprocess_input"]
 
 preprocess_input = preprocessing("efficientnet_lite0")
 
 SMALLEST = 32
 """The smallest picture it takes: five layers halve it."""
-EPSILON = 1e-3
-_STEM, _HEAD = 32, 1280
-
-
-class _Block(NamedTuple):
-    name: str
-    kernel: int
-    stride: int
-    wider: int
-    """Times as many channels in its middle."""
-    channels: int
-    """That it puts out."""
-    given: int
-    """Channels that it takes."""
-
-
-def _blocks() -> Iterator[_Block]:
-    given, number = _STEM, 0
-    for count, kernel, stride, wider, channels in EFFICIENTNET_LITE0_STAGES:
-        for place in range(count):
-            yield _Block(f"block{number}", kernel, stride if place == 0 else 1, wider, channels, given)
-            given, number = channels, number + 1
 
 
 def _torch_names() -> dict[str, str]:
     """Those of ml-illustrated's EfficientNet-Lite for PyTorch."""
     names = {"stem": "_conv_stem", "stem_bn": "_bn0", "head": "_conv_head", "head_bn": "_bn1", "classifier": "_fc"}
-    for number, block in enumerate(_blocks()):
+    for number, block in enumerate(blocks()):
         for n, part in enumerate(("expand", "depthwise", "project")):
             names |= {
                 f"{block.name}_{part}": f"_blocks.{number}._{part}_conv",
@@ -78,47 +53,6 @@ def _torch_names() -> dict[str, str]:
 
 FOREIGN_NAMES: tuple[dict[str, str], ...] = (_torch_names(),)
 """Our layers -> theirs."""
-
-
-def original(name: str) -> tuple[Node, ...]:
-    """The network on 224x224 in Caffe's terms, from the tensor "data" to the class scores, as PyTorch's port computes it.
-
-    Arrays are `<our layer name>.weight` (out, in, height, width) and, of the classifier, `.bias` (out,); of batch
-    normalisations `<conv>_bn.mean`, `.variance`, `.gamma` and `.beta`. TensorFlow's "same" pads by one less before than behind
-    where a layer halves an even size.
-
-    Raises ModelError for a network of another module.
-
-    Example:
-        >>> [node.name for node in original("efficientnet_lite0")][:3]
-        ['stem', 'stem_bn', 'stem_bn_scale']
-    """
-    if name != "efficientnet_lite0":
-        raise ModelError(f"no EfficientNet-Lite is called {name!r}; expected efficientnet_lite0")
-    nodes: list[Node] = []
-
-    def add(op: str, name: str, *inputs: str, arrays: tuple[str, ...] = (), **attrs: Any) -> str:
-        nodes.append(Node(op, name, inputs, (name,), arrays, attrs))
-        return name
-
-    def normalised(layer: str, x: str, size: int, stride: int = 1, groups: int = 1, relu: bool = True) -> str:
-        before, behind = (size - stride) // 2, size - stride - (size - stride) // 2
-        sides = {"stride": (stride, stride), "pad": (before, behind) * 2, "groups": groups, "dilation": (1, 1)}
-        x = add("conv", layer, x, arrays=(f"{layer}.weight",), **sides)
-        bn = f"{layer}_bn"
-        x = add("batch_norm", bn, x, arrays=(f"{bn}.mean", f"{bn}.variance"), epsilon=EPSILON)
-        x = add("scale", f"{bn}_scale", x, arrays=(f"{bn}.gamma", f"{bn}.beta"))
-        return add("relu", f"{layer}_relu6", x, limit=6.0) if relu else x
-
-    x = normalised("stem", "data", 3, 2)
-    for name, kernel, stride, wider, channels, given in _blocks():
-        y = normalised(f"{name}_expand", x, 1) if wider > 1 else x
-        y = normalised(f"{name}_depthwise", y, kernel, stride, given * wider)
-        y = normalised(f"{name}_project", y, 1, relu=False)
-        x = add("add", name, x, y) if stride == 1 and channels == given else y
-    x = add("global_mean", "avg_pool", normalised("head", x, 1))
-    add("fc", "classifier", x, arrays=("classifier.weight", "classifier.bias"))
-    return tuple(nodes)
 
 
 def _normalised(x: Tensor, conv: layers.Layer, relu: bool = True) -> Tensor:
@@ -169,8 +103,8 @@ def EfficientNetLite0(
     def conv(filters: int, size: int, layer: str, strides: int = 1) -> layers.Layer:
         return Conv2D(filters, size, strides, padding="same", data_format="channels_last", name=layer, **settings)
 
-    x = _normalised(image, conv(scaled(_STEM, width), 3, "stem", 2))
-    for block in _blocks():
+    x = _normalised(image, conv(scaled(STEM, width), 3, "stem", 2))
+    for block in blocks():
         given, channels = x.shape[-1], scaled(block.channels, width)
         y = _normalised(x, conv(given * block.wider, 1, f"{block.name}_expand")) if block.wider > 1 else x
         depthwise = GroupedConv2D(
@@ -184,7 +118,7 @@ def EfficientNetLite0(
         )
         y = _normalised(_normalised(y, depthwise), conv(channels, 1, f"{block.name}_project"), relu=False)
         x = layers.Add(name=block.name)([x, y]) if block.stride == 1 and block.channels == block.given else y
-    x = _normalised(x, conv(scaled(_HEAD, width), 1, "head"))
+    x = _normalised(x, conv(scaled(HEAD, width), 1, "head"))
     x = _head(x, Top(include_top, pooling, classes, classifier_activation))
 
     model = model_of(image, x, input_tensor, name)

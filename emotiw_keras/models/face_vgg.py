@@ -13,9 +13,7 @@ import keras
 from keras import layers
 
 from emotiw_keras.errors import UsageError
-from emotiw_keras.formats.foreign import Node
 from emotiw_keras.keras_names import PACKAGE
-from emotiw_keras.models import originals
 from emotiw_keras.models import weights_argument as stored
 from emotiw_keras.models.layers import BatchNormalization, Conv2D
 from emotiw_keras.models.parts import (
@@ -30,7 +28,7 @@ from emotiw_keras.models.parts import (
     scaled,
 )
 from emotiw_keras.models.preprocessing import decode_predictions, preprocessing
-from emotiw_keras.models.registry import FACE_VGG_LEVELS
+from emotiw_keras.models.registry import FACE_VGG_EPSILON, FACE_VGG_LEVELS
 
 __all__ = ["SMALLEST", "FaceVGG", "decode_predictions", "preprocess_input"]
 
@@ -39,21 +37,9 @@ preprocess_input = preprocessing("face_vgg")
 SMALLEST = 8
 """The smallest picture it takes: every level halves it."""
 DROPOUT = 0.3
-EPSILON = 1e-5
 
 
 FOREIGN_NAMES: tuple[dict[str, str], ...] = ()
-
-
-def original(name: str) -> tuple[Node, ...]:
-    """FaceVGG in the terms of other frameworks, from the tensor "data" to the class scores, for weights trained in them."""
-    steps: list[originals.Step] = []
-    for level, (_, convolutions) in enumerate(FACE_VGG_LEVELS, 1):
-        if level > 1:
-            steps += originals.max_pool(f"pool{level - 1}", 2, 2, "floor")
-        for number in range(1, convolutions + 1):
-            steps += originals.normalised_conv(f"conv{level}_{number}", pad=1, epsilon=EPSILON)
-    return originals.sequence(steps, [("global_mean", "avg_pool", {})], originals.fc("classifier", relu=False))
 
 
 def _convolved(x: Tensor, filters: int, name: str) -> Tensor:
@@ -67,7 +53,7 @@ def _convolved(x: Tensor, filters: int, name: str) -> Tensor:
         kernel_initializer=f"{PACKAGE}>HeNormal",
         name=name,
     )(x)
-    return layers.ReLU(name=f"{name}_relu")(BatchNormalization(momentum=0.9, epsilon=EPSILON, name=f"{name}_bn")(x))
+    return layers.ReLU(name=f"{name}_relu")(BatchNormalization(momentum=0.9, epsilon=FACE_VGG_EPSILON, name=f"{name}_bn")(x))
 
 
 def FaceVGG(

@@ -16,8 +16,7 @@ from typing import Any
 import keras
 from keras import layers as keras_layers
 
-from emotiw_keras.errors import ModelError, UsageError
-from emotiw_keras.formats.foreign import Node
+from emotiw_keras.errors import UsageError
 from emotiw_keras.models import weights_argument as stored
 from emotiw_keras.models.parts import (
     Shape,
@@ -43,11 +42,6 @@ SMALLEST = 8
 FOREIGN_NAMES: tuple[dict[str, str], ...] = ()
 preprocess_input = preprocessing("pathnet")
 _LAYERS, _MODULES, _ACTIVE, _FILTERS = PATHNET_SIZES
-
-
-def original(name: str) -> tuple[Node, ...]:
-    """No weights of PathNet are published in another format: ModelError."""
-    raise ModelError(f"no weights of {name} are published by others; give None, or a .weights.h5 file of the same path")
 
 
 def module_name(layer: int, module: int) -> str:

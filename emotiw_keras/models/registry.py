@@ -46,6 +46,8 @@ FIRES = tuple((f"fire{n}", (f"fire{n}_squeeze1x1", f"fire{n}_expand1x1", f"fire{
 
 FACE_VGG_LEVELS = ((32, 2), (64, 2), (128, 3), (256, 3))
 """Channels and convolutions of each level of FaceVGG."""
+FACE_VGG_EPSILON = 1e-5
+"""Of its batch normalisations."""
 
 
 EFFICIENTNET = "Tan, Le: EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML 2019, arXiv:1905.11946"

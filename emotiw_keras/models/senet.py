@@ -10,17 +10,15 @@ Layers are called as in Caffe, `_` in place of `/`; a BatchNormalization is Caff
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import keras
 from keras import layers
 
-from emotiw_keras.errors import ModelError
-from emotiw_keras.formats.foreign import Node
 from emotiw_keras.keras_names import PACKAGE
 from emotiw_keras.models import weights_argument as stored
 from emotiw_keras.models.layers import BatchNormalization, Conv2D, GroupedConv2D
+from emotiw_keras.models.originals.senet import CONV1, EPSILON, blocks
 from emotiw_keras.models.parts import (
     Shape,
     Tensor,
@@ -35,7 +33,7 @@ from emotiw_keras.models.parts import (
 from emotiw_keras.models.pooling import CaffeMaxPooling2D
 from emotiw_keras.models.preprocessing import decode_predictions, preprocessing
 
-__all__ = ["AFTER_TRUNK", "FOREIGN_NAMES", "SENet50", "decode_predictions", "original", "preprocess_input"]
+__all__ = ["AFTER_TRUNK", "FOREIGN_NAMES", "SENet50", "decode_predictions", "preprocess_input"]
 
 preprocess_input = preprocessing("senet50")
 
@@ -43,29 +41,17 @@ SMALLEST = 5
 """The smallest picture it takes: the pooling after conv1 needs three rows."""
 IDENTITIES = 8631
 """Persons in the training part of VGGFace2, the classes of the released networks."""
-EPSILON = 1e-5
-"""Caffe's default, which the prototxt does not change."""
 REDUCTION = 16
 _EXPANSION = 4
-# Stage -> blocks, and channels of their first two convolutions.
-_STAGES = {2: (3, 64), 3: (4, 128), 4: (6, 256), 5: (3, 512)}
-_CONV1 = "conv1_7x7_s2"
 _NORMALISED = ("1x1_reduce", "3x3", "1x1_increase", "1x1_proj")
 _GATE = ("1x1_down", "1x1_up")
 
 
-def _blocks() -> Iterator[tuple[str, int, int, bool]]:
-    """Name, channels, stride, and whether the shortcut is a projection."""
-    for stage, (count, channels) in _STAGES.items():
-        for number in range(1, count + 1):
-            yield f"conv{stage}_{number}", channels, 2 if stage > 2 and number == 1 else 1, number == 1
-
-
 def _caffe_names() -> dict[str, str]:
     """Caffe's; keras-vggface's files have them too."""
-    normalised = {_CONV1: "conv1/7x7_s2"}
+    normalised = {CONV1: "conv1/7x7_s2"}
     names = {"classifier": "classifier"}
-    for block, _, _, projected in _blocks():
+    for block, _, _, projected in blocks():
         normalised |= {f"{block}_{part}": f"{block}_{part}" for part in _NORMALISED[: 4 if projected else 3]}
         names |= {f"{block}_{part}": f"{block}_{part}" for part in _GATE}
     for ours, theirs in normalised.items():
@@ -75,8 +61,8 @@ def _caffe_names() -> dict[str, str]:
 
 def _torch_names() -> dict[str, str]:
     """Those of cydonia999/VGGFace2-pytorch, which its pickled dictionaries have."""
-    names = {_CONV1: "conv1", f"{_CONV1}_bn": "bn1", "classifier": "fc"}
-    for block, _, _, projected in _blocks():
+    names = {CONV1: "conv1", f"{CONV1}_bn": "bn1", "classifier": "fc"}
+    for block, _, _, projected in blocks():
         stage, number = block.removeprefix("conv").split("_")
         there = f"layer{int(stage) - 1}.{int(number) - 1}."
         for i, part in enumerate(_NORMALISED[:3], 1):
@@ -92,53 +78,6 @@ FOREIGN_NAMES: tuple[dict[str, str], ...] = (_caffe_names(), _torch_names())
 
 AFTER_TRUNK = ("feat_extract",)
 """Layers that the released 256 and 128 networks have between the trunk and their classifier."""
-
-
-def original(name: str) -> tuple[Node, ...]:
-    """SENet-50 in Caffe's terms, from the tensor "data" to "prob", as its authors' prototxt has it.
-
-    Arrays are `<our layer name>.weight` (out, in, height, width) and `.bias` (out,), of batch normalisations
-    `<conv>_bn.mean`, `.variance`, `.gamma` and `.beta`.
-
-    Raises ModelError for a network of another module. Source: hujie-frank/SENet `models/SE-ResNet-50.prototxt`.
-
-    Example:
-        >>> [node.name for node in original("senet50")][:3]
-        ['conv1_7x7_s2', 'conv1_7x7_s2_bn', 'conv1_7x7_s2_bn_scale']
-    """
-    if name != "senet50":
-        raise ModelError(f"no SENet is called {name!r}; expected senet50")
-    nodes: list[Node] = []
-
-    def add(op: str, name: str, *inputs: str, arrays: tuple[str, ...] = (), **attrs: Any) -> str:
-        nodes.append(Node(op, name, inputs, (name,), arrays, attrs))
-        return name
-
-    def conv(layer: str, source: str, stride: int = 1, pad: int = 0, bias: bool = False) -> str:
-        arrays = (f"{layer}.weight", f"{layer}.bias")[: 1 + bias]
-        sides = {"stride": (stride, stride), "pad": (pad,) * 4, "groups": 1, "dilation": (1, 1)}
-        return add("conv", layer, source, arrays=arrays, **sides)
-
-    def normalised(layer: str, source: str, stride: int = 1, pad: int = 0) -> str:
-        x, bn = conv(layer, source, stride, pad), f"{layer}_bn"
-        x = add("batch_norm", bn, x, arrays=(f"{bn}.mean", f"{bn}.variance"), epsilon=EPSILON)
-        return add("scale", f"{bn}_scale", x, arrays=(f"{bn}.gamma", f"{bn}.beta"))
-
-    x = add("relu", "conv1_relu_7x7_s2", normalised(_CONV1, "data", 2, 3), slope=0.0)
-    x = add("max_pool", "pool1_3x3_s2", x, size=(3, 3), stride=(2, 2), pad=(0,) * 4, rounding="ceil")
-    for block, _, stride, projected in _blocks():
-        y = add("relu", f"{block}_1x1_reduce_relu", normalised(f"{block}_1x1_reduce", x, stride), slope=0.0)
-        y = add("relu", f"{block}_3x3_relu", normalised(f"{block}_3x3", y, 1, 1), slope=0.0)
-        y = normalised(f"{block}_1x1_increase", y)
-        gate = conv(f"{block}_1x1_down", add("global_mean", f"{block}_global_pool", y), bias=True)
-        gate = conv(f"{block}_1x1_up", add("relu", f"{block}_1x1_down_relu", gate, slope=0.0), bias=True)
-        gate = add("sigmoid", f"{block}_prob", gate)
-        shortcut = normalised(f"{block}_1x1_proj", x, stride) if projected else x
-        x = add("relu", f"{block}_relu", add("axpy", block, gate, y, shortcut), slope=0.0)
-    x = add("mean_pool", "pool5_7x7_s1", x, size=(7, 7), stride=(1, 1), pad=(0,) * 4, rounding="ceil", count_pad=True)
-    x = add("fc", "classifier", x, arrays=("classifier.weight", "classifier.bias"))
-    add("softmax", "prob", x, axis=1)
-    return tuple(nodes)
 
 
 def _conv(filters: int, size: int, name: str, strides: int = 1, **kwargs: Any) -> layers.Layer:
@@ -173,11 +112,11 @@ def _build(
     image = image_input("senet50", input_tensor, input_shape, SMALLEST, width, top.include_top)
 
     conv1 = GroupedConv2D(
-        scaled(64, width), 7, 2, padding=3, use_bias=False, kernel_initializer=f"{PACKAGE}>HeNormal", name=_CONV1
+        scaled(64, width), 7, 2, padding=3, use_bias=False, kernel_initializer=f"{PACKAGE}>HeNormal", name=CONV1
     )
     x = _normalised(image, conv1, "conv1_relu_7x7_s2")
     x = CaffeMaxPooling2D(3, 2, name="pool1_3x3_s2")(x)
-    for block, channels, stride, projected in _blocks():
+    for block, channels, stride, projected in blocks():
         expanded = channels * _EXPANSION
         narrow, wide, reduced = (scaled(count, width) for count in (channels, expanded, expanded // REDUCTION))
         x = _block(x, block, narrow, wide, reduced, stride, projected)

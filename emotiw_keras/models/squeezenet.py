@@ -10,15 +10,15 @@ Layers are called as in Caffe, `_` in place of `/`: conv1, fire2_squeeze1x1, fir
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 from keras import layers
 
-from emotiw_keras.errors import ModelError, UsageError
-from emotiw_keras.formats.foreign import Node
+from emotiw_keras.errors import UsageError
 from emotiw_keras.models import weights_argument as stored
 from emotiw_keras.models.layers import Conv2D, GroupedConv2D
+from emotiw_keras.models.originals.squeezenet import FIRES, NETWORKS
 from emotiw_keras.models.parts import (
     RELU,
     Shape,
@@ -40,35 +40,17 @@ __all__ = [
     "SqueezeNet",
     "SqueezeNetV1_1",
     "decode_predictions",
-    "original",
     "preprocess_input",
 ]
 
 preprocess_input = preprocessing("squeezenet")
 
 
-class _Version(NamedTuple):
-    conv1: tuple[int, int]
-    """Channels, and the side of the kernel."""
-    smallest: int
-    """The smallest picture it takes: every pooling needs three rows."""
-    pools: tuple[int, ...]
-    """Numbers of the layers before a pooling; conv1 is 1."""
-    border: int
-    """Zeros around conv10. The released v1.0 has them although its kernel is 1x1: they count in the mean."""
-
-
-_NETWORKS = {
-    "squeezenet": _Version((96, 7), 29, (1, 4, 8), 1),
-    "squeezenet_v1_1": _Version((64, 3), 25, (1, 3, 5), 0),
-}
-# Channels of the squeeze convolution, and of each expand convolution.
-_FIRES = {2: (16, 64), 3: (16, 64), 4: (32, 128), 5: (32, 128), 6: (48, 192), 7: (48, 192), 8: (64, 256), 9: (64, 256)}
 _PARTS = ("squeeze1x1", "expand1x1", "expand3x3")
 
 
 def _names(fire: str, parts: tuple[str, str, str], conv10: str) -> dict[str, str]:
-    ours = [(f"fire{n}_{part}", fire.format(n) + there) for n in _FIRES for part, there in zip(_PARTS, parts, strict=True)]
+    ours = [(f"fire{n}_{part}", fire.format(n) + there) for n in FIRES for part, there in zip(_PARTS, parts, strict=True)]
     return {"conv1": "conv1", **dict(ours), "conv10": conv10}
 
 
@@ -76,7 +58,7 @@ def _torchvision_names(*places: int) -> dict[str, str]:
     """`places` are those of fire2 to fire9 in `features`."""
     fires = {
         f"fire{n}_{part}": f"features.{place}.{part.replace('squeeze1x1', 'squeeze')}"
-        for n, place in zip(_FIRES, places, strict=True)
+        for n, place in zip(FIRES, places, strict=True)
         for part in _PARTS
     }
     return {"conv1": "features.0", **fires, "conv10": "classifier.1"}
@@ -94,49 +76,6 @@ TORCHVISION_NAMES: dict[str, dict[str, str]] = {
 }
 """Our layers -> torchvision's in `squeezenet1_0` and `squeezenet1_1`. Not among FOREIGN_NAMES, as the names alone do not make
 those nets these: they take RGB pictures divided by a standard deviation, and `squeezenet1_0` does not pad conv10."""
-
-
-def original(name: str) -> tuple[Node, ...]:
-    """The network `name` in Caffe's terms, from the tensor "data" to "prob", as its authors' deploy.prototxt has it.
-
-    Arrays are `<our layer name>.weight` (out, in, height, width) and `.bias` (out,).
-
-    Raises ModelError for a network of another module. Sources: forresti/SqueezeNet `SqueezeNet_v1.0/deploy.prototxt` and
-    `SqueezeNet_v1.1/deploy.prototxt`.
-
-    Example:
-        >>> [node.name for node in original("squeezenet")][:3]
-        ['conv1', 'relu_conv1', 'pool1']
-    """
-    if name not in _NETWORKS:
-        raise ModelError(f"no SqueezeNet is called {name!r}; expected one of {', '.join(_NETWORKS)}")
-    (_, _), _, pools, border = _NETWORKS[name]
-    nodes: list[Node] = []
-
-    def conv(layer: str, source: str, stride: int = 1, pad: int = 0) -> str:
-        attrs = {"stride": (stride, stride), "pad": (pad,) * 4, "groups": 1, "dilation": (1, 1)}
-        nodes.append(Node("conv", layer, (source,), (layer,), (f"{layer}.weight", f"{layer}.bias"), attrs))
-        nodes.append(Node("relu", f"relu_{layer}", (layer,), (layer,), (), {"slope": 0.0}))
-        return layer
-
-    def pool(number: int, source: str) -> str:
-        attrs = {"size": (3, 3), "stride": (2, 2), "pad": (0, 0, 0, 0), "rounding": "ceil"}
-        nodes.append(Node("max_pool", f"pool{number}", (source,), (f"pool{number}",), (), attrs))
-        return f"pool{number}"
-
-    x = pool(1, conv("conv1", "data", stride=2))
-    for n in _FIRES:
-        squeezed = conv(f"fire{n}_squeeze1x1", x)
-        parts = (conv(f"fire{n}_expand1x1", squeezed), conv(f"fire{n}_expand3x3", squeezed, pad=1))
-        x = f"fire{n}_concat"
-        nodes.append(Node("concat", x, parts, (x,), (), {"axis": 1}))
-        if n in pools:
-            x = pool(n, x)
-    nodes.append(Node("identity", "drop9", (x,), ("drop9",)))
-    x = conv("conv10", "drop9", pad=border)
-    nodes.append(Node("global_mean", "pool10", (x,), ("pool10",)))
-    nodes.append(Node("softmax", "prob", ("pool10",), ("prob",), (), {"axis": 1}))
-    return tuple(nodes)
 
 
 def _conv(filters: int, size: int, name: str, **kwargs: Any) -> layers.Conv2D:
@@ -176,13 +115,13 @@ def _build(
     width: float,
 ) -> keras.Model:
     stored.find(weights, network)  # before anything large is built
-    (channels, size), smallest, pools, border = _NETWORKS[network]
+    (channels, size), smallest, pools, border = NETWORKS[network]
     image = image_input(network, input_tensor, input_shape, smallest, width, top.include_top)
     scale = functools.partial(scaled, width=width)
 
     x = _conv(scale(channels), size, "conv1", strides=2)(image)
     x = CaffeMaxPooling2D(3, 2, name="pool1")(x)
-    for number, (squeeze, expand) in _FIRES.items():
+    for number, (squeeze, expand) in FIRES.items():
         x = _fire(x, number, scale(squeeze), scale(expand))
         if number in pools:
             x = CaffeMaxPooling2D(3, 2, name=f"pool{number}")(x)

@@ -13,8 +13,6 @@ from typing import Any
 
 import keras
 
-from emotiw_keras.formats.foreign import Node
-from emotiw_keras.models import originals
 from emotiw_keras.models import weights_argument as stored
 from emotiw_keras.models.layers import GroupedConv2D, LocalResponseNormalization
 from emotiw_keras.models.parts import RELU, Shape, Tensor, Top, head, image_input, known_shape, model_of, scaled
@@ -39,23 +37,6 @@ preprocess_input = preprocessing("vgg_cnn_m")
 # Our names are those of the released Caffe and MatConvNet files; this is Cadene's port of M to PyTorch.
 CADENE = (*(f"features.{i}" for i in (0, 4, 8, 10, 12)), *(f"classif.{i}" for i in (0, 3, 6)))
 FOREIGN_NAMES = (dict(zip(LAYERS, CADENE, strict=True)),)
-
-
-def original(name: str) -> tuple[Node, ...]:
-    """The released deploy file of `name`; fc7's width is in its weights."""
-    letter = name.removeprefix("vgg_cnn_")[0]
-    conv, pool, norm = originals.conv, originals.max_pool, functools.partial(originals.lrn, alpha=5e-4, k=2.0)
-    if letter == "f":
-        start = [conv("conv1", stride=4), norm("norm1"), pool("pool1", 3, 2)]
-        start += [conv("conv2", pad=2), norm("norm2"), pool("pool2", 3, 2)]
-    elif letter == "m":
-        start = [conv("conv1", stride=2), norm("norm1"), pool("pool1", 3, 2)]
-        start += [conv("conv2", stride=2, pad=1), norm("norm2"), pool("pool2", 3, 2)]
-    else:
-        start = [conv("conv1", stride=2), norm("norm1"), pool("pool1", 3, 3), conv("conv2"), pool("pool2", 2, 2)]
-    last = pool("pool5", 3, 3) if letter == "s" else pool("pool5", 3, 2)
-    middle = [conv(f"conv{number}", pad=1) for number in (3, 4, 5)]
-    return originals.sequence(*start, *middle, last, originals.fc("fc6"), originals.fc("fc7"), originals.fc("fc8", relu=False))
 
 
 def _conv(filters: int, size: int, stride: int, padding: int, name: str) -> GroupedConv2D:
@@ -108,7 +89,7 @@ def _trunk_s(x: Tensor, scale: Scale) -> Tensor:
 
 
 # trunk, the smallest picture it takes, units of fc7
-_NETWORKS: dict[str, tuple[Callable[[Tensor, Scale], Tensor], int, int]] = {
+NETWORKS: dict[str, tuple[Callable[[Tensor, Scale], Tensor], int, int]] = {
     "vgg_cnn_f": (_trunk_f, 55, 4096),
     "vgg_cnn_m": (_trunk_m, 57, 4096),
     "vgg_cnn_m_2048": (_trunk_m, 57, 2048),
@@ -128,7 +109,7 @@ def _build(
     width: float,
 ) -> keras.Model:
     stored.find(weights, network)  # before anything large is built
-    trunk, smallest, fc7 = _NETWORKS[network]
+    trunk, smallest, fc7 = NETWORKS[network]
     image = image_input(network, input_tensor, input_shape, smallest, width, top.include_top)
     scale = functools.partial(scaled, width=width)
     x = head(trunk(image, scale), top, scale(4096), scale(fc7))

@@ -19,12 +19,15 @@ import numpy as np
 import emotiw_keras
 from emotiw_keras.errors import ModelError, OutputError
 from emotiw_keras.files import writing
+from emotiw_keras.formats import protobuf_writing as wire
 
 if TYPE_CHECKING:
     from emotiw_keras.runs import Run
     from emotiw_keras.serving.predictor import Predictor
 
 TOLERANCE = 1e-5
+VERSION = "1"
+"""The folder in a SavedModel's folder, as TensorFlow Serving numbers them."""
 # Height, width and channels of the faces that are compared: FER-2013's, larger and smaller than the net's input, not
 # square.
 SAMPLE_SHAPES = ((48, 48, 1), (48, 48, 3), (256, 256, 1), (97, 61, 3), (350, 350, 1), (300, 411, 3))
@@ -64,6 +67,7 @@ def facts_of(predictor: Predictor) -> dict[str, Any]:
         "fingerprint": predictor.run.fingerprint,
         "labels": list(predictor.labels),
         "preprocessing": predictor.run.settings,
+        "crop": predictor.run.crop,
         "crops": predictor.crops,
     }
 
@@ -83,11 +87,13 @@ def run_fresh(script: str, *arguments: Path) -> None:
 
 
 def export_savedmodel(run: Run | str | os.PathLike[str], out: str | os.PathLike[str]) -> ExportReport:
-    """Write the SavedModel of a run to the new folder `out`.
+    """Write the SavedModel of a run to the new folder `out/1`: TensorFlow Serving takes the folders in `out` for versions.
 
     Signatures: `serving_default` takes `image_bytes`, string (batch,); `pixels` takes `pixels`, uint8 (batch, height,
-        width, 1 or 3), RGB, any size. Both give `probabilities` float32 (batch, classes), `labels` string (classes,)
-        and `label` string (batch,). `assets/emotiw.json` holds labels and preprocessing for people.
+        width, 1 or 3), RGB, any size. Both give `probabilities` float32 (batch, classes), `labels` string (batch, classes),
+        `label` string (batch,) and `ok` bool (batch,): a picture that cannot be decoded has `ok` false, the label "" and
+        zeros, and leaves the others alone. `assets/emotiw.json` holds labels and preprocessing for people, `assets.extra`
+        requests by which a server warms up.
 
     Args:
         run: a finished run, or the path of its folder.
@@ -102,12 +108,12 @@ def export_savedmodel(run: Run | str | os.PathLike[str], out: str | os.PathLike[
 
     from emotiw_keras.serving.predictor import Predictor
 
-    predictor = Predictor(run)
+    predictor = Predictor(run, engine="tensorflow")
     temporary = target.absolute().with_name(f".{os.getpid()}.{target.name}")
     try:
-        _save(predictor, temporary, target)
-        refuse_must_compile(temporary)
-        compared, difference = compare_reloaded(predictor, temporary)
+        _save(predictor, temporary / VERSION, target)
+        refuse_must_compile(temporary / VERSION)
+        compared, difference = compare_reloaded(predictor, temporary / VERSION)
         with writing(target):
             megabytes = _flush(temporary) / 1e6
             os.rename(temporary, target)
@@ -133,6 +139,25 @@ def _save(predictor: Predictor, folder: Path, target: Path) -> None:
             raise OutputError(f"cannot write {target}: {' '.join(error.message.split())[:300]}") from error
         (folder / "assets").mkdir(exist_ok=True)
         (folder / "assets" / "emotiw.json").write_text(json.dumps(facts, indent=2) + "\n")
+        _write_warm_up(folder / "assets.extra")
+
+
+def _write_warm_up(folder: Path) -> None:
+    """One request for each signature, which TensorFlow Serving computes before it answers others.
+
+    Records of PredictionLog; source: `prediction_log.proto`, `predict.proto` and `model.proto` of TensorFlow Serving.
+    """
+    import tensorflow as tf
+
+    files, pixels = sample_faces()
+    inputs = {"serving_default": ("image_bytes", files[:1]), "pixels": ("pixels", pixels[0][None])}
+    folder.mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(folder / "tf_serving_warmup_requests")) as writer:
+        for signature, (name, values) in inputs.items():
+            tensor = tf.make_tensor_proto(values).SerializeToString()
+            request = wire.block(1, wire.text(1, "emotiw") + wire.text(3, signature))
+            request += wire.block(2, wire.text(1, name) + wire.block(2, tensor))
+            writer.write(wire.block(6, wire.block(1, request)))
 
 
 def _flush(folder: Path) -> int:
@@ -221,6 +246,8 @@ def _largest_difference(
         # Not "difference > TOLERANCE": a nan must fail too.
         if not difference <= TOLERANCE:
             raise ModelError(f"the exported model differs by {difference:.3g} on {name} (allowed {TOLERANCE}); it was not kept")
+        if not answers[f"{name}/ok"]:
+            raise ModelError(f"the exported model cannot read {name}; it was not kept")
         said, meant = str(answers[f"{name}/label"]), labels[int(found.argmax())]
         if said != meant:
             raise ModelError(f"the exported model calls {name} {said}, but its probabilities say {meant}")

@@ -96,7 +96,10 @@ class _Graph:
 
 def _stretched(graph: _Graph, x: str) -> str:
     """Each face from its least and largest grey level to 0 and 255."""
-    low, high = (graph.add(op, x, axes=(1, 2, 3), keepdims=1) for op in ("ReduceMin", "ReduceMax"))
+    # OpenCV, as of 4.14, looks at a part of the pixels where it reduces several axes of several faces at once.
+    flat, shape = graph.add("Flatten", x, axis=1), graph.constant(np.array((0, 1, 1, 1), np.int64))
+    ends = (graph.add(op, flat, axes=(1,), keepdims=1) for op in ("ReduceMin", "ReduceMax"))
+    low, high = (graph.add("Reshape", end, shape) for end in ends)
     one, most = (graph.constant(np.array([value], np.float32)) for value in (1, 255))
     scale = graph.add("Div", most, graph.add("Max", graph.add("Sub", high, low), one))
     return graph.add("Mul", graph.add("Sub", x, low), scale)

@@ -92,7 +92,7 @@ def _export(run: Run | str | os.PathLike[str], out: str | os.PathLike[str], form
     from emotiw_keras.serving.predictor import Predictor
 
     # One crop: the folded graph cuts the centre out once.
-    predictor = Predictor(run, crops=1)
+    predictor = Predictor(run, crops=1, engine="tensorflow")
     size = sum(4 * int(np.prod(variable.shape)) for variable in predictor.net.weights)
     if size > MOST_BYTES:
         raise ModelError(f"the weights have {size / 1e9:.1f} GB, a file of {form.name} holds 2; export a savedmodel instead")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +16,15 @@ from emotiw_keras.data.resize import resize, to_grey
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.faces.face import MIN_FACE, MIN_FACE_OF_FILMS
 from emotiw_keras.inference import Inference, checked_crops
+from emotiw_keras.serving.auto import Automatic, open_engine, run_of, settled_engine
 
 if TYPE_CHECKING:
     import keras
 
+    from emotiw_keras.data.device import FaceInput
     from emotiw_keras.faces.face import Detector, Face
     from emotiw_keras.runs import Run
+    from emotiw_keras.serving.exported import Exported
     from emotiw_keras.serving.readings import Reading
 
 # An array, a file's path, its bytes, or a picture of Pillow.
@@ -32,24 +35,31 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 ALIGNED_SIDE = 256
 
 
-def open_run(run_or_name: Run | str | os.PathLike[str], model: keras.Model | None = None) -> Run:
-    """A run, the run folder of a path, or the model of a name; `model` as for `Run.open`.
+def open_source(run_or_name: Run | str | os.PathLike[str], model: keras.Model | None = None) -> Run | Exported:
+    """A run, the run folder of a path, the model of a name, or an exported ONNX file; `model` as for `Run.open`.
 
     Raises:
-        ModelError: there is no such folder and no such model.
+        ModelError: there is no such folder and no such model, or the file is none that `emotiw export` wrote.
         RunError: the folder is no finished run.
     """
     from emotiw_keras.runs import Run
 
-    opened = run_or_name if isinstance(run_or_name, Run) else Run.open(os.fspath(run_or_name))
-    return opened if model is None else replace(opened, given=model)
+    if isinstance(run_or_name, Run):
+        return run_or_name if model is None else replace(run_or_name, given=model)
+    path = Path(run_or_name).expanduser()
+    if path.suffix.lower() == ".onnx" and path.is_file():
+        from emotiw_keras.serving.exported import Exported
+
+        return Exported.open(path)
+    return Run.open(os.fspath(run_or_name), model)
 
 
 class Predictor:
     """Reads expressions with the network of a run, prepared as the run was trained.
 
     Args:
-        run: a finished run, the path of its folder, or the name of a model that ships.
+        run: a finished run, the path of its folder, the name of a model that ships, or the path of a file that `emotiw export
+            --format onnx` wrote.
         batch_size: faces computed at once.
         detector: what finds faces in photos and films: its name, the detector itself, or None for the default one. It is
             loaded when the first photo comes.
@@ -59,18 +69,22 @@ class Predictor:
         precision: a name in `PRECISIONS`: what the network computes in. "mixed_bfloat16" is faster on processors that multiply
             bfloat16 natively, its probabilities have two to three digits.
         model: the network of a run that was trained with one of the user's own (see `Run.open`).
+        engine: what computes: "tensorflow", or one that starts in a fraction of a second: "opencv", and "onnxruntime" and
+            "openvino" where they are installed; they compute in float32 and know the networks of the zoo. "auto" begins with
+            what starts fastest, and goes on with what computes fastest once many faces have come (`auto.Automatic`); it is
+            TensorFlow where nothing else can do what is asked for. Answers differ by rounding, less than 1e-5.
 
     Attributes:
-        run: the run.
+        source: the run, or the exported file.
+        engine: as settled: "auto" where it may still change.
         labels: the classes, in the order of the probabilities.
-        net: the network: prepared faces -> probabilities.
-        face_input: the layer that prepares faces for it.
         crops: crops of a face whose probabilities are averaged.
 
     Raises:
         ModelError: there is no such run folder and no such model.
         RunError: `run` is no finished run folder.
-        UsageError: Keras runs on another backend than TensorFlow, or a number of crops that cannot be meant.
+        UsageError: Keras runs on another backend than TensorFlow, a number of crops that cannot be meant, or an engine that is
+            not there or cannot do what the other arguments ask for.
 
     Example:
         >>> predictor = Predictor("runs/first")                        # doctest: +SKIP
@@ -90,6 +104,7 @@ class Predictor:
         precision: str = "float32",
         min_face: float | None = None,
         model: keras.Model | None = None,
+        engine: str = "auto",
     ) -> None:
         if batch_size < 1:
             raise DataError(f"batch_size={batch_size}: expected at least 1")
@@ -98,23 +113,55 @@ class Predictor:
         if min_face is not None and detector is not None and not isinstance(detector, str):
             raise UsageError(f"min_face={min_face} cannot be combined with a detector of your own; leave one out")
         # A wrong path is reported before TensorFlow loads, which takes seconds.
-        self.run = open_run(run, model)
-        self.crops = checked_crops(crops, self.run)
-
-        import keras
-
-        if keras.backend.backend() != "tensorflow":
-            raise UsageError(
-                f"serving computes with TensorFlow, but Keras runs on {keras.backend.backend()}; unset KERAS_BACKEND"
-            )
-        self.labels: tuple[str, ...] = tuple(self.run.labels)
+        self.source = open_source(run, model)
+        self.engine = settled_engine(engine, self.source, precision)
+        self.crops = checked_crops(crops, self.source.crops)
+        self.labels: tuple[str, ...] = tuple(self.source.labels)
         self.batch_size = batch_size
-        self.channels = 1 if self.run.settings["channels"] == "grey" else 3
-        self.side: int = self.run.settings["resize"]
-        self._compute = Inference(self.run, (self.side, self.side, self.channels), self.crops, precision)
-        self.face_input, self.net = self._compute.face_input, self._compute.net
+        self.channels = 1 if self.source.settings["channels"] == "grey" else 3
+        self.side: int = self.source.settings["resize"]
+        self._precision = precision
+        self._compute = self._opened()
         self._detector = detector
         self._min_face = min_face
+
+    def _opened(self) -> Callable[[np.ndarray], np.ndarray]:
+        if self.engine == "auto":
+            return Automatic(self.source, self.crops, (self.side, self.side, self.channels))
+        return open_engine(self.engine, self.source, self.crops, (self.side, self.side, self.channels), self._precision)
+
+    @property
+    def run(self) -> Run:
+        """The run.
+
+        Raises:
+            UsageError: the predictor was made of an exported file, which is no run.
+        """
+        return run_of(self.source)
+
+    def _keras(self) -> Inference:
+        if not isinstance(self._compute, Inference):
+            if self.engine != "auto":
+                raise UsageError(f"engine={self.engine!r} knows no Keras network, which this needs; choose 'tensorflow'")
+            run_of(self.source)
+            self.engine = "tensorflow"
+            self._compute = self._opened()
+        assert isinstance(self._compute, Inference)
+        return self._compute
+
+    @property
+    def net(self) -> keras.Model:
+        """The network in Keras: prepared faces -> probabilities. Asking for it makes TensorFlow the engine.
+
+        Raises:
+            UsageError: another engine was asked for, or the predictor was made of an exported file.
+        """
+        return self._keras().net
+
+    @property
+    def face_input(self) -> FaceInput:
+        """The layer that prepares faces for `net`; likewise."""
+        return self._keras().face_input
 
     @property
     def detector(self) -> Detector:
@@ -170,7 +217,7 @@ class Predictor:
         """
         from emotiw_keras.faces.alignment import align
 
-        return self.prepare(align(image, face.eyes, side=ALIGNED_SIDE, grey=self.channels == 1, **self.run.crop))
+        return self.prepare(align(image, face.eyes, side=ALIGNED_SIDE, grey=self.channels == 1, **self.source.crop))
 
     def classify(self, faces: Sequence[np.ndarray]) -> np.ndarray:
         """Probabilities for faces that `prepare` or `cut` made: float32 (n, classes)."""

@@ -3,7 +3,7 @@
     python -P savedmodel_answers.py MODEL INPUTS.npz OUTPUTS.npz
 
 INPUTS holds `bytes_0`, ... (uint8 arrays of image files) and `pixels_0`, ... (uint8 (height, width, channels));
-OUTPUTS gets the probabilities, labels and label of each under the same names. It imports nothing of the package: what
+OUTPUTS gets the probabilities, labels, label and ok of each under the same names. It imports nothing of the package: what
 it can do, any server can.
 """
 
@@ -26,7 +26,8 @@ def answer(model_folder: str, inputs_file: str, outputs_file: str) -> None:
             else:
                 found = model.signatures["pixels"](pixels=tf.constant(inputs[name][None]))
             results[f"{name}/probabilities"] = found["probabilities"].numpy()[0]
-            results[f"{name}/labels"] = np.array([word.decode() for word in found["labels"].numpy()])
+            results[f"{name}/labels"] = np.array([word.decode() for word in found["labels"].numpy()[0]])
+            results[f"{name}/ok"] = found["ok"].numpy()[0]
             results[f"{name}/label"] = np.array(found["label"].numpy()[0].decode())
     np.savez(outputs_file, **results)
 

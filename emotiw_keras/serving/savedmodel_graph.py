@@ -172,26 +172,43 @@ class ServedModel(tf.Module):
         faces = to_grey(images) if self._grey else images
         return resize(faces, self._side)
 
-    def classify(self, faces: tf.Tensor) -> dict[str, tf.Tensor]:
-        """uint8 (batch, side, side, channels) -> probabilities, labels and the likeliest label of each."""
+    def classify(self, faces: tf.Tensor, ok: tf.Tensor) -> dict[str, tf.Tensor]:
+        """uint8 (batch, side, side, channels), and which of them are faces, bool (batch,) -> the answers, a row for each.
+
+        The batch is the first dimension of all of them: TensorFlow Serving refuses others in its rows and in its batching.
+        """
         # No faces go as one black face: on some processors TensorFlow fails to concatenate empty arrays.
         count = tf.shape(faces)[0]
         faces = tf.pad(faces, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
         probabilities = tf.cast(self._net(faces), tf.float32)[:count]  # type: ignore[no-untyped-call]
         labels = tf.constant(self._labels)
         best = tf.gather(labels, tf.argmax(probabilities, axis=-1))
-        return {"probabilities": probabilities, "labels": labels, "label": best}
+        return {
+            "probabilities": tf.where(ok[:, None], probabilities, 0.0),
+            "labels": tf.tile(labels[None], [count, 1]),
+            "label": tf.where(ok, best, ""),
+            "ok": ok,
+        }
 
     def from_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """string (batch,) of image files -> the same as `classify`."""
+        """string (batch,) of image files -> the same as `classify`; what cannot be decoded is not `ok` and has zeros."""
         side = self._side
         channels = 1 if self._grey else 3
+        count = tf.shape(image_bytes)[0]
 
-        def one(data: tf.Tensor) -> tf.Tensor:
-            return self.prepare(decode(data)[None])[0]
+        def one(place: tf.Tensor, data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return place, tf.ensure_shape(self.prepare(decode(data)[None])[0], (side, side, channels))
 
-        faces = tf.map_fn(one, image_bytes, fn_output_signature=tf.TensorSpec((side, side, channels), tf.uint8))
-        return self.classify(tf.ensure_shape(faces, (None, side, side, channels)))
+        # A graph cannot catch an error; a dataset can leave out the elements that raise one.
+        files = tf.data.Dataset.from_tensor_slices((tf.range(count), image_bytes))
+        faces = files.map(one, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
+        # One more behind all others: without any element there would be no batch.
+        last = (count[None], tf.zeros((1, side, side, channels), tf.uint8))
+        faces = faces.concatenate(tf.data.Dataset.from_tensor_slices(last)).batch(tf.cast(count, tf.int64) + 1)
+        places, decoded = faces.get_single_element()
+        every = tf.scatter_nd(places[:, None], tf.cast(decoded, tf.int32), tf.stack([count + 1, side, side, channels]))
+        ok = tf.scatter_nd(places[:, None], tf.ones_like(places), count[None] + 1) > 0
+        return self.classify(tf.ensure_shape(tf.cast(every[:count], tf.uint8), (None, side, side, channels)), ok[:count])
 
     def from_pixels(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         """uint8 (batch, height, width, 1 or 3), RGB -> the same as `classify`."""
@@ -200,7 +217,8 @@ class ServedModel(tf.Module):
         with tf.control_dependencies([known]):
             # Luma of three equal channels is that channel, so that grey pixels need no way of their own.
             colour = tf.tile(pixels, tf.stack([1, 1, 1, 3 // channels]))
-        return self.classify(self.prepare(tf.ensure_shape(colour, (None, None, None, 3))))
+        faces = self.prepare(tf.ensure_shape(colour, (None, None, None, 3)))
+        return self.classify(faces, tf.fill(tf.shape(faces)[:1], True))
 
     def signatures(self) -> dict[str, Any]:
         """The concrete functions to save, by name."""

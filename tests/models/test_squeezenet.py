@@ -13,7 +13,8 @@ import pytest
 from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.formats.reference import run
 from emotiw_keras.models import build, get_spec, squeezenet
-from emotiw_keras.models.squeezenet import FOREIGN_NAMES, TORCHVISION_NAMES, original, preprocess_input
+from emotiw_keras.models.originals import original
+from emotiw_keras.models.squeezenet import FOREIGN_NAMES, TORCHVISION_NAMES, preprocess_input
 
 NAMES = ["squeezenet", "squeezenet_v1_1"]
 PARAMETERS = {"squeezenet": 1_248_424, "squeezenet_v1_1": 1_235_496}
@@ -83,15 +84,10 @@ def test_it_computes_what_its_prototxt_says(name: str) -> None:
     np.testing.assert_allclose(found, scores["prob"].reshape(2, 42), rtol=0, atol=1e-5)
 
 
-def test_no_original_of_another_network() -> None:
-    with pytest.raises(ModelError, match="no SqueezeNet is called 'alexnet'; expected one of squeezenet, squeezenet_v1_1"):
-        original("alexnet")
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_its_smallest_picture_is_the_smallest_its_poolings_take(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    version = squeezenet._NETWORKS[name]
-    monkeypatch.setitem(squeezenet._NETWORKS, name, version._replace(smallest=1))
+    version = squeezenet.NETWORKS[name]
+    monkeypatch.setitem(squeezenet.NETWORKS, name, version._replace(smallest=1))
     side = version.smallest - 1
     with pytest.raises(ModelError, match="windows of 3 got a size of 2"):
         build(name, weights=None, width=0.1, input_shape=(side, 64, 3))

@@ -159,7 +159,7 @@ def test_without_top(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_too_small_a_picture_is_one_line(name: str) -> None:
     module = inspect.getmodule(getattr(models, get_spec(name).class_name))
-    smallest = module.SMALLEST if hasattr(module, "SMALLEST") else module._NETWORKS[name][1]
+    smallest = module.SMALLEST if hasattr(module, "SMALLEST") else module.NETWORKS[name][1]
     assert narrow(name, input_shape=(smallest, smallest, 1)).output_shape == (None, CLASSES)
     with pytest.raises(ModelError, match=f"too small, expected at least {smallest}x{smallest}") as error:
         narrow(name, input_shape=(smallest, smallest - 1, 1))

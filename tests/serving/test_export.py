@@ -28,7 +28,8 @@ def served(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "served"
     report = export.export_savedmodel(run_folder, folder)
     assert report.compared == 12 and report.largest_difference <= 1e-5 and report.megabytes > 0.5
-    return folder
+    assert [path.name for path in folder.iterdir()] == ["1"]
+    return folder / "1"
 
 
 def jpegs(shapes: list[tuple[int, ...]], seed: int = 5) -> list[bytes]:
@@ -63,7 +64,7 @@ def test_a_fresh_process_with_tensorflow_alone_answers_as_the_predictor(served: 
     predictor = Predictor(run_folder)
     expected = predictor.predict([decode_image(file) for file in files])
     np.testing.assert_allclose(np.array(found["probabilities"], float), expected, atol=1e-5)
-    assert found["labels"] == list(predictor.labels)
+    assert found["labels"] == [list(predictor.labels)] * 3 and found["ok"] == ["True"] * 3
     assert found["label"] == [predictor.labels[best] for best in expected.argmax(axis=1)]
 
 
@@ -84,15 +85,49 @@ def test_signatures_have_the_documented_names_types_and_shapes(served: Path) -> 
     for signature in model.signatures.values():
         specs = signature.structured_outputs
         assert specs["probabilities"].dtype == tf.float32 and specs["probabilities"].shape.as_list() == [None, 7]
-        assert specs["labels"].dtype == tf.string and specs["label"].dtype == tf.string
+        assert specs["labels"].dtype == tf.string and specs["label"].dtype == tf.string and specs["ok"].dtype == tf.bool
     empty = model.signatures["serving_default"](image_bytes=tf.constant([], tf.string))
     assert empty["probabilities"].shape == (0, 7)
+
+
+def test_warm_up_requests_are_what_the_signatures_take(served: Path) -> None:
+    """Read by the message types of TensorFlow Serving, made anew from their definitions."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+    from tensorflow.core.framework import tensor_pb2
+
+    file = descriptor_pb2.FileDescriptorProto(name="log.proto", package="log", syntax="proto3")
+    types = {"string": 9, "bytes": 12}
+    fields = {
+        "Spec": [("name", 1, "string"), ("signature_name", 3, "string")],
+        "Input": [("key", 1, "string"), ("value", 2, "bytes")],
+        "Request": [("model_spec", 1, "Spec"), ("inputs", 2, "Input")],
+        "Predict": [("request", 1, "Request")],
+        "Log": [("predict_log", 6, "Predict")],
+    }
+    for name, parts in fields.items():
+        message = file.message_type.add(name=name)
+        for part, number, kind in parts:
+            of = {"type": types[kind]} if kind in types else {"type": 11, "type_name": f".log.{kind}"}
+            message.field.add(name=part, number=number, label=1, **of)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    log = message_factory.GetMessageClass(pool.FindMessageTypeByName("log.Log"))
+    model = tf.saved_model.load(str(served))
+    asked = []
+    for record in tf.data.TFRecordDataset(str(served / "assets.extra" / "tf_serving_warmup_requests")):
+        request = log.FromString(record.numpy()).predict_log.request
+        tensor = tf.make_ndarray(tensor_pb2.TensorProto.FromString(request.inputs.value))
+        signature = request.model_spec.signature_name
+        answer = model.signatures[signature](**{request.inputs.key: tf.constant(tensor)})
+        assert answer["ok"].numpy().tolist() == [True]
+        asked.append(signature)
+    assert sorted(asked) == ["pixels", "serving_default"]
 
 
 def test_colour_and_stretch_travel_inside(colour_run_folder: Path, tmp_path: Path) -> None:
     report = export.export_savedmodel(colour_run_folder, tmp_path / "served")
     assert report.labels == ("calm", "glad", "tense") and report.largest_difference <= 1e-5
-    facts = json.loads((tmp_path / "served" / "assets" / "emotiw.json").read_text())
+    facts = json.loads((tmp_path / "served" / "1" / "assets" / "emotiw.json").read_text())
     assert facts["labels"] == ["calm", "glad", "tense"]
     assert facts["preprocessing"]["channels"] == "rgb" and facts["preprocessing"]["min_max"] is True
 

@@ -1,7 +1,4 @@
-"""The networks as their authors defined them, in the terms of `formats.foreign.Node`, for `formats.reference` to run.
-
-They say what a file of bare arrays leaves out. Their arrays are named after our layers: `conv1.weight`, `conv1.bias`.
-"""
+"""Steps of which the networks are made, and how they follow each other."""
 
 from __future__ import annotations
 

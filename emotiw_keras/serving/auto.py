@@ -1,0 +1,172 @@
+"""Which engine computes: the one that was asked for; else for few faces what starts fastest, for many what computes fastest."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from emotiw_keras.errors import ModelError, UsageError
+from emotiw_keras.inference import Inference, checked_answers
+from emotiw_keras.serving import engines
+from emotiw_keras.serving.light import LightInference
+from emotiw_keras.serving.network import nodes_of
+from emotiw_keras.serving.speeds import fastest
+
+if TYPE_CHECKING:
+    from emotiw_keras.runs import Run
+    from emotiw_keras.serving.exported import Exported
+
+MANY = 1_000
+"""Faces after which an engine is worth its start, when it takes a fraction of a second."""
+VERY_MANY = 20_000
+"""The same of TensorFlow, whose import takes seconds where nothing has imported it yet."""
+Shape = tuple[int, int, int]
+
+
+def run_of(source: Run | Exported) -> Run:
+    """What is a run.
+
+    Raises:
+        UsageError: it is an exported file.
+    """
+    from emotiw_keras.runs import Run
+
+    if not isinstance(source, Run):
+        raise UsageError(f"{source.called} is an exported model, which only light engines compute; this needs the run itself")
+    return source
+
+
+def settled_engine(engine: str, source: Run | Exported, precision: str = "float32") -> str:
+    """The engine that was asked for, once it is known to do what is asked; "auto" stays where a light engine can do it.
+
+    Raises:
+        UsageError: there is no such engine, or it cannot.
+    """
+    if engine not in engines.ENGINES:
+        raise UsageError(f"engine={engine!r}: expected one of {', '.join(engines.ENGINES)}")
+    needs = _needs_tensorflow(source, precision)
+    if engine in ("auto", "tensorflow"):
+        if engine == "tensorflow" or needs:
+            run_of(source)
+            return "tensorflow"
+        return "auto"
+    if needs:
+        raise UsageError(f"engine={engine!r} cannot do this: {needs}; choose 'tensorflow' or 'auto'")
+    return engine
+
+
+def _needs_tensorflow(source: Run | Exported, precision: str) -> str:
+    """Why no light engine will do; nothing if one does."""
+    from emotiw_keras.runs import Run
+
+    if precision != "float32":
+        return f"it computes in float32, not in {precision}"
+    if isinstance(source, Run) and nodes_of(source) is None:
+        return f"the network of {source.called} ({source.model_name}) is built by Keras alone, or given by its user"
+    return ""
+
+
+def open_engine(engine: str, source: Run | Exported, crops: int, shape: Shape, precision: str = "float32") -> engines.Compute:
+    """The network in an engine: uint8 (batch, *shape) -> probabilities, float32 (batch, classes).
+
+    Raises:
+        RunError, ModelError: the run or the file is damaged.
+        UsageError: the engine is not there, or Keras runs on another backend than TensorFlow.
+    """
+    from emotiw_keras.runs import Run
+
+    if engine == "tensorflow":
+        import keras
+
+        if keras.backend.backend() != "tensorflow":
+            raise UsageError(
+                f"serving computes with TensorFlow, but Keras runs on {keras.backend.backend()}; unset KERAS_BACKEND"
+            )
+        return Inference(run_of(source), shape, crops, precision)
+    if isinstance(source, Run):
+        return LightInference(source, crops, engine)
+    if crops != 1:
+        raise UsageError(f"{source.called} is an exported model, which cuts the centre out itself: {crops} crops need the run")
+    compute, count = engines.load(engine, source.model, source.called), len(source.labels)
+
+    def checked(faces: np.ndarray) -> np.ndarray:
+        answers = compute(faces)
+        if answers.shape != (len(faces), count):
+            raise ModelError(
+                f"{source.called} is damaged: it answers {answers.shape[-1]} classes, its labels are {count}; export it again"
+            )
+        return checked_answers(answers, source.called)
+
+    return checked
+
+
+class Automatic:
+    """The network of a run in the engine that suits the number of faces that have come so far.
+
+    It begins with the first of `engines.LIGHT` that is installed. After `MANY` faces the others are timed, after `VERY_MANY`
+    TensorFlow too (after `MANY` where it is imported already), each once on a machine for a network: the cache keeps what was
+    found (`speeds`). The fastest goes on.
+
+    Args:
+        source: what to compute, which a light engine can.
+        crops: crops of a face whose probabilities are averaged.
+        shape: height, width and channels of the faces.
+
+    Attributes:
+        engine: the name of the one in use.
+    """
+
+    def __init__(self, source: Run | Exported, crops: int, shape: Shape) -> None:
+        self._source, self._crops, self._shape = source, crops, shape
+        first, *others = engines.installed()
+        self._waiting = [*others, *(["tensorflow"] if _has_tensorflow(source) else [])]
+        self._seen = 0
+        self.engine, self._compute = first, self._opened(first)
+
+    def _opened(self, engine: str) -> engines.Compute:
+        return open_engine(engine, self._source, self._crops, self._shape)
+
+    def __call__(self, faces: np.ndarray) -> np.ndarray:
+        """Probabilities of a batch: uint8 (batch, height, width, channels) -> float32 (batch, classes).
+
+        Raises:
+            ModelError: the network answers with numbers that are not finite.
+        """
+        answers = self._compute(faces)
+        self._seen += len(faces)
+        due = [engine for engine in self._waiting if self._seen >= _worth(engine)]
+        if due:
+            self._waiting = [engine for engine in self._waiting if engine not in due]
+            self._go_on_with_fastest(due)
+        return answers
+
+    def _go_on_with_fastest(self, others: list[str]) -> None:
+        opened = {self.engine: self._compute}
+
+        def of(engine: str) -> engines.Compute:
+            if engine not in opened:
+                opened[engine] = self._opened(engine)
+            return opened[engine]
+
+        subject = (self._source.fingerprint, self._crops)
+        self.engine = fastest([self.engine, *others], subject, self._shape, of)
+        self._compute = of(self.engine)
+
+
+def _has_tensorflow(source: Run | Exported) -> bool:
+    """Whether TensorFlow is here and may compute it."""
+    import importlib.util
+
+    from emotiw_keras.runs import Run
+
+    backend = (
+        sys.modules["keras"].backend.backend() if "keras" in sys.modules else os.environ.get("KERAS_BACKEND", "tensorflow")
+    )
+    return isinstance(source, Run) and backend == "tensorflow" and importlib.util.find_spec("tensorflow") is not None
+
+
+def _worth(engine: str) -> int:
+    return VERY_MANY if engine == "tensorflow" and "tensorflow" not in sys.modules else MANY

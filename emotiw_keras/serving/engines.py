@@ -1,0 +1,109 @@
+"""What computes a network: TensorFlow, or a light engine, which runs an ONNX model and starts in a fraction of a second."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from emotiw_keras.errors import ModelError, UsageError
+from emotiw_keras.hardware import processor_threads
+
+Compute = Callable[[np.ndarray], np.ndarray]
+"""One batch, of the type and shape that the model takes -> probabilities, float32 (batch, classes)."""
+
+ENGINES = ("auto", "tensorflow", "onnxruntime", "openvino", "opencv")
+LIGHT: dict[str, str] = {"opencv": "cv2", "onnxruntime": "onnxruntime", "openvino": "openvino"}
+"""Engine -> the module that it is, the one that starts fastest first."""
+
+
+def installed() -> tuple[str, ...]:
+    """The light engines that are here, as `LIGHT` has them."""
+    return tuple(name for name, module in LIGHT.items() if importlib.util.find_spec(module) is not None)
+
+
+def load(engine: str, model: bytes, called: str) -> Compute:
+    """An ONNX model of one input and one output, in a light engine, in float32.
+
+    Args:
+        engine: a name in `LIGHT`.
+        model: the bytes of the model.
+        called: what errors call it.
+
+    Raises:
+        UsageError: the engine is not installed.
+        ModelError: it cannot compute this model.
+    """
+    if engine not in installed():
+        raise UsageError(
+            f"engine={engine!r} is not installed; `pip install {engine}`, or choose one of {', '.join(installed())}"
+        )
+    failures = _failures(engine)
+    try:
+        compute = _LOADERS[engine](model)
+    except failures as error:
+        raise _refused(engine, called, error) from error
+
+    def checked(batch: np.ndarray) -> np.ndarray:
+        try:
+            return np.array(compute(batch), np.float32)  # a copy: the engine may use its memory again
+        except failures as error:
+            raise _refused(engine, called, error) from error
+
+    return checked
+
+
+def _failures(engine: str) -> tuple[type[Exception], ...]:
+    """What an engine raises for a model or a batch that it cannot compute."""
+    if engine == "opencv":
+        import cv2
+
+        return (cv2.error,)
+    if engine == "onnxruntime":  # a class for each of its codes
+        from onnxruntime.capi import onnxruntime_pybind11_state as codes
+
+        return tuple(each for each in vars(codes).values() if isinstance(each, type) and issubclass(each, Exception))
+    return (RuntimeError,)
+
+
+def _refused(engine: str, called: str, error: Exception) -> ModelError:
+    reason = " ".join(str(error).split())[:200]
+    return ModelError(f"{engine} cannot compute the network of {called} ({reason}); choose another engine")
+
+
+def _opencv(model: bytes) -> Compute:
+    import cv2
+
+    net = cv2.dnn.readNetFromONNX(np.frombuffer(model, np.uint8))
+
+    def compute(batch: np.ndarray) -> Any:
+        net.setInput(batch)
+        return net.forward()
+
+    return compute
+
+
+def _onnxruntime(model: bytes) -> Compute:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = processor_threads()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda batch: session.run(None, {name: batch})[0]
+
+
+def _openvino(model: bytes) -> Compute:
+    import openvino
+
+    core = openvino.Core()
+    # Where the processor knows bfloat16, it would compute in it unasked.
+    compiled = core.compile_model(core.read_model(io.BytesIO(model)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda batch: compiled([batch])[compiled.outputs[0]]
+
+
+_LOADERS: dict[str, Callable[[bytes], Compute]] = {"opencv": _opencv, "onnxruntime": _onnxruntime, "openvino": _openvino}

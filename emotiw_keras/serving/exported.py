@@ -1,0 +1,139 @@
+"""A model that `emotiw export --format onnx` wrote, opened again: what it says of itself, and that it can do no harm."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emotiw_keras.errors import ModelError
+from emotiw_keras.formats.foreign import Limits
+from emotiw_keras.formats.protobuf import Schema, Spec, Wire, last, map_file
+from emotiw_keras.run_facts import LARGEST_SIDE
+from emotiw_keras.sealed import strict_json
+
+SUFFIX = ".onnx"
+FACTS = "emotiw"
+"""Key of the metadata under which labels, input and preprocessing stand."""
+MOST_FACTS = 1 << 20
+# What the exporter writes; among it is nothing that reads files, loops, or makes much of little.
+OPERATORS = frozenset(
+    "Add AveragePool BatchNormalization Cast Clip Concat Conv Div Flatten Gemm GlobalAveragePool Identity LRN MatMul Max "
+    "MaxPool Mean Mul Pad ReduceMax ReduceMin Relu Reshape Sigmoid Slice Softmax Sub Transpose".split()
+)
+_MODEL: Schema = {7: Spec("graph", "message"), 14: Spec("metadata", "message", True), 25: Spec("functions", "message", True)}
+_ENTRY: Schema = {1: Spec("key", "str"), 2: Spec("value", "message")}
+_GRAPH: Schema = {1: Spec("node", "message", True), 5: Spec("initializer", "message", True)}
+_NODE: Schema = {4: Spec("op", "str"), 5: Spec("attribute", "message", True), 7: Spec("domain", "str")}
+_ATTRIBUTE: Schema = {1: Spec("name", "str"), 8: Spec("ints", "int", True)}
+_TENSOR: Schema = {8: Spec("name", "str"), 13: Spec("external", "message", True), 14: Spec("location", "int")}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported model.
+
+    Attributes:
+        path: the file.
+        model: its bytes: `pixels`, uint8 (batch, side, side, channels) -> `probabilities`, float32 (batch, classes).
+        facts: what the export wrote into it.
+    """
+
+    path: Path
+    model: bytes
+    facts: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path) -> Exported:
+        """Read a file, which may be a stranger's.
+
+        Raises:
+            ModelError: it is missing, damaged, or nothing that `emotiw export --format onnx` writes.
+        """
+        wire, view = Wire(path.name), map_file(path, Limits(total_bytes=2**31))
+        model = wire.decode(view, _MODEL)
+        entries = [wire.decode(part, _ENTRY) for part in model.get("metadata", ())]
+        texts = [bytes(last(entry, "value", b"")[:MOST_FACTS]) for entry in entries if last(entry, "key") == FACTS]
+        if len(texts) != 1:
+            raise ModelError(
+                f"{path} says nothing of labels and preprocessing; expected a file of `emotiw export --format onnx`"
+            )
+        _check_graph(path, wire, last(model, "graph", memoryview(b"")), "functions" in model)
+        try:
+            facts = strict_json(texts[0])
+        except ValueError as error:
+            raise ModelError(f"{path} is damaged: what it says of its labels cannot be read ({error})") from error
+        wrong = _wrong(facts)
+        if wrong:
+            raise ModelError(f"{path} is damaged, or of another version of emotiw: it says {wrong}; export the run again")
+        return cls(path, bytes(view), facts)
+
+    @property
+    def called(self) -> str:
+        """What commands take for it."""
+        return str(self.path)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names in the order of the outputs."""
+        return tuple(self.facts["labels"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """`FaceInput` settings of the run that it was made of."""
+        return {**self.facts["preprocessing"], "channels": self.facts["input"]["colour"].lower()}
+
+    @property
+    def crop(self) -> dict[str, Any]:
+        """How to cut a face out of a photo, as of a run; the first exports did not say it."""
+        return self.facts.get("crop", {"reading": "B", "stretch": False})
+
+    @property
+    def crops(self) -> int:
+        """It cuts the centre out itself."""
+        return 1
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the file."""
+        return hashlib.sha256(self.model).hexdigest()
+
+
+def _check_graph(path: Path, wire: Wire, view: memoryview, functions: bool) -> None:
+    graph = wire.decode(view, _GRAPH)
+    nodes = [wire.decode(part, _NODE) for part in graph.get("node", ())]
+    strange = [last(node, "op", "") for node in nodes if last(node, "op", "") not in OPERATORS or last(node, "domain", "")]
+    if strange or functions or not nodes:
+        what = f"the operator {strange[0]!r}" if strange else "functions" if functions else "no operators"
+        raise ModelError(f"{path} holds {what}, which `emotiw export --format onnx` does not write; export the run again")
+    for node in nodes:
+        attributes = (wire.decode(part, _ATTRIBUTE) for part in node.get("attribute", ()))
+        if last(node, "op").startswith("Reduce") and any(len(each.get("ints", ())) > 1 for each in attributes):
+            # OpenCV computes it wrong, and says nothing; what stretched faces was written so once.
+            raise ModelError(f"{path} was written by an older version of emotiw; export the run again")
+    for part in graph.get("initializer", ()):
+        tensor = wire.decode(part, _TENSOR)
+        if "external" in tensor or last(tensor, "location", 0):
+            raise ModelError(f"{path} keeps {last(tensor, 'name', 'an array')} in another file; export the run again")
+
+
+def _wrong(facts: Any) -> str:
+    """What of the facts cannot be; nothing if all can."""
+    if not isinstance(facts, dict):
+        return f"a {type(facts).__name__}"
+    labels, given, settings = (facts.get(key) for key in ("labels", "input", "preprocessing"))
+    texts = labels if isinstance(labels, list) and all(isinstance(label, str) and label for label in labels) else []
+    if not texts or len(set(texts)) < len(texts):
+        return f"labels = {labels!r:.60}"
+    shape, colour = (given.get("shape"), given.get("colour")) if isinstance(given, dict) else (None, None)
+    side = settings.get("resize") if isinstance(settings, dict) else None
+    if type(side) is not int or not 1 <= side <= 2 * LARGEST_SIDE:
+        return f"preprocessing.resize = {side!r:.60}"
+    colours = {"grey": 1, "RGB": 3}
+    if not isinstance(shape, list) or shape != ["batch", side, side, colours.get(str(colour))]:
+        return f"input = {given!r:.60}"
+    crop = facts.get("crop", {"reading": "B", "stretch": False})
+    if not isinstance(crop, dict) or not isinstance(crop.get("reading"), str) or type(crop.get("stretch")) is not bool:
+        return f"crop = {crop!r:.60}"
+    return ""

@@ -1,0 +1,65 @@
+"""A run's network as an ONNX model, made of its weight file without Keras."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from emotiw_keras.errors import ModelError, RunError
+from emotiw_keras.formats.keras_h5 import ROLES, read_keras_h5
+from emotiw_keras.formats.onnx_writing import onnx_bytes
+from emotiw_keras.models.originals import as_built
+from emotiw_keras.runs import WEIGHTS_FILE
+
+if TYPE_CHECKING:
+    from emotiw_keras.formats.foreign import Node
+    from emotiw_keras.runs import Run
+
+
+def nodes_of(run: Run) -> tuple[Node, ...] | None:
+    """The steps of a run's network; None if nothing but Keras knows them: of a user's own, of PathNet, of `keras.applications`,
+    and of what fits one size of pictures only and was trained on another."""
+    model = run.info["model"]
+    if model.get("given"):
+        return None
+    return as_built(model["name"], tuple(model["input_shape"]), model.get("width", 1.0))
+
+
+def network_graph(run: Run) -> bytes:
+    """The ONNX model from prepared faces, float32 (batch, channels, height, width), to probabilities (batch, classes).
+
+    Raises:
+        RunError: the weight file is damaged or does not fit the network.
+        ModelError: it cannot be read safely, holds numbers that are not finite, or the network is one that only Keras knows.
+    """
+    nodes, model = nodes_of(run), run.info["model"]
+    if nodes is None:
+        raise ModelError(f"{run.called}: nothing but Keras knows its network, {model['name']}; compute with TensorFlow")
+    run.check_weights()
+    try:
+        stored = read_keras_h5(run.path / WEIGHTS_FILE, trusted=run.ships).arrays
+        arrays = {name: np.asarray(array, np.float32) for name, array in stored.items()}
+        for name, array in arrays.items():
+            if array.size and not (np.isfinite(array.min()) and np.isfinite(array.max())):
+                layer = name.rpartition(".")[0]
+                raise ModelError(f"{WEIGHTS_FILE} holds nan or infinite numbers in layer {layer}; train or fetch it anew")
+    except ModelError as error:
+        raise ModelError(f"{run.path}: {error}") from error
+    needed = {name for node in nodes for name in node.arrays}
+    if not _shapes(arrays) == _listed(run) or arrays.keys() != needed:
+        raise RunError(f"{run.path}: the weights do not fit {model['name']} as this version builds it")
+    return onnx_bytes(nodes, arrays, tuple(model["input_shape"]), model["classes"])
+
+
+def _shapes(arrays: dict[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in arrays.items()}
+
+
+def _listed(run: Run) -> dict[str, tuple[int, ...]]:
+    """What run.json says of the weights, by the names that the reader gives them."""
+    listed = {}
+    for path, shape, _ in run.info["weights"]["variables"]:
+        layer, _, role = path.rpartition("/")
+        listed[f"{layer}.{ROLES.get(role, role)}"] = tuple(shape)
+    return listed

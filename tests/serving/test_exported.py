@@ -1,0 +1,153 @@
+"""Exported ONNX files opened again by `Predictor` and `emotiw predict`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx", reason="onnx is not installed (the extra [onnx])")
+import onnx
+from PIL import Image
+
+from emotiw_keras.errors import EmotiwError, ModelError, UsageError
+from emotiw_keras.serving import engines, portable
+from emotiw_keras.serving.exported import Exported
+from emotiw_keras.serving.predictor import Predictor
+
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="exports with TensorFlow")
+
+
+@pytest.fixture(scope="module")
+def file(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(run_folder, tmp_path_factory.mktemp("exported") / "face.onnx")
+
+
+def written(run: Path, path: Path) -> Path:
+    """What `export_onnx` writes, without the fresh process."""
+    from emotiw_keras.serving.export import facts_of
+    from emotiw_keras.serving.folding import fold
+
+    predictor = Predictor(run, crops=1, engine="tensorflow")
+    facts = {**facts_of(predictor), "input": portable._input_facts(predictor)}
+    portable._write_onnx(fold(predictor.net, predictor.face_input), facts, path)
+    return path
+
+
+def changed(file: Path, path: Path, change: Callable[[onnx.ModelProto], object]) -> Path:
+    model = onnx.load(file)
+    change(model)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("engine", ["auto", *engines.installed()])
+def test_it_answers_as_its_run_does(engine: str, file: Path, run_folder: Path) -> None:
+    faces = np.random.default_rng(3).integers(0, 256, (5, 90, 80, 3), np.uint8)
+    light = Predictor(file, engine=engine)
+    assert light.labels == Predictor(run_folder).labels and light.crops == 1
+    expected = Predictor(run_folder, crops=1, engine="tensorflow").predict(faces)
+    np.testing.assert_allclose(light.predict(faces), expected, atol=1e-5)
+
+
+def test_colour_and_stretch_travel_with_it(colour_run_folder: Path, tmp_path: Path) -> None:
+    faces = np.random.default_rng(3).integers(90, 150, (4, 50, 76, 3), np.uint8)
+    exported = written(colour_run_folder, tmp_path / "colour.onnx")
+    expected = Predictor(colour_run_folder, crops=1, engine="tensorflow").predict(faces)
+    for engine in engines.installed():
+        np.testing.assert_allclose(Predictor(exported, engine=engine).predict(faces), expected, atol=1e-5, err_msg=engine)
+
+
+def test_the_cut_of_its_run_travels_with_it(run_folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = shutil.copytree(run_folder, tmp_path / "run")
+    info = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**info, "crop": {"reading": "A", "stretch": True}}))
+    assert Predictor(written(folder, tmp_path / "a.onnx")).source.crop == {"reading": "A", "stretch": True}
+
+
+def test_the_command_takes_it(predict: Callable, file: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.full((60, 60), 90, np.uint8)).save(tmp_path / "a.png")
+    given = predict("a.png", "--faces", "whole", "--model", file, json_rows=False)
+    of_run = predict("a.png", "--faces", "whole", json_rows=False)
+    assert given.code == 0 and given.out.split()[:2] == of_run.out.split()[:2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [({"engine": "tensorflow"}, "only light engines compute"), ({"crops": 2}, "2 crops need the run")],
+)
+def test_what_it_cannot_do_is_refused(arguments: dict, words: str, file: Path) -> None:
+    with pytest.raises(UsageError, match=words):
+        Predictor(file, **arguments)
+
+
+def test_it_is_no_run(file: Path, tmp_path: Path) -> None:
+    for ask in (lambda: Predictor(file).net, lambda: Predictor(file).run, lambda: portable.export_onnx(file, tmp_path / "x")):
+        with pytest.raises(UsageError, match="is an exported model"):
+            ask()
+
+
+def spoil_facts(change: Callable[[dict], object]) -> Callable[[onnx.ModelProto], object]:
+    def spoil(model: onnx.ModelProto) -> None:
+        facts = json.loads(model.metadata_props[0].value)
+        change(facts)
+        model.metadata_props[0].value = json.dumps(facts)
+
+    return spoil
+
+
+def foreign_operator(model: onnx.ModelProto) -> None:
+    model.graph.node.append(onnx.helper.make_node("Loop", ["pixels"], ["x"]))
+
+
+def foreign_domain(model: onnx.ModelProto) -> None:
+    model.graph.node[0].domain = "com.example"
+
+
+def old_reduction(model: onnx.ModelProto) -> None:
+    model.graph.node.append(onnx.helper.make_node("ReduceMax", ["pixels"], ["x"], axes=(1, 2, 3)))
+
+
+def outside(model: onnx.ModelProto) -> None:
+    onnx.external_data_helper.set_external_data(model.graph.initializer[0], "../../secret")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (foreign_operator, "the operator 'Loop'"),
+        (foreign_domain, "the operator 'Cast'"),
+        (outside, "in another file"),
+        (old_reduction, "an older version of emotiw"),
+        (lambda model: model.metadata_props.pop(), "says nothing of labels"),
+        (spoil_facts(lambda facts: facts.update(labels=["a", "a"])), "labels = "),
+        (spoil_facts(lambda facts: facts["preprocessing"].update(resize=10**6)), "preprocessing.resize = 1000000"),
+        (spoil_facts(lambda facts: facts["input"].update(shape=["batch", 75, 76, 1])), "input = "),
+        (spoil_facts(lambda facts: facts.update(crop=3)), "crop = 3"),
+    ],
+)
+def test_a_strangers_file_is_refused(change: Callable, words: str, file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=words):
+        Exported.open(changed(file, tmp_path / "b.onnx", change))
+
+
+def test_a_cut_or_other_file_is_one_line(file: Path, tmp_path: Path) -> None:
+    whole = file.read_bytes()
+    for name, content in (("cut", whole[: len(whole) // 2]), ("empty", b""), ("text", b"no model at all")):
+        path = tmp_path / f"{name}.onnx"
+        path.write_bytes(content)
+        with pytest.raises(EmotiwError) as error:
+            Predictor(path)
+        assert "\n" not in str(error.value) and name in str(error.value)
+
+
+def test_more_labels_than_answers_are_refused(file: Path, tmp_path: Path) -> None:
+    many = spoil_facts(lambda facts: facts.update(labels=[*facts["labels"], "more"]))
+    with pytest.raises(ModelError, match="answers 7 classes, its labels are 8"):
+        Predictor(changed(file, tmp_path / "c.onnx", many)).predict(np.zeros((1, 76, 76, 1), np.uint8))
