@@ -20,8 +20,8 @@ from typing import BinaryIO
 from emotiw_keras.errors import FULL, OutputError
 
 NUMPY_UNREADABLE = (
-    OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, SyntaxError, OverflowError, RecursionError,
-    NotImplementedError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+    OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, SyntaxError, OverflowError, RuntimeError, struct.error,
+    tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 """What NumPy and zipfile raise on files that are no arrays: the header of one is read as Python's source."""
 # h5py hides the number in its words.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from emotiw_keras.costs import read_costs
@@ -63,3 +65,18 @@ def test_damaged_headers_of_arrays(header: bytes, tmp_path: Path) -> None:
         with pytest.raises(RunError, match="is damaged"):
             checkpoints.load(named)
         named.unlink()
+
+
+def test_an_encrypted_checkpoint_is_damaged(tmp_path: Path) -> None:
+    path = checkpoints.save(tmp_path, "e0001-s000001", {"a": np.ones(2)}, {"state": {}})
+    data = bytearray(path.read_bytes())
+    for start, place in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        at = -1
+        while (at := data.find(start, at + 1)) >= 0:
+            data[at + place] |= 1
+    path.unlink()
+    named = tmp_path / f"e0001-s000001-{hashlib.sha256(data).hexdigest()[: checkpoints.HASH_CHARACTERS]}.npz"
+    named.write_bytes(data)
+    assert checkpoints.best_of(named) == ""
+    with pytest.raises(RunError, match="encrypted"):
+        checkpoints.load(named)
