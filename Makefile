@@ -36,7 +36,7 @@ endef
 export DEMO_SUMMARY
 
 .DEFAULT_GOAL := help
-.PHONY: help demo reproduce test test-all test-backends chaos lint types bench dist clean
+.PHONY: help demo reproduce test test-all test-backends chaos fuzz lint types bench dist clean
 .DELETE_ON_ERROR:
 
 help:
@@ -45,6 +45,7 @@ help:
 	@echo "make test-all       the same, then the slow tests and the whole zoo on JAX"
 	@echo "make test-backends  the zoo and the device layers on PyTorch"
 	@echo "make chaos          damage, hostile values and kills in every file that is believed, for ten minutes; SECONDS=60 less"
+	@echo "make fuzz           mutate files towards new code of every reader of foreign bytes; SECONDS=3600 for an hour in all"
 	@echo "make reproduce      train the model that ships again: FER=fer2013.zip names the data; it goes on where it was stopped"
 	@echo "make bench          ours beside PyTorch, ONNX Runtime, OpenVINO and stock Keras; BENCH=\"--parts train --write\" chooses"
 	@echo "make dist           sdist and wheel in dist/, checked as the package index would"
@@ -65,6 +66,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 $(VENV)/.installed-torch: $(VENV)/.installed-test
 	$(PIP) $(TORCH)
+	@touch $@
+
+$(VENV)/.installed-fuzz: $(VENV)/.installed-test
+	$(PIP) --editable '.[fuzz]'
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed
@@ -107,6 +112,9 @@ test-backends: $(VENV)/.installed-torch
 
 chaos: $(VENV)/.installed-test
 	$(VENV)/bin/python -m tests.chaos --seconds $(SECONDS)
+
+fuzz: $(VENV)/.installed-fuzz
+	$(VENV)/bin/python -m tests.fuzz --seconds $(SECONDS)
 
 bench: $(VENV)/.installed-bench
 	$(VENV)/bin/python -m benchmarks $(BENCH)

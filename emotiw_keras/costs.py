@@ -8,7 +8,6 @@ Affect, Journal of Personality and Social Psychology 39, 1980).
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from emotiw_keras.errors import DataError
 from emotiw_keras.labels import canonical
+from emotiw_keras.sealed import strict_toml
 
 # Mean ratings of pleasure and arousal, -1..1, of the words angry, disgusted, fearful, happy, sad and surprised: J. A. Russell
 # and A. Mehrabian: Evidence for a Three-Factor Theory of Emotions, Journal of Research in Personality 11, 1977, pages 273-294.
@@ -104,9 +104,8 @@ def read_costs(file: str | os.PathLike[str], labels: Sequence[str]) -> np.ndarra
     """
     expected = "expected a table [costs.TRUTH] with lines PREDICTED = 0..1 for each class"
     try:
-        with open(file, "rb") as stream:
-            table = tomllib.load(stream)
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        table = strict_toml(Path(file).read_text("utf-8"))
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise DataError(f"cannot read the costs in {os.fspath(file)}: {reason}; {expected}") from error
     rows = table.get("costs")

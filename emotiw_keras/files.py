@@ -8,6 +8,10 @@ import io
 import os
 import re
 import shutil
+import struct
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +19,11 @@ from typing import BinaryIO
 
 from emotiw_keras.errors import FULL, OutputError
 
+NUMPY_UNREADABLE = (
+    OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, SyntaxError, OverflowError, RuntimeError, struct.error,
+    tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What NumPy and zipfile raise on files that are no arrays: the header of one is read as Python's source."""
 # h5py hides the number in its words.
 _HDF5_ERRNO = re.compile(r"errno = (\d+)")
 

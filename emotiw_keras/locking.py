@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -76,6 +77,37 @@ def is_unfinished(name: str) -> bool:
         (True, False, False)
     """
     return _UNFINISHED.match(name) is not None
+
+
+def sweep_beside(target: str | os.PathLike[str]) -> None:
+    """Remove what processes that are gone were writing to put it in place of `target`: files and folders `.PID.NAME` beside it.
+
+    Raises:
+        OutputError: it cannot be removed.
+    """
+    place = Path(target).absolute()
+    if _WINDOWS or not place.parent.is_dir():  # there no signal asks whether a process lives
+        return
+    ours = re.compile(rf"\.(\d{{1,9}})\.{re.escape(place.name)}")
+    for path in place.parent.iterdir():
+        match = ours.fullmatch(path.name)
+        if match is None or _lives(int(match[1])):
+            continue
+        with writing(path):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
 
 
 def sweep(folder: Path) -> None:

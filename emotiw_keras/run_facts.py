@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,11 @@ def _integer(low: int, high: int) -> Holds:
 
 def _number(value: Any) -> bool:
     return type(value) in (int, float) and -_HUGE <= value <= _HUGE  # false of NaN, and exact for whole numbers of any size
+
+
+def _figure(value: Any) -> bool:
+    """Whether it was measured: a training that runs away has losses of any size."""
+    return type(value) in (int, float) and -sys.float_info.max <= value <= sys.float_info.max
 
 
 def _text(value: Any) -> bool:
@@ -68,7 +74,7 @@ def _stage(value: Any) -> bool:
         isinstance(value, dict)
         and _text(value.get("name"))
         and all(_integer(0, 1 << 53)(value.get(key, 0)) for key in ("epochs", "best_epoch", "images", "generations"))
-        and all(value.get(key) is None or _number(value[key]) for key in ("val_accuracy", "val_loss", "val_macro_f1"))
+        and all(value.get(key) is None or _figure(value[key]) for key in ("val_accuracy", "val_loss", "val_macro_f1"))
         and all(_list_of(_list_of(_integer(0, 1 << 20)))(value.get(key, [])) for key in ("path", "reused"))
     )
 

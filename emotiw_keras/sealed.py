@@ -1,10 +1,13 @@
-"""JSON files that notice when their own bytes have changed: a checksum of the content stands among it."""
+"""JSON files that notice when their own bytes have changed (a checksum of the content stands among it), and JSON and TOML of
+strangers.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ from emotiw_keras.errors import RunError
 CHECKSUM = "checksum"
 LARGEST = 256 << 20
 """Bytes: no file of facts is larger, so a larger one is not read."""
+DEEPEST = 50
+"""Tables and lists within each other: what walks through them would run out of stack."""
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
@@ -59,9 +64,36 @@ def strict_json(text: str | bytes) -> Any:
         raise ValueError(f"{word} is no number of JSON")
 
     try:
-        return json.loads(text, parse_constant=refuse)
+        return _not_too_deep(json.loads(text, parse_constant=refuse))
     except RecursionError as error:
         raise ValueError("arrays or objects within each other too deep") from error
+
+
+def strict_toml(text: str) -> dict[str, Any]:
+    """Parse TOML from a file that may be damaged or a stranger's.
+
+    Raises:
+        ValueError: it is no TOML; tables and lists within each other without end are none.
+
+    Example:
+        >>> strict_toml("rate = 0.5")
+        {'rate': 0.5}
+    """
+    try:
+        table: dict[str, Any] = _not_too_deep(tomllib.loads(text))
+        return table
+    except RecursionError as error:
+        raise ValueError("lists or tables within each other too deep") from error
+
+
+def _not_too_deep(value: Any) -> Any:
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(DEEPEST):
+        inner = [each for outer in level for each in (outer.values() if isinstance(outer, dict) else outer)]
+        level = [each for each in inner if isinstance(each, dict | list)]
+        if not level:
+            return value
+    raise ValueError(f"lists or tables within each other deeper than {DEEPEST}")
 
 
 def read_sealed(path: Path) -> dict[str, Any]:

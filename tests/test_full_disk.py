@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import resource
 import subprocess
@@ -16,13 +17,17 @@ from PIL import Image
 
 from emotiw_keras.cli.main import run as emotiw
 from emotiw_keras.data.contact_sheet import write_contact_sheets
+from emotiw_keras.data.generated import write_images
 from emotiw_keras.errors import OutputError
+from emotiw_keras.models import registry
 from emotiw_keras.reports.prediction_sheet import Caption
 from emotiw_keras.reports.prediction_sheet import contact_sheet as sheet_of_faces
 from emotiw_keras.serving.annotate import Annotator
 from emotiw_keras.serving.input_images import Picture
 from emotiw_keras.serving.readings import PictureReading
+from emotiw_keras.training import checkpoints
 from emotiw_keras.training.curves import learning_curves
+from tests.serving.marked import write_film
 
 LIMIT = 12 << 10
 NOISE = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
@@ -100,21 +105,91 @@ def fill(disk: Path, free: int) -> None:
     (disk / "fill").write_bytes(bytes(there.f_bavail * there.f_frsize - free))
 
 
-def test_annotate_and_convert_on_a_full_disk(
-    run_folder: Path, small_disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+RECIPE = """
+name = "small"
+data = ["faces"]
+[model]
+name = "alexnet"
+weights = "none"
+width = 0.0625
+input_size = 67
+[[stage]]
+name = "one"
+train = ["faces:train"]
+val = ["faces:val"]
+epochs = 2
+batch_size = 16
+learning_rate = 0.001
+"""
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe, drawn faces, a finished run of them, a photo and a film."""
+    folder = tmp_path_factory.mktemp("material")
+    (folder / "small.toml").write_text(RECIPE)
+    write_images("small", folder / "faces", 14)
+    assert emotiw(["fit", str(folder / "small.toml"), "--data", f"faces={folder / 'faces'}", "--out", str(folder / "run")]) == 0
+    registry.build("alexnet", weights=None, classes=7, width=0.0625).save_weights(folder / "alexnet.weights.h5")
+    Image.fromarray(NOISE).resize((900, 900)).save(folder / "photo.jpg", quality=95)
+    write_film(folder / "film.mp4", [np.roll(NOISE, 9 * number, axis=1) for number in range(30)])
+    return folder
+
+
+# Where what is written would go is {disk}; bytes that are free there.
+COMMANDS: dict[str, tuple[int, str]] = {
+    "annotated photo": (24 << 10, "predict {m}/photo.jpg --model {m}/run --faces whole --annotate {disk}/ann"),
+    "annotated film": (24 << 10, "predict {m}/film.mp4 --model {m}/run --faces whole --annotate {disk}/ann"),
+    "weights": (24 << 10, "convert {m}/alexnet.weights.h5 --model alexnet --width 0.0625 --out {disk}/a.weights.h5"),
+    "packed run": (64 << 10, "pack {m}/run {disk}/packed --data generated:small"),
+    "prepared faces": (8 << 10, "prepare {m}/faces {disk}/prepared --workers 1"),
+    "savedmodel": (64 << 10, "export {m}/run {disk}/savedmodel"),
+    "tflite": (64 << 10, "export {m}/run {disk}/a.tflite --format tflite"),
+    "report": (24 << 10, "evaluate {m}/run --data generated:small --limit 14 --out {disk}/report"),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_on_a_full_disk_is_one_line_and_publishes_nothing_half_written(
+    name: str, material: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Image.fromarray(NOISE).resize((900, 900)).save(tmp_path / "photo.jpg", quality=95)
-    fill(small_disk, 24 << 10)
-    command = ["predict", str(tmp_path / "photo.jpg"), "--model", str(run_folder), "--faces", "whole"]
-    assert emotiw([*command, "--annotate", str(small_disk / "ann")]) == OutputError.exit_code
-    assert "free some space" in capsys.readouterr().err
-    assert not [path for path in small_disk.rglob("*") if path.is_file() and path.name != "fill"]
-    weights = str(run_folder / "model.weights.h5")
-    command = ["convert", weights, "--model", "alexnet", "--out", str(small_disk / "a.weights.h5")]
-    assert emotiw(command) != 0
+    free, command = COMMANDS[name]
+    (small_disk / "there.txt").write_text("was there")
+    fill(small_disk, free)
+    capsys.readouterr()
+    assert emotiw(command.format(m=material, disk=small_disk).split()) == OutputError.exit_code
     told = capsys.readouterr().err
+    errors = [line for line in told.splitlines() if "error:" in line]
+    assert len(errors) == 1 and str(small_disk) in errors[0] and "free some space" in errors[0]
     assert "Traceback" not in told and "Exception ignored" not in told
-    assert [path.name for path in small_disk.iterdir() if path.is_file()] == ["fill"]
+    left = {path.relative_to(small_disk).as_posix() for path in small_disk.rglob("*") if path.is_file()}
+    # The journal of a preparation, from which it goes on, and whole pictures or tables of a page.
+    assert not {path for path in left if "/." in path} - {"prepared/.prepare.jsonl"}
+    assert left >= {"fill", "there.txt"} and not left & {"a.weights.h5", "a.tflite", "ann/photo.jpg", "ann/film.mp4"}
+    assert not (small_disk / "packed").exists() and not (small_disk / "savedmodel").exists()
+    assert (small_disk / "there.txt").read_text() == "was there"
+
+
+def test_a_training_goes_on_once_a_full_disk_has_room_again(
+    material: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["fit", str(material / "small.toml"), "--data", f"faces={material / 'faces'}", "--out", str(small_disk / "run")]
+    fill(small_disk, 400 << 10)  # what stands at the beginning, but no checkpoint
+    capsys.readouterr()
+    assert emotiw(command) == OutputError.exit_code
+    told = capsys.readouterr().err
+    assert "Traceback" not in told and "free some space" in told.splitlines()[-1]
+    assert not [path for path in small_disk.rglob("*") if path.suffix == ".h5" or path.name.startswith(".")]
+    for path in small_disk.rglob("*.npz"):
+        checkpoints.load(path)  # is whole
+    (small_disk / "fill").unlink()
+    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    assert emotiw(command) == 0
+    assert (small_disk / "run" / "history.csv").read_text().count("\n") == 3
+    assert (
+        json.loads((small_disk / "run" / "run.json").read_text())["weights"]
+        == json.loads((material / "run" / "run.json").read_text())["weights"]
+    )
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from emotiw_keras.errors import ModelError
+from emotiw_keras.sealed import strict_toml
 
 MANIFEST = Path(__file__).with_name("manifest.toml")
 KINDS = ("weights", "mean", "detector")
@@ -74,8 +74,8 @@ def load_manifest(path: Path | None = None) -> dict[str, Entry]:
 @functools.cache
 def _read(path: Path) -> dict[str, Entry]:
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        tables = strict_toml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ModelError(f"cannot read the weights manifest {path}: {error}") from error
     entries = {key: _entry(key, table, f"{path.name}: [{key}]") for key, table in tables.items()}
     sources = [entry.model for entry in entries.values() if entry.default]

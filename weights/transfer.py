@@ -13,6 +13,7 @@ from pathlib import Path
 
 from emotiw_keras.errors import OutputError
 from emotiw_keras.files import write_atomic, writing
+from emotiw_keras.sealed import strict_json
 from emotiw_keras.weights.web import Failed, Interrupted, open_url, refusal, trouble
 
 CHUNK = 2**18
@@ -51,7 +52,7 @@ class Part:
     def validator(self, url: str) -> str:
         """What the server named the version of the file that this part is of; "" if it cannot be continued from `url`."""
         try:
-            facts = json.loads(self.facts.read_text(encoding="utf-8"))
+            facts = strict_json(self.facts.read_bytes())
         except (OSError, ValueError):
             # Written in one step, so it is missing or was tampered with: the download starts anew.
             return ""

@@ -272,11 +272,13 @@ def write_weights(model: keras.Model, out: str | os.PathLike[str]) -> Path:
     Raises ModelError for another suffix, OutputError if it cannot be written.
     """
     from emotiw_keras.files import atomic_path
+    from emotiw_keras.locking import sweep_beside
     from emotiw_keras.models.weights import SUFFIX, save
 
     path = Path(out)
     if not path.name.endswith(SUFFIX):
         raise ModelError(f"cannot write weights to {path.name}; expected a name that ends in {SUFFIX}")
+    sweep_beside(path)
     with atomic_path(path) as temporary:
         save(model, temporary)
     return path

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from emotiw_keras.errors import DataError
+from emotiw_keras.files import NUMPY_UNREADABLE
 from emotiw_keras.models.registry import ModelSpec
 
 CHANNELS = ("grey", "rgb")
@@ -88,7 +89,7 @@ def load_mean_image(path: str | Path) -> np.ndarray:
     try:
         # Mapped, so that a size that the file only claims takes no memory.
         image = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except NUMPY_UNREADABLE as error:
         raise DataError(f"mean image {path}: {error}; expected .npy, (side, side, 3) or (3, side, side)") from error
     if not isinstance(image, np.ndarray) or image.dtype.kind not in "fiu" or not np.isfinite(image).all():
         raise DataError(f"mean image {path} is no .npy file of finite numbers")

@@ -20,6 +20,7 @@ from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.evaluate import assess
 from emotiw_keras.evaluation.metrics import expected_calibration_error
 from emotiw_keras.files import sha256_file, write_atomic, writing
+from emotiw_keras.locking import sweep_beside
 from emotiw_keras.models.registry import get_spec
 from emotiw_keras.models.weights import save
 from emotiw_keras.runs import INFO_FILE, PACKED_ROWS_FILE, WEIGHTS_FILE, Run, believed_hashes
@@ -101,6 +102,7 @@ def pack(
     target = Path(out)
     if target.exists():
         raise OutputError(f"{target} exists already; name a new folder")
+    sweep_beside(target)
     before = assess(run, source, split=split, crops=crops, say=say)
     new = _new_to(run, before)
     truth, probabilities = _answers(before, new)

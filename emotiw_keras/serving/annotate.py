@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emotiw_keras.data.films import FilmReader
+from emotiw_keras.data.films import FilmReader, quiet_opencv
 from emotiw_keras.data.heif import HEIF_SUFFIXES
 from emotiw_keras.data.images import SUFFIXES, ImageError
 from emotiw_keras.errors import OutputError
@@ -30,6 +32,8 @@ LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp")
 QUALITY = 95
 # Where a container stores no number of frames, it follows from duration and rate.
 COUNT_SLACK = 2
+# Free bytes below which a disk counts as full where a film did not arrive: FFmpeg does not say why.
+FULL_BELOW = 1 << 20
 # Seconds that a frame of a film is shown at most, so that a wrong time stamp fills no disk.
 LONGEST_HOLD = 60
 
@@ -112,6 +116,7 @@ class _FilmWriter:
     def __init__(self, path: Path, rate: float, size: tuple[int, int]) -> None:
         import cv2
 
+        quiet_opencv()
         self._path = path
         self._temporary = path.with_name(f".{os.getpid()}.{path.name}")
         self._size = size
@@ -158,7 +163,11 @@ class _FilmWriter:
         except ImageError:
             kept = 0
         if kept < max(1, self._frames - COUNT_SLACK):
+            full = shutil.disk_usage(self._path.parent).free < FULL_BELOW
             self.discard()
+            with writing(self._path):
+                if full:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             raise OutputError(f"cannot write {self._path}: {kept:,} of {self._frames:,} frames arrived; is the disk full?")
         with writing(self._path):
             replace_flushed(self._temporary, self._path)

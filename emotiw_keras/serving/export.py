@@ -20,6 +20,7 @@ import emotiw_keras
 from emotiw_keras.errors import ModelError, OutputError
 from emotiw_keras.files import writing
 from emotiw_keras.formats import protobuf_writing as wire
+from emotiw_keras.locking import sweep_beside
 
 if TYPE_CHECKING:
     from emotiw_keras.runs import Run
@@ -46,7 +47,7 @@ class ExportReport:
 
 
 def refuse_existing(out: str | os.PathLike[str]) -> Path:
-    """The path to write, whose folder is made.
+    """The path to write, whose folder is made; what killed exports left beside it is removed.
 
     Raises:
         OutputError: it exists, or its folder cannot be made.
@@ -56,6 +57,7 @@ def refuse_existing(out: str | os.PathLike[str]) -> Path:
         raise OutputError(f"{target} exists; exporting never overwrites, name a new place or remove that one")
     with writing(target):
         target.absolute().parent.mkdir(parents=True, exist_ok=True)
+    sweep_beside(target)
     return target
 
 

@@ -96,6 +96,14 @@ def read_file(path: str, below: str) -> Picture | Film:
 
 
 def _decode(path: str, data: bytes, below: str) -> Picture:
+    from emotiw_keras.serving.decoders import current
+
+    apart = current()
+    return decoded(path, data, below) if apart is None else apart.picture(path, data, below)
+
+
+def decoded(path: str, data: bytes, below: str) -> Picture:
+    """A picture out of a file's bytes, decoded in this process; `below` is its relative name."""
     notes: list[str] = []
     try:
         return Picture(path, decode_image(data, notes=notes), name=below, notes=tuple(notes))

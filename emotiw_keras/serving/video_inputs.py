@@ -37,6 +37,14 @@ def is_camera(name: str) -> bool:
 
 def open_film(path: str, name: str) -> Film | Picture:
     """Open a video file; its frames come upright. One that cannot be opened is a picture with `error` set."""
+    from emotiw_keras.serving.decoders import current
+
+    apart = current()
+    return opened(path, name) if apart is None else apart.film(path, name)
+
+
+def opened(path: str, name: str) -> Film | Picture:
+    """The same, decoded in this process."""
     try:
         film = FilmReader(path)
     except ImageError as error:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +17,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from emotiw_keras.errors import RunError
-from emotiw_keras.files import replace_flushed, sha256_file, writing
+from emotiw_keras.files import NUMPY_UNREADABLE, replace_flushed, sha256_file, writing
 
 S = TypeVar("S")
 HASH_CHARACTERS = 16
 _NAME = re.compile(r"e(\d+)-s(\d+)-([0-9a-f]{16})\.npz")
 _BEST = re.compile(r"best-[eg]\d+-[0-9a-f]{16}\.npz")
 _META = "meta"
-# What NumPy and zipfile raise on files that are no archives of arrays.
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 REST = "rest"
 """In the plain data, the name of a file beside a checkpoint that holds the rest of its arrays."""
 
@@ -87,7 +83,7 @@ def load(path: Path) -> Checkpoint:
         with np.load(path, allow_pickle=False) as file:
             meta = _plain(file)
             arrays = {name.removeprefix("array/"): file[name] for name in file.files if name != _META}
-    except _UNREADABLE as error:
+    except NUMPY_UNREADABLE as error:
         raise RunError(f"checkpoint {path} is damaged: {error}") from error
     if REST in meta:
         rest = meta[REST]
@@ -102,7 +98,7 @@ def best_of(path: Path) -> str:
     try:
         with np.load(path, allow_pickle=False) as file:
             return str(_plain(file)["state"]["best"].get("file", ""))
-    except (*_UNREADABLE, TypeError, AttributeError):
+    except NUMPY_UNREADABLE:
         return ""
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -18,6 +17,7 @@ from emotiw_keras.errors import UsageError
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.models.registry import application_names, get_spec, known_names, model_names, near_name
 from emotiw_keras.run_facts import LARGEST_SIDE, LARGEST_WIDTH
+from emotiw_keras.sealed import strict_toml
 from emotiw_keras.training.keep import KEEPS
 from emotiw_keras.training.keras_objects import described
 from emotiw_keras.training.kinds import KINDS, Kind, kind_of
@@ -308,8 +308,8 @@ def parse_recipe(text: str, origin: str) -> Recipe:
         UsageError: no TOML, or a setting that cannot be meant; the message names the line.
     """
     try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        table = strict_toml(text)
+    except ValueError as error:
         raise UsageError(f"{origin}: not readable as TOML: {error}") from error
     try:
         return recipe_from_table(table)
@@ -403,8 +403,8 @@ def _change(table: dict[str, Any], change: str) -> None:
     if not equals or not name.strip():
         raise UsageError(f"--set {change!r}: expected KEY=VALUE, such as fer.learning_rate=0.01")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = strict_toml(f"value = {text}")["value"]
+    except ValueError:
         value = text.strip()
     *path, key = name.strip().split(".")
     kind = next(each for each in KINDS if each in table)

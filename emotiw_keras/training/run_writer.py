@@ -14,7 +14,7 @@ from emotiw_keras.errors import OutputError, RunError
 from emotiw_keras.files import write_atomic, writing
 from emotiw_keras.run_facts import plain_name
 from emotiw_keras.runs import DATA_COLUMNS, INFO_FILE, VIDEO_COLUMNS, Run, believed_hashes, read_info
-from emotiw_keras.sealed import read_sealed, sealed_json
+from emotiw_keras.sealed import read_sealed, sealed_json, strict_toml
 from emotiw_keras.training.stage import Stage
 
 HISTORY_COLUMNS = (
@@ -137,7 +137,7 @@ def resumable(path: Path, recipe_toml: str, info: Mapping[str, Any]) -> dict[str
 def _stored_recipe(run: Run) -> dict[str, Any]:
     """recipe.toml of a run that may be unfinished."""
     try:
-        return tomllib.loads(run.content("recipe.toml").decode("utf-8"))
+        return strict_toml(run.content("recipe.toml").decode("utf-8"))
     except ValueError as error:
         raise RunError(f"{run.path} is damaged: recipe.toml cannot be read ({error})") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
@@ -151,6 +152,16 @@ def test_no_odd_value_in_any_field_of_run_json_ends_in_a_traceback(copy: Path) -
                 refused += 1
                 assert "\n" not in str(error) and len(str(error)) < 400
     assert refused > 500
+
+
+def test_a_run_whose_losses_ran_away_opens_and_others_do_not(copy: Path) -> None:
+    """Losses of any size are figures that `fit` wrote; what is no number is none."""
+    info = as_of_0_1(copy)
+    for loss, opens in ((1.35e37, True), (1.7e308, True), (10**400, False), ("1", False), (True, False)):
+        info["stages"][0]["val_loss"] = loss
+        (copy / "run.json").write_text(json.dumps(info))
+        with contextlib.nullcontext() if opens else pytest.raises(RunError, match="stages"):
+            assert Run.open(copy).info["stages"][0]["val_loss"] == loss
 
 
 def test_sizes_that_run_json_claims_are_refused_before_they_cost_anything(copy: Path) -> None:

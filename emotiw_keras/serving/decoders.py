@@ -1,0 +1,248 @@
+"""Pictures and films decoded in other processes: a decoder that crashes on one of them gives that one's row an error.
+
+Decoders are large libraries in C, and files come from strangers. Each worker is forked from a process that was forked in its
+turn when nothing but the decoders had been imported, so that a worker starts in milliseconds and its death is no one else's.
+Elsewhere than on Linux, where forking is not safe, and for who calls the package from Python, decoding stays in the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from emotiw_keras.serving.pictures import Film, Picture
+
+_HEAD = struct.Struct("<IQ")
+"""Before each message: bytes of its facts, which are JSON, and bytes that follow them."""
+_SMALL = 1 << 16
+_current: Decoders | None = None
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """Decode in other processes until the block ends. To be entered before TensorFlow is imported or a thread is started."""
+    global _current
+    if sys.platform != "linux" or "tensorflow" in sys.modules or threading.active_count() > 1:
+        yield
+        return
+    _current = decoders = Decoders()
+    try:
+        yield
+    finally:
+        _current = None
+        decoders.close()
+
+
+def current() -> Decoders | None:
+    """What decodes apart, if anything does."""
+    return _current
+
+
+class Decoders:
+    """Workers, each started when all others are busy."""
+
+    def __init__(self) -> None:
+        # What a worker needs, here, where it costs nothing: this process needs it as well.
+        from emotiw_keras.data import films, heif, images  # noqa: F401 - for the fork
+
+        self._control, theirs = socket.socketpair()
+        self._lock = threading.Lock()
+        self._idle: list[_Worker] = []
+        if not os.fork():
+            try:
+                self._control.close()
+                _mother(theirs)
+            except BaseException:  # none of what this process would go on with is its own; the cause is told before
+                sys.excepthook(*sys.exc_info())
+            finally:
+                os._exit(1)
+        theirs.close()
+
+    def picture(self, path: str, data: bytes, name: str) -> Picture:
+        """What `inputs.decoded` gives of these bytes."""
+        with self._lock:
+            worker = self._idle.pop() if self._idle else None
+        worker = worker or self._worker()
+        try:
+            worker.send({"path": path, "name": name}, data)
+            answer = worker.answer()
+        except OSError as error:
+            return Picture(path, None, self._end_of(worker, error), name=name)
+        with self._lock:
+            self._idle.append(worker)
+        return _picture(*answer)
+
+    def film(self, path: str, name: str) -> Film | Picture:
+        """What `films.open_film` gives of this file."""
+        worker = self._worker()
+        try:
+            worker.send({"path": path, "name": name, "film": True}, b"")
+            facts, pixels = worker.answer()
+        except OSError as error:
+            return Picture(path, None, self._end_of(worker, error), name=name)
+        if "rate" not in facts:
+            self._end_of(worker, None)
+            return _picture(facts, pixels)
+        return Film(path, name, facts["rate"], self._frames(worker, path, name))
+
+    def _frames(self, worker: _Worker, path: str, name: str) -> Iterator[Picture]:
+        frame = 0
+        try:
+            while True:
+                try:
+                    facts, pixels = worker.answer()
+                except OSError as error:
+                    yield Picture(path, None, self._end_of(worker, error), frame=frame, name=name)
+                    return
+                if "end" in facts:
+                    return
+                picture = _picture(facts, pixels)
+                frame = (picture.frame if picture.frame is not None else frame) + 1
+                yield picture
+        finally:
+            self._end_of(worker, None)
+
+    def _worker(self) -> _Worker:
+        with self._lock:
+            self._control.send(b"+")
+            data, descriptors, _, _ = socket.recv_fds(self._control, 4, 1)
+        return _Worker(struct.unpack("<I", data)[0], socket.socket(fileno=descriptors[0]))
+
+    def _end_of(self, worker: _Worker, error: OSError | None) -> str:
+        """How a worker ended that was left or has died, in words; "" if that has been asked before."""
+        if worker.over:
+            return ""
+        worker.over = True
+        worker.socket.close()
+        with self._lock:
+            self._control.send(b"-" + struct.pack("<I", worker.process))
+            (code,) = struct.unpack("<i", self._control.recv(4, socket.MSG_WAITALL))
+        if code < 0:
+            return f"cannot decode: the decoder was ended by {signal.Signals(-code).name}"
+        return f"cannot decode: the decoder ended with exit code {code} ({error})"
+
+    def close(self) -> None:
+        """End them."""
+        for worker in self._idle:
+            worker.socket.close()
+        self._control.close()
+
+
+class _Worker:
+    """One process, and the socket to it."""
+
+    def __init__(self, process: int, channel: socket.socket) -> None:
+        self.process, self.socket, self.over = process, channel, False
+
+    def send(self, facts: dict[str, Any], content: bytes | memoryview) -> None:
+        text = json.dumps(facts).encode()
+        start = _HEAD.pack(len(text), len(content)) + text
+        if len(content) < _SMALL:
+            self.socket.sendall(start + content)
+        else:
+            self.socket.sendall(start)
+            self.socket.sendall(content)
+
+    def answer(self) -> tuple[dict[str, Any], np.ndarray]:
+        """Facts, and the bytes that follow them as uint8. Raises OSError where the other side is gone."""
+        facts, content = _HEAD.unpack(self._exactly(_HEAD.size).tobytes())
+        whole = self._exactly(facts + content)
+        return json.loads(whole[:facts].tobytes()), whole[facts:]
+
+    def _exactly(self, count: int) -> np.ndarray:
+        found = np.empty(count, np.uint8)
+        view, at = found.data, 0
+        while at < count:
+            more = self.socket.recv_into(view[at:])
+            if not more:
+                raise ConnectionResetError("it closed its end")
+            at += more
+        return found
+
+
+def _picture(facts: dict[str, Any], content: np.ndarray) -> Picture:
+    shape = facts.pop("shape")
+    facts["notes"] = tuple(facts["notes"])
+    return Picture(pixels=None if shape is None else content.reshape(shape), **facts)
+
+
+def _facts(picture: Picture) -> tuple[dict[str, Any], memoryview | bytes]:
+    facts = {key: getattr(picture, key) for key in ("path", "error", "frame", "name", "seconds", "notes")}
+    pixels = picture.pixels
+    if pixels is None:
+        return facts | {"shape": None}, b""
+    return facts | {"shape": pixels.shape}, np.ascontiguousarray(pixels).data.cast("B")
+
+
+def _mother(control: socket.socket) -> None:
+    """Forks workers, and tells how they ended; ends when the other side does, however that ends."""
+    _begin()
+    while order := control.recv(1):
+        if order == b"+":
+            ours, theirs = socket.socketpair()
+            process = os.fork()
+            if not process:
+                control.close()
+                theirs.close()
+                _work(_Worker(0, ours))
+            socket.send_fds(control, [struct.pack("<I", process)], [theirs.fileno()])
+            ours.close()
+            theirs.close()
+        else:
+            (process,) = struct.unpack("<I", control.recv(4, socket.MSG_WAITALL))
+            control.send(struct.pack("<i", os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])))
+    os._exit(0)
+
+
+def _begin() -> None:
+    import cv2
+
+    # Ctrl-C is for the process that was started, which then leaves; its other signals are none of ours.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1):
+        os.dup2(nowhere, stream)
+    # Threads of a pool would not live here.
+    cv2.setNumThreads(1)
+
+
+def _work(worker: _Worker) -> None:
+    """Answer until the other side is gone; never returns."""
+    try:
+        while True:
+            facts, data = worker.answer()
+            _answer(worker, facts, data.tobytes())
+    except OSError:
+        os._exit(0)
+    except BaseException:  # told where others are, then the end of this process tells it
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(1)
+
+
+def _answer(worker: _Worker, facts: dict[str, Any], data: bytes) -> None:
+    from emotiw_keras.serving.films import opened
+    from emotiw_keras.serving.inputs import decoded
+
+    if not facts.get("film"):
+        worker.send(*_facts(decoded(facts["path"], data, facts["name"])))
+        return
+    film = opened(facts["path"], facts["name"])
+    if isinstance(film, Picture):
+        worker.send(*_facts(film))
+        return
+    worker.send({"rate": film.rate}, b"")
+    for picture in film.frames:
+        worker.send(*_facts(picture))
+    worker.send({"end": True}, b"")
