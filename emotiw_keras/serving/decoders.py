@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from emotiw_keras.serving.pictures import Film, Picture
+from emotiw_keras.serving.input_images import Film, Picture
 
 _HEAD = struct.Struct("<IQ")
 """Before each message: bytes of its facts, which are JSON, and bytes that follow them."""
@@ -232,8 +232,8 @@ def _work(worker: _Worker) -> None:
 
 
 def _answer(worker: _Worker, facts: dict[str, Any], data: bytes) -> None:
-    from emotiw_keras.serving.films import opened
     from emotiw_keras.serving.inputs import decoded
+    from emotiw_keras.serving.video_inputs import opened
 
     if not facts.get("film"):
         worker.send(*_facts(decoded(facts["path"], data, facts["name"])))

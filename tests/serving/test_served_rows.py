@@ -13,8 +13,8 @@ import tensorflow as tf
 from PIL import Image
 
 from emotiw_keras.data.images import decode_image
-from emotiw_keras.serving.graph import ServedModel
 from emotiw_keras.serving.predictor import Predictor
+from emotiw_keras.serving.savedmodel_graph import ServedModel
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="served by TensorFlow alone")
 
