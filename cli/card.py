@@ -26,6 +26,7 @@ def card(
     split: str,
     limit: int | None,
     crops: str | None,
+    near_duplicates: float | None,
     costs: str | None,
     out: str,
     name: str | None,
@@ -44,7 +45,7 @@ def card(
     from emotiw_keras.runs import Run
 
     opened = Run.open(run)
-    score = Scorer(data, split, limit, crops, costs)
+    score = Scorer(data, split, limit, crops, costs, near_duplicates)
     assessment = score(opened)
 
     from emotiw_keras.evaluation.card import card_facts, write_card

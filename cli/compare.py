@@ -26,6 +26,7 @@ def compare(
     split: str,
     limit: int | None,
     crops: str | None,
+    near_duplicates: float | None,
     costs: str | None,
     out: str | None,
     as_json: bool,
@@ -46,7 +47,7 @@ def compare(
     sources = {data or default_data(run) for run in opened}
     if len(sources) > 1:
         raise UsageError(f"the runs were trained on different data ({', '.join(sorted(sources))}); name one with --data PATH")
-    score = Scorer(data, split, limit, crops, costs)
+    score = Scorer(data, split, limit, crops, costs, near_duplicates)
     assessments = [score(run) for run in opened]
 
     from emotiw_keras.evaluation.compare import compare as side_by_side

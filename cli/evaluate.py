@@ -87,6 +87,7 @@ def evaluate(
     split: str,
     limit: int | None,
     crops: str | None,
+    near_duplicates: float | None,
     costs: str | None,
     smooth: int,
     challenge: str | None,
@@ -118,7 +119,7 @@ def evaluate(
     if ensemble and data is None and len({default_data(run) for run in opened}) > 1:
         raise UsageError("the runs were trained on different data; name the data to score the ensemble on with --data PATH")
 
-    score = Scorer(data, split, limit, crops, costs, smooth=smooth, every_frame=challenge is not None)
+    score = Scorer(data, split, limit, crops, costs, near_duplicates, smooth=smooth, every_frame=challenge is not None)
     challenges: list[Path | None] = [None] * len(opened) if challenge is None else list(_folders(challenge, opened, False))
     folders: list[Path | None] = [None] * (len(opened) + ensemble)
     if out is not None:

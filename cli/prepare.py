@@ -61,6 +61,14 @@ def _time_line(summary: Summary, seconds: float) -> str:
     help="How the paper's crop is read: A wider, B square from below the mouth, C with the chin, D narrower.",
 )
 @click.option("--frames", type=click.IntRange(min=1), default=8, show_default=True, help="Frames of each film, evenly spread.")
+@click.option(
+    "--near-duplicates",
+    metavar="R",
+    type=float,
+    default=0.97,
+    show_default=True,
+    help="List faces that show one photograph nearly the same, from this correlation on (0.95 to 1); 0 does not look.",
+)
 @click.option("--workers", metavar="N", type=click.IntRange(min=1), help="Processes; default: one for each processor.")
 @click.option("--json", "as_json", is_flag=True, help="The summary as one JSON object.")
 @click.pass_context
@@ -73,6 +81,7 @@ def prepare(
     detector: str | None,
     reading: str,
     frames: int,
+    near_duplicates: float,
     workers: int | None,
     as_json: bool,
 ) -> None:
@@ -100,6 +109,7 @@ def prepare(
         no_face=no_face,
         reading=reading,
         frames=frames,
+        near_duplicates=near_duplicates,
         workers=workers,
         progress=_progress(),
         say=tell,

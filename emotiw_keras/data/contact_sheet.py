@@ -57,7 +57,8 @@ def write_contact_sheets(folder: Path, rows: Sequence[Mapping[str, str]]) -> lis
     return sheets
 
 
-def _read(path: Path) -> Image.Image:
+def read_face(path: Path) -> Image.Image:
+    """A prepared face; DataError where it is damaged."""
     try:
         pixels = decode_image(path.read_bytes())
     except (OSError, ImageError) as error:
@@ -76,21 +77,22 @@ def _draw(folder: Path, label: str, rows: Sequence[Mapping[str, str]]) -> Image.
     sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
     large, small = ImageFont.load_default(18), ImageFont.load_default(11)
-    draw.text((GAP, GAP), _fit(draw, title, large, size[0] - 2 * GAP), INK, large)
+    draw.text((GAP, GAP), fitted(draw, title, large, size[0] - 2 * GAP), INK, large)
     for index, row in enumerate(shown):
         left = GAP + index % columns * (side + GAP)
         top = TITLE + GAP + index // columns * (side + TEXT + GAP)
         draw.rectangle((left, top, left + side - 1, top + side - 1), SURE if row["status"] == OK else DOUBTFUL)
-        face = _read(folder / row["output"])
+        face = read_face(folder / row["output"])
         sheet.paste(face.resize((FACE, FACE), Image.Resampling.BICUBIC), (left + FRAME, top + FRAME))
         name = row["output"].rpartition("/")[2].removesuffix(".png")
-        draw.text((left, top + side + 1), _fit(draw, name, small, side), INK, small)
+        draw.text((left, top + side + 1), fitted(draw, name, small, side), INK, small)
         facts = f"{row['split']} {row['detector_score']}".strip()
-        draw.text((left, top + side + 15), _fit(draw, facts, small, side), QUIET, small)
+        draw.text((left, top + side + 15), fitted(draw, facts, small, side), QUIET, small)
     return sheet
 
 
-def _fit(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+def fitted(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """A text cut to `width` pixels."""
     text = shown(text)
     while len(text) > 1 and draw.textlength(text, font=font) > width:
         text = text[:-2] + "…"

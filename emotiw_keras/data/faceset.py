@@ -12,8 +12,12 @@ from emotiw_keras.data.archive import printable
 from emotiw_keras.data.columns import pick
 from emotiw_keras.data.images import MIN_SIDE
 from emotiw_keras.data.layouts import Listing, Videos, find_layout
+from emotiw_keras.data.layouts.drawn import is_generated
 from emotiw_keras.data.layouts.listing import and_more, without_classes
 from emotiw_keras.data.layouts.store import MemoryPixels, PixelStore, StreamedPixels
+from emotiw_keras.data.near.groups import find_twins
+from emotiw_keras.data.near.pairs import WORTH_KEEPING
+from emotiw_keras.data.near.threshold import THRESHOLD, check_threshold
 from emotiw_keras.data.pixels import HELD_BYTES, read_pixels
 from emotiw_keras.data.sets import HELD_OUT, OK, FaceSet, Progress
 from emotiw_keras.data.splits import (
@@ -56,6 +60,7 @@ def read_faces(
     limit: int | None = None,
     workers: int | None = None,
     seconds: float | None = None,
+    near_duplicates: float = THRESHOLD,
     progress: Progress | None = None,
 ) -> FaceSet:
     """Read a data set in any known layout.
@@ -85,6 +90,9 @@ def read_faces(
         workers: threads that decode. Default: one for each processor.
         seconds: look at pictures for about so long and take the others on trust, for an estimate: what they are is read when
             they are asked for, and neither duplicates nor broken files among them are known. The report says how many.
+        near_duplicates: correlation, once aligned, from which two pictures count as one photograph, 0.95 to 1; a cut of the set
+            keeps them on one side. What is found is kept in the cache. 0 does not look for them; nor is it done for videos, nor
+            with `seconds` for sets of 2,000 pictures or more.
         progress: called with (pictures done, pictures in all).
 
     Raises:
@@ -96,6 +104,7 @@ def read_faces(
         {'train': {'angry': 81, ...}, 'val': {...}, 'test': {...}}
     """
     check_fractions(fractions)
+    check_threshold(near_duplicates)
     if not 0 <= val_share < 1:
         raise UsageError(f"val_share = {val_share}: expected a share of train, from 0 (which cuts none) to below 1")
     if size < MIN_SIDE:
@@ -152,9 +161,12 @@ def read_faces(
     if not usable.any():
         first = f"{faces.paths[0]}: {faces.status[0]}"
         raise DataError(f"{path}: none of {len(rows):,} pictures can be used; the first, {first}")
+    whole = seconds is None or (usable.sum() < WORTH_KEEPING and all(pick(seen.digest, np.flatnonzero(usable))))
+    if near_duplicates and whole and not is_generated(path):  # every drawn face is another one
+        faces.near = find_twins(faces, near_duplicates)
     if without_val:
         ids = np.flatnonzero(usable & (faces.split == "train"))
-        group = group_ids(pick(faces.pixel_hash, ids), pick(faces.subject, ids))
+        group = _together(faces, ids)
         faces.split[ids] = assign_splits(faces.label[ids], group, (1 - val_share, val_share, 0.0), seed)
         if limit is not None:
             faces = faces.take(np.flatnonzero(limit_mask(faces.label, faces.split, limit, seed) | ~usable))
@@ -163,7 +175,7 @@ def read_faces(
         if folds is not None:
             faces.split[ids] = fold_splits(fold_numbers(pick(faces.subject, ids), folds.count, seed), folds)
         else:
-            group = group_ids(pick(faces.pixel_hash, ids), pick(faces.subject, ids))
+            group = _together(faces, ids)
             faces.split[ids] = assign_splits(faces.label[ids], group, fractions, seed)
         if limit is not None:
             faces = faces.take(np.flatnonzero(limit_mask(faces.label, faces.split, limit, seed) | ~usable))
@@ -178,6 +190,17 @@ def read_faces(
         cut = (told, False) if without_val else None
     faces.report = _report(faces, listing, cut, None if limit is None else (limit, len(listing.names)))
     return faces
+
+
+def _together(faces: FaceSet, ids: np.ndarray) -> np.ndarray:
+    """Groups of the pictures at `ids` that stay on one side of a cut: int64 (ids,)."""
+    links: list[tuple[int, int]] = []
+    if faces.near is not None:
+        photograph = faces.near.photograph[ids]
+        order = np.argsort(photograph, kind="stable")
+        same = photograph[order[1:]] == photograph[order[:-1]]
+        links = list(zip(order[:-1][same].tolist(), order[1:][same].tolist(), strict=True))
+    return group_ids(pick(faces.pixel_hash, ids), pick(faces.subject, ids), links)
 
 
 def _labels(listing: Listing, labels: str | Sequence[str], path: object, name: str) -> tuple[tuple[str, ...], np.ndarray]:

@@ -17,6 +17,8 @@ from emotiw_keras.errors import DataError, UsageError
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from emotiw_keras.data.near.groups import NearTwins
+
 OK = "ok"
 HELD_OUT = "held out"
 Progress = Callable[[int, int], None]
@@ -41,6 +43,7 @@ class FaceSet:
         report: what was decided, for a person to read.
         constant: bool (pictures,): every pixel is the same.
         reading: how `emotiw prepare` cut them, "" if it did not.
+        near: which of them are near duplicates; None where that was not looked for.
     """
 
     name: str
@@ -57,6 +60,7 @@ class FaceSet:
     report: list[str]
     constant: np.ndarray = field(repr=False)
     reading: str = ""
+    near: NearTwins | None = field(default=None, repr=False)
 
     def indices(self, split: str) -> np.ndarray:
         """The usable pictures of "train", "val", "test" or "all", in file order.
@@ -176,4 +180,5 @@ class FaceSet:
             status=pick(self.status, rows),
             pixels=self.pixels.select(rows),
             constant=self.constant[rows],
+            near=None if self.near is None else self.near.take(rows),
         )

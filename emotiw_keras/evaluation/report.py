@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from emotiw_keras.evaluation import sections
 from emotiw_keras.evaluation.assessment import Assessment, Predictions
 from emotiw_keras.evaluation.html import Part, page, tag
+from emotiw_keras.evaluation.near_page import NEAR_FILE, near_csv, near_section
 from emotiw_keras.evaluation.sheet import Caption, contact_sheet
 from emotiw_keras.evaluation.splits import stratified
 from emotiw_keras.evaluation.tables import percent
@@ -113,6 +114,7 @@ def report_page(assessment: Assessment) -> str:
         sections.calibration(assessment),
         tag("h2", "The most confident mistakes"),
         sections.wrong_answers(assessment),
+        near_section(assessment),
         tag("h2", "Training"),
     ]
     for run in runs:
@@ -136,8 +138,8 @@ def _faces_png(assessment: Assessment, path: Path, title: str) -> None:
 
 
 def write_report(folder: str | os.PathLike[str], assessment: Assessment) -> list[Path]:
-    """Write report.html, scores.json, predictions.csv, confusion.png, faces.png, and videos.csv of videos, into `folder`, each
-    in one step.
+    """Write report.html, scores.json, predictions.csv, confusion.png, faces.png, videos.csv of videos, and
+    near_duplicates.csv where there are any of what the run was given, into `folder`, each in one step.
 
     Args:
         folder: made if missing; files of these names are replaced, nothing else is touched.
@@ -164,5 +166,8 @@ def write_report(folder: str | os.PathLike[str], assessment: Assessment) -> list
     if "per_video" in result:
         paths.append(folder / "videos.csv")
         write_atomic(paths[-1], per_video_csv(result["per_video"]))
+    if assessment.near is not None and len(assessment.near.pairs):
+        paths.append(folder / NEAR_FILE)
+        write_atomic(paths[-1], near_csv(assessment))
     write_atomic(report, report_page(assessment))
     return paths

@@ -14,6 +14,7 @@ from typing import Any
 
 import tomli_w
 
+from emotiw_keras.data.near.threshold import THRESHOLD, check_threshold
 from emotiw_keras.errors import UsageError
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.models.registry import application_names, get_spec, known_names, model_names, near_name
@@ -133,6 +134,8 @@ class Recipe:
         data: names of the data sets; each `--data NAME=PATH` gives one.
         labels: a named label set of `emotiw_keras.labels`, "folder" for any class names, or in Python the names themselves.
         duplicates: "drop" leaves out of training what also stands in val or test; "keep" trains on it, as the paper did.
+        near_duplicates: correlation, once aligned, from which two pictures count as one photograph, 0.95 to 1; cuts keep them
+            together, and "drop" leaves them out as it does equal ones. 0 does not look for them.
         seed: makes splits, weights, order, crops and dropout repeatable.
         precision: "auto" is mixed_bfloat16 where the processor computes it natively, and faster as measured, else float32.
         limit: images per split, stratified; 0 takes all.
@@ -155,6 +158,7 @@ class Recipe:
     description: str = ""
     labels: str | tuple[str, ...] = "basic7"
     duplicates: str = "drop"
+    near_duplicates: float = THRESHOLD
     seed: int = 0
     precision: str = "auto"
     limit: int = 0
@@ -166,6 +170,10 @@ class Recipe:
     pathnet: PathNetSettings = field(default_factory=PathNetSettings)
 
     def __post_init__(self) -> None:
+        try:
+            check_threshold(self.near_duplicates)
+        except UsageError as error:
+            raise SettingError(str(error), "near_duplicates") from error
         if not self.parts:
             raise SettingError(f"recipe {self.name!r} has no [[stage]]", "stage")
         kind = "search" if self.searches else "stage"
@@ -223,6 +231,8 @@ class Recipe:
                 del source["val_share"]
         if self.keep == "last":
             del table["keep"]  # so that recipes of runs from before there was a choice are still the same
+        if self.near_duplicates == THRESHOLD:
+            del table["near_duplicates"]
         stages, searches, pathnet = table.pop("stages"), table.pop("searches"), table.pop("pathnet")
         # Recipes without searches stay as they were before there were any.
         return {**table, "pathnet": pathnet, "search": searches} if searches else {**table, "stage": stages}
@@ -241,6 +251,7 @@ class _Head:
     description: str = setting("")
     labels: str = setting("basic7", choices=(*LABEL_SETS, "folder"))
     duplicates: str = setting("drop", choices=("drop", "keep"))
+    near_duplicates: float = setting(THRESHOLD, low=0, high=1)
     seed: int = setting(0, low=0, high=2**31 - 1)
     precision: str = setting("auto", choices=PRECISIONS)
     limit: int = setting(0, low=0)
