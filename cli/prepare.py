@@ -49,6 +49,14 @@ def _time_line(summary: Summary, seconds: float) -> str:
 @click.option(
     "--frames", type=click.IntRange(min=1), default=8, show_default=True, help="Frames to take from each video, evenly spread."
 )
+@click.option(
+    "--near-duplicates",
+    metavar="R",
+    type=float,
+    default=0.97,
+    show_default=True,
+    help="List faces that show one photograph nearly the same, from this correlation on (0.95 to 1); 0 does not look.",
+)
 @click.option("--workers", metavar="N", type=click.IntRange(min=1), help="Number of processes; default: one per processor.")
 @click.option("--json", "as_json", is_flag=True, help="The summary as one JSON object.")
 @click.pass_context
@@ -61,6 +69,7 @@ def prepare(
     detector: str | None,
     reading: str,
     frames: int,
+    near_duplicates: float,
     workers: int | None,
     as_json: bool,
 ) -> None:
@@ -88,6 +97,7 @@ def prepare(
         no_face=no_face,
         reading=reading,
         frames=frames,
+        near_duplicates=near_duplicates,
         workers=workers,
         progress=counter("{} of {} pictures"),
         say=tell,

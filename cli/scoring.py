@@ -32,12 +32,18 @@ _OPTIONS = (
         type=click.Choice(["1", "2", "10"]),
         help="Crops of a face to average over: the centre, its mirror image too, or ten; default: the run's setting, else 1.",
     ),
+    click.option(
+        "--near-duplicates",
+        metavar="R",
+        type=float,
+        help="Correlation from which two images are one photograph, 0.95 to 1; 0 does not look for them. Default: 0.97.",
+    ),
     click.option("--costs", metavar="FILE", help="TOML file with the cost of each confusion, for the expected cost."),
 )
 
 
 def scoring_options(command: Command) -> Command:
-    """--data, --split, --limit, --crops and --costs."""
+    """--data, --split, --limit, --crops, --near-duplicates and --costs."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -60,17 +66,26 @@ class Scorer:
 
     Args:
         data: what to score on, or None for each run's own.
-        split, limit, crops, costs: as typed.
+        split, limit, crops, costs, near_duplicates: as typed.
         **videos: what `assess` takes for sets of videos.
     """
 
     def __init__(
-        self, data: str | None, split: str, limit: int | None, crops: str | None, costs: str | None, **videos: Any
+        self,
+        data: str | None,
+        split: str,
+        limit: int | None,
+        crops: str | None,
+        costs: str | None,
+        near_duplicates: float | None = None,
+        **videos: Any,
     ) -> None:
         self._data = data
         self._asked: dict[str, Any] = {
             "split": split, "limit": limit, "crops": None if crops is None else int(crops), "costs": costs, **videos,
         }  # fmt: skip
+        if near_duplicates is not None:
+            self._asked["near_duplicates"] = near_duplicates
         self._unreadable: set[tuple[str, str]] = set()
         self._said: set[str] = set()
         self._read: Read | None = None

@@ -57,7 +57,8 @@ def write_contact_sheets(folder: Path, rows: Sequence[Mapping[str, str]]) -> lis
     return sheets
 
 
-def _read(path: Path) -> Image.Image:
+def read_face(path: Path) -> Image.Image:
+    """A prepared face; DataError where it is damaged."""
     try:
         pixels = decode_image(path.read_bytes())
     except (OSError, ImageError) as error:
@@ -81,7 +82,7 @@ def _draw(folder: Path, label: str, rows: Sequence[Mapping[str, str]]) -> Image.
         left = GAP + index % columns * (side + GAP)
         top = TITLE + GAP + index // columns * (side + TEXT + GAP)
         draw.rectangle((left, top, left + side - 1, top + side - 1), SURE if row["status"] == OK else DOUBTFUL)
-        face = _read(folder / row["output"])
+        face = read_face(folder / row["output"])
         sheet.paste(face.resize((FACE, FACE), Image.Resampling.BICUBIC), (left + FRAME, top + FRAME))
         name = row["output"].rpartition("/")[2].removesuffix(".png")
         draw.text((left, top + side + 1), fitted(draw, name, small, side), INK, small)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from emotiw_keras.data.near.groups import describe as near_lines
+
 if TYPE_CHECKING:
     from emotiw_keras.data.faceset import FaceSet
 
@@ -64,12 +66,15 @@ def describe(faces: FaceSet) -> list[str]:
         lines = [f"duplicates: none, {total:,} different pictures"]
     else:
         lines = [f"duplicates: {total - extra:,} different pictures of {total:,}, {extra:,} repeat another exactly"]
+    equal: dict[tuple[str, str], int] = {}
     present = [name for name in ("train", "val", "test") if (faces.split == name).any()]
     for i, later in enumerate(present):
         for earlier in present[:i]:
             count = int(also_in(faces.pixel_hash, faces.split, [later], [earlier]).sum())
             if count:
+                equal[later, earlier] = count
                 lines.append(f"duplicates: {count:,} {later} pictures also stand in {earlier}")
+    lines += near_lines(faces, equal)
     conflicts = conflicting_groups(faces.pixel_hash, faces.label)
     if conflicts:
         example = conflicts[0]

@@ -16,6 +16,7 @@ from emotiw_keras.errors import DataError, UsageError
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from emotiw_keras.data.near.groups import NearTwins
     from emotiw_keras.data.pixels import PixelStore
 
 OK = "ok"
@@ -42,6 +43,7 @@ class FaceSet:
         report: what was decided, for a person to read.
         constant: bool (pictures,): every pixel is the same.
         reading: how `emotiw prepare` cut them, "" if it did not.
+        near: which of them are near duplicates; None where that was not looked for.
     """
 
     name: str
@@ -58,6 +60,7 @@ class FaceSet:
     report: list[str]
     constant: np.ndarray = field(repr=False)
     reading: str = ""
+    near: NearTwins | None = field(default=None, repr=False)
 
     def indices(self, split: str) -> np.ndarray:
         """The usable pictures of "train", "val", "test" or "all", in file order.
@@ -177,4 +180,5 @@ class FaceSet:
             status=pick(self.status, rows),
             pixels=self.pixels.select(rows),
             constant=self.constant[rows],
+            near=None if self.near is None else self.near.take(rows),
         )

@@ -13,7 +13,11 @@ from emotiw_keras.data.columns import pick
 from emotiw_keras.data.faceset import OK, FaceSet, Progress
 from emotiw_keras.data.images import MIN_SIDE
 from emotiw_keras.data.layouts import Listing, Videos, find_layout
+from emotiw_keras.data.layouts.drawn import is_generated
 from emotiw_keras.data.layouts.listing import and_more, without_classes
+from emotiw_keras.data.near.groups import find_twins
+from emotiw_keras.data.near.pairs import WORTH_KEEPING
+from emotiw_keras.data.near.threshold import THRESHOLD, check_threshold
 from emotiw_keras.data.pixels import read_pixels
 from emotiw_keras.data.splits import (
     Folds,
@@ -51,6 +55,7 @@ def load_faces(
     limit: int | None = None,
     workers: int | None = None,
     seconds: float | None = None,
+    near_duplicates: float = THRESHOLD,
     progress: Progress | None = None,
 ) -> FaceSet:
     """Read a data set in any known layout.
@@ -80,6 +85,9 @@ def load_faces(
         workers: threads that decode. Default: one for each processor.
         seconds: look at pictures for about so long and take the others on trust, for an estimate: what they are is read when
             they are asked for, and neither duplicates nor broken files among them are known. The report says how many.
+        near_duplicates: correlation, once aligned, from which two pictures count as one photograph, 0.95 to 1; a cut of the set
+            keeps them on one side. What is found is kept in the cache. 0 does not look for them; nor is it done for videos, nor
+            with `seconds` for sets of 2,000 pictures or more.
         progress: called with (pictures done, pictures in all).
 
     Returns:
@@ -95,6 +103,7 @@ def load_faces(
         (('angry', 'disgust'), 2)
     """
     check_fractions(fractions)
+    check_threshold(near_duplicates)
     if not 0 <= val_share < 1:
         raise UsageError(f"val_share = {val_share}: expected a share of train, from 0 (which cuts none) to below 1")
     if size < MIN_SIDE:
@@ -151,6 +160,9 @@ def load_faces(
     if not usable.any():
         first = f"{faces.paths[0]}: {faces.status[0]}"
         raise DataError(f"{path}: none of {len(rows):,} pictures can be used; the first, {first}")
+    whole = seconds is None or (usable.sum() < WORTH_KEEPING and all(pick(seen.digest, np.flatnonzero(usable))))
+    if near_duplicates and whole and not is_generated(path):  # every drawn face is another one
+        faces.near = find_twins(faces, near_duplicates)
     cut: tuple[str, bool] | None = None
     if without_val or not has_splits:
         ids = np.flatnonzero(usable & (faces.split == "train") if has_splits else usable)
@@ -162,7 +174,7 @@ def load_faces(
             cut = (f"no splits in the source: {told}, {', '.join(map(str, folds.training))} train", True)
         else:
             shares = (1 - val_share, val_share, 0.0) if has_splits else fractions
-            faces.split[ids] = assign_splits(faces.label[ids], group_ids(pick(faces.pixel_hash, ids), who), shares, seed)
+            faces.split[ids] = assign_splits(faces.label[ids], _together(faces, ids), shares, seed)
             told = f"no splits in the source: cut {' / '.join(f'{share:.0%}' for share in shares)} into train, val, test"
             if has_splits:
                 told = f"no val in the source: {val_share:.0%} of train are val (val_share)"
@@ -171,6 +183,17 @@ def load_faces(
             faces = faces.take(np.flatnonzero(limit_mask(faces.label, faces.split, limit, seed) | ~usable))
     faces.report = _report(faces, listing, cut, None if limit is None else (limit, len(listing.names)))
     return faces
+
+
+def _together(faces: FaceSet, ids: np.ndarray) -> np.ndarray:
+    """Groups of the pictures at `ids` that stay on one side of a cut: int64 (ids,)."""
+    links: list[tuple[int, int]] = []
+    if faces.near is not None:
+        photograph = faces.near.photograph[ids]
+        order = np.argsort(photograph, kind="stable")
+        same = photograph[order[1:]] == photograph[order[:-1]]
+        links = list(zip(order[:-1][same].tolist(), order[1:][same].tolist(), strict=True))
+    return group_ids(pick(faces.pixel_hash, ids), pick(faces.subject, ids), links)
 
 
 def _labels(listing: Listing, labels: str | Sequence[str], path: object, name: str) -> tuple[tuple[str, ...], np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,12 +69,13 @@ def subjects(names: Sequence[str], pattern: str) -> list[str]:
     return [(match[group] or "") if match else "" for match in matches]
 
 
-def group_ids(pixel_hash: Sequence[str], subject: Sequence[str]) -> np.ndarray:
-    """Groups that may not be torn apart: pictures linked by equal pixels or the same person, directly or in a chain.
+def group_ids(pixel_hash: Sequence[str], subject: Sequence[str], links: Iterable[tuple[int, int]] = ()) -> np.ndarray:
+    """Groups that may not be torn apart: pictures linked by equal pixels, the same person or `links`, directly or in a chain.
 
     Args:
         pixel_hash: one hash a picture.
         subject: one person a picture, "" if unknown.
+        links: pairs of positions that belong together.
 
     Returns:
         int64 (pictures,): a group number for each, counted in order of first appearance.
@@ -94,6 +95,9 @@ def group_ids(pixel_hash: Sequence[str], subject: Sequence[str]) -> np.ndarray:
                 other = root(first.setdefault(key, i))
                 mine = root(i)
                 parent[max(mine, other)] = min(mine, other)
+    for one, other in links:
+        mine, other = root(one), root(other)
+        parent[max(mine, other)] = min(mine, other)
     numbers: dict[int, int] = {}
     return np.array([numbers.setdefault(root(i), len(numbers)) for i in range(len(parent))], np.int64)
 

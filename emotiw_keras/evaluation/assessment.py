@@ -14,6 +14,7 @@ from emotiw_keras.evaluation.metrics import scores
 
 if TYPE_CHECKING:
     from emotiw_keras.data.faceset import FaceSet
+    from emotiw_keras.evaluation.near_seen import NearSeen
     from emotiw_keras.evaluation.video_scores import FrameAnswers
     from emotiw_keras.runs import Run
 
@@ -87,6 +88,7 @@ class Assessment:
         indices: int (n,), the positions of the images in `faces`.
         faces: the data set as the run reads it.
         members: of an ensemble, its members' own assessments; else empty.
+        near: where pictures of the split are near duplicates of what the run was given; None where that is not known.
         answers: of a set of videos, the probabilities of every picture, labelled or not, where they were asked for.
     """
 
@@ -99,6 +101,7 @@ class Assessment:
     faces: FaceSet
     members: tuple[Assessment, ...] = ()
     answers: FrameAnswers | None = None
+    near: NearSeen | None = None
 
     @property
     def name(self) -> str:
@@ -106,7 +109,9 @@ class Assessment:
         return " + ".join(each.run.name for each in self.members) or self.run.name
 
 
-def figures(predictions: Predictions, seen: np.ndarray, question: Question, *, selected_on: bool) -> dict[str, Any]:
+def figures(
+    predictions: Predictions, seen: np.ndarray, question: Question, *, selected_on: bool, near: np.ndarray | None = None
+) -> dict[str, Any]:
     """The keys of `emotiw evaluate --json`.
 
     Args:
@@ -114,6 +119,7 @@ def figures(predictions: Predictions, seen: np.ndarray, question: Question, *, s
         seen: bool (n,), images that leak-free figures leave out.
         question: what was asked.
         selected_on: whether the best epoch was chosen on these images.
+        near: bool (n,), images that are near duplicates of what was seen, `seen` ones or not; None where that is not known.
     """
     readable = predictions.readable
 
@@ -133,7 +139,9 @@ def figures(predictions: Predictions, seen: np.ndarray, question: Question, *, s
     asked = {"split": question.split, "crops": question.crops, "selected_on": selected_on}
     costs = {"source": question.costs.source, "matrix": question.costs.matrix.round(4).tolist()}
     leak_free = of(~seen) if (~seen & readable).any() else None
-    return {**head, **asked, **overall, "costs": costs, "leak_free": leak_free}
+    new = None if near is None else ~seen & ~near
+    near_free = None if new is None or not (new & readable).any() else of(new)
+    return {**head, **asked, **overall, "costs": costs, "leak_free": leak_free, "leak_free_near": near_free}
 
 
 def label_columns(labels: Sequence[str], wanted: Sequence[str]) -> list[int] | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.assessment import Assessment, Predictions, figures, label_columns
+from emotiw_keras.evaluation.near_seen import NearSeen
 
 
 def matched(assessments: Sequence[Assessment]) -> list[Predictions]:
@@ -54,6 +55,17 @@ def seen_by_any(assessments: Sequence[Assessment]) -> np.ndarray:
     return np.array([path in seen for path in paths], dtype=bool)
 
 
+def _near_any(assessments: Sequence[Assessment]) -> NearSeen | None:
+    """Near duplicates of what any of the runs was given; None where that is not known of one of them."""
+    paths, near = assessments[0].predictions.paths, set[str]()
+    for each in assessments:
+        if each.near is None:
+            return None
+        near |= {path for path, alike in zip(each.predictions.paths, each.near.near, strict=True) if alike}
+    first = assessments[0].near
+    return None if first is None else replace(first, near=np.array([path in near for path in paths], dtype=bool))
+
+
 def ensemble(assessments: Sequence[Assessment]) -> Assessment:
     """The mean of the runs' probabilities, scored as one run.
 
@@ -73,5 +85,8 @@ def ensemble(assessments: Sequence[Assessment]) -> Assessment:
     predictions = replace(aligned[0], probabilities=mean)
     seen = seen_by_any(assessments)
     selected_on = any(each.result["selected_on"] for each in assessments)
-    result = figures(predictions, seen, question, selected_on=selected_on)
-    return replace(first, result=result, predictions=predictions, seen=seen, question=question, members=tuple(assessments))
+    near = _near_any(assessments)
+    alike = None if near is None else near.near
+    result = figures(predictions, seen, question, selected_on=selected_on, near=alike)
+    whole = replace(first, result=result, predictions=predictions, seen=seen, question=question, members=tuple(assessments))
+    return replace(whole, near=near)

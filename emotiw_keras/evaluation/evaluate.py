@@ -15,11 +15,13 @@ from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.layouts import classes_of
 from emotiw_keras.data.layouts.listing import SPLITS, class_names
 from emotiw_keras.data.load import load_faces
+from emotiw_keras.data.near.threshold import THRESHOLD
 from emotiw_keras.data.splits import stratified
 from emotiw_keras.data.video_reading import checked
 from emotiw_keras.data.videos import VideoSet
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.assessment import Assessment, Predictions, Question, figures
+from emotiw_keras.evaluation.near_seen import near_seen
 from emotiw_keras.evaluation.run_splits import found_again, known_splits, own_splits, select, val_of
 from emotiw_keras.evaluation.video_scores import answer_every_picture, per_video
 from emotiw_keras.inference import Inference, checked_crops
@@ -33,13 +35,16 @@ SELECTED_SHARE = 0.05
 Progress = Callable[[int, int], None]  # images done, images in all
 
 
-def read_source(run: Run, source: str | os.PathLike[str], limit: int | None = None) -> FaceSet:
+def read_source(
+    run: Run, source: str | os.PathLike[str], limit: int | None = None, near_duplicates: float = THRESHOLD
+) -> FaceSet:
     """Read `source` with the labels, channels and size of the run, without the classes that it left out.
 
     Args:
         run: a finished run.
         source: anything `load_faces` recognises, or "generated:large" or "generated:small".
         limit: images per split at most.
+        near_duplicates: as `load_faces` has it.
 
     Raises:
         DataError: the source is missing or bad, or holds classes that the run does not know.
@@ -50,21 +55,22 @@ def read_source(run: Run, source: str | os.PathLike[str], limit: int | None = No
         unwanted = sorted(class_names(classes_of(source)) & class_names(unwanted))
     # Which of train became val is the run's to say.
     options = {"grey": grey, "size": run.settings["resize"], "leave_out": unwanted, "limit": limit, "val_share": 0}
-    return load_faces(source, labels=tuple(run.labels), check=False, **options)
+    return load_faces(source, labels=tuple(run.labels), check=False, near_duplicates=near_duplicates, **options)
 
 
-Read = Callable[["Run", "str | os.PathLike[str]", "int | None"], FaceSet]
+Read = Callable[["Run", "str | os.PathLike[str]", "int | None", float], FaceSet]
 
 
 def read_once() -> Read:
     """A `read_source` with a memory: runs that read faces alike share what was read."""
     kept: dict[tuple[object, ...], FaceSet] = {}
 
-    def read(run: Run, source: str | os.PathLike[str], limit: int | None) -> FaceSet:
+    def read(run: Run, source: str | os.PathLike[str], limit: int | None, near_duplicates: float) -> FaceSet:
         left_out = tuple(run.info.get("leave_out", []))
-        key = (os.fspath(source), run.labels, run.settings["channels"] == "grey", run.settings["resize"], left_out, limit)
+        pixels = (run.settings["channels"] == "grey", run.settings["resize"])
+        key = (os.fspath(source), run.labels, pixels, left_out, limit, near_duplicates)
         if key not in kept:
-            kept[key] = read_source(run, source, limit)
+            kept[key] = read_source(run, source, limit, near_duplicates)
         return kept[key]
 
     return read
@@ -115,7 +121,8 @@ def _share_in(hashes: Sequence[str], known: set[str]) -> float:
 def assess(
     run: Run, source: str | os.PathLike[str], *, split: str = "test", limit: int | None = None, crops: int | None = None,
     costs: str | os.PathLike[str] | None = None, batch_size: int = 64, smooth: int = 1, every_frame: bool = False,
-    progress: Progress | None = None, say: Callable[[str], None] | None = None, read: Read = read_source,
+    near_duplicates: float = THRESHOLD, progress: Progress | None = None, say: Callable[[str], None] | None = None,
+    read: Read = read_source,
 ) -> Assessment:  # fmt: skip
     """`evaluate` with all predictions, for reports and for naming the images that could not be read.
 
@@ -131,7 +138,7 @@ def assess(
         raise UsageError(f"batch_size and limit must be at least 1; got {batch_size} and {limit}")
     own = own_splits(source)
     cut = "train" in own and "val" not in own and split in ("train", "val")
-    faces = read(run, source, limit if own and not cut else None)
+    faces = read(run, source, limit if own and not cut else None, near_duplicates)
     split_of = known_splits(faces, run) if not own else val_of(faces, run) if cut else faces.split
     indices = select(faces, split_of, split, run)
     if limit is not None:
@@ -175,22 +182,26 @@ def assess(
         say(f"no leak-free figures: {run.path} was trained on {', '.join(run.unrecorded)}, whose images are not recorded")
     predictions = Predictions(labels, pick(faces.paths, indices), pick(faces.status, indices), truth, probabilities)
     selected_on = _share_in(hashes, run.selected_on) >= SELECTED_SHARE
-    result = figures(predictions, seen, question, selected_on=selected_on)
+    near = None if run.unrecorded else near_seen(faces, indices, leaked)
+    alike = None if near is None else near.near
+    result = figures(predictions, seen, question, selected_on=selected_on, near=alike)
     if isinstance(faces, VideoSet):
         result |= {"smooth": smooth, "per_video": per_video(faces, indices, probabilities)}
-    return Assessment(result, predictions, seen, question, run, indices, faces, answers=answers)
+    return Assessment(result, predictions, seen, question, run, indices, faces, answers=answers, near=near)
 
 
 def evaluate(
     run: Run, source: str | os.PathLike[str], *, split: str = "test", limit: int | None = None, crops: int | None = None,
-    costs: str | os.PathLike[str] | None = None, batch_size: int = 64, smooth: int = 1, progress: Progress | None = None,
+    costs: str | os.PathLike[str] | None = None, batch_size: int = 64, smooth: int = 1, near_duplicates: float = THRESHOLD,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Score a run on one split of a data set, in float32 and without augmentation.
 
     A source with splits of its own keeps them; otherwise the run's own splits are found again by the hash of the
     pixels. `leak_free` holds the same figures without the images that are in any train or val split given to the run,
-    before duplicates were dropped; it is None if no image is left. `selected_on` is true where the run chose its best
-    epoch on these images.
+    before duplicates were dropped; it is None if no image is left. `leak_free_near` also leaves out near duplicates of such
+    images, as far as the source holds those; it is None if they were not looked for, or the source holds none. `selected_on`
+    is true where the run chose its best epoch on these images.
 
     Args:
         run: a finished run (`Run.open(path)`).
@@ -202,6 +213,7 @@ def evaluate(
         costs: a TOML file with the cost of each confusion (see `emotiw_keras.costs`); None for distances on the circumplex.
         batch_size: images computed at once.
         smooth: of a set of videos, average the probabilities over so many consecutive frame numbers around each frame.
+        near_duplicates: correlation from which two images count as one photograph (see `load_faces`); 0 does not look.
         progress: called with (images done, images in all).
 
     Returns:
@@ -217,5 +229,5 @@ def evaluate(
     """
     return assess(
         run, source, split=split, limit=limit, crops=crops, costs=costs, batch_size=batch_size, smooth=smooth,
-        progress=progress,
+        near_duplicates=near_duplicates, progress=progress,
     ).result  # fmt: skip

@@ -16,6 +16,7 @@ from emotiw_keras.evaluation.predictions_csv import predictions_csv
 from emotiw_keras.files import write_atomic, write_encoded
 from emotiw_keras.reports import sections
 from emotiw_keras.reports.html import Part, page, tag
+from emotiw_keras.reports.near_page import NEAR_FILE, near_csv, near_section
 from emotiw_keras.reports.prediction_sheet import Caption, contact_sheet
 from emotiw_keras.reports.score_tables import percent
 from emotiw_keras.reports.video_files import per_video_csv
@@ -93,6 +94,7 @@ def report_page(assessment: Assessment) -> str:
         sections.calibration(assessment),
         tag("h2", "The most confident mistakes"),
         sections.wrong_answers(assessment),
+        near_section(assessment),
         tag("h2", "Training"),
     ]
     for run in runs:
@@ -117,8 +119,8 @@ def _faces_png(assessment: Assessment, path: Path, title: str) -> None:
 
 
 def write_report(folder: str | os.PathLike[str], assessment: Assessment) -> list[Path]:
-    """Write report.html, scores.json, predictions.csv, confusion.png, faces.png, and videos.csv of videos, into `folder`, each
-    in one step.
+    """Write report.html, scores.json, predictions.csv, confusion.png, faces.png, videos.csv of videos, and
+    near_duplicates.csv where there are any of what the run was given, into `folder`, each in one step.
 
     Args:
         folder: made if missing; files of these names are replaced, nothing else is touched.
@@ -145,5 +147,8 @@ def write_report(folder: str | os.PathLike[str], assessment: Assessment) -> list
     if "per_video" in result:
         paths.append(folder / "videos.csv")
         write_atomic(paths[-1], per_video_csv(result["per_video"]))
+    if assessment.near is not None and len(assessment.near.pairs):
+        paths.append(folder / NEAR_FILE)
+        write_atomic(paths[-1], near_csv(assessment))
     write_atomic(report, report_page(assessment))
     return paths

@@ -38,9 +38,9 @@ ROWS: tuple[tuple[str, Callable[[Result], str]], ...] = (
 
 
 def columns(result: Result) -> tuple[list[str], list[Result]]:
-    """All images, and beside them the leak-free ones if there are any."""
-    leak_free = result.get("leak_free")
-    return (["all images"], [result]) if leak_free is None else (["all images", "leak-free"], [result, leak_free])
+    """All images, and beside them the leak-free ones, and those without near duplicates, if there are any."""
+    found = [("all images", result), ("leak-free", result.get("leak_free")), ("near-free", result.get("leak_free_near"))]
+    return [name for name, each in found if each is not None], [each for _, each in found if each is not None]
 
 
 def figures_table(result: Result) -> str:

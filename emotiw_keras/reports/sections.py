@@ -36,6 +36,11 @@ def cautions(assessment: Assessment) -> list[str]:
         lines.append("The run chose its best epoch on these images: the figures are optimistic.")
     if result["leak_free"] is None:
         lines.append("No leak-free figures: every image is also in a train or val split of the run.")
+    if assessment.near is not None and assessment.near.caution is not None:
+        lines.append(assessment.near.caution)
+    if assessment.near is None and result["leak_free"] is not None:
+        why = "near duplicates of the run's images were not looked for, or none of its images are in these data"
+        lines.append(f"No near-free figures: {why}.")
     if result["n_found"] < result["n"]:
         lines.append(f"{result['n'] - result['n_found']} images could not be read and are not in the figures.")
     if asked.limit is not None and asked.limit <= result["n"]:
@@ -68,6 +73,9 @@ def summary(assessment: Assessment) -> Html:
     if leak_free is not None:
         left_out = f"{result['n'] - leak_free['n']:,} images that are also in a train or val split of the run"
         caption += f" Leak-free: without {left_out}."
+    if result["leak_free_near"] is not None and leak_free is not None:
+        near = leak_free["n"] - result["leak_free_near"]["n"]
+        caption += f" Near-free: without {near:,} more that show the same photograph as one of those, nearly the same."
     rows = [(name, *(show(each) for each in of)) for name, show in ROWS]
     words = (
         "Accuracy: Wilson's interval. Macro F1: percentile bootstrap over images. ABAW score: 0.67 macro F1 + 0.33 accuracy."

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from emotiw_keras import hardware
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.load import load_faces
+from emotiw_keras.data.near.groups import photographs
 from emotiw_keras.data.settings import settings_for
 from emotiw_keras.data.splits import Folds
 from emotiw_keras.errors import DataError, UsageError
@@ -85,6 +86,7 @@ def prepare(
             folds=_folds(recipe, name),
             seed=recipe.seed,
             limit=recipe.limit or None,
+            near_duplicates=recipe.near_duplicates,
             seconds=seconds,
         )
         for name, path in sources.items()
@@ -98,7 +100,11 @@ def prepare(
         labels = {part.name: _own_labels(recipe) for part in recipe.stages}
     of_files = [part for part in recipe.stages if not set(own) & {name.partition(":")[0] for name in (*part.train, *part.val)}]
     of_own = _own_stages(recipe, own)
-    roles = {stage.name: stage_roles(stage, sets, recipe.duplicates == "drop") for stage in of_files}
+    drop = recipe.duplicates == "drop"
+    alike, between = photographs(sets) if drop else ({}, 0)
+    if between:
+        say(f"near duplicates: {between:,} pairs of pictures of two data sets show one photograph")
+    roles = {stage.name: stage_roles(stage, sets, drop, alike) for stage in of_files}
     for each in of_files:
         if isinstance(each, Stage) and each.train_share < 1:
             roles[each.name] = take_share(roles[each.name], sets, each.train_share, recipe.seed)
@@ -137,6 +143,10 @@ def prepare(
         unrecorded |= set(run.unrecorded)
     if unrecorded:
         info["unrecorded"] = sorted(unrecorded)
+    looked = {name: len(faces.near.pairs) for name, faces in sets.items() if faces.near is not None}
+    if looked:
+        left_out = {stage.name: sum(map(len, roles[stage.name].near.values())) for stage in of_files}
+        info["near_duplicates"] = {"threshold": recipe.near_duplicates, "pairs": looked, "left_out": left_out}
     if recipe.keep != "last":
         info["keep"] = recipe.keep
     if teachers:

@@ -13,6 +13,7 @@ from typing import Any
 
 import tomli_w
 
+from emotiw_keras.data.near.threshold import THRESHOLD, check_threshold
 from emotiw_keras.errors import UsageError
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.models.registry import application_names, get_spec, known_names, model_names, near_name
@@ -133,6 +134,8 @@ class Recipe:
         data: names of the data sets; each `--data NAME=PATH` gives one.
         labels: a named label set of `emotiw_keras.labels`, "folder" for any class names, or in Python the names themselves.
         duplicates: "drop" leaves out of training what also stands in val or test; "keep" trains on it, as the paper did.
+        near_duplicates: correlation, once aligned, from which two pictures count as one photograph, 0.95 to 1; cuts keep them
+            together, and "drop" leaves them out as it does equal ones. 0 does not look for them.
         seed: makes splits, weights, order, crops and dropout repeatable.
         precision: "auto" is mixed_bfloat16 where the processor computes it natively, and faster as measured, else float32.
         limit: images per split, stratified; 0 takes all.
@@ -154,6 +157,7 @@ class Recipe:
     description: str = ""
     labels: str | tuple[str, ...] = "basic7"
     duplicates: str = "drop"
+    near_duplicates: float = THRESHOLD
     seed: int = 0
     precision: str = "auto"
     limit: int = 0
@@ -164,6 +168,10 @@ class Recipe:
     tables: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        try:
+            check_threshold(self.near_duplicates)
+        except UsageError as error:
+            raise SettingError(str(error), "near_duplicates") from error
         if not self.stages:
             raise SettingError(f"recipe {self.name!r} has no [[stage]]", "stage")
         names = [stage.name for stage in self.stages]
@@ -207,6 +215,8 @@ class Recipe:
                 del source["val_share"]
         if self.keep == "last":
             del table["keep"]  # so that recipes of runs from before there was a choice are still the same
+        if self.near_duplicates == THRESHOLD:
+            del table["near_duplicates"]
         stages, tables = table.pop("stages"), table.pop("tables")
         return {**table, **tables, self.table: stages}
 
@@ -224,6 +234,7 @@ class _Head:
     description: str = setting("")
     labels: str = setting("basic7", choices=(*LABEL_SETS, "folder"))
     duplicates: str = setting("drop", choices=("drop", "keep"))
+    near_duplicates: float = setting(THRESHOLD, low=0, high=1)
     seed: int = setting(0, low=0, high=2**31 - 1)
     precision: str = setting("auto", choices=PRECISIONS)
     limit: int = setting(0, low=0)

@@ -22,48 +22,63 @@ PARENT = "weights"
 # The same for what the teachers of its stages had seen beyond what the run itself sees.
 TEACHERS = "teachers"
 DROPPED = "dropped: the same pixels stand in val or test"
-SEEN = ("train", "val", DROPPED)
+DROPPED_NEAR = "dropped: nearly the same picture stands in val or test"
+SEEN = ("train", "val", DROPPED, DROPPED_NEAR)
 SPARED = "not taken: train_share is below 1"
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Positions by data set: what a stage trains on and selects on, what it dropped as twins, what it spared; and the classes
-    that its data have, but not its images for training or for selection."""
+    """Positions by data set: what a stage trains on and selects on, what it dropped as twins and as near ones, what it spared;
+    and the classes that its data have, but not its images for training or for selection."""
 
     train: dict[str, np.ndarray]
     val: dict[str, np.ndarray]
     dropped: dict[str, np.ndarray]
+    near: dict[str, np.ndarray] = field(default_factory=dict)
     spared: dict[str, np.ndarray] = field(default_factory=dict)
     untrained: tuple[str, ...] = ()
     unjudged: tuple[str, ...] = ()
 
 
-def stage_roles(stage: Part, sets: Mapping[str, FaceSet], drop: bool) -> Roles:
+def stage_roles(
+    stage: Part, sets: Mapping[str, FaceSet], drop: bool, photographs: Mapping[str, np.ndarray] | None = None
+) -> Roles:
     """Resolve a stage's references to images.
 
     Args:
         stage: its `train` and `val` are resolved.
         sets: the data by name.
         drop: leave out of training each image whose pixels also stand in a val or test split that is not trained on.
+        photographs: set name -> int (pictures,), numbers of photographs across sets (`near.groups.photographs`): then those are
+            left out, too, whose photograph stands there nearly the same.
     """
     train = _resolve(stage.train, sets, f"train of {stage.where}")
     val = _resolve(stage.val, sets, f"val of {stage.where}")
     dropped = {name: np.empty(0, np.int64) for name in sets}
+    near: dict[str, np.ndarray] = {}
+    photographs = photographs or {}
     if drop:
         held: set[str] = set()
+        shown: list[np.ndarray] = []
         for name, faces in sets.items():
             apart = np.isin(faces.split, ("val", "test"))
             apart[train.get(name, np.empty(0, np.int64))] = False
-            held |= set(pick(faces.pixel_hash, np.flatnonzero(apart & (faces.label >= 0)))) - {""}
+            kept_apart = np.flatnonzero(apart & (faces.label >= 0))
+            held |= set(pick(faces.pixel_hash, kept_apart)) - {""}
+            if name in photographs:
+                shown.append(photographs[name][kept_apart])
         for name, index in train.items():
             twin = np.array([digest in held for digest in pick(sets[name].pixel_hash, index)], bool)
             train[name], dropped[name] = index[~twin], index[twin]
+            if name in photographs:
+                alike = np.isin(photographs[name][train[name]], np.concatenate(shown))
+                near[name], train[name] = train[name][alike], train[name][~alike]
     used = {*train, *val}
     there = {name for key in used for name in _classes(sets[key], np.arange(len(sets[key].label)))}
     lacking = [there - {name for key, index in part.items() for name in _classes(sets[key], index)} for part in (train, val)]
     untrained, unjudged = (tuple(sorted(names)) for names in lacking)
-    return Roles(train, val, dropped, untrained=untrained, unjudged=unjudged if stage.val else ())
+    return Roles(train, val, dropped, near, untrained=untrained, unjudged=unjudged if stage.val else ())
 
 
 def _classes(faces: FaceSet, index: np.ndarray) -> set[str]:
@@ -94,6 +109,7 @@ def check_roles(stage: Part, roles: Roles, say: Callable[[str], None], selects: 
     count = sum(len(index) for index in roles.train.values())
     val = sum(len(index) for index in roles.val.values())
     dropped = sum(len(index) for index in roles.dropped.values())
+    near = sum(len(index) for index in roles.near.values())
     spared = sum(len(index) for index in roles.spared.values())
     if not count:
         raise DataError(f"{stage.where} has no training images: {', '.join(stage.train)} hold none")
@@ -104,6 +120,7 @@ def check_roles(stage: Part, roles: Roles, say: Callable[[str], None], selects: 
         + (f", {'selects' if selects else 'is measured'} on {val:,} of {', '.join(stage.val)}" if val else "")
         + (", keeps the last epoch" if selects and not val else "")
         + (f"; {dropped:,} left out of training because the same pixels stand in val or test" if dropped else "")
+        + (f"; {near:,} more because their photograph stands there nearly the same" if near else "")
         + (f"; {spared:,} not taken, by train_share" if spared else "")
     )
     for names, what, so in (
@@ -157,6 +174,7 @@ def _own_rows(
         for name, faces in sets.items():
             none = np.empty(0, np.int64)
             status = {"val": of.val.get(name, none), "train": of.train.get(name, none), DROPPED: of.dropped[name]}
+            status[DROPPED_NEAR] = of.near.get(name, none)
             status[SPARED] = of.spared.get(name, none)
             for row in faces.records(status):
                 yield {"stage": stage.name, **row}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emotiw_keras.data.near.threshold import THRESHOLD
 from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.training.fit import train
 from emotiw_keras.training.prepared import prepare
@@ -43,6 +44,7 @@ class StagedFineTuner:
         preprocessing: what happens to pixels; None takes the facts of a network of the zoo, and gives any other network its
             pictures as they are (put `FaceInput.of(...)` or `Rescaling` first in it).
         duplicates: "drop" leaves out of training what also stands in val or test; "keep" trains on it.
+        near_duplicates: correlation from which pictures of files are one photograph (see `load_faces`); 0 does not look.
         keep: "last" ends with the best epoch of the last stage, "best" with that of the best of the stages that choose alike.
         seed: splits, order, crops and new layers.
         metrics: `keras.metrics.Metric` objects, scored in every stage.
@@ -79,6 +81,7 @@ class StagedFineTuner:
         sources: Mapping[str, SourceSettings] | None = None,
         preprocessing: InputSettings | None = None,
         duplicates: str = "drop",
+        near_duplicates: float = THRESHOLD,
         keep: str = "last",
         seed: int = 0,
         metrics: Sequence[keras.metrics.Metric] = (),
@@ -113,6 +116,7 @@ class StagedFineTuner:
             data=tuple(data),
             labels=labels,
             duplicates=duplicates,
+            near_duplicates=near_duplicates,
             keep=keep,
             seed=seed,
             precision=model.dtype_policy.name,

@@ -12,8 +12,10 @@ from typing import Any
 
 from emotiw_keras.data.contact_sheet import write_contact_sheets
 from emotiw_keras.data.layouts.prepared import FACES_COLUMNS, FACES_FILE, FILM_COLUMNS, SETTINGS_FILE
+from emotiw_keras.data.near.threshold import THRESHOLD, check_threshold
 from emotiw_keras.data.prepare.faces import Row
 from emotiw_keras.data.prepare.journal import Journal
+from emotiw_keras.data.prepare.near import SHEET, TABLE, list_near_duplicates
 from emotiw_keras.data.prepare.settings import Settings
 from emotiw_keras.data.prepare.source import Source, find_pictures
 from emotiw_keras.data.prepare.summary import Summary, summarise
@@ -40,14 +42,16 @@ def prepare(
     no_face: str = "skip",
     reading: str = "B",
     frames: int = 8,
+    near_duplicates: float = THRESHOLD,
     workers: int | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Summary:
     """Find, align and cut out the faces of a data set: one grey 256x256 PNG a face, below the same folders.
 
-    Beside them `faces.csv` (one row a face, and one a picture without), `contact_sheet_CLASS.jpg`, `summary.json`, and
-    `prepare.json` with the settings. Called again, it does what is missing or has changed in the source; the result does not
+    Beside them `faces.csv` (one row a face, and one a picture without), `contact_sheet_CLASS.jpg`, `summary.json`,
+    `prepare.json` with the settings, and of faces that show one photograph nearly the same `near_duplicates.csv` and
+    `near_duplicates.jpg`. Called again, it does what is missing or has changed in the source; the result does not
     depend on the number of workers nor on how often it was interrupted.
 
     Args:
@@ -59,6 +63,7 @@ def prepare(
         no_face: "skip" a picture without a face, or take its "centre" square; the status of its row says so.
         reading: what the crop spans (`faces.alignment.READINGS`).
         frames: taken from each film, evenly spread.
+        near_duplicates: correlation, once aligned, from which two faces are listed as one photograph; 0 does not look.
         workers: processes; default: one for each processor.
         progress: called with (pictures done, pictures in all).
         say: called with lines for a person.
@@ -80,6 +85,7 @@ def prepare(
     tell = say or (lambda line: None)
     if frames < 1:
         raise UsageError(f"frames = {frames}: expected at least 1 frame of each film")
+    check_threshold(near_duplicates)
     source = find_pictures(src)
     settings = Settings(_name(detector), faces, no_face, reading, frames=frames if source.films else 0)
     folder = Path(out)
@@ -92,7 +98,7 @@ def prepare(
     with locked(folder, lambda: tell(f"another process prepares faces in {out}; waiting for it")):
         _check_empty_or_ours(folder)
         _claim(folder, source, settings)
-        return _prepare(source, folder, settings, detector, workers, progress, tell)
+        return _prepare(source, folder, settings, detector, near_duplicates, workers, progress, tell)
 
 
 def _prepare(
@@ -100,6 +106,7 @@ def _prepare(
     folder: Path,
     settings: Settings,
     detector: str | Detector | None,
+    near_duplicates: float,
     workers: int | None,
     progress: Progress | None,
     tell: Callable[[str], None],
@@ -131,6 +138,12 @@ def _prepare(
     journal.rewrite([item for item in source.items if item.index not in passing], rows_of)
     write_atomic(folder / FACES_FILE, _table(ordered))
     write_contact_sheets(folder, [row for rows in ordered for row in rows])
+    cut = [row["output"] for rows in ordered for row in rows if row["output"]]
+    found = list_near_duplicates(folder, cut, near_duplicates)
+    if found is None:
+        tell("near duplicates: not looked for")
+    elif len(found):
+        tell(f"near duplicates: {len(found):,} pairs of faces show one photograph nearly the same: {folder / SHEET}, {TABLE}")
     summary = summarise(ordered)
     write_atomic(folder / SUMMARY_FILE, json.dumps(summary.as_dict(), indent=1) + "\n")
     summary.new, summary.seconds = len(todo), seconds

@@ -1,0 +1,192 @@
+"""Pairs of pictures that are one photograph, found by blocks and kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import zipfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from emotiw_keras.data.near.alignment import coarse, fine, hopeful
+from emotiw_keras.data.near.embedding import FLAT, SIDE, embed, shipped_projection, thumbnails
+from emotiw_keras.data.near.search import Proposals, propose
+from emotiw_keras.data.near.threshold import LOWEST, THRESHOLD
+from emotiw_keras.data.pixels import PixelStore
+from emotiw_keras.errors import OutputError
+from emotiw_keras.files import write_atomic
+from emotiw_keras.locking import locked
+from emotiw_keras.weights.cache import cache_dir
+
+_VERSION = 1  # of the method; another one finds its pairs anew
+_READ, _ALIGNED = 4096, 256
+WORTH_KEEPING = 2000  # pictures; a smaller set is searched about as fast as the cache is read
+
+
+@dataclass(frozen=True)
+class NearPairs:
+    """Pairs of near duplicates, by position.
+
+    Attributes:
+        first, second: int64 (pairs,), first < second.
+        correlation: float32 (pairs,), of the aligned pixels, `LOWEST` to 1.
+        mirrored: bool (pairs,), whether one is the other's mirror image.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    correlation: np.ndarray
+    mirrored: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def at(self, chosen: np.ndarray) -> NearPairs:
+        """Some of the pairs: a mask or positions."""
+        return NearPairs(self.first[chosen], self.second[chosen], self.correlation[chosen], self.mirrored[chosen])
+
+
+def near_pairs(
+    stores: Sequence[PixelStore], hashes: Sequence[Sequence[str]], threshold: float = THRESHOLD, *, across: bool = False
+) -> NearPairs:
+    """Find near duplicates among the different pictures of one set or of several.
+
+    Args:
+        stores: the pixels of each set.
+        hashes: the pixel hash of each picture of each set, "" for one that cannot be used; of equal pictures the first stands
+            for all.
+        threshold: correlation from which a pair counts, `LOWEST` to 1.
+        across: only pairs of two sets.
+
+    Returns:
+        The pairs, numbered through the sets in order.
+    """
+    together = [digest for each in hashes for digest in each]
+    first_of: dict[str, int] = {}
+    for i, digest in enumerate(together):
+        if digest:
+            first_of.setdefault(digest, i)
+    rows = np.fromiter(first_of.values(), np.int64, len(first_of))
+    key = hashlib.blake2b(repr((_VERSION, across, [store.shape for store in stores])).encode(), digest_size=16)
+    for each in hashes:
+        key.update("\n".join([*each, ""]).encode())
+        key.update(b"\n")
+    sizes = [len(each) for each in hashes]
+    pictures = _Pictures(stores, sizes)
+    small = len(rows) < WORTH_KEEPING
+    found = search(pictures, rows, across) if small else _kept(key.hexdigest(), pictures, rows, across)
+    return found.at(found.correlation >= threshold)
+
+
+class _Pictures:
+    """Thumbnails of several sets by one number."""
+
+    def __init__(self, stores: Sequence[PixelStore], sizes: Sequence[int]) -> None:
+        self._stores, self._starts = stores, np.concatenate([[0], np.cumsum(sizes)])
+
+    def part(self, rows: np.ndarray) -> np.ndarray:
+        """int (rows,), the set of each."""
+        return np.searchsorted(self._starts, rows, side="right") - 1
+
+    def thumbs(self, rows: np.ndarray) -> np.ndarray:
+        """uint8 (rows, SIDE, SIDE)."""
+        part, out = self.part(rows), np.empty((len(rows), SIDE, SIDE), np.uint8)
+        for number in np.unique(part):
+            here = np.flatnonzero(part == number)
+            for start in range(0, len(here), _ALIGNED):
+                some = here[start : start + _ALIGNED]
+                out[some] = thumbnails(self._stores[number].gather(rows[some] - self._starts[number]))
+        return out
+
+
+def _kept(key: str, pictures: _Pictures, rows: np.ndarray, across: bool) -> NearPairs:
+    """The pairs out of the cache, or found and put there; other processes that want the same wait for the first one."""
+    folder = cache_dir() / "near" / key
+    try:
+        with locked(folder, lambda: None):
+            known = _read(folder / "pairs.npz", int(rows[-1]) if len(rows) else -1)
+            if known is None:
+                known = search(pictures, rows, across)
+                _write(folder / "pairs.npz", known)
+            return known
+    except OutputError:  # a cache that cannot be written: found anew each time
+        return search(pictures, rows, across)
+
+
+def _write(path: Path, pairs: NearPairs) -> None:
+    file = io.BytesIO()
+    np.savez(file, first=pairs.first, second=pairs.second, correlation=pairs.correlation, mirrored=pairs.mirrored)
+    write_atomic(path, file.getvalue())
+
+
+def _read(path: Path, last: int) -> NearPairs | None:
+    """What is kept at `path`; None where nothing is, or nothing that fits pictures up to `last`: then it is found anew."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            first, second = stored["first"].astype(np.int64), stored["second"].astype(np.int64)
+            correlation, mirrored = stored["correlation"].astype(np.float32), stored["mirrored"].astype(bool)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    whole = first.shape == second.shape == correlation.shape == mirrored.shape and first.ndim == 1
+    if not whole or (len(first) and (first.min() < 0 or second.max() > last or (first >= second).any())):
+        return None
+    return NearPairs(first, second, correlation, mirrored)
+
+
+def search(pictures: _Pictures, rows: np.ndarray, across: bool) -> NearPairs:
+    """Embed, propose, align; memory holds the embeddings and the pictures of one block."""
+    even = shipped_projection().even
+    vectors, shows = [], []
+    for start in range(0, len(rows), _READ):
+        thumbs = pictures.thumbs(rows[start : start + _READ])
+        vectors.append(embed(thumbs))
+        shows.append(thumbs.std(axis=(1, 2)) >= FLAT)
+    none = np.empty(0, np.int64)
+    empty = NearPairs(none, none, np.empty(0, np.float32), np.empty(0, bool))
+    if not vectors:
+        return empty
+    kept = np.concatenate(shows)
+    rows, all_vectors = rows[kept], np.concatenate(vectors)[kept]
+    part = pictures.part(rows) if across else None
+    blocks = [empty]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for some in propose(all_vectors, even, part):
+            if not len(some.first):
+                continue
+            for chosen in np.array_split(np.arange(len(some.first)), -(-len(some.first) // (16 * _ALIGNED))):
+                first, second, mirrored = some.first[chosen], some.second[chosen], some.mirrored[chosen]
+                value = _align(pool, pictures, rows, some.at(chosen))
+                near = value >= LOWEST
+                blocks.append(NearPairs(rows[first[near]], rows[second[near]], value[near], mirrored[near]))
+    fields = ("first", "second", "correlation", "mirrored")
+    return NearPairs(*(np.concatenate([getattr(block, name) for block in blocks]) for name in fields))
+
+
+def _align(
+    pool: ThreadPoolExecutor,
+    pictures: _Pictures,
+    rows: np.ndarray,
+    some: Proposals,
+) -> np.ndarray:
+    """float32 (pairs,), the correlation of each pair; 0 where even a coarse look says no."""
+    mirrored = some.mirrored
+    ones, one = np.unique(some.first, return_inverse=True)
+    others, other = np.unique(some.second, return_inverse=True)
+    left, right = (pictures.thumbs(rows[each]).astype(np.float32) for each in (ones, others))
+    value, point = coarse(left, right, one, other, mirrored)
+    out = np.zeros(len(mirrored), np.float32)
+
+    def run(chosen: np.ndarray) -> None:
+        for k in chosen.tolist():
+            there = right[other[k]]
+            out[k] = fine(left[one[k]], there[:, ::-1] if mirrored[k] else there, int(point[k]), THRESHOLD)
+
+    promising = np.flatnonzero(hopeful(value, some.likeness))
+    if len(promising):
+        list(pool.map(run, np.array_split(promising, min(len(promising), 16))))
+    return out
