@@ -137,13 +137,14 @@ def predict(
         )
     from emotiw_keras.hardware import keep_memory
     from emotiw_keras.serving.decoders import apart
-    from emotiw_keras.serving.inputs import expand, read_inputs
+    from emotiw_keras.serving.films import opened
+    from emotiw_keras.serving.inputs import decoded, expand, read_inputs
     from emotiw_keras.serving.pipeline import Pipeline
     from emotiw_keras.serving.predictor import Predictor
     from emotiw_keras.serving.rows import csv_lines, json_line, readable_line, rows_of
 
     keep_memory()
-    ctx.with_resource(apart())  # while nothing else has been started
+    ctx.with_resource(apart(decoded, opened))  # while nothing else has been started
     predictor = Predictor(
         model,
         batch_size=batch_size,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 from PIL import Image, features
 
@@ -11,6 +13,13 @@ from emotiw_keras.data.film_boxes import boxes_cut
 HEIF_SUFFIXES = frozenset(".heic .heif .hif .avif".split())
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _HEIF_BRANDS = _AVIF_BRANDS | {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"}
+
+
+PARSER_ERRORS = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, EOFError,
+    RuntimeError, struct.error, zlib.error,
+)  # fmt: skip
+"""What a parser of pictures raises when it is fed with damaged bytes: nearly anything."""
 
 
 class NotReadable(ValueError):
@@ -42,5 +51,5 @@ def open_heif(data: bytes) -> Image.Image:
         raise NotReadable(f"a HEIC picture, which needs the package pillow-heif; {install}, or save it as JPEG") from error
     try:
         return HeifImageFile(io.BytesIO(data))
-    except Exception as error:
+    except PARSER_ERRORS as error:
         raise NotReadable(f"a HEIC picture that cannot be decoded ({error}); save it as JPEG") from error

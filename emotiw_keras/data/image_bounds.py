@@ -205,5 +205,16 @@ def png_rows_missing(data: bytes) -> bool:
     return missing > len(unpack.flush()) if missing > 0 and not unpack.eof else missing > 0
 
 
+def png_damaged(data: bytes) -> bool:
+    """Whether the last chunk of a PNG's pixels is cut or has another checksum; decoders stop before they look at it."""
+    position, last = 8, 0
+    while position + 8 <= len(data):
+        if data[position + 4 : position + 8] == b"IDAT":
+            last = position
+        position += 12 + int.from_bytes(data[position : position + 4], "big")
+    end = last + 8 + int.from_bytes(data[last : last + 4], "big")
+    return last > 0 and data[end : end + 4] != zlib.crc32(data[last + 4 : end]).to_bytes(4, "big")
+
+
 # First column and row of each pass, and steps between its columns and rows.
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))

@@ -19,8 +19,9 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from emotiw_keras.data.heif import HEIF_SUFFIXES, NotReadable, is_heif, open_heif
-from emotiw_keras.data.image_bounds import MAX_PIXELS, Excess, animated_webp, check_work, png_rows_missing
+from emotiw_keras.data.heif import HEIF_SUFFIXES, PARSER_ERRORS, NotReadable, is_heif, open_heif
+from emotiw_keras.data.image_bounds import MAX_PIXELS, Excess, animated_webp, check_work, png_damaged, png_rows_missing
+from emotiw_keras.data.jpeg_scans import is_incomplete
 from emotiw_keras.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "HEIC")
@@ -108,7 +109,9 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, notes: list[str] 
         pixels = _by_opencv(data, flag)
         # Pillow has the better words for what OpenCV cannot decode.
         if pixels is not None and pixels.shape[:2] == (plain.height, plain.width):
-            return pixels.reshape(plain.height, plain.width, plain.channels)
+            pixels = pixels.reshape(plain.height, plain.width, plain.channels)
+            _refuse_filled(data, pixels)
+            return pixels
     remarks: list[str] = []
     with _refusals(max_pixels), _opened(data, max_pixels) as image:
         pixels = None
@@ -118,8 +121,12 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, notes: list[str] 
         if pixels is None:
             image.load()
             pixels = _pixels(image, data, remarks)
+            if image.format == "PNG" and png_damaged(data):
+                raise ImageError("cannot decode: its last chunk of pixels is cut or damaged")
             if image.format == "PNG" and not pixels[-2:].any(axis=(1, 2)).all() and png_rows_missing(data):
                 raise ImageError("cannot decode: rows of pixels are missing at its end")
+            if image.format in ("JPEG", "MPO"):
+                _refuse_filled(data, np.asarray(image) if image.mode == "CMYK" else pixels)
         upright = np.ascontiguousarray(_upright(pixels, _orientation(image)))
         if notes is not None:
             notes += remarks
@@ -160,10 +167,15 @@ def _by_opencv(data: bytes, flags: int) -> np.ndarray | None:
         return None
 
 
+def _refuse_filled(data: bytes, pixels: np.ndarray) -> None:
+    if is_incomplete(data, pixels):
+        raise ImageError("cannot decode: a part of the picture is missing before its end")
+
+
 def _animated(image: Image.Image) -> bool:
     try:
         return bool(getattr(image, "is_animated", False))
-    except Exception:  # a damaged second picture says nothing of the first, which has been read
+    except PARSER_ERRORS:  # a damaged second picture says nothing of the first, which has been read
         return False
 
 
@@ -213,8 +225,7 @@ def _refusals(max_pixels: int) -> Iterator[None]:
         raise ImageError(f"{what}, more than the {max_pixels:,} allowed; shrink it first") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"not a picture in a known format ({', '.join(FORMATS)})") from error
-    except Exception as error:
-        # A parser fed with damaged bytes raises nearly anything: struct.error, IndexError, SyntaxError, OSError ...
+    except PARSER_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"cannot decode: {reason}") from error
 

@@ -15,13 +15,17 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from emotiw_keras.serving.input_images import Film, Picture
 
+DecodePicture = Callable[[str, bytes, str], Picture]
+"""A file's path, its bytes, its relative name -> the picture."""
+OpenFilm = Callable[[str, str], Film | Picture]
+"""A file's path, its relative name -> the film."""
 _HEAD = struct.Struct("<IQ")
 """Before each message: bytes of its facts, which are JSON, and bytes that follow them."""
 _SMALL = 1 << 16
@@ -29,13 +33,18 @@ _current: Decoders | None = None
 
 
 @contextlib.contextmanager
-def apart() -> Iterator[None]:
-    """Decode in other processes until the block ends. To be entered before TensorFlow is imported or a thread is started."""
+def apart(picture: DecodePicture, film: OpenFilm) -> Iterator[None]:
+    """Decode in other processes until the block ends. To be entered before TensorFlow is imported or a thread is started.
+
+    Args:
+        picture: decodes one there, `inputs.decoded`.
+        film: opens one there, `films.opened`.
+    """
     global _current
     if sys.platform != "linux" or "tensorflow" in sys.modules or threading.active_count() > 1:
         yield
         return
-    _current = decoders = Decoders()
+    _current = decoders = Decoders(picture, film)
     try:
         yield
     finally:
@@ -51,7 +60,7 @@ def current() -> Decoders | None:
 class Decoders:
     """Workers, each started when all others are busy."""
 
-    def __init__(self) -> None:
+    def __init__(self, picture: DecodePicture, film: OpenFilm) -> None:
         # What a worker needs, here, where it costs nothing: this process needs it as well.
         from emotiw_keras.data import films, heif, images  # noqa: F401 - for the fork
 
@@ -61,7 +70,7 @@ class Decoders:
         if not os.fork():
             try:
                 self._control.close()
-                _mother(theirs)
+                _mother(theirs, picture, film)
             except BaseException:  # none of what this process would go on with is its own; the cause is told before
                 sys.excepthook(*sys.exc_info())
             finally:
@@ -69,7 +78,7 @@ class Decoders:
         theirs.close()
 
     def picture(self, path: str, data: bytes, name: str) -> Picture:
-        """What `inputs.decoded` gives of these bytes."""
+        """The picture that these bytes are."""
         with self._lock:
             worker = self._idle.pop() if self._idle else None
         worker = worker or self._worker()
@@ -83,7 +92,7 @@ class Decoders:
         return _picture(*answer)
 
     def film(self, path: str, name: str) -> Film | Picture:
-        """What `films.open_film` gives of this file."""
+        """The film that this file is."""
         worker = self._worker()
         try:
             worker.send({"path": path, "name": name, "film": True}, b"")
@@ -184,7 +193,7 @@ def _facts(picture: Picture) -> tuple[dict[str, Any], memoryview | bytes]:
     return facts | {"shape": pixels.shape}, np.ascontiguousarray(pixels).data.cast("B")
 
 
-def _mother(control: socket.socket) -> None:
+def _mother(control: socket.socket, picture: DecodePicture, film: OpenFilm) -> None:
     """Forks workers, and tells how they ended; ends when the other side does, however that ends."""
     _begin()
     while order := control.recv(1):
@@ -194,7 +203,7 @@ def _mother(control: socket.socket) -> None:
             if not process:
                 control.close()
                 theirs.close()
-                _work(_Worker(0, ours))
+                _work(_Worker(0, ours), picture, film)
             socket.send_fds(control, [struct.pack("<I", process)], [theirs.fileno()])
             ours.close()
             theirs.close()
@@ -217,12 +226,15 @@ def _begin() -> None:
     cv2.setNumThreads(1)
 
 
-def _work(worker: _Worker) -> None:
+def _work(worker: _Worker, picture: DecodePicture, film: OpenFilm) -> None:
     """Answer until the other side is gone; never returns."""
     try:
         while True:
             facts, data = worker.answer()
-            _answer(worker, facts, data.tobytes())
+            if facts.get("film"):
+                _show(worker, film(facts["path"], facts["name"]))
+            else:
+                worker.send(*_facts(picture(facts["path"], data.tobytes(), facts["name"])))
     except OSError:
         os._exit(0)
     except BaseException:  # told where others are, then the end of this process tells it
@@ -231,14 +243,7 @@ def _work(worker: _Worker) -> None:
         os._exit(1)
 
 
-def _answer(worker: _Worker, facts: dict[str, Any], data: bytes) -> None:
-    from emotiw_keras.serving.inputs import decoded
-    from emotiw_keras.serving.video_inputs import opened
-
-    if not facts.get("film"):
-        worker.send(*_facts(decoded(facts["path"], data, facts["name"])))
-        return
-    film = opened(facts["path"], facts["name"])
+def _show(worker: _Worker, film: Film | Picture) -> None:
     if isinstance(film, Picture):
         worker.send(*_facts(film))
         return

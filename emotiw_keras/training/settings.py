@@ -88,6 +88,8 @@ def _typed(value: Any, hint: Any, what: str, key: str) -> Any:
         else:
             return tuple(pairs)
         text = 'a list of pairs [pattern, rate], the rate a number or "freeze"'
+    if hint is float and is_keras(value, "LearningRateSchedule"):
+        raise SettingError(f"{what} is a {type(value).__name__}, expected a number; give it as schedule= instead", key)
     names = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text"}
     names |= {"bool | str": "true, false or a text"}
     names |= {"tuple[str, ...]": "a list of texts", "tuple[float, ...]": "a list of numbers"}

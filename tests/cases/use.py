@@ -77,7 +77,9 @@ def tfserving_labels(case: Case) -> None:
 def tuner_refuses_keras(case: Case) -> None:
     (case.work / "runs").mkdir()
     done = case.python(case.folder / "interop.py", timeout=580)
-    failed = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
+    # Two are no use as they are; the sentence says what is.
+    told = r"give it as schedule= instead|expected batches of one size, as \.batch\(64\) makes"
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAIL") and not re.search(told, line)]
     expect(not failed, "\n".join(failed))
 
 

@@ -38,13 +38,14 @@ inputs.decoded, films.FilmReader.frame, films.FilmReader.__init__ = picture, fil
 """
 READ = """
 import json, sys
+from emotiw_keras.serving import films, inputs
 from emotiw_keras.serving.decoders import apart, current
 def seen(names):
     for found in inputs.read_inputs(names):
         for each in getattr(found, "frames", [found]):
             digest = None if each.pixels is None else [list(each.pixels.shape), int(each.pixels.sum())]
             print(json.dumps([each.path, each.frame, each.seconds, each.error, list(each.notes), digest]))
-with apart():
+with apart(inputs.decoded, films.opened):
     assert current() is not None
     seen(sys.argv[1:])
 print("in this process")
@@ -71,7 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_pictures_and_films_are_those_of_this_process(folder: Path) -> None:
-    done = python("from emotiw_keras.serving import inputs" + READ, folder, folder / "film.mp4", folder / "missing.png")
+    done = python(READ, folder, folder / "film.mp4", folder / "missing.png")
     apart, _, here = done.stdout.partition("in this process\n")
     assert apart == here and done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in here.splitlines()]
