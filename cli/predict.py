@@ -137,7 +137,7 @@ def predict(
         )
     from emotiw_keras.hardware import keep_memory
     from emotiw_keras.serving.decoders import apart
-    from emotiw_keras.serving.films import opened
+    from emotiw_keras.serving.video_inputs import opened
     from emotiw_keras.serving.inputs import decoded, expand, read_inputs
     from emotiw_keras.serving.pipeline import Pipeline
     from emotiw_keras.serving.predictor import Predictor

@@ -46,7 +46,7 @@ def test_without_a_command_the_help_goes_to_stderr(emotiw: Emotiw) -> None:
         (("--nope",), "No such option"),
         (("predict",), "Missing argument"),
         (("predict", "a.png", "--batch-size", "0"), "--batch-size"),
-        (("predict", "a.png", "--json", "--csv"), "exclude each other"),
+        (("predict", "a.png", "--json", "--csv"), "cannot be combined"),
         (("predict", "a.png", "--faces", "whole", "--every", "2"), "--faces whole finds no faces"),
         (("predict", "a.mp4", "--smooth", "soon"), "seconds such as 0.5s"),
         (("export", "run", "out", "--format", "caffe"), "'tflite', 'onnx'"),

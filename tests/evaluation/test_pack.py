@@ -44,7 +44,7 @@ def test_what_was_trained_on_chooses_no_temperature(side_by_side: Path, tmp_path
     faces = side_by_side / "faces"
     assert pack(Run.open(side_by_side / "two"), tmp_path / "two", faces, split="test").temperature != 1
     assert Run.open(tmp_path / "two").info["packed"]["images"] == 14  # of 15 one is torn
-    with pytest.raises(DataError, match="'test' of .* has 13 images that can be read and that the run had not trained on"):
+    with pytest.raises(DataError, match="'test' of .* has 13 images that can be read and that the run was not trained on"):
         pack(Run.open(side_by_side / "one"), tmp_path / "one", faces, split="test")
 
 

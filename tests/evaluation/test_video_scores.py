@@ -153,4 +153,4 @@ def test_the_command_writes_scores_and_a_challenge_file_that_agree(
         asked += len(scored)
         filled += len(truth) - len(there)
     assert asked == result["n"] and right / asked == pytest.approx(result["accuracy"])
-    assert f"{filled:,} without a readable picture took the answer of the nearest frame before" in done.stderr
+    assert f"{filled:,} without a readable image took the answer of the nearest earlier frame" in done.stderr

@@ -64,9 +64,9 @@ def test_a_card_is_replaced_and_nothing_else(assessment: Assessment, tmp_path: P
     write_card(tmp_path / "README.md", assessment, CardFacts("two"))
     assert "# two" in (tmp_path / "README.md").read_text()
     (tmp_path / "mine.md").write_text("my own words")
-    with pytest.raises(OutputError, match="no model card"):
+    with pytest.raises(OutputError, match="not a model card"):
         write_card(tmp_path / "mine.md", assessment, CardFacts("one"))
-    with pytest.raises(OutputError, match="no model card"):
+    with pytest.raises(OutputError, match="not a model card"):
         write_card(tmp_path, assessment, CardFacts("one"))
     assert (tmp_path / "mine.md").read_text() == "my own words"
 
