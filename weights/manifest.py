@@ -16,7 +16,7 @@ from emotiw_keras.sealed import strict_toml
 MANIFEST = Path(__file__).with_name("manifest.toml")
 KINDS = ("weights", "mean", "detector")
 ARCHIVES = ("tar.gz", "tgz")
-FORMATS = ("caffemodel", "binaryproto", "mat", "pth", "onnx", "npy", "h5", "pkl", *ARCHIVES)
+FORMATS = ("caffemodel", "binaryproto", "mat", "pth", "onnx", "tflite", "npy", "h5", "pkl", *ARCHIVES)
 PREFIX = "sha256_prefix"
 """How PyTorch names its files: the first digits of their SHA-256."""
 HEX_DIGITS = {"md5": 32, "sha1": 40, "sha256": 64, "sha384": 96}

