@@ -38,7 +38,7 @@ def contestant(name: str, options: argparse.Namespace) -> None:
 
     from emotiw_keras.data.device import FaceInput
     from emotiw_keras.pathnet.bank import Bank
-    from emotiw_keras.pathnet.settings import PathNetSettings
+    from emotiw_keras.pathnet.search import PathNetSettings
     from emotiw_keras.pathnet.steps import PathSteps
 
     settings = PathNetSettings(modules=options.modules, active=options.active, filters=options.filters, reduce=options.reduce)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 import click
 
 from emotiw_keras.text import shown, shown_lines
@@ -15,3 +18,15 @@ def tell(line: str) -> None:
 def put(text: object) -> None:
     """Lines of data."""
     click.echo(shown_lines(str(text)))
+
+
+def counter(words: str) -> Callable[[int, int], None] | None:
+    """What shows on a terminal how many of how many are done, in words such as "scored {} of {} images"; None elsewhere."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(done: int, total: int) -> None:
+        count = words.format(f"{done:,}", f"{total:,}")
+        click.echo(f"\r  {count}" + ("\n" if done == total else ""), err=True, nl=False)
+
+    return show

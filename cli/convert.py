@@ -88,15 +88,15 @@ def convert(
 def _check(text: str) -> Check:
     """IMAGE=CLASS as a picture and its class."""
     from emotiw_keras.conversion.checking import Check
+    from emotiw_keras.data.archive import read_file
     from emotiw_keras.data.images import ImageError, decode_image
-    from emotiw_keras.data.videos import read_picture
 
     picture, _, wanted = text.rpartition("=")
     if not picture or not wanted.strip():
         raise UsageError(f"--check {text}: expected IMAGE=CLASS, e.g. cat.jpg=cat or cat.jpg=285")
     path = Path(picture).expanduser()
     try:
-        return Check(path.name, decode_image(read_picture(str(path))), wanted.strip())
+        return Check(path.name, decode_image(read_file(str(path))), wanted.strip())
     except ImageError as error:
         raise ImageError(f"--check {path}: {error}") from error
 

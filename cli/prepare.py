@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from typing import TYPE_CHECKING
 
 import click
 
-from emotiw_keras.cli.console import put, tell
+from emotiw_keras.cli.console import counter, put, tell
 
 if TYPE_CHECKING:
     from emotiw_keras.data.prepare import Summary
-    from emotiw_keras.data.prepare.run import Progress
 
 SOME_UNREADABLE = 3
-
-
-def _progress() -> Progress | None:
-    if not sys.stderr.isatty():
-        return None
-
-    def show(done: int, total: int) -> None:
-        click.echo(f"\r  {done:,} of {total:,} pictures" + ("\n" if done == total else ""), err=True, nl=False)
-
-    return show
 
 
 def _time_line(summary: Summary, seconds: float) -> str:
@@ -101,7 +89,7 @@ def prepare(
         reading=reading,
         frames=frames,
         workers=workers,
-        progress=_progress(),
+        progress=counter("{} of {} pictures"),
         say=tell,
     )
     if summary.new:

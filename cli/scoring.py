@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from emotiw_keras.cli.console import tell
+from emotiw_keras.cli.console import counter, tell
 from emotiw_keras.errors import UsageError
 
 if TYPE_CHECKING:
     from emotiw_keras.evaluation.assessment import Assessment
-    from emotiw_keras.evaluation.evaluate import Progress, Read
+    from emotiw_keras.evaluation.evaluate import Read
     from emotiw_keras.runs import Run
 
 SOME_UNREADABLE = 3
@@ -57,16 +56,6 @@ def default_data(run: Run) -> str:
     return sources[-1]
 
 
-def _progress() -> Progress | None:
-    if not sys.stderr.isatty():
-        return None
-
-    def show(done: int, total: int) -> None:
-        click.echo(f"\r  scored {done} of {total} images" + ("\n" if done == total else ""), err=True, nl=False)
-
-    return show
-
-
 class Scorer:
     """Assesses runs one after the other; each image that could not be read is named once.
 
@@ -93,7 +82,9 @@ class Scorer:
 
         source = self._data or default_data(run)
         self._read = self._read or read_once()
-        assessment = assess(run, source, progress=_progress(), say=self._say, read=self._read, **self._asked)
+        assessment = assess(
+            run, source, progress=counter("scored {} of {} images"), say=self._say, read=self._read, **self._asked
+        )
         told = assessment.predictions
         for path, status in zip(told.paths, told.status, strict=True):
             if status != "ok" and (source, path) not in self._unreadable:

@@ -34,9 +34,6 @@ _SETS = (
 )
 LABEL_SETS: dict[str, LabelSet] = {label_set.name: label_set for label_set in _SETS}
 
-# Id in SFEW's order -> id in FER-2013's order.
-SFEW_TO_FER: tuple[int, ...] = (0, 1, 2, 3, 6, 4, 5)
-
 # What the numbers in each data set's own label files mean.
 NUMBER_CODES: dict[str, dict[str, str]] = {
     "FER-2013": {str(i): label for i, label in enumerate(LABEL_SETS["basic7"].labels)},

@@ -106,6 +106,18 @@ def checked_name(name: str, where: object) -> str:
     return "/".join(parts)
 
 
+def read_file(path: str, most: int | None = None) -> bytes:
+    """The bytes of a picture's file, or its first `most`; ImageError if they cannot be had, or are too many for one."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MEMBER_BYTES + 1 if most is None else most)
+    except OSError as error:
+        raise ImageError(f"cannot read: {error.strerror}") from error
+    if len(data) > MEMBER_BYTES:
+        raise ImageError(f"larger than {MEMBER_BYTES >> 20} MiB")
+    return data
+
+
 class FolderArchive:
     """The files below a folder; symbolic links may not lead out of it, and linked folders are not entered.
 
@@ -157,14 +169,7 @@ class FolderArchive:
             self._check_link(name)
         if os.path.exists(full) and not os.path.isfile(full):
             raise ImageError("cannot read: not a regular file")
-        try:
-            with open(full, "rb") as file:
-                data = file.read(MEMBER_BYTES + 1 if most is None else most)
-        except OSError as error:
-            raise ImageError(f"cannot read: {error.strerror}") from error
-        if len(data) > MEMBER_BYTES:
-            raise ImageError(f"larger than {MEMBER_BYTES >> 20} MiB")
-        return data
+        return read_file(full, most)
 
 
 class ZipArchive:

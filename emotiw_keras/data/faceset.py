@@ -153,30 +153,24 @@ def load_faces(
     if not usable.any():
         first = f"{faces.paths[0]}: {faces.status[0]}"
         raise DataError(f"{path}: none of {len(rows):,} pictures can be used; the first, {first}")
-    if without_val:
-        ids = np.flatnonzero(usable & (faces.split == "train"))
-        group = group_ids(pick(faces.pixel_hash, ids), pick(faces.subject, ids))
-        faces.split[ids] = assign_splits(faces.label[ids], group, (1 - val_share, val_share, 0.0), seed)
-        if limit is not None:
-            faces = faces.take(np.flatnonzero(limit_mask(faces.label, faces.split, limit, seed) | ~usable))
-    if not has_splits:
-        ids = np.flatnonzero(usable)
+    cut: tuple[str, bool] | None = None
+    if without_val or not has_splits:
+        ids = np.flatnonzero(usable & (faces.split == "train") if has_splits else usable)
+        who = pick(faces.subject, ids)
         if folds is not None:
-            faces.split[ids] = fold_splits(fold_numbers(pick(faces.subject, ids), folds.count, seed), folds)
+            faces.split[ids] = fold_splits(fold_numbers(who, folds.count, seed), folds)
+            persons = len(set(faces.subject) - {""})
+            told = f"{persons:,} persons in {folds.count} folds, seed {seed}: {folds.test} is test, {folds.val} val"
+            cut = (f"no splits in the source: {told}, {', '.join(map(str, folds.training))} train", True)
         else:
-            group = group_ids(pick(faces.pixel_hash, ids), pick(faces.subject, ids))
-            faces.split[ids] = assign_splits(faces.label[ids], group, fractions, seed)
+            shares = (1 - val_share, val_share, 0.0) if has_splits else fractions
+            faces.split[ids] = assign_splits(faces.label[ids], group_ids(pick(faces.pixel_hash, ids), who), shares, seed)
+            told = f"no splits in the source: cut {' / '.join(f'{share:.0%}' for share in shares)} into train, val, test"
+            if has_splits:
+                told = f"no val in the source: {val_share:.0%} of train are val (val_share)"
+            cut = (f"{told}, stratified, seed {seed}", False)
         if limit is not None:
             faces = faces.take(np.flatnonzero(limit_mask(faces.label, faces.split, limit, seed) | ~usable))
-    shares = f"cut {' / '.join(f'{fraction:.0%}' for fraction in fractions)} into train, val, test, stratified, seed {seed}"
-    if folds is not None:
-        persons = len(set(faces.subject) - {""})
-        shares = f"{persons:,} persons in {folds.count} folds, seed {seed}: {folds.test} is test, {folds.val} val"
-        shares += f", {', '.join(map(str, folds.training))} train"
-    cut: tuple[str, bool] | None = (f"no splits in the source: {shares}", folds is not None)
-    if has_splits:
-        told = f"no val in the source: {val_share:.0%} of train are val (val_share), stratified, seed {seed}"
-        cut = (told, False) if without_val else None
     faces.report = _report(faces, listing, cut, None if limit is None else (limit, len(listing.names)))
     return faces
 

@@ -9,47 +9,19 @@ Friesen (1978): what a brow, a lid and a lip do, not the look of any person.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from emotiw_keras.data.faceset import FaceSet, load_faces
+from emotiw_keras.data.faceset import load_faces
 from emotiw_keras.data.layouts.drawn import DIFFICULTIES, GENERATED, KINDS, LABELS, Kind, draw_faces, is_generated
 from emotiw_keras.errors import DataError
 from emotiw_keras.files import write_atomic
 
 __all__ = [
-    "DIFFICULTIES", "GENERATED", "KINDS", "LABELS", "Kind", "draw_faces", "generated_set", "is_generated", "write_images",
+    "DIFFICULTIES", "GENERATED", "KINDS", "LABELS", "Kind", "draw_faces", "is_generated", "write_images",
 ]  # fmt: skip
-
-
-def generated_set(
-    kind: str,
-    *,
-    name: str = "data",
-    labels: str | Sequence[str] = "basic7",
-    grey: bool = True,
-    limit: int | None = None,
-) -> FaceSet:
-    """Draw a whole data set, the same every time; no person stands in two splits or in both sets.
-
-    Args:
-        kind: a name in `KINDS`.
-        name: what errors and the report call it.
-        labels: as for `load_faces`; they must include the seven expressions.
-        grey: one channel, else three equal ones.
-        limit: pictures per split at most.
-
-    Raises:
-        DataError: an unknown kind, or labels that lack an expression.
-
-    Example:
-        >>> generated_set("small", limit=14).counts()["train"]["happy"]
-        2
-    """
-    return load_faces(GENERATED + kind, name=name, labels=labels, grey=grey, limit=limit)
 
 
 def write_images(kind: str, folder: str | os.PathLike[str], limit: int | None = None) -> int:
@@ -67,7 +39,7 @@ def write_images(kind: str, folder: str | os.PathLike[str], limit: int | None = 
         DataError: an unknown kind.
         OutputError: the folder cannot be written.
     """
-    faces = generated_set(kind, limit=limit)
+    faces = load_faces(GENERATED + kind, limit=limit)
     for position, path in enumerate(faces.paths):
         picture = faces.pixels.gather(np.array([position]))[0]
         done, content = cv2.imencode(".png", picture)

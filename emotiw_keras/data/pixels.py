@@ -19,7 +19,7 @@ from emotiw_keras.data import duplicates
 from emotiw_keras.data.columns import pick
 from emotiw_keras.data.images import ImageError
 from emotiw_keras.data.layouts.listing import Listing, Pictures
-from emotiw_keras.data.layouts.packed import packing_file, write_all
+from emotiw_keras.data.packing import packing_file, write_all
 from emotiw_keras.data.resize import resize, to_grey
 from emotiw_keras.data.sets import OK, Progress
 from emotiw_keras.errors import DataError
@@ -141,7 +141,7 @@ class StreamedPixels(PixelStore):
         workers: int,
     ) -> None:
         super().__init__(shape, readable, rows)
-        self._pictures, self._sizes, self.workers = pictures, sizes, workers
+        self._pictures, self._sizes = pictures, sizes
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._large = threading.Lock()
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from emotiw_keras.data.archive import printable
+from emotiw_keras.data.archive import printable, read_file
 from emotiw_keras.data.columns import Repeated
 from emotiw_keras.data.duplicates import pixel_hash
 from emotiw_keras.data.images import ImageError, decode_image, read_header
@@ -20,7 +20,7 @@ from emotiw_keras.data.layouts.listing import and_more, class_names
 from emotiw_keras.data.pixels import StreamedPixels, run_chunks
 from emotiw_keras.data.sets import OK, Progress
 from emotiw_keras.data.splits import assign_splits, counts_table, group_ids, limit_mask, subjects
-from emotiw_keras.data.videos import MAX_PIXELS, FramePictures, Table, VideoSet, read_picture
+from emotiw_keras.data.videos import MAX_PIXELS, FramePictures, Table, VideoSet
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.labels import match_classes
 
@@ -132,23 +132,22 @@ def read_videos(
     return faces
 
 
-def checked(faces: VideoSet, threads: int, progress: Progress | None = None) -> VideoSet:
+def checked(faces: VideoSet, threads: int) -> VideoSet:
     """The set with each of its files read once, and those that are broken told, for a set that was read unchecked."""
     table, video, frame = faces.table, faces.video, faces.frame
-    found = _look(FramePictures(table.root, table.paths(video, frame)), len(video), threads, progress)
+    found = _look(FramePictures(table.root, table.paths(video, frame)), len(video), threads, None)
     seen = _frame_set(table, video, frame, faces.label, found, faces.pixels.shape, threads, faces.name, faces.labels)
     seen.report = faces.report
     return seen
 
 
-def every_picture(faces: VideoSet, videos: np.ndarray, threads: int, progress: Progress | None = None) -> VideoSet:
+def every_picture(faces: VideoSet, videos: np.ndarray, threads: int) -> VideoSet:
     """Each frame of some videos that has a picture and a row in the annotation, labelled or not, by video and frame.
 
     Args:
         faces: the set.
         videos: int, positions in its table, sorted.
         threads: that read the files.
-        progress: called with (frames read, frames in all).
     """
     table = faces.table
     numbers = []
@@ -158,7 +157,7 @@ def every_picture(faces: VideoSet, videos: np.ndarray, threads: int, progress: P
     video = np.repeat(np.asarray(videos, np.int32), [len(each) for each in numbers])
     frame = np.concatenate([np.empty(0, np.int32), *numbers])
     label = np.concatenate([np.empty(0, np.int8), *(table.labels[v][n - 1] for v, n in zip(videos, numbers, strict=True))])
-    found = _look(FramePictures(table.root, table.paths(video, frame)), len(video), threads, progress)
+    found = _look(FramePictures(table.root, table.paths(video, frame)), len(video), threads, None)
     return _frame_set(table, video, frame, label, found, faces.pixels.shape, threads, faces.name, faces.labels)
 
 
@@ -204,7 +203,7 @@ def _identity(videos: Videos, name: str, frames: Frames) -> str:
     digest = hashlib.blake2b(frames.number.astype("<i4").tobytes(), digest_size=16)
     for number in frames.number[sampled].tolist():
         try:
-            image = decode_image(read_picture(f"{folder}/{number:0{digits}d}{suffix}"), max_pixels=MAX_PIXELS)
+            image = decode_image(read_file(f"{folder}/{number:0{digits}d}{suffix}"), max_pixels=MAX_PIXELS)
         except ImageError:
             digest.update(b"unreadable")  # if the frame is used, reading it says why
         else:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from emotiw_keras.data.archive import MEMBER_BYTES, printable
+from emotiw_keras.data.archive import printable, read_file
 from emotiw_keras.data.columns import FramePaths, Repeated
 from emotiw_keras.data.images import ImageError, decode_image, read_header
 from emotiw_keras.data.layouts.affwild2 import FACES, Frames, ranges
@@ -139,18 +139,6 @@ class VideoSet(FaceSet):
             }
 
 
-def read_picture(path: str) -> bytes:
-    """The bytes of a picture; ImageError if they cannot be had, or are too many for one."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MEMBER_BYTES + 1)
-    except OSError as error:
-        raise ImageError(f"cannot read: {error.strerror}") from error
-    if len(data) > MEMBER_BYTES:
-        raise ImageError(f"larger than {MEMBER_BYTES >> 20} MiB")
-    return data
-
-
 class FramePictures:
     """The pictures of frames, read when they are asked for."""
 
@@ -159,7 +147,7 @@ class FramePictures:
 
     def read(self, index: int) -> bytes:
         """The bytes of one file."""
-        return read_picture(f"{self._root}/{self._paths[index]}")
+        return read_file(f"{self._root}/{self._paths[index]}")
 
     def shape(self, index: int) -> tuple[int, int, int]:
         """(height, width, channels) from the header."""

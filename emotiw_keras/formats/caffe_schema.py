@@ -20,7 +20,7 @@ def _table(fields: Mapping[int, str], **names: Mapping[int, str]) -> Schema:
 
 
 POOLS = {0: "MAX", 1: "AVE", 2: "STOCHASTIC"}
-# Words of version 1 for layer types, the types as version 2 words them, and the numbers of the words.
+# Words of version 1 for layer types, in the order of their numbers, and the types as version 2 words them.
 V1_TYPES = {
     "NONE": "None",
     "ACCURACY": "Accuracy",
@@ -63,41 +63,14 @@ V1_TYPES = {
     "EXP": "Exp",
     "DECONVOLUTION": "Deconvolution",
 }
-_V1_WORDS = dict(
-    enumerate(
-        (
-            "NONE ACCURACY BNLL CONCAT CONVOLUTION DATA DROPOUT EUCLIDEAN_LOSS FLATTEN HDF5_DATA HDF5_OUTPUT IM2COL "
-            "IMAGE_DATA INFOGAIN_LOSS INNER_PRODUCT LRN MULTINOMIAL_LOGISTIC_LOSS POOLING RELU SIGMOID SOFTMAX SOFTMAX_LOSS "
-            "SPLIT TANH WINDOW_DATA ELTWISE POWER SIGMOID_CROSS_ENTROPY_LOSS HINGE_LOSS MEMORY_DATA ARGMAX THRESHOLD "
-            "DUMMY_DATA SLICE MVN ABSVAL SILENCE CONTRASTIVE_LOSS EXP DECONVOLUTION "
-        ).split()
-    )
-)
-V0_TYPES = {
-    "accuracy": "Accuracy",
-    "bnll": "BNLL",
-    "concat": "Concat",
-    "conv": "Convolution",
-    "data": "Data",
-    "dropout": "Dropout",
-    "euclidean_loss": "EuclideanLoss",
-    "flatten": "Flatten",
-    "hdf5_data": "HDF5Data",
-    "hdf5_output": "HDF5Output",
-    "im2col": "Im2col",
-    "images": "ImageData",
-    "infogain_loss": "InfogainLoss",
-    "innerproduct": "InnerProduct",
-    "lrn": "LRN",
-    "multinomial_logistic_loss": "MultinomialLogisticLoss",
-    "pool": "Pooling",
-    "relu": "ReLU",
-    "sigmoid": "Sigmoid",
-    "softmax": "Softmax",
-    "softmax_loss": "SoftmaxWithLoss",
-    "split": "Split",
-    "tanh": "TanH",
-    "window_data": "WindowData",
+_V1_WORDS = dict(enumerate(V1_TYPES))
+# Version 0 has most of the same words in small letters.
+V0_TYPES = {"conv": "Convolution", "images": "ImageData", "innerproduct": "InnerProduct", "pool": "Pooling"} | {
+    word.lower(): V1_TYPES[word]
+    for word in (
+        "ACCURACY BNLL CONCAT DATA DROPOUT EUCLIDEAN_LOSS FLATTEN HDF5_DATA HDF5_OUTPUT IM2COL INFOGAIN_LOSS LRN "
+        "MULTINOMIAL_LOGISTIC_LOSS RELU SIGMOID SOFTMAX SOFTMAX_LOSS SPLIT TANH WINDOW_DATA"
+    ).split()
 }
 
 SHAPE = _table({1: "dim int*"})

@@ -15,11 +15,6 @@ def kernel_to_hwio(kernel: np.ndarray) -> np.ndarray:
     return kernel.transpose(2, 3, 1, 0)
 
 
-def kernel_to_oihw(kernel: np.ndarray) -> np.ndarray:
-    """(height, width, in, out) -> (out, in, height, width)."""
-    return kernel.transpose(3, 2, 0, 1)
-
-
 def flat_chw_to_hwc(weight: np.ndarray, maps: tuple[int, int, int]) -> np.ndarray:
     """The first fully connected layer: (out, channels * height * width) -> (height * width * channels, out).
 
@@ -47,22 +42,3 @@ def kernel_to_dense(kernel: np.ndarray) -> np.ndarray:
 def swap_red_and_blue(kernel: np.ndarray) -> np.ndarray:
     """The first kernel (height, width, 3, out) for BGR pictures instead of RGB, or the other way round."""
     return kernel[:, :, ::-1]
-
-
-def fold_batch_norm(
-    kernel: np.ndarray,
-    bias: np.ndarray | float,
-    mean: np.ndarray,
-    variance: np.ndarray,
-    gamma: np.ndarray | float,
-    beta: np.ndarray | float,
-    epsilon: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """A convolution (height, width, in, out) and the batch normalisation after it -> the kernel and bias that do both."""
-    factor = gamma / np.sqrt(variance + epsilon)
-    return kernel * factor, (bias - mean) * factor + beta
-
-
-def lrn_alpha_of_sum(alpha: float, size: int) -> float:
-    """Caffe's and ONNX's LRN alpha, a factor of the mean over the window -> TensorFlow's and MatConvNet's, of the sum."""
-    return alpha / size

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -140,14 +140,20 @@ def _word(fields: Fields, key: str) -> str:
     return checked_name(value, f"MATLAB field {key}") if isinstance(value, str) else ""
 
 
-def _simple_layers(name: str, net: Fields) -> list[Layer]:
-    layers: list[Layer] = []
+def _labelled(name: str, net: Fields) -> Iterator[tuple[str, Fields]]:
+    """The layers with their names, or their numbers where they have none of their own."""
     taken: set[str] = set()
     for i, fields in enumerate(_structures(name, "layers", net["layers"]), 1):
         label = _word(fields, "name")
         if not label or label in taken:
             label = f"layer{i}"
         taken.add(label)
+        yield label, fields
+
+
+def _simple_layers(name: str, net: Fields) -> list[Layer]:
+    layers: list[Layer] = []
+    for i, (label, fields) in enumerate(_labelled(name, net), 1):
         weights = fields.get("weights")
         if weights is None and "filters" in fields:
             weights = [fields["filters"], fields.get("biases", np.empty(0))]
@@ -164,12 +170,7 @@ def _params(name: str, net: Fields) -> dict[str, Value]:
 def _dag_layers(name: str, net: Fields) -> list[Layer]:
     params = _params(name, net)
     layers: list[Layer] = []
-    taken: set[str] = set()
-    for i, fields in enumerate(_structures(name, "layers", net["layers"]), 1):
-        label = _word(fields, "name")
-        if not label or label in taken:
-            label = f"layer{i}"
-        taken.add(label)
+    for label, fields in _labelled(name, net):
         names = _texts(fields.get("params"))
         missing = [key for key in names if key not in params]
         if missing:

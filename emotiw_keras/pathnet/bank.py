@@ -15,7 +15,7 @@ from emotiw_keras.errors import ModelError, RunError
 from emotiw_keras.models.parts import classifier_kernel, scaled
 from emotiw_keras.models.pathnet import READOUT, PathNet, module_kernel, module_name
 from emotiw_keras.pathnet.evolution import Path
-from emotiw_keras.pathnet.settings import PathNetSettings
+from emotiw_keras.pathnet.search import PathNetSettings
 
 if TYPE_CHECKING:
     from emotiw_keras.training.prepared import Prepared

@@ -12,7 +12,7 @@ import numpy as np
 from emotiw_keras.data.device import FaceInput
 from emotiw_keras.pathnet.bank import Bank, check_parent
 from emotiw_keras.pathnet.evolution import path_of
-from emotiw_keras.pathnet.settings import PathNetSettings
+from emotiw_keras.pathnet.search import PathNetSettings
 from emotiw_keras.pathnet.steps import PathSteps
 from emotiw_keras.training.progress import duration
 from emotiw_keras.training.start import start_tensorflow

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from emotiw_keras.pathnet.settings import PathNetSettings, Search
+from emotiw_keras.pathnet.search import PathNetSettings, Search
 from emotiw_keras.training.kinds import Job, Kind, Loop
 from emotiw_keras.training.settings import SettingError
 

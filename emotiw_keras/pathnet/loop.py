@@ -17,7 +17,7 @@ from emotiw_keras.pathnet import evolution
 from emotiw_keras.pathnet.bank import Bank, check_parent
 from emotiw_keras.pathnet.evolution import Path, path_of, path_text
 from emotiw_keras.pathnet.progress import Progress
-from emotiw_keras.pathnet.settings import Search
+from emotiw_keras.pathnet.search import Search
 from emotiw_keras.pathnet.steps import PathSteps
 from emotiw_keras.pathnet.stream import Stream
 from emotiw_keras.runs import WEIGHTS_FILE, Run, fingerprint

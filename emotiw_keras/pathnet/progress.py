@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-from emotiw_keras.training.progress import SECONDS_BETWEEN_REDRAWS, duration
+from emotiw_keras.training.progress import Progress as StageProgress
+from emotiw_keras.training.progress import duration
 
 SECONDS_BETWEEN_LINES = 15.0
 
 
-class Progress:
+class Progress(StageProgress):
     """A line that redraws itself on a terminal; a lasting one where the best path was measured, and every quarter of a minute.
 
     Args:
@@ -19,8 +20,7 @@ class Progress:
     """
 
     def __init__(self, terminal: TextIO | None = None) -> None:
-        self.terminal = terminal
-        self._drawn = 0.0
+        super().__init__(terminal)
         self._told = time.monotonic()
 
     def generation(
@@ -32,18 +32,9 @@ class Progress:
             f"{name} generation {row['epoch']}: fitness {row['accuracy']:.1%}, loss {row['loss']:.3f}, best path {path}{val}, "
             f"{row['images_per_second']:.0f} images/s" + (f", {duration(left * row['seconds'])} left at most" if left else "")
         )
-        now = time.monotonic()
-        if val or last or now - self._told > SECONDS_BETWEEN_LINES:
+        if val or last or time.monotonic() - self._told > SECONDS_BETWEEN_LINES:
             self.close()
-            self._told = now
+            self._told = time.monotonic()
             say(f"  {line}")
-        elif self.terminal is not None and now - self._drawn > SECONDS_BETWEEN_REDRAWS:
-            self._drawn = now
-            self.terminal.write(f"\r\x1b[K{line}")
-            self.terminal.flush()
-
-    def close(self) -> None:
-        """Clear the redrawn line."""
-        if self.terminal is not None and self._drawn:
-            self.terminal.write("\r\x1b[K")
-            self.terminal.flush()
+        else:
+            self.redraw(line)

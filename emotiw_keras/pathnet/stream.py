@@ -6,7 +6,7 @@ import numpy as np
 
 from emotiw_keras.data.batches import Pool
 from emotiw_keras.data.device import draw_crops
-from emotiw_keras.pathnet.settings import Search
+from emotiw_keras.pathnet.search import Search
 
 MOST_BYTES = 64 * 2**20
 """Of images that are handed over at once."""

@@ -294,12 +294,12 @@ def study(
             told = fit(recipe, {name: paths[name] for name in recipe.data}, folder / step.folder, threads=threads, say=say)
             assert told.run is not None
             runs[step] = told.run
-        rows.append(_row(arm, runs, paths, folder, say))
+        rows.append(_row(arm, runs, paths, say))
         finished(rows)
     return rows
 
 
-def _row(arm: Arm, runs: Mapping[Step, Run], paths: Mapping[str, str], folder: Path, say: Callable[[str], None]) -> Row:
+def _row(arm: Arm, runs: Mapping[Step, Run], paths: Mapping[str, str], say: Callable[[str], None]) -> Row:
     answers = {}
     for seed, steps in arm.runs.items():
         told = [_answers(runs[step], paths[SMALL], arm.crops, say) for step in steps]

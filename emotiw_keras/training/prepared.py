@@ -94,7 +94,7 @@ def prepare(
     if sets:
         labels = {part.name: _common_labels(_used(part, sets) if recipe.kind.tasks else sets) for part in recipe.stages}
     else:
-        labels = {part.name: _own_labels(recipe, own) for part in recipe.stages}
+        labels = {part.name: _own_labels(recipe) for part in recipe.stages}
     of_files = [part for part in recipe.stages if not set(own) & {name.partition(":")[0] for name in (*part.train, *part.val)}]
     of_own = _own_stages(recipe, own)
     roles = {stage.name: stage_roles(stage, sets, recipe.duplicates == "drop") for stage in of_files}
@@ -163,7 +163,7 @@ def _own_stages(recipe: Recipe, own: OwnData) -> dict[str, tuple[Own | None, Own
     return {name: data for name, data in found.items() if data != (None, None)}
 
 
-def _own_labels(recipe: Recipe, own: OwnData) -> tuple[str, ...]:
+def _own_labels(recipe: Recipe) -> tuple[str, ...]:
     """Class names of own data: those that were given, else the numbers of the classes."""
     if not isinstance(recipe.labels, str):
         return tuple(recipe.labels)

@@ -66,10 +66,14 @@ class Progress:
             f"{stage.name} epoch {epoch + 1}/{stage.epochs}, step {step}/{steps}: loss {loss / done:.3f}, "
             f"accuracy {right / done:.1%}, {rate:.1f} images/s, {duration(left)} left"
         )
+        self.redraw(self._line)
+
+    def redraw(self, line: str) -> None:
+        """Show a line in place of the last one, on a terminal and not too often."""
         now = time.monotonic()
         if self.terminal is not None and now - self._drawn > SECONDS_BETWEEN_REDRAWS:
             self._drawn = now
-            self.terminal.write(f"\r\x1b[K{self._line}")
+            self.terminal.write(f"\r\x1b[K{line}")
             self.terminal.flush()
 
     def note(self, say: Callable[[str], None]) -> None:

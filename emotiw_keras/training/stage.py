@@ -182,22 +182,16 @@ class Stage(Part):
             raise SettingError(f"costs of {where} is {self.costs!r}, but cost_weight is 0; set it above 0, such as 1", "costs")
         if self.crops_per_image and not self.random_crop:
             raise SettingError(f"crops_per_image of {where} needs random_crop = true", "crops_per_image")
-        if self.cache_features is True and self.augmented:
-            raise SettingError(
-                f"cache_features of {where} is true, but its images are augmented anew each epoch; switch off rotate, zoom, "
-                "shift, brightness, contrast, erase and resample",
-                "cache_features",
-            )
-        if self.cache_features is True and self.teachers:
-            raise SettingError(
-                f"cache_features of {where} is true, but its teachers need the pictures; set it to false", "cache_features"
-            )
-        if self.cache_features is True and self.random_crop and not self.crops_per_image:
-            raise SettingError(
-                f"cache_features of {where} is true, but its crops are drawn anew each epoch; set crops_per_image, or "
-                "random_crop = false",
-                "cache_features",
-            )
+        kept = {
+            "its images are augmented anew each epoch; switch off rotate, zoom, shift, brightness, contrast, erase and "
+            "resample": self.augmented,
+            "its teachers need the pictures; set it to false": bool(self.teachers),
+            "its crops are drawn anew each epoch; set crops_per_image, or random_crop = false": self.random_crop
+            and not self.crops_per_image,
+        }
+        for why, against in kept.items():
+            if self.cache_features is True and against:
+                raise SettingError(f"cache_features of {where} is true, but {why}", "cache_features")
 
     def _check_objects(self, where: str) -> None:
         """Refuse what a Keras object decides itself."""

@@ -5,7 +5,7 @@ import pytest
 
 from emotiw_keras.data.duplicates import pixel_hash
 from emotiw_keras.data.faceset import load_faces
-from emotiw_keras.data.generated import DIFFICULTIES, LABELS, draw_faces, generated_set, is_generated
+from emotiw_keras.data.generated import DIFFICULTIES, LABELS, draw_faces, is_generated
 from emotiw_keras.data.layouts import classes_of, find_layout
 from emotiw_keras.data.splits import Folds
 from emotiw_keras.errors import DataError, UsageError
@@ -63,7 +63,7 @@ def test_what_cannot_be_drawn_is_refused():
 
 
 def test_the_small_set_is_a_face_set_with_other_persons_in_each_split():
-    faces = generated_set("small", name="target")
+    faces = load_faces("generated:small", name="target")
     assert faces.counts() == {
         split: dict.fromkeys(LABELS, n // 7) for split, n in (("train", 210), ("val", 140), ("test", 350))
     }
@@ -75,7 +75,7 @@ def test_the_small_set_is_a_face_set_with_other_persons_in_each_split():
 
 
 def test_a_limited_or_colour_set_holds_the_same_pictures():
-    grey, colour = generated_set("large", limit=7), generated_set("large", limit=10, grey=False)
+    grey, colour = load_faces("generated:large", limit=7), load_faces("generated:large", limit=10, grey=False)
     assert [grey.counts()[split]["fear"] for split in ("train", "val", "test")] == [1, 1, 1]
     first = colour.pixels.gather(np.array([0, 10, 20]))
     assert first.shape == (3, 48, 48, 3)
@@ -84,12 +84,12 @@ def test_a_limited_or_colour_set_holds_the_same_pictures():
 
 
 def test_labels_of_another_order_are_followed_and_too_few_are_refused():
-    basic, other = generated_set("small", limit=7), generated_set("small", limit=7, labels="affwild7")
+    basic, other = load_faces("generated:small", limit=7), load_faces("generated:small", limit=7, labels="affwild7")
     assert [basic.labels[i] for i in basic.label] == [other.labels[i] for i in other.label]
     with pytest.raises(DataError, match="neutral"):
-        generated_set("small", limit=7, labels="enterface6")
+        load_faces("generated:small", limit=7, labels="enterface6")
     with pytest.raises(DataError, match="generated:large or generated:small"):
-        generated_set("medium")
+        load_faces("generated:medium")
 
 
 def test_read_any_takes_the_options_of_a_reader(tmp_path):

@@ -10,7 +10,8 @@ from pathlib import Path
 import cv2
 import pytest
 
-from emotiw_keras.data.generated import LABELS, generated_set
+from emotiw_keras.data.faceset import load_faces
+from emotiw_keras.data.generated import LABELS
 from emotiw_keras.runs import DATA_COLUMNS
 from tests.conftest import write_run
 
@@ -20,7 +21,7 @@ def side_by_side(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """A folder with the runs `one` and `two` (the same network, one of whose labels stand elsewhere), `other` (three other
     labels) and `faces` (14 test images; `one` was trained on the first, `two` selected on the second)."""
     folder = tmp_path_factory.mktemp("work")
-    faces = generated_set("small", limit=14)
+    faces = load_faces("generated:small", limit=14)
     pixels = [faces.pixels.gather([i])[0] for i in faces.indices("test")[:14]]
     labels = [LABELS[faces.label[i]] for i in faces.indices("test")[:14]]
     for i, (image, label) in enumerate(zip(pixels, labels, strict=True)):

@@ -10,7 +10,8 @@ from pathlib import Path
 import cv2
 import pytest
 
-from emotiw_keras.data.generated import LABELS, generated_set
+from emotiw_keras.data.faceset import load_faces
+from emotiw_keras.data.generated import LABELS
 from emotiw_keras.runs import DATA_COLUMNS
 
 
@@ -18,7 +19,7 @@ from emotiw_keras.runs import DATA_COLUMNS
 def folder(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two runs, trained on `generated:small` by their own account, and a test set with a bad file."""
     folder = tmp_path_factory.mktemp("work")
-    faces = generated_set("small", limit=7)
+    faces = load_faces("generated:small", limit=7)
     for name in ("one", "two"):
         shutil.copytree(run_folder, folder / name)
         info = json.loads((folder / name / "run.json").read_text())

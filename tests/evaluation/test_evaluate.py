@@ -13,7 +13,7 @@ import pytest
 
 from emotiw_keras.data.device import ten_crops
 from emotiw_keras.data.faceset import FaceSet, load_faces
-from emotiw_keras.data.generated import LABELS, draw_faces, generated_set
+from emotiw_keras.data.generated import LABELS, draw_faces
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.evaluate import evaluate
 from emotiw_keras.evaluation.splits import stratified
@@ -103,7 +103,7 @@ def test_leak_free_leaves_out_what_was_trained_or_selected_on(run: Run, photos: 
 
 
 def test_a_source_with_splits_keeps_them_and_its_duplicates_of_training_images_leak(run_folder: Path, tmp_path: Path) -> None:
-    faces = generated_set("small", limit=14)
+    faces = load_faces("generated:small", limit=14)
     of_test = np.flatnonzero(faces.split == "test")
     # The run was given four of the test images under other names in its train split.
     rows = _rows(faces, faces.split)
@@ -142,7 +142,7 @@ def test_a_split_that_does_not_exist_lists_those_that_do(photos: Path, run_folde
     run = _run(run_folder, tmp_path / "run", _rows(faces, split))
     with pytest.raises(DataError, match=r"'test' does not exist in .*photos; it has train \(42\), val \(14\) and all \(56\)"):
         evaluate(run, photos)
-    strangers = _run(run_folder, tmp_path / "other", _rows(generated_set("small", limit=7), np.array(["train"] * 21)))
+    strangers = _run(run_folder, tmp_path / "other", _rows(load_faces("generated:small", limit=7), np.array(["train"] * 21)))
     with pytest.raises(DataError, match="knows none of its images; use --split all"):
         evaluate(strangers, photos)
     assert evaluate(strangers, photos, split="all")["n"] == 56

@@ -10,7 +10,6 @@ import pytest
 
 from emotiw_keras.formats.caffe import with_prototxt
 from emotiw_keras.formats.foreign import Foreign
-from emotiw_keras.formats.layout import kernel_to_oihw
 from emotiw_keras.formats.reading import read
 from emotiw_keras.formats.reference import run
 
@@ -71,7 +70,7 @@ def transcribed(net: Foreign, folder: Path) -> tuple[Path, Path]:
     assert net.nodes is not None
     for node in net.nodes:
         if node.op == "conv":
-            kernel, bias = kernel_to_oihw(net.arrays[node.arrays[0]]), net.arrays[node.arrays[1]]
+            kernel, bias = net.arrays[node.arrays[0]].transpose(3, 2, 0, 1), net.arrays[node.arrays[1]]
             params = {"num_output": bias.size, "kernel_h": kernel.shape[2], "kernel_w": kernel.shape[3]}
             blobs, kind = [np.ascontiguousarray(kernel, "float32"), np.asarray(bias, "float32")], "Convolution"
         elif node.op == "max_pool":

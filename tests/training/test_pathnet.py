@@ -15,7 +15,7 @@ import pytest
 from emotiw_keras.errors import DivergedError, ModelError, UsageError
 from emotiw_keras.files import sha256_file
 from emotiw_keras.pathnet import evolution
-from emotiw_keras.pathnet.settings import PathNetSettings
+from emotiw_keras.pathnet.search import PathNetSettings
 from emotiw_keras.runs import Run
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.recipe import load_recipe
@@ -172,7 +172,7 @@ def test_a_trial_moves_weights_as_kerass_own_descent_does_and_frozen_ones_not_at
 def test_minibatches_go_through_the_images_again_and_again_each_epoch_once(faces: dict[str, str]) -> None:
     from emotiw_keras.data.batches import Pool
     from emotiw_keras.data.faceset import load_faces
-    from emotiw_keras.pathnet.settings import Search
+    from emotiw_keras.pathnet.search import Search
     from emotiw_keras.pathnet.stream import Stream
 
     images = load_faces(faces["fer"])

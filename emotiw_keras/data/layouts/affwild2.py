@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from emotiw_keras.data.images import SUFFIXES
-from emotiw_keras.data.layouts.listing import and_more
 from emotiw_keras.data.layouts.table import Layout, Source
 from emotiw_keras.errors import DataError
 
@@ -270,8 +269,3 @@ def ranges(numbers: np.ndarray) -> str:
     breaks = np.flatnonzero(np.diff(numbers) > 1)
     starts, ends = numbers[np.r_[0, breaks + 1]], numbers[np.r_[breaks, len(numbers) - 1]]
     return " ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in zip(starts.tolist(), ends.tolist(), strict=True))
-
-
-def shown_ranges(numbers: np.ndarray, most: int = 3) -> str:
-    """`ranges`, cut after a few."""
-    return and_more(ranges(numbers).split(), most)

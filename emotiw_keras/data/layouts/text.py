@@ -104,7 +104,7 @@ def _whole(data: mmap.mmap, where: str) -> bytes:
 
 
 def _unpacked(archive: ZipArchive, member: str) -> mmap.mmap:
-    from emotiw_keras.data.layouts.packed import packing_file
+    from emotiw_keras.data.packing import packing_file
 
     size = archive.size(member)
     file = packing_file(size)
