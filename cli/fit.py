@@ -10,7 +10,7 @@ from emotiw_keras.cli.console import put, tell
 
 
 @click.command(
-    epilog="Example: emotiw fit finetune --data data=my_faces --weights runs/fer --out runs/mine",
+    epilog="Example: emotiw fit finetune --data data=my_faces --out runs/mine",
 )
 @click.argument("recipe", default="demo")
 @click.option("--data", multiple=True, metavar="NAME=PATH", help="A data set: a CSV, folder or zip; repeatable.")
@@ -52,7 +52,7 @@ def fit(
     The same command goes on where an interrupted run stopped.
     """
     from emotiw_keras.errors import UsageError
-    from emotiw_keras.models.registry import application_names
+    from emotiw_keras.models.registry import application_names, get_spec
     from emotiw_keras.training.recipe import load_recipe
     from emotiw_keras.training.start import run_of
 
@@ -70,12 +70,17 @@ def fit(
     told = ""
     if model is not None:
         own.append(f"model.name={model!r}")
+        start = load_recipe(recipe).model
+        if weights is None and start.name != model and run_of(start.weights) is not None:
+            word = get_spec(model).trained_on
+            own.append(f"model.weights={word!r}")
+            told = f"{model} starts from {word}: {start.weights}, from which the recipe starts, is a {start.name}"
         if model in application_names():
             # Those of the recipe are for its own network.
             own += ["model.width=1.0", "preprocessing.mean=[]", "preprocessing.std=[]"]
             given = load_recipe(recipe)
             if given.model.name != model and (given.model.width != 1 or given.preprocessing.mean or given.preprocessing.std):
-                told = f"{model} in place of {given.model.name}: with its own width, mean and deviation, not the recipe's"
+                told = f"{told + '; ' if told else ''}{model} in place of {given.model.name}: with its own width, mean and deviation, not the recipe's"
     if epochs is not None:
         own.append(f"stage.epochs={epochs}")  # a recipe of searches, which count generations, has no such table
     chosen = load_recipe(recipe, [*own, *changes], limit=limit, precision=precision, seed=seed, duplicates=duplicates)

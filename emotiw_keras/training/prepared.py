@@ -137,6 +137,8 @@ def prepare(
         unrecorded |= set(run.unrecorded)
     if unrecorded:
         info["unrecorded"] = sorted(unrecorded)
+    if parent is not None and "crops" in parent.info and not recipe.searches:
+        info["crops"] = parent.info["crops"]
     if recipe.keep != "last":
         info["keep"] = recipe.keep
     if teachers:
@@ -205,9 +207,10 @@ def _input_settings(recipe: Recipe, parent: Run | None) -> dict[str, Any]:
 
 
 def _options(recipe: Recipe, parent: Run | None) -> dict[str, Any]:
-    """What the network of the run that gives the weights is built with beyond its size; a search finds its own path."""
-    options = parent.info["model"].get("options") if parent is not None and not recipe.searches else None
-    return {"options": options} if options else {}
+    """What the network is built with beyond its size, as the run that gives the weights; a search finds its own path."""
+    own = parent.info["model"] if parent is not None and not recipe.searches else {}
+    options, features = own.get("options"), recipe.model.features or own.get("features")
+    return ({"options": options} if options else {}) | ({"features": features} if features else {})
 
 
 def _folds(recipe: Recipe, name: str) -> Folds | None:

@@ -112,7 +112,7 @@ def check_roles(stage: Part, roles: Roles, say: Callable[[str], None], kind: str
     say(
         f"{kind} {stage.name}: trains on {count:,} images of {', '.join(stage.train)}"
         + (f", {'selects' if kind == 'stage' else 'is measured'} on {val:,} of {', '.join(stage.val)}" if val else "")
-        + (", keeps the last epoch" if kind == "stage" and not val else "")
+        + (", keeps the last epoch" if kind == "stage" and not val and getattr(stage, "kind", "") != "head" else "")
         + (f"; {dropped:,} left out of training because the same pixels stand in val or test" if dropped else "")
         + (f"; {spared:,} not taken, by train_share" if spared else "")
     )
