@@ -80,7 +80,8 @@ def fit(
             own += ["model.width=1.0", "preprocessing.mean=[]", "preprocessing.std=[]"]
             given = load_recipe(recipe)
             if given.model.name != model and (given.model.width != 1 or given.preprocessing.mean or given.preprocessing.std):
-                told = f"{told + '; ' if told else ''}{model} in place of {given.model.name}: with its own width, mean and deviation, not the recipe's"
+                more = f"{model} in place of {given.model.name}: with its own width, mean and deviation, not the recipe's"
+                told = f"{told}; {more}" if told else more
     if epochs is not None:
         own.append(f"stage.epochs={epochs}")  # a recipe of searches, which count generations, has no such table
     chosen = load_recipe(recipe, [*own, *changes], limit=limit, precision=precision, seed=seed, duplicates=duplicates)
