@@ -11,7 +11,7 @@ from emotiw_keras.cli.console import named_values, put, tell
 
 
 @click.command(
-    epilog="Example: emotiw fit finetune --data data=my_faces --weights runs/fer --out runs/mine",
+    epilog="Example: emotiw fit finetune --data data=my_faces --out runs/mine",
 )
 @click.argument("recipe", default="demo", shell_complete=completion.recipes)
 @click.option("--data", multiple=True, metavar="NAME=PATH", help="A data set: a CSV, folder or zip; repeatable.")
@@ -64,7 +64,7 @@ def fit(
 
     The same command resumes an interrupted run.
     """
-    from emotiw_keras.models.registry import application_names
+    from emotiw_keras.models.registry import application_names, get_spec
     from emotiw_keras.training.recipe import load_recipe
     from emotiw_keras.training.start import run_of
 
@@ -79,20 +79,27 @@ def fit(
                 f"model.width={start['width']!r}",
                 f"model.input_size={start['input_shape'][0]}",
             ]
-    note = ""
+    notes = []
     if model is not None:
         own.append(f"model.name={model!r}")
+        start = load_recipe(recipe).model
+        if weights is None and start.name != model and run_of(start.weights) is not None:
+            word = get_spec(model).trained_on
+            own.append(f"model.weights={word!r}")
+            notes.append(f"{model} starts from {word}: {start.weights}, from which the recipe starts, is a {start.name}")
         if model in application_names():
             # Those of the recipe are for its own network.
             own += ["model.width=1.0", "preprocessing.mean=[]", "preprocessing.std=[]"]
             given = load_recipe(recipe)
             if given.model.name != model and (given.model.width != 1 or given.preprocessing.mean or given.preprocessing.std):
-                note = f"{model} in place of {given.model.name}: with its own width, mean and deviation, not the recipe's"
+                notes.append(
+                    f"{model} in place of {given.model.name}: with its own width, mean and deviation, not the recipe's"
+                )
     if epochs is not None:
         own.append(f"stage.epochs={epochs}")  # a recipe without stages has no such table
     chosen = load_recipe(recipe, [*own, *changes], limit=limit, precision=precision, seed=seed, duplicates=duplicates)
-    if note:
-        click.echo(note, err=True)
+    for note in notes:
+        tell(note)
     paths = named_values(data, "--data", f"NAME=PATH with a name of recipe {chosen.name!r} ({', '.join(chosen.data)})")
 
     from emotiw_keras.training.fit import fit as train

@@ -137,11 +137,11 @@ def predict(
         )
     from emotiw_keras.hardware import keep_memory
     from emotiw_keras.serving.decoders import apart
-    from emotiw_keras.serving.video_inputs import opened
     from emotiw_keras.serving.inputs import decoded, expand, read_inputs
     from emotiw_keras.serving.pipeline import Pipeline
     from emotiw_keras.serving.predictor import Predictor
     from emotiw_keras.serving.rows import csv_lines, json_line, readable_line, rows_of
+    from emotiw_keras.serving.video_inputs import opened
 
     keep_memory()
     ctx.with_resource(apart(decoded, opened))  # while nothing else has been started

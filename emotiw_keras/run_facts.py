@@ -15,6 +15,8 @@ LARGEST_SIDE = 1024
 """Pixels: the largest side of a network's input. A face is cut out with 256; what is larger costs memory and says no more."""
 LARGEST_WIDTH = 8.0
 MOST_CLASSES = 10_000
+MOST_FEATURES = 1000
+"""Activations that a classifier reads."""
 MEAN_IMAGE_FILE = "mean_image.npy"
 
 _HUGE = 1e30
@@ -93,6 +95,7 @@ _MODEL: dict[str, tuple[Holds, str]] = {
         f"height, width (up to {LARGEST_SIDE}) and 1 or 3 channels",
     ),
     "options": (_table_of(lambda value: True), "a table"),
+    "features": (_integer(1, MOST_FEATURES), f"a whole number from 1 to {MOST_FEATURES}"),
     "given": (_boolean, "true or false"),
     "logits": (_boolean, "true or false"),
 }
@@ -135,7 +138,8 @@ _WEIGHTS: dict[str, tuple[Holds, str]] = {
     "variables": (_list_of(_variable), "path, shape and type of each variable"),
 }
 _TABLES = {"": _FIELDS, "model": _MODEL, "preprocessing": _PREPROCESSING, "weights": _WEIGHTS}
-_OPTIONAL = {"width", "options", "mean_image", "std", "mean_image_at", "input_channels", "given", "logits", "as_given"}
+_OPTIONAL = {"width", "options", "features", "mean_image", "std", "mean_image_at", "input_channels"}
+_OPTIONAL |= {"given", "logits", "as_given"}
 
 
 def check_info(info: Mapping[str, Any], path: Path) -> None:

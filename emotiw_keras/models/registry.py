@@ -389,13 +389,19 @@ def build_described(settings: Mapping[str, Any], **options: Any) -> keras.Model:
     """The network that the table `model` of a run.json describes, as `build` makes it; without weights unless `options` say so.
 
     Args:
-        settings: name, classes, input_shape (height, width, channels), width, and options of the network if it has any.
+        settings: name, classes, input_shape (height, width, channels), width, options of the network if it has any, and
+            `features` where its classifier reads so many activations instead of the last alone.
         **options: further arguments of `build`.
     """
-    return build(
+    model = build(
         settings["name"],
         classes=settings["classes"],
         input_shape=tuple(settings["input_shape"]),
         width=settings["width"],
         **{"weights": None, **settings.get("options", {}), **options},
     )
+    if "features" not in settings:
+        return model
+    from emotiw_keras.models.features import with_features
+
+    return with_features(model, settings["features"])

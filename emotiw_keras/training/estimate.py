@@ -96,6 +96,10 @@ def describe(prepared: Prepared, folder: Path, say: Callable[[str], None]) -> No
     started = time.monotonic()
     untimed: list[str] = []
     for number, stage in enumerate(recipe.stages, 1):
+        if stage.kind == "head":
+            images = sum(len(index) for index in roles[stage.name].train.values())
+            say(f"stage {stage.name}: the classifier alone, on {images:,} images; not timed, most often seconds")
+            continue
         apply_rules(model, stage.rules, f"stage {stage.name!r}")
         trainable = sum(math.prod(variable.shape) for variable in model.trainable_variables)
         images = sum(len(index) for index in roles[stage.name].train.values())

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from emotiw_keras.data.device import FaceInput
+from emotiw_keras.errors import UsageError
 from emotiw_keras.files import atomic_path, check_room, sha256_file, write_atomic
 from emotiw_keras.models.weights import weight_bytes
 from emotiw_keras.runs import WEIGHTS_FILE, Run, fingerprint
@@ -18,6 +19,7 @@ from emotiw_keras.training.events import write_events
 from emotiw_keras.training.features import discard
 from emotiw_keras.training.feeds import Trained
 from emotiw_keras.training.freezing import apply_rules, layers_named
+from emotiw_keras.training.head import HeadTraining
 from emotiw_keras.training.interrupts import Flag, delayed_signals
 from emotiw_keras.training.keep import kept_stage
 from emotiw_keras.training.progress import Progress, silent
@@ -65,10 +67,13 @@ class StageLoop:
         metrics: Sequence[keras.metrics.Metric] = (),
         callbacks: Sequence[keras.callbacks.Callback] = (),
     ) -> None:
-        self.stages, self.train, self.val = tuple(stages), train, val
+        self.train, self.val = train, val
         self.run = Surroundings(
             model, face_input, Path(run_dir), info, seed, say, progress or Progress(), teachers or {}, metrics, callbacks
         )
+        self.stages = tuple(stage for stage in stages if self._has_enough(stage))
+        if not self.stages:
+            raise UsageError("no stage has as many validation images as its val_least asks for; lower val_least")
         self.rows: list[dict[str, Any]] = []
 
     def fit(self) -> Run:
@@ -94,6 +99,11 @@ class StageLoop:
             folder = self._training(kept + 1, self.stages[kept]).folder
             self._restore_model(folder / info["stages"][kept]["best_file"])
             info["kept"] = self.stages[kept].name
+        if self.stages[kept].refit:
+            with delayed_signals() as flag:
+                training = self._training(kept + 1, self.stages[kept], flag)
+                assert isinstance(training, HeadTraining)
+                info["refitted"] = training.refit(info["stages"][kept]["best_file"])
         self._finish()
         return Run.open(self.run.run_dir, self.run.model if info["model"].get("given") else None)
 
@@ -112,10 +122,20 @@ class StageLoop:
             if stage.cache_features is True:
                 training.plan()
 
-    def _training(self, number: int, stage: Stage, flag: Flag | None = None) -> StageTraining:
-        return StageTraining(self.run, number, stage, self.train[stage.name], self.val[stage.name], flag)
+    def _has_enough(self, stage: Stage) -> bool:
+        """Whether a stage has the validation images that it asks for."""
+        val = self.val[stage.name]
+        count = 0 if val is None else len(val)
+        if count >= stage.val_least:
+            return True
+        self.run.say(f"stage {stage.name} is left out: it has {count:,} validation images, val_least is {stage.val_least:,}")
+        return False
 
-    def _fit_stage(self, training: StageTraining) -> None:
+    def _training(self, number: int, stage: Stage, flag: Flag | None = None) -> StageTraining | HeadTraining:
+        kind = HeadTraining if stage.kind == "head" else StageTraining
+        return kind(self.run, number, stage, self.train[stage.name], self.val[stage.name], flag)
+
+    def _fit_stage(self, training: StageTraining | HeadTraining) -> None:
         """Train a stage, unless that was done before, and go on from its best epoch."""
         marker = training.folder / "done.json"
         if not marker.exists():

@@ -147,6 +147,8 @@ def prepare(
     if looked:
         left_out = {stage.name: sum(map(len, roles[stage.name].near.values())) for stage in of_files}
         info["near_duplicates"] = {"threshold": recipe.near_duplicates, "pairs": looked, "left_out": left_out}
+    if parent is not None and "crops" in parent.info and not recipe.kind.tasks:
+        info["crops"] = parent.info["crops"]
     if recipe.keep != "last":
         info["keep"] = recipe.keep
     if teachers:
@@ -215,9 +217,10 @@ def _input_settings(recipe: Recipe, parent: Run | None) -> dict[str, Any]:
 
 
 def _options(recipe: Recipe, parent: Run | None) -> dict[str, Any]:
-    """What the network of the run that gives the weights is built with beyond its size, where it is the same network."""
-    options = parent.info["model"].get("options") if parent is not None and not recipe.kind.tasks else None
-    return {"options": options} if options else {}
+    """What the network is built with beyond its size, as the run that gives the weights, where it is the same network."""
+    own = parent.info["model"] if parent is not None and not recipe.kind.tasks else {}
+    options, features = own.get("options"), recipe.model.features or own.get("features")
+    return ({"options": options} if options else {}) | ({"features": features} if features else {})
 
 
 def _folds(recipe: Recipe, name: str) -> Folds | None:

@@ -17,13 +17,13 @@ from emotiw_keras.data.near.threshold import THRESHOLD, check_threshold
 from emotiw_keras.errors import UsageError
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.models.registry import application_names, get_spec, known_names, model_names, near_name
-from emotiw_keras.run_facts import LARGEST_SIDE, LARGEST_WIDTH
+from emotiw_keras.run_facts import LARGEST_SIDE, LARGEST_WIDTH, MOST_FEATURES
 from emotiw_keras.sealed import strict_toml
 from emotiw_keras.training.keep import KEEPS
 from emotiw_keras.training.keras_objects import described
 from emotiw_keras.training.kinds import KINDS, Kind, kind_of
 from emotiw_keras.training.settings import SettingError, from_table, setting, validate
-from emotiw_keras.training.stage import split_reference
+from emotiw_keras.training.stage import HEAD_SETTINGS, split_reference
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
@@ -37,12 +37,15 @@ class ModelSettings:
         weights: "none" (random), "imagenet" (senet50: "vggface2"), a weight file, or a run folder.
         width: multiplier of channels and units; 1 for a network of keras.applications.
         input_size: side of the network's input in pixels; 0 is the published one.
+        features: how many of the last activations the classifier reads (`models.features`); 0 leaves the network as it is, or
+            as the run is that gives the weights.
     """
 
     name: str = setting("alexnet")
     weights: str = setting("none")
     width: float = setting(1.0, above=0, high=LARGEST_WIDTH)
     input_size: int = setting(0, low=0, high=LARGEST_SIDE)
+    features: int = setting(0, low=0, high=MOST_FEATURES)
 
 
 @dataclass(frozen=True)
@@ -213,6 +216,13 @@ class Recipe:
         for source in table["source"].values():
             if source["val_share"] == SourceSettings.val_share:
                 del source["val_share"]
+        if not self.model.features:
+            del table["model"]["features"]
+        for stage in table["stages"]:
+            # so that recipes of runs from before there were such stages are still the same
+            for key in ("kind", "folds", "refit", "val_least") if stage.get("kind") == "gradient" else ():
+                if key != "val_least" or not stage[key]:
+                    del stage[key]
         if self.keep == "last":
             del table["keep"]  # so that recipes of runs from before there was a choice are still the same
         if self.near_duplicates == THRESHOLD:
@@ -425,7 +435,8 @@ def _change(table: dict[str, Any], change: str) -> None:
     if not path:
         targets = [table]
     elif path == [kind]:
-        targets = list(stages.values())
+        # a stage of kind "head" has no epochs, rates or crops that could be changed for all stages at once
+        targets = [stage for stage in stages.values() if stage.get("kind") != "head" or key in HEAD_SETTINGS]
     elif len(path) == 1 and path[0] in stages:
         targets = [stages[path[0]]]
     elif path in tables:

@@ -118,7 +118,7 @@ def check_roles(stage: Part, roles: Roles, say: Callable[[str], None], selects: 
     say(
         f"{stage.table} {stage.name}: trains on {count:,} images of {', '.join(stage.train)}"
         + (f", {'selects' if selects else 'is measured'} on {val:,} of {', '.join(stage.val)}" if val else "")
-        + (", keeps the last epoch" if selects and not val else "")
+        + (", keeps the last epoch" if selects and not val and getattr(stage, "kind", "") != "head" else "")
         + (f"; {dropped:,} left out of training because the same pixels stand in val or test" if dropped else "")
         + (f"; {near:,} more because their photograph stands there nearly the same" if near else "")
         + (f"; {spared:,} not taken, by train_share" if spared else "")

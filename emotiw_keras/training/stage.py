@@ -15,6 +15,11 @@ LOSSES = ("cross_entropy", "focal")
 SAMPLINGS = ("all", "balanced")
 MONITORS = ("val_accuracy", "val_loss", "val_macro_f1")
 SPLITS = ("train", "val", "test", "all")
+KINDS = ("gradient", "head")
+HEAD_SETTINGS = (
+    "name", "kind", "train", "val", "train_share", "class_weight", "monitor", "mirror", "folds", "refit", "val_least",
+)  # fmt: skip
+"""What a stage of kind "head" goes by; the rest is of gradient descent."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,10 @@ class Stage(Part):
 
     Attributes:
         name: names the stage in the run folder; letters, digits, `-` and `_`.
+        kind: "gradient", or "head": the classifier alone, fitted at once by logistic regression on what the rest of the network
+            makes of each image and, with `mirror`, of its mirror image. How strongly it is held is chosen by cross-validation
+            in which no person stands on two sides; that needs no validation images. Of the other settings only train, val,
+            train_share, class_weight, monitor, folds and refit mean something then, and callbacks of Keras are not called.
         train: sets to train on, each `NAME:SPLIT` with SPLIT one of train, val, test, all.
         val: sets that choose the best epoch; empty keeps the last epoch.
         train_share: share of the training images that are taken, of each set and class alike, chosen by the recipe's seed.
@@ -113,6 +122,10 @@ class Stage(Part):
         brightness, contrast: add up to this share of the range of grey levels; multiply by 1 plus or minus up to this share.
         erase: share of the training images of which a rectangle, 2 to 20 % of the area, is blanked (Zhong et al. 2020).
         resample: shrink each training image by a factor of up to this and enlarge it again; 1 leaves it sharp.
+        folds: of the cross-validation of a stage of kind "head"; fewer where there are fewer persons.
+        refit: of kind "head": where the run ends with this stage, fit it again on its training and validation images together.
+        val_least: leave the stage out, and say so, where it has fewer validation images than this: they could not tell whether
+            it is worth anything.
         crops_per_image: draw so many random crops of each image once, and each epoch one of them; 0 draws anew each epoch.
         cache_features: whether what the frozen start of the network makes of the crops is computed once and kept, instead of
             once an epoch; the results are the same. true or false; "auto" does so where it saves work and fits the disk.
@@ -168,6 +181,10 @@ class Stage(Part):
     resample: float = setting(1.0, low=1, high=64)
     crops_per_image: int = setting(0, low=0, high=1000)
     cache_features: bool | str = setting("auto", choices=("auto", True, False))
+    kind: str = setting("gradient", choices=KINDS)
+    folds: int = setting(5, low=2, high=100)
+    refit: bool = setting(False)
+    val_least: int = setting(0, low=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -177,6 +194,10 @@ class Stage(Part):
         if any(not 0 <= rate <= 1000 for _, rate in self.rules):
             raise SettingError(f"rules of {where} are {self.rules!r}, expected rates from 0 to 1000", "rules")
 
+        self._check_kind(where)
+        for key in ("refit", "val_least"):
+            if getattr(self, key) and not self.val:
+                raise SettingError(f"{key} of {where} needs validation images; name sets in val", key)
         self._check_objects(where)
         if self.costs and not self.cost_weight:
             raise SettingError(f"costs of {where} is {self.costs!r}, but cost_weight is 0; set it above 0, such as 1", "costs")
@@ -192,6 +213,18 @@ class Stage(Part):
         for why, against in kept.items():
             if self.cache_features is True and against:
                 raise SettingError(f"cache_features of {where} is true, but {why}", "cache_features")
+
+    def _check_kind(self, where: str) -> None:
+        """Refuse what a stage of this kind does not heed."""
+        for field in fields(self):
+            head = field.name in HEAD_SETTINGS
+            unheeded = not head if self.kind == "head" else field.name in ("folds", "refit")
+            if unheeded and getattr(self, field.name) != field.default:
+                raise SettingError(
+                    f"{field.name} of {where} is {getattr(self, field.name)!r}, which a stage of kind {self.kind!r} does not "
+                    "heed; leave it as it is",
+                    field.name,
+                )
 
     def _check_objects(self, where: str) -> None:
         """Refuse what a Keras object decides itself."""

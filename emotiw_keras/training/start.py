@@ -16,6 +16,7 @@ from emotiw_keras.weights.shipped import shipped_folder, shipped_models
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
 BFLOAT16_GAIN = 1.4
 """Where bfloat16 products are at least so much faster than float32's, it is worth its smaller precision."""
@@ -120,14 +121,34 @@ def start_model(recipe: Recipe, info: Mapping[str, Any], parent: Run | None, say
     wanted, known = tuple(info["labels"]), parent.labels
     kept = set(wanted) <= set(known)
     # Layers with weights alone: the run's network may end in a softmax that this one, which gives logits, has not.
-    pairs = [[layer for layer in each.layers if layer.weights] for each in (start, model)]
-    for old, new in zip(*pairs, strict=True):
-        if new.name == classifier and not kept:
+    old_layers, new_layers = ({layer.name: layer for layer in each.layers if layer.weights} for each in (start, model))
+    if list(old_layers) != list(new_layers):
+        raise ModelError(f"--weights {weights}: the layers of {parent.model_name} there are not those that this version builds")
+    for name, old in old_layers.items():
+        if name == classifier and not kept:
             continue
         values = old.get_weights()
-        if new.name == classifier:
+        if name == classifier:
             values = [value[..., [known.index(label) for label in wanted]] for value in values]
-        new.set_weights(values)
+            values = _for_features(values, new_layers[name], parent, shape)
+        new_layers[name].set_weights(values)
     order = "" if wanted == known else f"; outputs of {classifier} taken by class name"
     say(f"weights from {weights}" + (order if kept else f"; it lacks some of these classes, so {classifier} starts anew"))
     return model
+
+
+def _for_features(
+    values: list[np.ndarray], classifier: keras.layers.Layer, parent: Run, shape: Mapping[str, Any]
+) -> list[np.ndarray]:
+    """A run's classifier for a network whose classifier reads more activations, with the same answers."""
+    from emotiw_keras.models.features import wider
+
+    has, wanted = parent.info["model"].get("features", 0), shape.get("features", 0)
+    if has == wanted:
+        return values
+    if has:
+        raise ModelError(
+            f"--weights {parent.called} has a classifier that reads {has} activations, asked for are {wanted}; leave "
+            "model.features at 0, which takes it as it is"
+        )
+    return wider(values, classifier.kernel.shape[0])

@@ -10,8 +10,8 @@ from pathlib import Path
 import cv2
 import pytest
 
-from emotiw_keras.data.faceset import load_faces
 from emotiw_keras.data.generated import LABELS
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.runs import DATA_COLUMNS
 from tests.conftest import write_run
 

@@ -82,9 +82,9 @@ def test_a_run_keeps_the_stage_that_is_asked_for(faces: dict[str, str], tmp_path
 
 
 def test_a_recipe_that_says_nothing_of_it_is_written_as_it_was_before_there_was_a_choice() -> None:
-    recipe = load_recipe("finetune", ["source.data.leave_out=['contempt']"])
+    recipe = load_recipe("fer28-scratch", ["source.fer.leave_out=['contempt']"])
     assert "keep" not in recipe.to_toml() and "val_share" not in recipe.to_toml()
-    changed = load_recipe("finetune", ["keep=best", "source.data.val_share=0.2"]).to_toml()
+    changed = load_recipe("fer28-scratch", ["keep=best", "source.fer.val_share=0.2"]).to_toml()
     assert 'keep = "best"' in changed and "val_share = 0.2" in changed
 
 

@@ -1,0 +1,194 @@
+"""Stages of kind "head": a classifier fitted at once, chosen by persons, one network afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emotiw_keras.errors import DataError, ModelError, UsageError
+from emotiw_keras.evaluation.evaluate import assess
+from emotiw_keras.runs import Run
+from emotiw_keras.training.fit import fit
+from emotiw_keras.training.linear_head import LinearHead, fit_linear_head
+from emotiw_keras.training.recipe import Recipe, load_recipe, parse_recipe
+from emotiw_keras.training.stage import Stage
+
+RECIPE = """
+name = "heads"
+data = ["fer"]
+precision = "float32"
+keep = "best"
+[model]
+name = "face_vgg"
+width = 0.1
+features = 5
+[source.fer]
+subject_pattern = "^(person[0-9]+)_"
+[[stage]]
+name = "head"
+kind = "head"
+train = ["fer:train"]
+val = ["fer:val"]
+class_weight = "balanced"
+monitor = "val_loss"
+refit = true
+[[stage]]
+name = "rest"
+train = ["fer:train"]
+val = ["fer:val"]
+monitor = "val_loss"
+epochs = 1
+batch_size = 16
+optimizer = "adam"
+learning_rate = 0.3
+"""
+NONE = np.zeros((4, 3), np.float32), np.zeros(3, np.float32)
+
+
+def told_apart(images: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Features float32 (2, images, 4) that tell three classes apart, and labels."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(images) % 3
+    features = random.normal(0, 0.7, (2, images, 4)).astype(np.float32)
+    features[:, np.arange(images), labels] += 2
+    return features * np.array([1, 10, 0.1, 1], np.float32) + 5, labels
+
+
+def fitted(
+    features: np.ndarray, labels: np.ndarray, start: tuple[np.ndarray, np.ndarray] = NONE, **changes: object
+) -> LinearHead:
+    settings = {"weights": np.ones(3), "groups": np.arange(len(labels))} | changes
+    groups = settings.pop("groups")
+    return fit_linear_head(features, labels, groups, start, **settings)  # type: ignore[arg-type]
+
+
+def test_the_weights_are_for_the_features_as_they_come() -> None:
+    features, labels = told_apart()
+    head = fitted(features, labels)
+    fresh, truth = told_apart(300, seed=1)
+    answers = (fresh[0] @ head.kernel + head.bias).argmax(axis=1)
+    assert (answers == truth).mean() > 0.9 and head.accuracy > 0.85 and not head.start
+    again = fitted(features, labels)
+    np.testing.assert_array_equal(again.kernel, head.kernel)
+
+
+def test_a_start_that_knows_the_classes_is_gone_by_where_features_say_nothing() -> None:
+    features, labels = told_apart(30)
+    noise = np.random.default_rng(2).normal(size=(2, 30, 60)).astype(np.float32)
+    kernel = np.concatenate([np.zeros((60, 3)), np.diag([1, 0.1, 10]), np.zeros((1, 3))]).astype(np.float32)
+    both = np.concatenate([noise, features], axis=2)
+    knowing = kernel, -5 * kernel.sum(axis=0)
+    head = fitted(both, labels, knowing)
+    assert head.start and head.accuracy > fitted(both, labels, (0 * kernel, knowing[1])).accuracy
+
+
+def test_no_person_helps_to_read_itself() -> None:
+    """Each person has one expression, and features that show nothing but the person: nothing can be learned from others."""
+    random = np.random.default_rng(0)
+    person = np.repeat(np.arange(12), 6)
+    features = np.eye(12, dtype=np.float32)[person][None] + random.normal(0, 0.01, (1, 72, 12)).astype(np.float32)
+    start = np.zeros((12, 3), np.float32), np.zeros(3, np.float32)
+    labels = person % 3
+    assert fitted(features, labels, start).accuracy > 0.9  # persons on two sides
+    assert fitted(features, labels, start, groups=person).accuracy < 0.6
+
+
+def test_rare_classes_are_found_where_images_are_weighted() -> None:
+    random = np.random.default_rng(0)
+    labels = np.array([0] * 90 + [1] * 6)
+    features = random.normal(0, 1, (1, 96, 2)).astype(np.float32)
+    features[0, :, 0] += 1.5 * labels
+    start = np.zeros((2, 2), np.float32), np.zeros(2, np.float32)
+
+    def found(weights: np.ndarray) -> float:
+        head = fit_linear_head(features, labels, np.arange(96), start, weights=weights)
+        return float(((features[0] @ head.kernel + head.bias).argmax(axis=1) == 1)[labels == 1].mean())
+
+    assert found(np.array([96 / 180, 96 / 12])) > found(np.ones(2))
+
+
+def test_what_cannot_be_learned_from_is_told() -> None:
+    features, labels = told_apart(12)
+    with pytest.raises(DataError, match="all 12 training images are of one class"):
+        fitted(features, labels * 0)
+    with pytest.raises(DataError, match="all 12 training images show one person.*no subject_pattern"):
+        fitted(features, labels, groups=np.zeros(12, np.int64))
+    assert fitted(features, labels, groups=np.arange(12) // 6).folds == 2
+    assert fitted(features, np.minimum(labels, 1)).kernel.shape == (4, 3)  # a class without images has an output
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    return parse_recipe(RECIPE, "heads")
+
+
+@pytest.fixture(scope="module")
+def trained(recipe: Recipe, faces: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, list[str]]:
+    said: list[str] = []
+    run = fit(recipe, {"fer": faces["fer"]}, tmp_path_factory.mktemp("heads") / "run", say=said.append).run
+    assert run is not None
+    return run, said
+
+
+def test_the_better_stage_is_kept_and_fitted_again(trained: tuple[Run, list[str]], faces: dict[str, str]) -> None:
+    run, said = trained
+    head, rest = run.info["stages"]
+    assert head["val_loss"] < rest["val_loss"] and run.info["kept"] == "head"
+    refitted = run.info["refitted"]
+    assert refitted["images"] > head["images"] and any("is fitted again, with its" in line for line in said)
+    assert any("by cross-validation in" in line for line in said)
+    assert run.info["model"]["features"] == 5
+    # an ordinary network afterwards
+    assert assess(run, faces["fer"], split="test").result["accuracy"] > 1 / 7
+
+
+@pytest.mark.parametrize("line", ["  head: accuracy", "stage 2 rest:", "stage head is fitted again"])
+def test_stopped_anywhere_it_ends_in_the_same_bits(
+    line: str, trained: tuple[Run, list[str]], recipe: Recipe, faces: dict[str, str], tmp_path: Path
+) -> None:
+    def stop(told: str) -> None:
+        if told.startswith(line):
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        fit(recipe, {"fer": faces["fer"]}, tmp_path / "run", say=stop)
+    run = fit(recipe, {"fer": faces["fer"]}, tmp_path / "run").run
+    assert run is not None and run.fingerprint == trained[0].fingerprint
+
+
+def test_a_stage_with_too_few_validation_images_is_left_out(recipe: Recipe, faces: dict[str, str], tmp_path: Path) -> None:
+    said: list[str] = []
+    asked = load_recipe_text(RECIPE.replace("learning_rate = 0.3", "learning_rate = 0.3\nval_least = 1000"), tmp_path)
+    run = fit(asked, {"fer": faces["fer"]}, tmp_path / "run", say=said.append).run
+    assert run is not None and [stage["name"] for stage in run.info["stages"]] == ["head"]
+    assert any("stage rest is left out: it has" in line and "val_least is 1,000" in line for line in said)
+
+
+def load_recipe_text(text: str, folder: Path) -> Recipe:
+    (folder / "r.toml").write_text(text)
+    return load_recipe(str(folder / "r.toml"))
+
+
+def test_what_a_head_does_not_heed_is_refused() -> None:
+    with pytest.raises(UsageError, match="epochs of stage 'a' is 3, which a stage of kind 'head' does not heed"):
+        Stage("a", train=("d:train",), kind="head", epochs=3)
+    with pytest.raises(UsageError, match="folds of stage 'a' is 3, which a stage of kind 'gradient' does not heed"):
+        Stage("a", train=("d:train",), folds=3)
+    with pytest.raises(UsageError, match="refit of stage 'a' needs validation images"):
+        Stage("a", train=("d:train",), kind="head", refit=True)
+    plain = Stage("a", train=("d:train",))
+    written = Recipe("r", (plain,), ("d",)).to_table()
+    assert "kind" not in written["stage"][0] and "features" not in written["model"]
+    asked = Recipe("r", (Stage("h", train=("d:train",), kind="head"), plain), ("d",))
+    assert parse_recipe(asked.to_toml(), "r") == asked
+
+
+def test_a_network_without_a_linear_classifier_is_refused_before_anything_is_written(
+    faces: dict[str, str], tmp_path: Path
+) -> None:
+    text = RECIPE.replace('"face_vgg"', '"squeezenet"').replace("features = 5\n", "input_size = 67\n")
+    with pytest.raises(ModelError, match="ends with conv10"):
+        fit(load_recipe_text(text, tmp_path), {"fer": faces["fer"]}, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
