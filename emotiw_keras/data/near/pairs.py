@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,11 +18,13 @@ from emotiw_keras.data.near.alignment import coarse, fine, hopeful
 from emotiw_keras.data.near.embedding import FLAT, SIDE, embed, shipped_projection, thumbnails
 from emotiw_keras.data.near.search import Proposals, propose
 from emotiw_keras.data.near.threshold import LOWEST, THRESHOLD
-from emotiw_keras.data.pixels import PixelStore
 from emotiw_keras.errors import OutputError
 from emotiw_keras.files import write_atomic
 from emotiw_keras.locking import locked
 from emotiw_keras.weights.cache import cache_dir
+
+if TYPE_CHECKING:
+    from emotiw_keras.data.pixels import PixelStore
 
 _VERSION = 1  # of the method; another one finds its pairs anew
 _READ, _ALIGNED = 4096, 256
