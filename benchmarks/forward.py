@@ -32,9 +32,8 @@ def _predictor(folder: Path, precision: str) -> Answer:
     from emotiw_keras.serving.predictor import Predictor
 
     keep_memory()
-    predictor = Predictor(
-        folder / "run", precision={"bfloat16": "mixed_bfloat16"}.get(precision, precision), engine="tensorflow"
-    )
+    policy = {"bfloat16": "mixed_bfloat16"}.get(precision, precision)
+    predictor = Predictor(folder / "run", precision=policy, engine="tensorflow")
     return lambda faces: predictor.classify(faces)
 
 
