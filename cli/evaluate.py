@@ -49,7 +49,7 @@ def _json(assessment: Assessment, several: bool) -> str:
 
 
 def _write_challenge(assessment: Assessment, folder: Path) -> None:
-    from emotiw_keras.reports.video_files import write_challenge
+    from emotiw_keras.reports.video_tables import write_challenge
 
     assert assessment.answers is not None, "every frame was asked for"
     written = write_challenge(assessment.answers, assessment.predictions.labels, folder)

@@ -19,7 +19,7 @@ from emotiw_keras.reports.html import Part, page, tag
 from emotiw_keras.reports.near_page import NEAR_FILE, near_csv, near_section
 from emotiw_keras.reports.prediction_sheet import Caption, contact_sheet
 from emotiw_keras.reports.score_tables import percent
-from emotiw_keras.reports.video_files import per_video_csv
+from emotiw_keras.reports.video_tables import per_video_csv
 from emotiw_keras.sealed import json_text
 from emotiw_keras.text import plain_words
 

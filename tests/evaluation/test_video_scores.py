@@ -20,7 +20,7 @@ from emotiw_keras.errors import UsageError
 from emotiw_keras.evaluation.evaluate import assess, evaluate
 from emotiw_keras.evaluation.video_scores import FrameAnswers, per_video
 from emotiw_keras.reports.evaluation_report import write_report
-from emotiw_keras.reports.video_files import write_challenge
+from emotiw_keras.reports.video_tables import write_challenge
 from emotiw_keras.runs import Run
 from tests.conftest import write_run
 from tests.data.affwild2_tree import SEVEN, Video, write_tree
