@@ -1,8 +1,8 @@
 """PathNet (Fernando et al. 2017) for pictures: layers of many small convolutional modules, of which a path uses a few.
 
 A path is data: for each layer the numbers of its active modules, a number that stands twice counting once. `PathNet` builds the
-network of one path alone, at the cost of that path; `training.pathnet` searches for paths among all modules. Modules are called
-`layer1_module00`, ..., so that weights move by name between networks of different paths; the classifier is `readout`.
+network of one path alone, at the cost of that path; `emotiw_keras.pathnet` searches for paths among all modules. Modules are
+called `layer1_module00`, ..., so that weights move by name between networks of different paths; the classifier is `readout`.
 
 The paper's pictures, filters and poolings are not all stated: 3x3 kernels with ReLU and summed outputs are its, the rest is
 chosen here and can be set.

@@ -104,20 +104,6 @@ def train(
         metrics, callbacks: Keras objects for every stage.
         restart: rename an existing run and begin anew.
     """
-    with Claim(folder, prepared.recipe.to_toml(), prepared.info, say, restart) as claim:
-        return _train(prepared, folder, model, say, progress, claim, metrics, callbacks)
-
-
-def _train(
-    prepared: Prepared,
-    folder: Path,
-    model: keras.Model | None,
-    say: Callable[[str], None],
-    progress: Progress | None,
-    claim: Claim,
-    metrics: Sequence[keras.metrics.Metric],
-    callbacks: Sequence[keras.callbacks.Callback],
-) -> Run:
     recipe = prepared.recipe
     before = prepared.parent.rows() if prepared.parent is not None else []
     taught = (row for run in prepared.teachers.values() for row in run.each_row())
@@ -127,42 +113,44 @@ def _train(
         own_rows(recipe.stages, prepared.own, prepared.info["labels"]),
     )
     videos = any(isinstance(faces, VideoSet) for faces in prepared.sets.values()) or any("frames" in row for row in before[:1])
+    with Claim(folder, recipe.to_toml(), prepared.info, say, restart) as claim:
 
-    def take() -> dict[str, Any]:
-        info = claim.take(rows, videos)
-        if not info["finished"] and recipe.preprocessing.mean_image and not (folder / MEAN_IMAGE_FILE).exists():
-            write_atomic(folder / MEAN_IMAGE_FILE, Path(recipe.preprocessing.mean_image).read_bytes())
-        return info
+        def take() -> dict[str, Any]:
+            info = claim.take(rows, videos)
+            if not info["finished"] and recipe.preprocessing.mean_image and not (folder / MEAN_IMAGE_FILE).exists():
+                write_atomic(folder / MEAN_IMAGE_FILE, Path(recipe.preprocessing.mean_image).read_bytes())
+            return info
 
-    info = take() if claim.resumes else prepared.info
-    if info["finished"]:
-        return _finished(folder, model, say)
-    start_tensorflow(None if info["threads"] == hardware.processor_threads() else info["threads"])
-    from emotiw_keras.data.batches import Pool
-    from emotiw_keras.data.device import FaceInput
-
-    if info["precision"] != "float32":
-        say(f"computing in {info['precision']}")
-    settings = info["preprocessing"]
-    face_input = None
-    if settings is not None and not settings.get("as_given"):
-        # Before the folder is made, the mean image is where the recipe says.
-        source = {} if claim.resumes or not recipe.preprocessing.mean_image else {"mean_image": recipe.preprocessing.mean_image}
-        face_input = FaceInput.from_settings({**settings, **source}, folder if claim.resumes else ".")
-
-    def pool(parts: Mapping[str, np.ndarray]) -> Pool | None:
-        chosen = [(prepared.sets[name], index) for name, index in parts.items() if len(index)]
-        wanted = needed(settings)
-        return Pool(chosen, wanted["resize"], wanted["channels"] == "grey") if chosen else None
-
-    job = Job(folder, info, model, face_input, pool, say, progress, tuple(metrics), tuple(callbacks))
-    loop = recipe.kind.loop(prepared, job)
-    if not claim.resumes:
-        loop.check()
-        info.update(take())
-        if info["finished"]:  # by another process meanwhile
+        info = take() if claim.resumes else prepared.info
+        if info["finished"]:
             return _finished(folder, model, say)
-    return loop.fit()
+        start_tensorflow(None if info["threads"] == hardware.processor_threads() else info["threads"])
+        from emotiw_keras.data.batches import Pool
+        from emotiw_keras.data.device import FaceInput
+
+        if info["precision"] != "float32":
+            say(f"computing in {info['precision']}")
+        settings = info["preprocessing"]
+        face_input = None
+        if settings is not None and not settings.get("as_given"):
+            # Before the folder is made, the mean image is where the recipe says.
+            mean_image = recipe.preprocessing.mean_image
+            source = {"mean_image": mean_image} if mean_image and not claim.resumes else {}
+            face_input = FaceInput.from_settings({**settings, **source}, folder if claim.resumes else ".")
+
+        def pool(parts: Mapping[str, np.ndarray]) -> Pool | None:
+            chosen = [(prepared.sets[name], index) for name, index in parts.items() if len(index)]
+            wanted = needed(settings)
+            return Pool(chosen, wanted["resize"], wanted["channels"] == "grey") if chosen else None
+
+        job = Job(folder, info, model, face_input, pool, say, progress, tuple(metrics), tuple(callbacks))
+        loop = recipe.kind.loop(prepared, job)
+        if not claim.resumes:
+            loop.check()
+            info.update(take())
+            if info["finished"]:  # by another process meanwhile
+                return _finished(folder, model, say)
+        return loop.fit()
 
 
 def _finished(folder: Path, model: keras.Model | None, say: Callable[[str], None]) -> Run:
