@@ -154,7 +154,7 @@ def test_unreadable_images_count_in_n_and_are_named_in_the_report(photos: Path, 
     (broken / "happy" / "6.png").write_bytes(b"not a picture")
     faces = read_faces(broken, labels=LABELS)
     run = _run(run_folder, tmp_path / "run", _rows(faces, _split_by_number(faces.paths)))
-    result = evaluate(run, broken, out=tmp_path / "report")
+    result = evaluate(run, broken, near_duplicates=0, out=tmp_path / "report")  # drawn faces of 32 pixels are much alike
     assert (result["n"], result["n_found"], result["coverage"]) == (21, 20, 20 / 21)
     assert (result["leak_free"]["n"], result["leak_free"]["n_found"]) == (21, 20)
     files = sorted(path.name for path in (tmp_path / "report").iterdir())
