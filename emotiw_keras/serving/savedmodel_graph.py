@@ -172,13 +172,14 @@ class ServedModel(tf.Module):
         faces = to_grey(images) if self._grey else images
         return resize(faces, self._side)
 
-    def classify(self, faces: tf.Tensor, ok: tf.Tensor) -> dict[str, tf.Tensor]:
-        """uint8 (batch, side, side, channels), and which of them are faces, bool (batch,) -> the answers, a row for each.
+    def classify(self, faces: tf.Tensor, ok: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+        """uint8 (batch, side, side, channels), and which of them are any, bool (batch,) (all if None) -> a row for each.
 
         The batch is the first dimension of all of them: TensorFlow Serving refuses others in its rows and in its batching.
         """
         # No faces go as one black face: on some processors TensorFlow fails to concatenate empty arrays.
         count = tf.shape(faces)[0]
+        ok = tf.fill(count[None], True) if ok is None else ok
         faces = tf.pad(faces, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
         probabilities = tf.cast(self._net(faces), tf.float32)[:count]  # type: ignore[no-untyped-call]
         labels = tf.constant(self._labels)
@@ -217,8 +218,7 @@ class ServedModel(tf.Module):
         with tf.control_dependencies([known]):
             # Luma of three equal channels is that channel, so that grey pixels need no way of their own.
             colour = tf.tile(pixels, tf.stack([1, 1, 1, 3 // channels]))
-        faces = self.prepare(tf.ensure_shape(colour, (None, None, None, 3)))
-        return self.classify(faces, tf.fill(tf.shape(faces)[:1], True))
+        return self.classify(self.prepare(tf.ensure_shape(colour, (None, None, None, 3))))
 
     def signatures(self) -> dict[str, Any]:
         """The concrete functions to save, by name."""
