@@ -1,4 +1,5 @@
 """Pages, charts, cards and tables of what `emotiw_keras.evaluation` and `emotiw_keras.studies` computed.
 
->>> write_report("report", assess(Run.open("runs/ng"), "faces.zip"))    # doctest: +SKIP
+Example:
+    >>> write_report("report", assess(Run.open("runs/ng"), "faces.zip"))  # doctest: +SKIP
 """
