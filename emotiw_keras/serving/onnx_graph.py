@@ -254,7 +254,8 @@ def _rectified(graph: _Graph, layer: keras.layers.ReLU, inputs: list[str]) -> st
 
 
 def _concatenate(graph: _Graph, layer: keras.layers.Concatenate, inputs: list[str]) -> str:
-    if len(layer.output.shape) != 4 or layer.axis not in (-1, 3):
+    rank = len(layer.output.shape)
+    if rank not in (2, 4) or layer.axis not in (-1, rank - 1):
         raise ModelError(f"no ONNX is known for layer {layer.name} on axis {layer.axis}")
     return graph.add("Concat", *inputs, axis=1)
 

@@ -122,7 +122,7 @@ def start_model(recipe: Recipe, info: Mapping[str, Any], parent: Run | None, say
     kept = set(wanted) <= set(known)
     # Layers with weights alone: the run's network may end in a softmax that this one, which gives logits, has not.
     old_layers, new_layers = ({layer.name: layer for layer in each.layers if layer.weights} for each in (start, model))
-    if list(old_layers) != list(new_layers):
+    if old_layers.keys() != new_layers.keys():
         raise ModelError(f"--weights {weights}: the layers of {parent.model_name} there are not those that this version builds")
     for name, old in old_layers.items():
         if name == classifier and not kept:

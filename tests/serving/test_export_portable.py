@@ -20,6 +20,7 @@ from emotiw_keras.data.device import FaceInput
 from emotiw_keras.errors import ModelError, OutputError, RunError
 from emotiw_keras.files import sha256_file
 from emotiw_keras.models import build, model_names
+from emotiw_keras.models.features import with_features
 from emotiw_keras.serving import portable
 from emotiw_keras.serving.folding import fold
 from emotiw_keras.serving.predictor import Predictor
@@ -113,6 +114,25 @@ def test_every_network_is_the_same_in_onnx(name: str, tmp_path: Path) -> None:
     expected = keras.ops.convert_to_numpy(net(face_input(faces), training=False))
     np.testing.assert_allclose(run_onnx(tmp_path / "net.onnx", faces), expected, rtol=1e-4, atol=1e-7)
     assert expected.max() < 0.9, "one class has all: nothing is compared"
+
+
+@formats
+def test_a_classifier_on_several_layers_is_the_same_in_both(kind: str, tmp_path: Path) -> None:
+    """Its means over a grid are flattened and put side by side, each in Keras' order."""
+    net, face_input, faces = small("face_vgg")
+    net = with_features(net, 5)
+    kernel = net.get_layer("classifier").kernel
+    kernel.assign(np.random.default_rng(0).normal(0, 0.1, kernel.shape))
+    folded = fold(net, face_input)
+    if kind == "onnx":
+        from emotiw_keras.serving.onnx_graph import onnx_model
+
+        content = onnx_model(folded, 42, {"emotiw": "{}"}).SerializeToString()
+    else:
+        content = tflite_model(folded)
+    (tmp_path / "net").write_bytes(content)
+    expected = keras.ops.convert_to_numpy(net(face_input(faces), training=False))
+    np.testing.assert_allclose(RUN[kind](tmp_path / "net", faces), expected, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["alexnet_owt", "squeezenet", "vgg_cnn_m_128", "pathnet"])
