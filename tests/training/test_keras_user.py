@@ -370,6 +370,10 @@ def test_what_cannot_be_honoured_is_refused_in_words(message: str, changes: dict
             {"schedule": keras.optimizers.schedules.CosineDecay(0.1, 5), "learning_rate": 0.1},
         ),
         (
+            "learning_rate of stage .* is a CosineDecay, expected a number; give it as schedule=",
+            {"learning_rate": keras.optimizers.schedules.CosineDecay(0.1, 5)},
+        ),
+        (
             "schedule of stage 'one' is 'cosine' beside a Keras optimizer",
             {"optimizer": keras.optimizers.SGD(), "schedule": "cosine"},
         ),
