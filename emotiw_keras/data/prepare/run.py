@@ -140,9 +140,9 @@ def _prepare(
     write_contact_sheets(folder, [row for rows in ordered for row in rows])
     cut = [row["output"] for rows in ordered for row in rows if row["output"]]
     found = list_near_duplicates(folder, cut, near_duplicates)
-    if found is None:
-        tell("near duplicates: not looked for")
-    elif len(found):
+    if found is None or not len(found):
+        tell(f"near duplicates: {'not looked for' if found is None else 'none'}")
+    else:
         tell(f"near duplicates: {len(found):,} pairs of faces show one photograph nearly the same: {folder / SHEET}, {TABLE}")
     summary = summarise(ordered)
     write_atomic(folder / SUMMARY_FILE, json.dumps(summary.as_dict(), indent=1) + "\n")
