@@ -140,10 +140,13 @@ class HeadTraining:
         ]
         labels = labels[taken]
         weights = class_weights(labels, len(start[1]), stage.class_weight)
-        head = fit_linear_head(
-            np.concatenate(features, axis=1), labels, groups[taken], start, weights=weights.astype(np.float64),
-            folds=stage.folds, seed=self.run.seed, where=self.where,
-        )  # fmt: skip
+        from threadpoolctl import threadpool_limits  # what scikit-learn itself comes with
+
+        with threadpool_limits(1):  # sums in one order, whatever else the machine does
+            head = fit_linear_head(
+                np.concatenate(features, axis=1), labels, groups[taken], start, weights=weights.astype(np.float64),
+                folds=stage.folds, seed=self.run.seed, where=self.where,
+            )  # fmt: skip
         classifier.set_weights([head.kernel, head.bias][: len(classifier.weights)])
         return head
 
