@@ -51,7 +51,7 @@ def grey_rates(size: int = 8, rounds: int = 7) -> dict[str, float]:
     import numpy as np
 
     from emotiw_keras.models import build, get_spec
-    from emotiw_keras.models.grey import fold_to_grey
+    from emotiw_keras.models.grey_folding import fold_to_grey
 
     colour = build("alexnet", weights=None)
     models = {"colour": colour, "grey": fold_to_grey(colour, get_spec("alexnet").mean)}

@@ -209,7 +209,7 @@ def main(folder: Path, names: tuple[str, ...], only: str, rounds: int, threads: 
     photos = read_photos(folder / "dlib_faces" / "faces")
     empty = {path.name: read_image(path) for path in sorted((folder / "noface").iterdir())}
     chosen = {title: make for title, make in versions(photos).items() if only in title}
-    film = cv2.resize(photos[0].image, (640, 480), interpolation=cv2.INTER_LINEAR)
+    video = cv2.resize(photos[0].image, (640, 480), interpolation=cv2.INTER_LINEAR)
     report: dict[str, dict[str, object]] = {}
     for name in names or DETECTORS:
         try:
@@ -229,7 +229,7 @@ def main(folder: Path, names: tuple[str, ...], only: str, rounds: int, threads: 
                 f"{row.crop_error_median:.1f} {row.crop_error_p90:.1f}"
             )
         spent = seconds(detector, [photo.image for photo in photos], rounds)
-        frame = seconds(detector, [film], rounds)[0]
+        frame = seconds(detector, [video], rounds)[0]
         click.echo(f"  {1000 * statistics.median(spent):.0f} ms a photo, {1000 * frame:.0f} ms a frame of 640x480")
         report[name] = {"false_in_pictures_without_a_face": false, "photos": rows, "seconds": spent, "seconds_640x480": frame}
     if output:

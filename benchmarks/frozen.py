@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import keras
 
     from emotiw_keras.data.batches import Pool
-    from emotiw_keras.data.device import FaceInput
-    from emotiw_keras.training.crops import StageCrops
+    from emotiw_keras.data.face_input import FaceInput
+    from emotiw_keras.training.epoch_plan import StageCrops
     from emotiw_keras.training.stage import Stage
 
 CONTESTANTS = ("kept", "anew", "keras")
@@ -63,9 +63,9 @@ def contestant(name: str, options: argparse.Namespace) -> None:
 
     from benchmarks.train import network_of, stock_network
     from emotiw_keras.data.batches import Pool
-    from emotiw_keras.data.device import FaceInput
+    from emotiw_keras.data.face_input import FaceInput
     from emotiw_keras.data.load import load_faces
-    from emotiw_keras.training.crops import StageCrops
+    from emotiw_keras.training.epoch_plan import StageCrops
     from emotiw_keras.training.freezing import apply_rules
 
     model = network_of("alexnet", options.width)
@@ -130,12 +130,12 @@ def our_epoch(
 ) -> Epoch:
     """The epochs of `emotiw fit`, with features or with images."""
     from emotiw_keras.data.batches import batches
-    from emotiw_keras.data.grey import for_grey
+    from emotiw_keras.data.one_channel import for_grey
     from emotiw_keras.training.caching import as_they_are
     from emotiw_keras.training.features import Features, fingerprint
     from emotiw_keras.training.frozen import cut_frozen
     from emotiw_keras.training.optimizers import make_optimizer
-    from emotiw_keras.training.steps import StageSteps
+    from emotiw_keras.training.train_step import StageSteps
 
     optimizer = make_optimizer(stage, model.trainable_variables, rates)
     ones = np.ones(7, np.float32)

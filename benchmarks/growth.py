@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks.material import write_faces
 from benchmarks.report import Options, Table
 from benchmarks.turns import ROOT
-from emotiw_keras.data.pixels import HELD_BYTES
+from emotiw_keras.data.pixel_pass import HELD_BYTES
 
 # 240 to train on and 30 to validate with: a whole batch, a smaller one and one again, as with 1,000.
 SMALL = 300

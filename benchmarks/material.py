@@ -15,10 +15,10 @@ LABELS = LABEL_SETS["basic7"].labels
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
-def _pictures(photos: Path | None, side: int) -> list[np.ndarray]:
+def _images(photos: Path | None, side: int) -> list[np.ndarray]:
     """Real photos, or drawn faces where there are none: uint8 (height, width, 3)."""
     files = sorted(file for file in photos.rglob("*") if file.suffix.lower() in SUFFIXES) if photos is not None else []
-    read = [picture for file in files if (picture := cv2.imread(str(file), cv2.IMREAD_COLOR)) is not None]
+    read = [image for file in files if (image := cv2.imread(str(file), cv2.IMREAD_COLOR)) is not None]
     drawn, _ = draw_faces(28, size=side, seed=5)
     return read or [np.repeat(face, 3, axis=2) for face in drawn]
 
@@ -35,24 +35,24 @@ def write_faces(folder: Path, count: int, size: tuple[int, int], suffix: str, ph
     """
     height, width = size
     grey = height == width == 48
-    pictures = _pictures(photos, max(height, width) // 2)
+    images = _images(photos, max(height, width) // 2)
     for label in LABELS:
         (folder / label).mkdir(parents=True)
     grain = np.random.default_rng(0).normal(0, 3, (2 * height, 2 * width, 1)).astype(np.float32)
 
     def write(number: int) -> None:
         rng = np.random.default_rng(number)
-        picture = pictures[number % len(pictures)]
-        rows, columns = picture.shape[:2]
+        image = images[number % len(images)]
+        rows, columns = image.shape[:2]
         high = max(8, int(rows * rng.uniform(0.5, 1.0)))
         wide = max(8, min(columns, int(high * width / height)))
         top, left = rng.integers(0, rows - high + 1), rng.integers(0, columns - wide + 1)
-        part = cv2.resize(picture[top : top + high, left : left + wide], (width, height)).astype(np.float32)
+        part = cv2.resize(image[top : top + high, left : left + wide], (width, height)).astype(np.float32)
         y, x = rng.integers(0, height), rng.integers(0, width)
         part = part * rng.uniform(0.7, 1.2) + grain[y : y + height, x : x + width]
         final = np.clip(part, 0, 255).astype(np.uint8)
         final = cv2.cvtColor(final, cv2.COLOR_BGR2GRAY) if grey else final
-        # the number stands in the picture too: no two are the same
+        # the number stands in the image too: no two are the same
         digits = np.array([(number >> (4 * i) & 15) * 16 for i in range(8)], np.uint8)
         final[0, :8] = digits if grey else digits[:, None]
         done, data = cv2.imencode(suffix, final, [cv2.IMWRITE_JPEG_QUALITY, 95] if suffix == ".jpg" else [])

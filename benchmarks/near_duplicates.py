@@ -33,30 +33,30 @@ from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.near import pairs as near
 from emotiw_keras.data.near.embedding import FEATURES, SIDE, Projection, features, mirrored_order, thumbnails
 from emotiw_keras.data.near.threshold import LOWEST, THRESHOLD
-from emotiw_keras.data.pixels import MemoryPixels, PackedPixels
+from emotiw_keras.data.pixel_pass import MemoryPixels, PackedPixels
 from emotiw_keras.data.splits import group_ids
 
 THRESHOLDS = (0.95, 0.96, THRESHOLD, 0.98, 0.99)
-AMONG, CUTS = 5000, 1000  # pictures that are looked through, and those of them that are changed in each way
+AMONG, CUTS = 5000, 1000  # images that are looked through, and those of them that are changed in each way
 
 
-def warped(picture: np.ndarray, scale: float, shift: tuple[float, float]) -> np.ndarray:
+def warped(image: np.ndarray, scale: float, shift: tuple[float, float]) -> np.ndarray:
     """Another cut, `scale` times as wide, moved by pixels; what lies outside repeats the border."""
     middle = (SIDE - 1) / 2
     warp = np.array([[scale, 0, middle * (1 - scale) + shift[0]], [0, scale, middle * (1 - scale) + shift[1]]], np.float32)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(picture, warp, (SIDE, SIDE), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(image, warp, (SIDE, SIDE), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
-def encoded(picture: np.ndarray, quality: int) -> np.ndarray:
+def encoded(image: np.ndarray, quality: int) -> np.ndarray:
     """A picture after a JPEG of that quality."""
-    return cv2.imdecode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_GRAYSCALE)
+    return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_GRAYSCALE)
 
 
-def marked(picture: np.ndarray) -> np.ndarray:
+def marked(image: np.ndarray) -> np.ndarray:
     """A picture with half transparent letters over it."""
-    letters = cv2.putText(picture.copy(), "photo", (5, 40), cv2.FONT_HERSHEY_PLAIN, 0.8, 255, 1)
-    return cv2.addWeighted(picture, 0.6, letters, 0.4, 0)
+    letters = cv2.putText(image.copy(), "photo", (5, 40), cv2.FONT_HERSHEY_PLAIN, 0.8, 255, 1)
+    return cv2.addWeighted(image, 0.6, letters, 0.4, 0)
 
 
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -168,10 +168,10 @@ def strange(count: int, faces: np.ndarray | None, generator: np.random.Generator
     for sigma in (1.5, 4, 9):
         noise = cv2.GaussianBlur(generator.standard_normal(field.shape, np.float32), (0, 0), sigma)
         field += noise / noise.std()
-    pictures = 128 + 30 * field.reshape(count, SIDE, SIDE)
+    images = 128 + 30 * field.reshape(count, SIDE, SIDE)
     if faces is not None:
-        pictures = 0.5 * pictures + 0.6 * faces[generator.integers(len(faces), size=count)]
-    return np.clip(pictures, 0, 255).astype(np.uint8)
+        images = 0.5 * images + 0.6 * faces[generator.integers(len(faces), size=count)]
+    return np.clip(images, 0, 255).astype(np.uint8)
 
 
 def at_scale(count: int, faces: np.ndarray | None) -> None:
@@ -182,8 +182,8 @@ def at_scale(count: int, faces: np.ndarray | None) -> None:
         store = PackedPixels(file, (SIDE, SIDE, 1), np.ones(count, bool))
         for start in range(0, count, 5000):
             block = strange(min(5000, count - start), faces, generator)
-            for i, picture in enumerate(block):
-                store.put(start + i, picture[..., None])
+            for i, image in enumerate(block):
+                store.put(start + i, image[..., None])
         for i in range(twins):  # the last ones are cuts of the first
             cut = warped(store.gather(np.array([i]))[0, ..., 0], 1.1, (2, -3))
             store.put(count - 1 - i, cut[..., None])
@@ -207,8 +207,8 @@ def learn(thumbs: np.ndarray, to: Path) -> None:
     generator = np.random.default_rng(1)
     chosen = thumbs[generator.permutation(len(thumbs))[:6000]]
 
-    def cut(picture: np.ndarray) -> np.ndarray:
-        return warped(picture, float(np.exp(generator.uniform(-0.223, 0.223))), tuple(generator.uniform(-6, 6, 2)))
+    def cut(image: np.ndarray) -> np.ndarray:
+        return warped(image, float(np.exp(generator.uniform(-0.223, 0.223))), tuple(generator.uniform(-6, 6, 2)))
 
     order, whole = mirrored_order(), features(chosen)
     apart = np.concatenate([features(np.stack([cut(each) for each in chosen])) - whole for _ in range(3)])

@@ -22,7 +22,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from emotiw_keras.conversion.convert import TOLERANCE, convert, probe_picture
+from emotiw_keras.conversion.convert import TOLERANCE, convert, probe_image
 from emotiw_keras.models.registry import get_spec
 from tests.formats import foreign_networks as foreign
 
@@ -44,7 +44,7 @@ def ours(name: str, path: Path, layers: list[str]) -> dict[str, np.ndarray]:
 
     model, _ = convert(name, path)
     outputs = {layer: model.get_layer(layer).output for layer in layers} | {"scores": model.output}
-    values = keras.Model(model.inputs[0], outputs)(probe_picture(get_spec(name)))
+    values = keras.Model(model.inputs[0], outputs)(probe_image(get_spec(name)))
     arrays = {layer: keras.ops.convert_to_numpy(value) for layer, value in values.items()}
     return {layer: np.moveaxis(array, -1, 1).reshape(1, -1) for layer, array in arrays.items()}
 
@@ -117,7 +117,7 @@ def rows_of_torch(folder: Path) -> Iterator[Row]:
     for index, name in ((2, "pool1"), (5, "pool2"), (12, "pool5")):
         net.features[index].register_forward_hook(keep(name))
     with torch.no_grad():
-        expected["scores"] = net(torch.from_numpy(foreign.picture("alexnet_owt", "rgb"))).numpy()
+        expected["scores"] = net(torch.from_numpy(foreign.image("alexnet_owt", "rgb"))).numpy()
     for form, zipped in (("zip", True), ("legacy", False)):
         path = folder / f"{form}.pth"
         torch.save(net.state_dict(), path, _use_new_zipfile_serialization=zipped)

@@ -36,10 +36,10 @@ def contestant(name: str, options: argparse.Namespace) -> None:
     import keras
     import tensorflow as tf
 
-    from emotiw_keras.data.device import FaceInput
+    from emotiw_keras.data.face_input import FaceInput
     from emotiw_keras.pathnet.bank import Bank
+    from emotiw_keras.pathnet.path_step import PathSteps
     from emotiw_keras.pathnet.search import PathNetSettings
-    from emotiw_keras.pathnet.steps import PathSteps
 
     settings = PathNetSettings(modules=options.modules, active=options.active, filters=options.filters, reduce=options.reduce)
     bank = Bank(settings, 1.0, (options.size, options.size, 3))
@@ -67,9 +67,9 @@ def contestant(name: str, options: argparse.Namespace) -> None:
         descent.build(plain.trainable_variables)
 
         @tf.function
-        def update(pictures: Any, places: Any, classes: Any) -> Any:
+        def update(sample_images: Any, places: Any, classes: Any) -> Any:
             with tf.GradientTape() as tape:
-                answers = plain(face_input(pictures, places), training=True)
+                answers = plain(face_input(sample_images, places), training=True)
                 losses = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, answers)
                 mean = tf.reduce_mean(losses)
             descent.apply(tape.gradient(mean, plain.trainable_variables), plain.trainable_variables)

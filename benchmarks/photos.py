@@ -31,11 +31,11 @@ def write_photos(source: Path, out: Path, count: int) -> None:
         sys.exit(f"{source}: no photos")
     generator = np.random.default_rng(0)
     for index in range(count):
-        picture = cv2.imread(str(paths[index % len(paths)]))
-        height, width = picture.shape[:2]
+        image = cv2.imread(str(paths[index % len(paths)]))
+        height, width = image.shape[:2]
         scale = generator.uniform(0.8, 1.25)
         matrix = cv2.getRotationMatrix2D((width / 2, height / 2), generator.uniform(-8, 8), 1)
-        turned = cv2.warpAffine(picture, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
+        turned = cv2.warpAffine(image, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
         turned = cv2.resize(turned, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         lit = cv2.convertScaleAbs(turned, alpha=generator.uniform(0.8, 1.2))
         cv2.imwrite(str(out / f"{index:05}.jpg"), lit, [cv2.IMWRITE_JPEG_QUALITY, 92])

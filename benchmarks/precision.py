@@ -29,8 +29,8 @@ SETTINGS = ("fer.optimizer=adam", "fer.learning_rate=0.0002", "fer.weight_decay=
 
 def train(data: str, out: Path, precision: str, seed: int, changes: list[str]) -> None:
     """One epoch; the mean loss of each tenth of it goes into `out`/curve.json."""
+    from emotiw_keras.training.epoch_progress import Progress
     from emotiw_keras.training.fit import fit
-    from emotiw_keras.training.progress import Progress
     from emotiw_keras.training.recipe import load_recipe
     from emotiw_keras.training.stage import Stage
 

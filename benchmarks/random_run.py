@@ -8,7 +8,7 @@ from pathlib import Path
 
 def write_random_run(folder: Path, model: str = "alexnet", width: float = 1.0) -> Path:
     """Write the run folder of a network with the seven basic expressions and its published input; returns the folder."""
-    from emotiw_keras.data.settings import settings_for
+    from emotiw_keras.data.preprocessing_settings import settings_for
     from emotiw_keras.files import sha256_file
     from emotiw_keras.labels import LABEL_SETS
     from emotiw_keras.models import registry

@@ -66,7 +66,7 @@ class Drawn:
     train: np.ndarray
     test: np.ndarray
     seed: int
-    pictures: Path
+    images: Path
     folder: Path
 
 
@@ -91,13 +91,13 @@ class Tally:
         )
 
 
-def draw(faces: FaceSet, fold: np.ndarray, test: int, k: int, seed: int, pictures: Path, folder: Path) -> Drawn:
+def draw(faces: FaceSet, fold: np.ndarray, test: int, k: int, seed: int, images: Path, folder: Path) -> Drawn:
     """k images a class (0: all) of the persons outside a fold."""
     usable = faces.label >= 0
     random = np.random.default_rng((seed, test, k))
     pools = [random.permutation(np.flatnonzero(usable & (fold != test) & (faces.label == label))) for label in range(7)]
     train = np.sort(np.concatenate([pool[: k or None] for pool in pools]))
-    return Drawn(faces, train, np.flatnonzero(usable & (fold == test)), seed, pictures, folder)
+    return Drawn(faces, train, np.flatnonzero(usable & (fold == test)), seed, images, folder)
 
 
 def answers(run: Run, drawn: Drawn) -> np.ndarray:
@@ -114,7 +114,7 @@ def trained(drawn: Drawn, recipe: str, changes: list[str], out: str) -> np.ndarr
         written = drawn.folder / f"{out}.toml"
         written.write_text(recipe)
         recipe = str(written)
-    manifest = drawn.pictures / "small_sets.csv"
+    manifest = drawn.images / "small_sets.csv"
     with open(manifest, "w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("path", "label", "split", "subject"))
@@ -178,13 +178,13 @@ def main() -> None:
     asked = parser.parse_args()
     keras.utils.set_random_seed(0)
     with tempfile.TemporaryDirectory() as unpacked:
-        # a copy, since a manifest lies with its pictures
-        pictures = Path(unpacked) / "faces"
+        # a copy, since a manifest lies with its images
+        images = Path(unpacked) / "faces"
         if asked.faces.is_dir():
-            shutil.copytree(asked.faces, pictures)
+            shutil.copytree(asked.faces, images)
         else:
-            shutil.unpack_archive(asked.faces, pictures)
-        faces = load_faces(pictures, size=48, subject_pattern=asked.pattern)
+            shutil.unpack_archive(asked.faces, images)
+        faces = load_faces(images, size=48, subject_pattern=asked.pattern)
         fold = fold_numbers(faces.subject, asked.folds)
         table = ["| images a class | way | accuracy | 95 % by person | read | fit, median |", "|--:|---|--:|--:|--:|--:|"]
         for k in asked.k:
@@ -193,7 +193,7 @@ def main() -> None:
                 for test in range(asked.folds):
                     for seed in range(1 if name == "zero-shot" or k == 0 else asked.seeds):
                         with tempfile.TemporaryDirectory() as scratch:
-                            drawn = draw(faces, fold, test, k, seed, pictures, Path(scratch))
+                            drawn = draw(faces, fold, test, k, seed, images, Path(scratch))
                             start = time.monotonic()
                             right = answer(drawn) == faces.label[drawn.test]
                             tally.seconds.append(time.monotonic() - start)

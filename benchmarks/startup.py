@@ -37,13 +37,13 @@ def run(options: Options) -> list[Table]:
     light |= {f"emotiw {word}": ["-c", EMOTIW, word] for word in ("--help", "models")}
     groups = [(light, rounds[0], 0.15)]
     with tempfile.TemporaryDirectory() as folder:
-        made, picture = write_random_run(Path(folder, "run")), Path(folder, "one.png")
-        cv2.imwrite(str(picture), draw_faces(1, size=256)[0][0])
+        made, image = write_random_run(Path(folder, "run")), Path(folder, "one.png")
+        cv2.imwrite(str(image), draw_faces(1, size=256)[0][0])
         imports = "import tensorflow, keras"
         heavy = {
             f"python -c '{imports}'": ["-c", imports],
-            "emotiw predict one.png": ["-c", EMOTIW, "predict", str(picture)],
-            "the same with AlexNet, 244 MB": ["-c", EMOTIW, "predict", str(picture), "--model", str(made), "--faces", "whole"],
+            "emotiw predict one.png": ["-c", EMOTIW, "predict", str(image)],
+            "the same with AlexNet, 244 MB": ["-c", EMOTIW, "predict", str(image), "--model", str(made), "--faces", "whole"],
         }
         groups.append((heavy, rounds[1], 1.5))
         rows, figures = [], {}

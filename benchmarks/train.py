@@ -56,8 +56,8 @@ def network_of(name: str, width: float) -> Any:
 
 def grey_input(network: str) -> tuple[Any, np.ndarray]:
     """How grey faces reach the network, and faces of its input's size: uint8 (n, side, side, 1)."""
-    from emotiw_keras.data.device import FaceInput
-    from emotiw_keras.data.settings import settings_for
+    from emotiw_keras.data.face_input import FaceInput
+    from emotiw_keras.data.preprocessing_settings import settings_for
     from emotiw_keras.models.registry import get_spec
 
     face_input = FaceInput.from_settings(settings_for(get_spec(network), channels="grey"))
@@ -91,11 +91,11 @@ def our_step(model: Any, face_input: Any, batch: int) -> tuple[Callable[[], None
     """One step of `emotiw fit` on a batch of 48x48 bytes; and the network and input that it computes with."""
     import tensorflow as tf
 
-    from emotiw_keras.data.device import draw_crops
-    from emotiw_keras.data.grey import for_grey
+    from emotiw_keras.data.face_input import draw_crops
+    from emotiw_keras.data.one_channel import for_grey
     from emotiw_keras.training.optimizers import make_optimizer
     from emotiw_keras.training.stage import Stage
-    from emotiw_keras.training.steps import StageSteps
+    from emotiw_keras.training.train_step import StageSteps
 
     stage = Stage("bench", train=("bench:train",), learning_rate=RATE)
     optimizer = make_optimizer(stage, model.trainable_variables, {})
@@ -245,11 +245,11 @@ def torch_layout(layout: str) -> Any:
     return torch.channels_last if layout == "channels_last" else torch.contiguous_format
 
 
-def torch_input(pictures: np.ndarray, layout: str) -> Any:
+def torch_input(images: np.ndarray, layout: str) -> Any:
     """float32 (n, height, width, channels) as PyTorch takes it."""
     import torch
 
-    return torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy()).to(memory_format=torch_layout(layout))
+    return torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(memory_format=torch_layout(layout))
 
 
 def serve_torch(options: argparse.Namespace) -> None:

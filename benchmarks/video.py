@@ -24,15 +24,15 @@ WARM_UP = 70  # frames: one full batch of two faces each, and more
 MARKS = (300, 3000)
 
 
-def write_film(photo: Path, path: Path, count: int) -> None:
+def write_video(photo: Path, path: Path, count: int) -> None:
     """Write an MPEG-4 film of `count` frames that moves over a photo."""
     import cv2
     import numpy as np
 
-    picture = cv2.imread(str(photo))
-    if picture is None:
+    image = cv2.imread(str(photo))
+    if image is None:
         sys.exit(f"{photo}: no picture")
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     fit = min(WIDTH / width, HEIGHT / height)
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), RATE, (WIDTH, HEIGHT))
     for index in range(count):
@@ -40,7 +40,7 @@ def write_film(photo: Path, path: Path, count: int) -> None:
         zoom = fit * (1 + 0.05 * np.sin(phase / 2))
         matrix = cv2.getRotationMatrix2D((width / 2, height / 2), 4 * np.sin(phase / 3), zoom)
         matrix[:, 2] += (WIDTH / 2 - width / 2 + 25 * np.sin(phase), HEIGHT / 2 - height / 2 + 15 * np.cos(phase))
-        writer.write(cv2.warpAffine(picture, matrix, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REPLICATE))
+        writer.write(cv2.warpAffine(image, matrix, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REPLICATE))
     writer.release()
 
 
@@ -50,7 +50,7 @@ def resident() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def measure(film: str, run: str, every: int, single: bool, detector: str | None) -> dict[str, object]:
+def measure(video: str, run: str, every: int, single: bool, detector: str | None) -> dict[str, object]:
     """Read the film once; frames per second after the warm-up, faces a frame, detections, memory at the marks."""
     from emotiw_keras.serving.inputs import expand, read_inputs
     from emotiw_keras.serving.pipeline import Pipeline
@@ -76,7 +76,7 @@ def measure(film: str, run: str, every: int, single: bool, detector: str | None)
     predictor.classify = timed("net", predictor.classify)
     pipeline = Pipeline(predictor, every=every, ahead=1 if single else None)
     memory, faces, start, count = {}, 0, 0.0, 0
-    for count, reading in enumerate(pipeline.read(read_inputs(expand([film])), threads=not single), start=1):
+    for count, reading in enumerate(pipeline.read(read_inputs(expand([video])), threads=not single), start=1):
         faces += len(reading.faces)
         if count == WARM_UP:
             seconds.update(dict.fromkeys(seconds, 0.0))
@@ -119,16 +119,16 @@ def main() -> None:
 
         run = write_random_run(Path(folder) / "run", width=options.width)
         short, long = Path(folder) / "short.mp4", Path(folder) / "long.mp4"
-        write_film(options.photo, short, options.frames)
+        write_video(options.photo, short, options.frames)
         settings = [(short, every, single) for every in (1, 5) for single in (True, False)]
         if options.long:
-            write_film(options.photo, long, options.long)
+            write_video(options.photo, long, options.long)
             settings.append((long, 5, False))
         print(
             f"{'every':>5} {'mode':>8} {'frames':>6} {'fps':>6} {'faces':>6} {'detect':>7} {'cut':>6} {'net':>6}  resident MB"
         )
-        for film, every, single in settings:
-            child = {"film": str(film), "run": str(run), "every": every, "single": single, "detector": options.detector}
+        for video, every, single in settings:
+            child = {"film": str(video), "run": str(run), "every": every, "single": single, "detector": options.detector}
             done = subprocess.run(
                 [sys.executable, __file__, "--child", json.dumps(child)], stdout=subprocess.PIPE, text=True, check=True
             )

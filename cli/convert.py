@@ -58,7 +58,7 @@ def convert(
 
     It reads Caffe, MatConvNet, PyTorch, ONNX, NumPy, pickled, Keras and safetensors files, and runs nothing that is in
     them. Every array must find its place. Before FILE is written, the network is compared with the original's own
-    computation on a colour picture, layer by layer.
+    computation on a colour image, layer by layer.
     """
     if inspect:
         _inspect(source, as_json)
@@ -77,30 +77,30 @@ def convert(
     from emotiw_keras.conversion.checking import convert_checked
     from emotiw_keras.conversion.convert import write_weights
 
-    pictures = [_check(text) for text in checks]
-    network, report = convert_checked(model, source, pictures, structure=structure, channel_order=channel_order, width=width)
+    images = [_check(text) for text in checks]
+    network, report = convert_checked(model, source, images, structure=structure, channel_order=channel_order, width=width)
     for line in report.lines():
         tell(line)
     if grey:
-        from emotiw_keras.models.grey import fold_to_grey
+        from emotiw_keras.models.grey_folding import fold_to_grey
 
         spec = get_spec(model)
         network = fold_to_grey(network, spec.mean, spec.std)
-        tell("folded to one input channel: pictures of shape (height, width, 1)")
+        tell("folded to one input channel: images of shape (height, width, 1)")
     path = write_weights(network, out)
     put(f"{path}: {network.count_params():,} parameters of {model}, {path.stat().st_size / 1e6:.1f} MB")
 
 
 def _check(text: str) -> Check:
-    """IMAGE=CLASS as a picture and its class."""
+    """IMAGE=CLASS as an image and its class."""
     from emotiw_keras.conversion.checking import Check
     from emotiw_keras.data.archive import read_file
     from emotiw_keras.data.images import ImageError, decode_image
 
-    picture, _, wanted = text.rpartition("=")
-    if not picture or not wanted.strip():
+    image, _, wanted = text.rpartition("=")
+    if not image or not wanted.strip():
         raise UsageError(f"--check {text}: expected IMAGE=CLASS, e.g. cat.jpg=cat or cat.jpg=285")
-    path = Path(picture).expanduser()
+    path = Path(image).expanduser()
     try:
         return Check(path.name, decode_image(read_file(str(path))), wanted.strip())
     except ImageError as error:

@@ -23,7 +23,7 @@ def export(run: str, out: str, kind: str) -> None:
     """Turn the run folder RUN into a model that can be served without this package.
 
     savedmodel is a new folder for TensorFlow, the model in its subfolder 1 as TensorFlow Serving wants it: it takes image
-    bytes or pixels of any size and gives named probabilities; a picture that cannot be decoded has ok = false. EXIF
+    bytes or pixels of any size and gives named probabilities; an image that cannot be decoded has ok = false. EXIF
     orientation is not applied to the bytes.
 
     tflite and onnx are one new file: it takes uint8 faces, already cut out, in the run's size and channels, and gives

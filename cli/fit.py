@@ -102,8 +102,8 @@ def fit(
         tell(note)
     paths = named_values(data, "--data", f"NAME=PATH with a name of recipe {chosen.name!r} ({', '.join(chosen.data)})")
 
+    from emotiw_keras.training.epoch_progress import Progress
     from emotiw_keras.training.fit import fit as train
-    from emotiw_keras.training.progress import Progress
 
     outcome = train(
         chosen, paths, out, threads=threads, restart=restart, dry_run=dry_run, say=tell, progress=Progress.on_stderr()

@@ -17,7 +17,7 @@ _WINDOW = re.compile(r"(\d+(?:\.\d+)?)s|(\d+)")
 
 
 def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> Callable[[float], int]:
-    """--smooth: from a film's frames a second to the frames that are averaged."""
+    """--smooth: from a video's frames a second to the frames that are averaged."""
     match = _WINDOW.fullmatch(value.strip())
     if match is None or float(match[1] or match[2]) == 0:
         raise click.BadParameter(f"{value!r}: expected seconds such as 0.5s, or a number of frames such as 12", ctx, parameter)
@@ -111,12 +111,12 @@ def predict(
     precision: str,
     engine: str,
 ) -> None:
-    """Read the expression of each face in INPUT: pictures, films, folders, zips and glob patterns of them, numbered
-    pictures (frames_%05d.jpg, as a film of 25 frames a second), or a camera (camera:0, until Ctrl-C).
+    """Read the expression of each face in INPUT: images, videos, folders, zips and glob patterns of them, numbered
+    images (frames_%05d.jpg, as a video of 25 frames a second), or a camera (camera:0, until Ctrl-C).
 
-    Rows go to standard output as they come, one per face, and one for each picture or frame without a face. In a film a
+    Rows go to standard output as they come, one per face, and one for each image or frame without a face. In a video a
     face keeps its number while it is followed. An input that cannot be read is a row with its error, named on standard
-    error too, and the exit code is 3. Annotated films have no sound.
+    error too, and the exit code is 3. Annotated videos have no sound.
 
     \b
     Examples:
@@ -160,7 +160,7 @@ def predict(
         every=every,
         smooth=smooth,
         keep_pixels=annotate is not None,
-        keep_crops=explain is not None,
+        keep_faces=explain is not None,
         turned=turned,
     )
     named = expand(inputs)
@@ -185,12 +185,12 @@ def predict(
         for reading in readings:
             for row in rows_of(reading):
                 put(show(row))
-            picture = reading.picture
-            for note in picture.notes:
-                say(f"{picture.path}: {note}")
+            image = reading.image
+            for note in image.notes:
+                say(f"{image.path}: {note}")
             if reading.failed:
                 unreadable += 1
-                place = picture.path if picture.frame is None else f"{picture.path} frame {picture.frame}"
+                place = image.path if image.frame is None else f"{image.path} frame {image.frame}"
                 say(f"cannot read {place}: {reading.error}")
             if annotator is not None:
                 annotator.write(reading)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def _time_line(summary: Summary, seconds: float) -> str:
     steps = sum(summary.seconds.values())
     shares = ", ".join(f"{name} {value / steps:.0%}" for name, value in summary.seconds.items()) if steps else ""
-    rate = f"{summary.new:,} pictures in {seconds:.1f} s, {summary.new / seconds:.1f} a second"
+    rate = f"{summary.new:,} images in {seconds:.1f} s, {summary.new / seconds:.1f} a second"
     return rate + (f" ({shares})" if shares else "")
 
 
@@ -76,10 +76,10 @@ def prepare(
     """Find the faces in SRC, turn them upright and write them to OUT: grey, 256x256, as Ng et al. 2015 cut them.
 
     SRC is a folder of photos (in class folders, in splits of class folders, or in neither), a zip, a manifest CSV or one
-    photo; or films, of which frames are taken: those of SAVEE and eNTERFACE'05 as they are distributed, whose names say who
-    speaks and what is shown, or films in class folders. OUT keeps the folders and gets faces.csv (a row for each face, and for
+    photo; or videos, of which frames are taken: those of SAVEE and eNTERFACE'05 as they are distributed, whose names say who
+    speaks and what is shown, or videos in class folders. OUT keeps the folders and gets faces.csv (a row for each face, and for
     each photo or frame without one), a contact sheet for each class and a summary. Run the same command again to
-    resume. Exit code 3: done, but some pictures could not be read (each is named).
+    resume. Exit code 3: done, but some images could not be read (each is named).
 
     \b
     Examples:
@@ -99,7 +99,7 @@ def prepare(
         frames=frames,
         near_duplicates=near_duplicates,
         workers=workers,
-        progress=counter("{} of {} pictures"),
+        progress=counter("{} of {} images"),
         say=tell,
     )
     if summary.new:

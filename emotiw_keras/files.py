@@ -108,7 +108,7 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
 
 
 def write_encoded(path: str | os.PathLike[str], encode: Callable[[BinaryIO], object]) -> None:
-    """Write what `encode` puts into the file that it is given: into memory first, since encoders in C (of pictures, of NumPy)
+    """Write what `encode` puts into the file that it is given: into memory first, since encoders in C (of images, of NumPy)
     do not tell that a disk is full and leave half a file behind.
 
     Raises:

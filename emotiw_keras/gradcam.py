@@ -22,7 +22,7 @@ from emotiw_keras.data.resize import resize, resize_weights
 from emotiw_keras.errors import ModelError
 
 if TYPE_CHECKING:
-    from emotiw_keras.data.device import FaceInput
+    from emotiw_keras.data.face_input import FaceInput
 
 BATCH = 16
 # Of the maps that are weighted, where there are such; and of any that can be.
@@ -82,7 +82,7 @@ class LayerCam:
     """LayerCAM of a network that ends in a softmax.
 
     Args:
-        model: prepared pictures, float (batch, height, width, channels) -> probabilities (batch, classes).
+        model: prepared images, float (batch, height, width, channels) -> probabilities (batch, classes).
 
     Attributes:
         layer: name of the layer whose maps are weighted.
@@ -113,11 +113,11 @@ class LayerCam:
         scores = keras.ops.matmul(units, self._last.kernel)
         return scores if self._last.bias is None else scores + self._last.bias
 
-    def __call__(self, pictures: Any, classes: np.ndarray) -> np.ndarray:
-        """Heat of each picture for one class each.
+    def __call__(self, images: Any, classes: np.ndarray) -> np.ndarray:
+        """Heat of each image for one class each.
 
         Args:
-            pictures: float (batch, height, width, channels), as the network takes them.
+            images: float (batch, height, width, channels), as the network takes them.
             classes: int (batch,).
 
         Returns:
@@ -126,7 +126,7 @@ class LayerCam:
         """
         import tensorflow as tf
 
-        maps = tf.convert_to_tensor(self._maps(pictures, training=False))
+        maps = tf.convert_to_tensor(self._maps(images, training=False))
         with tf.GradientTape() as tape:
             tape.watch(maps)
             score = tf.gather(self._scores(maps), tf.constant(classes, tf.int32), axis=1, batch_dims=1)
@@ -169,15 +169,15 @@ def overlay(face: np.ndarray, heat: np.ndarray, side: int) -> np.ndarray:
     Args:
         face: uint8 (height, width, 1 or 3).
         heat: float32 (rows, columns), 0..1, over the whole face.
-        side: of the picture, in pixels.
+        side: of the image, in pixels.
 
     Returns:
         uint8 (side, side, 3), RGB.
     """
-    picture = resize(face, side, side)
-    picture = (np.repeat(picture, 3, axis=-1) if picture.shape[-1] == 1 else picture).astype(np.float32)
+    image = resize(face, side, side)
+    image = (np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image).astype(np.float32)
     strength = np.clip(resized_heat(heat[None], side)[0], 0, 1)
     places = np.linspace(0, 1, len(SHADES))
     colour = np.stack([np.interp(strength, places, SHADES[:, channel]) for channel in range(3)], axis=-1)
     share = STRONGEST * strength[..., None]
-    return np.round(picture * (1 - share) + colour * share).astype(np.uint8)
+    return np.round(image * (1 - share) + colour * share).astype(np.uint8)

@@ -13,7 +13,7 @@ from emotiw_keras.runs import CROPS
 if TYPE_CHECKING:
     import keras
 
-    from emotiw_keras.data.device import FaceInput
+    from emotiw_keras.data.face_input import FaceInput
     from emotiw_keras.runs import Run
 
 CONSTANT_WEIGHTS = 8_000_000
@@ -78,8 +78,8 @@ class Inference:
 
         import tensorflow as tf
 
-        from emotiw_keras.data.grey import for_grey
-        from emotiw_keras.data.settings import crop_places
+        from emotiw_keras.data.one_channel import for_grey
+        from emotiw_keras.data.preprocessing_settings import crop_places
         from emotiw_keras.models.kernels.cast_once import narrow_kernels
         from emotiw_keras.models.kernels.large_batches import LARGE_BATCH, in_batches
         from emotiw_keras.models.normalisations import fold_normalisations
@@ -162,7 +162,7 @@ def crop_mean(net: keras.Model, face_input: FaceInput, faces: Any, crops: int) -
         return net(face_input(faces), training=False)
     from keras import ops
 
-    from emotiw_keras.data.settings import crop_places
+    from emotiw_keras.data.preprocessing_settings import crop_places
 
     count = ops.shape(faces)[0]
     places = crop_places(face_input.room, crops)

@@ -24,7 +24,7 @@ HOMES = {
     "CaffeSGD": "training.optimizers",
     "Conv2D": "models.layers",
     "Dense": "models.layers",
-    "FaceInput": "data.device",
+    "FaceInput": "data.face_input",
     "GroupedConv2D": "models.layers",
     "HeNormal": "models.parts",
     "LocalResponseNormalization": "models.layers",

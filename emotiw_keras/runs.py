@@ -21,7 +21,7 @@ from emotiw_keras.weights.shipped import shipped_folder, shipped_models
 if TYPE_CHECKING:
     import keras
 
-    from emotiw_keras.data.device import FaceInput
+    from emotiw_keras.data.face_input import FaceInput
 
 RUN_FORMAT = 1
 DATA_COLUMNS = ("stage", "data", "path", "pixel_hash", "label", "subject", "split", "status")
@@ -213,7 +213,7 @@ class Run:
         Raises:
             RunError: its settings contradict each other, or the mean image is damaged.
         """
-        from emotiw_keras.data.device import FaceInput
+        from emotiw_keras.data.face_input import FaceInput
 
         if self.settings.get("mean_image"):
             self.content(self.settings["mean_image"])

@@ -279,7 +279,7 @@ def damaged_prepared(campaign: Campaign, most: int) -> None:
         (out / name).write_bytes(content)
         if number % 2:
             campaign.trial("bytes of a prepared folder", f"{name}: {what}", answer, meant(clean))
-        else:  # what a whole line of a stranger says of a picture is believed; where it may write and remove is not
+        else:  # what a whole line of a stranger says of an image is believed; where it may write and remove is not
             campaign.trial("lines of a journal", what, lambda: bool(answer()), True)
         shutil.rmtree(out)
         for path, data in clean.items():

@@ -97,8 +97,8 @@ def write_run(folder: Path, *, labels: tuple[str, ...] = (), **changes: Any) -> 
     import keras
     import numpy as np
 
-    from emotiw_keras.data.device import FaceInput
-    from emotiw_keras.data.settings import settings_for
+    from emotiw_keras.data.face_input import FaceInput
+    from emotiw_keras.data.preprocessing_settings import settings_for
     from emotiw_keras.files import sha256_file
     from emotiw_keras.labels import LABEL_SETS
     from emotiw_keras.models import registry

@@ -7,7 +7,7 @@ import numpy as np
 
 
 def photos(count: int, side: int = 72, seed: int = 0) -> np.ndarray:
-    """Pictures of nothing, each another: uint8 (count, side, side), blurred noise of three scales."""
+    """Images of nothing, each another: uint8 (count, side, side), blurred noise of three scales."""
     generator = np.random.default_rng(seed)
     fields = []
     for _ in range(count):
@@ -24,19 +24,19 @@ def cut(photo: np.ndarray, left: int = 12, top: int = 12, side: int = 48) -> np.
     return cv2.resize(photo[top : top + side, left : left + side], (48, 48), interpolation=cv2.INTER_AREA)
 
 
-def marked(picture: np.ndarray) -> np.ndarray:
+def marked(image: np.ndarray) -> np.ndarray:
     """With half transparent letters over it, as agencies mark their photos."""
-    letters = cv2.putText(picture.copy(), "photo", (8, 40), cv2.FONT_HERSHEY_PLAIN, 0.7, 255, 1)
-    return cv2.addWeighted(picture, 0.65, letters, 0.35, 0)
+    letters = cv2.putText(image.copy(), "photo", (8, 40), cv2.FONT_HERSHEY_PLAIN, 0.7, 255, 1)
+    return cv2.addWeighted(image, 0.65, letters, 0.35, 0)
 
 
-def encoded(picture: np.ndarray) -> np.ndarray:
+def encoded(image: np.ndarray) -> np.ndarray:
     """As a JPEG of quality 40, darker and with less contrast."""
-    _, data = cv2.imencode(".jpg", (picture * 0.8 + 10).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 40])
+    _, data = cv2.imencode(".jpg", (image * 0.8 + 10).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 40])
     return cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
 
 
-def write(folder: Path, pictures: dict[str, np.ndarray]) -> None:
-    for name, picture in pictures.items():
+def write(folder: Path, images: dict[str, np.ndarray]) -> None:
+    for name, image in images.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        assert cv2.imwrite(str(folder / name), picture)
+        assert cv2.imwrite(str(folder / name), image)

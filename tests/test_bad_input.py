@@ -35,7 +35,7 @@ epochs = 1
 CLASSES = ("angry", "happy")
 
 
-def picture(seed: int = 0, shape: tuple[int, ...] = (48, 48)) -> Image.Image:
+def image(seed: int = 0, shape: tuple[int, ...] = (48, 48)) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, np.uint8))
 
 
@@ -44,7 +44,7 @@ def class_folder(folder: Path, names: tuple[str, ...] = CLASSES, each: int = 6) 
         for i in range(each):
             file = folder / name / f"{i}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
-            picture(100 * number + i).save(file)
+            image(100 * number + i).save(file)
     return folder
 
 
@@ -95,7 +95,7 @@ def unknown_classes(folder: Path) -> Path:
 
 def no_images(folder: Path) -> Path:
     (folder / "texts" / "happy").mkdir(parents=True)
-    (folder / "texts" / "happy" / "a.txt").write_text("no picture")
+    (folder / "texts" / "happy" / "a.txt").write_text("no image")
     return folder / "texts"
 
 
@@ -123,7 +123,7 @@ def damaged_zip(folder: Path) -> Path:
 def all_broken(folder: Path) -> Path:
     for name in CLASSES:
         (folder / "broken" / name).mkdir(parents=True)
-        (folder / "broken" / name / "a.png").write_bytes(b"not a picture")
+        (folder / "broken" / name / "a.png").write_bytes(b"not an image")
     return folder / "broken"
 
 
@@ -161,24 +161,24 @@ def test_data_that_cannot_be_used(
     assert not (tmp_path / "run").exists() and not (tmp_path.parent / "escaped.png").exists()
 
 
-def test_single_pictures_that_are_odd_are_read_or_named(tmp_path: Path, emotiw: Emotiw, run_folder: Path) -> None:
-    """Each odd picture is a row: read where its pixels can be had, named with the reason where not; the rest goes on."""
+def test_single_images_that_are_odd_are_read_or_named(tmp_path: Path, emotiw: Emotiw, run_folder: Path) -> None:
+    """Each odd image is a row: read where its pixels can be had, named with the reason where not; the rest goes on."""
     folder = tmp_path / "odd"
     folder.mkdir()
-    picture().save(folder / "good.png")
-    picture().save(folder / "gif.gif")
+    image().save(folder / "good.png")
+    image().save(folder / "gif.gif")
     (folder / "gif.gif").rename(folder / "gif_named.jpg")
     Image.fromarray(np.random.default_rng(1).integers(0, 65536, (48, 48)).astype(np.uint16)).save(folder / "deep.png")
-    picture(shape=(48, 48, 4)).save(folder / "rgba.png")
-    picture(shape=(48, 48, 3)).quantize(16).save(folder / "palette.png")
-    picture(shape=(48, 48, 3)).convert("CMYK").save(folder / "cmyk.jpg")
+    image(shape=(48, 48, 4)).save(folder / "rgba.png")
+    image(shape=(48, 48, 3)).quantize(16).save(folder / "palette.png")
+    image(shape=(48, 48, 3)).convert("CMYK").save(folder / "cmyk.jpg")
     readable = {"good.png", "gif_named.jpg", "deep.png", "rgba.png", "palette.png", "cmyk.jpg"}
     (folder / "corrupt.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(range(256)))
-    picture().save(tmp_path / "whole.jpg")
+    image().save(tmp_path / "whole.jpg")
     content = (tmp_path / "whole.jpg").read_bytes()
     (folder / "cut.jpg").write_bytes(content[: len(content) // 2])
     (folder / "zero.png").write_bytes(b"")
-    picture(shape=(1, 1)).save(folder / "dot.png")
+    image(shape=(1, 1)).save(folder / "dot.png")
     (folder / "enormous.png").write_bytes(enormous_png())
     unreadable = {
         "corrupt.jpg": "",
@@ -231,7 +231,7 @@ def test_wrong_usage(arguments: list[str], code: int, words: list[str], tmp_path
     (tmp_path / "empty").mkdir()
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "dear.txt").write_text("somebody's")
-    picture().save(tmp_path / "a.png")
+    image().save(tmp_path / "a.png")
     done = emotiw(*arguments, cwd=tmp_path)
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == code, done.stderr

@@ -23,11 +23,11 @@ from emotiw_keras.models import registry
 from emotiw_keras.reports.prediction_sheet import Caption
 from emotiw_keras.reports.prediction_sheet import contact_sheet as sheet_of_faces
 from emotiw_keras.serving.annotate import Annotator
-from emotiw_keras.serving.input_images import Picture
-from emotiw_keras.serving.readings import PictureReading
+from emotiw_keras.serving.input_images import InputImage
+from emotiw_keras.serving.readings import ImageReading
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.curves import learning_curves
-from tests.serving.marked import write_film
+from tests.serving.marked import write_video
 
 LIMIT = 12 << 10
 NOISE = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
@@ -46,7 +46,7 @@ def full_at(size: int) -> Iterator[None]:
 
 def annotate(folder: Path, name: str) -> None:
     with Annotator(folder / "annotated") as annotator:
-        annotator.write(PictureReading(Picture(name, NOISE, name=name), None, (), None, ()))
+        annotator.write(ImageReading(InputImage(name, NOISE, name=name), None, (), None, ()))
 
 
 def contact_sheet(folder: Path) -> None:
@@ -78,7 +78,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-def test_a_picture_that_does_not_fit_is_an_error_and_leaves_nothing(write: Callable[[Path], None], tmp_path: Path) -> None:
+def test_an_image_that_does_not_fit_is_an_error_and_leaves_nothing(write: Callable[[Path], None], tmp_path: Path) -> None:
     write_limited = contextlib.nullcontext() if write is contact_sheet else full_at(LIMIT)
     with write_limited, pytest.raises(OutputError, match="free some space"):
         write(tmp_path)
@@ -125,21 +125,21 @@ learning_rate = 0.001
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recipe, drawn faces, a finished run of them, a photo and a film."""
+    """A recipe, drawn faces, a finished run of them, a photo and a video."""
     folder = tmp_path_factory.mktemp("material")
     (folder / "small.toml").write_text(RECIPE)
     write_images("small", folder / "faces", 14)
     assert emotiw(["fit", str(folder / "small.toml"), "--data", f"faces={folder / 'faces'}", "--out", str(folder / "run")]) == 0
     registry.build("alexnet", weights=None, classes=7, width=0.0625).save_weights(folder / "alexnet.weights.h5")
     Image.fromarray(NOISE).resize((900, 900)).save(folder / "photo.jpg", quality=95)
-    write_film(folder / "film.mp4", [np.roll(NOISE, 9 * number, axis=1) for number in range(30)])
+    write_video(folder / "video.mp4", [np.roll(NOISE, 9 * number, axis=1) for number in range(30)])
     return folder
 
 
 # Where what is written would go is {disk}; bytes that are free there.
 COMMANDS: dict[str, tuple[int, str]] = {
     "annotated photo": (24 << 10, "predict {m}/photo.jpg --model {m}/run --faces whole --annotate {disk}/ann"),
-    "annotated film": (24 << 10, "predict {m}/film.mp4 --model {m}/run --faces whole --annotate {disk}/ann"),
+    "annotated video": (24 << 10, "predict {m}/video.mp4 --model {m}/run --faces whole --annotate {disk}/ann"),
     "weights": (24 << 10, "convert {m}/alexnet.weights.h5 --model alexnet --width 0.0625 --out {disk}/a.weights.h5"),
     "packed run": (64 << 10, "pack {m}/run {disk}/packed --data generated:small"),
     "prepared faces": (8 << 10, "prepare {m}/faces {disk}/prepared --workers 1"),
@@ -163,9 +163,9 @@ def test_a_command_on_a_full_disk_is_one_line_and_publishes_nothing_half_written
     assert len(errors) == 1 and str(small_disk) in errors[0] and "free some space" in errors[0]
     assert "Traceback" not in told and "Exception ignored" not in told
     left = {path.relative_to(small_disk).as_posix() for path in small_disk.rglob("*") if path.is_file()}
-    # The journal of a preparation, from which it goes on, and whole pictures or tables of a page.
+    # The journal of a preparation, from which it goes on, and whole images or tables of a page.
     assert not {path for path in left if "/." in path} - {"prepared/.prepare.jsonl"}
-    assert left >= {"fill", "there.txt"} and not left & {"a.weights.h5", "a.tflite", "ann/photo.jpg", "ann/film.mp4"}
+    assert left >= {"fill", "there.txt"} and not left & {"a.weights.h5", "a.tflite", "ann/photo.jpg", "ann/video.mp4"}
     assert not (small_disk / "packed").exists() and not (small_disk / "savedmodel").exists()
     assert (small_disk / "there.txt").read_text() == "was there"
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from emotiw_keras.data.settings import crop_places
+from emotiw_keras.data.preprocessing_settings import crop_places
 from emotiw_keras.inference import Inference
 from emotiw_keras.models.kernels.large_batches import LARGE_BATCH
 from emotiw_keras.runs import Run

@@ -1,6 +1,6 @@
 """The README does what it says: every block below a comment `<!-- runs -->` is run, in order, in one scratch folder.
 
-The other commands need photos, films, data sets or downloads that are not here. They are read as `emotiw` reads them: its
+The other commands need photos, videos, data sets or downloads that are not here. They are read as `emotiw` reads them: its
 options, and of `fit` the recipe, its settings, its names of data sets and what `--weights` means.
 """
 

@@ -26,7 +26,7 @@ EVIL = "a\x1b]0;PWNED\x07\x1b[31m\u202egnp"
 RAW = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
 
 
-def picture(path: Path, whole: bool = True) -> None:
+def image(path: Path, whole: bool = True) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 80), np.uint8)).save(path, "PNG")
     if not whole:
@@ -44,10 +44,10 @@ def test_predict_and_prepare_show_names_escaped(
 ) -> None:
     folder = tmp_path / "photos"
     monkeypatch.chdir(tmp_path)
-    picture(folder / f"{EVIL}.png")
-    picture(folder / "two\nlines.png")
-    picture(folder / "=1+1.png")
-    picture(folder / f"{EVIL} torn.png", whole=False)
+    image(folder / f"{EVIL}.png")
+    image(folder / "two\nlines.png")
+    image(folder / "=1+1.png")
+    image(folder / f"{EVIL} torn.png", whole=False)
     monkeypatch.chdir(folder)
     command = ["predict", ".", "--model", str(run_folder), "--faces", "whole"]
     assert emotiw(command) == 3
@@ -64,13 +64,13 @@ def test_predict_and_prepare_show_names_escaped(
     assert f"{EVIL}.png" in {json.loads(line)["path"].removeprefix("./") for line in told.out.splitlines()}
     assert emotiw(["prepare", ".", str(tmp_path / "out"), "--detector", "viola_jones", "--workers", "1"]) == 3
     told = capsys.readouterr()
-    assert not RAW.search(re.sub(r"\r  [\d,]+ of [\d,]+ pictures", "", told.out + told.err))
+    assert not RAW.search(re.sub(r"\r  [\d,]+ of [\d,]+ images", "", told.out + told.err))
     assert r"\x1b[31m" in told.err
 
 
 def test_labels_of_a_run_are_drawn_and_shown_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = write_run(tmp_path / "run", labels=("two\nlines", EVIL, "=1+1", "$\\frac$ $x^$"))
-    picture(tmp_path / "a.png")
+    image(tmp_path / "a.png")
     command = ["predict", str(tmp_path / "a.png"), "--model", str(run), "--faces", "whole"]
     assert emotiw([*command, "--annotate", str(tmp_path / "ann"), "--explain", str(tmp_path / "why")]) == 0
     told = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Conversions proved by pictures of a known class, which also settle what a file of bare arrays leaves open."""
+"""Conversions proved by images of a known class, which also settle what a file of bare arrays leaves open."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _OTHER: dict[RowOrder, RowOrder] = {"chw": "hwc", "hwc": "chw"}
 
 @dataclass(frozen=True, eq=False)
 class Check:
-    """A picture and what is on it.
+    """An image and what is on it.
 
     Attributes:
-        name: of the picture, for the report.
+        name: of the image, for the report.
         pixels: uint8 0..255 (height, width, 3) RGB, or (height, width, 1).
         wanted: the number of a class, from 0, or for ImageNet's classes a synset or words of its name.
     """
@@ -38,7 +38,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a network says of a picture: `name` is the likeliest class, `score` its share of 1."""
+    """What a network says of an image: `name` is the likeliest class, `score` its share of 1."""
 
     check: Check
     name: str
@@ -50,13 +50,13 @@ class Answer:
 
 
 def convert_checked(name: str, source: Any, checks: Sequence[Check], **settings: Any) -> tuple[keras.Model, Conversion]:
-    """`convert`, and the likeliest class of every picture is the one said.
+    """`convert`, and the likeliest class of every image is the one said.
 
     Where the file leaves the order of the first fully connected layer's rows open (`Conversion.rows`), both are tried; the one
     that gives the classes is taken, the usual one where both do. Arguments, result and errors as for `convert`.
 
     Raises:
-        ModelError: the network says something else of a picture, or has no classifier.
+        ModelError: the network says something else of an image, or has no classifier.
     """
     from emotiw_keras.conversion.convert import convert
 
@@ -78,7 +78,7 @@ def convert_checked(name: str, source: Any, checks: Sequence[Check], **settings:
     others = answers(*other, checks)
     if all(answer.right for answer in others):
         if right:
-            conversion.checked.append(f"checked: {said}, with both orders of the rows; give pictures that tell them apart")
+            conversion.checked.append(f"checked: {said}, with both orders of the rows; give images that tell them apart")
             return model, conversion
         other[1].checked.append(f"checked, with this order of the rows alone: {'; '.join(map(str, others))}")
         return other
@@ -96,7 +96,7 @@ def _wanted(checks: Sequence[Check]) -> str:
 
 
 def answers(model: keras.Model, conversion: Conversion, checks: Sequence[Check]) -> list[Answer]:
-    """What a converted network, which returns logits, says of the pictures."""
+    """What a converted network, which returns logits, says of the images."""
     import keras
 
     file = conversion.foreign.path.name
@@ -105,12 +105,12 @@ def answers(model: keras.Model, conversion: Conversion, checks: Sequence[Check])
     spec = get_spec(conversion.name)
     height, width, channels = model.input_shape[1:]
     if channels != 3:
-        raise ModelError(f"{file} takes pictures of {channels} channel; --check needs a network of colour pictures")
+        raise ModelError(f"{file} takes images of {channels} channel; --check needs a network of colour images")
     names, synsets = _labels(conversion, spec)
     found = []
     for check in checks:
-        picture = preprocessing(spec.name)(_cropped(check.pixels, spec, height, width))
-        scores = keras.ops.convert_to_numpy(model(picture[None], training=False)).reshape(-1).astype(np.float64)
+        image = preprocessing(spec.name)(_cropped(check.pixels, spec, height, width))
+        scores = keras.ops.convert_to_numpy(model(image[None], training=False)).reshape(-1).astype(np.float64)
         powers = np.exp(scores - scores.max())
         best = int(scores.argmax())
         label = names[best] if names else f"class {best}"
@@ -147,7 +147,7 @@ def _in_name(words: str, name: str) -> bool:
 
 
 def _cropped(pixels: np.ndarray, spec: ModelSpec, height: int, width: int) -> np.ndarray:
-    """The middle of a picture, as the network is evaluated: uint8 RGB (height, width, 3)."""
+    """The middle of an image, as the network is evaluated: uint8 RGB (height, width, 3)."""
     import cv2
 
     pixels = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels

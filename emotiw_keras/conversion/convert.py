@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emotiw_keras.conversion.computation import (
+from emotiw_keras.conversion.into_keras import layout_of, normalisation_to_keras, to_keras
+from emotiw_keras.conversion.matching import match_layers
+from emotiw_keras.conversion.original_computation import (
     fitted_original,
+    image_shape,
     original_arrays,
-    picture_shape,
     trunk_of,
     until_scores,
     with_rows,
 )
-from emotiw_keras.conversion.into_keras import layout_of, normalisation_to_keras, to_keras
-from emotiw_keras.conversion.matching import match_layers
 from emotiw_keras.conversion.record import TOLERANCE, Conversion, Order, RowOrder
 from emotiw_keras.errors import ModelError
 from emotiw_keras.formats import layout as change
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 _DEFAULTS = Limits()
 
 
-def probe_picture(spec: ModelSpec, shape: tuple[int, int, int] | None = None) -> np.ndarray:
-    """The picture that networks are compared on: float32 (1, height, width, channels) of `shape`, the network's own if None, in
+def probe_image(spec: ModelSpec, shape: tuple[int, int, int] | None = None) -> np.ndarray:
+    """The image that networks are compared on: float32 (1, height, width, channels) of `shape`, the network's own if None, in
     its channel order, normalised.
 
     Blobs and noise of different colours with no symmetry, so that a swapped axis or channel shows.
@@ -45,8 +45,8 @@ def probe_picture(spec: ModelSpec, shape: tuple[int, int, int] | None = None) ->
     rng = np.random.default_rng(2015)
     rows, columns = np.mgrid[:height, :width] / np.array([height, width])[:, None, None]
     waves = [np.sin(2 * np.pi * (a * rows + b * columns) + c) for a, b, c in rng.uniform(0.5, 4.0, (3, 3))]
-    picture = 128 + 70 * np.stack(waves, -1) + rng.normal(0, 20, (height, width, 3))
-    pixels = np.clip(picture, 0, 255)
+    image = 128 + 70 * np.stack(waves, -1) + rng.normal(0, 20, (height, width, 3))
+    pixels = np.clip(image, 0, 255)
     return ((pixels - np.asarray(spec.mean)) / np.asarray(spec.std)).astype("float32")[None, ..., :channels]
 
 
@@ -67,9 +67,9 @@ def convert(
         name: registry name.
         source: a weight file in any format that `formats.reading` knows, or what it read of one.
         structure: a .prototxt that says how the layers of `source` are connected, where it does not say so itself.
-        channel_order: of the pictures the original takes, where the file does not say; the network's own if None.
+        channel_order: of the images the original takes, where the file does not say; the network's own if None.
         width: the width of the network.
-        input_shape: (height, width, channels) of the pictures of a file that states none and does not fit the network's own.
+        input_shape: (height, width, channels) of the images of a file that states none and does not fit the network's own.
         rows: the order of the rows of the first fully connected layer, if the file leaves it open: "chw", "hwc", or None for
             that of its kernels: (out, in, height, width) go with "chw", (height, width, in, out) with "hwc".
         limits: bounds on what is read.
@@ -101,7 +101,7 @@ def convert(
     last = foreign.arrays[matches[-1].bias or matches[-1].weight].size if matching.beyond is None else None
     own = foreign.nodes is not None
     reordered = None if last is None else _class_order(foreign, last)
-    shape = picture_shape(foreign, name, matches, layout, input_shape)
+    shape = image_shape(foreign, name, matches, layout, input_shape)
     foreign, taken = with_rows(foreign, name, matches, layout, shape, rows)
     conversion = Conversion(name, foreign, matches, matching.how, layout, order, last, own, reordered, taken, shape)
 
@@ -120,7 +120,7 @@ def convert(
 
 
 def _original(conversion: Conversion, spec: ModelSpec) -> dict[str, np.ndarray]:
-    """Our layer -> what the original computes there on the probe picture; `conversion.last` for the end."""
+    """Our layer -> what the original computes there on the probe image; `conversion.last` for the end."""
     foreign = conversion.foreign
     if foreign.nodes is not None:
         nodes, arrays = foreign.nodes, foreign.arrays
@@ -131,12 +131,12 @@ def _original(conversion: Conversion, spec: ModelSpec) -> dict[str, np.ndarray]:
     made = {name for node in nodes for name in node.outputs}
     starts = list(dict.fromkeys(name for node in nodes for name in node.inputs if name not in made))
     if len(starts) != 1:
-        raise ModelError(f"{foreign.path.name} has {len(starts)} inputs ({', '.join(starts)}), expected one picture")
-    picture = probe_picture(spec, conversion.input_shape)
+        raise ModelError(f"{foreign.path.name} has {len(starts)} inputs ({', '.join(starts)}), expected one image")
+    image = probe_image(spec, conversion.input_shape)
     if conversion.channel_order != spec.channel_order:
-        picture = picture[..., ::-1]
+        image = image[..., ::-1]
     try:
-        outputs, layers = reference.run(nodes, arrays, {starts[0]: picture.transpose(0, 3, 1, 2)}, conversion.layout)
+        outputs, layers = reference.run(nodes, arrays, {starts[0]: image.transpose(0, 3, 1, 2)}, conversion.layout)
     except ModelError as error:
         raise ModelError(f"{foreign.path.name}: {error}") from error
     scores = outputs[last]
@@ -246,7 +246,7 @@ def _compare(model: keras.Model, conversion: Conversion, expected: dict[str, np.
     file = conversion.foreign.path.name
     outputs = {m.ours: _after(model, model.get_layer(m.ours).output) for m in conversion.matches}
     outputs[conversion.last] = model.output
-    computed = keras.Model(model.inputs[0], outputs)(probe_picture(spec, conversion.input_shape), training=False)
+    computed = keras.Model(model.inputs[0], outputs)(probe_image(spec, conversion.input_shape), training=False)
     parity = {}
     for layer, reference_values in expected.items():
         ours = keras.ops.convert_to_numpy(computed[layer]).reshape(1, -1)

@@ -42,10 +42,10 @@ class Conversion:
     """How the rows of the first fully connected layer follow each other, where the file leaves it open: "chw" by channels, then
     height and width, "hwc" the other way. The proof is for this order."""
     input_shape: tuple[int, int, int] = (0, 0, 0)
-    """(height, width, channels) of the pictures of the network."""
+    """(height, width, channels) of the images of the network."""
     parity: dict[str, float] = field(default_factory=dict)
     checked: list[str] = field(default_factory=list)
-    """What pictures of known classes say."""
+    """What images of known classes say."""
 
     @property
     def last(self) -> str:
@@ -66,7 +66,7 @@ class Conversion:
             f"channels: {self.channel_order.upper()} ({stated})",
         ]
         if self.input_shape != (usual := (spec.input_size, spec.input_size, self.input_shape[2])):
-            lines.append(f"pictures of {self.input_shape[0]}x{self.input_shape[1]}, not the usual {usual[0]}x{usual[1]}")
+            lines.append(f"images of {self.input_shape[0]}x{self.input_shape[1]}, not the usual {usual[0]}x{usual[1]}")
         if doubles:
             lines.append(f"stored as {', '.join(doubles)}, written as float32")
         if foreign.mean is not None:
@@ -87,7 +87,7 @@ class Conversion:
             lines.append(f"{folded} batch normalisations are folded into their convolutions; ours are left with the biases")
         lines += _grouped(foreign.ignored)
         lines.append(
-            f"proved on a colour picture against {whose}, run in NumPy: {self.last} within {self.parity[self.last]:.1e}, "
+            f"proved on a colour image against {whose}, run in NumPy: {self.last} within {self.parity[self.last]:.1e}, "
             f"{len(self.parity) - 1} inner layers, the worst {worst} within {self.parity[worst]:.1e} (allowed {TOLERANCE:.0e})"
         )
         return lines + self.checked

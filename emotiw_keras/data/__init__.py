@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from emotiw_keras.data.device import FaceInput as FaceInput
+    from emotiw_keras.data.face_input import FaceInput as FaceInput
     from emotiw_keras.data.faceset import FaceSet as FaceSet
     from emotiw_keras.data.load import load_faces as load_faces
 

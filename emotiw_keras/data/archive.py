@@ -32,10 +32,10 @@ _DEFLATE_SLACK = 2**16
 # Code tables that stand before the first byte of data.
 _DEFLATE_START = 2**10
 _BLOCK = 2**20
-# Enough for the header of nearly every picture; a file whose header lies deeper is read whole.
+# Enough for the header of nearly every image; a file whose header lies deeper is read whole.
 _HEAD_BYTES = 2**14
 _DRIVE = re.compile(r"[A-Za-z]:")
-# What file servers, systems and picture viewers put beside pictures, and into archives of them; no one's data.
+# What file servers, systems and image viewers put beside images, and into archives of them; no one's data.
 _SYSTEM = frozenset({"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "thumbnails", "thumbs"})
 
 
@@ -71,8 +71,8 @@ def open_archive(path: str | os.PathLike[str]) -> Archive:
     return FolderArchive(source) if source.is_dir() else ZipArchive(source)
 
 
-def is_picture(name: str) -> bool:
-    """Whether a file's name says that it is a picture; what it really is, its bytes say later."""
+def is_image(name: str) -> bool:
+    """Whether a file's name says that it is an image; what it really is, its bytes say later."""
     stem, dot, suffix = name.rpartition("/")[2].rpartition(".")
     return bool(stem) and (dot + suffix).lower() in SUFFIXES
 
@@ -107,7 +107,7 @@ def checked_name(name: str, where: object) -> str:
 
 
 def read_file(path: str, most: int | None = None) -> bytes:
-    """The bytes of a picture's file, or its first `most`; ImageError if they cannot be had, or are too many for one."""
+    """The bytes of an image's file, or its first `most`; ImageError if they cannot be had, or are too many for one."""
     try:
         with open(path, "rb") as file:
             data = file.read(MEMBER_BYTES + 1 if most is None else most)
@@ -298,8 +298,8 @@ class ZipArchive:
             raise ImageError("cannot read: damaged zip (wrong size or checksum)")
 
 
-class ArchivePictures:
-    """Pictures that are files of a folder or a zip."""
+class ArchiveImages:
+    """Images that are files of a folder or a zip."""
 
     def __init__(self, archive: Archive, members: list[str]) -> None:
         self._archive = archive

@@ -92,7 +92,7 @@ class Augment:
         """Change a batch.
 
         Args:
-            images: float32 (batch, side, side, channels), the mean subtracted: what comes in from outside the picture and what
+            images: float32 (batch, side, side, channels), the mean subtracted: what comes in from outside the image and what
                 is blanked is 0, the mean.
             drawn: float32 (batch, 11), from `draw_changes`.
 

@@ -1,4 +1,4 @@
-"""Columns of text with one entry a picture: lists for thousands of pictures, and what stands for one with millions."""
+"""Columns of text with one entry an image: lists for thousands of images, and what stands for one with millions."""
 
 from __future__ import annotations
 

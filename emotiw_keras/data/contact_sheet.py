@@ -1,4 +1,4 @@
-"""Contact sheets of prepared faces: one picture a class, to look over what was cut out."""
+"""Contact sheets of prepared faces: one image a class, to look over what was cut out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures that are the same: two are if their decoded pixels are, whatever their files look like."""
+"""Images that are the same: two are if their decoded pixels are, whatever their files look like."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def pixel_hash(image: np.ndarray) -> str:
-    """A picture's identity: BLAKE2b (16 bytes, hexadecimal) of its shape and decoded pixels.
+    """An image's identity: BLAKE2b (16 bytes, hexadecimal) of its shape and decoded pixels.
 
     Args:
         image: uint8 0..255, (height, width, 1) grey or (height, width, 3) RGB; three equal channels count as grey.
@@ -32,7 +32,7 @@ def pixel_hash(image: np.ndarray) -> str:
 
 
 def duplicate_groups(hashes: Sequence[str]) -> list[np.ndarray]:
-    """Indices of pictures that share their pixels, one int64 array for each group of two or more; "" is no hash."""
+    """Indices of images that share their pixels, one int64 array for each group of two or more; "" is no hash."""
     groups: dict[str, list[int]] = defaultdict(list)
     for i, digest in enumerate(hashes):
         if digest:
@@ -41,15 +41,15 @@ def duplicate_groups(hashes: Sequence[str]) -> list[np.ndarray]:
 
 
 def conflicting_groups(hashes: Sequence[str], label: np.ndarray) -> list[np.ndarray]:
-    """The duplicate groups whose pictures carry more than one label."""
+    """The duplicate groups whose images carry more than one label."""
     return [group for group in duplicate_groups(hashes) if len(set(label[group].tolist())) > 1]
 
 
 def also_in(hashes: Sequence[str], split: np.ndarray, these: Iterable[str], others: Iterable[str]) -> np.ndarray:
-    """Which pictures of the splits `these` also stand, pixel for pixel, in one of the splits `others`.
+    """Which images of the splits `these` also stand, pixel for pixel, in one of the splits `others`.
 
     Returns:
-        bool (pictures,), false outside `these`.
+        bool (images,), false outside `these`.
     """
     of_these, of_others = set(these), set(others)
     pairs = list(zip(hashes, split.tolist(), strict=True))
@@ -58,14 +58,14 @@ def also_in(hashes: Sequence[str], split: np.ndarray, these: Iterable[str], othe
 
 
 def describe(faces: FaceSet) -> list[str]:
-    """Lines on duplicates, conflicting labels and constant pictures, for a person to read."""
+    """Lines on duplicates, conflicting labels and constant images, for a person to read."""
     groups = duplicate_groups(faces.pixel_hash)
     extra = sum(len(group) - 1 for group in groups)
     total = sum(bool(digest) for digest in faces.pixel_hash)
     if not groups:
-        lines = [f"duplicates: none, {total:,} different pictures"]
+        lines = [f"duplicates: none, {total:,} different images"]
     else:
-        lines = [f"duplicates: {total - extra:,} different pictures of {total:,}, {extra:,} repeat another exactly"]
+        lines = [f"duplicates: {total - extra:,} different images of {total:,}, {extra:,} repeat another exactly"]
     equal: dict[tuple[str, str], int] = {}
     present = [name for name in ("train", "val", "test") if (faces.split == name).any()]
     for i, later in enumerate(present):
@@ -73,15 +73,15 @@ def describe(faces: FaceSet) -> list[str]:
             count = int(also_in(faces.pixel_hash, faces.split, [later], [earlier]).sum())
             if count:
                 equal[later, earlier] = count
-                lines.append(f"duplicates: {count:,} {later} pictures also stand in {earlier}")
+                lines.append(f"duplicates: {count:,} {later} images also stand in {earlier}")
     lines += near_lines(faces, equal)
     conflicts = conflicting_groups(faces.pixel_hash, faces.label)
     if conflicts:
         example = conflicts[0]
         names = ", ".join(f"{faces.paths[i]} {faces.labels[faces.label[i]]}" for i in example[:3])
-        lines.append(f"conflicting labels: {len(conflicts):,} pictures carry more than one label ({names})")
+        lines.append(f"conflicting labels: {len(conflicts):,} images carry more than one label ({names})")
     constant = np.flatnonzero(faces.constant)
     if constant.size:
         named = ", ".join(faces.paths[i] for i in constant[:5]) + (" ..." if constant.size > 5 else "")
-        lines.append(f"constant pictures (every pixel the same): {constant.size:,} ({named})")
+        lines.append(f"constant images (every pixel the same): {constant.size:,} ({named})")
     return lines

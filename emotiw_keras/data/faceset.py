@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from emotiw_keras.data.near.groups import NearTwins
-    from emotiw_keras.data.pixels import PixelStore
+    from emotiw_keras.data.pixel_pass import PixelStore
 
 OK = "ok"
 HELD_OUT = "held out"
@@ -26,22 +26,22 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class FaceSet:
-    """Labelled pictures of one data set; lists and arrays have one entry a picture, in the order of the source.
+    """Labelled images of one data set; lists and arrays have one entry an image, in the order of the source.
 
     Attributes:
         name: what the data set is called, such as "fer".
         source: the path as given.
         layout: what its layout is called (`layouts.TABLE`), such as "split folders".
         labels: label names; a label id is a position here.
-        paths: each picture's name inside the source.
-        label: int (pictures,), -1 where the status is not "ok".
-        split: "<U5" (pictures,): "train", "val" or "test"; "" for an unreadable picture of a source without splits.
+        paths: each image's name inside the source.
+        label: int (images,), -1 where the status is not "ok".
+        split: "<U5" (images,): "train", "val" or "test"; "" for an unreadable image of a source without splits.
         subject: the person, "" if unknown.
         pixel_hash: the identity of the decoded pixels (`duplicates.pixel_hash`), "" where unreadable.
-        status: "ok", or why the picture cannot be used.
-        pixels: the pictures themselves.
+        status: "ok", or why the image cannot be used.
+        pixels: the images themselves.
         report: what was decided, for a person to read.
-        constant: bool (pictures,): every pixel is the same.
+        constant: bool (images,): every pixel is the same.
         reading: how `emotiw prepare` cut them, "" if it did not.
         near: which of them are near duplicates; None where that was not looked for.
     """
@@ -63,13 +63,13 @@ class FaceSet:
     near: NearTwins | None = field(default=None, repr=False)
 
     def indices(self, split: str) -> np.ndarray:
-        """The usable pictures of "train", "val", "test" or "all", in file order.
+        """The usable images of "train", "val", "test" or "all", in file order.
 
         Returns:
-            int64 (pictures of the split,).
+            int64 (images of the split,).
 
         Raises:
-            DataError: the split has no usable pictures; those that have are named.
+            DataError: the split has no usable images; those that have are named.
         """
         usable = self.label >= 0
         chosen = np.flatnonzero(usable if split == "all" else usable & (self.split == split))
@@ -81,7 +81,7 @@ class FaceSet:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that have usable pictures, in the order train, val, test."""
+        """The splits that have usable images, in the order train, val, test."""
         return tuple(self.counts())
 
     def dataset(
@@ -93,18 +93,18 @@ class FaceSet:
         seed: int = 0,
         shard: tuple[int, int] = (0, 1),
     ) -> tf.data.Dataset:
-        """The pictures of a split as batches of bytes: `tf.data.Dataset` of (uint8 (batch, height, width, channels), int32
+        """The images of a split as batches of bytes: `tf.data.Dataset` of (uint8 (batch, height, width, channels), int32
         (batch,)); `FaceInput` turns the bytes into what a network takes, on the device.
 
         Args:
             split: "train", "val", "test" or "all".
-            batch_size: pictures in a batch; the last may be smaller.
+            batch_size: images in a batch; the last may be smaller.
             shuffle: a new order each time it is gone through, drawn from `seed`; otherwise the order of the source.
             seed: of the order; the same seed gives the same sequence of orders.
-            shard: (index, count) of a host among several: of each batch it gets every `count`-th picture from `index` on.
+            shard: (index, count) of a host among several: of each batch it gets every `count`-th image from `index` on.
 
         Raises:
-            DataError: the split has no usable pictures.
+            DataError: the split has no usable images.
             UsageError: a batch size or a shard that cannot be meant.
 
         Example:
@@ -124,7 +124,7 @@ class FaceSet:
         return face_dataset(pool, batch_size, shuffle=shuffle, seed=seed, shard=shard)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Usable pictures: split -> label -> number, for the splits that exist."""
+        """Usable images: split -> label -> number, for the splits that exist."""
         table: dict[str, dict[str, int]] = {}
         for split in SPLITS:
             ids = self.label[(self.label >= 0) & (self.split == split)]
@@ -134,11 +134,11 @@ class FaceSet:
         return table
 
     def unreadable(self) -> list[tuple[str, str]]:
-        """(path, why) of the pictures that cannot be used."""
+        """(path, why) of the images that cannot be used."""
         return [(path, status) for path, status in zip(self.paths, self.status, strict=True) if status != OK]
 
     def identities(self, rows: np.ndarray) -> Iterator[str]:
-        """What tells the pictures at `rows` from others: the same word, the same pixels."""
+        """What tells the images at `rows` from others: the same word, the same pixels."""
         return (self.pixel_hash[i] for i in rows)
 
     def facts(self) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class FaceSet:
         """Rows of data.csv, without their stage.
 
         Args:
-            roles: status -> int, the pictures that have it; the last one counts, a picture without one is held out.
+            roles: status -> int, the images that have it; the last one counts, an image without one is held out.
         """
         status = np.array([text if text != OK else HELD_OUT for text in self.status], object)
         for role, rows in roles.items():
@@ -169,7 +169,7 @@ class FaceSet:
             }
 
     def take(self, rows: np.ndarray) -> FaceSet:
-        """The set of some of the pictures, numbered anew from 0."""
+        """The set of some of the images, numbered anew from 0."""
         return replace(
             self,
             paths=pick(self.paths, rows),

@@ -30,7 +30,7 @@ def write_images(kind: str, folder: str | os.PathLike[str], limit: int | None = 
     Args:
         kind: a name in `KINDS`.
         folder: where; made if it is missing.
-        limit: pictures per split at most.
+        limit: images per split at most.
 
     Returns:
         The number of files.
@@ -41,8 +41,8 @@ def write_images(kind: str, folder: str | os.PathLike[str], limit: int | None = 
     """
     faces = load_faces(GENERATED + kind, limit=limit)
     for position, path in enumerate(faces.paths):
-        picture = faces.pixels.gather(np.array([position]))[0]
-        done, content = cv2.imencode(".png", picture)
+        image = faces.pixels.gather(np.array([position]))[0]
+        done, content = cv2.imencode(".png", image)
         if not done:
             raise DataError(f"{path}: OpenCV could not encode it as PNG")
         write_atomic(Path(folder) / path, content.tobytes())
@@ -55,7 +55,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Write faces that the package draws as files.")
     parser.add_argument("kind", choices=[*KINDS, "affwild2"], help="one of the two sets as PNG, or a tree like Aff-Wild2's")
     parser.add_argument("folder")
-    parser.add_argument("--limit", type=int, help="pictures per split")
+    parser.add_argument("--limit", type=int, help="images per split")
     parser.add_argument("--videos", type=int, default=8, help="affwild2: how many videos")
     parser.add_argument("--frames", type=int, default=400, help="affwild2: frames of all videos together")
     parser.add_argument("--classes", type=int, default=7, help="affwild2: 7, or 8 with Other")
@@ -65,4 +65,4 @@ if __name__ == "__main__":
 
         print(write_affwild2(chosen.folder, videos=chosen.videos, frames=chosen.frames, classes=chosen.classes))
     else:
-        print(f"{write_images(chosen.kind, chosen.folder, chosen.limit)} pictures in {chosen.folder}")
+        print(f"{write_images(chosen.kind, chosen.folder, chosen.limit)} images in {chosen.folder}")

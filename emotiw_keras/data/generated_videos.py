@@ -1,8 +1,8 @@
 """Trees that look like Aff-Wild2's expression set, of faces that the package draws: for tests, and to measure on.
 
-A video is one drawn person; its frames show few pictures again and again (hard links, so a tree of 200,000 frames takes seconds
-and little disk). Labels come in stretches, neutral most often; stretches carry no label; frames have no picture; two persons of
-one film are named `_left` and `_right`.
+A video is one drawn person; its frames show few images again and again (hard links, so a tree of 200,000 frames takes seconds
+and little disk). Labels come in stretches, neutral most often; stretches carry no label; frames have no image; two persons of
+one recording are named `_left` and `_right`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from emotiw_keras.data.drawing import Person, draw_face
+from emotiw_keras.data.face_drawing import Person, draw_face
 from emotiw_keras.data.layouts.affwild2 import FACES
 from emotiw_keras.data.layouts.drawn import DIFFICULTIES, LABELS
 from emotiw_keras.errors import DataError, UsageError
@@ -36,7 +36,7 @@ class Tree:
         videos: number of videos.
         frames: rows of all annotations.
         unlabelled: rows of -1.
-        missing: labelled rows without a picture.
+        missing: labelled rows without an image.
     """
 
     videos: int
@@ -65,9 +65,9 @@ def write_affwild2(
         videos: their number.
         frames: of all videos together; single ones differ by up to a third.
         classes: 7 (2020, 2021) or 8 (with Other).
-        size: height and width of the pictures in pixels.
+        size: height and width of the images in pixels.
         unlabelled: share of the rows that are -1.
-        missing: share of the frames that have no picture.
+        missing: share of the frames that have no image.
         validation: share of the videos in Validation_Set; the rest is for training.
         training_folder: "Training_Set", or "Train_Set" as in the first release.
         seed: of everything.
@@ -94,7 +94,7 @@ def write_affwild2(
         labels = _stretches(length, classes, unlabelled, generator)
         there = generator.random(length) >= missing
         there[generator.integers(length)] = True
-        # the second and third of every eight are two persons of one film
+        # the second and third of every eight are two persons of one recording
         side = {1: "_left", 2: "_right"}.get(number % 8, "")
         name = f"video{number - (side == '_right'):03d}{side}"
         of_training = number < round(videos * (1 - validation))
@@ -102,7 +102,7 @@ def write_affwild2(
         text = "\n".join([",".join(NAMES[:classes]), *map(str, labels.tolist())]) + "\n"
         write_atomic(root / "annotations" / "EXPR_Set" / split / f"{name}.txt", text)
         with writing(root):
-            _write_pictures(root / FACES / name, labels, there, size, generator)
+            _write_images(root / FACES / name, labels, there, size, generator)
         counts += (labels < 0).sum(), ((labels >= 0) & ~there).sum()
     return Tree(videos, frames, int(counts[0]), int(counts[1]))
 
@@ -125,7 +125,7 @@ def _stretches(length: int, classes: int, unlabelled: float, generator: np.rando
     return labels
 
 
-def _write_pictures(folder: Path, labels: np.ndarray, there: np.ndarray, size: int, generator: np.random.Generator) -> None:
+def _write_images(folder: Path, labels: np.ndarray, there: np.ndarray, size: int, generator: np.random.Generator) -> None:
     folder.mkdir(parents=True)
     who = Person.draw(generator, DIFFICULTIES["easy"])
     content = {}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from emotiw_keras.data.settings import check_settings, load_mean_image
+from emotiw_keras.data.preprocessing_settings import check_settings, load_mean_image
 
 
 class HostFaceInput:

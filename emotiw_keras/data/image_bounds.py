@@ -1,4 +1,4 @@
-"""What a picture's bytes would cost to decode: refused before a decoder meets them, where that is out of proportion.
+"""What an image's bytes would cost to decode: refused before a decoder meets them, where that is out of proportion.
 
 A few kilobytes can ask for hours: a JPEG of hundreds of scans, comments that a parser reads byte by byte, a table of millions
 of strips. The bounds lie far above what cameras and programs write.
@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable
 
 MAX_PIXELS = 64_000_000
-# Passes over all of a picture of `MAX_PIXELS`, and in any case: progressive files have about ten.
+# Passes over all of an image of `MAX_PIXELS`, and in any case: progressive files have about ten.
 MAX_SCANS, MOST_SCANS = 16, 1000
 # Parts in front of the pixels that are stepped over one by one; bytes of them that are comments or rubbish.
 MAX_SEGMENTS = 4096
@@ -34,14 +34,14 @@ _STRIP_OFFSETS, _TILE_OFFSETS = 273, 324
 
 
 class Excess(ValueError):
-    """More work than a picture may cost; the text says what and what to do."""
+    """More work than an image may cost; the text says what and what to do."""
 
 
 def check_work(data: bytes) -> None:
     """Refuse what would cost a decoder more than its pixels can; other damage is left to the decoder.
 
     Args:
-        data: a picture file, or its beginning.
+        data: an image file, or its beginning.
 
     Raises:
         Excess: there is too much of something.

@@ -1,4 +1,4 @@
-"""One picture from its bytes: its header first, and its pixels only if the header promises something sane.
+"""One image from its bytes: its header first, and its pixels only if the header promises something sane.
 
 Pillow decodes strictly: a file that ends early is an error. OpenCV, which would fill up a truncated JPEG with grey,
 decodes the plain JPEGs that reach their end marker, in a third of the time. Both give the pixels of
@@ -27,7 +27,7 @@ from emotiw_keras.errors import DataError
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "HEIC")
 SUFFIXES = HEIF_SUFFIXES | frozenset(".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .pnm".split())
 MIN_SIDE = 8
-# Sensors give 10 or 12 bits; a picture of 16 bits without a larger value than theirs is one of them.
+# Sensors give 10 or 12 bits; an image of 16 bits without a larger value than theirs is one of them.
 SENSOR_BITS = (8, 10, 12)
 ORIENTATION_TAG = 0x0112
 
@@ -44,12 +44,12 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+ImagePl
 
 
 class ImageError(DataError):
-    """One picture that cannot be used; the text is the reason alone, without the file's name."""
+    """One image that cannot be used; the text is the reason alone, without the file's name."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture says of itself: width and height in pixels after EXIF orientation, 1 channel (grey) or 3."""
+    """What an image says of itself: width and height in pixels after EXIF orientation, 1 channel (grey) or 3."""
 
     format: str
     width: int
@@ -58,14 +58,14 @@ class Header:
 
 
 def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
-    """Read a picture's header without decoding a pixel; the format is what the bytes say, whatever the file is called.
+    """Read an image's header without decoding a pixel; the format is what the bytes say, whatever the file is called.
 
     Args:
         data: the file's bytes; its beginning is enough for most files.
-        max_pixels: width times height above which the picture is refused.
+        max_pixels: width times height above which the image is refused.
 
     Raises:
-        ImageError: no picture, a format not in `FORMATS`, smaller than 8 pixels a side, or above `max_pixels`.
+        ImageError: no image, a format not in `FORMATS`, smaller than 8 pixels a side, or above `max_pixels`.
     """
     _check_work(data)
     plain = _plain_jpeg(data)
@@ -76,20 +76,20 @@ def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
         width, height = image.size
         if _turned(image):
             width, height = height, width
-        # A phone's JPEG with a second picture behind it opens as MPO.
+        # A phone's JPEG with a second image behind it opens as MPO.
         kind = {"MPO": "JPEG", "HEIF": "HEIC"}.get(str(image.format), str(image.format))
         return Header(kind, width, height, 1 if image.mode in _GREY_MODES else 3)
 
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, notes: list[str] | None = None) -> np.ndarray:
-    """Decode one picture (the first frame of an animation), upright by its EXIF orientation.
+    """Decode one image (the first frame of an animation), upright by its EXIF orientation.
 
     Alpha is dropped, 16 bits become 8 by their high byte (10 or 12 bits in 16: by theirs), palettes and CMYK become RGB.
 
     Args:
         data: the whole file: JPEG, PNG, BMP, GIF, WebP, TIFF, PPM, AVIF, or HEIC with the package pillow-heif.
-        max_pixels: width times height above which the picture is refused before it is decoded.
-        notes: gets a remark where one picture of several was read, or where the depth was told by the largest value.
+        max_pixels: width times height above which the image is refused before it is decoded.
+        notes: gets a remark where one image of several was read, or where the depth was told by the largest value.
 
     Returns:
         uint8 0..255: (height, width, 1) if the header says grey, else (height, width, 3) RGB.
@@ -131,12 +131,12 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, notes: list[str] 
         if notes is not None:
             notes += remarks
             if image.format != "MPO" and _animated(image):
-                notes.append("holds several pictures; the first is read")
+                notes.append("holds several images; the first is read")
     return upright
 
 
 def pixels_of(image: Image.Image) -> np.ndarray:
-    """The pixels of a picture of Pillow as `decode_image` would give them.
+    """The pixels of an image of Pillow as `decode_image` would give them.
 
     Returns:
         uint8 0..255, (height, width, 1) or (height, width, 3) RGB, upright by its EXIF orientation.
@@ -169,13 +169,13 @@ def _by_opencv(data: bytes, flags: int) -> np.ndarray | None:
 
 def _refuse_filled(data: bytes, pixels: np.ndarray) -> None:
     if is_incomplete(data, pixels):
-        raise ImageError("cannot decode: a part of the picture is missing before its end")
+        raise ImageError("cannot decode: a part of the image is missing before its end")
 
 
 def _animated(image: Image.Image) -> bool:
     try:
         return bool(getattr(image, "is_animated", False))
-    except PARSER_ERRORS:  # a damaged second picture says nothing of the first, which has been read
+    except PARSER_ERRORS:  # a damaged second image says nothing of the first, which has been read
         return False
 
 
@@ -221,10 +221,10 @@ def _refusals(max_pixels: int) -> Iterator[None]:
         raise ImageError(str(error)) from error
     except Image.DecompressionBombError as error:
         size = re.search(r"\d{6,}", str(error))
-        what = f"{int(size[0]):,} pixels" if size else "a picture of extreme size"
+        what = f"{int(size[0]):,} pixels" if size else "an image of extreme size"
         raise ImageError(f"{what}, more than the {max_pixels:,} allowed; shrink it first") from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"not a picture in a known format ({', '.join(FORMATS)})") from error
+        raise ImageError(f"not an image in a known format ({', '.join(FORMATS)})") from error
     except PARSER_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"cannot decode: {reason}") from error
@@ -238,7 +238,7 @@ def _orientation(image: Image.Image) -> int:
         exif.load(image.info["exif"])
         value = exif.get(ORIENTATION_TAG, 1)
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error):
-        return 1  # damaged EXIF says nothing about the picture, whose pixels may be whole
+        return 1  # damaged EXIF says nothing about the image, whose pixels may be whole
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
@@ -288,7 +288,7 @@ def _of_deep(image: Image.Image, pixels: np.ndarray, notes: list[str]) -> np.nda
         bits = said.bit_length()
     elif 0 < most < 1 << SENSOR_BITS[-1] and image.format != "PPM":
         bits = next(each for each in SENSOR_BITS if most < 1 << each)
-        notes.append(f"16 bits with no value above {most:,}; read as a picture of {bits} bits")
+        notes.append(f"16 bits with no value above {most:,}; read as an image of {bits} bits")
     return (pixels >> (bits - 8)).astype(np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Whether a JPEG that ends with its end marker holds all of its picture: libjpeg fills up what is missing and tells nobody.
+"""Whether a JPEG that ends with its end marker holds all of its image: libjpeg fills up what is missing and tells nobody.
 
 A file that was cut and then closed with an end marker, as some download and repair programs do, decodes to grey from there on.
 A last block as bright as 128 everywhere is the only trace in the pixels; where it shows, the Huffman codes are counted (ITU-T
@@ -55,7 +55,7 @@ def _brightness(pixel: np.ndarray) -> float:
 
 
 def is_incomplete(data: bytes, pixels: np.ndarray | None = None) -> bool:
-    """Whether data of the picture is missing before the end marker; False where a file is unlike what is known here.
+    """Whether data of the image is missing before the end marker; False where a file is unlike what is known here.
 
     Args:
         data: the file.

@@ -18,7 +18,7 @@ from emotiw_keras.data.layouts.listing import and_more, without_classes
 from emotiw_keras.data.near.groups import find_twins
 from emotiw_keras.data.near.pairs import WORTH_KEEPING
 from emotiw_keras.data.near.threshold import THRESHOLD, check_threshold
-from emotiw_keras.data.pixels import read_pixels
+from emotiw_keras.data.pixel_pass import read_pixels
 from emotiw_keras.data.splits import (
     Folds,
     assign_splits,
@@ -81,14 +81,14 @@ def load_faces(
         folds: cut by persons instead of by `fractions`.
         val_share: share of train that becomes val where the source names train and no val, by person where known; 0 is none.
         seed: of the split, of `limit` and of the frames taken of a video.
-        limit: pictures per split, stratified.
+        limit: images per split, stratified.
         workers: threads that decode. Default: one for each processor.
-        seconds: look at pictures for about so long and take the others on trust, for an estimate: what they are is read when
+        seconds: look at images for about so long and take the others on trust, for an estimate: what they are is read when
             they are asked for, and neither duplicates nor broken files among them are known. The report says how many.
-        near_duplicates: correlation, once aligned, from which two pictures count as one photograph, 0.95 to 1; a cut of the set
+        near_duplicates: correlation, once aligned, from which two images count as one photograph, 0.95 to 1; a cut of the set
             keeps them on one side. What is found is kept in the cache. 0 does not look for them; nor is it done for videos, nor
-            with `seconds` for sets of 2,000 pictures or more.
-        progress: called with (pictures done, pictures in all).
+            with `seconds` for sets of 2,000 images or more.
+        progress: called with (images done, images in all).
 
     Returns:
         The set: `labels`, `splits`, `counts()`, `report` (what was decided, in lines), `dataset(split, batch_size=...)`.
@@ -112,7 +112,7 @@ def load_faces(
     found = find_layout(path, limit)
     if isinstance(found, Videos):
         if folds is not None:
-            raise UsageError(f"{path} is a set of videos, which is cut by film; folds over persons are for sets of pictures")
+            raise UsageError(f"{path} is a set of videos, which is cut by recording; folds over persons are for sets of images")
         return read_videos(
             found,
             Choice(every, frames_per_video, limit, tuple(fractions), seed),
@@ -159,7 +159,7 @@ def load_faces(
     )
     if not usable.any():
         first = f"{faces.paths[0]}: {faces.status[0]}"
-        raise DataError(f"{path}: none of {len(rows):,} pictures can be used; the first, {first}")
+        raise DataError(f"{path}: none of {len(rows):,} images can be used; the first, {first}")
     whole = seconds is None or (usable.sum() < WORTH_KEEPING and all(pick(seen.digest, np.flatnonzero(usable))))
     if near_duplicates and whole and not is_generated(path):  # every drawn face is another one
         faces.near = find_twins(faces, near_duplicates)
@@ -186,7 +186,7 @@ def load_faces(
 
 
 def _together(faces: FaceSet, ids: np.ndarray) -> np.ndarray:
-    """Groups of the pictures at `ids` that stay on one side of a cut: int64 (ids,)."""
+    """Groups of the images at `ids` that stay on one side of a cut: int64 (ids,)."""
     links: list[tuple[int, int]] = []
     if faces.near is not None:
         photograph = faces.near.photograph[ids]
@@ -210,7 +210,7 @@ def _labels(listing: Listing, labels: str | Sequence[str], path: object, name: s
     if len(set(ids.values())) < 2:
         only = next(iter(ids))
         number = f"{len(listing.names):,}"
-        raise DataError(f"{path}: only one class, {only!r}, in all {number} pictures; expected at least two")
+        raise DataError(f"{path}: only one class, {only!r}, in all {number} images; expected at least two")
     read = [f"{class_name} = {names[i]}" for class_name, i in sorted(ids.items()) if class_name != names[i]]
     if read:
         listing.notes.append(f"class names read as: {', '.join(read)}")
@@ -230,7 +230,7 @@ def _report(faces: FaceSet, listing: Listing, cut: tuple[str, bool] | None, limi
         f"{faces.pixels.nbytes / 2**20:,.1f} MiB in memory" if faces.pixels.in_memory else "read from disk as they are needed"
     )
     kind = "grey" if channels == 1 else "RGB"
-    title = f"{faces.name} = {faces.source}: {faces.layout}, {len(faces.paths):,} pictures"
+    title = f"{faces.name} = {faces.source}: {faces.layout}, {len(faces.paths):,} images"
     lines = [f"{title}, {kind} {width} x {height}, {held}", *listing.notes]
     if limit is not None:
         lines.append(f"limit: at most {limit[0]:,} a split, {len(faces.paths):,} of {limit[1]:,} taken")
@@ -240,10 +240,10 @@ def _report(faces: FaceSet, listing: Listing, cut: tuple[str, bool] | None, limi
         lines.append(cut[0] + ("" if cut[1] else f", {together}"))
         aside = int(((faces.split == "") & (faces.label >= 0)).sum())
         if aside:
-            lines.append(f"in folds that are left aside: {aside:,} pictures")
+            lines.append(f"in folds that are left aside: {aside:,} images")
     unknown = sum(not person for person in faces.subject)
     if 0 < unknown < len(faces.subject):
-        lines.append(f"person unknown: {unknown:,} pictures")
+        lines.append(f"person unknown: {unknown:,} images")
     lines += counts_table(faces.counts())
     lines += duplicates.describe(faces)
     bad = [f"{path}: {status}" for path, status in faces.unreadable()]

@@ -26,6 +26,6 @@ def packing_file(size: int) -> IO[bytes] | None:
         file: IO[bytes] = tempfile.TemporaryFile(dir=cache_dir())  # noqa: SIM115 - the caller's
         # The room is taken now, so that no write fails halfway.
         os.posix_fallocate(file.fileno(), 0, max(1, size))
-    except (OSError, AttributeError):  # full or read-only, or a system without the call: the pictures are decoded again instead
+    except (OSError, AttributeError):  # full or read-only, or a system without the call: the images are decoded again instead
         return None
     return file

@@ -1,6 +1,6 @@
 """Grey and resize in arithmetic that is exact, so that every path gives the same bytes.
 
-A picture reaches the network over four ways: NumPy on the host, an eager layer, a compiled graph, an exported model. Weights of
+An image reaches the network over four ways: NumPy on the host, an eager layer, a compiled graph, an exported model. Weights of
 resizing are therefore multiples of 2^-15 and both passes end in whole numbers: every product and partial sum fits the 24 bits
 of a float32, and the order of summation, which differs between libraries and thread counts, cannot change the result.
 """
@@ -15,7 +15,7 @@ import numpy as np
 WEIGHT_ONE = 2**15
 DENSE = 512
 """Pixels of a side up to which the weights are multiplied with their zeros."""
-# ITU-R BT.601 luma in 1/65536; the sum is 65536, so a grey picture stays what it is.
+# ITU-R BT.601 luma in 1/65536; the sum is 65536, so a grey image stays what it is.
 LUMA = (19595, 38470, 7471)
 
 
@@ -58,7 +58,7 @@ def _product_weights(source: int, target: int) -> Any:
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize one picture: bilinear, half-pixel centres, antialiased when shrinking, rounded half to even after each axis.
+    """Resize one image: bilinear, half-pixel centres, antialiased when shrinking, rounded half to even after each axis.
 
     Args:
         image: uint8 0..255, (height, width) or (height, width, channels).
@@ -87,13 +87,13 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def to_grey(image: np.ndarray) -> np.ndarray:
-    """Luma of a picture (ITU-R BT.601, rounded).
+    """Luma of an image (ITU-R BT.601, rounded).
 
     Args:
         image: uint8 (..., 1) grey, or (..., 3) RGB.
 
     Returns:
-        uint8 (..., 1); a grey picture, in one channel or three equal ones, comes back unchanged.
+        uint8 (..., 1); a grey image, in one channel or three equal ones, comes back unchanged.
     """
     if image.shape[-1] == 1:
         return image

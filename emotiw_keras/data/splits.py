@@ -70,15 +70,15 @@ def subjects(names: Sequence[str], pattern: str) -> list[str]:
 
 
 def group_ids(pixel_hash: Sequence[str], subject: Sequence[str], links: Iterable[tuple[int, int]] = ()) -> np.ndarray:
-    """Groups that may not be torn apart: pictures linked by equal pixels, the same person or `links`, directly or in a chain.
+    """Groups that may not be torn apart: images linked by equal pixels, the same person or `links`, directly or in a chain.
 
     Args:
-        pixel_hash: one hash a picture.
-        subject: one person a picture, "" if unknown.
+        pixel_hash: one hash an image.
+        subject: one person an image, "" if unknown.
         links: pairs of positions that belong together.
 
     Returns:
-        int64 (pictures,): a group number for each, counted in order of first appearance.
+        int64 (images,): a group number for each, counted in order of first appearance.
     """
     parent = list(range(len(pixel_hash)))
 
@@ -107,19 +107,19 @@ def assign_splits(
 ) -> np.ndarray:
     """Give every group to train, val or test so that each label is shared out by `fractions`.
 
-    Iterative stratification (Sechidis et al. 2011) over groups: the label with the fewest pictures left first, its
+    Iterative stratification (Sechidis et al. 2011) over groups: the label with the fewest images left first, its
     largest group first, to the split where the squares of all deviations from the shares, each label's in proportion
     to its number, then sum to the least. The last groups of a label are kept for splits that have none of it yet, so a
     label of at least three groups of its own reaches all three splits.
 
     Args:
-        label: int (pictures,) label ids.
-        group: int (pictures,) from `group_ids`.
+        label: int (images,) label ids.
+        group: int (images,) from `group_ids`.
         fractions: shares of train, val, test.
         seed: the same seed, labels and groups give the same split.
 
     Returns:
-        "<U5" (pictures,): "train", "val" or "test".
+        "<U5" (images,): "train", "val" or "test".
 
     Raises:
         UsageError: the fractions are no shares.
@@ -155,21 +155,21 @@ def _neediest(of_group: np.ndarray, of_all: np.ndarray, allowed: np.ndarray) -> 
 
 
 def fold_numbers(subject: Sequence[str], count: int, seed: int = 0) -> np.ndarray:
-    """The fold of each picture; no person stands in two.
+    """The fold of each image; no person stands in two.
 
     With as many folds as persons, fold k is the k-th person by name (leave one out). With fewer, persons are taken in a seeded
-    order, those with most pictures first, each into the fold with the fewest pictures so far.
+    order, those with most images first, each into the fold with the fewest images so far.
 
     Args:
-        subject: one person a picture, none unknown.
+        subject: one person an image, none unknown.
         count: folds.
         seed: of the order.
 
     Returns:
-        int64 (pictures,), 0 to count - 1.
+        int64 (images,), 0 to count - 1.
 
     Raises:
-        DataError: a picture without a person, or fewer persons than folds.
+        DataError: an image without a person, or fewer persons than folds.
 
     Example:
         >>> fold_numbers(["KL", "DC", "JE", "DC"], 3).tolist()
@@ -178,45 +178,45 @@ def fold_numbers(subject: Sequence[str], count: int, seed: int = 0) -> np.ndarra
     unknown = sum(not person for person in subject)
     if unknown:
         raise DataError(
-            f"folds need a person for every picture, {unknown:,} of {len(subject):,} have none; give subject_pattern, or a "
+            f"folds need a person for every image, {unknown:,} of {len(subject):,} have none; give subject_pattern, or a "
             "manifest with a subject column"
         )
-    persons, row, pictures = np.unique(np.array(subject, object).astype(str), return_inverse=True, return_counts=True)
+    persons, row, images = np.unique(np.array(subject, object).astype(str), return_inverse=True, return_counts=True)
     if len(persons) < count:
         raise DataError(f"{count} folds of {len(persons)} persons: some would be empty; expected at most {len(persons)} folds")
     if len(persons) == count:
         return row.astype(np.int64)
     order = np.random.default_rng(seed).permutation(len(persons))
-    order = order[np.argsort(-pictures[order], kind="stable")]
+    order = order[np.argsort(-images[order], kind="stable")]
     filled, fold = np.zeros(count, np.int64), np.empty(len(persons), np.int64)
     for person in order:
         fold[person] = int(np.argmin(filled))
-        filled[fold[person]] += pictures[person]
+        filled[fold[person]] += images[person]
     return fold[row]
 
 
 def fold_splits(fold: np.ndarray, folds: Folds) -> np.ndarray:
-    """ "train", "val" or "test" by fold, "" for folds that are left aside: "<U5" (pictures,)."""
+    """ "train", "val" or "test" by fold, "" for folds that are left aside: "<U5" (images,)."""
     names = {**dict.fromkeys(folds.training, "train"), folds.val: "val", folds.test: "test"}
     return np.array([names.get(int(number), "") for number in fold], dtype="<U5")
 
 
 def limit_mask(label: np.ndarray, split: np.ndarray, limit: int, seed: int = 0) -> np.ndarray:
-    """Choose at most `limit` pictures of each split, seeded; each label by its share, at least one where that fits.
+    """Choose at most `limit` images of each split, seeded; each label by its share, at least one where that fits.
 
     Args:
-        label: int (pictures,); negative ones are never chosen.
-        split: str (pictures,).
-        limit: pictures per split, at least 1.
+        label: int (images,); negative ones are never chosen.
+        split: str (images,).
+        limit: images per split, at least 1.
 
     Returns:
-        bool (pictures,).
+        bool (images,).
 
     Raises:
         UsageError: the limit is below 1.
     """
     if limit < 1:
-        raise UsageError(f"limit = {limit}: expected at least 1 picture per split")
+        raise UsageError(f"limit = {limit}: expected at least 1 image per split")
     generator = np.random.default_rng(seed)
     mask = np.zeros(len(label), bool)
     for name in sorted(set(split.tolist())):
@@ -237,14 +237,14 @@ def stratified(indices: np.ndarray, label: np.ndarray, limit: int, seed: int = 0
 
 
 def of_each_class(label: np.ndarray, quotas: Callable[[np.ndarray], np.ndarray], generator: np.random.Generator) -> np.ndarray:
-    """A stratified sample: so many pictures of each class, drawn from `generator`.
+    """A stratified sample: so many images of each class, drawn from `generator`.
 
     Args:
-        label: int (pictures,), the class of each.
-        quotas: int (classes that occur,), pictures there are -> int (classes that occur,), pictures to take.
+        label: int (images,), the class of each.
+        quotas: int (classes that occur,), images there are -> int (classes that occur,), images to take.
 
     Returns:
-        bool (pictures,).
+        bool (images,).
     """
     mask = np.zeros(len(label), bool)
     present, counts = np.unique(label, return_counts=True)
@@ -268,7 +268,7 @@ def _quotas(counts: np.ndarray, total: int) -> np.ndarray:
 
 
 def counts_table(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Lines of a table, split -> label -> pictures, and one line for each split that lacks a label."""
+    """Lines of a table, split -> label -> images, and one line for each split that lacks a label."""
     labels = list(next(iter(counts.values()), {}))
     rows = [["split", *labels, "total"]]
     rows += [[split, *(f"{n:,}" for n in of.values()), f"{sum(of.values()):,}"] for split, of in counts.items()]
@@ -277,5 +277,5 @@ def counts_table(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
     for split, of in counts.items():
         missing = [label for label, number in of.items() if not number]
         if missing:
-            lines.append(f"no pictures of {', '.join(missing)} in {split}")
+            lines.append(f"no images of {', '.join(missing)} in {split}")
     return lines

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from emotiw_keras.data.annotated_videos import MAX_PIXELS, FrameImages, Table, VideoSet
 from emotiw_keras.data.archive import printable, read_file
 from emotiw_keras.data.columns import Repeated
 from emotiw_keras.data.duplicates import pixel_hash
@@ -18,9 +19,8 @@ from emotiw_keras.data.faceset import OK, Progress
 from emotiw_keras.data.images import ImageError, decode_image, read_header
 from emotiw_keras.data.layouts.affwild2 import FACES, SPLITS, Frames, Videos, find_frames, ranges, without_annotation
 from emotiw_keras.data.layouts.listing import and_more, class_names
-from emotiw_keras.data.pixels import StreamedPixels, run_chunks
+from emotiw_keras.data.pixel_pass import StreamedPixels, run_chunks
 from emotiw_keras.data.splits import assign_splits, counts_table, group_ids, limit_mask, subjects
-from emotiw_keras.data.videos import MAX_PIXELS, FramePictures, Table, VideoSet
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.labels import match_classes
 
@@ -29,7 +29,7 @@ LAYOUT = "Aff-Wild2"
 _SAMPLED = 8
 _BLOCK = 64
 _JPEG_END = b"\xff\xd9"
-# Decoding a small picture takes less time than threads take to hand the interpreter to each other.
+# Decoding a small image takes less time than threads take to hand the interpreter to each other.
 _SMALL = 128 * 128
 
 
@@ -90,7 +90,7 @@ def read_videos(
         threads: that list folders and read files.
 
     Raises:
-        DataError: unknown class names, pictures that cannot be listed, not one frame to use.
+        DataError: unknown class names, images that cannot be listed, not one frame to use.
     """
     source = str(videos.root)
     try:
@@ -104,7 +104,7 @@ def read_videos(
     frame = np.concatenate(taken)
     label = np.concatenate([table.labels[number][numbers - 1] for number, numbers in enumerate(taken)])
     if not len(label):
-        raise DataError(f"{source}: none of {len(table.names):,} videos has a labelled frame with a picture in {FACES}/")
+        raise DataError(f"{source}: none of {len(table.names):,} videos has a labelled frame with an image in {FACES}/")
     cut = not any(table.split)
     if cut:
         table = _cut(table, video, label, choice)
@@ -112,8 +112,8 @@ def read_videos(
         split = np.array(table.split, "<U5")[video]
         rows = np.flatnonzero(limit_mask(label, split, choice.limit, choice.seed))
         video, frame, label = video[rows], frame[rows], label[rows]
-    pictures = FramePictures(table.root, table.paths(video, frame))
-    found = _look(pictures, len(video), threads, progress) if check else _glance(pictures, video)
+    images = FrameImages(table.root, table.paths(video, frame))
+    found = _look(images, len(video), threads, progress) if check else _glance(images, video)
     sizes = set(found.sizes)
     height, width = sizes.pop() if len(sizes) == 1 else (size, size)
     faces = _frame_set(table, video, frame, label, found, (height, width, 1 if grey else 3), threads, name, names)
@@ -135,14 +135,14 @@ def read_videos(
 def checked(faces: VideoSet, threads: int) -> VideoSet:
     """The set with each of its files read once, and those that are broken told, for a set that was read unchecked."""
     table, video, frame = faces.table, faces.video, faces.frame
-    found = _look(FramePictures(table.root, table.paths(video, frame)), len(video), threads, None)
+    found = _look(FrameImages(table.root, table.paths(video, frame)), len(video), threads, None)
     seen = _frame_set(table, video, frame, faces.label, found, faces.pixels.shape, threads, faces.name, faces.labels)
     seen.report = faces.report
     return seen
 
 
-def every_picture(faces: VideoSet, videos: np.ndarray, threads: int) -> VideoSet:
-    """Each frame of some videos that has a picture and a row in the annotation, labelled or not, by video and frame.
+def every_image(faces: VideoSet, videos: np.ndarray, threads: int) -> VideoSet:
+    """Each frame of some videos that has an image and a row in the annotation, labelled or not, by video and frame.
 
     Args:
         faces: the set.
@@ -157,7 +157,7 @@ def every_picture(faces: VideoSet, videos: np.ndarray, threads: int) -> VideoSet
     video = np.repeat(np.asarray(videos, np.int32), [len(each) for each in numbers])
     frame = np.concatenate([np.empty(0, np.int32), *numbers])
     label = np.concatenate([np.empty(0, np.int8), *(table.labels[v][n - 1] for v, n in zip(videos, numbers, strict=True))])
-    found = _look(FramePictures(table.root, table.paths(video, frame)), len(video), threads, None)
+    found = _look(FrameImages(table.root, table.paths(video, frame)), len(video), threads, None)
     return _frame_set(table, video, frame, label, found, faces.pixels.shape, threads, faces.name, faces.labels)
 
 
@@ -175,15 +175,15 @@ def _table(videos: Videos, ids: Sequence[int], subject_pattern: str | None, thre
     with ThreadPoolExecutor(threads) as pool:
         frames = list(pool.map(lambda name: find_frames(videos.root, name), names))
         identity = list(pool.map(lambda pair: _identity(videos, *pair), zip(names, frames, strict=True)))
-    films = [annotation.film for annotation in videos.annotations]
+    recordings = [annotation.recording for annotation in videos.annotations]
     if subject_pattern is not None:
-        films = [matched or film for matched, film in zip(subjects(names, subject_pattern), films, strict=True)]
+        recordings = [matched or own for matched, own in zip(subjects(names, subject_pattern), recordings, strict=True)]
     lookup = np.array([*ids, -1], np.int8)  # label -1 finds the last entry
     return Table(
         root=videos.root,
         classes=videos.classes,
         names=names,
-        films=films,
+        recordings=recordings,
         split=videos.split,
         labels=[lookup[annotation.labels] for annotation in videos.annotations],
         frames=frames,
@@ -193,7 +193,7 @@ def _table(videos: Videos, ids: Sequence[int], subject_pattern: str | None, thre
 
 
 def _identity(videos: Videos, name: str, frames: Frames) -> str:
-    """The identity of a video's pictures, "" where it has none."""
+    """The identity of a video's images, "" where it has none."""
     count = len(frames.number)
     if not count:
         return ""
@@ -212,8 +212,8 @@ def _identity(videos: Videos, name: str, frames: Frames) -> str:
 
 
 def _cut(table: Table, video: np.ndarray, label: np.ndarray, choice: Choice) -> Table:
-    """Splits by video: films, and videos of the same pictures, stay whole."""
-    group = group_ids(table.identity, table.films)
+    """Splits by video: recordings, and videos of the same images, stay whole."""
+    group = group_ids(table.identity, table.recordings)
     split = assign_splits(label, group[video], choice.fractions, choice.seed)
     of_group = dict(zip(group[video].tolist(), split.tolist(), strict=True))
     return replace(table, split=[of_group.get(number, "") for number in group.tolist()])
@@ -223,20 +223,20 @@ def _cut(table: Table, video: np.ndarray, label: np.ndarray, choice: Choice) -> 
 class _Found:
     """What reading the files found: their sizes, checksums, and why single ones cannot be used."""
 
-    pictures: FramePictures
+    images: FrameImages
     sizes: set[tuple[int, int]]
     content: np.ndarray
     broken: dict[int, str]
 
 
-def _look(pictures: FramePictures, count: int, threads: int, progress: Progress | None) -> _Found:
+def _look(images: FrameImages, count: int, threads: int, progress: Progress | None) -> _Found:
     """Read each file once: its header, its end, its checksum; what is no plain JPEG is decoded."""
-    found = _Found(pictures, set(), np.zeros(count, np.uint32), {})
+    found = _Found(images, set(), np.zeros(count, np.uint32), {})
 
     def look(block: int) -> None:
         for i in range(block * _BLOCK, min((block + 1) * _BLOCK, count)):
             try:
-                data = pictures.read(i)
+                data = images.read(i)
                 header = read_header(data, max_pixels=MAX_PIXELS)
                 if header.format != "JPEG" or not data.endswith(_JPEG_END):
                     decode_image(data, max_pixels=MAX_PIXELS)
@@ -256,15 +256,15 @@ def _look(pictures: FramePictures, count: int, threads: int, progress: Progress 
     return found
 
 
-def _glance(pictures: FramePictures, video: np.ndarray) -> _Found:
+def _glance(images: FrameImages, video: np.ndarray) -> _Found:
     """The sizes of one frame a video; nothing else is read."""
     sizes = set()
     for first in np.unique(video, return_index=True)[1]:
         try:
-            sizes.add(pictures.shape(int(first))[:2])
+            sizes.add(images.shape(int(first))[:2])
         except ImageError:
             continue  # whoever asks for the frame learns why
-    return _Found(pictures, sizes, np.zeros(len(video), np.uint32), {})
+    return _Found(images, sizes, np.zeros(len(video), np.uint32), {})
 
 
 def _frame_set(
@@ -293,11 +293,11 @@ def _frame_set(
         paths=table.paths(video, frame, text=True),
         label=np.where(readable, label, np.int8(-1)),
         split=np.array(table.split, "<U5")[video],
-        subject=Repeated(list(map(printable, table.films)), video),
+        subject=Repeated(list(map(printable, table.recordings)), video),
         pixel_hash=Repeated(table.identity, video),
         status=Repeated(reasons, status),
         pixels=StreamedPixels(
-            found.pictures,
+            found.images,
             None,
             shape,
             readable,
@@ -326,26 +326,28 @@ def _report(faces: VideoSet, videos: Videos, choice: Choice, cut: bool) -> list[
         f"{faces.name} = {faces.source}: {LAYOUT}, {len(table.classes)} classes, {len(table.names):,} videos, "
         f"{len(faces.video):,} frames, {'grey' if channels == 1 else 'RGB'} {width} x {height}, read from disk when needed",
         f"frames: {sum(rows):,} annotated = {len(faces.video):,} taken + {skipped:,} skipped + {unlabelled:,} without a label "
-        f"(-1) + {gone:,} labelled but without a picture",
+        f"(-1) + {gone:,} labelled but without an image",
     ]
     if skipped:
         asked = f"every = {choice.every}, frames_per_video = {choice.frames_per_video}, limit = {choice.limit or 'none'}"
         lines.append(f"skipped because of {asked}, seed {choice.seed}: {skipped:,}")
     if without:
         named = [f"{name} {len(numbers):,} ({and_more(ranges(numbers).split(), 2)})" for name, numbers in without.items()]
-        lines.append(f"without a picture: {gone:,} labelled frames of {len(without):,} videos: {and_more(named)}")
+        lines.append(f"without an image: {gone:,} labelled frames of {len(without):,} videos: {and_more(named)}")
     beyond = [f"{name} {table.beyond(number):,}" for number, name in enumerate(table.names) if table.beyond(number)]
     if beyond:
-        lines.append(f"pictures beyond the rows of the annotation, so left out: {and_more(beyond)}")
+        lines.append(f"images beyond the rows of the annotation, so left out: {and_more(beyond)}")
     others = [f"{name}/{other}" for name, frames in zip(table.names, table.frames, strict=True) for other in frames.others]
     if others:
-        lines.append(f"no numbered pictures, so left out: {len(others):,} files ({and_more(others)})")
+        lines.append(f"no numbered images, so left out: {len(others):,} files ({and_more(others)})")
     apart = without_annotation(videos)
     if apart:
         lines.append(f"folders in {FACES}/ without an annotation, so left out: {len(apart):,} ({and_more(apart)})")
     if cut:
         shares = " / ".join(f"{fraction:.0%}" for fraction in choice.fractions)
-        lines.append(f"no splits in the source: cut {shares} into train, val, test by film, stratified, seed {choice.seed}")
+        lines.append(
+            f"no splits in the source: cut {shares} into train, val, test by recording, stratified, seed {choice.seed}"
+        )
     else:
         lines.append(f"splits read as: {', '.join(f'{folder} = {SPLITS[folder]}' for folder in videos.folders)}")
     lines += counts_table(faces.counts())
@@ -357,9 +359,9 @@ def _report(faces: VideoSet, videos: Videos, choice: Choice, cut: bool) -> list[
 
 
 def _twice(table: Table) -> list[str]:
-    """Lines on films and on equal pictures that stand in more than one split."""
+    """Lines on recordings and on equal images that stand in more than one split."""
     lines = []
-    for column, told in ((table.films, "films of which videos"), (table.identity, "videos whose pictures")):
+    for column, told in ((table.recordings, "recordings of which videos"), (table.identity, "videos whose images")):
         of: dict[str, list[int]] = {}
         for number, key in enumerate(column):
             if key:

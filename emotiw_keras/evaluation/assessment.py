@@ -88,8 +88,8 @@ class Assessment:
         indices: int (n,), the positions of the images in `faces`.
         faces: the data set as the run reads it.
         members: of an ensemble, its members' own assessments; else empty.
-        near: where pictures of the split are near duplicates of what the run was given; None where that is not known.
-        answers: of a set of videos, the probabilities of every picture, labelled or not, where they were asked for.
+        near: where images of the split are near duplicates of what the run was given; None where that is not known.
+        answers: of a set of videos, the probabilities of every image, labelled or not, where they were asked for.
     """
 
     result: dict[str, Any]

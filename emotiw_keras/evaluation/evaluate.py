@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emotiw_keras.costs import costs_of
+from emotiw_keras.data.annotated_videos import VideoSet
 from emotiw_keras.data.archive import printable
 from emotiw_keras.data.columns import pick
 from emotiw_keras.data.faceset import FaceSet
@@ -18,12 +19,11 @@ from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.near.threshold import THRESHOLD
 from emotiw_keras.data.splits import stratified
 from emotiw_keras.data.video_reading import checked
-from emotiw_keras.data.videos import VideoSet
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.assessment import Assessment, Predictions, Question, figures
 from emotiw_keras.evaluation.near_seen import near_seen
 from emotiw_keras.evaluation.run_splits import found_again, known_splits, own_splits, select, val_of
-from emotiw_keras.evaluation.video_scores import answer_every_picture, per_video
+from emotiw_keras.evaluation.video_scores import answer_every_image, per_video
 from emotiw_keras.inference import Inference, checked_crops
 
 if TYPE_CHECKING:
@@ -167,10 +167,10 @@ def assess(
     answers = None
     if isinstance(faces, VideoSet) and (every_frame or smooth > 1):
 
-        def ask(pictures: FaceSet, rows: np.ndarray) -> np.ndarray:
-            return predict(run, pictures, rows, crops=crops, batch_size=batch_size, progress=progress)
+        def ask(images: FaceSet, rows: np.ndarray) -> np.ndarray:
+            return predict(run, images, rows, crops=crops, batch_size=batch_size, progress=progress)
 
-        answers = answer_every_picture(faces, indices, split if own else None, ask).smoothed(smooth)
+        answers = answer_every_image(faces, indices, split if own else None, ask).smoothed(smooth)
         probabilities[readable] = answers.of(faces.video[kept], faces.frame[kept])
     else:
         probabilities[readable] = predict(run, faces, kept, crops=crops, batch_size=batch_size, progress=progress)

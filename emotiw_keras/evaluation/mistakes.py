@@ -9,7 +9,7 @@ import numpy as np
 from emotiw_keras.errors import ModelError
 from emotiw_keras.evaluation.assessment import Assessment, label_columns
 
-SIDE = 144  # pixels of each picture in a page
+SIDE = 144  # pixels of each image in a page
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which pictures of a split a run has seen nearly the same: cut, shifted, mirrored or marked otherwise."""
+"""Which images of a split a run has seen nearly the same: cut, shifted, mirrored or marked otherwise."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from emotiw_keras.data.faceset import FaceSet
 
 @dataclass(frozen=True)
 class NearSeen:
-    """Near duplicates between the pictures of a split and those that a run was given.
+    """Near duplicates between the images of a split and those that a run was given.
 
     Attributes:
-        near: bool (n,), pictures of the split whose photograph the run was given nearly the same, without equal ones.
-        pairs: int (pairs, 2), positions in the set: a picture of the split, and one that the run was given; best first.
+        near: bool (n,), images of the split whose photograph the run was given nearly the same, without equal ones.
+        pairs: int (pairs, 2), positions in the set: an image of the split, and one that the run was given; best first.
         correlation: float32 (pairs,), of the aligned pixels.
-        there: pictures that the run was given and that the source holds.
-        given: pictures that the run was given.
+        there: images that the run was given and that the source holds.
+        given: images that the run was given.
     """
 
     near: np.ndarray
@@ -44,7 +44,7 @@ def near_seen(faces: FaceSet, indices: np.ndarray, leaked: Collection[str]) -> N
 
     Args:
         faces: the set.
-        indices: int (n,), the pictures of the split.
+        indices: int (n,), the images of the split.
         leaked: pixel hashes of what the run was given to train or to select on.
 
     Returns:
@@ -61,7 +61,7 @@ def near_seen(faces: FaceSet, indices: np.ndarray, leaked: Collection[str]) -> N
     asked[indices[near]] = True
     first_of: dict[str, int] = {}
     firsts = np.array([first_of.setdefault(digest or str(i), i) for i, digest in enumerate(faces.pixel_hash)], np.int64)
-    # a pair names the first of equal pictures, which may stand in another split than the one that was asked for
+    # a pair names the first of equal images, which may stand in another split than the one that was asked for
     asked_of = {int(firsts[i]): int(i) for i in np.flatnonzero(asked)[::-1]}
     found = []
     pairs = faces.near.pairs

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from emotiw_keras.data.annotated_videos import Table, VideoSet
 from emotiw_keras.data.archive import printable
 from emotiw_keras.data.faceset import FaceSet
-from emotiw_keras.data.video_reading import every_picture
-from emotiw_keras.data.videos import Table, VideoSet
+from emotiw_keras.data.video_reading import every_image
 from emotiw_keras.errors import DataError, UsageError
 
 VIDEO_FIGURES = ("n", "n_found", "missing", "accuracy", "macro_f1", "abaw_score")
@@ -73,7 +73,7 @@ class FrameAnswers:
         return self.probabilities[place]
 
 
-def answer_every_picture(faces: VideoSet, indices: np.ndarray, split: str | None, ask: Ask) -> FrameAnswers:
+def answer_every_image(faces: VideoSet, indices: np.ndarray, split: str | None, ask: Ask) -> FrameAnswers:
     """Compute the probabilities of every image of some videos, with or without a label.
 
     Args:
@@ -84,7 +84,7 @@ def answer_every_picture(faces: VideoSet, indices: np.ndarray, split: str | None
     """
     named = [number for number, name in enumerate(faces.table.split) if split is not None and split in (name, "all")]
     videos = np.union1d(np.unique(faces.video[indices]), np.array(named, np.int64))
-    whole = every_picture(faces, videos, os.cpu_count() or 1)
+    whole = every_image(faces, videos, os.cpu_count() or 1)
     rows = np.flatnonzero(whole.readable)
     return FrameAnswers(whole.table, videos, whole.video[rows], whole.frame[rows], ask(whole, rows))
 
@@ -98,7 +98,7 @@ def per_video(faces: VideoSet, indices: np.ndarray, probabilities: np.ndarray) -
         probabilities: float32 (n, classes); NaN where a frame could not be read.
 
     Returns:
-        Video -> `VIDEO_FIGURES`: frames asked for, frames scored, labelled frames without a picture, and the figures.
+        Video -> `VIDEO_FIGURES`: frames asked for, frames scored, labelled frames without an image, and the figures.
     """
     classes = len(faces.labels)
     truth, video = faces.label[indices].astype(np.int64), faces.video[indices]

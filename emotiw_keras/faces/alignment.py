@@ -1,6 +1,6 @@
-"""From a picture and two eye centres to the face as Ng et al. 2015 cut it: one warp, replicated border, grey, stretched.
+"""From an image and two eye centres to the face as Ng et al. 2015 cut it: one warp, replicated border, grey, stretched.
 
-Coordinates here, of pictures and of crops, have pixel centres at integers, as OpenCV and the detectors count them. With d the
+Coordinates here, of images and of crops, have pixel centres at integers, as OpenCV and the detectors count them. With d the
 distance between the eye centres and the eye line turned level, reading B takes 1.12 d to either side of the point between the
 eyes, 0.9 d above and 1.35 d below; in a crop of 256 pixels the eyes lie at x = 70.86 and 185.14, y = 102.4.
 """
@@ -21,7 +21,7 @@ SIDE = 256
 _SIDES, _UP, _DOWN = 0.62, 0.9, 1.35
 # Distances between the outer and between the inner eye corners of the mean face of 68 points, in distances of eye centres.
 _OUTER, _INNER = 1.392, 0.588
-# Eyes further apart, in sides of the picture, belong to no face in it.
+# Eyes further apart, in sides of the image, belong to no face in it.
 _FURTHEST = 2
 
 
@@ -73,10 +73,10 @@ def eye_targets(side: int = SIDE, reading: str = DEFAULT_READING) -> np.ndarray:
 
 
 def crop_matrix(eyes: object, side: int = SIDE, reading: str = DEFAULT_READING) -> np.ndarray:
-    """The affine map from picture to crop: turns the eye line level, then scales each axis so that the box fills the crop.
+    """The affine map from image to crop: turns the eye line level, then scales each axis so that the box fills the crop.
 
     Args:
-        eyes: (..., eye, xy), pixels of the picture; the first eye comes to lie on the left.
+        eyes: (..., eye, xy), pixels of the image; the first eye comes to lie on the left.
         side: of the crop in pixels.
         reading: a name in `READINGS`.
 
@@ -119,13 +119,13 @@ def align(
     grey: bool = True,
     stretch: bool = True,
 ) -> np.ndarray:
-    """Cut one face out of a picture, upright and of standard size (Ng et al. 2015, section 3.1).
+    """Cut one face out of an image, upright and of standard size (Ng et al. 2015, section 3.1).
 
-    Outside the picture its border is repeated. Where the face is larger than the crop, pixels are averaged, so nothing aliases.
+    Outside the image its border is repeated. Where the face is larger than the crop, pixels are averaged, so nothing aliases.
 
     Args:
         image: uint8 0..255, (height, width), (height, width, 1) or (height, width, 3) RGB.
-        eyes: the two eye centres (x, y) in pixels of the picture; the first comes to lie on the left.
+        eyes: the two eye centres (x, y) in pixels of the image; the first comes to lie on the left.
         side: of the crop in pixels.
         reading: what the crop spans, a name in `READINGS`.
         grey: give luma (ITU-R BT.601), else RGB.
@@ -135,7 +135,7 @@ def align(
         uint8 0..255, (side, side) if `grey`, else (side, side, 3) RGB.
 
     Raises:
-        DataError: the picture or the eyes are not of that kind.
+        DataError: the image or the eyes are not of that kind.
         UsageError: there is no such reading, or the side is not at least 1.
 
     Example:
@@ -143,14 +143,14 @@ def align(
         (256, 256)
     """
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0 or image.shape[2:] not in ((), (1,), (3,)):
-        raise DataError(f"a picture of {image.dtype} {image.shape}; expected uint8 (height, width) or (height, width, 1 or 3)")
+        raise DataError(f"an image of {image.dtype} {image.shape}; expected uint8 (height, width) or (height, width, 1 or 3)")
     if np.shape(eyes) != (2, 2):
         raise DataError(f"eyes of shape {np.shape(eyes)}; expected two points (x, y)")
     if side < 1:
         raise UsageError(f"side = {side}: expected at least 1 pixel")
     if math.dist(*eyes) > _FURTHEST * max(image.shape[:2]):
         size = f"{image.shape[1]} x {image.shape[0]}"
-        raise DataError(f"eyes at {np.asarray(eyes).tolist()}: too far apart for a picture of {size} pixels")
+        raise DataError(f"eyes at {np.asarray(eyes).tolist()}: too far apart for an image of {size} pixels")
     face = _warp(image, crop_matrix(eyes, side, reading), side, grey)
     if stretch:
         face = stretched(face)
@@ -168,9 +168,9 @@ def stretched(face: np.ndarray) -> np.ndarray:
 
 
 def _warp(image: np.ndarray, matrix: np.ndarray, side: int, grey: bool) -> np.ndarray:
-    """Warp what the crop needs of the picture; a face larger than the crop is averaged, in the picture and in the crop."""
+    """Warp what the crop needs of the image; a face larger than the crop is averaged, in the image and in the crop."""
     shrink = 1 / np.linalg.norm(matrix[:, :2], axis=1).min()
-    # By whole numbers: blocks of the picture first, so that a huge face costs little, then blocks of a finer crop.
+    # By whole numbers: blocks of the image first, so that a huge face costs little, then blocks of a finer crop.
     reduce = max(1, int(shrink // 2))
     finer = max(1, math.ceil(shrink / reduce - 1e-9))
     part, origin = _needed(image, matrix, side, reduce)
@@ -180,11 +180,11 @@ def _warp(image: np.ndarray, matrix: np.ndarray, side: int, grey: bool) -> np.nd
         part = cv2.cvtColor(part, cv2.COLOR_RGB2GRAY)
     if reduce > 1:
         part = _average(part, reduce)
-    # part -> picture -> crop -> finer crop; a block of n pixels has its centre (n - 1) / 2 behind its first.
+    # part -> image -> crop -> finer crop; a block of n pixels has its centre (n - 1) / 2 behind its first.
     to_crop = np.vstack([matrix, (0, 0, 1)])
-    to_picture = np.array([[reduce, 0, origin[0]], [0, reduce, origin[1]], [0, 0, 1.0]]) + _shift((reduce - 1) / 2)
+    to_image = np.array([[reduce, 0, origin[0]], [0, reduce, origin[1]], [0, 0, 1.0]]) + _shift((reduce - 1) / 2)
     to_finer = np.array([[finer, 0, 0], [0, finer, 0], [0, 0, 1.0]]) + _shift((finer - 1) / 2)
-    whole = (to_finer @ to_crop @ to_picture)[:2]
+    whole = (to_finer @ to_crop @ to_image)[:2]
     size = (side * finer, side * finer)
     face = cv2.warpAffine(part, whole, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return face if finer == 1 else _average(face, finer)
@@ -195,9 +195,9 @@ def _shift(by: float) -> np.ndarray:
 
 
 def _needed(image: np.ndarray, matrix: np.ndarray, side: int, reduce: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """The part of the picture that a crop touches, and its x and y in the picture.
+    """The part of the image that a crop touches, and its x and y in the image.
 
-    A part never ends before the crop or the picture does, so repeating its border repeats the picture's. Its sides are
+    A part never ends before the crop or the image does, so repeating its border repeats the image's. Its sides are
     multiples of `reduce`, made up by repeating.
     """
     inverse = cv2.invertAffineTransform(matrix)

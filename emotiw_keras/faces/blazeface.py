@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 
 from emotiw_keras.errors import ModelError
+from emotiw_keras.faces.detector_input import as_rgb
 from emotiw_keras.faces.face import MIN_FACE, Face
 from emotiw_keras.faces.mesh import FaceMesh, Square, eye_centres, square_of_points, upright_square
-from emotiw_keras.faces.pixels import as_rgb
 from emotiw_keras.faces.plausible import plausible
 from emotiw_keras.weights.cache import file_path, find
 from emotiw_keras.weights.fetch import in_package
@@ -26,10 +26,10 @@ from emotiw_keras.weights.manifest import get_entry
 
 MIN_SCORE = 0.5
 SAME_FACE = 0.3
-# Larger pictures are looked at as a whole and in parts, down to this side: faces of `MIN_FACE` pixels are found in them.
+# Larger images are looked at as a whole and in parts, down to this side: faces of `MIN_FACE` pixels are found in them.
 PART = 340
 OVERLAP = 0.25
-# Of the longer side, around a picture in which no face was found.
+# Of the longer side, around an image in which no face was found.
 ROOM = 0.25
 MOST_STEP = 3.0
 # A part of up to so many times the finest side is fine enough: before sixteenths, which are many, and after.
@@ -66,7 +66,7 @@ def model_file(key: str) -> Path:
 
 
 def parts(width: int, height: int, finest: float = PART) -> list[Region]:
-    """The regions of a picture to look at: the whole, its overlapping quarters and sixteenths, and so on to `finest` a side.
+    """The regions of an image to look at: the whole, its overlapping quarters and sixteenths, and so on to `finest` a side.
 
     Beyond sixteenths a side shrinks by up to `MOST_STEP`. No face falls between two levels below a step of 4: the largest that
     fits into the overlap of two regions is about five times the smallest that is found in one.
@@ -136,7 +136,7 @@ class BlazeFace:
         self.anchors = np.concatenate([_anchors(side // stride, stride, number) for stride, number in grids])
 
     def look(self, image: np.ndarray, region: Region) -> Candidates:
-        """Candidates in a region of a picture, uint8 (height, width, 3) RGB, in its coordinates; around it is black."""
+        """Candidates in a region of an image, uint8 (height, width, 3) RGB, in its coordinates; around it is black."""
         left, top, width, height = region
         scale = self.side / max(width, height)
         size = np.maximum(1, np.rint(np.array([width, height]) * scale)).astype(int)
@@ -170,7 +170,7 @@ def _anchors(cells: int, stride: int, number: int) -> np.ndarray:
 
 
 class BlazeFaceDetector:
-    """The full-range network looks at the picture and its parts, the short-range one at faces that fill the picture."""
+    """The full-range network looks at the image and its parts, the short-range one at faces that fill the image."""
 
     name = "blazeface"
 
@@ -188,7 +188,7 @@ class BlazeFaceDetector:
         self._lock = threading.Lock()
 
     def detect(self, image: np.ndarray) -> list[Face]:
-        """Faces of one upright picture, uint8 (height, width, 3) RGB or (height, width[, 1]) grey, largest box first."""
+        """Faces of one upright image, uint8 (height, width, 3) RGB or (height, width[, 1]) grey, largest box first."""
         image = as_rgb(image)
         height, width = image.shape[:2]
         whole = (0, 0, width, height)
@@ -196,7 +196,7 @@ class BlazeFaceDetector:
         wider = (-room, -room, width + 2 * room, height + 2 * room)
         with self._lock:
             found = self._search(image, [self.near.look(image, whole)], parts(width, height, self.finest))
-            # A face that fills the picture, cut on all sides, is seen from further away.
+            # A face that fills the image, cut on all sides, is seen from further away.
             return found or self._search(image, [self.near.look(image, wider)], [wider])
 
     def _search(self, image: np.ndarray, looks: list[Candidates], regions: list[Region]) -> list[Face]:
@@ -230,7 +230,7 @@ def _face(box: np.ndarray, points: np.ndarray, score: float) -> Face:
 
 
 def _distinct(faces: list[Face]) -> list[Face]:
-    """Without those whose eyes are the eyes of a face with a higher score: a part of a picture may show half a face."""
+    """Without those whose eyes are the eyes of a face with a higher score: a part of an image may show half a face."""
     kept: list[Face] = []
     for face in sorted(faces, key=lambda face: -face.score):
         middle = np.mean(face.eyes, axis=0)

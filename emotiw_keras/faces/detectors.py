@@ -31,7 +31,7 @@ def get_detector(name: str | None = None, min_face: float | None = None) -> Dete
 
     Args:
         name: one of `DETECTORS`; None is the default.
-        min_face: pixels of the smallest faces to look for; None is `face.MIN_FACE`. More is faster in large pictures; smaller
+        min_face: pixels of the smallest faces to look for; None is `face.MIN_FACE`. More is faster in large images; smaller
             faces may be found all the same.
 
     Raises:
@@ -58,7 +58,7 @@ def _made(name: str, min_face: float) -> Detector:
 
 
 def detect(image: np.ndarray, detector: str | Detector | None = None) -> list[Face]:
-    """Find the faces of a picture.
+    """Find the faces of an image.
 
     Args:
         image: uint8 0..255, upright, (height, width, 3) RGB or (height, width[, 1]) grey.

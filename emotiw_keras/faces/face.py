@@ -10,17 +10,17 @@ import numpy as np
 
 Point = tuple[float, float]
 
-# Pixels of the smallest faces that are looked for in photos, and in films, whose frames are many.
-MIN_FACE, MIN_FACE_OF_FILMS = 24.0, 34.0
+# Pixels of the smallest faces that are looked for in photos, and in videos, whose frames are many.
+MIN_FACE, MIN_FACE_OF_VIDEOS = 24.0, 34.0
 
 
 @dataclass(frozen=True)
 class Face:
-    """One face found in a picture. Coordinates are pixels of the upright picture, origin top left, pixel centres at integers.
+    """One face found in an image. Coordinates are pixels of the upright image, origin top left, pixel centres at integers.
 
     box       x, y, width, height
     eyes      the two eye centres (mean of the six points around an eye in the 68-point scheme), the one further left in the
-              picture first
+              image first
     score     0..1, the detector's confidence
     detector  name of the detector
 
@@ -35,18 +35,18 @@ class Face:
 
     @property
     def roll(self) -> float:
-        """Degrees of the line between the eyes, positive when the one further right in the picture is lower."""
+        """Degrees of the line between the eyes, positive when the one further right in the image is lower."""
         (left, top), (right, bottom) = self.eyes
         return math.degrees(math.atan2(bottom - top, right - left))
 
 
 def turned_back(face: Face, quarters: int, width: int, height: int) -> Face:
-    """A face found in `np.rot90(picture, quarters)`, at its place in the picture.
+    """A face found in `np.rot90(image, quarters)`, at its place in the image.
 
     Args:
         face: what was found.
         quarters: turns to the left, 1 to 3.
-        width, height: of the picture, in pixels.
+        width, height: of the image, in pixels.
 
     Example:
         >>> turned_back(Face((10, 0, 20, 20), ((15, 5), (25, 5)), 0.9, "yunet"), 2, 100, 50).box
@@ -69,5 +69,5 @@ class Detector(Protocol):
     name: str
 
     def detect(self, image: np.ndarray) -> list[Face]:
-        """Faces of one upright picture, uint8 (height, width, 3) RGB or (height, width) grey, largest box first."""
+        """Faces of one upright image, uint8 (height, width, 3) RGB or (height, width) grey, largest box first."""
         ...

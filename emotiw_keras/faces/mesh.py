@@ -19,7 +19,7 @@ BATCH = 16
 MARGIN = 1.5
 # The mean of the points from two crops, of 1.5 and of 1.2 times the face, is steadier than either.
 ZOOMS = (1.0, 0.8)
-# Contours of the eyelids, for the eye that is on the left in a picture of an upright face, and for the other one. Their means
+# Contours of the eyelids, for the eye that is on the left in an image of an upright face, and for the other one. Their means
 # are the eye centres; the points of the two eyes correspond to each other.
 LEFT_EYELIDS = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
 RIGHT_EYELIDS = (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466)
@@ -28,7 +28,7 @@ LEFT_CORNER, RIGHT_CORNER = LEFT_EYELIDS[0], RIGHT_EYELIDS[0]
 
 @dataclass(frozen=True)
 class Square:
-    """A turned square in a picture: its centre, its side in pixels, and its angle in radians, clockwise as seen."""
+    """A turned square in an image: its centre, its side in pixels, and its angle in radians, clockwise as seen."""
 
     x: float
     y: float
@@ -40,7 +40,7 @@ class Square:
         return Square(self.x, self.y, self.side * factor, self.angle)
 
     def matrix(self) -> np.ndarray:
-        """(2, 3): picture -> crop, pixel centres at integers in both."""
+        """(2, 3): image -> crop, pixel centres at integers in both."""
         scale = SIDE / self.side
         cosine, sine = np.cos(self.angle) * scale, np.sin(self.angle) * scale
         turn = np.array([[cosine, sine], [-sine, cosine]])
@@ -76,7 +76,7 @@ class FaceMesh:
         self.outputs = ("conv2d_20", "conv2d_30")
 
     def fit(self, image: np.ndarray, squares: list[Square]) -> list[tuple[np.ndarray, float]]:
-        """Points (468, 2) in the picture and the probability 0..1 of a face, for each square.
+        """Points (468, 2) in the image and the probability 0..1 of a face, for each square.
 
         Args:
             image: uint8 (height, width, 3) RGB.
@@ -113,9 +113,9 @@ class FaceMesh:
 
 
 def _part(image: np.ndarray, matrix: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
-    """The part of a picture that a crop shows, shrunk `factor` times by area, and the matrix that goes with it.
+    """The part of an image that a crop shows, shrunk `factor` times by area, and the matrix that goes with it.
 
-    A part is also what lets OpenCV warp pictures of more than 32,767 pixels a side.
+    A part is also what lets OpenCV warp images of more than 32,767 pixels a side.
     """
     height, width = image.shape[:2]
     back = cv2.invertAffineTransform(matrix)

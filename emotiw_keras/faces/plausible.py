@@ -18,7 +18,7 @@ def why_not(face: Face, width: int, height: int) -> str | None:
 
     Args:
         face: the detection.
-        width, height: of the picture, in pixels.
+        width, height: of the image, in pixels.
 
     Example:
         >>> why_not(Face((0, 0, 100, 100), ((30, 40), (35, 40)), 0.9, "yunet"), 200, 200)
@@ -42,7 +42,7 @@ def why_not(face: Face, width: int, height: int) -> str | None:
     if not (x <= middle_x <= x + box_width and y <= middle_y <= y + box_height):
         return "eyes outside the box"
     if not (0 <= middle_x < width and 0 <= middle_y < height):
-        return "eyes outside the picture"
+        return "eyes outside the image"
     return None
 
 

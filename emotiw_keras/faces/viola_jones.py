@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from emotiw_keras.errors import ModelError
+from emotiw_keras.faces.detector_input import as_grey
 from emotiw_keras.faces.face import MIN_FACE, Face, Point
-from emotiw_keras.faces.pixels import as_grey
 from emotiw_keras.faces.plausible import plausible
 
 Box = tuple[float, float, float, float]
@@ -22,7 +22,7 @@ Box = tuple[float, float, float, float]
 STEP = 1.1
 NEIGHBOURS = 3
 SMALLEST = 24
-# Cascades slow down with the area, and blunder more often: nothing is gained above. Small faces of larger pictures are lost.
+# Cascades slow down with the area, and blunder more often: nothing is gained above. Small faces of larger images are lost.
 LONGEST_SIDE = 1280
 SAME_FACE = 0.3
 # A face is looked at again at this width for its eyes, which the cascade wants 20 pixels wide.
@@ -68,7 +68,7 @@ class ViolaJonesDetector:
         self._lock = threading.Lock()
 
     def detect(self, image: np.ndarray) -> list[Face]:
-        """Faces of one upright picture, uint8 (height, width, 3) RGB or (height, width[, 1]) grey, largest box first."""
+        """Faces of one upright image, uint8 (height, width, 3) RGB or (height, width[, 1]) grey, largest box first."""
         grey = as_grey(image)
         height, width = grey.shape
         shrink = max(1.0, max(height, width) / LONGEST_SIDE)

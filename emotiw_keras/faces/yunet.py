@@ -12,8 +12,8 @@ import numpy as np
 
 from emotiw_keras.errors import ModelError
 from emotiw_keras.faces.blazeface import overlap
+from emotiw_keras.faces.detector_input import as_rgb
 from emotiw_keras.faces.face import MIN_FACE, Face
-from emotiw_keras.faces.pixels import as_rgb
 from emotiw_keras.faces.plausible import plausible
 from emotiw_keras.weights.cache import file_path, find
 from emotiw_keras.weights.manifest import get_entry
@@ -23,7 +23,7 @@ KEY = "yunet"
 MIN_SCORE = 0.9
 SAME_FACE = 0.3
 MOST = 5000
-# YuNet finds faces of 10 to 300 pixels: larger pictures are shrunk to this longer side, and, for their small faces, looked at
+# YuNet finds faces of 10 to 300 pixels: larger images are shrunk to this longer side, and, for their small faces, looked at
 # once more so that the smallest have those 10.
 LONGEST_SIDE = 1280
 SMALLEST = 10.0
@@ -48,7 +48,7 @@ class YuNetDetector:
         self._lock = threading.Lock()
 
     def detect(self, image: np.ndarray) -> list[Face]:
-        """Faces of one upright picture, uint8 (height, width, 3) RGB or (height, width[, 1]) grey, largest box first."""
+        """Faces of one upright image, uint8 (height, width, 3) RGB or (height, width[, 1]) grey, largest box first."""
         image = as_rgb(image)
         height, width = image.shape[:2]
         shrink = max(1.0, max(height, width) / LONGEST_SIDE)

@@ -40,5 +40,5 @@ def kernel_to_dense(kernel: np.ndarray) -> np.ndarray:
 
 
 def swap_red_and_blue(kernel: np.ndarray) -> np.ndarray:
-    """The first kernel (height, width, 3, out) for BGR pictures instead of RGB, or the other way round."""
+    """The first kernel (height, width, 3, out) for BGR images instead of RGB, or the other way round."""
     return kernel[:, :, ::-1]

@@ -1,4 +1,4 @@
-"""ONNX's operators on tensors of any shape and on their sizes, which exporters write around the layers; what needs no picture
+"""ONNX's operators on tensors of any shape and on their sizes, which exporters write around the layers; what needs no image
 is computed at once."""
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _LARGEST_BRANCH = 16
 
 
 class Folded:
-    """A graph whose nodes all need the picture.
+    """A graph whose nodes all need the image.
 
     `aliases` are names of tensors that are arrays of other names, `made` the arrays that were computed from others, which are
     `sources`.
@@ -53,7 +53,7 @@ class Folded:
         self.made: set[str] = set()
         self.sources: set[str] = set()
         self._bytes = 0
-        # Sizes of a file made for several pictures at once are those of as many as there are.
+        # Sizes of a file made for several images at once are those of as many as there are.
         first = next(iter(graph.inputs.values()), ())
         self.batch = first[0] if len(graph.inputs) == 1 and first and first[0] > 1 else 0
         self.nodes = self._fold(graph.nodes)
@@ -129,7 +129,7 @@ class Folded:
         held = {i: self.arrays[at] if isinstance(at, str) else at for i, at in enumerate(places)
                 if not isinstance(at, str) or at in self.arrays}  # fmt: skip
         if node.op in ("Reshape", "Expand") and self.batch and 1 in held and held[1] is not None:
-            held[1] = self._one_picture(held[1], 0 if node.op == "Reshape" and not attrs.get("allowzero") else 1)
+            held[1] = self._one_image(held[1], 0 if node.op == "Reshape" and not attrs.get("allowzero") else 1)
         if held:
             attrs["constants"] = tuple(held.items())
         inputs = tuple(at for at in places if isinstance(at, str) and at not in self.arrays)
@@ -161,8 +161,8 @@ class Folded:
         counts = bool(self.read.integer(node, "count_include_pad", 0))
         return {"size": size[0], "pad": (pads[0], pads[3]), "count_pad": counts}
 
-    def _one_picture(self, sizes: np.ndarray, batch: int) -> np.ndarray:
-        """Sizes of a tensor that starts with the file's number of pictures, with `batch` in its place."""
+    def _one_image(self, sizes: np.ndarray, batch: int) -> np.ndarray:
+        """Sizes of a tensor that starts with the file's number of images, with `batch` in its place."""
         flat = np.asarray(sizes).reshape(-1)
         if flat.size < 2 or flat[0] != self.batch:
             return sizes

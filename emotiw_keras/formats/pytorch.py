@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from emotiw_keras.errors import ModelError
+from emotiw_keras.formats.array_collector import Gathered
 from emotiw_keras.formats.foreign import Foreign, Limits
-from emotiw_keras.formats.gathered import Gathered
 from emotiw_keras.formats.pickle_arrays import Array, Context
 from emotiw_keras.formats.pickle_ops import shown
 from emotiw_keras.formats.pickles import load_pickle

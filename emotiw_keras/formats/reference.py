@@ -243,7 +243,7 @@ def _pool(node: Node, given: list[np.ndarray], arrays: list[np.ndarray], layout:
         if node.attrs.get("rounding") == "ceil":
             count = -(-room // s) + 1
             if (before or after) and (count - 1) * s >= length + before:
-                count -= 1  # a window that would start in the padding behind the picture
+                count -= 1  # a window that would start in the padding behind the image
         counts.append(count)
         extra.append((before, max(after, (count - 1) * s + k - length - before)))
     bounded(node, x.shape[0], x.shape[1], x.shape[2] + sum(extra[0]), x.shape[3] + sum(extra[1]))

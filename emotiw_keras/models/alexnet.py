@@ -1,6 +1,6 @@
 """AlexNet and CaffeNet as Caffe released them (BVLC `models/bvlc_alexnet`, `models/bvlc_reference_caffenet`).
 
-Both take BGR pictures of 227x227, 0..255 minus the mean. They differ in one thing: AlexNet normalises before it pools,
+Both take BGR images of 227x227, 0..255 minus the mean. They differ in one thing: AlexNet normalises before it pools,
 CaffeNet after. The paper (Krizhevsky et al. 2012) ran conv2, conv4 and conv5 on two GPUs: here they have two groups.
 Its LRN had k = 2; the released nets have Caffe's default k = 1 and alpha 1e-4 / 5.
 """
@@ -94,7 +94,7 @@ def AlexNet(
         width: multiplier of channels and units.
 
     Input: float (batch, height, width, channels), BGR, 0..255 minus the mean (`preprocess_input`). Output: float32
-    (batch, classes). Raises ModelError for weights that are missing or do not fit and for too small a picture.
+    (batch, classes). Raises ModelError for weights that are missing or do not fit and for too small an image.
 
     Source: Krizhevsky et al. 2012; BVLC `models/bvlc_alexnet`.
 

@@ -1,6 +1,6 @@
 """AlexNet of "One weird trick" (Krizhevsky 2014), as torchvision has it: no normalisation, no groups.
 
-It takes RGB pictures of 224x224, normalised by ImageNet's mean and standard deviation (torchvision's, times 255).
+It takes RGB images of 224x224, normalised by ImageNet's mean and standard deviation (torchvision's, times 255).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """EfficientNet-Lite0 as Google released it for small devices: no squeeze and excitation, ReLU6 in place of swish.
 
-It takes RGB pictures of 224x224, 0..255 minus 127, divided by 128. Sixteen blocks widen the maps by 1x1 convolutions, look
+It takes RGB images of 224x224, 0..255 minus 127, divided by 128. Sixteen blocks widen the maps by 1x1 convolutions, look
 around in each channel by itself, and narrow them again; where the size stays they add to what they were given. Training here
 drops no blocks at random, as the authors' did.
 
@@ -36,7 +36,7 @@ __all__ = ["FOREIGN_NAMES", "SMALLEST", "EfficientNetLite0", "decode_predictions
 preprocess_input = preprocessing("efficientnet_lite0")
 
 SMALLEST = 32
-"""The smallest picture it takes: five layers halve it."""
+"""The smallest image it takes: five layers halve it."""
 
 
 def _torch_names() -> dict[str, str]:
@@ -74,7 +74,7 @@ def EfficientNetLite0(
     """EfficientNet-Lite0: 4.7 million parameters, 0.4 billion multiplications, 75 % of ImageNet.
 
     Args:
-        include_top: with the mean over the picture, dropout and the classifier; without them the output is float (batch, 7, 7,
+        include_top: with the mean over the image, dropout and the classifier; without them the output is float (batch, 7, 7,
             1280).
         weights: None (random), "imagenet", the path of a `.weights.h5` file that fits in every layer, or of a weight file in a
             foreign format.
@@ -88,7 +88,7 @@ def EfficientNetLite0(
         width: multiplier of channels.
 
     Input: float (batch, height, width, channels), RGB, 0..255 minus 127, divided by 128 (`preprocess_input`). Output: float32
-    (batch, classes). Raises ModelError for weights that are missing or do not fit and for too small a picture.
+    (batch, classes). Raises ModelError for weights that are missing or do not fit and for too small an image.
 
     Source: Tan and Le 2019, arXiv:1905.11946; tensorflow/tpu `models/official/efficientnet/lite`.
 

@@ -2,7 +2,7 @@
 
 Four levels of 48x48, 24x24, 12x12 and 6x6 with two or three 3x3 convolutions each, batch normalisation and ReLU behind each of
 them and maximum pooling between the levels (Simonyan and Zisserman 2015, arXiv:1409.1556), then the mean over the maps, dropout
-and a classifier. Two layers look at the whole picture before anything of it is thrown away: 160 million multiplications a face.
+and a classifier. Two layers look at the whole image before anything of it is thrown away: 160 million multiplications a face.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["SMALLEST", "FaceVGG", "decode_predictions", "preprocess_input"]
 preprocess_input = preprocessing("face_vgg")
 
 SMALLEST = 8
-"""The smallest picture it takes: every level halves it."""
+"""The smallest image it takes: every level halves it."""
 DROPOUT = 0.3
 
 
@@ -70,7 +70,7 @@ def FaceVGG(
     """FaceVGG: 1.92 million parameters, 160 million multiplications for a face of 48x48.
 
     Args:
-        include_top: with the mean over the picture, dropout and the classifier; without them the output is float (batch, 6,
+        include_top: with the mean over the image, dropout and the classifier; without them the output is float (batch, 6,
             6, 256).
         weights: None (random), or the path of a `.weights.h5` file that fits in every layer. There are none from ImageNet.
         input_tensor: a Keras tensor to build on instead of a new input.
@@ -83,7 +83,7 @@ def FaceVGG(
         width: multiplier of channels.
 
     Input: float (batch, height, width, channels), 0..255 minus the mean, divided by the deviation (`preprocess_input`). Output:
-    float32 (batch, classes). Raises ModelError for weights that are missing or do not fit and for too small a picture.
+    float32 (batch, classes). Raises ModelError for weights that are missing or do not fit and for too small an image.
 
     Example:
         >>> FaceVGG(weights=None, classes=7, width=0.25).output_shape

@@ -17,7 +17,7 @@ def with_features(model: keras.Model, count: int) -> keras.Model:
     """The same network with a classifier that reads its last `count` activations, and what it has read so far, side by side.
 
     An activation is the output of a ReLU or of a layer with an activation of its own; where it has maps, these are averaged
-    over the nine parts of a grid. On few pictures a linear classifier on these is worth more than one on the last layer alone,
+    over the nine parts of a grid. On few images a linear classifier on these is worth more than one on the last layer alone,
     which the network's first task has shaped.
 
     The new classifier has the name, the activation and the precision of the old one. Its weights give what the old one gave:

@@ -101,7 +101,7 @@ class RandomNormal(initializers.RandomNormal):
 
 
 # Caffe's gaussian fillers (0.01, and 0.005 in fc6 and fc7) shrink the signal at every layer: they learn from a million
-# pictures, but from thirty thousand the loss does not leave its plateau. He's keeps the signal's size through ReLUs.
+# images, but from thirty thousand the loss does not leave its plateau. He's keeps the signal's size through ReLUs.
 # That holds for the input's size too: pixels of 0..255 reach fc8 some sixty times too large for a learning rate of
 # 0.01, so training from random weights should divide them by about 64 (`std` in the preprocessing); ImageNet weights
 # forbid that.
@@ -139,7 +139,7 @@ def image_input(
     """The input of a network, float (batch, height, width, channels) already normalised; of the network's own size and 3
     channels where no shape is given.
 
-    Raises UsageError if width is not positive, ModelError if the picture is smaller than `smallest` or not 3-D, or if with a
+    Raises UsageError if width is not positive, ModelError if the image is smaller than `smallest` or not 3-D, or if with a
     classifier its height or width is None, which stands for any.
     """
     if not width > 0:

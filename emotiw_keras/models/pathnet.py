@@ -1,10 +1,10 @@
-"""PathNet (Fernando et al. 2017) for pictures: layers of many small convolutional modules, of which a path uses a few.
+"""PathNet (Fernando et al. 2017) for images: layers of many small convolutional modules, of which a path uses a few.
 
 A path is data: for each layer the numbers of its active modules, a number that stands twice counting once. `PathNet` builds the
 network of one path alone, at the cost of that path; `emotiw_keras.pathnet` searches for paths among all modules. Modules are
 called `layer1_module00`, ..., so that weights move by name between networks of different paths; the classifier is `readout`.
 
-The paper's pictures, filters and poolings are not all stated: 3x3 kernels with ReLU and summed outputs are its, the rest is
+The paper's images, filters and poolings are not all stated: 3x3 kernels with ReLU and summed outputs are its, the rest is
 chosen here and can be set.
 """
 
@@ -121,12 +121,12 @@ def PathNet(
         layers, modules, active: L, M and N of the paper: layers, modules in each, active ones at most.
         filters: channels that a module puts out.
         combine: "sum" (the paper's) or "average" of the active modules' outputs.
-        reduce: what halves the picture in each layer: "pool" (2x2 maximum behind the layer), "stride" (of 2 in the modules, a
+        reduce: what halves the image in each layer: "pool" (2x2 maximum behind the layer), "stride" (of 2 in the modules, a
             quarter of the work) or "none".
 
     Input: float (batch, height, width, channels), RGB, 0..255 minus 128, divided by 64 (`preprocess_input`). Output: float32
     (batch, classes). Raises UsageError for a path or a size that cannot be meant, ModelError for weights that are missing or
-    do not fit and for too small a picture.
+    do not fit and for too small an image.
 
     Source: Fernando et al. 2017, arXiv:1701.08734.
 

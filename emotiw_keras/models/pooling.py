@@ -15,7 +15,7 @@ from emotiw_keras.models.layers import Tensor
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class CaffeMaxPooling2D(keras.layers.Layer):
-    """Max pooling that rounds the output size up, as Caffe does, its last windows cut off at the picture's edge.
+    """Max pooling that rounds the output size up, as Caffe does, its last windows cut off at the image's edge.
 
     Output size is `ceil((size - pool_size) / strides) + 1`. Where that is known to equal plain pooling nothing is padded.
 
@@ -38,7 +38,7 @@ class CaffeMaxPooling2D(keras.layers.Layer):
         if size is None:
             return None
         if size < self.pool_size:
-            raise ModelError(f"max pooling with windows of {self.pool_size} got a size of {size}: give larger pictures")
+            raise ModelError(f"max pooling with windows of {self.pool_size} got a size of {size}: give larger images")
         return -(-(size - self.pool_size) // self.strides) + 1
 
     def call(self, inputs: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""From cropped RGB pictures to a network's input, and from its output to class names. It loads no Keras."""
+"""From cropped RGB images to a network's input, and from its output to class names. It loads no Keras."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def preprocessing(name: str) -> Callable[..., Any]:
     spec = get_spec(name)
 
     def preprocess_input(x: Any, data_format: str | None = None) -> Any:
-        """Pictures cropped to the network's size -> its input: channels in its order, minus its mean pixel.
+        """Images cropped to the network's size -> its input: channels in its order, minus its mean pixel.
 
         Args:
             x: uint8 or float 0..255, RGB, (..., height, width, 3): NumPy's, a tensor, eager or symbolic, of Keras' backend, of
@@ -40,11 +40,11 @@ def preprocessing(name: str) -> Callable[..., Any]:
             raise ModelError(f"{spec.name}: data_format is {data_format!r}, expected one of {', '.join(CHANNEL_AXIS)}")
         to_float, constant, flip = _operations(x)
         image = to_float(x)
-        # What a dataset says of its pictures may be that they have some shape.
+        # What a dataset says of its images may be that they have some shape.
         shape = None if getattr(image.shape, "rank", 0) is None else tuple(image.shape)
         if shape is not None and (len(shape) < 3 or shape[axis] not in (3, None)):
             layout = "(..., height, width, 3)" if axis == -1 else "(..., 3, height, width)"
-            raise ModelError(f"{spec.name}: got shape {shape}, expected RGB pictures {layout}")
+            raise ModelError(f"{spec.name}: got shape {shape}, expected RGB images {layout}")
         if spec.channel_order == "bgr":
             image = flip(image, axis)
         mean, std = (np.asarray(values, "float32").reshape(-1, *[1] * (-1 - axis)) for values in (spec.mean, spec.std))
@@ -68,7 +68,7 @@ def _operations(x: Any) -> tuple[Callable[..., Any], Callable[..., Any], Callabl
 
 
 def decode_predictions(preds: np.ndarray, top: int = 5, labels: Sequence[str] | None = None) -> list[list[Prediction]]:
-    """The `top` likeliest classes of each picture as (class name, score), the likeliest first.
+    """The `top` likeliest classes of each image as (class name, score), the likeliest first.
 
     Args:
         preds: float (batch, classes), what the network returned.

@@ -82,7 +82,7 @@ def _face_vgg_groups() -> tuple[tuple[str, tuple[str, ...]], ...]:
 class ModelSpec:
     """What is known of one network. Channel values are in `channel_order`, in units of 0..255 pixels.
 
-    `mean_image` says where a mean image belongs: "resize", on the resized picture before the crop; "crop", on the crop.
+    `mean_image` says where a mean image belongs: "resize", on the resized image before the crop; "crop", on the crop.
     `groups` are the layers that hold weights, from input to output; `parameters` counts those of the released network, which
     has `classes` outputs; `weights` is the key of its weights in the weights manifest, "" where none are published, and
     `trained_on` the word for them; `input_channels` is 1 for a network that reads grey faces as one channel.

@@ -1,6 +1,6 @@
 """SENet-50: SE-ResNet-50 (Hu, Shen, Sun 2018), exactly the Caffe network that was released with VGGFace2 (Cao et al. 2018).
 
-It takes BGR pictures of 224x224, 0..255 minus a mean pixel. Strides stand on the first 1x1 convolution of a block and on its
+It takes BGR images of 224x224, 0..255 minus a mean pixel. Strides stand on the first 1x1 convolution of a block and on its
 projection, convolutions pad alike on all sides, the pooling after conv1 rounds up (112 -> 56), batch normalisation has Caffe's
 epsilon of 1e-5. keras-vggface's port differs in all but the strides; its weight file fits all the same. The last pooling takes
 the mean of the whole maps, which at 224 is the prototxt's window of 7x7.
@@ -38,7 +38,7 @@ __all__ = ["AFTER_TRUNK", "FOREIGN_NAMES", "SENet50", "decode_predictions", "pre
 preprocess_input = preprocessing("senet50")
 
 SMALLEST = 5
-"""The smallest picture it takes: the pooling after conv1 needs three rows."""
+"""The smallest image it takes: the pooling after conv1 needs three rows."""
 IDENTITIES = 8631
 """Persons in the training part of VGGFace2, the classes of the released networks."""
 REDUCTION = 16

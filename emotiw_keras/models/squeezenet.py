@@ -1,7 +1,7 @@
 """SqueezeNet v1.0 and v1.1 (Iandola et al. 2016) as released for Caffe (`forresti/SqueezeNet`).
 
-Both take BGR pictures of 227x227, 0..255 minus a mean pixel. A fire module squeezes to few channels by a 1x1 convolution
-and expands to many by 1x1 and 3x3 convolutions side by side. The classifier is a convolution too, averaged over the picture.
+Both take BGR images of 227x227, 0..255 minus a mean pixel. A fire module squeezes to few channels by a 1x1 convolution
+and expands to many by 1x1 and 3x3 convolutions side by side. The classifier is a convolution too, averaged over the image.
 Poolings round up, as Caffe's do.
 
 Layers are called as in Caffe, `_` in place of `/`: conv1, fire2_squeeze1x1, fire2_expand1x1, fire2_expand3x3, ..., conv10.
@@ -75,7 +75,7 @@ TORCHVISION_NAMES: dict[str, dict[str, str]] = {
     "squeezenet_v1_1": _torchvision_names(3, 4, 6, 7, 9, 10, 11, 12),
 }
 """Our layers -> torchvision's in `squeezenet1_0` and `squeezenet1_1`. Not among FOREIGN_NAMES, as the names alone do not make
-those nets these: they take RGB pictures divided by a standard deviation, and `squeezenet1_0` does not pad conv10."""
+those nets these: they take RGB images divided by a standard deviation, and `squeezenet1_0` does not pad conv10."""
 
 
 def _conv(filters: int, size: int, name: str, **kwargs: Any) -> layers.Conv2D:
@@ -91,7 +91,7 @@ def _fire(x: Tensor, number: int, squeeze: int, expand: int) -> Tensor:
 
 
 def _head(x: Tensor, top: Top, border: int) -> Tensor:
-    """drop9, conv10 and its mean over the picture, float32 under every policy as all classifiers; or the maps pooled."""
+    """drop9, conv10 and its mean over the image, float32 under every policy as all classifiers; or the maps pooled."""
     if not top.include_top:
         return pooled(x, top.pooling)
     if top.classes < 1:
@@ -159,7 +159,7 @@ def SqueezeNet(
         width: multiplier of channels.
 
     Input: float (batch, height, width, channels), BGR, 0..255 minus the mean (`preprocess_input`). Output: float32
-    (batch, classes). Raises ModelError for weights that are missing or do not fit and for too small a picture.
+    (batch, classes). Raises ModelError for weights that are missing or do not fit and for too small an image.
 
     Source: Iandola et al. 2016, arXiv:1602.07360; forresti/SqueezeNet `SqueezeNet_v1.0`. It pads conv10 by 1, which
     torchvision's `squeezenet1_0` does not: weights of that net give other scores here.
@@ -185,7 +185,7 @@ def SqueezeNetV1_1(
 ) -> keras.Model:
     """SqueezeNet v1.1: a smaller conv1 and earlier poolings, 2.4 times less work. 1,235,496 parameters.
 
-    Arguments, input, output and errors as for `SqueezeNet`; pictures of at least 25x25. Without the top the output is float
+    Arguments, input, output and errors as for `SqueezeNet`; images of at least 25x25. Without the top the output is float
     (batch, 14, 14, 512) at 227.
 
     Source: forresti/SqueezeNet `SqueezeNet_v1.1`.

@@ -1,6 +1,6 @@
 """VGG-CNN-F, -M and -S of "Return of the Devil in the Details" (Chatfield et al. 2014), as released for Caffe.
 
-All take BGR pictures of 224x224, 0..255 minus the released 224x224 mean image (or its mean pixel). Their poolings round
+All take BGR images of 224x224, 0..255 minus the released 224x224 mean image (or its mean pixel). Their poolings round
 up, as Caffe's do. LRN: Caffe's n = 5, alpha = 5e-4, k = 2, beta = 0.75. M-2048, M-1024 and M-128 are M with a
 narrower fc7.
 """
@@ -88,7 +88,7 @@ def _trunk_s(x: Tensor, scale: Scale) -> Tensor:
     return CaffeMaxPooling2D(3, 3, name="pool5")(x)
 
 
-# trunk, the smallest picture it takes, units of fc7
+# trunk, the smallest image it takes, units of fc7
 NETWORKS: dict[str, tuple[Callable[[Tensor, Scale], Tensor], int, int]] = {
     "vgg_cnn_f": (_trunk_f, 55, 4096),
     "vgg_cnn_m": (_trunk_m, 57, 4096),
@@ -146,7 +146,7 @@ def VGGCNNM2048(
         width: multiplier of channels and units.
 
     Input: float (batch, height, width, channels), BGR, 0..255 minus the mean (`preprocess_input`). Output: float32
-    (batch, classes). Raises ModelError for weights that are missing or do not fit and for too small a picture.
+    (batch, classes). Raises ModelError for weights that are missing or do not fit and for too small an image.
 
     Source: Chatfield et al. 2014, table 1; gist.github.com/ksimonyan/78047f3591446d1d7b91.
 
@@ -169,7 +169,7 @@ def VGGCNNF(
     name: str = "vgg_cnn_f",
     width: float = 1.0,
 ) -> keras.Model:
-    """VGG-CNN-F ("fast"): conv1 64 at stride 4. Pictures of at least 55x55.
+    """VGG-CNN-F ("fast"): conv1 64 at stride 4. Images of at least 55x55.
 
     Arguments, input, output and errors as for `VGGCNNM2048`.
 
@@ -253,7 +253,7 @@ def VGGCNNS(
     name: str = "vgg_cnn_s",
     width: float = 1.0,
 ) -> keras.Model:
-    """VGG-CNN-S ("slow"): poolings of 3/3, 2/2 and 3/3, one LRN. Pictures of at least 55x55.
+    """VGG-CNN-S ("slow"): poolings of 3/3, 2/2 and 3/3, one LRN. Images of at least 55x55.
 
     Arguments, input, output and errors as for `VGGCNNM2048`.
 

@@ -68,7 +68,7 @@ def load(
 
     None leaves the initial values. A word of `DATA_SETS` takes the fetched file. The path of a `.weights.h5` file must fit in
     every layer. From any other file of Keras (.keras, .h5) the layers of the model's own names are filled, which must fit. The
-    path of a foreign file is converted, and proven, on the way (see `conversion.convert`), for the model's width and pictures.
+    path of a foreign file is converted, and proven, on the way (see `conversion.convert`), for the model's width and images.
     From published, other Keras and foreign weights, where the model has another number of classes, or no classifier, the trunk
     alone is filled, as from a file that holds no classifier; a line on stderr tells of the layers that are new.
 

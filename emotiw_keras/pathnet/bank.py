@@ -18,7 +18,7 @@ from emotiw_keras.pathnet.evolution import Path
 from emotiw_keras.pathnet.search import PathNetSettings
 
 if TYPE_CHECKING:
-    from emotiw_keras.training.prepared import Prepared
+    from emotiw_keras.training.prepared_data import Prepared
 
 SIZES = ("layers", "modules", "active", "filters", "combine", "reduce")
 """What tells one PathNet from another besides its width."""

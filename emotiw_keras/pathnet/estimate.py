@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emotiw_keras.data.device import FaceInput
+from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.pathnet.bank import Bank, check_parent
 from emotiw_keras.pathnet.evolution import path_of
+from emotiw_keras.pathnet.path_step import PathSteps
 from emotiw_keras.pathnet.search import PathNetSettings
-from emotiw_keras.pathnet.steps import PathSteps
-from emotiw_keras.training.progress import duration
+from emotiw_keras.training.epoch_progress import duration
 from emotiw_keras.training.start import start_tensorflow
 
 if TYPE_CHECKING:
-    from emotiw_keras.training.prepared import Prepared
+    from emotiw_keras.training.prepared_data import Prepared
 
 STEPS = 5
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from emotiw_keras.pathnet.search import PathNetSettings, Search
+from emotiw_keras.training.checked_fields import SettingError
 from emotiw_keras.training.kinds import Job, Kind, Loop
-from emotiw_keras.training.settings import SettingError
 
 if TYPE_CHECKING:
-    from emotiw_keras.training.prepared import Prepared
+    from emotiw_keras.training.prepared_data import Prepared
     from emotiw_keras.training.recipe import Recipe
 
 
@@ -42,7 +42,7 @@ class Searches(Kind):
         describe(prepared, folder, say)
 
     def loop(self, prepared: Prepared, job: Job) -> Loop:
-        from emotiw_keras.pathnet.loop import SearchLoop
+        from emotiw_keras.pathnet.search_sequence import SearchLoop
 
         return SearchLoop(prepared, job)
 

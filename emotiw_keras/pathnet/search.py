@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from emotiw_keras.models.registry import PATHNET_SIZES
-from emotiw_keras.training.settings import SettingError, setting, validate
+from emotiw_keras.training.checked_fields import SettingError, setting, validate
 from emotiw_keras.training.stage import Part
 
 STARTS = ("new", "transfer", "finetune")
@@ -23,7 +23,7 @@ class PathNetSettings:
         active: N, genes a layer; a path uses at most so many modules of it.
         filters: channels that a module puts out, before `model.width`.
         combine: how outputs of a layer's modules come together, "sum" or "average".
-        reduce: what halves the picture in each layer: "pool", "stride" or "none".
+        reduce: what halves the image in each layer: "pool", "stride" or "none".
     """
 
     layers: int = setting(_LAYERS, low=1, high=32)

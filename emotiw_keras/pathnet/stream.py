@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from emotiw_keras.data.batches import Pool
-from emotiw_keras.data.device import draw_crops
+from emotiw_keras.data.face_input import draw_crops
 from emotiw_keras.pathnet.search import Search
 
 MOST_BYTES = 64 * 2**20

@@ -1,4 +1,4 @@
-"""A report folder: one page to read, and its figures, answers and pictures as files."""
+"""A report folder: one page to read, and its figures, answers and images as files."""
 
 from __future__ import annotations
 

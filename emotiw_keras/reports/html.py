@@ -173,7 +173,7 @@ def bar(value: Part, share: float) -> Html:
     return tag("td", value, class_="bar", style=f"--share: {100 * share:.1f}%")
 
 
-def picture(pixels: np.ndarray, alt: str) -> Html:
+def image_tag(pixels: np.ndarray, alt: str) -> Html:
     """An image inside the page: uint8 (height, width, 1 or 3)."""
     from PIL import Image
 

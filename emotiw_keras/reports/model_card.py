@@ -39,11 +39,11 @@ detection.
   Barrett et al.: Emotional Expressions Reconsidered, 2019).
 - **Faces from the web.** Sets such as FER-2013 were gathered with search words: many faces are posed or acted.
   Spontaneous, subtle and mixed expressions, unusual light, poses, masks and glasses are rarer there than in life.
-- **Noisy labels.** Human raters agree with the labels of FER-2013 in about 65 % of its pictures; some are no faces at
+- **Noisy labels.** Human raters agree with the labels of FER-2013 in about 65 % of its images; some are no faces at
   all.
 - **Who is in the data is not known.** The data tell no age, gender, skin colour or culture, so that the figures above
   cannot be broken down by them. They may be worse for some people; that was not measured.
-- **Rare classes** rest on few pictures: read the intervals in the table.
+- **Rare classes** rest on few images: read the intervals in the table.
 
 ## Law
 

@@ -1,4 +1,4 @@
-"""Near duplicates between a split and what the run was given: the pairs as pictures, and as a table."""
+"""Near duplicates between a split and what the run was given: the pairs as images, and as a table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import io
 from emotiw_keras.data.resize import resize
 from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.mistakes import SIDE
-from emotiw_keras.reports.html import Html, joined, picture, tag
+from emotiw_keras.reports.html import Html, image_tag, joined, tag
 from emotiw_keras.text import sheet_cell
 
 SHOWN = 24
@@ -30,7 +30,7 @@ def near_section(assessment: Assessment) -> Html | None:
             tag("span", f"{faces.paths[mine]} and {faces.paths[theirs]}", class_="path"),
         )  # fmt: skip
         one, other = (resize(each, SIDE, SIDE) for each in both)
-        shown = (picture(one, "Face of the split"), picture(other, "Face that the run was given"))
+        shown = (image_tag(one, "Face of the split"), image_tag(other, "Face that the run was given"))
         items.append(tag("li", tag("figure", *shown, tag("figcaption", words))))
     number = int(near.near.sum())
     told = (

@@ -14,7 +14,7 @@ from emotiw_keras.evaluation.metrics import wilson_interval
 from emotiw_keras.evaluation.mistakes import mistakes
 from emotiw_keras.history import read_history
 from emotiw_keras.reports import charts
-from emotiw_keras.reports.html import Html, bar, joined, picture, scrolling, shaded, table, tag
+from emotiw_keras.reports.html import Html, bar, image_tag, joined, scrolling, shaded, table, tag
 from emotiw_keras.reports.score_tables import ROWS, columns, interval, percent, three
 from emotiw_keras.runs import Run
 
@@ -143,12 +143,12 @@ def wrong_answers(assessment: Assessment) -> Html:
     items = []
     for each in found:
         what = f"{each.truth} taken for {each.predicted}"
-        heat = None if each.heat is None else picture(each.heat, f"LayerCAM: where the network looked for {each.predicted}")
+        heat = None if each.heat is None else image_tag(each.heat, f"LayerCAM: where the network looked for {each.predicted}")
         words = joined(
             tag("strong", each.predicted), f" {each.confidence:.0%}, is ", tag("strong", each.truth), f" ({each.of_truth:.0%})",
             tag("span", each.path, class_="path"),
         )  # fmt: skip
-        items.append(tag("li", tag("figure", picture(each.face, f"Face: {what}"), heat, tag("figcaption", words))))
+        items.append(tag("li", tag("figure", image_tag(each.face, f"Face: {what}"), heat, tag("figcaption", words))))
     explanation = (
         f"LayerCAM is left out: {reason}."
         if reason is not None
@@ -182,8 +182,8 @@ def training(run: Run) -> Html:
         return joined(tag("p", f"No learning curves: {error}.", class_="quiet"), stages)
     kinds = (("key", "train"), ("key val", "val"))
     key = tag("p", [(tag("span", class_=kind, aria_hidden="true"), name) for kind, name in kinds])
-    pictures = [tag("figure", charts.curve_chart(epochs, measure)) for measure in ("accuracy", "loss")]
-    return joined(stages, key, tag("div", pictures, class_="charts"))
+    figures = [tag("figure", charts.curve_chart(epochs, measure)) for measure in ("accuracy", "loss")]
+    return joined(stages, key, tag("div", figures, class_="charts"))
 
 
 def data(assessment: Assessment, run: Run) -> Html:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emotiw_keras.reports.comparison_page import LEVEL, p_value
-from emotiw_keras.reports.html import Html, Part, bar, page, picture, scrolling, table, tag
+from emotiw_keras.reports.html import Html, Part, bar, image_tag, page, scrolling, table, tag
 from emotiw_keras.reports.score_tables import percent, three
 from emotiw_keras.reports.sections import confusion_table
 from emotiw_keras.studies.staged import REMEDIES, Difference, Row, difference, row_of, table_rows
@@ -17,7 +17,7 @@ from emotiw_keras.studies.staged import REMEDIES, Difference, Row, difference, r
 if TYPE_CHECKING:
     from emotiw_keras.data.faceset import FaceSet
 
-# Ng et al. 2015 on SFEW, as far as its text tells; its figures 3 to 6 are pictures, whose numbers are not at hand.
+# Ng et al. 2015 on SFEW, as far as its text tells; its figures 3 to 6 are images, whose numbers are not at hand.
 PAPER = {
     "direct": "37.8 % (val, inferred)",
     "fer28": "about 49 - 54 % (test, inferred; FER28 or FER32 is not stated)",
@@ -217,5 +217,5 @@ def _mosaic(faces: FaceSet) -> Html:
         tiles += [np.full((64, 64, 1), 255, np.uint8)] * (FACES_SHOWN - len(tiles))
         rows.append(np.concatenate(tiles, axis=1))
     words = f"{faces.name}: faces of each class, from the top {', '.join(faces.labels)}"
-    shown = picture(np.concatenate(rows), words)
+    shown = image_tag(np.concatenate(rows), words)
     return tag("figure", shown, tag("figcaption", words), class_="chart", style="max-width: 42rem")

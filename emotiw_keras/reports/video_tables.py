@@ -28,7 +28,7 @@ def per_video_csv(figures: dict[str, dict[str, Any]]) -> str:
 
 @dataclass(frozen=True)
 class Challenge:
-    """What was written: the files, frames in all, frames without a picture that took another's answer, videos without any."""
+    """What was written: the files, frames in all, frames without an image that took another's answer, videos without any."""
 
     paths: list[Path]
     frames: int
@@ -39,12 +39,12 @@ class Challenge:
 def write_challenge(answers: FrameAnswers, labels: tuple[str, ...], folder: str | os.PathLike[str]) -> Challenge:
     """Write predictions as the annotations are: `FOLDER/<video>.txt`, a line of class names, then a number for each frame.
 
-    Numbers are positions in the class names as the annotations write and order them. A frame without a picture, or with one
+    Numbers are positions in the class names as the annotations write and order them. A frame without an image, or with one
     that could not be read, takes the answer of the nearest earlier frame that has one, before the first such frame of the
     nearest later; a video without a single answer is written as -1 throughout.
 
     Args:
-        answers: of every picture of the videos.
+        answers: of every image of the videos.
         labels: what the columns of the probabilities mean.
         folder: made if it is missing; other files in it stay.
 

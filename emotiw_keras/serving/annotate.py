@@ -14,38 +14,38 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emotiw_keras.data.films import FilmReader, quiet_opencv
 from emotiw_keras.data.heif import HEIF_SUFFIXES
 from emotiw_keras.data.images import SUFFIXES, ImageError
+from emotiw_keras.data.video_files import VideoReader, quiet_opencv
 from emotiw_keras.errors import OutputError
 from emotiw_keras.files import replace_flushed, write_encoded, writing
 from emotiw_keras.serving.box_drawing import draw_readings
 from emotiw_keras.serving.new_folder import NewFolder
 
 if TYPE_CHECKING:
-    from emotiw_keras.serving.input_images import Film
-    from emotiw_keras.serving.readings import PictureReading
+    from emotiw_keras.serving.input_images import Video
+    from emotiw_keras.serving.readings import ImageReading
 
-# Containers that can be written, and the codec in them; a film in another becomes NAME.mp4.
+# Containers that can be written, and the codec in them; a video in another becomes NAME.mp4.
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG", ".webm": "VP80"}
 LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp")
 QUALITY = 95
 # Where a container stores no number of frames, it follows from duration and rate.
 COUNT_SLACK = 2
-# Free bytes below which a disk counts as full where a film did not arrive: FFmpeg does not say why.
+# Free bytes below which a disk counts as full where a video did not arrive: FFmpeg does not say why.
 FULL_BELOW = 1 << 20
-# Seconds that a frame of a film is shown at most, so that a wrong time stamp fills no disk.
+# Seconds that a frame of a video is shown at most, so that a wrong time stamp fills no disk.
 LONGEST_HOLD = 60
 
 
 class Annotator:
-    """Writes annotated copies into a folder, each below its relative name; a film, once its last frame has come.
+    """Writes annotated copies into a folder, each below its relative name; a video, once its last frame has come.
 
     Use it in a `with` block: what is not finished when it ends by an error is removed, except what a camera has sent.
 
     Args:
         folder: new or empty, so that nothing can be overwritten.
-        inputs: names of what will be read; the folder must not lie in one of them, or its pictures would be read too.
+        inputs: names of what will be read; the folder must not lie in one of them, or its images would be read too.
 
     Raises:
         OutputError: the folder holds something, or cannot be written.
@@ -54,43 +54,43 @@ class Annotator:
 
     def __init__(self, folder: str | os.PathLike[str], inputs: Sequence[str] = ()) -> None:
         self._folder = NewFolder(folder, inputs)
-        self._film: Film | None = None
-        self._writer: _FilmWriter | None = None
+        self._video: Video | None = None
+        self._writer: _VideoWriter | None = None
 
     def __enter__(self) -> Annotator:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        film, writer = self._film, self._writer
-        self._film = self._writer = None
+        video, writer = self._video, self._writer
+        self._video = self._writer = None
         if writer is None:
             return
         # A camera is always stopped by an interrupt.
-        if kind is None or (film is not None and film.live):
+        if kind is None or (video is not None and video.live):
             writer.finish()
         else:
             writer.discard()
 
-    def write(self, reading: PictureReading) -> None:
-        """Draw one picture or the next frame of a film, and write it.
+    def write(self, reading: ImageReading) -> None:
+        """Draw one image or the next frame of a video, and write it.
 
         Raises:
             OutputError: it cannot be written.
         """
-        if reading.film is not self._film:
+        if reading.video is not self._video:
             self.__exit__(None, None, None)
-            self._film = reading.film
-        pixels = reading.picture.pixels
+            self._video = reading.video
+        pixels = reading.image.pixels
         if pixels is None:
             return
         drawn = draw_readings(pixels, reading.faces)
-        if self._film is None or self._film.stills:
-            _write_picture(drawn, self._place(reading.picture.name, SUFFIXES - HEIF_SUFFIXES, ".png"))
+        if self._video is None or self._video.stills:
+            _write_image(drawn, self._place(reading.image.name, SUFFIXES - HEIF_SUFFIXES, ".png"))
             return
         if self._writer is None:
-            place = self._place(self._film.name, frozenset(CODECS), ".mp4")
-            self._writer = _FilmWriter(place, self._film.rate, drawn.shape[:2])
-        self._writer.write(drawn, reading.picture.seconds)
+            place = self._place(self._video.name, frozenset(CODECS), ".mp4")
+            self._writer = _VideoWriter(place, self._video.rate, drawn.shape[:2])
+        self._writer.write(drawn, reading.image.seconds)
 
     def _place(self, name: str, known: frozenset[str], otherwise: str) -> Path:
         """A path in the folder that is not yet taken: the name, with a second suffix if its own cannot be written."""
@@ -98,7 +98,7 @@ class Annotator:
         return self._folder.place(stem, suffix) if suffix.lower() in known else self._folder.place(name, otherwise)
 
 
-def _write_picture(pixels: np.ndarray, path: Path) -> None:
+def _write_image(pixels: np.ndarray, path: Path) -> None:
     from PIL import Image
 
     suffix = path.suffix.lower()
@@ -107,10 +107,10 @@ def _write_picture(pixels: np.ndarray, path: Path) -> None:
     write_encoded(path, lambda file: Image.fromarray(pixels).save(file, format=kind, **options))
 
 
-class _FilmWriter:
-    """One film, under a temporary name until it is finished and has been read back.
+class _VideoWriter:
+    """One video, under a temporary name until it is finished and has been read back.
 
-    Films are written at a constant rate: where the frames given come slower, the one before is shown for longer.
+    Videos are written at a constant rate: where the frames given come slower, the one before is shown for longer.
     """
 
     def __init__(self, path: Path, rate: float, size: tuple[int, int]) -> None:
@@ -138,7 +138,7 @@ class _FilmWriter:
         import cv2
 
         if pixels.shape[:2] != self._size:
-            # A film whose frames change their size; the encoder would drop them without a word.
+            # A video whose frames change their size; the encoder would drop them without a word.
             pixels = cv2.resize(pixels, self._size[::-1], interpolation=cv2.INTER_AREA)
         if seconds is not None:
             self._start = seconds if self._start is None else self._start
@@ -151,15 +151,15 @@ class _FilmWriter:
         self._frames += 1
 
     def finish(self) -> None:
-        """Close the film and give it its name.
+        """Close the video and give it its name.
 
         Raises:
             OutputError: it does not hold what was written, as when the disk is full, which the encoder does not report.
         """
         self._writer.release()
         try:
-            with FilmReader(self._temporary) as film:
-                kept = film.promised
+            with VideoReader(self._temporary) as video:
+                kept = video.promised
         except ImageError:
             kept = 0
         if kept < max(1, self._frames - COUNT_SLACK):
@@ -173,7 +173,7 @@ class _FilmWriter:
             replace_flushed(self._temporary, self._path)
 
     def discard(self) -> None:
-        """Close the film and remove it."""
+        """Close the video and remove it."""
         self._writer.release()
         self._temporary.unlink(missing_ok=True)
 
@@ -188,7 +188,7 @@ def _name_for_ffmpeg(path: Path) -> Iterator[str]:
         name.encode()
     except UnicodeEncodeError:
         with tempfile.TemporaryDirectory() as folder:
-            link = os.path.join(folder, f"film{path.suffix.lower()}")
+            link = os.path.join(folder, f"video{path.suffix.lower()}")
             os.symlink(name, link)
             yield link
     else:

@@ -1,4 +1,4 @@
-"""Boxes, labels and probability bars drawn on a picture."""
+"""Boxes, labels and probability bars drawn on an image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLOURS: tuple[Colour, ...] = (
 )  # fmt: skip
 INK: Colour = (20, 20, 20)
 PAPER: Colour = (255, 255, 255)
-# Letters and bars, in shares of the picture's shorter side, and in pixels.
+# Letters and bars, in shares of the image's shorter side, and in pixels.
 TEXT_SHARE, TEXT_LEAST, TEXT_MOST = 0.03, 11, 40
 FEWEST_TEXT_PIXELS = 7
 # Share of its own face that a label or bars may cover where there is no other place.
@@ -32,7 +32,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def draw_readings(pixels: np.ndarray, faces: Sequence[Reading]) -> np.ndarray:
-    """A copy of a picture with each face's box, its most likely label above it, and one bar per class beside it.
+    """A copy of an image with each face's box, its most likely label above it, and one bar per class beside it.
 
     Labels and bars cover no other face; where a crowd leaves no room for one, it is left out.
 
@@ -162,14 +162,14 @@ def _letters(row: int) -> int:
 
 
 def _free_place(
-    size: tuple[float, float], own: Box, wanted: Sequence[tuple[float, float]], blocked: np.ndarray, picture: tuple[int, int]
+    size: tuple[float, float], own: Box, wanted: Sequence[tuple[float, float]], blocked: np.ndarray, image: tuple[int, int]
 ) -> Box | None:
     """The first wanted place that covers no blocked box and not the face, else one that covers a small part of the face.
 
     Returns:
-        left, top, width and height, inside the picture; None where nothing is free.
+        left, top, width and height, inside the image; None where nothing is free.
     """
-    corners = np.clip(wanted, 0, np.maximum(0, np.subtract(picture, size)))
+    corners = np.clip(wanted, 0, np.maximum(0, np.subtract(image, size)))
     small = size[0] * size[1] <= OWN_COVERED * own[2] * own[3] or not len(blocked)
     for boxes in (np.concatenate([blocked, [own]]), *([blocked] if small else [])):
         low = np.maximum(corners[:, None], boxes[None, :, :2])

@@ -1,4 +1,4 @@
-"""Pictures and films decoded in other processes: a decoder that crashes on one of them gives that one's row an error.
+"""Images and videos decoded in other processes: a decoder that crashes on one of them gives that one's row an error.
 
 Decoders are large libraries in C, and files come from strangers. Each worker is forked from a process that was forked in its
 turn when nothing but the decoders had been imported, so that a worker starts in milliseconds and its death is no one else's.
@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from emotiw_keras.serving.input_images import Film, Picture
+from emotiw_keras.serving.input_images import InputImage, Video
 
-DecodePicture = Callable[[str, bytes, str], Picture]
-"""A file's path, its bytes, its relative name -> the picture."""
-OpenFilm = Callable[[str, str], Film | Picture]
-"""A file's path, its relative name -> the film."""
+DecodeImage = Callable[[str, bytes, str], InputImage]
+"""A file's path, its bytes, its relative name -> the image."""
+OpenVideo = Callable[[str, str], Video | InputImage]
+"""A file's path, its relative name -> the video."""
 _HEAD = struct.Struct("<IQ")
 """Before each message: bytes of its facts, which are JSON, and bytes that follow them."""
 _SMALL = 1 << 16
@@ -33,18 +33,18 @@ _current: Decoders | None = None
 
 
 @contextlib.contextmanager
-def apart(picture: DecodePicture, film: OpenFilm) -> Iterator[None]:
+def apart(image: DecodeImage, video: OpenVideo) -> Iterator[None]:
     """Decode in other processes until the block ends. To be entered before TensorFlow is imported or a thread is started.
 
     Args:
-        picture: decodes one there, `inputs.decoded`.
-        film: opens one there, `films.opened`.
+        image: decodes one there, `inputs.decoded`.
+        video: opens one there, `videos.opened`.
     """
     global _current
     if sys.platform != "linux" or "tensorflow" in sys.modules or threading.active_count() > 1:
         yield
         return
-    _current = decoders = Decoders(picture, film)
+    _current = decoders = Decoders(image, video)
     try:
         yield
     finally:
@@ -60,9 +60,9 @@ def current() -> Decoders | None:
 class Decoders:
     """Workers, each started when all others are busy."""
 
-    def __init__(self, picture: DecodePicture, film: OpenFilm) -> None:
+    def __init__(self, image: DecodeImage, video: OpenVideo) -> None:
         # What a worker needs, here, where it costs nothing: this process needs it as well.
-        from emotiw_keras.data import films, heif, images  # noqa: F401 - for the fork
+        from emotiw_keras.data import video_files as videos  # noqa: F401 - for the fork
 
         self._control, theirs = socket.socketpair()
         self._lock = threading.Lock()
@@ -70,15 +70,15 @@ class Decoders:
         if not os.fork():
             try:
                 self._control.close()
-                _mother(theirs, picture, film)
+                _mother(theirs, image, video)
             except BaseException:  # none of what this process would go on with is its own; the cause is told before
                 sys.excepthook(*sys.exc_info())
             finally:
                 os._exit(1)
         theirs.close()
 
-    def picture(self, path: str, data: bytes, name: str) -> Picture:
-        """The picture that these bytes are."""
+    def image(self, path: str, data: bytes, name: str) -> InputImage:
+        """The image that these bytes are."""
         with self._lock:
             worker = self._idle.pop() if self._idle else None
         worker = worker or self._worker()
@@ -86,38 +86,38 @@ class Decoders:
             worker.send({"path": path, "name": name}, data)
             answer = worker.answer()
         except OSError as error:
-            return Picture(path, None, self._end_of(worker, error), name=name)
+            return InputImage(path, None, self._end_of(worker, error), name=name)
         with self._lock:
             self._idle.append(worker)
-        return _picture(*answer)
+        return _image(*answer)
 
-    def film(self, path: str, name: str) -> Film | Picture:
-        """The film that this file is."""
+    def video(self, path: str, name: str) -> Video | InputImage:
+        """The video that this file is."""
         worker = self._worker()
         try:
-            worker.send({"path": path, "name": name, "film": True}, b"")
+            worker.send({"path": path, "name": name, "video": True}, b"")
             facts, pixels = worker.answer()
         except OSError as error:
-            return Picture(path, None, self._end_of(worker, error), name=name)
+            return InputImage(path, None, self._end_of(worker, error), name=name)
         if "rate" not in facts:
             self._end_of(worker, None)
-            return _picture(facts, pixels)
-        return Film(path, name, facts["rate"], self._frames(worker, path, name))
+            return _image(facts, pixels)
+        return Video(path, name, facts["rate"], self._frames(worker, path, name))
 
-    def _frames(self, worker: _Worker, path: str, name: str) -> Iterator[Picture]:
+    def _frames(self, worker: _Worker, path: str, name: str) -> Iterator[InputImage]:
         frame = 0
         try:
             while True:
                 try:
                     facts, pixels = worker.answer()
                 except OSError as error:
-                    yield Picture(path, None, self._end_of(worker, error), frame=frame, name=name)
+                    yield InputImage(path, None, self._end_of(worker, error), frame=frame, name=name)
                     return
                 if "end" in facts:
                     return
-                picture = _picture(facts, pixels)
-                frame = (picture.frame if picture.frame is not None else frame) + 1
-                yield picture
+                image = _image(facts, pixels)
+                frame = (image.frame if image.frame is not None else frame) + 1
+                yield image
         finally:
             self._end_of(worker, None)
 
@@ -179,21 +179,21 @@ class _Worker:
         return found
 
 
-def _picture(facts: dict[str, Any], content: np.ndarray) -> Picture:
+def _image(facts: dict[str, Any], content: np.ndarray) -> InputImage:
     shape = facts.pop("shape")
     facts["notes"] = tuple(facts["notes"])
-    return Picture(pixels=None if shape is None else content.reshape(shape), **facts)
+    return InputImage(pixels=None if shape is None else content.reshape(shape), **facts)
 
 
-def _facts(picture: Picture) -> tuple[dict[str, Any], memoryview | bytes]:
-    facts = {key: getattr(picture, key) for key in ("path", "error", "frame", "name", "seconds", "notes")}
-    pixels = picture.pixels
+def _facts(image: InputImage) -> tuple[dict[str, Any], memoryview | bytes]:
+    facts = {key: getattr(image, key) for key in ("path", "error", "frame", "name", "seconds", "notes")}
+    pixels = image.pixels
     if pixels is None:
         return facts | {"shape": None}, b""
     return facts | {"shape": pixels.shape}, np.ascontiguousarray(pixels).data.cast("B")
 
 
-def _mother(control: socket.socket, picture: DecodePicture, film: OpenFilm) -> None:
+def _mother(control: socket.socket, image: DecodeImage, video: OpenVideo) -> None:
     """Forks workers, and tells how they ended; ends when the other side does, however that ends."""
     _begin()
     while order := control.recv(1):
@@ -203,7 +203,7 @@ def _mother(control: socket.socket, picture: DecodePicture, film: OpenFilm) -> N
             if not process:
                 control.close()
                 theirs.close()
-                _work(_Worker(0, ours), picture, film)
+                _work(_Worker(0, ours), image, video)
             socket.send_fds(control, [struct.pack("<I", process)], [theirs.fileno()])
             ours.close()
             theirs.close()
@@ -226,15 +226,15 @@ def _begin() -> None:
     cv2.setNumThreads(1)
 
 
-def _work(worker: _Worker, picture: DecodePicture, film: OpenFilm) -> None:
+def _work(worker: _Worker, image: DecodeImage, video: OpenVideo) -> None:
     """Answer until the other side is gone; never returns."""
     try:
         while True:
             facts, data = worker.answer()
-            if facts.get("film"):
-                _show(worker, film(facts["path"], facts["name"]))
+            if facts.get("video"):
+                _show(worker, video(facts["path"], facts["name"]))
             else:
-                worker.send(*_facts(picture(facts["path"], data.tobytes(), facts["name"])))
+                worker.send(*_facts(image(facts["path"], data.tobytes(), facts["name"])))
     except OSError:
         os._exit(0)
     except BaseException:  # told where others are, then the end of this process tells it
@@ -243,11 +243,11 @@ def _work(worker: _Worker, picture: DecodePicture, film: OpenFilm) -> None:
         os._exit(1)
 
 
-def _show(worker: _Worker, film: Film | Picture) -> None:
-    if isinstance(film, Picture):
-        worker.send(*_facts(film))
+def _show(worker: _Worker, video: Video | InputImage) -> None:
+    if isinstance(video, InputImage):
+        worker.send(*_facts(video))
         return
-    worker.send({"rate": film.rate}, b"")
-    for picture in film.frames:
-        worker.send(*_facts(picture))
+    worker.send({"rate": video.rate}, b"")
+    for image in video.frames:
+        worker.send(*_facts(image))
     worker.send({"end": True}, b"")

@@ -1,4 +1,4 @@
-"""LayerCAM of each face that was read, as a picture of its own."""
+"""LayerCAM of each face that was read, as an image of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from emotiw_keras.text import shown
 
 if TYPE_CHECKING:
     from emotiw_keras.serving.predictor import Predictor
-    from emotiw_keras.serving.readings import PictureReading, Reading
+    from emotiw_keras.serving.readings import ImageReading, Reading
 
 SIDE, CAPTION = 224, 28  # pixels
 INK, PAPER = (31, 35, 40), (255, 255, 255)
@@ -23,11 +23,11 @@ INK, PAPER = (31, 35, 40), (255, 255, 255)
 class Explainer:
     """Writes a PNG for each face: the face as the network gets it, and beside it where the network found its answer.
 
-    What is explained is the centre crop, also where the answer is the mean over more crops or over the frames of a film.
+    What is explained is the centre crop, also where the answer is the mean over more crops or over the frames of a video.
 
     Args:
         predictor: what answers.
-        folder: new or empty; a picture's faces lie below its relative name, a film's in a folder of its name.
+        folder: new or empty; an image's faces lie below its relative name, a video's in a folder of its name.
         inputs: names of what will be read.
 
     Raises:
@@ -42,11 +42,11 @@ class Explainer:
         self._cam = LayerCam(predictor.net)
         self._folder = NewFolder(folder, inputs)
 
-    def write(self, reading: PictureReading) -> None:
-        """Write the faces of one picture or frame; their pixels must have been kept.
+    def write(self, reading: ImageReading) -> None:
+        """Write the faces of one image or frame; their pixels must have been kept.
 
         Raises:
-            OutputError: a picture cannot be written.
+            OutputError: an image cannot be written.
         """
         if not reading.faces:
             return
@@ -54,16 +54,16 @@ class Explainer:
 
         labels = self._predictor.labels
         classes = np.array([labels.index(face.label) for face in reading.faces])
-        heats = heat_of_faces(self._cam, self._predictor.face_input, np.stack(reading.crops), classes)
-        for face, pixels, heat in zip(reading.faces, reading.crops, heats, strict=True):
+        heats = heat_of_faces(self._cam, self._predictor.face_input, np.stack(reading.cut_faces), classes)
+        for face, pixels, heat in zip(reading.faces, reading.cut_faces, heats, strict=True):
             self._write(self._name(reading, face), face, pixels, heat)
 
     @staticmethod
-    def _name(reading: PictureReading, face: Reading) -> str:
-        film, picture = reading.film, reading.picture
-        if film is None or film.stills:
-            return f"{os.path.splitext(picture.name)[0]}-face{face.number}"
-        return f"{film.name}/{picture.frame:06d}-face{face.number}"
+    def _name(reading: ImageReading, face: Reading) -> str:
+        video, image = reading.video, reading.image
+        if video is None or video.stills:
+            return f"{os.path.splitext(image.name)[0]}-face{face.number}"
+        return f"{video.name}/{image.frame:06d}-face{face.number}"
 
     def _write(self, name: str, face: Reading, pixels: np.ndarray, heat: np.ndarray) -> None:
         from PIL import Image, ImageDraw, ImageFont

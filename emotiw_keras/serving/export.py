@@ -93,7 +93,7 @@ def export_savedmodel(run: Run | str | os.PathLike[str], out: str | os.PathLike[
 
     Signatures: `serving_default` takes `image_bytes`, string (batch,); `pixels` takes `pixels`, uint8 (batch, height,
         width, 1 or 3), RGB, any size. Both give `probabilities` float32 (batch, classes), `labels` string (batch, classes),
-        `label` string (batch,) and `ok` bool (batch,): a picture that cannot be decoded has `ok` false, the label "" and
+        `label` string (batch,) and `ok` bool (batch,): an image that cannot be decoded has `ok` false, the label "" and
         zeros, and leaves the others alone. `assets/emotiw.json` holds labels and preprocessing for people, `assets.extra`
         requests by which a server warms up.
 
@@ -195,7 +195,7 @@ def refuse_must_compile(folder: Path) -> None:
 
 
 def sample_faces(seed: int = 0) -> tuple[list[bytes], list[np.ndarray]]:
-    """Pictures to compare on, smooth with noise: files (PNG and JPEG in turn) and the pixels they were made of."""
+    """Images to compare on, smooth with noise: files (PNG and JPEG in turn) and the pixels they were made of."""
     from PIL import Image
 
     from emotiw_keras.data.resize import resize

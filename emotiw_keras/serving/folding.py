@@ -9,13 +9,13 @@ import keras
 import numpy as np
 
 from emotiw_keras.errors import ModelError
-from emotiw_keras.models.grey import fold_to_grey
+from emotiw_keras.models.grey_folding import fold_to_grey
 from emotiw_keras.models.layers import GroupedConv2D
 from emotiw_keras.models.normalisations import fold_normalisations
 from emotiw_keras.models.parts import empty_networks
 
 if TYPE_CHECKING:
-    from emotiw_keras.data.device import FaceInput
+    from emotiw_keras.data.face_input import FaceInput
 
 
 ONLY = "only a network whose first layer is a convolution is exported so"
@@ -104,7 +104,7 @@ def fold(net: keras.Model, face_input: FaceInput) -> Folded:
 
 
 def _first_layers(net: keras.Model) -> list[keras.layers.Layer]:
-    """The first layer with weights; where it takes the picture itself, every layer that does."""
+    """The first layer with weights; where it takes the image itself, every layer that does."""
     weighted = [layer for layer in net.layers if layer.weights]
     if not weighted:
         raise ModelError(f"{net.name} begins with nothing; {ONLY}")

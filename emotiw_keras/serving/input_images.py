@@ -1,4 +1,4 @@
-"""A picture, and a film as pictures in the order of time, as they are read."""
+"""An image, and a video as images in the order of time, as they are read."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture: an input of its own, or a frame of a film.
+class InputImage:
+    """One image: an input of its own, or a frame of a video.
 
     Attributes:
         path: as the user would name it; a zip's member as `archive.zip/name`.
         pixels: uint8 0..255, (height, width, 1) or (height, width, 3) RGB, upright; None where it cannot be read.
         error: why not, or None.
-        frame: its number in the film, from 0; in a sequence of pictures the number in the file's name.
+        frame: its number in the video, from 0; in a sequence of images the number in the file's name.
         name: relative name, with `/`, for what is made of it: the file's own, below the folder or zip that was named.
-        seconds: of a film's frame, when it is shown, from the film's time stamps.
+        seconds: of a video's frame, when it is shown, from the video's time stamps.
         notes: remarks on how it was read.
     """
 
@@ -32,21 +32,21 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Film:
+class Video:
     """Frames in the order of time, read as they are asked for.
 
     Attributes:
         path: as the user would name it.
-        name: relative name, as a picture's.
+        name: relative name, as an image's.
         rate: frames a second.
         frames: each frame, and at its place or at the end what could not be read; closing it closes the file.
         live: whether it comes from a camera: nothing waits, and it ends when the user ends it.
-        stills: whether each frame is a picture file of its own.
+        stills: whether each frame is an image file of its own.
     """
 
     path: str
     name: str
     rate: float
-    frames: Iterator[Picture]
+    frames: Iterator[InputImage]
     live: bool = False
     stills: bool = False

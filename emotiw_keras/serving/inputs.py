@@ -1,4 +1,4 @@
-"""From what a user names (files, folders, globs, zips, films, a camera) to pictures; one that fails stops nothing."""
+"""From what a user names (files, folders, globs, zips, videos, a camera) to images; one that fails stops nothing."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from emotiw_keras.data.ahead import map_ahead
-from emotiw_keras.data.archive import MEMBER_BYTES, is_picture, open_archive
+from emotiw_keras.data.archive import MEMBER_BYTES, is_image, open_archive
 from emotiw_keras.data.heif import is_heif
 from emotiw_keras.data.images import SUFFIXES, ImageError, decode_image
+from emotiw_keras.data.prefetch import map_ahead
 from emotiw_keras.errors import DataError
 from emotiw_keras.hardware import processor_threads
-from emotiw_keras.serving.input_images import Film, Picture
+from emotiw_keras.serving.input_images import InputImage, Video
 
-# Threads that decode the pictures of a folder or zip; each holds one, which may be large.
+# Threads that decode the images of a folder or zip; each holds one, which may be large.
 DECODERS = 4
 
 
-def expand(inputs: Sequence[str]) -> list[str | Picture]:
+def expand(inputs: Sequence[str]) -> list[str | InputImage]:
     """Names with the glob patterns among them replaced by what they match; one that matches nothing by its error."""
     from emotiw_keras.serving.video_inputs import is_camera, is_sequence
 
-    names: list[str | Picture] = []
+    names: list[str | InputImage] = []
     for name in inputs:
         if os.path.exists(name) or is_camera(name) or is_sequence(name):
             names.append(name)
         elif glob.has_magic(name):
-            names += sorted(glob.glob(name, recursive=True)) or [Picture(name, None, "no file matches this pattern")]
+            names += sorted(glob.glob(name, recursive=True)) or [InputImage(name, None, "no file matches this pattern")]
         else:
-            names.append(Picture(name, None, "no such file or folder"))
+            names.append(InputImage(name, None, "no such file or folder"))
     return names
 
 
@@ -38,23 +38,23 @@ def _silent(remark: str) -> None:
     """Where nobody asks what was left out."""
 
 
-def read_inputs(names: Sequence[str | Picture], say: Callable[[str], None] = _silent) -> Iterator[Picture | Film]:
-    """Read every picture and film that `expand` named, in their order; folders and zips in the order of their names.
+def read_inputs(names: Sequence[str | InputImage], say: Callable[[str], None] = _silent) -> Iterator[InputImage | Video]:
+    """Read every image and video that `expand` named, in their order; folders and zips in the order of their names.
 
     Files named themselves are read whatever they are called; of a folder or a zip the files that are called like
-    pictures or films.
+    images or videos.
 
     Args:
-        names: paths of files, folders and zips, numbered pictures (`frames_%05d.jpg`), `camera:0`, and errors, which pass.
+        names: paths of files, folders and zips, numbered images (`frames_%05d.jpg`), `camera:0`, and errors, which pass.
         say: called with a remark on what is left out of a folder or zip.
 
     Yields:
-        A `Picture` or a `Film` for each; an input that is missing, empty or damaged is a picture with `error` set.
+        A `InputImage` or a `Video` for each; an input that is missing, empty or damaged is an image with `error` set.
     """
     from emotiw_keras.serving.video_inputs import is_camera, is_sequence, open_camera, open_sequence
 
     for name in names:
-        if isinstance(name, Picture):
+        if isinstance(name, InputImage):
             yield name
         elif os.path.exists(name):
             yield from _read(name, say)
@@ -63,10 +63,10 @@ def read_inputs(names: Sequence[str | Picture], say: Callable[[str], None] = _si
         elif is_sequence(name):
             yield open_sequence(name, read_file)
         else:
-            yield Picture(name, None, "no such file or folder")
+            yield InputImage(name, None, "no such file or folder")
 
 
-def _read(name: str, say: Callable[[str], None]) -> Iterator[Picture | Film]:
+def _read(name: str, say: Callable[[str], None]) -> Iterator[InputImage | Video]:
     zipped = Path(name).suffix.lower() == ".zip" and os.path.isfile(name)
     if zipped or os.path.isdir(name):
         yield from _read_archive(name, zipped, say)
@@ -74,75 +74,75 @@ def _read(name: str, say: Callable[[str], None]) -> Iterator[Picture | Film]:
         yield read_file(name, os.path.basename(name))
 
 
-def read_file(path: str, below: str) -> Picture | Film:
-    """Read a picture, or open a film, which is known by its name or by its first bytes; `below` is its relative name."""
-    from emotiw_keras.data.films import is_film
-    from emotiw_keras.serving.video_inputs import looks_like_film, open_film
+def read_file(path: str, below: str) -> InputImage | Video:
+    """Read an image, or open a video, which is known by its name or by its first bytes; `below` is its relative name."""
+    from emotiw_keras.data.video_files import is_video
+    from emotiw_keras.serving.video_inputs import looks_like_video, open_video
 
     try:
         if not os.path.isfile(path):
-            return Picture(path, None, "not a file" if os.path.exists(path) else "no such file or folder")
+            return InputImage(path, None, "not a file" if os.path.exists(path) else "no such file or folder")
         with open(path, "rb") as file:
             start = file.read(16)
-            if start and not is_heif(start) and (is_film(path) or looks_like_film(start)):
-                return open_film(path, below)
+            if start and not is_heif(start) and (is_video(path) or looks_like_video(start)):
+                return open_video(path, below)
             size = os.path.getsize(path)
             if size > MEMBER_BYTES:
-                return Picture(path, None, f"{size:,} bytes, more than the {MEMBER_BYTES:,} allowed for one picture")
+                return InputImage(path, None, f"{size:,} bytes, more than the {MEMBER_BYTES:,} allowed for one image")
             data = start + file.read()
     except OSError as error:
-        return Picture(path, None, f"cannot read: {error.strerror or error}")
+        return InputImage(path, None, f"cannot read: {error.strerror or error}")
     return _decode(path, data, below)
 
 
-def _decode(path: str, data: bytes, below: str) -> Picture:
+def _decode(path: str, data: bytes, below: str) -> InputImage:
     from emotiw_keras.serving.decoders import current
 
     apart = current()
-    return decoded(path, data, below) if apart is None else apart.picture(path, data, below)
+    return decoded(path, data, below) if apart is None else apart.image(path, data, below)
 
 
-def decoded(path: str, data: bytes, below: str) -> Picture:
-    """A picture out of a file's bytes, decoded in this process; `below` is its relative name."""
+def decoded(path: str, data: bytes, below: str) -> InputImage:
+    """An image out of a file's bytes, decoded in this process; `below` is its relative name."""
     notes: list[str] = []
     try:
-        return Picture(path, decode_image(data, notes=notes), name=below, notes=tuple(notes))
+        return InputImage(path, decode_image(data, notes=notes), name=below, notes=tuple(notes))
     except ImageError as error:
-        return Picture(path, None, str(error), name=below)
+        return InputImage(path, None, str(error), name=below)
 
 
-def _read_archive(name: str, zipped: bool, say: Callable[[str], None]) -> Iterator[Picture | Film]:
-    from emotiw_keras.data.films import FILM_SUFFIXES, is_film
+def _read_archive(name: str, zipped: bool, say: Callable[[str], None]) -> Iterator[InputImage | Video]:
     from emotiw_keras.data.layouts.listing import and_more
+    from emotiw_keras.data.video_files import VIDEO_SUFFIXES, is_video
 
     try:
         archive = open_archive(name)
     except DataError as error:
-        yield Picture(name, None, str(error))
+        yield InputImage(name, None, str(error))
         return
-    members = [member for member in archive.names if is_picture(member) or is_film(member)]
+    members = [member for member in archive.names if is_image(member) or is_video(member)]
     taken = set(members)
     others = [member for member in archive.names if member not in taken] + archive.left_out
     if not members:
-        known = " ".join(sorted(SUFFIXES | FILM_SUFFIXES))
+        known = " ".join(sorted(SUFFIXES | VIDEO_SUFFIXES))
         saw = f"{len(others):,} other files ({and_more(others)})" if others else "no files"
-        yield Picture(name, None, f"holds no pictures and no films, but {saw}; looked for {known}")
+        yield InputImage(name, None, f"holds no images and no videos, but {saw}; looked for {known}")
     elif others:
-        say(f"{name}: no pictures or films, so left out: {len(others):,} files ({and_more(others)})")
+        say(f"{name}: no images or videos, so left out: {len(others):,} files ({and_more(others)})")
 
-    def read(member: str) -> Picture | str:
-        """The picture; of a film its name, since a film is opened when its turn comes."""
-        if is_film(member):
+    def read(member: str) -> InputImage | str:
+        """The image; of a video its name, since a video is opened when its turn comes."""
+        if is_video(member):
             return member
         path = os.path.join(name, member)
         try:
             return _decode(path, archive.read(member), member)
         except ImageError as error:
-            return Picture(path, None, str(error))
+            return InputImage(path, None, str(error))
 
     for found in map_ahead(read, members, min(DECODERS, processor_threads())):
-        if isinstance(found, Picture):
+        if isinstance(found, InputImage):
             yield found
         else:
             path = os.path.join(name, found)
-            yield Picture(path, None, "a film in a zip; unpack it first") if zipped else read_file(path, found)
+            yield InputImage(path, None, "a video in a zip; unpack it first") if zipped else read_file(path, found)

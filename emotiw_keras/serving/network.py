@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def nodes_of(run: Run) -> tuple[Node, ...] | None:
     """The steps of a run's network; None if nothing but Keras knows them: of a user's own, of PathNet, of `keras.applications`,
-    and of what fits one size of pictures only and was trained on another."""
+    and of what fits one size of images only and was trained on another."""
     model = run.info["model"]
     if model.get("given"):
         return None

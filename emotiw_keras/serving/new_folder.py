@@ -16,7 +16,7 @@ class NewFolder:
 
     Args:
         folder: new or empty, so that nothing can be overwritten; it is made.
-        inputs: names of what will be read; the folder must not lie in one of them, or its pictures would be read too.
+        inputs: names of what will be read; the folder must not lie in one of them, or its images would be read too.
 
     Raises:
         OutputError: the folder holds something, or cannot be written.

@@ -151,7 +151,7 @@ def _convolution(graph: _Graph, layer: Any, inputs: list[str]) -> str:
 
 
 def _pads(layer: Any) -> Pads:
-    """Zeros around the picture: ((top, bottom), (left, right))."""
+    """Zeros around the image: ((top, bottom), (left, right))."""
     if layer.padding == "valid":
         return ((0, 0), (0, 0))
     if layer.padding != "same":

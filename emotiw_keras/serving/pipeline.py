@@ -1,4 +1,4 @@
-"""From pictures and films to readings: the faces of many pictures are computed together, the answers keep their order."""
+"""From images and videos to readings: the faces of many images are computed together, the answers keep their order."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emotiw_keras.data.ahead import ahead as made_ahead
+from emotiw_keras.data.prefetch import ahead as made_ahead
 from emotiw_keras.errors import UsageError
 from emotiw_keras.faces.face import turned_back
-from emotiw_keras.serving.input_images import Film, Picture
-from emotiw_keras.serving.readings import NO_FACE, Box, PictureReading, Reading
+from emotiw_keras.serving.input_images import InputImage, Video
+from emotiw_keras.serving.readings import NO_FACE, Box, ImageReading, Reading
 from emotiw_keras.serving.tracking import MEMORY, Tracker
 
 if TYPE_CHECKING:
     from emotiw_keras.faces.face import Face, Point
     from emotiw_keras.serving.predictor import Predictor
 
-# Pictures whose pixels are kept for drawing wait for a full batch only until they fill this.
+# Images whose pixels are kept for drawing wait for a full batch only until they fill this.
 KEPT_BYTES = 128 * 2**20
-# Pictures that wait for a full batch, each full batch of faces having come from at least a quarter as many.
-PICTURES_A_FACE = 4
+# Images that wait for a full batch, each full batch of faces having come from at least a quarter as many.
+IMAGES_A_FACE = 4
 FOUND_AHEAD = 4
 # Degrees of the line between the eyes. Faces of turned photos are found by chance, and what is found is often none.
 DOUBTFUL_TILT = 45.0
 
 
 @dataclass(frozen=True)
-class _Crop:
+class _CutFace:
     """A face on its way: where it is, and the uint8 (side, side, channels) that the network gets."""
 
     number: int
@@ -43,11 +43,11 @@ class _Crop:
 
 @dataclass(frozen=True)
 class _Found:
-    """A picture on its way, with its faces; `smoother` belongs to its film."""
+    """An image on its way, with its faces; `smoother` belongs to its video."""
 
-    picture: Picture
-    film: Film | None
-    crops: list[_Crop]
+    image: InputImage
+    video: Video | None
+    cut_faces: list[_CutFace]
     smoother: Smoother | None
 
 
@@ -73,17 +73,17 @@ class Smoother:
 
 
 class Pipeline:
-    """Reads pictures and films with a predictor.
+    """Reads images and videos with a predictor.
 
     Args:
         predictor: what answers.
-        whole: each picture is one face, already cropped; else its faces are found.
-        every: the detector looks at every so many frames of a film.
-        smooth: frames over which the answers for a face of a film are averaged; or a function from the film's frames a
+        whole: each image is one face, already cropped; else its faces are found.
+        every: the detector looks at every so many frames of a video.
+        smooth: frames over which the answers for a face of a video are averaged; or a function from the video's frames a
             second to that number.
-        ahead: frames of a film that are read before their faces are computed; by default as many as make a full batch.
+        ahead: frames of a video that are read before their faces are computed; by default as many as make a full batch.
         keep_pixels: leave the pixels with the readings, to draw on.
-        keep_crops: leave the faces with the readings as the network gets them.
+        keep_faces: leave the faces with the readings as the network gets them.
         turned: look at a photo in which no face was found again, turned by 90, 270 and 180 degrees; its `notes` say so.
 
     Raises:
@@ -99,7 +99,7 @@ class Pipeline:
         smooth: int | Callable[[float], int] = 1,
         ahead: int | None = None,
         keep_pixels: bool = False,
-        keep_crops: bool = False,
+        keep_faces: bool = False,
         turned: bool = False,
     ) -> None:
         for name, value in (("every", every), ("smooth", smooth), ("ahead", ahead)):
@@ -111,11 +111,11 @@ class Pipeline:
         self._smooth = smooth
         self._ahead = ahead
         self._keep_pixels = keep_pixels
-        self._keep_crops = keep_crops
+        self._keep_faces = keep_faces
         self._turned = turned
 
-    def read(self, inputs: Iterable[Picture | Film], threads: bool = False) -> Generator[PictureReading, None, None]:
-        """One reading per image or frame, in their order.
+    def read(self, inputs: Iterable[InputImage | Video], threads: bool = False) -> Generator[ImageReading, None, None]:
+        """One reading per array or frame, in their order.
 
         Args:
             inputs: what to read.
@@ -125,56 +125,58 @@ class Pipeline:
             ModelError, UsageError: as `Predictor.detector`.
         """
         if not self._whole:
-            _ = self._predictor.detector  # a missing one is reported before the first picture is read
+            _ = self._predictor.detector  # a missing one is reported before the first image is read
         found = self._found(inputs)
         return self._classified(made_ahead(found, FOUND_AHEAD) if threads else found)
 
-    def _found(self, inputs: Iterable[Picture | Film]) -> Iterator[_Found]:
+    def _found(self, inputs: Iterable[InputImage | Video]) -> Iterator[_Found]:
         for source in inputs:
-            if isinstance(source, Picture):
+            if isinstance(source, InputImage):
                 yield self._find(source, None, None, None)
                 continue
-            tracker = None if self._whole else Tracker(self._predictor.film_detector, self._every)
+            tracker = None if self._whole else Tracker(self._predictor.video_detector, self._every)
             frames = self._smooth if isinstance(self._smooth, int) else max(1, self._smooth(source.rate))
             smoother = Smoother(frames) if frames > 1 else None
-            for picture in source.frames:
-                yield self._find(picture, source, tracker, smoother)
+            for image in source.frames:
+                yield self._find(image, source, tracker, smoother)
 
-    def _find(self, picture: Picture, film: Film | None, tracker: Tracker | None, smoother: Smoother | None) -> _Found:
-        pixels = picture.pixels
+    def _find(self, image: InputImage, video: Video | None, tracker: Tracker | None, smoother: Smoother | None) -> _Found:
+        pixels = image.pixels
         if pixels is None:
-            return _Found(picture, film, [], smoother)
+            return _Found(image, video, [], smoother)
         if self._whole:
             box = (0, 0, pixels.shape[1], pixels.shape[0])
-            crops = [_Crop(0, box, None, None, self._predictor.prepare(pixels))]
+            cut_faces = [_CutFace(0, box, None, None, self._predictor.prepare(pixels))]
         else:
-            image = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-            faces = enumerate(self._predictor.detector.detect(image)) if tracker is None else tracker.follow(image)
-            crops = [self._crop(image, number, face) for number, face in faces]
-            if not crops and self._turned and film is None:
-                picture, crops = self._look_turned(picture, image)
+            array = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+            faces = enumerate(self._predictor.detector.detect(array)) if tracker is None else tracker.follow(array)
+            cut_faces = [self._cut(array, number, face) for number, face in faces]
+            if not cut_faces and self._turned and video is None:
+                image, cut_faces = self._look_turned(image, array)
         # Gone as soon as it is not needed: a photo may have 200 MB.
-        kept = picture if self._keep_pixels else replace(picture, pixels=None)
-        return _Found(kept, film, crops, smoother)
+        kept = image if self._keep_pixels else replace(image, pixels=None)
+        return _Found(kept, video, cut_faces, smoother)
 
-    def _look_turned(self, picture: Picture, image: np.ndarray) -> tuple[Picture, list[_Crop]]:
-        """The faces of the first turn that shows some, with their places in the picture as it is, and a note on it."""
+    def _look_turned(self, image: InputImage, array: np.ndarray) -> tuple[InputImage, list[_CutFace]]:
+        """The faces of the first turn that shows some, with their places in the image as it is, and a note on it."""
         for quarters, degrees in ((1, "90 degrees to the left"), (3, "90 degrees to the right"), (2, "180 degrees")):
-            turned = np.ascontiguousarray(np.rot90(image, quarters))
+            turned = np.ascontiguousarray(np.rot90(array, quarters))
             faces = self._predictor.detector.detect(turned)
             if faces:
-                height, width = image.shape[:2]
+                height, width = array.shape[:2]
                 back = [turned_back(face, quarters, width, height) for face in faces]
-                crops = [self._crop(turned, number, face) for number, face in enumerate(faces)]
-                crops = [replace(crop, box=face.box, eyes=face.eyes) for crop, face in zip(crops, back, strict=True)]
-                return replace(picture, notes=(*picture.notes, f"faces found only when turned by {degrees}")), crops
-        return picture, []
+                cut_faces = [self._cut(turned, number, face) for number, face in enumerate(faces)]
+                cut_faces = [
+                    replace(cut_face, box=face.box, eyes=face.eyes) for cut_face, face in zip(cut_faces, back, strict=True)
+                ]
+                return replace(image, notes=(*image.notes, f"faces found only when turned by {degrees}")), cut_faces
+        return image, []
 
-    def _crop(self, image: np.ndarray, number: int, face: Face) -> _Crop:
+    def _cut(self, array: np.ndarray, number: int, face: Face) -> _CutFace:
         doubt = f"tilted by {abs(face.roll):.0f} degrees" if abs(face.roll) > DOUBTFUL_TILT else None
-        return _Crop(number, face.box, face.eyes, face.score, self._predictor.cut(image, face), doubt)
+        return _CutFace(number, face.box, face.eyes, face.score, self._predictor.cut(array, face), doubt)
 
-    def _classified(self, found: Iterable[_Found]) -> Generator[PictureReading, None, None]:
+    def _classified(self, found: Iterable[_Found]) -> Generator[ImageReading, None, None]:
         waiting: list[_Found] = []
         for each in found:
             waiting.append(each)
@@ -184,28 +186,36 @@ class Pipeline:
         yield from self._batch(waiting)
 
     def _is_full(self, waiting: list[_Found]) -> bool:
-        last = waiting[-1].film
+        last = waiting[-1].video
         if last is not None and (last.live or len(waiting) == self._ahead):
             return True
         size = self._predictor.batch_size
-        if len(waiting) >= PICTURES_A_FACE * size or sum(len(each.crops) for each in waiting) >= size:
+        if len(waiting) >= IMAGES_A_FACE * size or sum(len(each.cut_faces) for each in waiting) >= size:
             return True
-        return sum(each.picture.pixels.nbytes for each in waiting if each.picture.pixels is not None) >= KEPT_BYTES
+        return sum(each.image.pixels.nbytes for each in waiting if each.image.pixels is not None) >= KEPT_BYTES
 
-    def _batch(self, waiting: list[_Found]) -> Iterator[PictureReading]:
-        rows = self._predictor.classify([crop.pixels for each in waiting for crop in each.crops])
+    def _batch(self, waiting: list[_Found]) -> Iterator[ImageReading]:
+        rows = self._predictor.classify([cut_face.pixels for each in waiting for cut_face in each.cut_faces])
         start = 0
         for each in waiting:
-            mine = rows[start : start + len(each.crops)]
-            start += len(each.crops)
+            mine = rows[start : start + len(each.cut_faces)]
+            start += len(each.cut_faces)
             if each.smoother is not None:
-                mine = each.smoother.mean([crop.number for crop in each.crops], mine)
-            faces = tuple(self._reading(crop, row) for crop, row in zip(each.crops, mine, strict=True))
-            error = each.picture.error or (None if faces else NO_FACE)
-            crops = tuple(crop.pixels for crop in each.crops) if self._keep_crops else ()
-            yield PictureReading(each.picture, each.film, faces, error, crops)
+                mine = each.smoother.mean([cut_face.number for cut_face in each.cut_faces], mine)
+            faces = tuple(self._reading(cut_face, row) for cut_face, row in zip(each.cut_faces, mine, strict=True))
+            error = each.image.error or (None if faces else NO_FACE)
+            cut_faces = tuple(cut_face.pixels for cut_face in each.cut_faces) if self._keep_faces else ()
+            yield ImageReading(each.image, each.video, faces, error, cut_faces)
 
-    def _reading(self, crop: _Crop, row: np.ndarray) -> Reading:
+    def _reading(self, cut_face: _CutFace, row: np.ndarray) -> Reading:
         labels = self._predictor.labels
         probabilities = {label: float(value) for label, value in zip(labels, row, strict=True)}
-        return Reading(crop.number, crop.box, crop.eyes, crop.score, labels[int(row.argmax())], probabilities, crop.doubt)
+        return Reading(
+            cut_face.number,
+            cut_face.box,
+            cut_face.eyes,
+            cut_face.score,
+            labels[int(row.argmax())],
+            probabilities,
+            cut_face.doubt,
+        )

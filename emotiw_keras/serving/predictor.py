@@ -1,4 +1,4 @@
-"""Expressions of faces in memory: crops, photos and the frames of a film, by a trained run."""
+"""Expressions of faces in memory: crops, photos and the frames of a video, by a trained run."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from PIL import Image as pillow
 from emotiw_keras.data.images import ImageError, decode_image, pixels_of
 from emotiw_keras.data.resize import resize, to_grey
 from emotiw_keras.errors import DataError, UsageError
-from emotiw_keras.faces.face import MIN_FACE, MIN_FACE_OF_FILMS
+from emotiw_keras.faces.face import MIN_FACE, MIN_FACE_OF_VIDEOS
 from emotiw_keras.inference import Inference, checked_crops
 from emotiw_keras.serving.auto import Automatic, open_engine, run_of, settled_engine
 
 if TYPE_CHECKING:
     import keras
 
-    from emotiw_keras.data.device import FaceInput
+    from emotiw_keras.data.face_input import FaceInput
     from emotiw_keras.faces.face import Detector, Face
     from emotiw_keras.runs import Run
     from emotiw_keras.serving.exported import Exported
     from emotiw_keras.serving.readings import Reading
 
-# An array, a file's path, its bytes, or a picture of Pillow.
+# An array, a file's path, its bytes, or an image of Pillow.
 Image = np.ndarray | str | os.PathLike[str] | bytes | pillow.Image
 BATCH_SIZE = 64
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -61,11 +61,11 @@ class Predictor:
         run: a finished run, the path of its folder, the name of a model that ships, or the path of a file that `emotiw export
             --format onnx` wrote.
         batch_size: faces computed at once.
-        detector: what finds faces in photos and films: its name, the detector itself, or None for the default one. It is
+        detector: what finds faces in photos and videos: its name, the detector itself, or None for the default one. It is
             loaded when the first photo comes.
         crops: crops of a face whose probabilities are averaged: 1, 2 or 10 (see `inference.Inference`); None for the
             run's setting.
-        min_face: pixels of the smallest faces that are looked for; None for 24 in photos and 34 in films. More is faster.
+        min_face: pixels of the smallest faces that are looked for; None for 24 in photos and 34 in videos. More is faster.
         precision: a name in `PRECISIONS`: what the network computes in. "mixed_bfloat16" is faster on processors that multiply
             bfloat16 natively, its probabilities have two to three digits.
         model: the network of a run that was trained with one of the user's own (see `Run.open`).
@@ -174,9 +174,10 @@ class Predictor:
         return self._find_detector(MIN_FACE)
 
     @property
-    def film_detector(self) -> Detector:
-        """What finds the faces of films, as `detector`; it looks for somewhat larger ones, unless `min_face` says otherwise."""
-        return self._find_detector(MIN_FACE_OF_FILMS)
+    def video_detector(self) -> Detector:
+        """What finds the faces of videos, as `detector`; it looks for somewhat larger ones, unless `min_face` says
+        otherwise."""
+        return self._find_detector(MIN_FACE_OF_VIDEOS)
 
     def _find_detector(self, usual: float) -> Detector:
         if self._detector is not None and not isinstance(self._detector, str):
@@ -189,8 +190,8 @@ class Predictor:
         """Bring one face to the run's channels and size.
 
         Args:
-            image: uint8 0..255, (height, width) or (height, width, 1) grey, or (height, width, 3) RGB; or a picture file's path
-                or bytes, or a picture of Pillow.
+            image: uint8 0..255, (height, width) or (height, width, 1) grey, or (height, width, 3) RGB; or an image file's path
+                or bytes, or an image of Pillow.
 
         Returns:
             uint8 (side, side, channels).
@@ -232,7 +233,7 @@ class Predictor:
 
         Args:
             images: a sequence of faces of any sizes, each as `prepare` takes it, or one array uint8 0..255 (n, height, width)
-                or (n, height, width, 1 or 3). One picture alone is no sequence: give `[picture]`.
+                or (n, height, width, 1 or 3). One image alone is no sequence: give `[image]`.
 
         Returns:
             float32 (n, classes), each row sums to 1, in the order of `labels`.
@@ -240,9 +241,9 @@ class Predictor:
         Raises:
             DataError: an image of another shape or type, or a single image that is not in a list.
         """
-        if _is_picture(images):
+        if _is_image(images):
             which = f"of shape {images.shape}" if isinstance(images, np.ndarray) else f"({images!r:.80})"
-            raise DataError(f"one picture {which} where several are expected; give a list, predict([picture])")
+            raise DataError(f"one image {which} where several are expected; give a list, predict([image])")
         result = np.zeros((len(images), len(self.labels)), np.float32)
         for start in range(0, len(images), self.batch_size):
             faces = [self.prepare(image) for image in images[start : start + self.batch_size]]
@@ -265,7 +266,7 @@ class Predictor:
         return next(self.stream([image]))
 
     def stream(self, frames: Iterable[Image], *, every: int = 1, smooth: int = 1, ahead: int = 1) -> Iterator[list[Reading]]:
-        """Read every face of each frame of a film, in constant memory, as the frames come.
+        """Read every face of each frame of a video, in constant memory, as the frames come.
 
         Args:
             frames: upright, each as `faces` takes it.
@@ -285,24 +286,24 @@ class Predictor:
             >>> for faces in predictor.stream(camera, every=5, smooth=10):         # doctest: +SKIP
             ...     print([(face.number, face.label) for face in faces])
         """
-        from emotiw_keras.serving.input_images import Film, Picture
+        from emotiw_keras.serving.input_images import InputImage, Video
         from emotiw_keras.serving.pipeline import Pipeline
 
         pipeline = Pipeline(self, every=every, smooth=smooth, ahead=ahead)
-        pictures = (Picture("", checked(image), frame=number) for number, image in enumerate(frames))
-        film = Film("", "", rate=1.0, frames=pictures)
-        return (list(reading.faces) for reading in pipeline.read([film]))
+        images = (InputImage("", checked(image), frame=number) for number, image in enumerate(frames))
+        video = Video("", "", rate=1.0, frames=images)
+        return (list(reading.faces) for reading in pipeline.read([video]))
 
 
-def _is_picture(images: Any) -> bool:
-    """Whether something is one picture, rather than several."""
+def _is_image(images: Any) -> bool:
+    """Whether something is one image, rather than several."""
     if isinstance(images, np.ndarray):
         return images.ndim == 2 or (images.ndim == 3 and images.shape[-1] in (1, 3))
     return isinstance(images, (str, bytes, os.PathLike, pillow.Image))
 
 
 def checked(image: Any) -> np.ndarray:
-    """A picture as uint8 (height, width, 1 or 3): an array of such, a file's path or bytes, or a picture of Pillow.
+    """An image as uint8 (height, width, 1 or 3): an array of such, a file's path or bytes, or an image of Pillow.
 
     Raises:
         DataError: another shape or type, or a file that cannot be read.
@@ -316,11 +317,11 @@ def checked(image: Any) -> np.ndarray:
             raise DataError(f"cannot read {os.fspath(image)}: {getattr(error, 'strerror', None) or error}") from error
     if isinstance(image, bytes):
         return decode_image(image)
-    picture = np.asarray(image)
-    pixels = picture[..., None] if picture.ndim == 2 else picture
+    array = np.asarray(image)
+    pixels = array[..., None] if array.ndim == 2 else array
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] not in (1, 3) or 0 in pixels.shape:
         raise DataError(
-            f"an image of shape {picture.shape} and type {picture.dtype}: expected uint8 of (height, width), "
-            "(height, width, 1) or (height, width, 3), a file's path or bytes, or a picture of Pillow"
+            f"an image of shape {array.shape} and type {array.dtype}: expected uint8 of (height, width), "
+            "(height, width, 1) or (height, width, 3), a file's path or bytes, or an image of Pillow"
         )
     return pixels

@@ -1,4 +1,4 @@
-"""What is read from one face, and what is read from one picture."""
+"""What is read from one face, and what is read from one image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from emotiw_keras.faces.face import Point
 
 if TYPE_CHECKING:
-    from emotiw_keras.serving.input_images import Film, Picture
+    from emotiw_keras.serving.input_images import InputImage, Video
 
 Box = tuple[float, float, float, float]
 NO_FACE = "no face found"
@@ -21,10 +21,10 @@ class Reading:
     """The expression of one face.
 
     Attributes:
-        number: from 0, the largest first; in a film a face keeps its number while it is followed.
-        box: x, y, width, height in pixels of the upright picture, origin top left.
-        eyes: the two eye centres, the one further left in the picture first; None where nobody looked for them.
-        score: the detector's, 0..1; None where the picture is the face.
+        number: from 0, the largest first; in a video a face keeps its number while it is followed.
+        box: x, y, width, height in pixels of the upright image, origin top left.
+        eyes: the two eye centres, the one further left in the image first; None where nobody looked for them.
+        score: the detector's, 0..1; None where the image is the face.
         label: the most likely class.
         probabilities: class -> probability; their sum is 1.
         doubt: why the answer is unreliable, such as a face that lies on its side; or None.
@@ -40,24 +40,24 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class PictureReading:
-    """All faces of one picture or frame.
+class ImageReading:
+    """All faces of one image or frame.
 
     Attributes:
-        picture: where it comes from; its pixels are kept only on request.
-        film: the film that it is a frame of, or None.
+        image: where it comes from; its pixels are kept only on request.
+        video: the video that it is a frame of, or None.
         faces: one reading a face, in the detector's order.
         error: why it could not be read, or `NO_FACE`; None if there are faces.
-        crops: each face as the network gets it, uint8 (side, side, channels); kept only on request.
+        cut_faces: each face as the network gets it, uint8 (side, side, channels); kept only on request.
     """
 
-    picture: Picture
-    film: Film | None
+    image: InputImage
+    video: Video | None
     faces: tuple[Reading, ...]
     error: str | None
-    crops: tuple[np.ndarray, ...] = ()
+    cut_faces: tuple[np.ndarray, ...] = ()
 
     @property
     def failed(self) -> bool:
         """Whether it could not be read, other than read and found without a face."""
-        return self.picture.error is not None
+        return self.image.error is not None

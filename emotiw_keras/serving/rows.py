@@ -12,16 +12,16 @@ from emotiw_keras.serving.readings import NO_FACE
 from emotiw_keras.text import sheet_cell, shown
 
 if TYPE_CHECKING:
-    from emotiw_keras.serving.readings import PictureReading
+    from emotiw_keras.serving.readings import ImageReading
 
 Row = dict[str, Any]
 Show = Callable[[Row], str]
 
 
-def rows_of(reading: PictureReading) -> Iterator[Row]:
+def rows_of(reading: ImageReading) -> Iterator[Row]:
     """Rows with the keys path, frame, seconds, face, box, eyes, detector_score, label, probabilities, doubt, error."""
-    picture = reading.picture
-    place = {"path": picture.path, "frame": picture.frame, "seconds": picture.seconds}
+    image = reading.image
+    place = {"path": image.path, "frame": image.frame, "seconds": image.seconds}
     for face in reading.faces:
         yield {
             **place,

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from emotiw_keras.data.grey import for_grey
 from emotiw_keras.data.image_bounds import MAX_PIXELS
+from emotiw_keras.data.one_channel import for_grey
 from emotiw_keras.data.resize import LUMA
 from emotiw_keras.inference import crop_mean
 
 if TYPE_CHECKING:
-    from emotiw_keras.data.device import FaceInput
+    from emotiw_keras.data.face_input import FaceInput
 
 WEIGHT_STEPS = 2**15
 # First bytes of the formats that decode_jpeg leaves to others: BMP, GIF (which may be animated), WebP.
@@ -98,10 +98,10 @@ def to_grey(images: tf.Tensor) -> tf.Tensor:
 
 
 def decode(data: tf.Tensor) -> tf.Tensor:
-    """Decode one JPEG, PNG, BMP, GIF or WebP picture: string scalar -> uint8 (height, width, 3) RGB.
+    """Decode one JPEG, PNG, BMP, GIF or WebP image: string scalar -> uint8 (height, width, 3) RGB.
 
     Of an animation the first frame. EXIF orientation is ignored; transparency is dropped. Refused before they are decoded are
-    pictures of more than `MAX_PIXELS`, JPEGs of many scans, which take minutes, and animated WebP, which damages TensorFlow.
+    images of more than `MAX_PIXELS`, JPEGs of many scans, which take minutes, and animated WebP, which damages TensorFlow.
     """
     content = tf.io.decode_raw(data, tf.uint8)
     # Of a shorter file the decoder says that it is none.
@@ -123,7 +123,7 @@ def decode(data: tf.Tensor) -> tf.Tensor:
     size = tf.case([(jpeg, jpeg_pixels), (png, png_pixels)], default=lambda: tf.zeros((), tf.int64))
     checks = [
         tf.debugging.Assert(~animated, ["an animated WebP; send its first frame"]),
-        tf.debugging.Assert(size <= MAX_PIXELS, ["a picture of", size, "pixels; at most", MAX_PIXELS]),
+        tf.debugging.Assert(size <= MAX_PIXELS, ["an image of", size, "pixels; at most", MAX_PIXELS]),
         tf.debugging.Assert(~jpeg | (scans <= MAX_SCANS), ["a JPEG of", scans, "scans; at most", MAX_SCANS]),
     ]
 

@@ -1,4 +1,4 @@
-"""One face through the frames of a film: found every k frames, carried by optical flow between, and numbered.
+"""One face through the frames of a video: found every k frames, carried by optical flow between, and numbered.
 
 Points inside the box are followed from frame to frame and back again (Kalal, Mikolajczyk, Matas: Forward-backward error, ICPR
 2010). Those that return move the box and the eyes by one similarity transform. A face whose points do not return, or that no
@@ -42,7 +42,7 @@ class _Track:
 
 
 class Tracker:
-    """Faces of a film's frames, each with a number that stays while it is followed.
+    """Faces of a video's frames, each with a number that stays while it is followed.
 
     Args:
         detector: finds faces in one frame.
@@ -188,13 +188,13 @@ def _moved(face: Face, here: np.ndarray, there: np.ndarray, scale: float) -> Fac
 
 
 def _inside(face: Face, small: np.ndarray, scale: float) -> bool:
-    """Whether both eyes lie in the picture."""
+    """Whether both eyes lie in the image."""
     height, width = small.shape
     return all(0 <= x * scale < width and 0 <= y * scale < height for x, y in face.eyes)
 
 
 def _patch(small: np.ndarray, box: Box, scale: float) -> np.ndarray | None:
-    """How a box looks, brightness and contrast aside: float32 (PATCH^2,) of mean 0 and length 1; None outside the picture."""
+    """How a box looks, brightness and contrast aside: float32 (PATCH^2,) of mean 0 and length 1; None outside the image."""
     left, top, right, bottom = _edges(box, scale)
     inside = small[top:bottom, left:right]
     if min(inside.shape) < 4:

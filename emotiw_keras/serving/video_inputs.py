@@ -1,4 +1,4 @@
-"""Films: video files, numbered pictures and cameras, one frame in memory at a time."""
+"""Videos: video files, numbered images and cameras, one frame in memory at a time."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from emotiw_keras.data.films import FASTEST, USUAL_RATE, FilmReader, quiet_opencv
 from emotiw_keras.data.images import ImageError
-from emotiw_keras.serving.input_images import Film, Picture
+from emotiw_keras.data.video_files import FASTEST, USUAL_RATE, VideoReader, quiet_opencv
+from emotiw_keras.serving.input_images import InputImage, Video
 
 if TYPE_CHECKING:
     import cv2
 
 _NUMBERED = re.compile(r"%(0\d+)?d")
 _CAMERA = re.compile(r"camera:(\d{1,3})")
-Read = Callable[[str, str], Picture | Film]
+Read = Callable[[str, str], InputImage | Video]
 """A file's path, and its relative name -> what it holds."""
 
 
-def looks_like_film(start: bytes) -> bool:
+def looks_like_video(start: bytes) -> bool:
     """Whether a file's first 16 bytes are those of MP4 or MOV, AVI, or Matroska and WebM."""
     return start[4:8] == b"ftyp" or (start[:4] == b"RIFF" and start[8:12] == b"AVI ") or start[:4] == b"\x1a\x45\xdf\xa3"
 
 
 def is_sequence(name: str) -> bool:
-    """Whether a name is a pattern for numbered pictures, with one `%d` or `%05d` in its last part."""
+    """Whether a name is a pattern for numbered images, with one `%d` or `%05d` in its last part."""
     return len(_NUMBERED.findall(os.path.basename(name))) == 1
 
 
@@ -35,38 +35,38 @@ def is_camera(name: str) -> bool:
     return _CAMERA.fullmatch(name) is not None
 
 
-def open_film(path: str, name: str) -> Film | Picture:
-    """Open a video file; its frames come upright. One that cannot be opened is a picture with `error` set."""
+def open_video(path: str, name: str) -> Video | InputImage:
+    """Open a video file; its frames come upright. One that cannot be opened is an image with `error` set."""
     from emotiw_keras.serving.decoders import current
 
     apart = current()
-    return opened(path, name) if apart is None else apart.film(path, name)
+    return opened(path, name) if apart is None else apart.video(path, name)
 
 
-def opened(path: str, name: str) -> Film | Picture:
+def opened(path: str, name: str) -> Video | InputImage:
     """The same, decoded in this process."""
     try:
-        film = FilmReader(path)
+        video = VideoReader(path)
     except ImageError as error:
-        return Picture(path, None, str(error), name=name)
-    return Film(path, name, film.rate, _film_frames(film, path, name))
+        return InputImage(path, None, str(error), name=name)
+    return Video(path, name, video.rate, _video_frames(video, path, name))
 
 
-def _film_frames(film: FilmReader, path: str, name: str) -> Iterator[Picture]:
-    with film:
-        while film.grab():
-            seconds = round(film.seconds, 6)
+def _video_frames(video: VideoReader, path: str, name: str) -> Iterator[InputImage]:
+    with video:
+        while video.grab():
+            seconds = round(video.seconds, 6)
             try:
-                yield Picture(path, film.frame(), frame=film.number, name=name, seconds=seconds)
+                yield InputImage(path, video.frame(), frame=video.number, name=name, seconds=seconds)
             except ImageError as error:
-                yield Picture(path, None, str(error), frame=film.number, name=name, seconds=seconds)
-        lost = film.lost()
+                yield InputImage(path, None, str(error), frame=video.number, name=name, seconds=seconds)
+        lost = video.lost()
     if lost is not None:
-        yield Picture(path, None, lost, frame=film.number + 1 or None, name=name)
+        yield InputImage(path, None, lost, frame=video.number + 1 or None, name=name)
 
 
-def open_sequence(pattern: str, read: Read) -> Film | Picture:
-    """Open pictures numbered by `%d` or `%05d`, in the order of their numbers; gaps are allowed. `read` reads one of them."""
+def open_sequence(pattern: str, read: Read) -> Video | InputImage:
+    """Open images numbered by `%d` or `%05d`, in the order of their numbers; gaps are allowed. `read` reads one of them."""
     folder, last = os.path.split(pattern)
     found = _NUMBERED.search(last)
     assert found is not None, pattern
@@ -75,23 +75,23 @@ def open_sequence(pattern: str, read: Read) -> Film | Picture:
     try:
         names = os.listdir(folder or ".")
     except OSError as error:
-        return Picture(pattern, None, f"cannot read {folder}: {error.strerror or error}")
+        return InputImage(pattern, None, f"cannot read {folder}: {error.strerror or error}")
     numbered = sorted((int(match[1]), name) for name in names if (match := wanted.fullmatch(name)))
     if not numbered:
-        return Picture(pattern, None, "no file matches this pattern")
-    return Film(pattern, last, USUAL_RATE, _sequence_frames(pattern, folder, numbered, read), stills=True)
+        return InputImage(pattern, None, "no file matches this pattern")
+    return Video(pattern, last, USUAL_RATE, _sequence_frames(pattern, folder, numbered, read), stills=True)
 
 
-def _sequence_frames(pattern: str, folder: str, numbered: list[tuple[int, str]], read: Read) -> Iterator[Picture]:
+def _sequence_frames(pattern: str, folder: str, numbered: list[tuple[int, str]], read: Read) -> Iterator[InputImage]:
     for number, name in numbered:
-        picture = read(os.path.join(folder, name), name)
-        if isinstance(picture, Film):
-            yield Picture(pattern, None, f"{name} is a film, not a picture", frame=number, name=name)
+        image = read(os.path.join(folder, name), name)
+        if isinstance(image, Video):
+            yield InputImage(pattern, None, f"{name} is a video, not an image", frame=number, name=name)
         else:
-            yield Picture(pattern, picture.pixels, picture.error, frame=number, name=name)
+            yield InputImage(pattern, image.pixels, image.error, frame=number, name=name)
 
 
-def open_camera(name: str) -> Film | Picture:
+def open_camera(name: str) -> Video | InputImage:
     """Open `camera:0`; its frames come until the user stops it."""
     import cv2
 
@@ -99,13 +99,13 @@ def open_camera(name: str) -> Film | Picture:
     number = int(name.partition(":")[2])
     capture = cv2.VideoCapture(number)
     if not capture.isOpened():
-        return Picture(name, None, f"no camera {number} can be opened")
+        return InputImage(name, None, f"no camera {number} can be opened")
     rate = capture.get(cv2.CAP_PROP_FPS)
     rate = rate if 0 < rate <= FASTEST else USUAL_RATE
-    return Film(name, f"camera_{number}.mp4", rate, _camera_frames(capture, name), live=True)
+    return Video(name, f"camera_{number}.mp4", rate, _camera_frames(capture, name), live=True)
 
 
-def _camera_frames(capture: cv2.VideoCapture, name: str) -> Iterator[Picture]:
+def _camera_frames(capture: cv2.VideoCapture, name: str) -> Iterator[InputImage]:
     import cv2
 
     count = 0
@@ -113,9 +113,9 @@ def _camera_frames(capture: cv2.VideoCapture, name: str) -> Iterator[Picture]:
         while True:
             good, pixels = capture.read()
             if not good:
-                yield Picture(name, None, "the camera sends no more frames", frame=count)
+                yield InputImage(name, None, "the camera sends no more frames", frame=count)
                 return
-            yield Picture(name, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), frame=count)
+            yield InputImage(name, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), frame=count)
             count += 1
     finally:
         capture.release()

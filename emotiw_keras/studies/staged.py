@@ -202,8 +202,8 @@ def check_changes(changes: Sequence[str]) -> None:
 
 
 def read_sets(paths: Mapping[str, str], net: Net, changes: Sequence[str], out: Path) -> dict[str, FaceSet]:
-    """Both data sets as the runs of the first seed read them, for pictures and counts."""
-    from emotiw_keras.training.prepared import prepare
+    """Both data sets as the runs of the first seed read them, for images and counts."""
+    from emotiw_keras.training.prepared_data import prepare
 
     recipe = recipe_of(Step(net, 0, "joint", "ng2015-joint"), changes, out)
     return prepare(recipe, paths).sets

@@ -13,12 +13,12 @@ import keras
 import numpy as np
 
 from emotiw_keras.data.batches import Pool
-from emotiw_keras.data.device import FaceInput
+from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.errors import UsageError
-from emotiw_keras.training.crops import StageCrops
+from emotiw_keras.training.epoch_plan import StageCrops
+from emotiw_keras.training.epoch_progress import duration
 from emotiw_keras.training.features import Features, feature_bytes, features_root, fingerprint, stored_bytes, trim
 from emotiw_keras.training.frozen import Cut, cut_frozen
-from emotiw_keras.training.progress import duration
 from emotiw_keras.training.stage import Stage
 
 BUDGET_BYTES = 8 << 30
@@ -85,7 +85,7 @@ def plan(
     if stage.augmented:
         against = "images are augmented anew each epoch"
     elif stage.teachers:
-        against = "the stage's teachers need the pictures"
+        against = "the stage's teachers need the images"
     elif not crops.per_image:
         against = "crops are drawn anew; crops_per_image = 10 would allow to keep features"
     elif size > free:

@@ -59,11 +59,11 @@ def learning_curves(history_csv: str | os.PathLike[str], png: str | os.PathLike[
     Args:
         history_csv: a run's history.csv with the columns stage, epoch, learning_rate, loss, accuracy, val_loss and
             val_accuracy (more are ignored); an empty figure leaves a gap.
-        png: the picture to write, in one step.
+        png: the image to write, in one step.
 
     Raises:
         DataError: the history is missing, damaged or empty.
-        OutputError: the picture cannot be written.
+        OutputError: the image cannot be written.
 
     Example:
         >>> learning_curves("runs/ng/history.csv", "runs/ng/curves.png")  # doctest: +SKIP

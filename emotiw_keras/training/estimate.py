@@ -12,21 +12,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from emotiw_keras.data.device import FaceInput
+from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.models import registry
 from emotiw_keras.training.caching import as_they_are, plan
-from emotiw_keras.training.crops import StageCrops
+from emotiw_keras.training.epoch_plan import StageCrops
+from emotiw_keras.training.epoch_progress import duration
 from emotiw_keras.training.freezing import apply_rules
 from emotiw_keras.training.frozen import Cut
 from emotiw_keras.training.optimizers import make_optimizer
-from emotiw_keras.training.progress import duration
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.start import start_tensorflow
-from emotiw_keras.training.steps import StageSteps
 from emotiw_keras.training.teachers import Teachers
+from emotiw_keras.training.train_step import StageSteps
 
 if TYPE_CHECKING:
-    from emotiw_keras.training.prepared import Prepared
+    from emotiw_keras.training.prepared_data import Prepared
 
 BATCH = 16
 STEPS = 3

@@ -29,8 +29,8 @@ import tensorflow as tf
 
 from emotiw_keras import hardware
 from emotiw_keras.data.batches import Pool, batches
-from emotiw_keras.data.device import FaceInput
-from emotiw_keras.data.grey import for_grey
+from emotiw_keras.data.face_input import FaceInput
+from emotiw_keras.data.one_channel import for_grey
 from emotiw_keras.files import replace_flushed, sha256_file, writing
 
 FORMAT = 2

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from emotiw_keras.data.batches import Source, batches
-from emotiw_keras.data.device import draw_crops
-from emotiw_keras.training.crops import StageCrops
+from emotiw_keras.data.face_input import draw_crops
+from emotiw_keras.training.epoch_plan import StageCrops
 from emotiw_keras.training.features import Features
 from emotiw_keras.training.own_data import Batches
 from emotiw_keras.training.stage import Stage

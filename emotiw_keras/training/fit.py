@@ -11,25 +11,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emotiw_keras import hardware
-from emotiw_keras.data.videos import VideoSet
+from emotiw_keras.data.annotated_videos import VideoSet
 from emotiw_keras.files import write_atomic
 from emotiw_keras.runs import Run
 from emotiw_keras.training.claim import Claim
+from emotiw_keras.training.epoch_progress import silent
 from emotiw_keras.training.kinds import Job
-from emotiw_keras.training.prepared import MEAN_IMAGE_FILE, Prepared, needed, prepare
-from emotiw_keras.training.progress import silent
+from emotiw_keras.training.prepared_data import MEAN_IMAGE_FILE, Prepared, needed, prepare
 from emotiw_keras.training.recipe import Recipe
-from emotiw_keras.training.roles import data_rows, own_rows
+from emotiw_keras.training.stage_images import data_rows, own_rows
 from emotiw_keras.training.start import start_tensorflow
 
 if TYPE_CHECKING:
     import keras
 
     from emotiw_keras.data.batches import Pool
-    from emotiw_keras.training.progress import Progress
+    from emotiw_keras.training.epoch_progress import Progress
 
 LOOK_SECONDS = 15.0
-"""How long a dry run looks at the pictures of a set."""
+"""How long a dry run looks at the images of a set."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def train(
             return _finished(folder, model, say)
         start_tensorflow(None if info["threads"] == hardware.processor_threads() else info["threads"])
         from emotiw_keras.data.batches import Pool
-        from emotiw_keras.data.device import FaceInput
+        from emotiw_keras.data.face_input import FaceInput
 
         if info["precision"] != "float32":
             say(f"computing in {info['precision']}")

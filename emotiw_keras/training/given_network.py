@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from emotiw_keras.data.device import FaceInput
+from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.models import registry
@@ -81,7 +81,7 @@ def _preprocessing(
 ) -> dict[str, Any] | None:
     square = len(shape) == 3 and shape[0] == shape[1] and isinstance(shape[0], int) and shape[2] in (1, 3)
     if asked is not None and not square:
-        raise UsageError(f"preprocessing makes square pictures of 1 or 3 channels, but {model.name!r} takes {shape}")
+        raise UsageError(f"preprocessing makes square images of 1 or 3 channels, but {model.name!r} takes {shape}")
     numbers = any(not are_faces(part.shape, part.dtype) for splits in own.values() for part in splits.values())
     if not square or (asked is None and numbers):
         return None

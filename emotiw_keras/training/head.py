@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from emotiw_keras.data.batches import Pool, batches
 from emotiw_keras.data.columns import pick
-from emotiw_keras.data.grey import for_grey
+from emotiw_keras.data.one_channel import for_grey
 from emotiw_keras.data.splits import group_ids, stratified
 from emotiw_keras.errors import UsageError
 from emotiw_keras.models.features import classifier_of
@@ -27,7 +27,7 @@ from emotiw_keras.training.own_data import Batches, are_faces
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.stage_state import arrays
 from emotiw_keras.training.stage_training import Surroundings
-from emotiw_keras.training.steps import StageSteps
+from emotiw_keras.training.train_step import StageSteps
 
 MOST_IMAGES = 3000
 """A head is fitted on so many images at most: with more, training the network itself is worth more."""
@@ -195,7 +195,7 @@ class HeadTraining:
 
 
 def _groups(sources: Sequence[Trained]) -> np.ndarray:
-    """What may not stand on two sides of a fold: pictures of one person, and equal ones; int64 (images,)."""
+    """What may not stand on two sides of a fold: images of one person, and equal ones; int64 (images,)."""
     hashes: list[str] = []
     persons: list[str] = []
     for source in sources:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from emotiw_keras.training.settings import from_table
+from emotiw_keras.training.checked_fields import from_table
 from emotiw_keras.training.stage import Part
 
 if TYPE_CHECKING:
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from emotiw_keras.data.batches import Pool
-    from emotiw_keras.data.device import FaceInput
+    from emotiw_keras.data.face_input import FaceInput
     from emotiw_keras.runs import Run
-    from emotiw_keras.training.prepared import Prepared
-    from emotiw_keras.training.progress import Progress
+    from emotiw_keras.training.epoch_progress import Progress
+    from emotiw_keras.training.prepared_data import Prepared
     from emotiw_keras.training.recipe import Recipe
 
 KINDS = {"stage": "emotiw_keras.training.stages", "search": "emotiw_keras.pathnet.kind"}

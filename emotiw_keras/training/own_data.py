@@ -151,7 +151,7 @@ OwnData = Mapping[str, Mapping[str, Own]]
 
 
 def are_faces(shape: tuple[int, ...], dtype: Any) -> bool:
-    """Whether items are pictures as bytes, which go through the run's `FaceInput`."""
+    """Whether items are images as bytes, which go through the run's `FaceInput`."""
     return np.dtype(dtype) == np.uint8 and len(shape) == 3 and shape[-1] in (1, 3)
 
 
@@ -189,7 +189,7 @@ def stage_data(stage: Stage, own: OwnData) -> tuple[Own | None, Own | None]:
     """What a stage trains on and selects on, where that is own data; None for faces in files.
 
     Raises:
-        UsageError: several sets at once, or settings that need the pictures in hand.
+        UsageError: several sets at once, or settings that need the images in hand.
         DataError: a split that is not there.
     """
     found: dict[str, Own | None] = {}

@@ -19,10 +19,10 @@ from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.models.registry import application_names, get_spec, known_names, model_names, near_name
 from emotiw_keras.run_facts import LARGEST_SIDE, LARGEST_WIDTH, MOST_FEATURES
 from emotiw_keras.sealed import strict_toml
+from emotiw_keras.training.checked_fields import SettingError, from_table, setting, validate
 from emotiw_keras.training.keep import KEEPS
 from emotiw_keras.training.keras_objects import described
 from emotiw_keras.training.kinds import KINDS, Kind, kind_of
-from emotiw_keras.training.settings import SettingError, from_table, setting, validate
 from emotiw_keras.training.stage import HEAD_SETTINGS, split_reference
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
@@ -82,7 +82,7 @@ class SourceSettings:
             faces that the package draws.
         subject_pattern: regular expression on file names; its first group (or the whole match) names the person.
         leave_out: classes that are not read, in any of their usual spellings.
-        folds: cut the persons into so many folds, for a set without splits of its own; 0 cuts pictures 80/10/10.
+        folds: cut the persons into so many folds, for a set without splits of its own; 0 cuts images 80/10/10.
         fold: the fold that is test, from 0; the one after it is val, all others train.
         val_share: share of train that becomes val where the source names train and no val, by person where known; 0 is none.
         train_folds: of those others, the folds that train, counted from `fold`: 2 is the one behind val; empty takes all.
@@ -137,7 +137,7 @@ class Recipe:
         data: names of the data sets; each `--data NAME=PATH` gives one.
         labels: a named label set of `emotiw_keras.labels`, "folder" for any class names, or in Python the names themselves.
         duplicates: "drop" leaves out of training what also stands in val or test; "keep" trains on it, as the paper did.
-        near_duplicates: correlation, once aligned, from which two pictures count as one photograph, 0.95 to 1; cuts keep them
+        near_duplicates: correlation, once aligned, from which two images count as one photograph, 0.95 to 1; cuts keep them
             together, and "drop" leaves them out as it does equal ones. 0 does not look for them.
         seed: makes splits, weights, order, crops and dropout repeatable.
         precision: "auto" is mixed_bfloat16 where the processor computes it natively, and faster as measured, else float32.

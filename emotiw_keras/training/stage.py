@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from emotiw_keras.training.settings import SettingError, setting, validate
+from emotiw_keras.training.checked_fields import SettingError, setting, validate
 
 OPTIMIZERS = ("caffe_sgd", "adam")
 SCHEDULES = ("constant", "step", "cosine")
@@ -99,7 +99,7 @@ class Stage(Part):
             what that answer costs (`emotiw_keras.costs`), so that likenesses between expressions are forgiven first.
         costs: a TOML file of what each confusion costs, for `cost_weight`; "" takes distances on the circumplex.
         label_smoothing: share of the target spread evenly over the classes.
-        teachers: finished runs, or models that ship, whose mean answer to the same augmented picture is learned besides the
+        teachers: finished runs, or models that ship, whose mean answer to the same augmented image is learned besides the
             labels (Hinton et al. 2015); with the same classes and the same preprocessing.
         teacher_weight: share of the loss that is the teachers'; the rest is the labels'.
         temperature: divides the logits of the network and of its teachers in the teachers' share, which is multiplied by its
@@ -206,7 +206,7 @@ class Stage(Part):
         kept = {
             "its images are augmented anew each epoch; switch off rotate, zoom, shift, brightness, contrast, erase and "
             "resample": self.augmented,
-            "its teachers need the pictures; set it to false": bool(self.teachers),
+            "its teachers need the images; set it to false": bool(self.teachers),
             "its crops are drawn anew each epoch; set crops_per_image, or random_crop = false": self.random_crop
             and not self.crops_per_image,
         }

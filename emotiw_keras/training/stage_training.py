@@ -15,8 +15,8 @@ import numpy as np
 
 from emotiw_keras.costs import cost_matrix
 from emotiw_keras.data.batches import Pool
-from emotiw_keras.data.device import FaceInput
-from emotiw_keras.data.grey import for_grey
+from emotiw_keras.data.face_input import FaceInput
+from emotiw_keras.data.one_channel import for_grey
 from emotiw_keras.errors import DataError, DivergedError, UsageError
 from emotiw_keras.runs import Run
 from emotiw_keras.training import checkpoints
@@ -24,18 +24,18 @@ from emotiw_keras.training.averages import Averages
 from emotiw_keras.training.caching import Plan, as_they_are, make_features, plan
 from emotiw_keras.training.callbacks import Callbacks
 from emotiw_keras.training.class_weights import class_weights
-from emotiw_keras.training.crops import StageCrops
+from emotiw_keras.training.epoch_plan import StageCrops
+from emotiw_keras.training.epoch_progress import Progress, silent
 from emotiw_keras.training.feeds import Trained, epoch_batches, label_spec, steps_in_epoch, validation_batches
 from emotiw_keras.training.freezing import apply_rules, check_moved, digests, initialise_layers, weighted_layers
 from emotiw_keras.training.interrupts import Flag, Interrupted
 from emotiw_keras.training.optimizers import make_optimizer
 from emotiw_keras.training.own_data import Batches, are_faces
-from emotiw_keras.training.progress import Progress, silent
 from emotiw_keras.training.schedules import learning_rates
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.stage_state import StageState, arrays, restore
-from emotiw_keras.training.steps import StageSteps
 from emotiw_keras.training.teachers import Teachers
+from emotiw_keras.training.train_step import StageSteps
 
 # A kill costs at most the shorter of one epoch and five minutes.
 SECONDS_BETWEEN_CHECKPOINTS = 240.0
@@ -89,7 +89,7 @@ class StageTraining:
         self.crops = StageCrops(stage, self.images, room, (run.seed, number))
 
     def check(self) -> None:
-        """Refuse settings that change pictures where the network takes them as they are.
+        """Refuse settings that change images where the network takes them as they are.
 
         Raises:
             UsageError: such a setting.
@@ -209,7 +209,7 @@ class StageTraining:
         )
 
     def _make_steps(self, planned: Plan, optimizer: keras.optimizers.Optimizer) -> None:
-        """The compiled steps, on pictures or on the features of a frozen start."""
+        """The compiled steps, on images or on the features of a frozen start."""
         run, stage, classes = self.run, self.stage, len(self.run.info["labels"])
         weights = np.ones(classes, np.float32)
         if not isinstance(self.train, Batches) and stage.class_weight != "none":

@@ -12,7 +12,7 @@ from emotiw_keras.training.stage import Stage
 
 if TYPE_CHECKING:
     from emotiw_keras.training.feeds import Trained
-    from emotiw_keras.training.prepared import Prepared
+    from emotiw_keras.training.prepared_data import Prepared
 
 
 class Stages(Kind):
@@ -28,7 +28,7 @@ class Stages(Kind):
     def loop(self, prepared: Prepared, job: Job) -> Loop:
         import keras
 
-        from emotiw_keras.training.loop import StageLoop
+        from emotiw_keras.training.stage_sequence import StageLoop
         from emotiw_keras.training.start import start_model
 
         recipe, model = prepared.recipe, job.model

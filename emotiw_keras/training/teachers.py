@@ -39,7 +39,7 @@ def teacher_runs(recipe: Recipe, labels: Sequence[str], settings: Mapping[str, A
             if found != wanted:
                 raise DataError(
                     f"teacher {name} prepares pixels with {key} = {found!r}, this training with {wanted!r}; expected the same, "
-                    "as both see one picture: choose another teacher, or the teacher's [preprocessing] and model.input_size"
+                    "as both see one image: choose another teacher, or the teacher's [preprocessing] and model.input_size"
                 )
     return runs
 
@@ -64,7 +64,7 @@ class Teachers:
     """
 
     def __init__(self, runs: Sequence[Run], labels: Sequence[str], like: keras.Model, policy: str) -> None:
-        from emotiw_keras.data.grey import for_grey
+        from emotiw_keras.data.one_channel import for_grey
         from emotiw_keras.models.normalisations import fold_normalisations
 
         self._networks = []

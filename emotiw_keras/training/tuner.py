@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from emotiw_keras.data.near.threshold import THRESHOLD
 from emotiw_keras.errors import ModelError, UsageError
+from emotiw_keras.training.epoch_progress import Progress, silent
 from emotiw_keras.training.fit import train
-from emotiw_keras.training.prepared import prepare
-from emotiw_keras.training.progress import Progress, silent
+from emotiw_keras.training.prepared_data import prepare
 from emotiw_keras.training.recipe import InputSettings, ModelSettings, Recipe, SourceSettings
 from emotiw_keras.training.stage import Stage
 
@@ -42,9 +42,9 @@ class StagedFineTuner:
         subject_patterns: data set name -> regular expression on file names that names the person.
         sources: data set name -> how else it is read, such as `SourceSettings(every=10)` for a set of videos.
         preprocessing: what happens to pixels; None takes the facts of a network of the zoo, and gives any other network its
-            pictures as they are (put `FaceInput.of(...)` or `Rescaling` first in it).
+            images as they are (put `FaceInput.of(...)` or `Rescaling` first in it).
         duplicates: "drop" leaves out of training what also stands in val or test; "keep" trains on it.
-        near_duplicates: correlation from which pictures of files are one photograph (see `load_faces`); 0 does not look.
+        near_duplicates: correlation from which images of files are one photograph (see `load_faces`); 0 does not look.
         keep: "last" ends with the best epoch of the last stage, "best" with that of the best of the stages that choose alike.
         seed: splits, order, crops and new layers.
         metrics: `keras.metrics.Metric` objects, scored in every stage.

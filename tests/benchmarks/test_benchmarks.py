@@ -90,7 +90,7 @@ def test_material_is_of_its_size_in_all_classes_and_no_two_are_alike(
 ) -> None:
     write_faces(tmp_path / "out", 21, size, suffix)
     files = sorted((tmp_path / "out").rglob(f"*{suffix}"))
-    pictures = [cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in files]
+    images = [cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in files]
     assert len({file.parent.name for file in files}) == 7 and len(files) == 21
-    assert {picture.shape for picture in pictures} == {size if channels == 1 else (*size, 3)}
-    assert len({picture.tobytes() for picture in pictures}) == 21
+    assert {image.shape for image in images} == {size if channels == 1 else (*size, 3)}
+    assert len({image.tobytes() for image in images}) == 21

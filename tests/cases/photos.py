@@ -1,4 +1,4 @@
-"""Checks of cases about pictures and films."""
+"""Checks of cases about images and videos."""
 
 from __future__ import annotations
 
@@ -65,22 +65,22 @@ def big_photo_small_faces(case: Case) -> None:
     expect(found >= 92, f"{found} of 96 faces in the panorama")
 
 
-def film_editlist_false_alarm(case: Case) -> None:
+def video_editlist_false_alarm(case: Case) -> None:
     done = case.emotiw("predict", case.folder / "editlist.mp4", "--json")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     expect(rows and not any(row.get("error") for row in rows), f"rows {rows[:2]}")
 
 
-def film_name_colon(case: Case) -> None:
+def video_name_colon(case: Case) -> None:
     case.copy("one.mp4", "12:30:05.mp4")
     case.emotiw("predict", "12:30:05.mp4", said="12:30:05.mp4")
 
 
-def film_name_not_utf8_segfault(case: Case) -> None:
-    (case.work / "films").mkdir()
-    case.copy("one.mp4", b"films/bad\xfe.mp4")
-    case.copy("one.mp4", "films/whole.mp4")
-    done = case.emotiw("predict", "films")
+def video_name_not_utf8_segfault(case: Case) -> None:
+    (case.work / "videos").mkdir()
+    case.copy("one.mp4", b"videos/bad\xfe.mp4")
+    case.copy("one.mp4", "videos/whole.mp4")
+    done = case.emotiw("predict", "videos")
     expect("bad" in done.stdout and "whole.mp4" in done.stdout, f"rows: {done.stdout[-300:]}")
 
 
@@ -88,7 +88,7 @@ def heic_folder(case: Case) -> None:
     for name in ("IMG_0001.HEIC", "a.webp"):
         (case.work / "photos").mkdir(exist_ok=True)
         case.copy(name, f"photos/{name}")
-    case.emotiw("predict", "photos", code=3, said=r"IMG_0001\.HEIC.*(HEIC picture|cut short)")
+    case.emotiw("predict", "photos", code=3, said=r"IMG_0001\.HEIC.*(HEIC image|cut short)")
     case.emotiw("predict", "photos/IMG_0001.HEIC", code=3, said=r"(pip install 'emotiw-keras\[heic\]'|cut short|HEIC)")
 
 
@@ -96,7 +96,7 @@ def heic_grid_one_tile(case: Case) -> None:
     try:
         import pillow_heif  # noqa: F401 - asked whether it is there
     except ImportError:
-        case.emotiw("predict", case.folder / "grid.heic", code=3, said=r"HEIC picture.*pip install 'emotiw-keras\[heic\]'")
+        case.emotiw("predict", case.folder / "grid.heic", code=3, said=r"HEIC image.*pip install 'emotiw-keras\[heic\]'")
         return
     done = case.emotiw("predict", case.folder / "grid.heic", "--json")
     expect(len(done.stdout.splitlines()) == 2, f"two faces expected: {done.stdout[:300]}")
@@ -139,7 +139,7 @@ def nan_weights_predict(case: Case) -> None:
     case.emotiw("predict", "a.png", "--model", other, "--faces", "whole", code=8, said="preprocessing.std")
 
 
-def predict_one_picture(case: Case) -> None:
+def predict_one_image(case: Case) -> None:
     from emotiw_keras import Predictor
     from emotiw_keras.errors import EmotiwError
 
@@ -148,18 +148,18 @@ def predict_one_picture(case: Case) -> None:
         try:
             rows = reader.predict(np.zeros(shape, np.uint8))
         except EmotiwError as error:
-            case.commands.append((f"predict(picture of {shape})", 0, str(error)))
+            case.commands.append((f"predict(image of {shape})", 0, str(error)))
             continue
-        expect(False, f"answers of shape {np.shape(rows)} for one picture of {shape}")
+        expect(False, f"answers of shape {np.shape(rows)} for one image of {shape}")
 
 
 def terminal_escapes(case: Case) -> None:
     names = ("a\x1b]0;PWNED\x07.png", "b\x1b[31m.png", "c\u202egnp.png", "d\nline.png")
     (case.work / "set" / "happy").mkdir(parents=True)
-    picture = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)).save(picture, "PNG")
+    image = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)).save(image, "PNG")
     for number, name in enumerate(names):
-        (case.work / "set" / "happy" / name).write_bytes(picture.getvalue() if number % 2 else b"no picture")
+        (case.work / "set" / "happy" / name).write_bytes(image.getvalue() if number % 2 else b"no image")
     run = case.work / "labels"
     from tests.conftest import write_run
 

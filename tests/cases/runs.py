@@ -133,7 +133,7 @@ def near_duplicates(case: Case) -> None:
     chosen = [pair for pair in pairs if 0.999 > float(pair["ecc"]) > 0.985][:60]
     expect(len(chosen) == 60, f"{len(chosen)} pairs")
     packed = case.data / "fer2013" / "fer2013_jpg.zip"
-    expect(packed.is_file(), f"the pictures are not at {packed}")
+    expect(packed.is_file(), f"the images are not at {packed}")
     with zipfile.ZipFile(packed) as file:
         there = {name.rpartition("/")[2]: name for name in file.namelist()}
         for pair in chosen:

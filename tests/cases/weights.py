@@ -21,7 +21,7 @@ def converted(case: Case, name: str, model: str, *options: object, said: str = "
 
 
 def network(name: str, weights: Path, width: float, side: int) -> Any:
-    """A network of the zoo with these weights, of 7 classes, for pictures in its own channel order."""
+    """A network of the zoo with these weights, of 7 classes, for images in its own channel order."""
     from emotiw_keras.models import registry
 
     model = registry.build(name, weights=None, classes=7, input_shape=(side, side, 3), width=width)

@@ -32,7 +32,7 @@ def noise(path: Path, seed: int = 0) -> None:
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (64, 64), np.uint8)).save(path)
 
 
-def test_pictures_without_faces_and_a_broken_one(emotiw: Emotiw, tmp_path: Path) -> None:
+def test_images_without_faces_and_a_broken_one(emotiw: Emotiw, tmp_path: Path) -> None:
     noise(tmp_path / "photos" / "happy" / "a.png")
     noise(tmp_path / "photos" / "sad" / "b.png", 1)
     (tmp_path / "photos" / "sad" / "zero.png").write_bytes(b"")
@@ -45,7 +45,7 @@ def test_pictures_without_faces_and_a_broken_one(emotiw: Emotiw, tmp_path: Path)
     assert lines[2] == ["-", "sad", "2", "0", "0.0%", "1", "1", "0", "1"]
     assert (tmp_path / "out" / "faces.csv").read_text().splitlines()[0].split(",") == list(FACES_COLUMNS)
     again = emotiw(*arguments, "--json", cwd=tmp_path)
-    assert again.returncode == 3 and "3 of 3 pictures are done already" in again.stderr
+    assert again.returncode == 3 and "3 of 3 images are done already" in again.stderr
     found = json.loads(again.stdout)
     assert (found["pictures"], found["centres"], found["unreadable"], found["coverage"]) == (3, 2, 1, 0)
 
@@ -92,7 +92,7 @@ def test_a_signal_stops_it_and_it_goes_on(number: signal.Signals, code: int, emo
     assert process.returncode == code and "Traceback" not in talk, talk
     assert not (tmp_path / "out" / "faces.csv").exists()
     done = emotiw(*arguments, cwd=tmp_path)
-    assert done.returncode == 0 and "of 400 pictures are done already" in done.stderr, done.stderr
+    assert done.returncode == 0 and "of 400 images are done already" in done.stderr, done.stderr
     assert len(rows_of(tmp_path / "out")) == 400
 
 
@@ -142,4 +142,4 @@ epochs = 1
     (tmp_path / "tiny.toml").write_text(recipe)
     fitted = emotiw("fit", "tiny.toml", "--data", "data=out", "--out", "run", cwd=tmp_path)
     assert fitted.returncode == 0, fitted.stderr
-    assert "prepared faces, 20 pictures, grey 76 x 76" in fitted.stdout + fitted.stderr
+    assert "prepared faces, 20 images, grey 76 x 76" in fitted.stdout + fitted.stderr

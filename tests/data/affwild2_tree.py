@@ -1,4 +1,4 @@
-"""Small Aff-Wild2 trees written by hand: every picture shows the number of its frame."""
+"""Small Aff-Wild2 trees written by hand: every image shows the number of its frame."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ EIGHT = SEVEN + ",Other"
 
 @dataclass(frozen=True)
 class Video:
-    """One video: its set, its rows, and the frames that have a picture."""
+    """One video: its set, its rows, and the frames that have an image."""
 
     split: str
     rows: Sequence[int]
     there: Iterable[int]
 
 
-def picture(frame: int, size: int = 16) -> bytes:
+def image(frame: int, size: int = 16) -> bytes:
     """A JPEG whose pixels are 2 * frame, with a bright edge so that it is not constant."""
-    image = np.full((size, size, 3), 2 * frame % 250, np.uint8)
-    image[:2] = 255
-    done, content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 100])
+    pixels = np.full((size, size, 3), 2 * frame % 250, np.uint8)
+    pixels[:2] = 255
+    done, content = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 100])
     assert done
     return content.tobytes()
 
 
 def shown(pixels: np.ndarray) -> int:
-    """The frame number that a picture of `picture` shows."""
+    """The frame number that an image of `image` shows."""
     return round(float(pixels[6:].mean()) / 2)
 
 
 def write_tree(
     root: Path, videos: dict[str, Video], *, header: str = SEVEN, annotations: str = "annotations/EXPR_Set", size: int = 16
 ) -> Path:
-    """Write the tree; pictures are made in no order, as a file system may list them."""
+    """Write the tree; images are made in no order, as a file system may list them."""
     for name, video in videos.items():
         file = root / annotations / video.split / f"{name}.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -50,5 +50,5 @@ def write_tree(
         frames = list(video.there)
         random.Random(repr(name)).shuffle(frames)
         for frame in frames:
-            (folder / f"{frame:05d}.jpg").write_bytes(picture(frame, size))
+            (folder / f"{frame:05d}.jpg").write_bytes(image(frame, size))
     return root

@@ -1,4 +1,4 @@
-"""A detector for tests, and pictures it finds faces in: two white squares on a darker ground are a pair of eyes."""
+"""A detector for tests, and images it finds faces in: two white squares on a darker ground are a pair of eyes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EYE = 3  # half the side of an eye, in pixels
 
 
 class Dotted:
-    """Takes squares of white in the order of their top edges two by two; a picture of one value 13 kills it."""
+    """Takes squares of white in the order of their top edges two by two; an image of one value 13 kills it."""
 
     name = "dotted"
 
@@ -35,7 +35,7 @@ class Dotted:
 
 
 def photo(*faces: tuple[tuple[int, int], tuple[int, int]], size: tuple[int, int] = (120, 160), seed: int = 0) -> np.ndarray:
-    """A grey picture (height, width) with these pairs of eyes, each (x, y)."""
+    """A grey image (height, width) with these pairs of eyes, each (x, y)."""
     image = np.random.default_rng(seed).integers(60, 120, size, np.uint8)
     for x, y in (eye for pair in faces for eye in pair):
         image[y - EYE : y + EYE + 1, x - EYE : x + EYE + 1] = 255

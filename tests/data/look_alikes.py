@@ -1,4 +1,4 @@
-"""Small sets laid out as the known ones are distributed: same folders, names, columns and numbers, pictures of noise."""
+"""Small sets laid out as the known ones are distributed: same folders, names, columns and numbers, images of noise."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write(path: Path, image: np.ndarray) -> Path:
 
 
 def fer_lines(count: int, usage: bool = True, side: int = 12) -> list[str]:
-    """Rows of `fer2013.csv` with pictures of `noise(row)`; emotions 0 to 6 in turn, splits in turn."""
+    """Rows of `fer2013.csv` with images of `noise(row)`; emotions 0 to 6 in turn, splits in turn."""
     parts = ("Training", "PublicTest", "PrivateTest")
     rows = [f"{i % 7},{' '.join(map(str, noise(i, (side, side)).ravel()))}" for i in range(count)]
     if not usage:
@@ -59,7 +59,7 @@ def rafdb_folders(root: Path) -> dict[str, dict[str, int]]:
 
 
 def ferplus(root: Path) -> dict[str, dict[str, int]]:
-    """`fer2013.csv` and `fer2013new.csv`: three pictures of a class a split; three rows stay out."""
+    """`fer2013.csv` and `fer2013new.csv`: three images of a class a split; three rows stay out."""
     root.mkdir(parents=True, exist_ok=True)
     (root / "fer2013.csv").write_text("\n".join(fer_lines(12)))
     header = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
@@ -86,7 +86,7 @@ def affectnet(root: Path) -> dict[str, dict[str, int]]:
 
 
 def affectnet_tables(root: Path) -> dict[str, dict[str, int]]:
-    """`training.csv` and `validation.csv` with boxes of faces in pictures below numbered folders; 9 is "uncertain"."""
+    """`training.csv` and `validation.csv` with boxes of faces in images below numbered folders; 9 is "uncertain"."""
     header = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal\n"
     for table, codes in (("training", (0, 1, 2, 9)), ("validation", (1, 2))):
         rows = ""
@@ -116,7 +116,7 @@ def kdef(root: Path) -> dict[str, dict[str, int]]:
 
 
 def jaffe(root: Path) -> dict[str, dict[str, int]]:
-    """All pictures in one folder: `jaffe/KA.AN1.39.tiff`."""
+    """All images in one folder: `jaffe/KA.AN1.39.tiff`."""
     for p, person in enumerate(("KA", "KL", "MK", "NA", "UY")):
         for k, code in enumerate(("AN", "DI", "FE", "HA", "NE", "SA", "SU")):
             write(root / "jaffe" / f"{person}.{code}1.{p * 7 + k}.tiff", noise(p * 7 + k))

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emotiw_keras.data.annotated_videos import VideoSet
 from emotiw_keras.data.columns import FramePaths, Repeated
 from emotiw_keras.data.generated_videos import write_affwild2
 from emotiw_keras.data.layouts import find_layout
 from emotiw_keras.data.layouts.affwild2 import ranges
 from emotiw_keras.data.load import load_faces
-from emotiw_keras.data.video_reading import every_picture
-from emotiw_keras.data.videos import VideoSet
+from emotiw_keras.data.video_reading import every_image
 from emotiw_keras.errors import DataError, UsageError
-from tests.data.affwild2_tree import EIGHT, SEVEN, Video, picture, shown, write_tree
+from tests.data.affwild2_tree import EIGHT, SEVEN, Video, image, shown, write_tree
 
-# 3, 4: no picture of a labelled frame; 6, 7: no label, one of them without a picture too; 12: beyond the rows.
+# 3, 4: no image of a labelled frame; 6, 7: no label, one of them without an image too; 12: beyond the rows.
 ROWS = [0, 1, 2, 3, 4, -1, -1, 5, 6, 0]
 THERE = [1, 2, 5, 6, 8, 9, 10, 12]
 USED = [1, 2, 5, 8, 9, 10]
@@ -64,9 +64,9 @@ def test_every_row_is_accounted_for(tmp_path: Path) -> None:
     assert (left["missing_frames"], left["status"], left["split"], left["subject"]) == ("3-4", "train", "train", "a")
     assert row["cropped_aligned/b"]["missing_frames"] == "1-2" and row["cropped_aligned/b"]["status"] == "val"
     told = "\n".join(faces.report)
-    assert "60 annotated = 54 taken + 0 skipped + 2 without a label (-1) + 4 labelled but without a picture" in told
-    assert "without a picture: 4 labelled frames of 2 videos: a_left 2 (3-4), b 2 (1-2)" in told
-    assert "pictures beyond the rows of the annotation, so left out: a_left 1" in told
+    assert "60 annotated = 54 taken + 0 skipped + 2 without a label (-1) + 4 labelled but without an image" in told
+    assert "without an image: 4 labelled frames of 2 videos: a_left 2 (3-4), b 2 (1-2)" in told
+    assert "images beyond the rows of the annotation, so left out: a_left 1" in told
 
 
 def test_generated_trees_add_up(tmp_path: Path) -> None:
@@ -138,25 +138,25 @@ def test_a_video_stands_in_one_set(tmp_path: Path) -> None:
     assert set(read(root).split) == {"train", "val"}
 
 
-def test_films_and_equal_pictures_in_two_splits_are_told(tmp_path: Path) -> None:
+def test_recordings_and_equal_images_in_two_splits_are_told(tmp_path: Path) -> None:
     videos = {
         "a_left": Video("Training_Set", [0, 1] * 5, range(1, 11)),
         "a_right": Video("Validation_Set", [0, 1] * 6, range(2, 13)),
         "copy": Video("Validation_Set", [1, 0] * 5, range(1, 11)),
     }
     told = "\n".join(read(write_tree(tmp_path, videos)).report)
-    assert "films of which videos stand in more than one split: 1 (a_left (train) and a_right (val))" in told
-    assert "videos whose pictures stand in more than one split: 1 (a_left (train) and copy (val))" in told
+    assert "recordings of which videos stand in more than one split: 1 (a_left (train) and a_right (val))" in told
+    assert "videos whose images stand in more than one split: 1 (a_left (train) and copy (val))" in told
 
 
-def test_a_training_set_alone_is_cut_by_film(tmp_path: Path) -> None:
+def test_a_training_set_alone_is_cut_by_recording(tmp_path: Path) -> None:
     write_affwild2(tmp_path / "tree", videos=32, frames=1600, validation=0.0, training_folder="Train_Set")
     faces = read(tmp_path / "tree", seed=3)
     assert set(faces.split) == {"train", "val", "test"}
-    for column in (faces.table.names, faces.table.films):
+    for column in (faces.table.names, faces.table.recordings):
         keys = np.array(column)[faces.video]
         assert all(len(set(faces.split[keys == key])) == 1 for key in set(column))
-    assert any("by film, stratified, seed 3" in line for line in faces.report)
+    assert any("by recording, stratified, seed 3" in line for line in faces.report)
     np.testing.assert_array_equal(read(tmp_path / "tree", seed=3).split, faces.split)
 
 
@@ -182,7 +182,7 @@ def test_sub_sampling_is_by_frame_number_seeded_and_apart_for_each_video(tmp_pat
 def test_frames_of_no_videos_are_refused(tmp_path: Path) -> None:
     for name in ("happy", "sad"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "1.jpg").write_bytes(picture(1))
+        (tmp_path / name / "1.jpg").write_bytes(image(1))
     with pytest.raises(UsageError, match="no set of videos: every = 2"):
         load_faces(tmp_path, every=2)
 
@@ -200,7 +200,7 @@ def test_broken_files_are_left_out_by_name(tmp_path: Path) -> None:
     root = small(tmp_path)
     folder = root / "cropped_aligned" / "b"
     (folder / "00005.jpg").write_bytes(b"")
-    (folder / "00006.jpg").write_bytes(picture(6)[:-40])
+    (folder / "00006.jpg").write_bytes(image(6)[:-40])
     (folder / "00007.jpg").write_text("<html>not found</html>")
     faces = read(root)
     assert dict(faces.unreadable()).keys() == {f"cropped_aligned/b/0000{number}.jpg" for number in (5, 6, 7)}
@@ -219,7 +219,7 @@ def test_a_changed_file_changes_what_the_run_remembers(tmp_path: Path) -> None:
     root = small(tmp_path)
     before = read(root).facts()
     assert read(root).facts() == before
-    (root / "cropped_aligned" / "a_right" / "00002.jpg").write_bytes(picture(3))
+    (root / "cropped_aligned" / "a_right" / "00002.jpg").write_bytes(image(3))
     assert read(root).facts() != before
 
 
@@ -227,16 +227,16 @@ def test_names_of_two_kinds_and_links_that_lead_out_are_refused(tmp_path: Path) 
     root = small(tmp_path / "tree")
     folder = root / "cropped_aligned" / "b"
     (folder / "notes.txt").write_text("not a frame")
-    assert any("no numbered pictures, so left out: 1 files (b/notes.txt)" in line for line in read(root).report)
+    assert any("no numbered images, so left out: 1 files (b/notes.txt)" in line for line in read(root).report)
     for name, message in (("00001.png", "names that end in .jpg and .png"), ("0004.jpg", "00003 beside names of 4 digits")):
-        (folder / name).write_bytes(picture(1))
+        (folder / name).write_bytes(image(1))
         if name == "0004.jpg":
             (folder / "00004.jpg").unlink()
         with pytest.raises(DataError, match=message if name.endswith("png") else "beside names of 4 digits"):
             read(root)
         (folder / name).unlink()
     secret = tmp_path / "secret.jpg"
-    secret.write_bytes(picture(1))
+    secret.write_bytes(image(1))
     (folder / "00001.jpg").symlink_to(secret)
     with pytest.raises(DataError, match="leads out of it at 'cropped_aligned/b/00001.jpg'"):
         read(root)
@@ -258,9 +258,9 @@ def test_annotations_without_faces_and_zips_say_what_is_expected(tmp_path: Path)
         load_faces(root)
 
 
-def test_every_picture_has_those_without_a_label_too(tmp_path: Path) -> None:
+def test_every_image_has_those_without_a_label_too(tmp_path: Path) -> None:
     faces = read(small(tmp_path))
-    whole = every_picture(faces, np.array([0, 2]), 1)
+    whole = every_image(faces, np.array([0, 2]), 1)
     assert whole.frame[whole.video == 0].tolist() == [frame for frame in THERE if frame <= len(ROWS)]
     assert (whole.label[whole.video == 0] < 0).sum() == 1 and whole.readable.all()
     assert set(whole.video) == {0, 2}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from emotiw_keras.data.archive import FolderArchive, Limits, ZipArchive, is_picture, open_archive
+from emotiw_keras.data.archive import FolderArchive, Limits, ZipArchive, is_image, open_archive
 from emotiw_keras.data.images import ImageError
 from emotiw_keras.errors import DataError
 
@@ -43,9 +43,9 @@ def test_folder_and_zip_list_and_read_the_same(tmp_path: Path) -> None:
         assert archive.read("b/two.png", 3) == b"222"
 
 
-def test_picture_names() -> None:
-    assert is_picture("a/B.JPG") and is_picture("x.y.png")
-    assert not is_picture("README.md") and not is_picture("jpg") and not is_picture("a.d/.png")
+def test_image_names() -> None:
+    assert is_image("a/B.JPG") and is_image("x.y.png")
+    assert not is_image("README.md") and not is_image("jpg") and not is_image("a.d/.png")
 
 
 @pytest.mark.parametrize("name", ["../out.png", "a/../../out.png", "/etc/x.png", "C:/x.png", "..\\out.png"])

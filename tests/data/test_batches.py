@@ -50,12 +50,12 @@ def test_what_a_source_raises_comes_as_it_is() -> None:
     class Broken(Numbered):
         def gather(self, positions: np.ndarray) -> np.ndarray:
             if 5 in positions:
-                raise DataError("picture 5 is gone")
+                raise DataError("image 5 is gone")
             return super().gather(positions)
 
     made = batches(Broken(), np.arange(10), None, 4)
     assert next(made)[0].shape == (4, 2, 3, 1)
-    with pytest.raises(DataError, match="^picture 5 is gone$"):
+    with pytest.raises(DataError, match="^image 5 is gone$"):
         next(made)
 
 

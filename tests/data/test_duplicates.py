@@ -1,4 +1,4 @@
-"""Identities of pictures, and which of them stand on two sides."""
+"""Identities of images, and which of them stand on two sides."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def leaky(root: Path) -> FaceSet:
 
 def test_the_report_tells(tmp_path: Path) -> None:
     report = leaky(tmp_path).report
-    assert "duplicates: 5 different pictures of 8, 3 repeat another exactly" in report
-    assert "duplicates: 1 val pictures also stand in train" in report
-    assert "duplicates: 1 test pictures also stand in train" in report
-    assert "conflicting labels: 1 pictures carry more than one label (test/sad/7.png sad, train/happy/1.png happy)" in report
-    assert "constant pictures (every pixel the same): 1 (train/sad/4.png)" in report
+    assert "duplicates: 5 different images of 8, 3 repeat another exactly" in report
+    assert "duplicates: 1 val images also stand in train" in report
+    assert "duplicates: 1 test images also stand in train" in report
+    assert "conflicting labels: 1 images carry more than one label (test/sad/7.png sad, train/happy/1.png happy)" in report
+    assert "constant images (every pixel the same): 1 (train/sad/4.png)" in report
 
 
 def test_split_keeps_duplicates_together(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A data set as a whole: what is kept, where the pixels are, what happens to pictures that cannot be read."""
+"""A data set as a whole: what is kept, where the pixels are, what happens to images that cannot be read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emotiw_keras.data.device import FaceInput
+from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.data.images import decode_image
 from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.resize import resize, to_grey
@@ -44,11 +44,11 @@ def room(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_pa
     """Whether the disk has room for what memory has not."""
     monkeypatch.setenv("EMOTIW_CACHE", str(tmp_path_factory.mktemp("cache")))
     if not request.param:
-        monkeypatch.setattr("emotiw_keras.data.pixels.packing_file", lambda size: None)
+        monkeypatch.setattr("emotiw_keras.data.pixel_pass.packing_file", lambda size: None)
     return request.param
 
 
-def test_pictures_above_the_size_are_resized_once_to_the_bytes_the_device_would_make(tmp_path: Path) -> None:
+def test_images_above_the_size_are_resized_once_to_the_bytes_the_device_would_make(tmp_path: Path) -> None:
     faces = load_faces(colourful(tmp_path, sizes=((60, 70),)), size=40)
     assert faces.pixels.shape == (40, 40, 1)
     image = to_grey(np.asarray(Image.open(tmp_path / faces.paths[5])))
@@ -63,7 +63,7 @@ def test_a_packed_file_has_no_name_and_a_short_one_is_an_error(tmp_path: Path, m
     part = faces.pixels.select(np.array([7, 3]))
     np.testing.assert_array_equal(part.gather(np.array([1, 0])), faces.pixels.gather(np.array([3, 7])))
     os.ftruncate(faces.pixels._file.fileno(), 10)
-    with pytest.raises(DataError, match="the file of packed pictures is short: 10 of 256 bytes"):
+    with pytest.raises(DataError, match="the file of packed images is short: 10 of 256 bytes"):
         faces.pixels.gather(np.array([0]))
 
 
@@ -89,14 +89,14 @@ def test_a_large_set_is_packed_and_without_room_on_the_disk_held(
 ) -> None:
     colourful(tmp_path)
     held = load_faces(tmp_path, size=32)
-    monkeypatch.setattr("emotiw_keras.data.pixels.HELD_BYTES", 1000)
+    monkeypatch.setattr("emotiw_keras.data.pixel_pass.HELD_BYTES", 1000)
     faces = load_faces(tmp_path, size=32)
     assert held.pixels.in_memory and faces.pixels.in_memory is not room
     assert any("packed once" in line for line in faces.report) is room
     np.testing.assert_array_equal(held.pixels.gather(np.arange(36)), faces.pixels.gather(np.arange(36)))
 
 
-def test_grey_pictures_in_a_colour_set_are_repeated(tmp_path: Path) -> None:
+def test_grey_images_in_a_colour_set_are_repeated(tmp_path: Path) -> None:
     colourful(tmp_path, sizes=((16, 16),))
     Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(tmp_path / "sad" / "grey.png")
     faces = load_faces(tmp_path, grey=False)
@@ -104,7 +104,7 @@ def test_grey_pictures_in_a_colour_set_are_repeated(tmp_path: Path) -> None:
     assert (image == np.arange(256).reshape(16, 16, 1)).all()
 
 
-def test_unreadable_pictures_stay_as_rows(tmp_path: Path, room: bool) -> None:
+def test_unreadable_images_stay_as_rows(tmp_path: Path, room: bool) -> None:
     colourful(tmp_path, sizes=((16, 16),))
     whole = (tmp_path / "angry" / "p0_0.png").read_bytes()
     tiny = io.BytesIO()
@@ -122,7 +122,7 @@ def test_unreadable_pictures_stay_as_rows(tmp_path: Path, room: bool) -> None:
         status = dict(zip(faces.paths, faces.status, strict=True))
         assert status["angry/empty.png"] == "zero bytes"
         assert status["angry/cut.png"].startswith("cannot decode")
-        assert status["happy/text.jpg"].startswith("not a picture")
+        assert status["happy/text.jpg"].startswith("not an image")
         assert status["sad/tiny.png"] == "1 x 1 pixels, smaller than 8 pixels a side"
         assert status["sad/really_a_gif.jpg"] == "ok"
         lost = [faces.paths.index(name) for name in bad]
@@ -138,7 +138,7 @@ def test_nothing_readable(tmp_path: Path) -> None:
     for name in ("happy/a.png", "sad/b.png"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(b"")
-    with pytest.raises(DataError, match="none of 2 pictures can be used; the first, happy/a.png: zero bytes"):
+    with pytest.raises(DataError, match="none of 2 images can be used; the first, happy/a.png: zero bytes"):
         load_faces(tmp_path)
 
 
@@ -165,7 +165,7 @@ def test_indices_and_the_error_that_lists_the_splits(tmp_path: Path) -> None:
 
 def test_a_short_look_takes_the_rest_on_trust(tmp_path: Path) -> None:
     colourful(tmp_path, 20)
-    (tmp_path / "angry" / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "angry" / "broken.png").write_bytes(b"no image")
     whole, glanced = load_faces(tmp_path, size=16), load_faces(tmp_path, size=16, seconds=0)
     assert not any(glanced.pixel_hash) and set(glanced.status) == {"ok"} and whole.status.count("ok") == len(whole.paths) - 1
     assert any("looked at 0 of" in line and "taken on trust" in line for line in glanced.report)
@@ -205,7 +205,7 @@ def test_bad_arguments(tmp_path: Path) -> None:
 def test_a_file_that_vanishes_while_streaming(tmp_path: Path, room: bool) -> None:
     faces = load_faces(colourful(tmp_path), memory_budget=0)
     (tmp_path / faces.paths[4]).unlink()
-    with pytest.raises(DataError, match="picture 4 of the data set was readable and is no longer: cannot read: No such"):
+    with pytest.raises(DataError, match="image 4 of the data set was readable and is no longer: cannot read: No such"):
         faces.pixels.gather(np.array([3, 4, 5]))
 
 

@@ -25,7 +25,7 @@ def test_shapes_types_and_balance():
     assert images.reshape(35, -1).std(axis=1).min() > 5
 
 
-def test_a_seed_names_the_pictures_and_a_shorter_draw_is_the_start_of_a_longer_one():
+def test_a_seed_names_the_images_and_a_shorter_draw_is_the_start_of_a_longer_one():
     images, labels = draw_faces(20, size=32, seed=5)
     again, same = draw_faces(11, size=32, seed=5)
     assert np.array_equal(images[:11], again) and np.array_equal(labels[:11], same)
@@ -33,7 +33,7 @@ def test_a_seed_names_the_pictures_and_a_shorter_draw_is_the_start_of_a_longer_o
     assert not (images[:11] == other).all(axis=(1, 2, 3)).any()
 
 
-def test_no_two_pictures_are_the_same():
+def test_no_two_images_are_the_same():
     images, _ = draw_faces(210, size=48, seed=0)
     assert len({image.tobytes() for image in images}) == 210
 
@@ -74,7 +74,7 @@ def test_the_small_set_is_a_face_set_with_other_persons_in_each_split():
     assert faces.pixel_hash[5] == pixel_hash(faces.pixels.gather(np.array([5]))[0])
 
 
-def test_a_limited_or_colour_set_holds_the_same_pictures():
+def test_a_limited_or_colour_set_holds_the_same_images():
     grey, colour = load_faces("generated:large", limit=7), load_faces("generated:large", limit=10, grey=False)
     assert [grey.counts()[split]["fear"] for split in ("train", "val", "test")] == [1, 1, 1]
     first = colour.pixels.gather(np.array([0, 10, 20]))
@@ -103,7 +103,7 @@ def test_read_any_takes_the_options_of_a_reader(tmp_path):
 def test_drawn_faces_heed_what_every_set_heeds_and_refuse_the_rest():
     faces = load_faces("generated:small", size=32, leave_out=["neutral"], limit=14)
     assert faces.pixels.shape == (32, 32, 1) and faces.counts()["train"]["neutral"] == 0
-    assert sum(faces.counts()["train"].values()) == 12 and "classes left out: neutral (6 pictures)" in faces.report
+    assert sum(faces.counts()["train"].values()) == 12 and "classes left out: neutral (6 images)" in faces.report
     with pytest.raises(DataError, match="has its own splits; folds are for a source without"):
         load_faces("generated:small", folds=Folds(3, 0), limit=7)
     with pytest.raises(UsageError, match="is no set of videos"):

@@ -1,4 +1,4 @@
-"""Pictures that would hold a decoder up are refused before it meets them; those that real programs write are not."""
+"""Images that would hold a decoder up are refused before it meets them; those that real programs write are not."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def tiff(*entries: tuple[int, int, int]) -> bytes:
 TABLE = 13 + 3 * (2 << (GIF[10] & 7))
 BOMBS = {
     "scans": (many_scans(300), "more than 16 scans of 63,840,100 pixels"),
-    "scans of a small picture": (many_scans(1100, 16), "more than 1,000 scans"),
+    "scans of a small image": (many_scans(1100, 16), "more than 1,000 scans"),
     "JPEG comments": (JPEG[:2] + b"\xff\xfe\0\2" * (MAX_SEGMENTS + 2) + JPEG[2:], "4,096 segments"),
     "JPEG fill bytes": (JPEG[:2] + b"\xff" * 9000 + JPEG[2:], "4,096 segments"),
     "JPEG rubbish": (JPEG[:20] + bytes(9000) + JPEG[20:], "4,096 segments"),
@@ -132,7 +132,7 @@ def test_ten_and_twelve_bits_in_sixteen_are_not_dark() -> None:
         for kind in ("PNG", "TIFF"):
             notes: list[str] = []
             np.testing.assert_array_equal(decode_image(encode(deep, kind), notes=notes)[..., 0], deep >> (bits - 8))
-            assert notes == [f"16 bits with no value above {(1 << bits) - 1:,}; read as a picture of {bits} bits"]
+            assert notes == [f"16 bits with no value above {(1 << bits) - 1:,}; read as an image of {bits} bits"]
         colour = struct.pack(">1200H", *np.repeat(deep.ravel(), 3).tolist())
         rows = b"".join(b"\0" + colour[line : line + 120] for line in range(0, 2400, 120))
         np.testing.assert_array_equal(decode_image(png(20, 20, 16, 2, rows)), np.repeat(deep[..., None] >> (bits - 8), 3, 2))
@@ -143,10 +143,10 @@ def test_ten_and_twelve_bits_in_sixteen_are_not_dark() -> None:
     assert not notes
 
 
-def test_the_first_of_several_pictures_is_said() -> None:
+def test_the_first_of_several_images_is_said() -> None:
     frames = [Image.fromarray(np.roll(PIXELS, step, axis=0)) for step in range(3)]
     for kind in ("GIF", "WEBP", "TIFF", "PNG"):
-        for more, said in ((frames[1:], ["holds several pictures; the first is read"]), ([], [])):
+        for more, said in ((frames[1:], ["holds several images; the first is read"]), ([], [])):
             notes: list[str] = []
             decode_image(encode(frames[0], kind, save_all=bool(more), append_images=more), notes=notes)
             assert notes == said
@@ -190,7 +190,7 @@ def test_heic_is_read_whole_or_not_at_all() -> None:
         decode_image(data[:-20])
 
 
-def test_a_heic_of_tiles_is_read_as_one_picture(shared_data: Path) -> None:
+def test_a_heic_of_tiles_is_read_as_one_image(shared_data: Path) -> None:
     pytest.importorskip("pillow_heif", reason="needs pillow-heif, the extra `heic`")
     data = (shared_data.parent / "cases" / "heic-grid-one-tile" / "grid.heic").read_bytes()
     assert decode_image(data).shape == (2048, 2560, 3)

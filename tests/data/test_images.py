@@ -1,4 +1,4 @@
-"""One picture: pixels equal to TensorFlow's, odd kinds of file, and every damaged one an error."""
+"""One image: pixels equal to TensorFlow's, odd kinds of file, and every damaged one an error."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
 
 def encode(image: np.ndarray | Image.Image, kind: str, **options: Any) -> bytes:
-    picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    opened = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    opened.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -140,7 +140,7 @@ def test_exif_orientation(kind: str, orientation: int) -> None:
     assert np.abs(np.array(corners)[:, 0].astype(int) - expected).max() <= 3
 
 
-def test_damaged_exif_leaves_the_picture_upright() -> None:
+def test_damaged_exif_leaves_the_image_upright() -> None:
     data = encode(photo(20, 30), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff\x12")
     assert decode_image(data).shape == (20, 30, 3)
 
@@ -174,7 +174,7 @@ def png_header_of(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("side", [8001, 9000, 20_000, 100_000])
-def test_huge_pictures_are_refused_by_their_header(side: int) -> None:
+def test_huge_images_are_refused_by_their_header(side: int) -> None:
     jpeg = bytearray(encode(photo(16, 16), "JPEG"))
     frame = jpeg.index(b"\xff\xc0")
     jpeg[frame + 5 : frame + 9] = struct.pack(">HH", min(side, 65000), min(side, 65000))
@@ -188,12 +188,12 @@ def test_huge_pictures_are_refused_by_their_header(side: int) -> None:
     ("data", "reason"),
     [
         (b"", "zero bytes"),
-        (b"hello, I am no picture", "not a picture in a known format"),
+        (b"hello, I am no image", "not an image in a known format"),
         (encode(np.zeros((1, 1), np.uint8), "PNG"), "1 x 1 pixels, smaller than 8"),
         (encode(np.zeros((40, 7), np.uint8), "JPEG"), "7 x 40 pixels, smaller than 8"),
         (encode(np.zeros((20, 20), np.float32), "TIFF"), "pixels of kind F"),
-        (b"\xff\xd8\xff\xe0\x00\x10JFIF" + b"\0" * 40 + b"\xff\xd9", "cannot decode|not a picture"),
-        (b"\x89PNG\r\n\x1a\n" + b"\xaa" * 200, "cannot decode|not a picture"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF" + b"\0" * 40 + b"\xff\xd9", "cannot decode|not an image"),
+        (b"\x89PNG\r\n\x1a\n" + b"\xaa" * 200, "cannot decode|not an image"),
     ],
 )
 def test_what_is_refused(data: bytes, reason: str) -> None:

@@ -29,7 +29,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def picture(width: int = 120, height: int = 100, seed: int = 0) -> Image.Image:
+def sample_image(width: int = 120, height: int = 100, seed: int = 0) -> Image.Image:
     noise = np.random.default_rng(seed).integers(0, 256, (12, 14, 3), np.uint8)
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -44,7 +44,7 @@ def jpeg(image: Image.Image, kind: str) -> bytes:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [(120, 100), (113, 97)])
 def test_a_cut_jpeg_that_was_closed_again_is_an_error(kind: str, size: tuple[int, int]) -> None:
-    data = jpeg(picture(*size), kind)
+    data = jpeg(sample_image(*size), kind)
     assert decode_image(data).shape[:2] == (size if kind == "turned" else size[::-1])
     # The last scan of a progressive file is one of seven or so, whose own end is not seen.
     last = data.rfind(b"\xff\xda") / len(data) if kind.startswith("progressive") else 0.99
@@ -54,8 +54,8 @@ def test_a_cut_jpeg_that_was_closed_again_is_an_error(kind: str, size: tuple[int
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_whole_pictures_whose_last_corner_is_grey_are_read(kind: str) -> None:
-    image = picture(125, 99)
+def test_whole_images_whose_last_corner_is_grey_are_read(kind: str) -> None:
+    image = sample_image(125, 99)
     for grey in ((128, 128, 128), (127, 127, 127)):
         image.paste(grey, (64, 48, 125, 99))
         data = jpeg(image, kind)
@@ -64,7 +64,7 @@ def test_whole_pictures_whose_last_corner_is_grey_are_read(kind: str) -> None:
 
 
 def test_large_scans_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    image = picture()
+    image = sample_image()
     image.paste((128, 128, 128), (60, 50, 120, 100))
     monkeypatch.setattr(jpeg_scans, "MOST_COUNTED", 100)
     monkeypatch.setattr(jpeg_scans, "_holds", lambda *_: pytest.fail("was counted"))
@@ -73,7 +73,7 @@ def test_large_scans_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_png_whose_last_chunk_is_damaged_is_an_error() -> None:
     file = io.BytesIO()
-    picture().convert("1").save(file, "PNG")
+    sample_image().convert("1").save(file, "PNG")
     data = file.getvalue()
     for end in (data[: int(0.99 * len(data))] + bytes(64), data[:-20] + bytes(20), data[:-17] + b"\0" + data[-16:]):
         with pytest.raises(ImageError):

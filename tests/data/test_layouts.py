@@ -15,17 +15,17 @@ from emotiw_keras.data.load import load_faces
 from emotiw_keras.errors import DataError
 
 
-def picture(seed: int, size: int = 12) -> bytes:
+def image(seed: int, size: int = 12) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size, size), dtype=np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def fill(root: Path, *names: str) -> Path:
-    """Write a different small picture under each name; other files hold text."""
+    """Write a different small image under each name; other files hold text."""
     for i, name in enumerate(names):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(picture(i) if name.endswith((".png", ".jpg")) else b"text")
+        (root / name).write_bytes(image(i) if name.endswith((".png", ".jpg")) else b"text")
     return root
 
 
@@ -60,7 +60,7 @@ def test_split_folders(tmp_path: Path, val: str) -> None:
     assert "class names read as: an = angry, ha = happy" in faces.report
 
 
-def test_class_folders_and_files_that_are_no_pictures(tmp_path: Path) -> None:
+def test_class_folders_and_files_that_are_no_images(tmp_path: Path) -> None:
     names = ["LICENSE", "notes.md", "faces.csv", *(f"Anger/{i}.jpg" for i in range(6)), *(f"joy/{i}.png" for i in range(5))]
     faces = load_faces(fill(tmp_path, *names))
     assert faces.layout == "class folders" and len(faces.paths) == 11
@@ -73,7 +73,7 @@ def test_sfew_as_published(tmp_path: Path) -> None:
     faces = load_faces(fill(tmp_path, *names, "SFEW_2/Test/a.png", "SFEW_2/Test/b.png"))
     assert faces.layout == "SFEW"
     assert {s: sum(n.values()) for s, n in faces.counts().items()} == {"train": 7, "val": 7}
-    assert any("left out: 2 pictures of the test split without a class" in line for line in faces.report)
+    assert any("left out: 2 images of the test split without a class" in line for line in faces.report)
     with pytest.raises(DataError, match="no split 'test'.*train, val"):
         faces.indices("test")
 
@@ -99,7 +99,7 @@ def test_manifest(tmp_path: Path) -> None:
         assert "ignored columns: age" in faces.report
 
 
-def test_a_manifest_may_name_a_missing_picture(tmp_path: Path) -> None:
+def test_a_manifest_may_name_a_missing_image(tmp_path: Path) -> None:
     fill(tmp_path, *(f"{i}.png" for i in range(6)))
     rows = "".join(f"{i}.png,{'happy' if i % 2 else 'sad'}\n" for i in range(7))
     (tmp_path / "list.csv").write_text("path,label\n" + rows)
@@ -121,7 +121,7 @@ def test_a_manifest_may_name_a_missing_picture(tmp_path: Path) -> None:
         ("path,label,split\na.png,happy,holdout\n", "row 1: unknown split 'holdout'; expected train, val or test"),
         ("path,label,split\na.png,happy,train\nb.png,sad,\n", "row 2: unknown split ''"),
         ("path,label\na.png,happy\nb.png,smirk\n", r"unknown class name 'smirk' \(b.png\) under labels = 'basic7'"),
-        ("path,label\na.png,happy\nb.png,happy\n", "only one class, 'happy', in all 2 pictures"),
+        ("path,label\na.png,happy\nb.png,happy\n", "only one class, 'happy', in all 2 images"),
         ('path,label\n"a.png,happy\n', "not a readable CSV"),
         ("path,path,label\na.png,a.png,happy\n", "hold a name twice"),
     ],
@@ -217,14 +217,14 @@ def test_bad_fer_csv(tmp_path: Path, old: str, new: str, reason: str) -> None:
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
-        ([], "no pictures: saw no files"),
-        (["README.md", "x/notes.txt"], r"no pictures: saw 2 other files \(README.md, x/notes.txt\)"),
-        (["happy/1.png", "happy/2.png"], "only one class, 'happy', in all 2 pictures"),
+        ([], "no images: saw no files"),
+        (["README.md", "x/notes.txt"], r"no images: saw 2 other files \(README.md, x/notes.txt\)"),
+        (["happy/1.png", "happy/2.png"], "only one class, 'happy', in all 2 images"),
         (["data/happy/1.png"], "only one class, 'happy'"),
         (["smirk/1.png", "happy/2.png"], r"unknown class name 'smirk' \(smirk/1.png\) under labels = 'basic7'"),
         (["1/1.png", "2/2.png"], "a number is not a name: 1 is disgust in FER-2013"),
-        (["1.png", "2.png"], "layout not recognised: 2 pictures lie in no class folder; known: fer2013.csv"),
-        (["happy/1.png", "sad/1.png", "sheet.png"], "1 pictures lie in no class folder beside the folders happy, sad"),
+        (["1.png", "2.png"], "layout not recognised: 2 images lie in no class folder; known: fer2013.csv"),
+        (["happy/1.png", "sad/1.png", "sheet.png"], "1 images lie in no class folder beside the folders happy, sad"),
         (["train/happy/1.png", "extra/sad/1.png"], "the folders extra stand beside the splits train"),
         (["train/1.png", "train/sad/1.png"], "train/1.png in no class folder"),
         (["val/sad/1.png", "valid/sad/2.png"], "the folders val, valid are the same split"),

@@ -46,8 +46,8 @@ def test_rafdb_numbers_mean_what_rafdb_says_and_files_tell_the_split(tmp_path: P
     (tmp_path / "set" / "basic" / "Image" / "aligned" / "train_00003_aligned.jpg").unlink()
     write(tmp_path / "set" / "spare.jpg", noise(5))
     report = "\n".join(load_faces(tmp_path / "set", val_share=0).report)
-    assert "pictures of the list that are not there: 1 (train_00003)" in report
-    assert "pictures that no class is given for, so left out: 1 (spare.jpg)" in report
+    assert "images of the list that are not there: 1 (train_00003)" in report
+    assert "images that no class is given for, so left out: 1 (spare.jpg)" in report
     (tmp_path / "set" / "basic" / "EmoLabel" / "list_patition_label.txt").write_text("train_00001.jpg 8\n")
     with pytest.raises(DataError, match="line 1 is 'train_00001.jpg 8'"):
         load_faces(tmp_path / "set")
@@ -58,14 +58,14 @@ def test_the_votes_of_ferplus_replace_the_labels_and_nobody_is_counted_twice(tmp
     faces = load_faces(tmp_path, labels="ferplus8")
     np.testing.assert_array_equal(faces.pixels.gather(np.array([4]))[0, ..., 0], noise(4))
     assert [faces.labels[i] for i in faces.label] == ["sad"] * 3 + ["neutral"] * 3 + ["contempt"] * 3
-    assert any("left out: 3 pictures" in line for line in faces.report)
+    assert any("left out: 3 images" in line for line in faces.report)
     again = load_faces(tmp_path / "fer2013new.csv", labels="ferplus8")
     assert again.paths == faces.paths and again.pixel_hash == faces.pixel_hash
     (tmp_path / "fer2013.csv").write_text("\n".join(fer_lines(11)))
     with pytest.raises(DataError, match="has 11 rows, the other labels 12"):
         load_faces(tmp_path, labels="ferplus8")
     (tmp_path / "fer2013.csv").unlink()
-    with pytest.raises(DataError, match=r"whose pictures are in fer2013.csv; put it beside them"):
+    with pytest.raises(DataError, match=r"whose images are in fer2013.csv; put it beside them"):
         load_faces(tmp_path, labels="ferplus8")
 
 

@@ -12,11 +12,11 @@ from emotiw_keras.data.near import pairs as near
 from emotiw_keras.data.near.embedding import FEATURES, embed, features, mirrored_order, shipped_projection
 from emotiw_keras.data.near.groups import photographs
 from emotiw_keras.data.near.threshold import THRESHOLD
-from emotiw_keras.data.pixels import MemoryPixels
+from emotiw_keras.data.pixel_pass import MemoryPixels
 from emotiw_keras.errors import UsageError
 from emotiw_keras.training.recipe import load_recipe, parse_recipe
-from emotiw_keras.training.roles import DROPPED_NEAR, stage_roles
 from emotiw_keras.training.stage import Stage
+from emotiw_keras.training.stage_images import DROPPED_NEAR, stage_roles
 from tests.cuts import cut, encoded, marked, photos, write
 
 COUNT = 40
@@ -32,34 +32,34 @@ CHANGES = {
 }
 
 
-def found(pictures: np.ndarray, threshold: float = THRESHOLD) -> near.NearPairs:
-    store = MemoryPixels(pictures[..., None], np.ones(len(pictures), bool))
-    return near.near_pairs([store], [[str(i) for i in range(len(pictures))]], threshold)
+def found(images: np.ndarray, threshold: float = THRESHOLD) -> near.NearPairs:
+    store = MemoryPixels(images[..., None], np.ones(len(images), bool))
+    return near.near_pairs([store], [[str(i) for i in range(len(images))]], threshold)
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_photograph_is_found_again_and_no_other_taken_for_it(change: str) -> None:
     whole = photos(COUNT)
-    pictures = np.stack([*map(cut, whole), *map(CHANGES[change], whole)])
-    pairs = found(pictures)
+    images = np.stack([*map(cut, whole), *map(CHANGES[change], whole)])
+    pairs = found(images)
     right = pairs.second == pairs.first + COUNT
     assert right.all(), "two photographs taken for one"
     assert right.sum() >= 0.9 * COUNT
     assert (pairs.mirrored == (change == "mirrored")).mean() > 0.9
 
 
-def test_the_features_of_a_mirrored_picture_are_those_of_the_picture_in_another_order() -> None:
-    pictures = np.stack([cut(photo) for photo in photos(3)])
-    mirrored = np.ascontiguousarray(pictures[:, :, ::-1])
-    np.testing.assert_allclose(features(mirrored), features(pictures)[:, mirrored_order()], atol=1e-4)
+def test_the_features_of_a_mirrored_image_are_those_of_the_image_in_another_order() -> None:
+    images = np.stack([cut(photo) for photo in photos(3)])
+    mirrored = np.ascontiguousarray(images[:, :, ::-1])
+    np.testing.assert_allclose(features(mirrored), features(images)[:, mirrored_order()], atol=1e-4)
     even = shipped_projection().even
-    one, other = embed(pictures), embed(mirrored)
-    assert features(pictures).shape == (3, FEATURES)
+    one, other = embed(images), embed(mirrored)
+    assert features(images).shape == (3, FEATURES)
     np.testing.assert_allclose(one[:, :even], other[:, :even], atol=2e-3)
     np.testing.assert_allclose(one[:, even:], -other[:, even:], atol=2e-3)
 
 
-def test_flat_pictures_are_no_duplicates_and_a_burst_is_one_group(tmp_path: Path) -> None:
+def test_flat_images_are_no_duplicates_and_a_burst_is_one_group(tmp_path: Path) -> None:
     flat = np.full((4, 48, 48), 90, np.uint8) + np.arange(4, dtype=np.uint8)[:, None, None]
     assert len(found(flat)) == 0
     photo = photos(1)[0]
@@ -85,7 +85,7 @@ def test_a_cut_keeps_them_together_and_says_so(tmp_path: Path) -> None:
     split = dict(zip(faces.paths, faces.split.tolist(), strict=True))
     assert all(split[path] == split[path.replace(".png", "_again.png")] for path in split if "again" not in path)
     report = "\n".join(faces.report)
-    assert "near duplicates: 30 pairs of different pictures show one photograph" in report
+    assert "near duplicates: 30 pairs of different images show one photograph" in report
     without = load_faces(folder, near_duplicates=0)
     assert without.near is None and "near duplicates: not looked for" in without.report
     split = dict(zip(without.paths, without.split.tolist(), strict=True))
@@ -104,8 +104,8 @@ def splits(folder: Path) -> Path:
 
 def test_training_drops_what_stands_in_test_nearly_the_same(tmp_path: Path) -> None:
     faces = load_faces(splits(tmp_path), name="fer", val_share=0)
-    assert "duplicates: 1 test pictures also stand in train" in faces.report
-    assert "near duplicates: 2 more test pictures stand in train nearly the same" in faces.report
+    assert "duplicates: 1 test images also stand in train" in faces.report
+    assert "near duplicates: 2 more test images stand in train nearly the same" in faces.report
     sets, stage = {"fer": faces}, Stage("s", train=("fer:train",))
     numbers, between = photographs(sets)
     roles = stage_roles(stage, sets, True, numbers)
@@ -132,18 +132,18 @@ def test_what_is_found_is_kept_and_a_damaged_file_is_found_anew(tmp_path: Path, 
     monkeypatch.setenv("EMOTIW_CACHE", str(tmp_path))
     monkeypatch.setattr(near, "WORTH_KEEPING", 10)
     whole = photos(12)
-    pictures = np.stack([*map(cut, whole), *(cut(photo, 14, 11) for photo in whole)])
-    first = found(pictures)
+    images = np.stack([*map(cut, whole), *(cut(photo, 14, 11) for photo in whole)])
+    first = found(images)
     (kept,) = tmp_path.glob("near/*/pairs.npz")
     monkeypatch.setattr(near, "search", lambda *asked: pytest.fail("searched again"))
-    again = found(pictures)
+    again = found(images)
     assert len(first) == 12 and again.correlation.tolist() == first.correlation.tolist()
-    assert len(found(pictures, 0.999)) < 12, "a higher threshold needs no second search"
+    assert len(found(images, 0.999)) < 12, "a higher threshold needs no second search"
     monkeypatch.undo()
     monkeypatch.setenv("EMOTIW_CACHE", str(tmp_path))
     monkeypatch.setattr(near, "WORTH_KEEPING", 10)
     kept.write_bytes(kept.read_bytes()[:40])
-    assert found(pictures).second.tolist() == first.second.tolist()
+    assert found(images).second.tolist() == first.second.tolist()
     assert len(kept.read_bytes()) > 40
 
 
@@ -157,7 +157,7 @@ def test_a_threshold_that_cannot_be_meant_is_one_line(tmp_path: Path) -> None:
     assert "near_duplicates" not in load_recipe("finetune").to_table(), "recipes of older runs stay the same"
 
 
-def test_prepared_faces_are_listed_as_pictures(tmp_path: Path) -> None:
+def test_prepared_faces_are_listed_as_images(tmp_path: Path) -> None:
     from emotiw_keras.data.prepare.near import list_near_duplicates
 
     whole = photos(4)

@@ -16,7 +16,7 @@ from emotiw_keras.data.archive import ZipArchive, printable
 from emotiw_keras.data.images import ImageError
 from emotiw_keras.data.layouts import find_layout
 from emotiw_keras.data.load import load_faces
-from emotiw_keras.data.prepare.source import find_pictures
+from emotiw_keras.data.prepare.source import find_images
 from emotiw_keras.errors import DataError, UsageError
 from tests.data.look_alikes import LAYOUTS, fer_lines, noise, write
 
@@ -162,16 +162,16 @@ def test_letters_with_accents_are_found_however_they_are_composed(tmp_path: Path
         assert set(load_faces(source).status) == {"ok"}
 
 
-def test_pictures_that_a_manifest_does_not_name_are_named(tmp_path: Path) -> None:
+def test_images_that_a_manifest_does_not_name_are_named(tmp_path: Path) -> None:
     root = fill(tmp_path / "set", "a.png", "b.png", "spare.png")
     (root / "list.csv").write_text("path,label\na.png,happy\nb.png,sad\n")
-    assert "pictures that no class is given for, so left out: 1 (spare.png)" in load_faces(root).report
+    assert "images that no class is given for, so left out: 1 (spare.png)" in load_faces(root).report
 
 
 def test_archives_within_are_named(tmp_path: Path) -> None:
     (tmp_path / "basic" / "Image").mkdir(parents=True)
     (tmp_path / "basic" / "Image" / "aligned.zip").write_bytes(b"zip")
-    with pytest.raises(DataError, match="no pictures: saw 1 other files .*; unpack basic/Image/aligned.zip there; known"):
+    with pytest.raises(DataError, match="no images: saw 1 other files .*; unpack basic/Image/aligned.zip there; known"):
         load_faces(tmp_path)
 
 
@@ -224,7 +224,7 @@ def test_fer2013_zipped_and_the_four_files_of_the_challenge(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_a_table_in_a_zip_may_be_larger_than_a_picture_and_is_checked(tmp_path: Path, packing: int) -> None:
+def test_a_table_in_a_zip_may_be_larger_than_an_image_and_is_checked(tmp_path: Path, packing: int) -> None:
     """A table of 70 MB, unpacked a block at a time; one byte changed is an error, not other pixels."""
     filler = "\n".join(fer_lines(2)[1:]) + "\n"
     text = "emotion,pixels,Usage\n" + filler + " \n" * (35 * 2**20)
@@ -270,15 +270,15 @@ def test_tables_that_cannot_be_read_say_what_to_change(tmp_path: Path, name: str
 
 def test_prepare_reads_classes_and_persons_as_fit_does(tmp_path: Path) -> None:
     names = [f"{p}/{c}/{i}.png" for p in ("anna", "ben") for c in ("Happy", "Sad") for i in range(2)]
-    source = find_pictures(fill(tmp_path / "persons", *names))
+    source = find_images(fill(tmp_path / "persons", *names))
     assert [(item.label, item.subject) for item in source.items] == [(n.split("/")[1], n.split("/")[0]) for n in sorted(names)]
     for name in ("kdef", "jaffe"):
         LAYOUTS[name][1](tmp_path / name)
-        items = find_pictures(tmp_path / name).items
+        items = find_images(tmp_path / name).items
         faces = load_faces(tmp_path / name)
         told = [(faces.labels[i], person) for i, person in zip(faces.label, faces.subject, strict=True)]
         assert [(item.label, item.subject) for item in items] == told
     names = [f"{s}_set/{c}/1.png" for s in ("train", "val") for c in ("happy", "sad")]
-    source = find_pictures(fill(tmp_path / "split", *names, "@eaDir/x.png"))
+    source = find_images(fill(tmp_path / "split", *names, "@eaDir/x.png"))
     assert [(item.split, item.label) for item in source.items] == [(s, c) for s in ("train", "val") for c in ("happy", "sad")]
     assert any("@eaDir" in note for note in source.notes)

@@ -23,7 +23,7 @@ from emotiw_keras.data.images import decode_image
 from emotiw_keras.data.layouts.prepared import FACES_COLUMNS
 from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.prepare import prepare
-from emotiw_keras.data.prepare.source import find_pictures, output_stems
+from emotiw_keras.data.prepare.source import find_images, output_stems
 from emotiw_keras.errors import DataError, OutputError, RunError, UsageError
 from emotiw_keras.faces.alignment import align
 from tests.data.dotted import Dotted, photo
@@ -51,7 +51,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def build(folder: Path, each: int = 3) -> Path:
-    """Train|Val|Test of class folders; the test split has pictures without a class, as SFEW's has."""
+    """Train|Val|Test of class folders; the test split has images without a class, as SFEW's has."""
     for number, split in enumerate(("Train", "Val")):
         for label in ("Angry", "Happy"):
             for i in range(each):
@@ -92,9 +92,9 @@ def test_folders_table_and_summary(prepared: tuple[Path, Path]) -> None:
 def test_a_face_is_what_align_gives_and_its_sharpness_can_be_recomputed(prepared: tuple[Path, Path]) -> None:
     source, out = prepared
     crop = decode_image((out / "Val/Angry/2.png").read_bytes())
-    picture = decode_image((source / "Val/Angry/2.png").read_bytes())
+    image = decode_image((source / "Val/Angry/2.png").read_bytes())
     assert crop.shape == (256, 256, 1) and crop.min() == 0 and crop.max() == 255
-    np.testing.assert_array_equal(crop[..., 0], align(picture, [(60, 50), (100, 50)]))
+    np.testing.assert_array_equal(crop[..., 0], align(image, [(60, 50), (100, 50)]))
     # The Laplacian by hand: neighbours minus four times the middle, mirrored at the border without repeating it.
     wide = np.pad(crop[..., 0].astype(float), 1, mode="reflect")
     laplacian = wide[:-2, 1:-1] + wide[2:, 1:-1] + wide[1:-1, :-2] + wide[1:-1, 2:] - 4 * wide[1:-1, 1:-1]
@@ -158,14 +158,14 @@ def test_which_of_several_faces(tmp_path: Path) -> None:
         assert sorted(path.name for path in (tmp_path / which).glob("*.png")) == sorted(o for _, o in wanted if o)
 
 
-def test_a_picture_without_a_face_gives_its_centre_on_request(tmp_path: Path) -> None:
+def test_an_image_without_a_face_gives_its_centre_on_request(tmp_path: Path) -> None:
     image = photo(size=(100, 160))
     image[:, 30:130] = np.arange(50, 150, dtype=np.uint8)
     save(tmp_path / "photos" / "sad" / "a.png", image)
     save(tmp_path / "photos" / "happy" / "b.png", photo(ONE))
     summary = prepare(tmp_path / "photos", tmp_path / "out", detector=Dotted(), no_face="centre", workers=1)
     row = rows_of(tmp_path / "out")[1]
-    assert row["status"] == "no face found: centre of the picture" and row["output"] == "sad/a.png"
+    assert row["status"] == "no face found: centre of the image" and row["output"] == "sad/a.png"
     assert [row[name] for name in ("x", "y", "width", "height", "left_x", "face")] == ["30", "0", "100", "100", "", ""]
     crop = decode_image((tmp_path / "out/sad/a.png").read_bytes())[..., 0].astype(int)
     assert (crop[0, 0], crop[0, -1]) == (0, 255) and (np.diff(crop[0]) >= 0).all() and (crop == crop[0]).all()
@@ -174,7 +174,7 @@ def test_a_picture_without_a_face_gives_its_centre_on_request(tmp_path: Path) ->
     assert "not sure, kept: 1 (sad/a.png)" in report
 
 
-def test_every_kind_of_picture_and_of_damage_is_a_row(tmp_path: Path) -> None:
+def test_every_kind_of_image_and_of_damage_is_a_row(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     face = photo(ONE)
     colour = Image.fromarray(np.repeat(face[..., None], 3, axis=-1))
@@ -192,7 +192,7 @@ def test_every_kind_of_picture_and_of_damage_is_a_row(tmp_path: Path) -> None:
     good = {"plain.png", "colour.jpg", "rgba.png", "palette.png", "cmyk.jpg", "deep.png", "exif.jpg"}
     (folder / "zero.png").write_bytes(b"")
     (folder / "cut.jpg").write_bytes((folder / "colour.jpg").read_bytes()[:900])
-    (folder / "text.png").write_text("no picture")
+    (folder / "text.png").write_text("no image")
     (folder / "huge.pgm").write_bytes(b"P5 20000 20000 255 ")
     (folder / "gone.png").symlink_to(folder / "nowhere.png")
     (folder / "notes.txt").write_text("left out")
@@ -231,7 +231,7 @@ def test_again_does_only_what_is_missing_or_has_changed(tmp_path: Path) -> None:
     first = content(out)
     said: list[str] = []
     assert prepare(source, out, detector=Dotted(), workers=1, say=said.append).new == 0
-    assert content(out) == first and "10 of 10 pictures are done already: nothing left to do" in said
+    assert content(out) == first and "10 of 10 images are done already: nothing left to do" in said
     save(source / "Train" / "Happy" / "new.png", photo(ONE, seed=77))
     save(source / "Train" / "Happy" / "0.png", photo(ONE, size=(130, 160), seed=78))
     (source / "Val" / "Happy" / "0.png").unlink()
@@ -270,7 +270,7 @@ def test_a_kill_at_any_moment_and_again_gives_the_same_bytes(tmp_path: Path) -> 
     assert 0 < summary.new <= 40 and content(out) == content(tmp_path / "whole")
 
 
-def test_a_picture_that_kills_its_process_is_named_and_tried_again_later(tmp_path: Path) -> None:
+def test_an_image_that_kills_its_process_is_named_and_tried_again_later(tmp_path: Path) -> None:
     source, out = build(tmp_path / "photos", each=2), tmp_path / "out"
     killer = source / "Train" / "Angry" / "killer.png"
     save(killer, np.full((50, 50), 13, np.uint8))
@@ -353,7 +353,7 @@ def test_wrong_use_is_refused_and_nothing_is_touched(prepared: tuple[Path, Path]
     refuse(DataError, "No such file", src=tmp_path / "nowhere", to=tmp_path / "new")
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("x")
-    refuse(DataError, "no pictures.*a.txt", src=tmp_path / "texts", to=tmp_path / "new")
+    refuse(DataError, "no images.*a.txt", src=tmp_path / "texts", to=tmp_path / "new")
     refuse(RunError, "other things .a.txt", to=tmp_path / "texts")
     refuse(OutputError, "is a file", to=tmp_path / "texts" / "a.txt")
     (tmp_path / "odd").mkdir()
@@ -370,7 +370,7 @@ def test_a_folder_that_got_no_further_than_its_settings_may_change_them(tmp_path
 
 
 def test_a_journal_deletes_and_writes_nothing_outside_its_folder(tmp_path: Path) -> None:
-    """A prepared folder from a stranger: its journal names any files as faces of pictures that are gone."""
+    """A prepared folder from a stranger: its journal names any files as faces of images that are gone."""
     source, out = build(tmp_path / "photos", each=1), tmp_path / "out"
     prepare(source, out, detector=Dotted(), workers=1)
     clean = content(out)
@@ -460,7 +460,7 @@ def test_folders_say_class_and_split(tmp_path: Path) -> None:
         with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
             for name in names:
                 file.writestr(name, b"x")
-        return [(item.label, item.split) for item in find_pictures(tmp_path / "a.zip").items]
+        return [(item.label, item.split) for item in find_images(tmp_path / "a.zip").items]
 
     assert listed("SFEW/Train/Train_Aligned_Faces/Angry/a.png") == [("Angry", "train")]
     assert listed("Test/a.png", "Train/Sad/b.png", "Val/Val_Aligned_Faces_new/Sad/c.png") == [

@@ -56,7 +56,7 @@ def test_target_split_by_person(shared_data: Path) -> None:
 
 
 def test_ferplus_votes_of_all_rows(shared_data: Path) -> None:
-    """As NumPy counts them: 25,060 pictures for training, 3,199 and 3,153 have a majority for one of the eight classes."""
+    """As NumPy counts them: 25,060 images for training, 3,199 and 3,153 have a majority for one of the eight classes."""
     folder = FolderArchive(shared_data / "fer2013", walk=False)
     classes, splits = read_votes(folder, "fer2013new.csv", "fer2013new.csv")
     votes = np.genfromtxt(shared_data / "fer2013" / "fer2013new.csv", int, delimiter=",", skip_header=1, usecols=range(2, 12))

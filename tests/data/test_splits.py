@@ -15,7 +15,7 @@ def table(label: np.ndarray, split: np.ndarray) -> dict[str, list[int]]:
     return {name: np.bincount(label[split == name], minlength=label.max() + 1).tolist() for name in SPLITS}
 
 
-def test_single_pictures_are_shared_out_exactly() -> None:
+def test_single_images_are_shared_out_exactly() -> None:
     label = np.repeat([0, 1, 2], [400, 200, 20])
     split = assign_splits(label, np.arange(620), seed=3)
     assert table(label, split) == {"train": [320, 160, 16], "val": [40, 20, 2], "test": [40, 20, 2]}
@@ -103,5 +103,5 @@ def test_table_lines() -> None:
         "split  happy  sad  total",
         "train  1,200    3  1,203",
         "  val      7    0      7",
-        "no pictures of sad in val",
+        "no images of sad in val",
     ]

@@ -13,7 +13,7 @@ SIDE = 12
 ALL = Changes(rotate=30.0, zoom=0.2, shift=0.1, brightness=0.3, contrast=0.4, erase=0.5, resample=4.0)
 
 
-def pictures(count: int = 4, channels: int = 1) -> np.ndarray:
+def random_images(count: int = 4, channels: int = 1) -> np.ndarray:
     return np.random.default_rng(3).standard_normal((count, SIDE, SIDE, channels)).astype("float32")
 
 
@@ -51,20 +51,20 @@ def test_draws_stay_within_the_settings_and_follow_the_seed() -> None:
 
 
 def test_draws_of_nothing_change_nothing() -> None:
-    images = pictures(channels=3)
+    images = random_images(channels=3)
     drawn = nothing(4)
     np.testing.assert_allclose(keras.ops.convert_to_numpy(Augment(ALL, (64.0,) * 3)(images, drawn)), images, atol=1e-5)
 
 
 def test_a_quarter_turn_is_exact() -> None:
-    images = pictures()
+    images = random_images()
     turned = changed(Changes(rotate=90.0), images, angle=[np.pi / 2, -np.pi / 2, np.pi, 0])
     expected = [np.rot90(images[0], 1), np.rot90(images[1], -1), np.rot90(images[2], 2), images[3]]
     np.testing.assert_allclose(turned, np.stack(expected), atol=1e-4)
 
 
 def test_a_shift_by_whole_pixels_moves_and_fills_with_the_mean() -> None:
-    images = pictures(2)
+    images = random_images(2)
     moved = changed(Changes(shift=0.5), images, down=[2 / SIDE, 0], right=[0, -3 / SIDE])
     np.testing.assert_allclose(moved[0, 2:], images[0, :-2], atol=1e-4)
     np.testing.assert_allclose(moved[0, :2], 0, atol=1e-4)
@@ -81,21 +81,21 @@ def test_zoom_enlarges_about_the_middle() -> None:
 
 
 def test_brightness_and_contrast_in_grey_levels() -> None:
-    images = pictures(2)
+    images = random_images(2)
     got = changed(Changes(brightness=0.3, contrast=0.4), images, brightness=[0.1, 0], contrast=[1, 1.25])
     np.testing.assert_allclose(got[0], images[0] + 0.1 * 255 / 64, rtol=1e-5)
     np.testing.assert_allclose(got[1], images[1] * 1.25, rtol=1e-5)
 
 
 def test_the_rectangle_is_blanked_and_nothing_else() -> None:
-    images = pictures(1) + 5
+    images = random_images(1) + 5
     got = changed(Changes(erase=1.0), images, top=2 / SIDE, left=3 / SIDE, height=4 / SIDE, width=5 / SIDE)
     assert (got[0, 2:6, 3:8] == 0).all()
     assert (got == 0).sum() == 20
 
 
 def test_resampling_is_the_two_resizes() -> None:
-    images = pictures(2, channels=3)
+    images = random_images(2, channels=3)
     got = changed(Changes(resample=4.0), images, resample=[0, RESAMPLE_STEPS - 1])
     through = resize_weights(3, SIDE) @ resize_weights(SIDE, 3)
     np.testing.assert_allclose(got[0], images[0], atol=1e-5)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emotiw_keras.data.device import FaceInput, draw_crops
+from emotiw_keras.data.face_input import FaceInput, draw_crops
+from emotiw_keras.data.preprocessing_settings import load_mean_image, settings_for, ten_crops
 from emotiw_keras.data.resize import resize, resize_weights, to_grey
-from emotiw_keras.data.settings import load_mean_image, settings_for, ten_crops
 from emotiw_keras.errors import DataError, ModelError
 from emotiw_keras.models.registry import get_spec
 

@@ -14,7 +14,7 @@ import pytest
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.generated import LABELS, draw_faces
 from emotiw_keras.data.load import load_faces
-from emotiw_keras.data.settings import ten_crops
+from emotiw_keras.data.preprocessing_settings import ten_crops
 from emotiw_keras.data.splits import stratified
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.evaluate import assess, evaluate
@@ -64,7 +64,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _split_by_number(paths: list[str]) -> np.ndarray:
-    """train for the pictures 0 - 2 of each class, val for 3 and 4, test for 5 - 7."""
+    """train for the images 0 - 2 of each class, val for 3 and 4, test for 5 - 7."""
     return np.array([("train",) * 3 + ("val",) * 2 + ("test",) * 3][0])[[int(Path(path).stem) for path in paths]]
 
 
@@ -153,7 +153,7 @@ def test_a_split_that_does_not_exist_lists_those_that_do(photos: Path, run_folde
 def test_unreadable_images_count_in_n_and_are_named_in_the_report(photos: Path, run_folder: Path, tmp_path: Path) -> None:
     broken = tmp_path / "photos"
     shutil.copytree(photos, broken)
-    (broken / "happy" / "6.png").write_bytes(b"not a picture")
+    (broken / "happy" / "6.png").write_bytes(b"not an image")
     faces = load_faces(broken, labels=LABELS)
     run = _run(run_folder, tmp_path / "run", _rows(faces, _split_by_number(faces.paths)))
     assessment = assess(run, broken, near_duplicates=0)  # drawn faces of 32 pixels are much alike

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from emotiw_keras.data.device import FaceInput
+from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.errors import ModelError
 from emotiw_keras.gradcam import LEAST_PIXELS, LayerCam, heat_of_faces, last_maps, overlay
 from emotiw_keras.models import build, model_names
@@ -51,11 +51,9 @@ def of_maps() -> keras.Model:
     return keras.Model(image, layers.Activation("softmax")(layers.GlobalAveragePooling2D()(x)))
 
 
-def heat_by_differences(
-    model: keras.Model, name: str, scores: list[layers.Layer], picture: np.ndarray, which: int
-) -> np.ndarray:
+def heat_by_differences(model: keras.Model, name: str, scores: list[layers.Layer], image: np.ndarray, which: int) -> np.ndarray:
     """LayerCAM with central differences in the place of gradients, through NumPy versions of the last layers."""
-    maps = np.asarray(keras.Model(model.input, model.get_layer(name).output)(picture[None]), np.float64)[0]
+    maps = np.asarray(keras.Model(model.input, model.get_layer(name).output)(image[None]), np.float64)[0]
 
     def score(maps: np.ndarray) -> float:
         x: np.ndarray = maps
@@ -90,11 +88,11 @@ def test_heat_is_that_of_finite_differences(network, name: str) -> None:
     for variable in model.trainable_variables:
         variable.assign(np.random.default_rng(len(variable.shape)).normal(0, 0.5, variable.shape))
     cam = LayerCam(model)
-    pictures = np.random.default_rng(1).normal(0, 1, (CLASSES, 9, 9, 2)).astype(np.float32)
-    found = cam(pictures, np.arange(CLASSES))
+    images = np.random.default_rng(1).normal(0, 1, (CLASSES, 9, 9, 2)).astype(np.float32)
+    found = cam(images, np.arange(CLASSES))
     behind = [layer for layer in model.layers if model.layers.index(layer) > model.layers.index(model.get_layer(name))]
     for which in range(CLASSES):
-        expected = heat_by_differences(model, name, behind, pictures[which], which)
+        expected = heat_by_differences(model, name, behind, images[which], which)
         np.testing.assert_allclose(found[which], expected, atol=1e-4)
     assert cam.layer == name or cam.layer.startswith("dropout")
     assert found.max() == 1 and found.std() > 0.05, "otherwise the comparison would pass for any heat"
@@ -110,8 +108,8 @@ def test_every_network_is_looked_at_behind_its_last_convolution(name: str) -> No
     assert not [weight.path for weight in rest.weights if len(weight.shape) == 4], "a convolution lies behind the maps"
     earlier = [each for each in model.layers[: model.layers.index(layer)] if each.output.shape == layer.output.shape]
     assert any(len(weight.shape) == 4 for each in [*earlier, layer] for weight in each.weights), "no convolution made them"
-    picture = np.random.default_rng(2).normal(0, 50, (1, *model.input_shape[1:])).astype(np.float32)
-    heat = LayerCam(model)(picture, np.array([4]))
+    image = np.random.default_rng(2).normal(0, 50, (1, *model.input_shape[1:])).astype(np.float32)
+    heat = LayerCam(model)(image, np.array([4]))
     finer = last_maps(model)
     assert finer.output.shape[1] * finer.output.shape[2] >= LEAST_PIXELS
     assert heat.shape == (1, *finer.output.shape[1:3]) and heat.min() >= 0 and heat.max() in (0, 1)

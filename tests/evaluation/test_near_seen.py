@@ -23,7 +23,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(folder, {f"train/{LABELS[i]}/{i}.png": cut(whole[i]) for i in range(7)})
     write(folder, {f"test/{LABELS[i]}/{i}.png": cut(whole[7 + i]) for i in range(7)})
     again = {"a": cut(whole[0], 15, 10), "b": marked(cut(whole[1])), "c": cut(whole[2])}
-    write(folder, {f"test/happy/{name}.png": picture for name, picture in again.items()})
+    write(folder, {f"test/happy/{name}.png": image for name, image in again.items()})
     return folder
 
 

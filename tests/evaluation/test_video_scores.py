@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
+from emotiw_keras.data.annotated_videos import VideoSet
 from emotiw_keras.data.generated_videos import write_affwild2
 from emotiw_keras.data.load import load_faces
-from emotiw_keras.data.videos import VideoSet
 from emotiw_keras.errors import UsageError
 from emotiw_keras.evaluation.evaluate import assess, evaluate
 from emotiw_keras.evaluation.video_scores import FrameAnswers, per_video

@@ -1,4 +1,4 @@
-"""The crop of Ng et al. 2015 against numbers worked out by hand, and pictures whose eyes are known."""
+"""The crop of Ng et al. 2015 against numbers worked out by hand, and images whose eyes are known."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_level_face_by_hand() -> None:
 
 
 def test_a_face_turned_by_a_quarter() -> None:
-    """The first eye above the second: what is right of them in the picture is above them in the crop."""
+    """The first eye above the second: what is right of them in the image is above them in the crop."""
     matrix = crop_matrix([(150, 100), (150, 200)])
     np.testing.assert_allclose(mapped(matrix, (150 + 90, 150)), [128, 0], atol=1e-9)
     np.testing.assert_allclose(mapped(matrix, (150 - 135, 150)), [128, 256], atol=1e-9)
@@ -131,19 +131,19 @@ def test_enlarging_interpolates_linearly() -> None:
     assert np.abs(crop - wanted).max() < 1
 
 
-def test_beyond_the_picture_its_border_goes_on() -> None:
-    picture = np.full((60, 60), 100, np.uint8)
-    picture[:, 0] = 30
-    picture[0, 1:] = 200
-    crop = align(picture, [(5, 5), (25, 5)], stretch=False)
+def test_beyond_the_image_its_border_goes_on() -> None:
+    image = np.full((60, 60), 100, np.uint8)
+    image[:, 0] = 30
+    image[0, 1:] = 200
+    crop = align(image, [(5, 5), (25, 5)], stretch=False)
     assert (crop[150:, :40] == 30).all() and (crop[:40, 150:] == 200).all()
     # A face wholly outside gives the border's own pixels, not an error.
-    assert set(np.unique(align(picture, [(400, 30), (420, 30)], stretch=False))) == {100}
+    assert set(np.unique(align(image, [(400, 30), (420, 30)], stretch=False))) == {100}
 
 
 @pytest.mark.parametrize("distance", [20.0, 90.0, 700.0])
 def test_only_the_part_that_is_needed_is_read_and_gives_the_same(distance: float) -> None:
-    """A face in a large picture and the same face in a piece of it: one and the same crop."""
+    """A face in a large image and the same face in a piece of it: one and the same crop."""
     generator = np.random.default_rng(2)
     large = cv2.GaussianBlur(generator.integers(0, 256, (2600, 2800, 3), np.uint8), (0, 0), 3)
     eyes = np.array(turned_eyes((1400, 1200), distance, 20))
@@ -185,7 +185,7 @@ def test_grey_colour_and_stretch() -> None:
         (np.zeros((50, 50), np.uint8), [(5, 5), (1e12, 5)], "too far apart"),
     ],
 )
-def test_what_is_no_picture_or_no_eyes_is_refused(image: np.ndarray, eyes: list, words: str) -> None:
+def test_what_is_no_image_or_no_eyes_is_refused(image: np.ndarray, eyes: list, words: str) -> None:
     with pytest.raises(DataError, match=words):
         align(image, eyes)
 

@@ -81,7 +81,7 @@ def test_yunet_finds_what_the_default_finds(
     assert len(matched(faces, true)) == len(faces) == 2
 
 
-def test_a_face_that_fills_the_picture_and_one_that_is_huge_are_found(shared_data: Path) -> None:
+def test_a_face_that_fills_the_image_and_one_that_is_huge_are_found(shared_data: Path) -> None:
     astronaut = read_image(shared_data / "photos" / "astronaut.png")
     (face,) = detect(astronaut)
     assert face.box[0] < face.eyes[0][0] < face.eyes[1][0] < face.box[0] + face.box[2]
@@ -118,7 +118,7 @@ def test_a_mirrored_photo_has_mirrored_eyes(two_faces: np.ndarray) -> None:
         assert np.linalg.norm(np.array(face.eyes) - eyes, axis=1).max() < 0.06 * np.linalg.norm(eyes[1] - eyes[0])
 
 
-def test_the_same_picture_gives_the_same_faces_in_threads_and_in_grey_of_either_shape(two_faces: np.ndarray) -> None:
+def test_the_same_image_gives_the_same_faces_in_threads_and_in_grey_of_either_shape(two_faces: np.ndarray) -> None:
     grey = np.ascontiguousarray(two_faces[..., 1])
     assert detect(grey) == detect(grey[..., None]) == detect(np.repeat(grey[..., None], 3, axis=2))
     expected = detect(two_faces)
@@ -141,7 +141,7 @@ def test_the_square_of_the_mesh_maps_its_centre_and_corner() -> None:
     assert turned @ [50, 41, 1] == pytest.approx([(SIDE - 1) / 2 + 2, (SIDE - 1) / 2])
 
 
-def test_a_picture_longer_than_opencv_warps_is_searched(shared_data: Path) -> None:
+def test_an_image_longer_than_opencv_warps_is_searched(shared_data: Path) -> None:
     astronaut = read_image(shared_data / "photos" / "astronaut.png")
     long = np.zeros((len(astronaut), 33_000, 3), np.uint8)
     long[:, -512:] = astronaut

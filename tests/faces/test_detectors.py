@@ -85,7 +85,7 @@ def test_opencv_without_cascades_says_which_to_install(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("name", ["blazeface", "viola_jones"])
 @pytest.mark.parametrize("shape", [(1, 1), (8, 8), (60, 40, 3), (40, 60, 1), (9, 900), (900, 9, 3)])
-def test_pictures_of_any_shape_without_a_face_give_none(name: str, shape: tuple[int, ...]) -> None:
+def test_images_of_any_shape_without_a_face_give_none(name: str, shape: tuple[int, ...]) -> None:
     assert detect(np.full(shape, 128, np.uint8), name) == []
 
 
@@ -116,7 +116,7 @@ def test_a_detector_object_is_used_as_it_is() -> None:
         ({"eyes": ((20, 60), (110, 60))}, "eyes 0.90 of the box apart"),
         ({"eyes": ((60, 30), (65, 75))}, "tilted by 84 degrees"),
         ({"eyes": ((60, 130), (100, 130))}, "eyes outside the box"),
-        ({"box": (150, 20, 100, 100), "eyes": ((190, 60), (230, 60))}, "eyes outside the picture"),
+        ({"box": (150, 20, 100, 100), "eyes": ((190, 60), (230, 60))}, "eyes outside the image"),
         ({"score": 0.3}, "score 0.30"),
         ({"score": float("nan")}, "not a number"),
         ({"box": (20, 20, 0, 100)}, "an empty box"),
@@ -135,7 +135,7 @@ def test_plausible_faces_come_largest_first() -> None:
 
 
 @pytest.mark.parametrize("size", [(100, 100), (640, 480), (480, 641), (1920, 1080), (4000, 50)])
-def test_parts_cover_the_picture_and_stay_inside(size: tuple[int, int]) -> None:
+def test_parts_cover_the_image_and_stay_inside(size: tuple[int, int]) -> None:
     width, height = size
     regions = blazeface.parts(width, height)
     assert regions[0] == (0, 0, width, height)
@@ -160,10 +160,10 @@ def test_parts_grow_with_the_pixels_and_shrink_with_the_smallest_face() -> None:
 
 
 @pytest.mark.parametrize("quarters", (1, 2, 3))
-def test_a_face_of_a_turned_picture_is_put_back(quarters: int) -> None:
-    picture = np.zeros((60, 100), np.uint8)
-    picture[10:30, 60:90] = 1
-    turned = np.rot90(picture, quarters)
+def test_a_face_of_a_turned_image_is_put_back(quarters: int) -> None:
+    image = np.zeros((60, 100), np.uint8)
+    image[10:30, 60:90] = 1
+    turned = np.rot90(image, quarters)
     rows, columns = np.nonzero(turned)
     box = (columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1)
     eyes = ((columns.min(), rows.min()), (columns.max(), rows.max()))

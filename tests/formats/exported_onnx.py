@@ -29,7 +29,7 @@ class Style:
         half: all arrays in float16.
         folded: batch normalisations folded into the convolutions, in arrays with names of their own.
         constants: small arrays as Constant nodes, else as initialisers.
-        batch: the declared number of pictures; 0 for any, whose shapes are computed from the tensors.
+        batch: the declared number of images; 0 for any, whose shapes are computed from the tensors.
         external: arrays in a second file.
         padding: what stands around layers for nothing: Identity, Cast and Dropout.
         softmax: at the end.
@@ -52,7 +52,7 @@ STYLES = {
     "older-9": Style(opset=9),
     "older-13": Style(),
     "older-17-any-batch": Style(opset=17, batch=0),
-    "older-13-four-pictures": Style(batch=4),
+    "older-13-four-images": Style(batch=4),
     "older-13-half": Style(half=True),
     "older-13-unfolded": Style(folded=False, padding=True),
     "older-13-softmax": Style(softmax="LogSoftmax", module="0"),
@@ -214,7 +214,7 @@ class Exporter:
         return self.op("Unsqueeze", [picked, self.constant([0])])
 
     def shaped(self, source: str, sizes: list[int], like: str) -> str:
-        """Reshape to sizes of which the first is the number of pictures, that of the tensor `like`."""
+        """Reshape to sizes of which the first is the number of images, that of the tensor `like`."""
         if self.style.batch == 0 and not self.style.dynamo:  # computed from the tensor
             parts = [self.size(like, 0), *(self.constant([size]) for size in sizes[1:])]
             return self.op("Reshape", [source, self.op("Concat", parts, {"axis": 0})])
@@ -245,7 +245,7 @@ class Exporter:
         """torch.nn.LocalResponseNorm: the mean over the channels as a pooling of a fifth axis."""
         size = attrs["size"]
         squares = self.op("Mul", [source, source])
-        # (pictures, 1, channels, height, width), of which the exporters know all but the first
+        # (images, 1, channels, height, width), of which the exporters know all but the first
         channels, side = self.known[source]
         five = self.shaped(squares, [1, 1, channels, side, -1], source)
         pads = [0, 0, size // 2, 0, 0, 0, 0, (size - 1) // 2, 0, 0]

@@ -10,7 +10,7 @@ import cv2
 import h5py
 import numpy as np
 
-from emotiw_keras.conversion.convert import probe_picture
+from emotiw_keras.conversion.convert import probe_image
 from emotiw_keras.conversion.matching import original_nodes
 from emotiw_keras.formats.foreign import Node
 from emotiw_keras.models.registry import build, get_spec
@@ -27,7 +27,7 @@ BATCHES = 37.5
 
 @dataclass
 class Network:
-    """Nodes of the original, its arrays as Caffe stores them, the side of its pictures, and the sizes of its tensors."""
+    """Nodes of the original, its arrays as Caffe stores them, the side of its images, and the sizes of its tensors."""
 
     name: str
     nodes: tuple[Node, ...]
@@ -105,9 +105,9 @@ def caffe_name(name: str) -> str:
     return SENET_NAMES[0].get(name, name)
 
 
-def picture(name: str, channel_order: str = "bgr") -> np.ndarray:
+def image(name: str, channel_order: str = "bgr") -> np.ndarray:
     """float32 (1, 3, height, width), without symmetry, normalised as the network expects, in the order of the original."""
-    x = probe_picture(get_spec(name))
+    x = probe_image(get_spec(name))
     x = x if channel_order == get_spec(name).channel_order else x[..., ::-1]
     return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
@@ -207,12 +207,12 @@ def run_onnx_runtime(net: Network, path: Path, layers: list[str]) -> dict[str, n
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return dict(zip(layers, session.run(layers, {net.input: picture(net.name)}), strict=True))
+    return dict(zip(layers, session.run(layers, {net.input: image(net.name)}), strict=True))
 
 
 def _run_opencv(reader: Any, net: Network, layers: list[str]) -> dict[str, np.ndarray]:
     found = {}
-    reader.setInput(picture(net.name), net.input)
+    reader.setInput(image(net.name), net.input)
     for layer in layers:
         found[layer] = reader.forward(layer).copy()
     return found

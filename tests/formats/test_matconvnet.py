@@ -142,7 +142,7 @@ def test_dag_nn(tmp_path: Path, write: Writer) -> None:
     np.testing.assert_array_equal(foreign.arrays["bn1.mean"], MOMENTS[:, 0])
     x = draw(2, 3, 7, 7)
     results, layers = reference.run(foreign.nodes, foreign.arrays, {"data": x}, "hwio")
-    # By MatConvNet's own words: gamma * (x - mu) / sigma + beta, and averages over what is inside of the picture.
+    # By MatConvNet's own words: gamma * (x - mu) / sigma + beta, and averages over what is inside of the image.
     c1, _ = reference.run(foreign.nodes[:1], foreign.arrays, {"data": x}, "hwio")
     gamma, beta, mu, sigma = (v.reshape(1, 4, 1, 1) for v in (GAMMA, BETA, MOMENTS[:, 0], MOMENTS[:, 1]))
     normal = gamma * (c1["c1"] - mu) / sigma + beta

@@ -1,4 +1,4 @@
-"""Operators of ONNX around the layers: computed as NumPy computes them, folded where no picture is needed, and bounded."""
+"""Operators of ONNX around the layers: computed as NumPy computes them, folded where no image is needed, and bounded."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ def test_a_pooling_over_channels(counts: int, tmp_path: Path) -> None:
         np.testing.assert_allclose(found[:, 0, channel], expected, rtol=1e-5)
 
 
-def test_shapes_are_computed_from_the_picture_and_choose_a_branch(tmp_path: Path) -> None:
-    """As the older exporter writes x.view(x.size(0), -1) and squeeze(1) for any number of pictures."""
+def test_shapes_are_computed_from_the_image_and_choose_a_branch(tmp_path: Path) -> None:
+    """As the older exporter writes x.view(x.size(0), -1) and squeeze(1) for any number of images."""
     then = SubGraph([Op("Constant", [], ["a"], {"value": ints(1)}), Op("Squeeze", ["x", "a"], ["s"])], "s")
     other = SubGraph([Op("Identity", ["x"], ["i"])], "i")
     start = [
@@ -118,7 +118,7 @@ def test_shapes_are_computed_from_the_picture_and_choose_a_branch(tmp_path: Path
     assert compute(tmp_path, [*start, *flat]).shape == (2, 2)
 
 
-def test_what_needs_no_picture_is_folded(tmp_path: Path) -> None:
+def test_what_needs_no_image_is_folded(tmp_path: Path) -> None:
     kernel = DRAW.normal(size=(6, 60)).astype(np.float16)
     ops = [
         Op("Cast", ["half"], ["whole"], {"to": 1}, {"half": kernel}),
@@ -141,7 +141,7 @@ def test_what_needs_no_picture_is_folded(tmp_path: Path) -> None:
     np.testing.assert_allclose(y, X[:1].reshape(1, -1) @ kernel.T.astype("f4"), rtol=1e-4)
 
 
-def test_a_file_for_several_pictures_takes_one(tmp_path: Path) -> None:
+def test_a_file_for_several_images_takes_one(tmp_path: Path) -> None:
     ops = [
         Op("Reshape", ["x", "s"], ["a"], {}, {"s": ints(2, 3, 20)}),
         Op("Reshape", ["a", "t"], ["y"], {}, {"t": ints(2, 60)}),

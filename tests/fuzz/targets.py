@@ -21,7 +21,8 @@ import numpy as np
 from PIL import Image
 
 from emotiw_keras import costs, history
-from emotiw_keras.data import archive, film_boxes, images
+from emotiw_keras.data import archive, images
+from emotiw_keras.data import mp4_boxes as video_boxes
 from emotiw_keras.data.layouts import find_layout
 from emotiw_keras.data.prepare import run as preparing
 from emotiw_keras.data.prepare.journal import Journal
@@ -121,26 +122,26 @@ def _image_seeds() -> tuple[bytes, ...]:
 
 
 def box(kind: bytes, *parts: bytes) -> bytes:
-    """A box of an MP4 film."""
+    """A box of an MP4 video."""
     return struct.pack(">I4s", 8 + sum(map(len, parts)), kind) + b"".join(parts)
 
 
-def _film_seed() -> bytes:
+def _video_seed() -> bytes:
     clock = bytes(12) + struct.pack(">II", 1000, 2000) + bytes(4)
     edits = box(b"edts", box(b"elst", struct.pack(">II", 0, 1), struct.pack(">Iii", 1000, 0, 1 << 16)))
     sizes = box(b"minf", box(b"stbl", box(b"stsz", struct.pack(">III", 0, 0, 50))))
     media = box(b"mdia", box(b"mdhd", clock), box(b"hdlr", bytes(8) + b"vide" + bytes(12)), sizes)
-    cover = box(b"udta", box(b"meta", bytes(4), box(b"ilst", box(b"covr", b"picture"))))
+    cover = box(b"udta", box(b"meta", bytes(4), box(b"ilst", box(b"covr", b"image"))))
     return box(b"ftyp", b"isom" + bytes(8)) + box(b"moov", box(b"mvhd", clock), box(b"trak", edits, media), cover)
 
 
-def _read_film(data: bytes) -> None:
+def _read_video(data: bytes) -> None:
     file = io.BytesIO(data)
-    film_boxes.boxes_cut(file)
-    track = film_boxes.video_track(file)
+    video_boxes.boxes_cut(file)
+    track = video_boxes.video_track(file)
     if track is not None:
         assert track.trimmed in (True, False)
-    film_boxes.WithoutCover(io.BytesIO(data)).read()
+    video_boxes.WithoutCover(io.BytesIO(data)).read()
 
 
 def _zip(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -186,7 +187,7 @@ TABLES: dict[str, bytes] = {
 
 
 def _read_table(scratch: Scratch, data: bytes) -> None:
-    """A folder that holds the one table that the first byte names, and two pictures."""
+    """A folder that holds the one table that the first byte names, and two images."""
     names = list(TABLES)
     name = names[data[0] % len(names)] if data else names[0]
     path = scratch.put(name, data[1:])
@@ -198,10 +199,10 @@ def _read_table(scratch: Scratch, data: bytes) -> None:
             except EmotiwError as error:
                 refusals.append(error)
                 continue
-            pictures = getattr(found, "pictures", None)
-            for row in range(min(3, len(getattr(found, "names", ())))) if pictures is not None else ():
+            images = getattr(found, "pictures", None)
+            for row in range(min(3, len(getattr(found, "names", ())))) if images is not None else ():
                 with contextlib.suppress(EmotiwError):
-                    pictures.shape(row), pictures.image(row)
+                    images.shape(row), images.image(row)
         if refusals:
             raise refusals[0]
     finally:
@@ -322,7 +323,7 @@ def _reader(kind: str) -> Callable[[Path, Limits], Any]:
 
 def target_names() -> list[str]:
     """The names of all targets."""
-    own = ["images", "film boxes", "zip", "tables", "run folder", "prepared folder", "checkpoint", "done marker", "TOML"]
+    own = ["images", "video boxes", "zip", "tables", "run folder", "prepared folder", "checkpoint", "done marker", "TOML"]
     return own + list(reading.READERS)
 
 
@@ -339,15 +340,15 @@ def make(name: str) -> Target:
         return Target(lambda data: _read_weights(path, name, data), data, zipped=data[0][:2] == b"PK", native=native)
     if name == "images":
         return Target(_read_image, _image_seeds(), native=True)
-    if name == "film boxes":
-        return Target(_read_film, (_film_seed(),), words=("moov", "trak", "mdia", "edts", "elst", "covr"))
+    if name == "video boxes":
+        return Target(_read_video, (_video_seed(),), words=("moov", "trak", "mdia", "edts", "elst", "covr"))
     if name == "zip":
         members = {"a/b.txt": b"text " * 30, "c.csv": b"a,b\n1,2\n"}
         found = (_zip(members), _zip(members, zipfile.ZIP_STORED))
         return Target(lambda data: _read_zip(folder / "a.zip", data), found)
     if name == "tables":
-        picture = _image_seeds()[6]
-        scratch = Scratch({"a.png": picture, "b.png": picture})
+        image = _image_seeds()[6]
+        scratch = Scratch({"a.png": image, "b.png": image})
         found = tuple(bytes([i]) + content for i, content in enumerate(TABLES.values()))
         return Target(lambda data: _read_table(scratch, data), found, words=("train", "val", "happy", "Training"))
     if name == "run folder":

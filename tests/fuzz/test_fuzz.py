@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from emotiw_keras.costs import read_costs
-from emotiw_keras.data.device import load_mean_image
+from emotiw_keras.data.face_input import load_mean_image
 from emotiw_keras.errors import DataError, ModelError, RunError, UsageError
 from emotiw_keras.files import sha256_file
 from emotiw_keras.sealed import read_sealed

@@ -18,8 +18,8 @@ from keras.src.applications import imagenet_utils
 from keras.src.legacy.saving import legacy_h5_format
 from keras.src.utils import file_utils
 
-from emotiw_keras.data.device import FaceInput
-from emotiw_keras.data.settings import settings_for
+from emotiw_keras.data.face_input import FaceInput
+from emotiw_keras.data.preprocessing_settings import settings_for
 from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.models import build, get_spec
 from emotiw_keras.models import weights as stored
@@ -30,7 +30,7 @@ from emotiw_keras.runs import fingerprint
 NAMES = application_names()
 SMALL = "keras:MobileNetV2"
 EFFICIENTNET = "keras:EfficientNetB0"
-PICTURES = np.random.default_rng(1).integers(0, 256, (2, 80, 80, 3), np.uint8)
+IMAGES = np.random.default_rng(1).integers(0, 256, (2, 80, 80, 3), np.uint8)
 
 
 class Reached(Exception):  # noqa: N818
@@ -106,8 +106,8 @@ def first_maps_input(name: str, monkeypatch: pytest.MonkeyPatch) -> keras.Model:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_preprocessing_is_that_of_keras(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = keras.ops.convert_to_numpy(face_input(name)(PICTURES))
-    theirs = module(name).preprocess_input(PICTURES.astype("float32"))
+    ours = keras.ops.convert_to_numpy(face_input(name)(IMAGES))
+    theirs = module(name).preprocess_input(IMAGES.astype("float32"))
     begin = first_maps_input(name, monkeypatch)
     for layer in begin.layers:
         if isinstance(layer, layers.Normalization) and layer.weights:  # EfficientNet: ImageNet's, which its files hold
@@ -166,9 +166,9 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     yield path
 
 
-def trunk_answers(model: keras.Model, pictures: Any) -> np.ndarray:
+def trunk_answers(model: keras.Model, images: Any) -> np.ndarray:
     cut = [layer for layer in model.layers if isinstance(layer, layers.GlobalAveragePooling2D)][-1]
-    return keras.ops.convert_to_numpy(keras.Model(model.input, cut.output)(pictures))
+    return keras.ops.convert_to_numpy(keras.Model(model.input, cut.output)(images))
 
 
 @pytest.fixture
@@ -189,9 +189,9 @@ def efficientnet(top: bool) -> keras.Model:
 def test_published_efficientnet_answers_as_keras(published: Path, few_blocks: None) -> None:
     legacy(efficientnet(top=False), published)
     theirs = function(EFFICIENTNET)(weights="imagenet", include_top=False, pooling="avg", input_shape=(80, 80, 3))
-    expected = keras.ops.convert_to_numpy(theirs(PICTURES.astype("float32")))
+    expected = keras.ops.convert_to_numpy(theirs(IMAGES.astype("float32")))
     assert expected.std() > 1e-3
-    prepared = face_input(EFFICIENTNET)(PICTURES)
+    prepared = face_input(EFFICIENTNET)(IMAGES)
     for weights in ("imagenet", str(published)):
         ours = build(EFFICIENTNET, weights=weights, classes=7, input_shape=(80, 80, 3))
         np.testing.assert_allclose(trunk_answers(ours, prepared), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
@@ -215,7 +215,7 @@ def test_keras_own_files_with_their_top(name: str, form: str, tmp_path: Path, ca
     theirs.save_weights(path) if form == "weights.h5" else legacy(theirs, path)
     ours = build(name, weights=path, classes=7, input_shape=(80, 80, 3))
     assert f"{name}: weights of theirs.{form}, but a new classifier with 7 classes" in capsys.readouterr().err
-    prepared = face_input(name)(PICTURES)
+    prepared = face_input(name)(IMAGES)
     expected = trunk_answers(theirs, prepared)
     assert expected.std() > 1e-3
     np.testing.assert_allclose(trunk_answers(ours, prepared), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from emotiw_keras.models import build
-from emotiw_keras.models.grey import grey_twin
+from emotiw_keras.models.grey_folding import grey_twin
 from emotiw_keras.models.kernels.cast_once import narrow_kernels
 from emotiw_keras.models.normalisations import fold_normalisations
 from emotiw_keras.models.parts import computing_in

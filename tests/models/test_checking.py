@@ -1,4 +1,4 @@
-"""`--check IMAGE=CLASS`: pictures of a known class prove a conversion, and settle the order of fc6's rows."""
+"""`--check IMAGE=CLASS`: images of a known class prove a conversion, and settle the order of fc6's rows."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def net() -> Network:
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pictures") / "cat.png"
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("images") / "cat.png"
     cv2.imwrite(str(path), np.random.default_rng(1).integers(0, 256, (300, 280, 3), np.uint8))
     return path
 
 
-def check(picture: Path, wanted: str) -> Check:
-    return Check(picture.name, cv2.imread(str(picture))[..., ::-1], wanted)
+def check(image: Path, wanted: str) -> Check:
+    return Check(image.name, cv2.imread(str(image))[..., ::-1], wanted)
 
 
 def turned(net: Network, *, rows: str) -> dict[str, np.ndarray]:
@@ -59,51 +59,51 @@ def test_the_report_says_what_the_file_leaves_open(net: Network, tmp_path: Path)
 
 
 @pytest.mark.parametrize("rows", ["hwc", "chw"])
-def test_a_picture_settles_the_order_of_the_rows(rows: str, net: Network, picture: Path, tmp_path: Path) -> None:
+def test_an_image_settles_the_order_of_the_rows(rows: str, net: Network, image: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "net.npz", **turned(net, rows=rows))
     files = write_caffe_files(tmp_path, net)
     right, conversion = convert("alexnet", files[0], width=NARROW)
-    said = answers(right, conversion, [check(picture, "0")])[0].name.removeprefix("class ")
+    said = answers(right, conversion, [check(image, "0")])[0].name.removeprefix("class ")
     other, confused = convert("alexnet", tmp_path / "net.npz", width=NARROW, rows="chw" if rows == "hwc" else "hwc")
-    assert answers(other, confused, [check(picture, said)])[0].right is False
-    model, settled = convert_checked("alexnet", tmp_path / "net.npz", [check(picture, said)], width=NARROW)
+    assert answers(other, confused, [check(image, said)])[0].right is False
+    model, settled = convert_checked("alexnet", tmp_path / "net.npz", [check(image, said)], width=NARROW)
     assert settled.rows == rows and "with this order of the rows alone: cat.png is class" in settled.lines()[-1]
     assert_same(ours(model, [])["scores"], run_caffe(net, *files, [net.scores])[net.scores])
 
 
 def test_the_command_refuses_another_class(
-    net: Network, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    net: Network, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights, _ = write_caffe_files(tmp_path, net)
     model, conversion = convert("alexnet", weights, width=NARROW)
-    best = int(answers(model, conversion, [check(picture, "0")])[0].name.removeprefix("class "))
+    best = int(answers(model, conversion, [check(image, "0")])[0].name.removeprefix("class "))
     out = tmp_path / "out.weights.h5"
     command = ["convert", str(weights), "--model", "alexnet", "--width", str(NARROW), "--out", str(out)]
-    assert run([*command, "--check", f"{picture}={(best + 1) % 50}"]) == 5
+    assert run([*command, "--check", f"{image}={(best + 1) % 50}"]) == 5
     assert f"cat.png is class {best} (" in (said := capsys.readouterr().err) and "nothing was written" in said
     assert not out.exists()
-    assert run([*command, "--check", f"{picture}={best}"]) == 0
+    assert run([*command, "--check", f"{image}={best}"]) == 0
     assert out.exists() and f"checked: cat.png is class {best} (" in capsys.readouterr().err
-    for wrong, code in ((f"{picture}", 2), (f"{picture}=", 2), (f"{picture}=cat", 2), (f"{tmp_path / 'none.png'}=1", 4)):
+    for wrong, code in ((f"{image}", 2), (f"{image}=", 2), (f"{image}=cat", 2), (f"{tmp_path / 'none.png'}=1", 4)):
         assert run([*command, "--check", wrong]) == code
         last = capsys.readouterr().err.splitlines()[-1]
         assert last.startswith("emotiw: error: ") and "--check" in last
 
 
-def test_names_of_imagenets_classes(picture: Path, tmp_path: Path) -> None:
+def test_names_of_imagenets_classes(image: Path, tmp_path: Path) -> None:
     net = network("squeezenet_v1_1", 0.1)
     net.arrays["conv10.bias"][:] = 0
     net.arrays["conv10.bias"][285] = 1e4
     np.savez(tmp_path / "net.npz", **net.arrays)
     model, conversion = convert("squeezenet_v1_1", tmp_path / "net.npz", width=0.1)
     for wanted, right in (("cat", True), ("Egyptian cat", True), ("n02124075", True), ("285", True), ("espresso", False)):
-        answer = answers(model, conversion, [check(picture, wanted)])[0]
+        answer = answers(model, conversion, [check(image, wanted)])[0]
         assert (answer.name, answer.right) == ("Egyptian cat", right)
     with pytest.raises(UsageError, match="'happiness' is no class of ImageNet"):
-        answers(model, conversion, [check(picture, "happiness")])
+        answers(model, conversion, [check(image, "happiness")])
 
 
-def test_a_trunk_has_no_classes_to_check(net: Network, picture: Path, tmp_path: Path) -> None:
+def test_a_trunk_has_no_classes_to_check(net: Network, image: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "net.npz", **{key: array for key, array in net.arrays.items() if key.startswith("conv")})
     with pytest.raises(ModelError, match="net.npz gives no classes"):
-        convert_checked("alexnet", tmp_path / "net.npz", [check(picture, "1")], width=NARROW)
+        convert_checked("alexnet", tmp_path / "net.npz", [check(image, "1")], width=NARROW)

@@ -8,13 +8,13 @@ import keras
 import numpy as np
 import pytest
 
-from emotiw_keras.conversion.convert import convert, probe_picture, write_weights
+from emotiw_keras.conversion.convert import convert, probe_image, write_weights
 from emotiw_keras.errors import ModelError
 from emotiw_keras.models import build, get_spec
 from tests import processes
 from tests.formats.foreign_networks import (
+    image,
     network,
-    picture,
     run_caffe,
     run_onnx_by_opencv,
     write_caffe_files,
@@ -27,9 +27,9 @@ CAFFE_NETS = ["alexnet", "caffenet", "vgg_cnn_f", "vgg_cnn_m_2048", "vgg_cnn_s",
 
 
 def ours(model: keras.Model, layers: list[str]) -> dict[str, np.ndarray]:
-    """Outputs of inner layers on the probe picture, (1, values) in the order of (channels, height, width)."""
+    """Outputs of inner layers on the probe image, (1, values) in the order of (channels, height, width)."""
     outputs = {layer: model.get_layer(layer).output for layer in layers} | {"scores": model.output}
-    values = keras.Model(model.inputs[0], outputs)(probe_picture(get_spec(model.name)))
+    values = keras.Model(model.inputs[0], outputs)(probe_image(get_spec(model.name)))
     found = {}
     for layer, value in values.items():
         array = keras.ops.convert_to_numpy(value)
@@ -160,7 +160,7 @@ def test_weights_of_a_foreign_file_can_be_given_by_path(tmp_path: Path, capsys: 
     np.savez(tmp_path / "sq.npz", **net.arrays)
     model, _ = convert("squeezenet", tmp_path / "sq.npz")
     whole = build("squeezenet", weights=tmp_path / "sq.npz", classifier_activation=None)
-    x = probe_picture(get_spec("squeezenet"))
+    x = probe_image(get_spec("squeezenet"))
     assert np.array_equal(keras.ops.convert_to_numpy(whole(x)), keras.ops.convert_to_numpy(model(x)))
     trunk = build("squeezenet", weights=tmp_path / "sq.npz", classes=7)
     kernel = keras.ops.convert_to_numpy(trunk.get_layer("fire9_expand3x3").kernel)
@@ -176,13 +176,13 @@ def test_written_weights_come_back(tmp_path: Path) -> None:
     model, _ = convert("squeezenet_v1_1", tmp_path / "sq.npz", width=NARROW)
     path = write_weights(model, tmp_path / "sq.weights.h5")
     again = build("squeezenet_v1_1", weights=path, width=NARROW, classifier_activation=None)
-    x = probe_picture(get_spec("squeezenet_v1_1"))
+    x = probe_image(get_spec("squeezenet_v1_1"))
     assert np.array_equal(keras.ops.convert_to_numpy(again(x)), keras.ops.convert_to_numpy(model(x)))
     with pytest.raises(ModelError, match="ends in .weights.h5"):
         write_weights(model, tmp_path / "sq.h5")
 
 
-def test_the_probe_picture_has_no_symmetry() -> None:
-    x = picture("alexnet")[0]
+def test_the_probe_image_has_no_symmetry() -> None:
+    x = image("alexnet")[0]
     for other in (x[::-1], x[:, ::-1], x[:, :, ::-1], x.transpose(0, 2, 1)):
         assert np.abs(x - other).mean() > 10

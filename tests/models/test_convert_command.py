@@ -30,7 +30,7 @@ def test_it_says_what_it_read_matched_and_proved(caffemodel: Path, tmp_path: Pat
     assert first.startswith("read squeezenet_v1_1.caffemodel: Caffe model (V2 layers), 52 arrays, ")
     assert matched.startswith("matched 26 layers of squeezenet_v1_1 by ")
     assert channels == "channels: BGR (as the format has it)"
-    assert rest[-1].startswith("proved on a colour picture against the computation in the file, run in NumPy: class scores ")
+    assert rest[-1].startswith("proved on a colour image against the computation in the file, run in NumPy: class scores ")
     build("squeezenet_v1_1", weights=out, width=0.1)
 
 

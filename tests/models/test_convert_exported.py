@@ -67,7 +67,7 @@ EVERYWHERE = ("older-13", "newer-18")
 SPECIAL = {
     "older-9": ("alexnet",),
     "older-17-any-batch": ("vgg_cnn_m_2048", "alexnet_owt"),
-    "older-13-four-pictures": ("alexnet",),
+    "older-13-four-images": ("alexnet",),
     "older-13-half": ("squeezenet_v1_1",),
     "older-13-unfolded": ("senet50", "alexnet_owt"),
     "older-13-softmax": ("alexnet_owt",),

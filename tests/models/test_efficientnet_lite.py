@@ -102,8 +102,8 @@ def test_the_published_weights_name_the_cat_and_the_espresso(
     model = build("efficientnet_lite0")
     photos = []
     for name in ("chelsea", "coffee"):
-        picture = cv2.imread(str(shared_data / "photos" / "noface" / f"{name}.png"))[..., ::-1]
-        photos.append(cv2.resize(picture, (224, 224), interpolation=cv2.INTER_AREA))
+        image = cv2.imread(str(shared_data / "photos" / "noface" / f"{name}.png"))[..., ::-1]
+        photos.append(cv2.resize(image, (224, 224), interpolation=cv2.INTER_AREA))
     x = preprocess_input(np.stack(photos))
     cat, cup = scores = ops.convert_to_numpy(model(x, training=False))
     assert (cat.argmax(), cup.argmax()) == (EGYPTIAN_CAT, ESPRESSO)

@@ -13,7 +13,7 @@ import pytest
 from emotiw_keras import config
 from emotiw_keras.errors import UsageError
 from emotiw_keras.models import build
-from emotiw_keras.models.grey import grey_twin
+from emotiw_keras.models.grey_folding import grey_twin
 from emotiw_keras.models.kernels import cast_once, fused, side_by_side, space_to_depth, winograd
 from emotiw_keras.models.kernels.large_batches import in_batches
 from emotiw_keras.models.layers import BatchNormalization

@@ -1,4 +1,4 @@
-"""Networks folded to one channel answer grey pictures as the networks they come from."""
+"""Networks folded to one channel answer grey images as the networks they come from."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from emotiw_keras import models
-from emotiw_keras.data.device import FaceInput
-from emotiw_keras.data.settings import settings_for
+from emotiw_keras.data.face_input import FaceInput
+from emotiw_keras.data.preprocessing_settings import settings_for
 from emotiw_keras.errors import ModelError
 from emotiw_keras.models import build, get_spec, model_names
-from emotiw_keras.models.grey import fold_to_grey, grey_twin
+from emotiw_keras.models.grey_folding import fold_to_grey, grey_twin
 
 UNPADDED = [name for name in model_names() if name not in ("alexnet_owt", "face_vgg", "pathnet", "senet50")]
 SMALL = {"weights": None, "classes": 42, "input_shape": (67, 67, 3), "width": 0.1, "classifier_activation": None}
@@ -30,7 +30,7 @@ def network(registered: str, **kwargs: object) -> keras.Model:
     return model
 
 
-def grey_pictures(count: int, side: int) -> np.ndarray:
+def grey_images(count: int, side: int) -> np.ndarray:
     return np.random.default_rng(6).integers(0, 256, (count, side, side, 1)).astype("float32")
 
 
@@ -42,19 +42,19 @@ def normalised(grey: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]
 
 def assert_equal(model: keras.Model, folded: keras.Model, colour: np.ndarray, grey: np.ndarray) -> None:
     expected, found = (keras.ops.convert_to_numpy(net(x, training=False)) for net, x in ((model, colour), (folded, grey)))
-    assert np.std(expected, axis=0).max() > 0, "the answer does not depend on the picture"
+    assert np.std(expected, axis=0).max() > 0, "the answer does not depend on the image"
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * abs(expected).max())
 
 
 @pytest.mark.parametrize("std", [(1.0, 1.0, 1.0), (60.0, 55.0, 64.0)])
 @pytest.mark.parametrize("name", UNPADDED)
-def test_equal_on_grey_pictures(name: str, std: tuple[float, ...]) -> None:
+def test_equal_on_grey_images(name: str, std: tuple[float, ...]) -> None:
     model, mean = network(name), get_spec(name).mean
     before = model.get_weights()
     folded = fold_to_grey(model, mean, std)
     assert folded.input_shape == (None, 67, 67, 1)
     assert folded.count_params() < model.count_params()
-    assert_equal(model, folded, *normalised(grey_pictures(3, 67), mean, std))
+    assert_equal(model, folded, *normalised(grey_images(3, 67), mean, std))
     for kept, was in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(kept, was)
 
@@ -74,7 +74,7 @@ def test_a_twin_of_one_channel_moves_the_same_variables_the_same_way(name: str, 
         keras.config.set_dtype_policy("float32")
     assert twin is not None and twin.input_shape == (None, 67, 67, 1)
     assert [id(v) for v in twin.trainable_variables] == [id(v) for v in model.trainable_variables]
-    colour, grey = normalised(grey_pictures(3, 67), mean, std)
+    colour, grey = normalised(grey_images(3, 67), mean, std)
     assert_equal(model, twin, colour, grey)
     slopes = []
     for net, x in ((model, colour), (twin, grey)):
@@ -104,7 +104,7 @@ def test_the_twin_says_as_the_model_does_whether_it_gives_logits(activation: str
 def test_a_network_of_one_convolution_has_a_twin() -> None:
     model = network("alexnet")
     start = keras.Model(model.inputs[0], model.get_layer("conv1").output)
-    colour, grey = normalised(grey_pictures(3, 67), MEAN, (1.0, 1.0, 1.0))
+    colour, grey = normalised(grey_images(3, 67), MEAN, (1.0, 1.0, 1.0))
     twin = grey_twin(start, MEAN)
     assert twin is not None
     assert_equal(start, twin, colour, grey)
@@ -120,7 +120,7 @@ def test_equal_at_full_size() -> None:
     model = network("squeezenet", classes=1000, width=1.0, input_shape=None)
     folded = fold_to_grey(model, MEAN)
     assert model.count_params() - folded.count_params() == 2 * 49 * 96
-    assert_equal(model, folded, *normalised(grey_pictures(2, 227), MEAN, (1, 1, 1)))
+    assert_equal(model, folded, *normalised(grey_images(2, 227), MEAN, (1, 1, 1)))
 
 
 def test_padded_networks_fold_where_the_means_are_equal_and_nowhere_else() -> None:
@@ -130,14 +130,14 @@ def test_padded_networks_fold_where_the_means_are_equal_and_nowhere_else() -> No
         fold_to_grey(model, spec.mean, spec.std)
     assert "\n" not in str(error.value)
     even = (129.5, 129.5, 129.5)
-    assert_equal(model, fold_to_grey(model, even, spec.std), *normalised(grey_pictures(3, 67), even, spec.std))
+    assert_equal(model, fold_to_grey(model, even, spec.std), *normalised(grey_images(3, 67), even, spec.std))
 
 
 def test_several_first_convolutions_fold_alike() -> None:
     model = network("pathnet", path=[[1, 4], [0], [2]])
     folded = fold_to_grey(model, (128.0,) * 3, (64.0,) * 3)
     assert folded.get_layer("layer1_module04").kernel.shape[2] == 1
-    assert_equal(model, folded, *normalised(grey_pictures(3, 67), (128.0,) * 3, (64.0,) * 3))
+    assert_equal(model, folded, *normalised(grey_images(3, 67), (128.0,) * 3, (64.0,) * 3))
     with pytest.raises(ModelError, match="layer1_module01 pads with zeros.* the means differ"):
         fold_to_grey(model, MEAN)
 
@@ -156,7 +156,7 @@ def test_other_heads_and_names(changes: dict) -> None:
     folded = fold_to_grey(model, MEAN)
     assert folded.name == model.name
     assert folded.output_shape == model.output_shape
-    assert_equal(model, folded, *normalised(grey_pictures(2, 67), MEAN, (1, 1, 1)))
+    assert_equal(model, folded, *normalised(grey_images(2, 67), MEAN, (1, 1, 1)))
 
 
 @pytest.mark.parametrize("name", ["alexnet", "squeezenet"])
@@ -213,7 +213,7 @@ def test_other_networks_are_refused(make, words: str) -> None:
 
 def test_without_bias_equal_means_are_enough() -> None:
     model = without_bias()
-    grey = grey_pictures(2, 9)
+    grey = grey_images(2, 9)
     assert_equal(model, fold_to_grey(model, (9, 9, 9), (1, 2, 4)), *normalised(grey, (9, 9, 9), (1, 2, 4)))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from emotiw_keras.errors import ModelError
 from emotiw_keras.models import AlexNet, build, get_spec, model_names
-from emotiw_keras.models.grey import fold_to_grey
+from emotiw_keras.models.grey_folding import fold_to_grey
 from emotiw_keras.models.kernels.cast_once import narrow_kernels
 from emotiw_keras.models.layers import BatchNormalization, Conv2D, Dense, GroupedConv2D
 from emotiw_keras.models.normalisations import fold_normalisations
@@ -119,7 +119,7 @@ def test_a_network_with_lora_folds_to_grey() -> None:
 
 
 @pytest.mark.parametrize("name", ["alexnet", "alexnet_owt", "vgg_cnn_s", "squeezenet", "face_vgg", "efficientnet_lite0"])
-def test_a_trunk_takes_pictures_of_any_size(name: str) -> None:
+def test_a_trunk_takes_images_of_any_size(name: str) -> None:
     open_net = build(name, weights=None, include_top=False, input_shape=(None, None, 3), width=0.1)
     assert open_net.input_shape == (None, None, None, 3)
     for height, width in ((75, 91), (68, 66)):

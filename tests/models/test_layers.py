@@ -386,7 +386,7 @@ def test_caffe_pooling_in_half_precision_gives_finite_gradients(policy: str, inp
     assert found.sum() == pytest.approx(8)
 
 
-def test_caffe_pooling_refuses_a_picture_smaller_than_its_window() -> None:
+def test_caffe_pooling_refuses_an_image_smaller_than_its_window() -> None:
     with pytest.raises(ModelError, match="got a size of 2"):
         CaffeMaxPooling2D(3, 2)(values(1, 2, 2, 1))
 

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from emotiw_keras.data.device import FaceInput
+from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.errors import ModelError
 from emotiw_keras.models.layers import GroupedConv2D
 from emotiw_keras.models.normalisations import fold_normalisations

@@ -66,12 +66,12 @@ def test_no_other_attribute() -> None:
 
 
 @pytest.mark.parametrize("name", model_names())
-def test_preprocess_input_takes_rgb_pictures(name: str) -> None:
+def test_preprocess_input_takes_rgb_images(name: str) -> None:
     spec = get_spec(name)
     module = importlib.import_module(spec.module)
-    picture = np.random.default_rng(1).integers(0, 256, (2, 4, 5, 3), np.uint8)
-    got = module.preprocess_input(picture)
-    red, green, blue = (picture[..., c].astype("float64") for c in range(3))
+    image = np.random.default_rng(1).integers(0, 256, (2, 4, 5, 3), np.uint8)
+    got = module.preprocess_input(image)
+    red, green, blue = (image[..., c].astype("float64") for c in range(3))
     if name == "alexnet_owt":
         planes = [(red / 255 - 0.485) / 0.229, (green / 255 - 0.456) / 0.224, (blue / 255 - 0.406) / 0.225]
     elif name in ("alexnet", "caffenet"):
@@ -90,7 +90,7 @@ def test_preprocess_input_takes_rgb_pictures(name: str) -> None:
         planes = [blue - 102.717, green - 115.773, red - 123.509]
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, np.stack(planes, axis=-1), rtol=1e-5, atol=1e-4)
-    np.testing.assert_array_equal(module.preprocess_input(picture[0].astype("float32")), got[0])
+    np.testing.assert_array_equal(module.preprocess_input(image[0].astype("float32")), got[0])
 
 
 def test_preprocess_input_refuses_grey() -> None:
@@ -99,7 +99,7 @@ def test_preprocess_input_refuses_grey() -> None:
         module.preprocess_input(np.zeros((2, 4, 5, 1)))
     with pytest.raises(ValueError, match="data_format is 'last', expected one of channels_last, channels_first"):
         module.preprocess_input(np.zeros((2, 4, 5, 3)), data_format="last")
-    with pytest.raises(ValueError, match="got shape \\(2, 4, 5, 3\\), expected RGB pictures \\(..., 3, height, width\\)"):
+    with pytest.raises(ValueError, match="got shape \\(2, 4, 5, 3\\), expected RGB images \\(..., 3, height, width\\)"):
         module.preprocess_input(np.zeros((2, 4, 5, 3)), data_format="channels_first")
 
 
@@ -109,8 +109,8 @@ def test_preprocess_input_takes_what_keras_users_have(name: str) -> None:
     import tensorflow as tf
 
     prepared = importlib.import_module(get_spec(name).module).preprocess_input
-    pictures = np.random.default_rng(1).integers(0, 256, (4, 6, 5, 3), np.uint8)
-    expected = prepared(pictures)
+    images = np.random.default_rng(1).integers(0, 256, (4, 6, 5, 3), np.uint8)
+    expected = prepared(images)
 
     def same(found: object) -> None:
         np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-6, atol=1e-5)
@@ -118,18 +118,18 @@ def test_preprocess_input_takes_what_keras_users_have(name: str) -> None:
     image = keras.Input((6, 5, 3), dtype="uint8")
     output = prepared(image)
     assert (output.shape, output.dtype) == ((None, 6, 5, 3), "float32")
-    same(keras.Model(image, output).predict(pictures, verbose=0))
-    same(keras.ops.convert_to_numpy(prepared(keras.ops.convert_to_tensor(pictures))))
+    same(keras.Model(image, output).predict(images, verbose=0))
+    same(keras.ops.convert_to_numpy(prepared(keras.ops.convert_to_tensor(images))))
 
-    data = tf.data.Dataset.from_tensor_slices(pictures).batch(2).map(prepared)
+    data = tf.data.Dataset.from_tensor_slices(images).batch(2).map(prepared)
     assert data.element_spec.shape.as_list() == [None, 6, 5, 3]
     same(np.concatenate(list(data.as_numpy_iterator())))
-    unknown = tf.data.Dataset.from_generator(lambda: iter(pictures), output_types=tf.uint8)
+    unknown = tf.data.Dataset.from_generator(lambda: iter(images), output_types=tf.uint8)
     same(np.stack(list(unknown.map(prepared).as_numpy_iterator())))
-    with pytest.raises(Exception, match="got shape .6, 5, 1., expected RGB pictures"):  # TensorFlow's, around ours
-        tf.data.Dataset.from_tensor_slices(pictures[..., :1]).map(prepared)
+    with pytest.raises(Exception, match="got shape .6, 5, 1., expected RGB images"):  # TensorFlow's, around ours
+        tf.data.Dataset.from_tensor_slices(images[..., :1]).map(prepared)
 
-    first = np.moveaxis(pictures, -1, 1)
+    first = np.moveaxis(images, -1, 1)
     for given in (first, keras.ops.convert_to_tensor(first)):
         same(np.moveaxis(keras.ops.convert_to_numpy(prepared(given, data_format="channels_first")), 1, -1))
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from emotiw_keras.conversion.convert import convert, probe_picture, write_weights
+from emotiw_keras.conversion.convert import convert, probe_image, write_weights
 from emotiw_keras.errors import ModelError
 from emotiw_keras.formats.reference import run
 from emotiw_keras.models import build, get_spec
@@ -86,7 +86,7 @@ def test_original_has_the_layers_of_the_prototxt() -> None:
 
 
 def scores_of(model: keras.Model) -> np.ndarray:
-    return keras.ops.convert_to_numpy(model(probe_picture(get_spec("senet50")), training=False)).reshape(-1)
+    return keras.ops.convert_to_numpy(model(probe_image(get_spec("senet50")), training=False)).reshape(-1)
 
 
 def assert_same(found: np.ndarray, expected: np.ndarray) -> None:
@@ -100,7 +100,7 @@ def test_a_caffemodel_computes_what_opencv_computes(net: foreign.Network, caffe:
     model, conversion = convert("senet50", path, width=NARROW)
     taps = ("pool1_3x3_s2", "conv3_4_relu")
     outputs = keras.Model(model.inputs[0], [model.get_layer(layer).output for layer in taps])
-    for layer, value in zip(taps, outputs(probe_picture(get_spec("senet50"))), strict=True):
+    for layer, value in zip(taps, outputs(probe_image(get_spec("senet50"))), strict=True):
         assert_same(np.moveaxis(keras.ops.convert_to_numpy(value), -1, 1).reshape(-1), expected[layer])
     assert_same(scores_of(model), expected[net.scores])
     assert conversion.own_structure and conversion.channel_order == "bgr" and conversion.classes == IDENTITIES
@@ -201,9 +201,9 @@ def test_a_missing_or_surplus_array_is_named(net: foreign.Network, tmp_path: Pat
 
 def test_another_epsilon_is_seen_by_the_gate(net: foreign.Network, caffe: tuple) -> None:
     """That of keras-vggface changes the scores by more than the gate allows; its pooling, a row short, hardly does."""
-    picture = {"data": foreign.picture("senet50")}
+    image = {"data": foreign.image("senet50")}
     nodes = [foreign.changed(node, {"epsilon": 1e-4}) if node.op == "batch_norm" else node for node in net.nodes[:-1]]
-    found, _ = run(nodes, net.arrays, picture, "oihw")
+    found, _ = run(nodes, net.arrays, image, "oihw")
     difference = np.abs(found["classifier"] - caffe[1][net.scores]).max() / np.abs(caffe[1][net.scores]).max()
     assert difference > 1e-3
 

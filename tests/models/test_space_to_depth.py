@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from emotiw_keras.models import AlexNet
-from emotiw_keras.models.grey import grey_twin
+from emotiw_keras.models.grey_folding import grey_twin
 from emotiw_keras.models.kernels import space_to_depth
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="on TensorFlow only")
@@ -18,7 +18,7 @@ def values(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 # (height, width), (rows, columns) of the kernel, stride: AlexNet's and VGG-CNN-M's own; kernels that are multiples of the
-# stride and that are smaller; pictures that end with the last output, go on behind it, and end before the widened kernel.
+# stride and that are smaller; images that end with the last output, go on behind it, and end before the widened kernel.
 CASES = [
     ((227, 227), (11, 11), 4),
     ((224, 224), (7, 7), 2),

@@ -85,7 +85,7 @@ def test_it_computes_what_its_prototxt_says(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_its_smallest_picture_is_the_smallest_its_poolings_take(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_smallest_image_is_the_smallest_its_poolings_take(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     version = squeezenet.NETWORKS[name]
     monkeypatch.setitem(squeezenet.NETWORKS, name, version._replace(smallest=1))
     side = version.smallest - 1
@@ -161,8 +161,8 @@ def test_the_released_weights_name_the_cat_and_the_espresso(released, shared_dat
         model.get_layer(layer).set_weights([kernel, arrays[f"{layer}.bias"]])
     photos = []
     for name in ("chelsea", "coffee"):
-        picture = cv2.imread(str(shared_data / "photos" / "noface" / f"{name}.png"))[..., ::-1]
-        photos.append(cv2.resize(picture, (227, 227), interpolation=cv2.INTER_AREA))
+        image = cv2.imread(str(shared_data / "photos" / "noface" / f"{name}.png"))[..., ::-1]
+        photos.append(cv2.resize(image, (227, 227), interpolation=cv2.INTER_AREA))
     x = preprocess_input(np.stack(photos))
     scores = keras.ops.convert_to_numpy(model(x, training=False))
     cat, cup = scores

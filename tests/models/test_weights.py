@@ -83,7 +83,7 @@ def test_imagenet_without_top_is_the_trunk_in_silence(cache: Path, capsys) -> No
     assert "fc8" not in capsys.readouterr().err
 
 
-def test_imagenet_goes_into_a_trunk_for_pictures_of_any_size(cache: Path) -> None:
+def test_imagenet_goes_into_a_trunk_for_images_of_any_size(cache: Path) -> None:
     source = AlexNet(weights=None, input_shape=(227, 227, 3), width=0.05)
     source.save_weights(cache / "alexnet.weights.h5")
     model = AlexNet(include_top=False, input_shape=(None, None, 3), width=0.05)

@@ -1,4 +1,4 @@
-"""`weights=FILE`: what Keras' save() wrote, and foreign files, for the width and the pictures of the network they go into."""
+"""`weights=FILE`: what Keras' save() wrote, and foreign files, for the width and the images of the network they go into."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def test_a_foreign_file_is_taken_at_the_networks_own_width(tmp_path: Path, capsy
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_foreign_file_is_taken_for_the_networks_own_pictures(channels: int, tmp_path: Path) -> None:
-    """Weights trained elsewhere on other sizes, or on grey pictures."""
+def test_a_foreign_file_is_taken_for_the_networks_own_images(channels: int, tmp_path: Path) -> None:
+    """Weights trained elsewhere on other sizes, or on grey images."""
     settings = {"width": 0.1, "classes": 5, "input_shape": (131, 131, channels)}
     model = build("alexnet", weights=None, **settings)
     roles = {"kernel": "weight", "bias": "bias"}

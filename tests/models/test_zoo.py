@@ -34,7 +34,7 @@ def narrow(name: str, **kwargs: object) -> keras.Model:
     return build(name, **{**settings, **kwargs})
 
 
-def pictures(count: int = 3, shape: tuple[int, ...] = SHAPE, spread: float = 1.0) -> np.ndarray:
+def images(count: int = 3, shape: tuple[int, ...] = SHAPE, spread: float = 1.0) -> np.ndarray:
     return (np.random.default_rng(5).standard_normal((count, *shape)) * spread).astype("float32")
 
 
@@ -54,24 +54,24 @@ def settle(model: keras.Model, x: np.ndarray) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_probabilities_of_42_classes(name: str) -> None:
     model = narrow(name)
-    y = output(model, pictures())
+    y = output(model, images())
     assert model.name == name
     assert y.shape == (3, CLASSES)
     np.testing.assert_allclose(y.sum(axis=1), 1, rtol=1e-5)
-    assert np.std(y, axis=0).max() > 0, "the answer does not depend on the picture"
+    assert np.std(y, axis=0).max() > 0, "the answer does not depend on the image"
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_compiled_prediction_is_the_eager_one(name: str) -> None:
     model = narrow(name, classifier_activation=None)
-    x = pictures()
+    x = images()
     np.testing.assert_allclose(model.predict(x, verbose=0), output(model, x), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_config_and_clone_make_the_same_network(name: str) -> None:
     model = narrow(name)
-    x = pictures()
+    x = images()
     for other in (keras.Model.from_config(model.get_config()), keras.models.clone_model(model)):
         assert [layer.get_config() for layer in other.layers] == [layer.get_config() for layer in model.layers]
         other.set_weights(model.get_weights())
@@ -81,7 +81,7 @@ def test_config_and_clone_make_the_same_network(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_keras_file_and_weights_file_give_it_back(name: str, tmp_path: Path) -> None:
     model = narrow(name)
-    x = pictures()
+    x = images()
     model.save(tmp_path / "model.keras")
     np.testing.assert_array_equal(output(keras.saving.load_model(tmp_path / "model.keras"), x), output(model, x))
     model.save_weights(tmp_path / "model.weights.h5")
@@ -95,7 +95,7 @@ def test_mixed_precision_is_finite_and_close(name: str, policy: str) -> None:
     # What goes through two channels, as a tenth of EfficientNet's would, hangs on the rounding of each.
     settings = {"classifier_activation": None, "width": 0.5 if name == "efficientnet_lite0" else WIDTH}
     exact = narrow(name, **settings)
-    x = pictures(spread=60.0)
+    x = images(spread=60.0)
     settle(exact, x)
     keras.config.set_dtype_policy(policy)
     mixed = narrow(name, **settings)
@@ -114,7 +114,7 @@ def test_mixed_precision_is_finite_and_close(name: str, policy: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_variable_gets_a_gradient(name: str, weight_gradients) -> None:
     model = narrow(name, classifier_activation=None)
-    found = weight_gradients(model, pictures(8), np.arange(8))
+    found = weight_gradients(model, images(8), np.arange(8))
     layers = {layer.name: layer for layer in model.layers}
     wanted = []
     for layer in (layers[name] for _, group in get_spec(name).groups for name in group):
@@ -139,13 +139,13 @@ def test_layer_groups_cover_the_weights_from_input_to_output(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_one_channel_and_pictures_that_are_not_square(name: str) -> None:
-    assert output(narrow(name, input_shape=(64, 91, 1)), pictures(2, (64, 91, 1))).shape == (2, CLASSES)
+def test_one_channel_and_images_that_are_not_square(name: str) -> None:
+    assert output(narrow(name, input_shape=(64, 91, 1)), images(2, (64, 91, 1))).shape == (2, CLASSES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_without_top(name: str) -> None:
-    x = pictures()
+    x = images()
     maps = output(narrow(name, include_top=False), x)
     keras.utils.set_random_seed(7)
     model = narrow(name, include_top=False, pooling="avg")
@@ -157,7 +157,7 @@ def test_without_top(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_too_small_a_picture_is_one_line(name: str) -> None:
+def test_too_small_an_image_is_one_line(name: str) -> None:
     module = inspect.getmodule(getattr(models, get_spec(name).class_name))
     smallest = module.SMALLEST if hasattr(module, "SMALLEST") else module.NETWORKS[name][1]
     assert narrow(name, input_shape=(smallest, smallest, 1)).output_shape == (None, CLASSES)
@@ -189,7 +189,7 @@ def test_built_on_a_tensor() -> None:
     model = narrow("alexnet", input_tensor=halved, input_shape=None)
     plain = narrow("alexnet")
     plain.set_weights(model.get_weights())
-    x = pictures()
+    x = images()
     np.testing.assert_allclose(output(model, x), output(plain, 0.5 * x), rtol=1e-5, atol=1e-7)
 
 
@@ -198,7 +198,7 @@ def test_dropout_state_is_part_of_the_model() -> None:
     model = narrow("alexnet")
     states = [v for v in model.variables if "seed_generator" in v.path]
     assert len(states) == 2
-    x, before = pictures(), [keras.ops.convert_to_numpy(v) for v in states]
+    x, before = images(), [keras.ops.convert_to_numpy(v) for v in states]
     first = keras.ops.convert_to_numpy(model(x, training=True))
     second = keras.ops.convert_to_numpy(model(x, training=True))
     assert not np.array_equal(first, second)
@@ -254,7 +254,7 @@ def test_a_path_holds_its_modules_alone_and_each_once() -> None:
 
 
 def test_modules_are_summed_or_averaged_behind_their_relu() -> None:
-    x = pictures(2, (8, 8, 3))
+    x = images(2, (8, 8, 3))
     for combine, factor in (("sum", 1.0), ("average", 0.5)):
         settings = {"include_top": False, "reduce": "none", "layers": 1, "input_shape": (8, 8, 3), "width": 1.0}
         settings["combine"] = combine

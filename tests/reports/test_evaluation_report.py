@@ -1,4 +1,4 @@
-"""The report folder: pictures are decoded and looked at, tables are read back, the page holds what it was given, escaped."""
+"""The report folder: images are decoded and looked at, tables are read back, the page holds what it was given, escaped."""
 
 from __future__ import annotations
 
@@ -127,10 +127,10 @@ def test_report_folder(assessment, tmp_path):
     assert f"{result['expected_cost']:.3f}" in words and "Russell and Mehrabian 1977" in words
     assert "SHA-256 " + assessment.run.fingerprint in words and "11" in read.texts
     assert [label for label in SEVEN if label not in words] == []
-    pictures = read.all("img")
+    images = read.all("img")
     wrong = int((assessment.predictions.predicted != assessment.predictions.truth)[assessment.predictions.readable].sum())
-    assert len(pictures) == 2 * min(wrong, 12) > 0 and all(picture["alt"] for picture in pictures)
-    assert all(picture["src"].startswith("data:image/jpeg;base64,") for picture in pictures)
+    assert len(images) == 2 * min(wrong, 12) > 0 and all(image["alt"] for image in images)
+    assert all(image["src"].startswith("data:image/jpeg;base64,") for image in images)
     charts = [svg["aria-label"] for svg in read.all("svg")]
     assert f"expected calibration error {result['ece']:.3f}" in charts[0]
     assert charts[1] == "accuracy over 2 epochs; in the last: train 0.400, val 0.500"

@@ -14,7 +14,7 @@ from emotiw_keras.evaluation.ensemble import ensemble
 from emotiw_keras.evaluation.evaluate import assess
 from emotiw_keras.reports.comparison_page import comparison_page
 from emotiw_keras.reports.evaluation_report import report_page
-from emotiw_keras.reports.html import page, picture, table, tag
+from emotiw_keras.reports.html import image_tag, page, table, tag
 from emotiw_keras.runs import Run
 from tests.browser import Browser, browser, find_browser
 
@@ -38,7 +38,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def pages(side_by_side: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, int]]:
-    """The pages, and how many pictures each has."""
+    """The pages, and how many images each has."""
     folder = tmp_path_factory.mktemp("pages")
     history = "stage,epoch,learning_rate,loss,accuracy,val_loss,val_accuracy\ns,1,0.1,2,0.2,1.9,0.3\ns,2,0.1,1.5,0.4,,\n"
     (side_by_side / "one" / "history.csv").write_text(history)
@@ -58,8 +58,8 @@ def pages(side_by_side: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 def test_a_page_is_complete_silent_and_fits(
     chromium: Browser, pages: dict[str, tuple[Path, int]], name: str, tmp_path: Path
 ) -> None:
-    path, pictures = pages[name]
-    assert (pictures == 0) is (name == "compare")
+    path, images = pages[name]
+    assert (images == 0) is (name == "compare")
     for width, dark in ((1280, False), (390, False), (390, True)):
         opened = chromium.page()
         opened.open(path, width, dark)
@@ -67,7 +67,7 @@ def test_a_page_is_complete_silent_and_fits(
         assert [each for each in opened.requests if not each.startswith("data:")] == [path.as_uri()]
         assert opened.value("document.documentElement.scrollWidth") <= width
         assert opened.value("[...document.images].filter(each => !each.naturalWidth).length") == 0
-        assert opened.value("document.images.length") == pictures
+        assert opened.value("document.images.length") == images
         assert opened.value(NESTED) == 0
         contrast, ground = opened.value(CONTRAST)
         assert contrast > 7 and (ground < 0.1) is dark
@@ -75,8 +75,8 @@ def test_a_page_is_complete_silent_and_fits(
     assert (tmp_path / "page.png").stat().st_size > 20_000
 
 
-def test_a_wide_picture_and_long_names_fit_a_phone(chromium: Browser, tmp_path: Path) -> None:
-    wide = picture(np.zeros((20, 900, 1), np.uint8), "wide")
+def test_a_wide_image_and_long_names_fit_a_phone(chromium: Browser, tmp_path: Path) -> None:
+    wide = image_tag(np.zeros((20, 900, 1), np.uint8), "wide")
     names = table(["way", "accuracy"], [["a way with a name of many words that would fill the whole screen", "50 %"]], "ways")
     (tmp_path / "wide.html").write_text(page("wide", wide, names), "utf-8")
     opened = chromium.page()
@@ -86,7 +86,7 @@ def test_a_wide_picture_and_long_names_fit_a_phone(chromium: Browser, tmp_path: 
 
 
 def test_what_is_wrong_would_be_noticed(chromium: Browser, tmp_path: Path) -> None:
-    """The checks above can fail: a page that shouts, asks for a picture, and is too wide."""
+    """The checks above can fail: a page that shouts, asks for an image, and is too wide."""
     bad = page("bad", tag("div", style="width: 2000px; height: 1px"), tag("img", src="nowhere.png", alt=""))
     bad = re.sub("<meta http-equiv.*?>", "<script>console.log('loud')</script>", bad)
     (tmp_path / "bad.html").write_text(bad)

@@ -1,4 +1,4 @@
-"""Pictures and films whose faces a simple detector finds: the left eye is marked magenta, the right one cyan."""
+"""Images and videos whose faces a simple detector finds: the left eye is marked magenta, the right one cyan."""
 
 from __future__ import annotations
 
@@ -54,29 +54,29 @@ def background(height: int = 240, width: int = 320, seed: int = 0) -> np.ndarray
     return np.repeat(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)[..., None], 3, axis=-1)
 
 
-def put_face(picture: np.ndarray, x: int, y: int, side: int = 80, seed: int = 0) -> Face:
-    """Draw a face into a picture with its corner at x, y; returns where it is."""
+def put_face(image: np.ndarray, x: int, y: int, side: int = 80, seed: int = 0) -> Face:
+    """Draw a face into an image with its corner at x, y; returns where it is."""
     face = draw_faces(1, size=side, seed=seed)[0][0, ..., 0]
-    picture[y : y + side, x : x + side] = face[..., None]
+    image[y : y + side, x : x + side] = face[..., None]
     eyes = [(x + round(share * side), y + round(EYE_LINE * side)) for share in (EYE_LEFT, EYE_RIGHT)]
     for (eye_x, eye_y), colour in zip(eyes, (LEFT, RIGHT), strict=True):
-        picture[eye_y - 2 : eye_y + 3, eye_x - 2 : eye_x + 3] = colour
+        image[eye_y - 2 : eye_y + 3, eye_x - 2 : eye_x + 3] = colour
     return face_at(*[(float(eye_x), float(eye_y)) for eye_x, eye_y in eyes])
 
 
 def frames_of(count: int, step: int = 2, faces: int = 1, height: int = 240, width: int = 320) -> list[np.ndarray]:
-    """A film in which faces move to the right by `step` pixels a frame."""
-    film = []
+    """A video in which faces move to the right by `step` pixels a frame."""
+    video = []
     for index in range(count):
-        picture = background(height, width)
+        image = background(height, width)
         for number in range(faces):
-            put_face(picture, 10 + index * step, 20 + number * 110, 96 - 16 * number, seed=number)
-        film.append(picture)
-    return film
+            put_face(image, 10 + index * step, 20 + number * 110, 96 - 16 * number, seed=number)
+        video.append(image)
+    return video
 
 
-def write_film(path: object, frames: list[np.ndarray], rate: float = 25.0) -> None:
-    """Write an MPEG-4 film."""
+def write_video(path: object, frames: list[np.ndarray], rate: float = 25.0) -> None:
+    """Write an MPEG-4 video."""
     height, width = frames[0].shape[:2]
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
     assert writer.isOpened()

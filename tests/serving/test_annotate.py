@@ -16,9 +16,9 @@ from PIL import Image, ImageDraw
 from emotiw_keras.errors import OutputError
 from emotiw_keras.serving.annotate import Annotator
 from emotiw_keras.serving.box_drawing import COLOURS, draw_readings
-from emotiw_keras.serving.input_images import Film, Picture
-from emotiw_keras.serving.readings import PictureReading, Reading
-from tests.serving.marked import background, frames_of, put_face, write_film
+from emotiw_keras.serving.input_images import InputImage, Video
+from emotiw_keras.serving.readings import ImageReading, Reading
+from tests.serving.marked import background, frames_of, put_face, write_video
 
 
 def reading(box: tuple[float, float, float, float], **probabilities: float) -> Reading:
@@ -26,14 +26,14 @@ def reading(box: tuple[float, float, float, float], **probabilities: float) -> R
     return Reading(0, box, ((box[0] + 20, box[1] + 20), (box[0] + 40, box[1] + 20)), 0.9, label, probabilities)
 
 
-def film_of(count: int, live: bool = False, name: str = "clip.mp4") -> tuple[Film, list[PictureReading]]:
-    pictures = [Picture("clip", frame, frame=index, name=name) for index, frame in enumerate(frames_of(count))]
-    film = Film("clip", name, 12.5, iter(pictures), live=live)
+def video_of(count: int, live: bool = False, name: str = "clip.mp4") -> tuple[Video, list[ImageReading]]:
+    images = [InputImage("clip", frame, frame=index, name=name) for index, frame in enumerate(frames_of(count))]
+    video = Video("clip", name, 12.5, iter(images), live=live)
     face = reading((30, 30, 60, 60), happy=0.75, sad=0.25)
-    return film, [PictureReading(picture, film, (face,), None) for picture in pictures]
+    return video, [ImageReading(image, video, (face,), None) for image in images]
 
 
-def read_film(path: Path) -> tuple[list[np.ndarray], float]:
+def read_video(path: Path) -> tuple[list[np.ndarray], float]:
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     frames = []
     while (read := capture.read())[0]:
@@ -53,7 +53,7 @@ def test_a_box_and_bars_as_long_as_the_probabilities() -> None:
     assert lengths[1] / lengths[0] == pytest.approx(3, rel=0.15)
 
 
-def test_a_crowd_at_the_border_of_a_small_grey_picture_is_drawn() -> None:
+def test_a_crowd_at_the_border_of_a_small_grey_image_is_drawn() -> None:
     photo = np.full((40, 50, 1), 128, np.uint8)
     boxes = [(-10.0, -8.0, 30.0, 30.0), (35.0, 25.0, 30.0, 30.0), (0.0, 0.0, 50.0, 40.0), (20.0, 10.0, 3.0, 3.0)]
     drawn = draw_readings(photo, [reading(box, happy=0.6, sad=0.4) for box in boxes])
@@ -89,7 +89,7 @@ def test_labels_and_bars_cover_no_other_face(monkeypatch: pytest.MonkeyPatch, ga
         assert one[2] < other[0] or other[2] < one[0] or one[3] < other[1] or other[3] < one[1]
 
 
-def test_pictures_keep_their_names_below_the_folder(predict: Callable, tmp_path: Path) -> None:
+def test_images_keep_their_names_below_the_folder(predict: Callable, tmp_path: Path) -> None:
     for folder in ("photos", "photos/sub", "other"):
         (tmp_path / folder).mkdir()
         photo = background()
@@ -110,29 +110,29 @@ def test_pictures_keep_their_names_below_the_folder(predict: Callable, tmp_path:
         assert image.format == "JPEG" and np.abs(np.asarray(image).astype(int) - photo).max() > 60
 
 
-def test_a_film_comes_back_as_a_film(predict: Callable, tmp_path: Path) -> None:
-    write_film(tmp_path / "one.mp4", frames_of(8), rate=12.5)
-    write_film(tmp_path / "two.avi", frames_of(5), rate=30)
+def test_a_video_comes_back_as_a_video(predict: Callable, tmp_path: Path) -> None:
+    write_video(tmp_path / "one.mp4", frames_of(8), rate=12.5)
+    write_video(tmp_path / "two.avi", frames_of(5), rate=30)
     for number, frame in enumerate(frames_of(2)):
         Image.fromarray(frame).save(tmp_path / f"f{number}.png")
     done = predict("one.mp4", "two.avi", "f%d.png", "--annotate", "seen", "--every", 3)
     assert done.code == 0, done.err
     assert sorted(path.name for path in (tmp_path / "seen").iterdir()) == ["f0.png", "f1.png", "one.mp4", "two.avi"]
     for name, count, rate in (("one.mp4", 8, 12.5), ("two.avi", 5, 30)):
-        frames, found = read_film(tmp_path / "seen" / name)
+        frames, found = read_video(tmp_path / "seen" / name)
         assert len(frames) == count and found == pytest.approx(rate)
-        plain, _ = read_film(tmp_path / name)
+        plain, _ = read_video(tmp_path / name)
         changed = [np.abs(a.astype(int) - b).max(axis=-1) > 60 for a, b in zip(frames, plain, strict=True)]
-        # The box is drawn about the face, which moves; the far side of the picture stays as it was.
+        # The box is drawn about the face, which moves; the far side of the image stays as it was.
         assert all(each[:, :150].sum() > 100 and each[200:, 250:].sum() == 0 for each in changed)
 
 
-def test_a_film_in_a_container_that_cannot_be_written_becomes_mp4(tmp_path: Path) -> None:
-    _, readings = film_of(3, name="talk.ts")
+def test_a_video_in_a_container_that_cannot_be_written_becomes_mp4(tmp_path: Path) -> None:
+    _, readings = video_of(3, name="talk.ts")
     with Annotator(tmp_path / "seen") as annotator:
         for each in readings:
             annotator.write(each)
-    assert len(read_film(tmp_path / "seen" / "talk.ts.mp4")[0]) == 3
+    assert len(read_video(tmp_path / "seen" / "talk.ts.mp4")[0]) == 3
 
 
 def test_nothing_is_written_over(predict: Callable, tmp_path: Path) -> None:
@@ -148,24 +148,24 @@ def test_nothing_is_written_over(predict: Callable, tmp_path: Path) -> None:
     assert predict("a.png", "--annotate", "file").code == 6
 
 
-def test_half_a_film_is_not_left_behind_but_a_cameras_is_kept(tmp_path: Path) -> None:
-    _, readings = film_of(6)
-    with pytest.raises(KeyboardInterrupt), Annotator(tmp_path / "film") as annotator:
+def test_half_a_video_is_not_left_behind_but_a_cameras_is_kept(tmp_path: Path) -> None:
+    _, readings = video_of(6)
+    with pytest.raises(KeyboardInterrupt), Annotator(tmp_path / "video") as annotator:
         for each in readings:
             annotator.write(each)
         raise KeyboardInterrupt
-    assert list((tmp_path / "film").iterdir()) == []
-    _, readings = film_of(6, live=True, name="camera_0.mp4")
+    assert list((tmp_path / "video").iterdir()) == []
+    _, readings = video_of(6, live=True, name="camera_0.mp4")
     with pytest.raises(KeyboardInterrupt), Annotator(tmp_path / "camera") as annotator:
         for each in readings:
             annotator.write(each)
         raise KeyboardInterrupt
     assert [path.name for path in (tmp_path / "camera").iterdir()] == ["camera_0.mp4"]
-    assert len(read_film(tmp_path / "camera" / "camera_0.mp4")[0]) == 6
+    assert len(read_video(tmp_path / "camera" / "camera_0.mp4")[0]) == 6
 
 
 def test_a_full_disk_is_one_error_and_no_file(tmp_path: Path) -> None:
-    _, readings = film_of(40, name="clip.avi")
+    _, readings = video_of(40, name="clip.avi")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))

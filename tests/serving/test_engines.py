@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emotiw_keras.data.device import FaceInput
+from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.data.generated import draw_faces
-from emotiw_keras.data.settings import settings_for
+from emotiw_keras.data.preprocessing_settings import settings_for
 from emotiw_keras.errors import EmotiwError, ModelError, RunError, UsageError
 from emotiw_keras.files import sha256_file
 from emotiw_keras.inference import Inference
@@ -142,7 +142,7 @@ def photo(folder: Path) -> Path:
 def test_a_light_engine_imports_no_framework(tmp_path: Path) -> None:
     """Faces are looked for, one is computed, one input is broken: with all that the command imports on the way."""
     face, broken = photo(tmp_path), tmp_path / "broken.jpg"
-    broken.write_bytes(b"\xff\xd8 no picture")
+    broken.write_bytes(b"\xff\xd8 no image")
     code = (
         "import sys\nfrom emotiw_keras.cli.main import run\n"
         f"codes = [run(['predict', {str(face)!r}]), run(['predict', {str(face)!r}, {str(broken)!r}, '--faces', 'whole'])]\n"

@@ -1,4 +1,4 @@
-"""`--explain` and `--crops` of `emotiw predict`: a picture for each face, the answers of evaluation."""
+"""`--explain` and `--crops` of `emotiw predict`: an image for each face, the answers of evaluation."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from emotiw_keras.gradcam import LayerCam, overlay
 from emotiw_keras.runs import Run
 from emotiw_keras.serving.explain import CAPTION, SIDE
 from emotiw_keras.serving.predictor import Predictor
-from tests.serving.marked import background, frames_of, put_face, write_film
+from tests.serving.marked import background, frames_of, put_face, write_video
 
 
-def test_each_face_becomes_a_picture_of_itself_and_of_its_heat(predict: Callable, run_folder: Path, tmp_path: Path) -> None:
+def test_each_face_becomes_an_image_of_itself_and_of_its_heat(predict: Callable, run_folder: Path, tmp_path: Path) -> None:
     face = draw_faces(1, size=48)[0][0]
     (tmp_path / "faces" / "sub").mkdir(parents=True)
     for name in ("a.png", "sub/a.jpg"):
@@ -49,8 +49,8 @@ def test_each_face_becomes_a_picture_of_itself_and_of_its_heat(predict: Callable
     assert changed[: max(room - 2, 1), :].max() == 0, "outside of the crop nothing is coloured"
 
 
-def test_films_and_pictures_without_a_face(predict: Callable, tmp_path: Path) -> None:
-    write_film(tmp_path / "clip.mp4", frames_of(3), rate=10)
+def test_videos_and_images_without_a_face(predict: Callable, tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", frames_of(3), rate=10)
     photo = background()
     put_face(photo, 20, 30, 96)
     put_face(photo, 150, 30, 96)
@@ -60,8 +60,8 @@ def test_films_and_pictures_without_a_face(predict: Callable, tmp_path: Path) ->
     done = predict("clip.mp4", "two.png", "none.png", "torn.png", "--explain", "why", "--annotate", "seen")
     assert done.code == 3
     written = sorted(str(path.relative_to(tmp_path / "why")) for path in (tmp_path / "why").rglob("*.png"))
-    films = [f"clip.mp4/{frame:06d}-face0.png" for frame in range(3)]
-    assert written == [*films, "two-face0.png", "two-face1.png"]
+    videos = [f"clip.mp4/{frame:06d}-face0.png" for frame in range(3)]
+    assert written == [*videos, "two-face0.png", "two-face1.png"]
 
 
 def test_nothing_is_written_over(predict: Callable, tmp_path: Path) -> None:

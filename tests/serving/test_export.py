@@ -36,9 +36,9 @@ def jpegs(shapes: list[tuple[int, ...]], seed: int = 5) -> list[bytes]:
     files = []
     for shape in shapes:
         pixels = np.random.default_rng(seed).integers(0, 256, (5, 5, shape[2]), np.uint8)
-        picture = Image.fromarray(pixels[..., 0] if shape[2] == 1 else pixels).resize(shape[1::-1], Image.Resampling.BICUBIC)
+        image = Image.fromarray(pixels[..., 0] if shape[2] == 1 else pixels).resize(shape[1::-1], Image.Resampling.BICUBIC)
         file = io.BytesIO()
-        picture.save(file, "JPEG", quality=90)
+        image.save(file, "JPEG", quality=90)
         files.append(file.getvalue())
     return files
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from emotiw_keras.data.device import FaceInput
+from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.errors import ModelError
 from emotiw_keras.models import build
 from emotiw_keras.serving.folding import Folded, fold

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from emotiw_keras.data.device import FaceInput
+from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.errors import ModelError, OutputError, RunError
 from emotiw_keras.files import sha256_file
 from emotiw_keras.models import build, model_names

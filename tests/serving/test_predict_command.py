@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from emotiw_keras.data.generated import draw_faces
-from emotiw_keras.serving.input_images import Picture
+from emotiw_keras.serving.input_images import InputImage
 from emotiw_keras.serving.inputs import expand, read_inputs
 from emotiw_keras.serving.predictor import Predictor
 
@@ -36,12 +36,12 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "faces" / "more").mkdir(parents=True)
     (root / "faces" / "a.png").write_bytes(png(images[0]))
     (root / "faces" / "more" / "b.png").write_bytes(png(np.repeat(images[1][..., None], 3, axis=-1)))
-    (root / "faces" / "notes.txt").write_text("no picture by its name")
+    (root / "faces" / "notes.txt").write_text("no image by its name")
     with zipfile.ZipFile(root / "faces.zip", "w") as archive:
         archive.writestr("c.png", png(images[2]))
         archive.writestr("cut.png", png(images[3])[:300])
     (root / "zero.jpg").write_bytes(b"")
-    (root / "text.png").write_text("no picture by its bytes")
+    (root / "text.png").write_text("no image by its bytes")
     (root / "photo.dat").write_bytes(png(images[3]))
     return root
 
@@ -80,8 +80,8 @@ def test_probabilities_are_the_predictors(emotiw: Emotiw, faces: Path, run_folde
     done = emotiw("predict", "faces", "--model", run_folder, "--faces", "whole", "--json", cwd=faces)
     assert done.returncode == 0, done.stderr
     predictor = Predictor(run_folder)
-    pictures = [each for each in read_inputs(expand([str(faces / "faces")])) if isinstance(each, Picture)]
-    pixels = [picture.pixels for picture in pictures]
+    images = [each for each in read_inputs(expand([str(faces / "faces")])) if isinstance(each, InputImage)]
+    pixels = [image.pixels for image in images]
     expected = predictor.predict([each for each in pixels if each is not None])
     for row, probabilities in zip(rows_of(done.stdout), expected, strict=True):
         assert tuple(row["probabilities"]) == predictor.labels

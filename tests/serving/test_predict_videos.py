@@ -1,4 +1,4 @@
-"""`emotiw predict` on photos with faces to find, films, numbered pictures and what is broken among them."""
+"""`emotiw predict` on photos with faces to find, videos, numbered images and what is broken among them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from emotiw_keras.faces import Face
-from emotiw_keras.serving.input_images import Film
+from emotiw_keras.serving.input_images import Video
 from emotiw_keras.serving.inputs import expand, read_inputs
-from tests.serving.marked import MarkedEyes, background, frames_of, put_face, write_film
+from tests.serving.marked import MarkedEyes, background, frames_of, put_face, write_video
 
 KEYS = ["path", "frame", "seconds", "face", "box", "eyes", "detector_score", "label", "probabilities", "doubt", "error"]
 
@@ -64,7 +64,7 @@ def test_batches_change_no_answer(predict: Callable, tmp_path: Path) -> None:
     np.testing.assert_allclose(*answers, atol=1e-5)
 
 
-def test_boxes_are_in_the_upright_picture(predict: Callable, tmp_path: Path) -> None:
+def test_boxes_are_in_the_upright_image(predict: Callable, tmp_path: Path) -> None:
     photo = crowd(2)
     save(tmp_path / "plain.png", photo)
     exif = Image.Exif()
@@ -74,8 +74,8 @@ def test_boxes_are_in_the_upright_picture(predict: Callable, tmp_path: Path) -> 
     assert [row["box"] for row in plain] == [row["box"] for row in turned] and len(plain) == 2
 
 
-def test_a_film_has_a_row_for_each_face_of_each_frame(predict: Callable, tmp_path: Path) -> None:
-    write_film(tmp_path / "clip.mp4", [*frames_of(6, faces=2), background()])
+def test_a_video_has_a_row_for_each_face_of_each_frame(predict: Callable, tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", [*frames_of(6, faces=2), background()])
     done = predict("clip.mp4")
     assert done.code == 0
     assert [(row["frame"], row["face"]) for row in done.rows] == [(i, n) for i in range(6) for n in (0, 1)] + [(6, None)]
@@ -86,8 +86,8 @@ def test_a_film_has_a_row_for_each_face_of_each_frame(predict: Callable, tmp_pat
     assert "clip.mp4 frame 0 face 1 at " in predict("clip.mp4", json_rows=False).out
 
 
-def test_every_and_smooth_reach_the_film(predict: Callable, tmp_path: Path) -> None:
-    write_film(tmp_path / "clip.mp4", frames_of(10, step=3), rate=10)
+def test_every_and_smooth_reach_the_video(predict: Callable, tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", frames_of(10, step=3), rate=10)
     plain, carried = predict("clip.mp4").rows, predict("clip.mp4", "--every", 5).rows
     eyes = [np.array([row["eyes"] for row in rows]) for rows in (plain, carried)]
     assert (eyes[0][0] == eyes[1][0]).all() and (eyes[0] != eyes[1]).any() and np.abs(eyes[0] - eyes[1]).max() < 1
@@ -103,7 +103,7 @@ def test_a_window_that_cannot_be_meant_is_one_line(predict: Callable, window: st
     assert done.code == 2 and len(done.err.splitlines()) == 1 and "0.5s" in done.err
 
 
-def test_numbered_pictures_are_a_film(predict: Callable, tmp_path: Path) -> None:
+def test_numbered_images_are_a_video(predict: Callable, tmp_path: Path) -> None:
     frames = frames_of(4)
     for number, frame in zip((3, 4, 10, 11), frames, strict=True):
         save(tmp_path / "shots" / f"f_{number:03}.png", frame)
@@ -115,37 +115,37 @@ def test_numbered_pictures_are_a_film(predict: Callable, tmp_path: Path) -> None
         (3, 0, True), (4, 0, True), (10, None, False), (11, 0, True),
     ]  # fmt: skip
     assert {row["path"] for row in done.rows} == {"shots/f_%03d.png"}
-    assert "cannot read shots/f_%03d.png frame 10: not a picture" in done.err
+    assert "cannot read shots/f_%03d.png frame 10: not an image" in done.err
     assert [row["frame"] for row in predict("shots/f_%d.png").rows] == [3, 4, 5, 10, 11]
 
 
-def test_broken_films_are_named_and_the_rest_goes_on(predict: Callable, tmp_path: Path) -> None:
-    write_film(tmp_path / "good.mp4", frames_of(3))
-    write_film(tmp_path / "long.avi", frames_of(30))
+def test_broken_videos_are_named_and_the_rest_goes_on(predict: Callable, tmp_path: Path) -> None:
+    write_video(tmp_path / "good.mp4", frames_of(3))
+    write_video(tmp_path / "long.avi", frames_of(30))
     whole = (tmp_path / "good.mp4").read_bytes()
     (tmp_path / "headless.mp4").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "empty.mp4").write_bytes(b"")
-    (tmp_path / "words.mov").write_text("no film")
+    (tmp_path / "words.mov").write_text("no video")
     (tmp_path / "unnamed").write_bytes(whole)
     data = (tmp_path / "long.avi").read_bytes()
     (tmp_path / "cut.avi").write_bytes(data[: len(data) // 2])
-    with zipfile.ZipFile(tmp_path / "films.zip", "w") as archive:
+    with zipfile.ZipFile(tmp_path / "videos.zip", "w") as archive:
         archive.write(tmp_path / "good.mp4", "inside.mp4")
-    names = ["headless.mp4", "empty.mp4", "words.mov", "cut.avi", "films.zip", "nothing_%d.png", "gone/f_%d.png", "camera:99"]
+    names = ["headless.mp4", "empty.mp4", "words.mov", "cut.avi", "videos.zip", "nothing_%d.png", "gone/f_%d.png", "camera:99"]
     done = predict(*names, "unnamed", "good.mp4")
     assert done.code == 3
     errors = {row["path"]: row["error"] for row in done.rows if row["error"]}
-    assert list(errors) == [*names[:4], "films.zip/inside.mp4", *names[5:]]
+    assert list(errors) == [*names[:4], "videos.zip/inside.mp4", *names[5:]]
     assert "cannot open" in errors["headless.mp4"] and "cannot open" in errors["words.mov"]
-    assert "30 were promised" in errors["cut.avi"] and "unpack" in errors["films.zip/inside.mp4"]
+    assert "30 were promised" in errors["cut.avi"] and "unpack" in errors["videos.zip/inside.mp4"]
     assert "no camera 99" in errors["camera:99"] and "no file matches" in errors["nothing_%d.png"]
     assert sum(row["path"] == "cut.avi" and row["error"] is None for row in done.rows) > 5
     assert [row["frame"] for row in done.rows if row["path"] in ("unnamed", "good.mp4")] == [0, 1, 2] * 2
     assert sum(line.startswith("emotiw: cannot read ") for line in done.err.splitlines()) == len(errors)
 
 
-def test_a_folder_with_films_and_pictures(predict: Callable, tmp_path: Path) -> None:
-    write_film(tmp_path / "mixed" / "b.mp4" if (tmp_path / "mixed").mkdir() is None else tmp_path, frames_of(2))
+def test_a_folder_with_videos_and_images(predict: Callable, tmp_path: Path) -> None:
+    write_video(tmp_path / "mixed" / "b.mp4" if (tmp_path / "mixed").mkdir() is None else tmp_path, frames_of(2))
     save(tmp_path / "mixed" / "a.png", crowd(1))
     save(tmp_path / "mixed" / "sub" / "c.png", crowd(0))
     rows = predict("mixed").rows
@@ -154,11 +154,11 @@ def test_a_folder_with_films_and_pictures(predict: Callable, tmp_path: Path) -> 
     ]  # fmt: skip
 
 
-def test_a_film_is_read_one_frame_at_a_time(tmp_path: Path) -> None:
-    write_film(tmp_path / "clip.mp4", frames_of(5), rate=12.5)
-    (film,) = read_inputs(expand([str(tmp_path / "clip.mp4")]))
-    assert isinstance(film, Film) and film.rate == 12.5 and not film.live
-    frames = film.frames
+def test_a_video_is_read_one_frame_at_a_time(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", frames_of(5), rate=12.5)
+    (video,) = read_inputs(expand([str(tmp_path / "clip.mp4")]))
+    assert isinstance(video, Video) and video.rate == 12.5 and not video.live
+    frames = video.frames
     assert next(frames).frame == 0 and next(frames).frame == 1
     frames.close()  # type: ignore[attr-defined]
 
@@ -169,7 +169,7 @@ def test_options_that_exclude_each_other(predict: Callable) -> None:
         assert done.code == 2 and "finds no faces" in done.err
 
 
-def test_a_heic_is_a_picture_and_never_a_film(predict: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_heic_is_an_image_and_never_a_video(predict: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     (tmp_path / "photos").mkdir()
     save(tmp_path / "photos" / "a.png", crowd(1))
@@ -185,7 +185,7 @@ def test_what_a_folder_holds_besides_is_said(predict: Callable, tmp_path: Path) 
     for name in ("notes.txt", "b.raw"):
         (tmp_path / "photos" / name).write_text("-")
     done = predict("photos")
-    assert done.code == 0 and done.err == "emotiw: photos: no pictures or films, so left out: 2 files (b.raw, notes.txt)\n"
+    assert done.code == 0 and done.err == "emotiw: photos: no images or videos, so left out: 2 files (b.raw, notes.txt)\n"
     (tmp_path / "photos" / "a.png").unlink()
     done = predict("photos")
     assert done.code == 3 and "but 2 other files (b.raw, notes.txt); looked for" in done.err
@@ -195,7 +195,7 @@ def test_the_first_frame_of_an_animation_is_said(predict: Callable, tmp_path: Pa
     frames = [Image.fromarray(crowd(count)) for count in (1, 2)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     done = predict("a.gif")
-    assert done.code == 0 and done.err == "emotiw: a.gif: holds several pictures; the first is read\n"
+    assert done.code == 0 and done.err == "emotiw: a.gif: holds several images; the first is read\n"
 
 
 def test_turned_photos_are_looked_at_again_on_request(predict: Callable, tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_the_smallest_face_reaches_the_detector(predict: Callable, tmp_path: Pat
 
     monkeypatch.setattr("emotiw_keras.faces.detectors.get_detector", made)
     save(tmp_path / "a.png", crowd(1))
-    write_film(tmp_path / "b.mp4", frames_of(2))
+    write_video(tmp_path / "b.mp4", frames_of(2))
     assert predict("a.png", "b.mp4").code == 0 and set(asked) == {24, 34}
     asked.clear()
     assert predict("a.png", "b.mp4", "--min-face", 60).code == 0 and set(asked) == {60}

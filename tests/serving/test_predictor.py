@@ -78,15 +78,15 @@ def test_what_is_no_face_is_refused_in_words(predictor: Predictor, image: np.nda
         predictor.predict([image])
 
 
-def test_one_picture_alone_is_refused_in_words(predictor: Predictor) -> None:
+def test_one_image_alone_is_refused_in_words(predictor: Predictor) -> None:
     (colour,), (grey,) = faces((344, 450, 3)), faces((48, 48, 1))
-    for picture in (colour, grey, grey[..., 0], "a.png", b"...", Path("a.png"), Image.fromarray(colour)):
-        with pytest.raises(DataError, match=r"one picture .*predict\(\[picture\]\)"):
-            predictor.predict(picture)
+    for image in (colour, grey, grey[..., 0], "a.png", b"...", Path("a.png"), Image.fromarray(colour)):
+        with pytest.raises(DataError, match=r"one image .*predict\(\[image\]\)"):
+            predictor.predict(image)
     np.testing.assert_array_equal(predictor.predict(grey[None, ..., 0]), predictor.predict(grey[None]))
 
 
-def test_pictures_of_pillow_and_files_are_what_they_show(predictor: Predictor, tmp_path: Path) -> None:
+def test_images_of_pillow_and_files_are_what_they_show(predictor: Predictor, tmp_path: Path) -> None:
     (face,) = faces((64, 60, 3))
     shown = Image.fromarray(face).quantize(64)
     expected = predictor.predict([np.asarray(shown.convert("RGB"))])
@@ -94,7 +94,7 @@ def test_pictures_of_pillow_and_files_are_what_they_show(predictor: Predictor, t
     data = (tmp_path / "a.png").read_bytes()
     found = predictor.predict([shown, shown.convert("RGBA"), tmp_path / "a.png", str(tmp_path / "a.png"), data])
     np.testing.assert_allclose(found, expected.repeat(5, axis=0), atol=1e-5)
-    for bad in (tmp_path / "none.png", tmp_path, b"no picture", Image.fromarray(np.zeros((9, 9), np.float32))):
+    for bad in (tmp_path / "none.png", tmp_path, b"no image", Image.fromarray(np.zeros((9, 9), np.float32))):
         with pytest.raises(DataError):
             predictor.predict([bad])
 

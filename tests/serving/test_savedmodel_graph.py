@@ -70,7 +70,7 @@ def test_resize_is_the_hosts_bit_for_bit(channels: int) -> None:
         np.testing.assert_array_equal(compute(image[None]).numpy()[0], expected, err_msg=f"{height} x {width}")
 
 
-def test_a_batch_is_resized_as_its_pictures_are() -> None:
+def test_a_batch_is_resized_as_its_images_are() -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 30, 70, 3), np.uint8)
     expected = [host.resize(image, 64, 64) for image in images]
     np.testing.assert_array_equal(graph.resize(tf.constant(images), 64).numpy(), expected)
@@ -100,7 +100,7 @@ def test_bytes_decode_as_the_reader_decodes_them(kind: str, channels: int) -> No
     np.testing.assert_array_equal(graph.decode(tf.constant(data)).numpy(), expected)
 
 
-def test_an_animation_gives_its_first_picture() -> None:
+def test_an_animation_gives_its_first_image() -> None:
     first, second = np.full((9, 9, 3), 40, np.uint8), np.full((9, 9, 3), 200, np.uint8)
     for kind in ("GIF", "PNG"):
         file = io.BytesIO()
@@ -120,10 +120,10 @@ def test_what_would_hold_the_decoder_up_is_refused() -> None:
     wide = png[:16] + b"\0\1\0\0" * 2 + png[24:]
     decode = tf.function(graph.decode, input_signature=[tf.TensorSpec((), tf.string)])
     np.testing.assert_array_equal(decode(progressive), decode_image(progressive))
-    for data, reason in ((scans, "a JPEG of"), (huge, "a picture of"), (wide, "a picture of"), (moving, "an animated WebP")):
+    for data, reason in ((scans, "a JPEG of"), (huge, "an image of"), (wide, "an image of"), (moving, "an animated WebP")):
         with pytest.raises(tf.errors.InvalidArgumentError, match=reason):
             decode(data)
-    for data in (b"", b"\xff", b"RIFF", b"no picture"):
+    for data in (b"", b"\xff", b"RIFF", b"no image"):
         with pytest.raises(tf.errors.InvalidArgumentError):
             decode(data)
 

@@ -1,4 +1,4 @@
-"""The rows of what is served: one a picture, whatever its neighbours are."""
+"""The rows of what is served: one an image, whatever its neighbours are."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def signatures(predictor: Predictor) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 64])
-def test_a_broken_picture_is_its_own_row(signatures: dict[str, Any], predictor: Predictor, count: int) -> None:
+def test_a_broken_image_is_its_own_row(signatures: dict[str, Any], predictor: Predictor, count: int) -> None:
     """TensorFlow Serving's rule for rows: all outputs have the batch as their first dimension."""
     broken = count // 2
     files = [png(seed, 30 + seed, 50) for seed in range(count)]
@@ -55,10 +55,10 @@ def test_a_broken_picture_is_its_own_row(signatures: dict[str, Any], predictor: 
         assert found["label"][whole].tolist() == [predictor.labels[best].encode() for best in expected.argmax(axis=1)]
 
 
-def test_refused_pictures_are_rows_too(signatures: dict[str, Any]) -> None:
+def test_refused_images_are_rows_too(signatures: dict[str, Any]) -> None:
     whole = png(1, 20, 20)
     wide = whole[:16] + b"\0\1\0\0" * 2 + whole[24:]
-    found = signatures["serving_default"](tf.constant([b"", wide, whole, b"no picture"]))
+    found = signatures["serving_default"](tf.constant([b"", wide, whole, b"no image"]))
     assert found["ok"].numpy().tolist() == [False, False, True, False]
     assert np.isfinite(found["probabilities"].numpy()).all()
     none = signatures["serving_default"](tf.constant([], tf.string))

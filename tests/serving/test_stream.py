@@ -1,4 +1,4 @@
-"""Faces of photos and films: found, numbered, carried between detections, averaged over time."""
+"""Faces of photos and videos: found, numbered, carried between detections, averaged over time."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_moving_face_keeps_its_number_and_its_eyes(every: int) -> None:
     assert detector.asked == (21 if every == 1 else 5)
 
 
-def test_a_carried_face_turns_and_grows_with_the_picture() -> None:
+def test_a_carried_face_turns_and_grows_with_the_image() -> None:
     photo = background(320, 320)
     start = put_face(photo, 90, 80, 140)
     tracker = Tracker(MarkedEyes(), every=100)
@@ -102,7 +102,7 @@ def test_a_cut_drops_what_was_carried_and_looks_again_at_once() -> None:
     assert [number for number, _ in tracker.follow(first)] == [0] == [number for number, _ in tracker.follow(first)]
     ((number, face),) = tracker.follow(second)
     assert number == 1 and eye_error(face, there) < 0.5 and detector.asked == 2
-    # A cut to a picture without a face, which the flow alone would not tell from a still one.
+    # A cut to an image without a face, which the flow alone would not tell from a still one.
     assert tracker.follow(background(seed=4)) == [] and detector.asked == 3
     assert tracker.follow(first) == [] and detector.asked == 3  # not before the next turn: 50 frames later
 
@@ -188,9 +188,9 @@ def test_real_faces_of_a_real_photo(run_folder: Path, shared_data: Path) -> None
 
 def test_a_face_is_cut_as_the_run_says(run_folder: Path) -> None:
     predictor = Predictor(run_folder)
-    picture = background(200, 200)
-    face = put_face(picture, 60, 50, 80)
+    image = background(200, 200)
+    face = put_face(image, 60, 50, 80)
     for crop in ({"reading": "B", "stretch": False}, {"reading": "C", "stretch": True}):
         predictor.run.info["crop"] = crop
-        expected = predictor.prepare(align(picture, face.eyes, grey=predictor.channels == 1, **crop))
-        np.testing.assert_array_equal(predictor.cut(picture, face), expected)
+        expected = predictor.prepare(align(image, face.eyes, grey=predictor.channels == 1, **crop))
+        np.testing.assert_array_equal(predictor.cut(image, face), expected)

@@ -1,4 +1,4 @@
-"""Films by whatever name and of whatever clock: names that are no UTF-8, playlists, trims, odd pixels, uneven time stamps."""
+"""Videos by whatever name and of whatever clock: names that are no UTF-8, playlists, trims, odd pixels, uneven time stamps."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
-from emotiw_keras.data.films import FilmReader, sample_frames
 from emotiw_keras.data.images import ImageError
+from emotiw_keras.data.video_files import VideoReader, sample_frames
 from emotiw_keras.serving.annotate import Annotator
-from emotiw_keras.serving.input_images import Film, Picture
-from emotiw_keras.serving.readings import PictureReading
-from tests.serving.marked import frames_of, write_film
+from emotiw_keras.serving.input_images import InputImage, Video
+from emotiw_keras.serving.readings import ImageReading
+from tests.serving.marked import frames_of, write_video
 
 # Names that FFmpeg would take for a protocol, or Python cannot write as UTF-8.
 ODD_NAMES = ["12:30:05.mp4", "file:a.mp4", os.fsdecode(b"bad\xfe.mp4"), os.fsdecode(b"f\xfe/a.mp4"), "a%03d b?.mp4"]
@@ -24,12 +24,12 @@ ODD_NAMES = ["12:30:05.mp4", "file:a.mp4", os.fsdecode(b"bad\xfe.mp4"), os.fsdec
 
 @pytest.fixture
 def clip(tmp_path: Path) -> bytes:
-    write_film(tmp_path / "made.mp4", frames_of(20), rate=10)
+    write_video(tmp_path / "made.mp4", frames_of(20), rate=10)
     return (tmp_path / "made.mp4").read_bytes()
 
 
 def patched(data: bytes, box: bytes, offset: int, form: str, *values: int) -> bytes:
-    """A film with other numbers at a place of one of its boxes, counted from behind the box's name."""
+    """A video with other numbers at a place of one of its boxes, counted from behind the box's name."""
     start = data.index(box) + 4 + offset
     return data[:start] + struct.pack(form, *values) + data[start + struct.calcsize(form) :]
 
@@ -40,7 +40,7 @@ def save(name: str, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
-def test_a_film_is_read_and_annotated_whatever_it_is_called(predict: Callable, clip: bytes, name: str) -> None:
+def test_a_video_is_read_and_annotated_whatever_it_is_called(predict: Callable, clip: bytes, name: str) -> None:
     try:
         save(name, clip)
     except (OSError, UnicodeEncodeError) as error:
@@ -51,28 +51,28 @@ def test_a_film_is_read_and_annotated_whatever_it_is_called(predict: Callable, c
     assert [number for number, _ in sample_frames(Path(name), 2)] == [5, 15]
     (copy,) = (path for path in Path("seen").rglob("*") if path.is_file())
     assert copy.name == os.path.basename(name)
-    with FilmReader(copy) as film:
-        assert film.promised == 20
+    with VideoReader(copy) as video:
+        assert video.promised == 20
 
 
-def test_an_annotated_film_goes_into_a_folder_of_any_name(predict: Callable, clip: bytes) -> None:
+def test_an_annotated_video_goes_into_a_folder_of_any_name(predict: Callable, clip: bytes) -> None:
     save("a.mp4", clip)
-    for folder in ("data:film", os.fsdecode(b"seen\xff")):
+    for folder in ("data:video", os.fsdecode(b"seen\xff")):
         assert predict("a.mp4", "--annotate", folder).code == 0
         assert os.listdir(folder) == ["a.mp4"]
 
 
 @pytest.mark.parametrize("text", ["#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{}\n", "ffconcat version 1.0\nfile {}\n"])
-def test_a_playlist_that_calls_itself_a_film_opens_no_other_file(tmp_path: Path, clip: bytes, text: str) -> None:
+def test_a_playlist_that_calls_itself_a_video_opens_no_other_file(tmp_path: Path, clip: bytes, text: str) -> None:
     (tmp_path / "list.mp4").write_text(text.format("made.mp4"))
     with pytest.raises(ImageError, match="cannot open"):
-        FilmReader(tmp_path / "list.mp4")
+        VideoReader(tmp_path / "list.mp4")
     assert "OPENCV_FFMPEG_CAPTURE_OPTIONS" not in os.environ
-    # The caller's own films are opened as they were.
+    # The caller's own videos are opened as they were.
     assert cv2.VideoCapture(str(tmp_path / "made.mp4"), cv2.CAP_FFMPEG).isOpened()
 
 
-def test_a_trimmed_film_is_whole_and_sampled_evenly(predict: Callable, tmp_path: Path, clip: bytes) -> None:
+def test_a_trimmed_video_is_whole_and_sampled_evenly(predict: Callable, tmp_path: Path, clip: bytes) -> None:
     # 1.2 of 2 seconds: the edit list's duration is in milliseconds.
     trimmed = patched(clip, b"elst", 8, ">i", 1200)
     save("trimmed.mp4", trimmed)
@@ -93,7 +93,7 @@ def test_frames_lost_in_the_middle_are_said(predict: Callable, tmp_path: Path, c
     damaged = clip[:start] + bytes(stop - start) + clip[stop:]
     save("damaged.mp4", damaged)
     done = predict("damaged.mp4")
-    assert done.code == 3 and "3 of 20 frames cannot be decoded; the film is damaged" in done.err
+    assert done.code == 3 and "3 of 20 frames cannot be decoded; the video is damaged" in done.err
     assert [row["frame"] for row in done.rows] == [*range(8), *range(11, 21)]
     assert done.rows[8]["seconds"] == pytest.approx(1.1) and done.rows[-1]["error"]
     sampled = sample_frames(Path("damaged.mp4"), 10)
@@ -105,11 +105,11 @@ def test_frames_lost_in_the_middle_are_said(predict: Callable, tmp_path: Path, c
 def test_wide_pixels_are_shown_square(tmp_path: Path, clip: bytes) -> None:
     # The track's width is 640, twice that of its frames.
     (tmp_path / "wide.mp4").write_bytes(patched(clip, b"tkhd", 76, ">I", 640 << 16))
-    with FilmReader(tmp_path / "wide.mp4") as film:
-        assert film.grab() and film.frame().shape == (240, 640, 3)
-    with FilmReader(clip) as film:
-        assert film.grab() and film.frame().shape == (240, 320, 3)
-    assert [number for number, _ in sample_frames(clip, 2)] == [5, 15], "bytes, as of a film in a zip"
+    with VideoReader(tmp_path / "wide.mp4") as video:
+        assert video.grab() and video.frame().shape == (240, 640, 3)
+    with VideoReader(clip) as video:
+        assert video.grab() and video.frame().shape == (240, 320, 3)
+    assert [number for number, _ in sample_frames(clip, 2)] == [5, 15], "bytes, as of a video in a zip"
 
 
 def box(kind: bytes, *content: bytes) -> bytes:
@@ -117,7 +117,7 @@ def box(kind: bytes, *content: bytes) -> bytes:
     return struct.pack(">I4s", 8 + len(inside), kind) + inside
 
 
-def test_a_cover_picture_is_not_taken_for_the_film(predict: Callable, clip: bytes) -> None:
+def test_a_cover_image_is_not_taken_for_the_video(predict: Callable, clip: bytes) -> None:
     cover = cv2.imencode(".jpg", np.zeros((500, 400, 3), np.uint8))[1].tobytes()
     item = box(b"covr", box(b"data", struct.pack(">II", 13, 0), cover))
     meta = box(b"meta", bytes(4), box(b"hdlr", bytes(8) + b"mdirappl" + bytes(9)), box(b"ilst", item))
@@ -131,17 +131,17 @@ def test_a_cover_picture_is_not_taken_for_the_film(predict: Callable, clip: byte
     assert {row["face"] for row in done.rows} == {0}
 
 
-def test_uneven_time_stamps_keep_the_length_of_the_annotated_film(tmp_path: Path) -> None:
+def test_uneven_time_stamps_keep_the_length_of_the_annotated_video(tmp_path: Path) -> None:
     times = [0.0, 0.1, 0.2, 1.2, 1.3]
-    pictures = [
-        Picture("clip", np.full((64, 64, 3), 40 * i, np.uint8), frame=i, name="clip.avi", seconds=time)
+    images = [
+        InputImage("clip", np.full((64, 64, 3), 40 * i, np.uint8), frame=i, name="clip.avi", seconds=time)
         for i, time in enumerate(times)
     ]
-    film = Film("clip", "clip.avi", 10.0, iter(pictures))
+    video = Video("clip", "clip.avi", 10.0, iter(images))
     with Annotator(tmp_path / "seen") as annotator:
-        for picture in pictures:
-            annotator.write(PictureReading(picture, film, (), None))
-    with FilmReader(tmp_path / "seen" / "clip.avi") as copy:
+        for image in images:
+            annotator.write(ImageReading(image, video, (), None))
+    with VideoReader(tmp_path / "seen" / "clip.avi") as copy:
         levels = []
         while copy.grab():
             levels.append(round(float(copy.frame().mean()) / 40))

@@ -18,7 +18,7 @@ from emotiw_keras.files import sha256_file
 from emotiw_keras.runs import Run
 from emotiw_keras.training.class_weights import class_weights
 from emotiw_keras.training.fit import fit
-from emotiw_keras.training.prepared import prepare
+from emotiw_keras.training.prepared_data import prepare
 from emotiw_keras.training.recipe import load_recipe
 from tests import processes
 

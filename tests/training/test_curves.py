@@ -71,7 +71,7 @@ def _history(folder, text: str):
         ("", "lacks the columns stage"),
     ],
 )
-def test_a_damaged_history_is_one_error_and_leaves_no_picture(tmp_path, text, says):
+def test_a_damaged_history_is_one_error_and_leaves_no_image(tmp_path, text, says):
     with pytest.raises(DataError, match=says):
         learning_curves(_history(tmp_path, text), tmp_path / "curves.png")
     assert not (tmp_path / "curves.png").exists()

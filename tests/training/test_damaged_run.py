@@ -221,9 +221,9 @@ def test_a_network_that_answers_no_number_is_an_error_everywhere(
         first_array(file)[...] = np.nan
 
     with_weights(copy, spoil)
-    picture = str(next(Path(faces["target"]).rglob("*.png")))
+    image = str(next(Path(faces["target"]).rglob("*.png")))
     for command in (
-        ["predict", picture, "--faces", "whole", "--model", str(copy), "--json"],
+        ["predict", image, "--faces", "whole", "--model", str(copy), "--json"],
         ["evaluate", str(copy), "--data", faces["target"], "--json"],
         ["export", str(copy), str(tmp_path / "served")],
         ["card", str(copy), "--data", faces["target"], "--out", str(tmp_path / "card.md")],

@@ -12,8 +12,8 @@ from PIL import Image
 from emotiw_keras.evaluation.evaluate import assess
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.recipe import load_recipe
-from emotiw_keras.training.roles import stage_roles
 from emotiw_keras.training.stage import Stage
+from emotiw_keras.training.stage_images import stage_roles
 
 RECIPE = """
 name = "tiny"
@@ -79,7 +79,7 @@ def test_a_stage_without_val_trains_on_all_of_train(tmp_path: Path) -> None:
 
 def test_classes_that_train_or_val_lack_are_named_loudly(tmp_path: Path) -> None:
     from emotiw_keras.data.load import load_faces
-    from emotiw_keras.training.roles import check_roles
+    from emotiw_keras.training.stage_images import check_roles
 
     random = np.random.default_rng(1)
     for name in ("train/happy", "train/sad", "val/happy", "val/fear", "test/sad", "test/fear"):

@@ -22,9 +22,9 @@ from emotiw_keras.training import checkpoints
 from emotiw_keras.training.class_weights import class_weights
 from emotiw_keras.training.fit import Outcome, fit
 from emotiw_keras.training.recipe import load_recipe
-from emotiw_keras.training.roles import SPARED, stage_roles
 from emotiw_keras.training.run_writer import HISTORY_COLUMNS, differences
 from emotiw_keras.training.stage import Stage
+from emotiw_keras.training.stage_images import SPARED, stage_roles
 
 from .conftest import write_faces
 
@@ -258,14 +258,14 @@ def test_a_dry_run_computes_for_a_bounded_time(
     monkeypatch.setattr(estimate, "TIMING_SECONDS", -1.0)
     assert train(recipe_file, faces, tmp_path / "run", dry_run=True).run is None
     text = "\n".join(train.said)  # type: ignore[attr-defined]
-    assert "looked at 0 of 70 pictures, the others taken on trust" in text
+    assert "looked at 0 of 70 images, the others taken on trust" in text
     assert "stage one: trains on 42 images" in text  # what nobody has looked at is nobody's twin
     assert "trainable parameters, not timed" in text and "the time below is without one" in text
 
 
 def test_unreadable_images_are_left_out_named_and_counted(recipe_file: Path, faces: dict[str, str], tmp_path: Path) -> None:
     folder = write_faces(tmp_path / "fer", {"train": 21, "val": 7, "test": 7})
-    (folder / "train" / "happy" / "broken.png").write_bytes(b"not a picture")
+    (folder / "train" / "happy" / "broken.png").write_bytes(b"not an image")
     outcome = train(recipe_file, {**faces, "fer": str(folder)}, tmp_path / "run", "stage.epochs=1")
     assert len(outcome.unreadable) == 1 and "broken.png" in outcome.unreadable[0]
     assert outcome.run is not None

@@ -15,25 +15,25 @@ import pytest
 import tensorflow as tf
 
 from emotiw_keras.data.batches import Pool
-from emotiw_keras.data.device import FaceInput, draw_crops
-from emotiw_keras.data.grey import for_grey
+from emotiw_keras.data.face_input import FaceInput, draw_crops
 from emotiw_keras.data.load import load_faces
+from emotiw_keras.data.one_channel import for_grey
 from emotiw_keras.errors import UsageError
 from emotiw_keras.files import sha256_file
 from emotiw_keras.models import AlexNet, SqueezeNet
 from emotiw_keras.runs import Run
 from emotiw_keras.training import caching, checkpoints, features
 from emotiw_keras.training.caching import plan
-from emotiw_keras.training.crops import StageCrops
+from emotiw_keras.training.checked_fields import SettingError
+from emotiw_keras.training.epoch_plan import StageCrops
 from emotiw_keras.training.features import Features, discard, features_root, fingerprint, stored_bytes, trim
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.freezing import apply_rules
 from emotiw_keras.training.frozen import cut_frozen
 from emotiw_keras.training.optimizers import make_optimizer
 from emotiw_keras.training.recipe import load_recipe
-from emotiw_keras.training.settings import SettingError
 from emotiw_keras.training.stage import Stage
-from emotiw_keras.training.steps import StageSteps
+from emotiw_keras.training.train_step import StageSteps
 from tests import processes
 
 from .conftest import RECIPE

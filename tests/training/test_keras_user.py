@@ -289,7 +289,7 @@ def test_any_network_on_faces_is_predicted_evaluated_and_opened_with_itself(kind
 
 
 def test_a_network_that_takes_faces_as_they_are_says_what_does_nothing(tmp_path: Path) -> None:
-    """Frozen layers keep no features there, and what would change pictures is refused."""
+    """Frozen layers keep no features there, and what would change images is refused."""
     rules = (("conv*", 0.0), ("*", 1.0))
     one = Stage("one", train=("data:train",), val=("data:val",), epochs=4, rules=rules, batch_size=32)
     faces = load_faces("generated:large", limit=14)
@@ -347,7 +347,7 @@ def refused(message: str, **changes: Any) -> tuple[str, dict[str, Any]]:
         refused("has no split 'val'; it has train", stage={"val": ("data:val",)}),
         refused("is a int; expected a path", data=lambda: {"train": 3}),
         refused("4 outputs|3 outputs, the data 4 classes", labels=["a", "b", "c", "d"]),
-        refused("square pictures of 1 or 3 channels", preprocessing=InputSettings()),
+        refused("square images of 1 or 3 channels", preprocessing=InputSettings()),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_in_words(message: str, changes: dict[str, Any], tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import pytest
 
 from emotiw_keras.errors import UsageError
 from emotiw_keras.training import kinds
+from emotiw_keras.training.checked_fields import SettingError, setting
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.recipe import Recipe, load_recipe, parse_recipe
-from emotiw_keras.training.settings import SettingError, setting
 from emotiw_keras.training.stage import Part
 
 TEXT = """

@@ -110,7 +110,7 @@ def bank():
 
 
 def face_input():
-    from emotiw_keras.data.device import FaceInput
+    from emotiw_keras.data.face_input import FaceInput
 
     return FaceInput(resize=14, crop=12, mean=(128,) * 3, std=(64,) * 3)
 
@@ -129,7 +129,7 @@ PATHS = [((0, 2, 4), (1, 3)), ((3,), (0, 1, 2)), ((1,), (4,))]
 def test_the_bank_answers_as_the_plain_network_of_the_path(bank, path, combine: str) -> None:
     import dataclasses
 
-    from emotiw_keras.pathnet.steps import PathSteps
+    from emotiw_keras.pathnet.path_step import PathSteps
 
     bank.settings = dataclasses.replace(bank.settings, combine=combine)
     x = np.random.default_rng(5).normal(0, 1, (6, 12, 12, 3)).astype(np.float32)
@@ -144,7 +144,7 @@ def test_a_trial_moves_weights_as_kerass_own_descent_does_and_frozen_ones_not_at
     import tensorflow as tf
 
     from emotiw_keras.models.pathnet import module_name
-    from emotiw_keras.pathnet.steps import PathSteps
+    from emotiw_keras.pathnet.path_step import PathSteps
 
     images, crops, labels = images_of(3, 8)
     bank.freeze(((path[0][0],), ()))
@@ -186,7 +186,7 @@ def test_minibatches_go_through_the_images_again_and_again_each_epoch_once(faces
         return [image.tobytes() for image in got.reshape(-1, 48, 48, 1)]
 
     stream = Stream(pool, search, 4, (0, 1))
-    seen = of(stream, 0, 21)  # 210 pictures of 42: five epochs
+    seen = of(stream, 0, 21)  # 210 images of 42: five epochs
     for epoch in range(5):
         assert len(set(seen[42 * epoch : 42 * epoch + 42])) == 42
     assert of(Stream(pool, search, 4, (0, 1)), 7, 3) == seen[70:100]

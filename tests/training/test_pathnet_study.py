@@ -16,7 +16,7 @@ from emotiw_keras.data.splits import Folds
 from emotiw_keras.errors import UsageError
 from emotiw_keras.studies.pathnet_transfer import Step, interval, step_recipe, steps_of, table
 from emotiw_keras.training.recipe import load_recipe
-from tests.data.speech import Wandering, write_enterface, write_savee
+from tests.data.acted_videos import Wandering, write_enterface, write_savee
 from tests.training.test_pathnet import SMALL
 
 
@@ -105,9 +105,9 @@ def test_a_study_runs_once_and_goes_on(faces: dict[str, str], tmp_path: Path, ca
 
 
 @pytest.mark.slow
-def test_from_the_films_of_one_set_to_those_of_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    films = {"a": write_savee(tmp_path / "savee"), "b": write_enterface(tmp_path / "enterface", subjects=3)}
-    for name, source in films.items():
+def test_from_the_videos_of_one_set_to_those_of_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    videos = {"a": write_savee(tmp_path / "savee"), "b": write_enterface(tmp_path / "enterface", subjects=3)}
+    for name, source in videos.items():
         prepare(source, tmp_path / name, detector=Wandering(), frames=2, workers=1)
     changes = [*SMALL, "labels=enterface6", 'source.a.leave_out=["neutral"]', "source.a.folds=4", "source.b.folds=3"]
     changes += ["source.a.fold=1", "search.generations=2"]
@@ -115,7 +115,7 @@ def test_from_the_films_of_one_set_to_those_of_another(tmp_path: Path, capsys: p
     data = ["--data", f"a={tmp_path / 'a'}", "--data", f"b={tmp_path / 'b'}"]
     assert run(["fit", "pathnet-transfer", *data, "--out", str(tmp_path / "run"), *words, "--precision", "float32"]) == 0
     said = capsys.readouterr().err
-    assert "classes left out: neutral (8 pictures)" in said and "4 persons in 4 folds" in said
+    assert "classes left out: neutral (8 images)" in said and "4 persons in 4 folds" in said
     with open(tmp_path / "run" / "data.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     persons = {(row["data"], row["split"]): set() for row in rows}

@@ -12,9 +12,9 @@ from emotiw_keras import hardware
 from emotiw_keras.errors import ModelError, RunError, UsageError
 from emotiw_keras.training import start
 from emotiw_keras.training.fit import fit
-from emotiw_keras.training.prepared import photo_crop, prepare
+from emotiw_keras.training.prepared_data import photo_crop, prepare
 from emotiw_keras.training.recipe import load_recipe
-from emotiw_keras.training.roles import data_rows
+from emotiw_keras.training.stage_images import data_rows
 from emotiw_keras.training.start import parent_run, run_of, start_model
 
 

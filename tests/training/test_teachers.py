@@ -15,11 +15,11 @@ from emotiw_keras.errors import DataError, ModelError, RunError
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.runs import Run
 from emotiw_keras.training.caching import plan
-from emotiw_keras.training.crops import StageCrops
+from emotiw_keras.training.checked_fields import SettingError
+from emotiw_keras.training.epoch_plan import StageCrops
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.freezing import apply_rules
 from emotiw_keras.training.recipe import load_recipe
-from emotiw_keras.training.settings import SettingError
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.teachers import Teachers
 from tests.conftest import write_run
@@ -59,7 +59,7 @@ def test_a_run_learns_from_its_teacher_and_says_so(recipe: Path, faces: dict[str
     alone, both = taught("alone"), taught("both", wanted, "one.teacher_weight=0.9")
     assert "teachers" not in alone.info and both.info["teachers"] == {str(teacher.path): teacher.fingerprint}
     assert both.fingerprint != alone.fingerprint
-    # what the teacher had seen is held against the run that it taught: its pictures are not fit for a leak-free score
+    # what the teacher had seen is held against the run that it taught: its images are not fit for a leak-free score
     own, seen = alone.seen(), both.seen()
     assert teacher.seen()["train"] and not teacher.seen()["train"] & own["train"]
     assert seen["train"] == own["train"] | teacher.seen()["train"] and seen["val"] >= teacher.seen()["val"]
@@ -114,12 +114,12 @@ def test_mean_of_softened_answers_by_class_name(tmp_path: Path) -> None:
     assert np.abs(wanted - wanted[:, ::-1]).max() > 1e-2  # the order shows
 
 
-def test_features_are_not_kept_where_teachers_look_at_pictures(tmp_path: Path) -> None:
+def test_features_are_not_kept_where_teachers_look_at_images(tmp_path: Path) -> None:
     from emotiw_keras.models import registry
 
     stage = Stage("s", train=("a:train",), rules=(("conv*", 0.0), ("*", 1.0)), random_crop=False, teachers=("x",))
     model = registry.build("alexnet", weights=None, classes=7, input_shape=(67, 67, 3), width=0.05)
     apply_rules(model, stage.rules, "stage")
-    assert plan(model, stage, StageCrops(stage, 10, 0, (0, 0)), 0, tmp_path).against == "the stage's teachers need the pictures"
-    with pytest.raises(SettingError, match="cache_features of stage 's' is true, but its teachers need the pictures"):
+    assert plan(model, stage, StageCrops(stage, 10, 0, (0, 0)), 0, tmp_path).against == "the stage's teachers need the images"
+    with pytest.raises(SettingError, match="cache_features of stage 's' is true, but its teachers need the images"):
         Stage("s", train=("a:train",), random_crop=False, teachers=("x",), cache_features=True)

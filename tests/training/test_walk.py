@@ -1,4 +1,4 @@
-"""The walks of CONTRIBUTING.md, of a picture from the zip to the loss and of a learning rate: what is called, in what order."""
+"""The walks of CONTRIBUTING.md, of an image from the zip to the loss and of a learning rate: what is called, in what order."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def order(calls: list[Call]) -> list[str]:
 
 @pytest.fixture
 def zipped(tmp_path: Path) -> tuple[Path, np.ndarray]:
-    """A zip as FER-2013 is handed on, 48 x 48 and grey, and the pixels of one of its pictures."""
+    """A zip as FER-2013 is handed on, 48 x 48 and grey, and the pixels of one of its images."""
     rng = np.random.default_rng(1)
     path = tmp_path / "fer2013.zip"
     with zipfile.ZipFile(path, "w") as file:
@@ -88,21 +88,21 @@ def train(data: Path, out: Path, **settings: Any) -> None:
     StagedFineTuner(model, [stage], data={"fer": data}, run_dir=out, width=0.05, labels="folder", say=None).fit()
 
 
-def test_a_picture_goes_from_the_zip_to_the_loss_in_ten_functions(
+def test_an_image_goes_from_the_zip_to_the_loss_in_ten_functions(
     zipped: tuple[Path, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names, calls = walk("## Follow one picture"), list[Call]()
+    names, calls = walk("## Follow one image"), list[Call]()
     assert len(names) <= 10
     watch(monkeypatch, names, calls)
-    path, picture = zipped
+    path, image = zipped
     train(path, tmp_path / "run")
     assert order(calls) == names
-    # What passes is this very picture: read and decoded, in a batch of bytes, and in the batch that makes an update.
+    # What passes is this very image: read and decoded, in a batch of bytes, and in the batch that makes an update.
     of = {name.partition(":")[2]: [(args, result) for each, args, result in calls if each == name] for name in names}
-    for function in ("ArchivePictures.image", "decode_image"):
-        assert any(np.array_equal(result, picture) for _, result in of[function]), function
-    assert any((batch == picture).all(axis=(1, 2, 3)).any() for _, batch in of["Pool.gather"])
-    assert any((args[1].numpy() == picture).all(axis=(1, 2, 3)).any() for args, _ in of["StageSteps.train"])
+    for function in ("ArchiveImages.image", "decode_image"):
+        assert any(np.array_equal(result, image) for _, result in of[function]), function
+    assert any((batch == image).all(axis=(1, 2, 3)).any() for _, batch in of["Pool.gather"])
+    assert any((args[1].numpy() == image).all(axis=(1, 2, 3)).any() for args, _ in of["StageSteps.train"])
 
 
 def test_a_learning_rate_goes_from_the_stage_to_the_optimizer_in_four(

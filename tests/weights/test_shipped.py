@@ -29,7 +29,7 @@ def test_the_default_ships_small_and_says_where_it_comes_from() -> None:
     assert all(each.model.weights == "none" and not any(stage.teachers for stage in each.stages) for each in made)
     trained = {row["pixel_hash"] for row in run.each_row() if row["status"] == "train"}
     assert len(trained) > 20_000 and run.selected_on == {row["pixel_hash"] for row in run.each_row() if row["split"] == "val"}
-    # PrivateTest trained nothing and chose nothing; of PublicTest 280 pictures, 270 different ones, also stand in Training
+    # PrivateTest trained nothing and chose nothing; of PublicTest 280 images, 270 different ones, also stand in Training
     assert {row["split"] for row in run.each_row() if row["status"] == "train"} == {"train"}
     assert {row["status"] for row in run.each_row() if row["split"] == "test"} == {"held out"}
     assert len(run.selected_on & trained) == 270

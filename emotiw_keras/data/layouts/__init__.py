@@ -19,11 +19,11 @@ from emotiw_keras.data.layouts import (
     rafdb,
 )
 from emotiw_keras.data.layouts.affwild2 import Videos
-from emotiw_keras.data.layouts.listing import Listing, Pictures, and_more
+from emotiw_keras.data.layouts.listing import Images, Listing, and_more
 from emotiw_keras.data.layouts.table import Layout, NotRecognised, Source
 from emotiw_keras.errors import DataError
 
-__all__ = ["KNOWN", "TABLE", "Layout", "Listing", "Pictures", "Source", "Videos", "classes_of", "find_layout"]
+__all__ = ["KNOWN", "TABLE", "Layout", "Listing", "Images", "Source", "Videos", "classes_of", "find_layout"]
 
 TABLE: tuple[Layout, ...] = (
     drawn.LAYOUT,
@@ -48,11 +48,11 @@ _PACKED = (".zip", ".7z", ".rar", ".tar", ".gz", ".tgz", ".bz2", ".xz")
 
 
 def find_layout(path: str | os.PathLike[str], limit: int | None = None) -> Listing | Videos:
-    """Recognise the layout of a data set and list its labelled pictures, or its videos.
+    """Recognise the layout of a data set and list its labelled images, or its videos.
 
     Args:
         path: a CSV, a folder, a zip, or "generated:" and the name of a set that the package draws.
-        limit: pictures per split that are asked for, of a set that is made when it is read.
+        limit: images per split that are asked for, of a set that is made when it is read.
 
     Raises:
         DataError: missing, empty or unreadable, or the layout is not known (says what was seen and what is known).
@@ -86,18 +86,18 @@ def _nothing_known(source: Source) -> DataError:
     saw = f"{len(source.names):,} other files ({and_more(source.names)})" if source.names else "no files"
     packed = [name for name in source.names if name.lower().endswith(_PACKED)]
     way = f"; unpack {and_more(packed)} there" if packed else ""
-    return DataError(f"{source.given}: no pictures: saw {saw}{way}; known layouts: {KNOWN}")
+    return DataError(f"{source.given}: no images: saw {saw}{way}; known layouts: {KNOWN}")
 
 
 def _tell_what_is_left_out(listing: Listing, source: Source) -> None:
     if listing.whole or source.single:
         return
     others = [name for name in source.names if name not in listing.used]
-    pictures = set(source.pictures)
-    if apart := [name for name in others if name not in pictures]:
-        listing.notes.append(f"no pictures, so left out: {len(apart):,} files ({and_more(apart)})")
-    if apart := [name for name in others if name in pictures]:
-        listing.notes.append(f"pictures that no class is given for, so left out: {len(apart):,} ({and_more(apart)})")
+    images = set(source.images)
+    if apart := [name for name in others if name not in images]:
+        listing.notes.append(f"no images, so left out: {len(apart):,} files ({and_more(apart)})")
+    if apart := [name for name in others if name in images]:
+        listing.notes.append(f"images that no class is given for, so left out: {len(apart):,} ({and_more(apart)})")
     if source.archive.left_out:
         told = "linked folders, special files and folders of systems and viewers left out"
         listing.notes.append(f"{told}: {and_more(source.archive.left_out)}")

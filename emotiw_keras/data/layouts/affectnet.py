@@ -1,7 +1,7 @@
 """AffectNet (Mollahosseini et al. 2017), as its two distributions have it.
 
 The smaller one: `train_set/images/0.jpg` with `train_set/annotations/0_exp.npy`, a number as text; and `val_set/`. The full
-one: `training.csv` and `validation.csv`, which name pictures in numbered folders below `Manually_Annotated_Images/`.
+one: `training.csv` and `validation.csv`, which name images in numbered folders below `Manually_Annotated_Images/`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from emotiw_keras.data.archive import checked_name
 from emotiw_keras.data.images import ImageError
-from emotiw_keras.data.layouts.boxes import Box, BoxedPictures
-from emotiw_keras.data.layouts.listing import Listing, and_more, list_pictures, split_named
+from emotiw_keras.data.layouts.boxes import Box, BoxedImages
+from emotiw_keras.data.layouts.listing import Listing, and_more, list_images, split_named
 from emotiw_keras.data.layouts.table import Layout, Source
-from emotiw_keras.data.layouts.text import read_rows, whole_number
+from emotiw_keras.data.layouts.text_tables import read_rows, whole_number
 from emotiw_keras.errors import DataError
 from emotiw_keras.labels import NUMBER_CODES
 
@@ -61,12 +61,12 @@ def number_of(data: bytes) -> str:
 
 
 def _detect_folders(source: Source) -> bool:
-    return bool(source.pictures) and any(_ANNOTATION.fullmatch(name) for name in source.names)
+    return bool(source.images) and any(_ANNOTATION.fullmatch(name) for name in source.names)
 
 
 def _read_folders(source: Source) -> Listing:
     annotations = [match for name in source.names if (match := _ANNOTATION.fullmatch(name))]
-    pictures = {name.rpartition(".")[0]: name for name in source.pictures}
+    images = {name.rpartition(".")[0]: name for name in source.images}
 
     def read(match: re.Match[str]) -> str:
         try:
@@ -81,18 +81,18 @@ def _read_folders(source: Source) -> Listing:
         split = split_named(match["split"])
         if split is None:
             raise DataError(f"{source.where(match[0])}: the folder {match['split']!r} is no split; expected train_set, val_set")
-        picture = pictures.get(f"{match['top']}{match['split']}/images/{match['stem']}")
-        if picture is None:
+        image = images.get(f"{match['top']}{match['split']}/images/{match['stem']}")
+        if image is None:
             missing.append(match[0])
         elif (name := _class(number, source.where(match[0]))) is None:
-            others.append(picture)
+            others.append(image)
         else:
-            members.append(picture)
+            members.append(image)
             classes.append(name)
             splits.append(split)
     if not members:
-        raise DataError(f"{source.given}: none of {len(annotations):,} annotations has its picture in images/")
-    listing = list_pictures("AffectNet", source.archive, members)
+        raise DataError(f"{source.given}: none of {len(annotations):,} annotations has its image in images/")
+    listing = list_images("AffectNet", source.archive, members)
     listing.classes, listing.split = classes, splits
     listing.used |= {*others} | {name for name in source.names if "/annotations/" in name and name.endswith(".npy")}
     listing.notes += _notes(others, missing)
@@ -110,7 +110,7 @@ def _notes(others: list[str], missing: list[str]) -> list[str]:
     if others:
         notes.append(f"without one of the eight expressions ({', '.join(_NONE.values())}), left out: {len(others):,}")
     if missing:
-        notes.append(f"annotations without a picture, left out: {len(missing):,} ({and_more(missing)})")
+        notes.append(f"annotations without an image, left out: {len(missing):,} ({and_more(missing)})")
     return notes
 
 
@@ -119,17 +119,17 @@ def _tables(source: Source) -> list[str]:
 
 
 def _detect_tables(source: Source) -> bool:
-    return bool(_tables(source)) and (source.single or bool(source.pictures))
+    return bool(_tables(source)) and (source.single or bool(source.images))
 
 
 def _read_tables(source: Source) -> Listing:
-    """The pictures that the tables name, each cut to the box of its face where the tables give one."""
+    """The images that the tables name, each cut to the box of its face where the tables give one."""
     if source.single:
-        raise DataError(f"{source.given} is AffectNet's table; give the folder that holds it and the pictures")
-    by_end = {"/".join(name.split("/")[-2:]).lower(): name for name in source.pictures}
+        raise DataError(f"{source.given} is AffectNet's table; give the folder that holds it and the images")
+    by_end = {"/".join(name.split("/")[-2:]).lower(): name for name in source.images}
     members: list[str] = []
     boxes: list[Box] = []
-    listing = Listing("AffectNet", BoxedPictures(source.archive, members, boxes), [], [], [], [])
+    listing = Listing("AffectNet", BoxedImages(source.archive, members, boxes), [], [], [], [])
     others: list[str] = []
     missing: list[str] = []
     for table in _tables(source):
@@ -142,19 +142,19 @@ def _read_tables(source: Source) -> Listing:
                 raise DataError(f"{at} has {len(row)} cells, expected {len(columns)}")
             cells = dict(zip(columns, row, strict=True))
             path = checked_name(cells[_COLUMNS[0]], at)
-            picture = by_end.get("/".join(path.split("/")[-2:]).lower())
+            image = by_end.get("/".join(path.split("/")[-2:]).lower())
             name = _class(whole_number(cells["expression"].strip()), at)
-            if picture is None or name is None:
+            if image is None or name is None:
                 (missing if name is not None else others).append(path)
-                listing.used |= {picture} if picture is not None else set()
+                listing.used |= {image} if image is not None else set()
                 continue
-            members.append(picture)
+            members.append(image)
             boxes.append(_box(cells, at))
             listing.classes.append(name)
             listing.split.append(_TABLES[posixpath.basename(table).lower()])
         listing.used.add(table)
     if not members:
-        raise DataError(f"{source.given}: none of the pictures that AffectNet's tables name is there")
+        raise DataError(f"{source.given}: none of the images that AffectNet's tables name is there")
     listing.names, listing.subject = list(members), [""] * len(members)
     listing.used |= {*members}
     listing.notes += _notes(others, missing)
@@ -162,7 +162,7 @@ def _read_tables(source: Source) -> Listing:
 
 
 def _box(cells: dict[str, str], where: str) -> Box:
-    """The box of the face, or the whole picture where the table has none."""
+    """The box of the face, or the whole image where the table has none."""
     try:
         x, y, width, height = (int(float(cells[f"face_{key}"])) for key in ("x", "y", "width", "height"))
     except KeyError:

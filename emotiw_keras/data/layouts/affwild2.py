@@ -1,4 +1,4 @@
-"""Aff-Wild2's expression set: one text file of labels and one folder of numbered face pictures for each video.
+"""Aff-Wild2's expression set: one text file of labels and one folder of numbered face images for each video.
 
 `annotations/EXPR_Set/{Training_Set,Validation_Set}/<video>.txt` (2020 and 2021; the first release says `Train_Set`) or
 `EXPR_Classification_Challenge`, `EXPR_Recognition_Challenge` (from 2022 on). Line 0 of a file names the classes, line n is the
@@ -23,7 +23,7 @@ from emotiw_keras.errors import DataError
 FACES = "cropped_aligned"
 SETS = ("EXPR_Set", "EXPR_Classification_Challenge", "EXPR_Recognition_Challenge")
 SPLITS = {"Training_Set": "train", "Train_Set": "train", "Validation_Set": "val"}
-# A day of film at 60 frames a second; a file above it is no annotation.
+# A day of recording at 60 frames a second; a file above it is no annotation.
 _MOST_FRAMES = 24 * 3600 * 60
 _FRAME = re.compile(r"([0-9]{1,9})(\.[A-Za-z0-9]+)")
 _SIDE = re.compile(r"_(left|right)$")
@@ -46,8 +46,8 @@ class Annotation:
     digest: str
 
     @property
-    def film(self) -> str:
-        """The film the video was cut from: two persons of one film have a video each, named `_left` or `_right`."""
+    def recording(self) -> str:
+        """The recording the video was cut from: two persons of one recording have a video each, named `_left` or `_right`."""
         return _SIDE.sub("", self.video)
 
 
@@ -192,12 +192,12 @@ def _annotation(file: Path, split: str, rows: Sequence[str], classes: Sequence[s
 
 @dataclass(frozen=True)
 class Frames:
-    """The pictures of one video.
+    """The images of one video.
 
     Attributes:
-        number: int32 (pictures,), sorted; picture 00001.jpg is frame 1.
+        number: int32 (images,), sorted; image 00001.jpg is frame 1.
         form: (digits at least, suffix) of the files' names.
-        others: names of files that are no numbered pictures.
+        others: names of files that are no numbered images.
     """
 
     number: np.ndarray
@@ -206,7 +206,7 @@ class Frames:
 
 
 def find_frames(root: Path, video: str) -> Frames:
-    """List the pictures of a video by the numbers in their names.
+    """List the images of a video by the numbers in their names.
 
     Raises:
         DataError: the folder cannot be read, a link leads out of it, or files are named in two ways.
@@ -235,7 +235,7 @@ def find_frames(root: Path, video: str) -> Frames:
     odd = next((stem for stem in stems if stem != f"{int(stem):0{digits}d}"), None)
     if len(suffixes) > 1 or odd is not None:
         seen = f"{odd} beside names of {digits} digits" if odd else f"names that end in {' and '.join(sorted(suffixes))}"
-        raise DataError(f"{folder}: {seen}; the pictures of a video need names of one kind, such as 00001.jpg")
+        raise DataError(f"{folder}: {seen}; the images of a video need names of one kind, such as 00001.jpg")
     return Frames(np.sort(np.array(stems, np.int32)), (digits, suffixes.pop()), sorted(others))
 
 

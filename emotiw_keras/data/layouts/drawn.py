@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emotiw_keras.data.drawing import Difficulty, Person, draw_face
+from emotiw_keras.data.face_drawing import Difficulty, Person, draw_face
 from emotiw_keras.data.layouts.listing import SPLITS, Listing
 from emotiw_keras.data.layouts.table import Layout, Source
 from emotiw_keras.errors import DataError
@@ -27,7 +27,7 @@ DIFFICULTIES: dict[str, Difficulty] = {
 
 @dataclass(frozen=True)
 class Kind:
-    """A generated data set: side of its pictures in pixels, their difficulty, how many there are in each split."""
+    """A generated data set: side of its images in pixels, their difficulty, how many there are in each split."""
 
     size: int
     difficulty: str
@@ -45,13 +45,13 @@ KINDS: dict[str, Kind] = {
 def draw_faces(
     n: int, *, size: int = 48, seed: int | tuple[int, ...] = 0, difficulty: str | Difficulty = "easy"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw `n` faces; picture i shows person i // 7, and each person shows each of the seven expressions once.
+    """Draw `n` faces; image i shows person i // 7, and each person shows each of the seven expressions once.
 
-    The same seed gives the same pictures, and the first ones of a longer draw are those of a shorter one.
+    The same seed gives the same images, and the first ones of a longer draw are those of a shorter one.
 
     Args:
-        n: number of pictures, at least 1.
-        size: height and width of a picture in pixels, at least 16.
+        n: number of images, at least 1.
+        size: height and width of an image in pixels, at least 16.
         seed: non-negative; different seeds draw different persons.
         difficulty: a name in `DIFFICULTIES` or a `Difficulty` of your own.
 
@@ -86,7 +86,7 @@ def draw_faces(
 
 
 def _class_names(n: int, root: tuple[int, ...], difficulty: Difficulty) -> list[str]:
-    """What the pictures of `draw_faces` show, without drawing them: the order is drawn before the faces are."""
+    """What the images of `draw_faces` show, without drawing them: the order is drawn before the faces are."""
     names: list[str] = []
     for person in range(-(-n // len(LABELS))):
         rng = np.random.default_rng([*root, person])
@@ -95,8 +95,8 @@ def _class_names(n: int, root: tuple[int, ...], difficulty: Difficulty) -> list[
     return names[:n]
 
 
-class DrawnPictures:
-    """The pictures of a set, split after split, all drawn when the first is asked for."""
+class DrawnImages:
+    """The images of a set, split after split, all drawn when the first is asked for."""
 
     def __init__(self, kind: str, counts: tuple[int, ...]) -> None:
         self._kind, self._counts = kind, counts
@@ -142,7 +142,7 @@ def _read(source: Source) -> Listing:
     facts = KINDS[kind]
     of_split = (facts.train, facts.val, facts.test)
     counts = of_split if source.limit is None else tuple(min(source.limit, count) for count in of_split)
-    listing = Listing("generated", DrawnPictures(kind, counts), [], [], [], [], whole=True)
+    listing = Listing("generated", DrawnImages(kind, counts), [], [], [], [], whole=True)
     for number, (split, count) in enumerate(zip(SPLITS, counts, strict=True)):
         names = _class_names(count, (_number(kind), number), DIFFICULTIES[facts.difficulty])
         listing.classes += names

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import posixpath
 
-from emotiw_keras.data.layouts.boxes import Box, BoxedPictures
+from emotiw_keras.data.layouts.boxes import Box, BoxedImages
 from emotiw_keras.data.layouts.listing import Listing
 from emotiw_keras.data.layouts.table import Layout, Source
-from emotiw_keras.data.layouts.text import read_text
+from emotiw_keras.data.layouts.text_tables import read_text
 from emotiw_keras.errors import DataError
 from emotiw_keras.labels import NUMBER_CODES
 
@@ -16,7 +16,7 @@ _ROW = "image_name face_id top left right bottom confidence expression"
 
 
 def _detect(source: Source) -> bool:
-    return len(source.named(LIST)) == 1 and bool(source.pictures)
+    return len(source.named(LIST)) == 1 and bool(source.images)
 
 
 def _read(source: Source) -> Listing:
@@ -26,7 +26,7 @@ def _read(source: Source) -> Listing:
     codes = NUMBER_CODES["ExpW"]
     members: list[str] = []
     boxes: list[Box] = []
-    listing = Listing("ExpW", BoxedPictures(source.archive, members, boxes), [], [], [], [], used={name})
+    listing = Listing("ExpW", BoxedImages(source.archive, members, boxes), [], [], [], [], used={name})
     missing = []
     for number, line in enumerate(read_text(source.archive, name, where).splitlines(), start=1):
         words = line.split()
@@ -36,15 +36,15 @@ def _read(source: Source) -> Listing:
             top, left, right, bottom = map(int, words[-6:-2])
             label = codes[words[-1]]
             face = words[-7]
-            picture = " ".join(words[:-7])
+            image = " ".join(words[:-7])
         except (ValueError, KeyError, IndexError) as error:
             raise DataError(f"{where}: line {number} is {line[:80]!r}; expected {_ROW}, expression 0 to 6") from error
-        found = source.paths_of.get(posixpath.basename(picture), [])
+        found = source.paths_of.get(posixpath.basename(image), [])
         if not found:
-            missing.append(picture)
+            missing.append(image)
             continue
         if len(found) > 1:
-            raise DataError(f"{where}: line {number} names {picture!r}, which lies at {found[0]} and {found[1]}; keep one")
+            raise DataError(f"{where}: line {number} names {image!r}, which lies at {found[0]} and {found[1]}; keep one")
         members.append(found[0])
         boxes.append((left, top, right, bottom))
         listing.names.append(f"{found[0]}#{face}")

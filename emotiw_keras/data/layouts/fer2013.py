@@ -1,4 +1,4 @@
-"""`fer2013.csv` as Kaggle gave it out: `emotion,pixels,Usage`, one grey picture a row as numbers in text; zipped or not."""
+"""`fer2013.csv` as Kaggle gave it out: `emotion,pixels,Usage`, one grey image a row as numbers in text; zipped or not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from emotiw_keras.data.images import MIN_SIDE
 from emotiw_keras.data.layouts.listing import SPLIT_NAMES, Listing, and_more
 from emotiw_keras.data.layouts.manifest import unknown_columns
 from emotiw_keras.data.layouts.table import Layout, Source
-from emotiw_keras.data.layouts.text import columns_of, mapped, separator_of, whole_number
+from emotiw_keras.data.layouts.text_tables import columns_of, mapped, separator_of, whole_number
 from emotiw_keras.errors import DataError
 from emotiw_keras.labels import NUMBER_CODES, canonical
 
@@ -24,8 +24,8 @@ _SPACE = ord(" ")
 _ZERO = ord("0")
 
 
-class FerPictures:
-    """The pixel column of a mapped CSV; a picture is parsed when it is asked for."""
+class FerImages:
+    """The pixel column of a mapped CSV; an image is parsed when it is asked for."""
 
     def __init__(self, where: str, text: mmap.mmap | bytes, cells: list[tuple[int, int]], rows: list[int]) -> None:
         self._where = where
@@ -85,7 +85,7 @@ def _parse(cell: bytes) -> np.ndarray | None:
 
 
 def _detect(source: Source) -> bool:
-    return bool(source.tables_with(*PIXEL_COLUMNS)) and not source.pictures
+    return bool(source.tables_with(*PIXEL_COLUMNS)) and not source.images
 
 
 def _read(source: Source) -> Listing:
@@ -123,12 +123,12 @@ def read_fer2013(archive: Archive, member: str, where: str, classes: Sequence[st
     for start, line in _lines(text, len(header) + 1):
         table.add(start, line)
     if not table.rows:
-        raise DataError(f"{where}: no rows below the header; expected one a picture")
+        raise DataError(f"{where}: no rows below the header; expected one an image")
     if classes is not None:
         table.take(classes)
     names = [f"row {row}" for row in table.rows]
-    pictures = FerPictures(where, text, table.cells, table.rows)
-    return Listing("fer2013.csv", pictures, names, table.classes, table.split, [""] * len(names))
+    images = FerImages(where, text, table.cells, table.rows)
+    return Listing("fer2013.csv", images, names, table.classes, table.split, [""] * len(names))
 
 
 def _lines(text: mmap.mmap | bytes, start: int) -> Iterator[tuple[int, bytes]]:

@@ -1,7 +1,7 @@
-"""FER+: ten votes for each picture of FER-2013 (Barsoum et al. 2016), `fer2013new.csv` beside `fer2013.csv`.
+"""FER+: ten votes for each image of FER-2013 (Barsoum et al. 2016), `fer2013new.csv` beside `fer2013.csv`.
 
-The class of a picture is that of most of its votes, as the authors' own code counts them in its majority mode: single votes are
-taken as mistakes, and a picture stays out where no class has more than half of the others, or where it is "unknown" or no face.
+The class of an image is that of most of its votes, as the authors' own code counts them in its majority mode: single votes are
+taken as mistakes, and an image stays out where no class has more than half of the others, or where it is "unknown" or no face.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from emotiw_keras.data.archive import Archive, FolderArchive
 from emotiw_keras.data.layouts.fer2013 import PIXEL_COLUMNS, read_fer2013
 from emotiw_keras.data.layouts.listing import Listing, and_more, split_named
 from emotiw_keras.data.layouts.table import Layout, Source
-from emotiw_keras.data.layouts.text import columns_of, read_rows, whole_number
+from emotiw_keras.data.layouts.text_tables import columns_of, read_rows, whole_number
 from emotiw_keras.errors import DataError
 
 VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
@@ -47,14 +47,14 @@ def _read(source: Source) -> Listing:
     left = len(classes) - len(listing.names)
     listing.notes.append(
         f"classes by the majority of ten votes, single votes not counted; without a majority, unknown or no face, so left out: "
-        f"{left:,} pictures"
+        f"{left:,} images"
     )
     listing.used |= {name, pixels}
     return listing
 
 
 def _pixels(source: Source) -> tuple[Archive, str]:
-    """Where the pictures are: the table of pixels in the same folder or zip."""
+    """Where the images are: the table of pixels in the same folder or zip."""
     archive = FolderArchive(source.place.parent) if source.single else source.archive
     tables = source.tables_with(*PIXEL_COLUMNS) or [
         each
@@ -64,7 +64,7 @@ def _pixels(source: Source) -> tuple[Archive, str]:
     ]
     if len(tables) != 1:
         saw = f"; it has {and_more(tables)}" if tables else ""
-        raise DataError(f"{source.given} holds FER+'s votes, whose pictures are in fer2013.csv; put it beside them{saw}")
+        raise DataError(f"{source.given} holds FER+'s votes, whose images are in fer2013.csv; put it beside them{saw}")
     return archive, tables[0]
 
 

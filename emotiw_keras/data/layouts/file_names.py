@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from emotiw_keras.data.layouts.listing import Listing, list_pictures, split_named
+from emotiw_keras.data.layouts.listing import Listing, list_images, split_named
 from emotiw_keras.data.layouts.table import Layout, Source
 
 
@@ -81,24 +81,24 @@ def told_by_names(files: Sequence[str]) -> tuple[str, list[tuple[str, str]]] | N
 
 
 def _own_names(source: Source) -> list[str]:
-    return [name.rpartition("/")[2] for name in source.pictures]
+    return [name.rpartition("/")[2] for name in source.images]
 
 
 def _detect(source: Source) -> bool:
     # Where the set has been sorted into split folders, those count.
-    return told_by_names(_own_names(source)) is not None and not any(_in_split(name) for name in source.pictures)
+    return told_by_names(_own_names(source)) is not None and not any(_in_split(name) for name in source.images)
 
 
 def _in_split(name: str) -> bool:
-    """Whether a picture lies below a folder that is called like a split."""
+    """Whether an image lies below a folder that is called like a split."""
     return any(split_named(part) for part in name.split("/")[:-1])
 
 
 def _read(source: Source) -> Listing:
     told = told_by_names(_own_names(source))
     assert told is not None, "detected before"
-    known = [(name, *facts) for name, facts in zip(source.pictures, told[1], strict=True) if facts[0]]
-    listing = list_pictures(told[0], source.archive, [name for name, _, _ in known])
+    known = [(name, *facts) for name, facts in zip(source.images, told[1], strict=True) if facts[0]]
+    listing = list_images(told[0], source.archive, [name for name, _, _ in known])
     listing.classes, listing.subject = [label for _, label, _ in known], [person for _, _, person in known]
     listing.notes.append(f"classes and persons read from file names as {told[0]} writes them")
     return listing

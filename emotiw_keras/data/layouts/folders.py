@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from emotiw_keras.data.archive import Archive
 from emotiw_keras.data.layouts.file_names import persons_named
-from emotiw_keras.data.layouts.listing import Listing, and_more, list_pictures, split_named
+from emotiw_keras.data.layouts.listing import Listing, and_more, list_images, split_named
 from emotiw_keras.data.layouts.table import Layout, NotRecognised, Source
 from emotiw_keras.errors import DataError
 from emotiw_keras.labels import canonical
@@ -22,7 +22,7 @@ _ALIGNED = re.compile(r"^(train|val|test)_aligned_faces(_new)?$", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Place:
-    """Where a picture lies: its file, the folder that names the split (as written), the class folder ("" if none)."""
+    """Where an image lies: its file, the folder that names the split (as written), the class folder ("" if none)."""
 
     member: str
     folder: str
@@ -47,14 +47,14 @@ def below_common_folder(members: list[str]) -> int:
 
 
 def _detect_splits(source: Source) -> bool:
-    if not source.pictures:
+    if not source.images:
         return False
-    depth = below_common_folder(source.pictures)
-    return any(split_of(folder) for folder in _tops(source.pictures, depth))
+    depth = below_common_folder(source.images)
+    return any(split_of(folder) for folder in _tops(source.images, depth))
 
 
 def _read_splits(source: Source) -> Listing:
-    members, given = source.pictures, source.given
+    members, given = source.images, source.given
     depth = below_common_folder(members)
     tops = _tops(members, depth)
     _check_loose(members, depth, tops, given)
@@ -69,14 +69,14 @@ def _read_splits(source: Source) -> Listing:
 
 
 def _detect_classes(source: Source) -> bool:
-    return bool(source.pictures)
+    return bool(source.images)
 
 
 def _read_classes(source: Source) -> Listing:
-    members = source.pictures
+    members = source.images
     depth = below_common_folder(members)
     _check_loose(members, depth, _tops(members, depth), source.given)
-    listing = list_pictures("class folders", source.archive, members)
+    listing = list_images("class folders", source.archive, members)
     listing.classes, listing.subject, notes = classes_and_persons([member.split("/")[depth:] for member in members])
     listing.notes += notes
     return listing
@@ -99,16 +99,16 @@ def _check_loose(members: Sequence[str], depth: int, tops: Sequence[str], given:
     loose = sum(len(member.split("/")[depth:]) == 1 for member in members)
     if loose:
         folders = f" beside the folders {and_more(list(tops))}" if tops else ""
-        raise NotRecognised(f"{given}: layout not recognised: {loose:,} pictures lie in no class folder{folders}")
+        raise NotRecognised(f"{given}: layout not recognised: {loose:,} images lie in no class folder{folders}")
 
 
 def classes_and_persons(places: Sequence[Sequence[str]]) -> tuple[list[str], list[str], list[str]]:
-    """Class, person ("" if unknown) of each picture, and lines that say what was read so.
+    """Class, person ("" if unknown) of each image, and lines that say what was read so.
 
     Args:
-        places: the folders of each picture, outermost first, and its file's name.
+        places: the folders of each image, outermost first, and its file's name.
 
-    The outermost folder is the class. Where it names no expression in any picture, and the folder right above each picture
+    The outermost folder is the class. Where it names no expression in any image, and the folder right above each image
     does, it is the person. Without such folders the files' names may tell persons (CK+, KDEF, JAFFE).
     """
     upper = {place[0] for place in places}
@@ -122,7 +122,7 @@ def classes_and_persons(places: Sequence[Sequence[str]]) -> tuple[list[str], lis
 
 
 def place_of(member: str, depth: int) -> Place:
-    """Where a picture lies, of a layout whose outermost folders (below `depth` others) are splits."""
+    """Where an image lies, of a layout whose outermost folders (below `depth` others) are splits."""
     folder, *below = member.split("/")[depth:]
     # SFEW's archives unpack as Train/Train_Aligned_Faces/<class>/
     if len(below) > 1 and _ALIGNED.match(below[0]):
@@ -145,7 +145,7 @@ def _split_folders(archive: Archive, members: list[str], depth: int, given: str)
     if twice:
         raise DataError(f"{given}: the folders {and_more(sorted(twice[0]))} are the same split; keep one of them")
     kept = [place.member for place in labelled]
-    listing = list_pictures("SFEW" if _is_sfew(labelled, list(split)) else "split folders", archive, kept)
+    listing = list_images("SFEW" if _is_sfew(labelled, list(split)) else "split folders", archive, kept)
     listing.used |= {place.member for place in unlabelled}
     listing.split = [split[place.folder] for place in labelled]
     inside = [place.member.split("/")[depth + place.folder.count("/") + 1 :] for place in labelled]
@@ -154,7 +154,7 @@ def _split_folders(archive: Archive, members: list[str], depth: int, given: str)
     listing.notes += [*([f"splits read as: {', '.join(read)}"] if read else []), *notes]
     if unlabelled:
         example = unlabelled[0].member
-        listing.notes.append(f"left out: {len(unlabelled):,} pictures of the test split without a class ({example} ...)")
+        listing.notes.append(f"left out: {len(unlabelled):,} images of the test split without a class ({example} ...)")
     return listing
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from emotiw_keras.data.archive import Archive, ArchivePictures, printable
+from emotiw_keras.data.archive import Archive, ArchiveImages, printable
 from emotiw_keras.errors import DataError
 from emotiw_keras.labels import class_key
 
@@ -32,8 +32,8 @@ def split_named(word: str) -> str | None:
     return SPLIT_NAMES.get(plain) or SPLIT_NAMES.get(_SET.sub("", plain))
 
 
-class Pictures(Protocol):
-    """The pictures of a listing by index; ImageError is about one picture, DataError about the whole source."""
+class Images(Protocol):
+    """The images of a listing by index; ImageError is about one image, DataError about the whole source."""
 
     def shape(self, index: int) -> tuple[int, int, int]:
         """(height, width, channels) without decoding."""
@@ -46,36 +46,36 @@ class Pictures(Protocol):
 
 @dataclass
 class Listing:
-    """Every labelled picture of a source, one entry a picture; `split` is all "" where the source has none."""
+    """Every labelled image of a source, one entry an image; `split` is all "" where the source has none."""
 
     layout: str
-    pictures: Pictures
+    images: Images
     names: list[str]
     classes: list[str]
     split: list[str]
     subject: list[str]
     notes: list[str] = field(default_factory=list)
     reading: str = ""
-    """How aligned faces were cut (`faces.alignment.READINGS`); "" for pictures of another kind."""
+    """How aligned faces were cut (`faces.alignment.READINGS`); "" for images of another kind."""
     used: set[str] = field(default_factory=set)
-    """Files that were read, pictures among them; all others are reported as left out, unless `whole`."""
+    """Files that were read, images among them; all others are reported as left out, unless `whole`."""
     whole: bool = False
     """Whether what else lies there is no part of the data set, and need not be told."""
     index: np.ndarray | None = None
-    """Which of `pictures` these are; all in order if None."""
+    """Which of `images` these are; all in order if None."""
 
     def first_seen(self) -> dict[str, str]:
-        """Each class name -> the first picture that carries it."""
+        """Each class name -> the first image that carries it."""
         seen: dict[str, str] = {}
         for name, class_name in zip(self.names, self.classes, strict=True):
             seen.setdefault(class_name, name)
         return seen
 
 
-def list_pictures(layout: str, archive: Archive, members: list[str]) -> Listing:
-    """A listing of files that are pictures, without classes so far."""
+def list_images(layout: str, archive: Archive, members: list[str]) -> Listing:
+    """A listing of files that are images, without classes so far."""
     return Listing(
-        layout, ArchivePictures(archive, members), list(members), [], [""] * len(members), [""] * len(members), used={*members}
+        layout, ArchiveImages(archive, members), list(members), [], [""] * len(members), [""] * len(members), used={*members}
     )
 
 
@@ -85,10 +85,10 @@ def class_names(of: Listing | Sequence[str]) -> set[str]:
 
 
 def without_classes(listing: Listing, leave_out: Sequence[str], path: object) -> Listing:
-    """The listing without the pictures of some classes, which a note counts.
+    """The listing without the images of some classes, which a note counts.
 
     Raises:
-        DataError: a class that does not occur, or no picture that is left.
+        DataError: a class that does not occur, or no image that is left.
     """
     if not leave_out:
         return listing
@@ -100,8 +100,8 @@ def without_classes(listing: Listing, leave_out: Sequence[str], path: object) ->
         raise DataError(f"{path}: leave_out names {sorted(missing)[0]!r}, which is none of its classes {there}")
     rows = [i for i, name in enumerate(listing.classes) if found[name] not in unwanted]
     if not rows:
-        raise DataError(f"{path}: leave_out leaves none of its {len(listing.names):,} pictures")
-    told = f"classes left out: {', '.join(sorted(unwanted))} ({len(listing.names) - len(rows):,} pictures)"
+        raise DataError(f"{path}: leave_out leaves none of its {len(listing.names):,} images")
+    told = f"classes left out: {', '.join(sorted(unwanted))} ({len(listing.names) - len(rows):,} images)"
     return replace(
         listing,
         index=np.array(rows),

@@ -1,4 +1,4 @@
-"""The manifest: a table with a row for each picture, `path,label[,split][,subject]`, or what people call these columns."""
+"""The manifest: a table with a row for each image, `path,label[,split][,subject]`, or what people call these columns."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import posixpath
 import unicodedata
 from collections.abc import Iterable
 
-from emotiw_keras.data.archive import Archive, ArchivePictures, FolderArchive, checked_name
+from emotiw_keras.data.archive import Archive, ArchiveImages, FolderArchive, checked_name
 from emotiw_keras.data.layouts.listing import Listing, and_more, split_named
 from emotiw_keras.data.layouts.table import Layout, Source
-from emotiw_keras.data.layouts.text import read_rows, whole_number
+from emotiw_keras.data.layouts.text_tables import read_rows, whole_number
 from emotiw_keras.errors import DataError
 from emotiw_keras.labels import canonical
 
@@ -30,7 +30,7 @@ def meanings(columns: list[str]) -> dict[str, str]:
 
 
 def is_manifest(columns: list[str]) -> bool:
-    """Whether a table's columns name pictures and what they show."""
+    """Whether a table's columns name images and what they show."""
     return {"path", "label"} <= set(meanings(columns)) and "pixels" not in columns
 
 
@@ -47,7 +47,7 @@ def _detect(source: Source) -> bool:
     manifests = [name for name, columns in source.tables.items() if is_manifest(columns)]
     if source.single:
         return bool(manifests)
-    return len(manifests) == 1 and bool(source.pictures) and not _folders_are_classes(source.pictures)
+    return len(manifests) == 1 and bool(source.images) and not _folders_are_classes(source.images)
 
 
 def _read(source: Source) -> Listing:
@@ -61,15 +61,15 @@ LAYOUT = Layout("manifest", "a manifest CSV (path,label[,split][,subject])", _de
 
 
 def _folders_are_classes(members: list[str]) -> bool:
-    """Whether the folder right above each picture names an expression, so that a manifest beside them is not needed."""
+    """Whether the folder right above each image names an expression, so that a manifest beside them is not needed."""
     return all(canonical(posixpath.basename(posixpath.dirname(member))) for member in members)
 
 
 def read_manifest(archive: Archive, member: str) -> Listing:
-    """List the pictures that a manifest names; its paths are relative to the folder it lies in, or absolute and inside it.
+    """List the images that a manifest names; its paths are relative to the folder it lies in, or absolute and inside it.
 
     Args:
-        archive: the folder or zip that holds the manifest and the pictures.
+        archive: the folder or zip that holds the manifest and the images.
         member: the manifest's name in it.
 
     Raises:
@@ -85,7 +85,7 @@ def read_manifest(archive: Archive, member: str) -> Listing:
         raise DataError(f"{where}: the columns {and_more(columns)} hold a name twice")
     meant = meanings(columns)
     folder = posixpath.dirname(member)
-    listing = Listing("manifest", ArchivePictures(archive, members := []), [], [], [], [], used={member})
+    listing = Listing("manifest", ArchiveImages(archive, members := []), [], [], [], [], used={member})
     first_row: dict[str, int] = {}
     for number, row in enumerate(rows[1:], start=1):
         if not any(cell.strip() for cell in row):
@@ -107,7 +107,7 @@ def read_manifest(archive: Archive, member: str) -> Listing:
         listing.split.append(_split(cells[meant["split"]], at) if "split" in meant else "")
         listing.subject.append(cells[meant["subject"]] if "subject" in meant else "")
     if not listing.names:
-        raise DataError(f"{where}: no rows below the header; expected one a picture")
+        raise DataError(f"{where}: no rows below the header; expected one an image")
     members[:] = _as_on_disk(archive, members)
     listing.used |= {*members}
     read = [f"{name} = {meaning}" for meaning, name in meant.items() if meaning != name]

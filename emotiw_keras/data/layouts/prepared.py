@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import posixpath
 
-from emotiw_keras.data.archive import Archive, ArchivePictures, checked_name
+from emotiw_keras.data.archive import Archive, ArchiveImages, checked_name
 from emotiw_keras.data.images import ImageError
 from emotiw_keras.data.layouts.listing import SPLIT_NAMES, Listing, and_more
 from emotiw_keras.data.layouts.table import Layout, Source
-from emotiw_keras.data.layouts.text import read_rows
+from emotiw_keras.data.layouts.text_tables import read_rows
 from emotiw_keras.errors import DataError
 from emotiw_keras.faces.alignment import READINGS
 from emotiw_keras.sealed import strict_json
@@ -19,8 +19,8 @@ FACES_COLUMNS = tuple(
     "path,face,x,y,width,height,left_x,left_y,right_x,right_y,detector_score,roll_degrees,sharpness,label,split,status,output"
     .split(",")
 )  # fmt: skip
-FILM_COLUMNS = ("subject", "frame")
-"""What faces out of films have besides: the speaker, and the frame's number from 0."""
+VIDEO_COLUMNS = ("subject", "frame")
+"""What faces out of videos have besides: the speaker, and the frame's number from 0."""
 OK = "ok"
 
 
@@ -39,7 +39,7 @@ def read_prepared(archive: Archive, member: str) -> Listing:
     columns = [column.strip().lower() for column in rows[0]]
     folder = posixpath.dirname(member)
     members: list[str] = []
-    listing = Listing("prepared faces", ArchivePictures(archive, members), [], [], [], [], whole=True)
+    listing = Listing("prepared faces", ArchiveImages(archive, members), [], [], [], [], whole=True)
     table = []
     for number, row in enumerate(rows[1:], start=1):
         if len(row) != len(columns):
@@ -58,10 +58,10 @@ def read_prepared(archive: Archive, member: str) -> Listing:
         listing.names.append(name)
         listing.classes.append(cells["label"])
         listing.split.append(cells["split"])
-        # Frames of one film are alike: where nobody knows who it is, the film itself stands for the person.
+        # Frames of one video are alike: where nobody knows who it is, the video itself stands for the person.
         listing.subject.append(cells.get("subject") or (cells["path"] if cells.get("frame") else ""))
     if not kept:
-        raise DataError(f"{where}: no faces with a class among {len(table):,} rows; prepare pictures that lie in class folders")
+        raise DataError(f"{where}: no faces with a class among {len(table):,} rows; prepare images that lie in class folders")
     settings = posixpath.join(folder, SETTINGS_FILE)
     try:
         listing.reading = _reading(archive.read(settings), str(archive.path / settings))

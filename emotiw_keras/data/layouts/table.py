@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emotiw_keras.data.archive import Archive, FolderArchive, ZipArchive, is_picture, printable
+from emotiw_keras.data.archive import Archive, FolderArchive, ZipArchive, is_image, printable
 from emotiw_keras.data.images import ImageError
-from emotiw_keras.data.layouts.text import SUFFIXES, columns_of
+from emotiw_keras.data.layouts.text_tables import SUFFIXES, columns_of
 from emotiw_keras.errors import DataError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Layout:
         name: what messages call it.
         written: how a list of the known layouts writes it.
         detect: whether a source has this layout; it reads names and first lines alone.
-        read: lists the labelled pictures, or the videos. DataError where they cannot be meant.
+        read: lists the labelled images, or the videos. DataError where they cannot be meant.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Source:
 
     Args:
         path: as given; `~` is the home folder.
-        limit: pictures per split that are asked for; heeded by sets that are made when they are read.
+        limit: images per split that are asked for; heeded by sets that are made when they are read.
 
     Attributes:
         given: the path as given.
@@ -92,9 +92,9 @@ class Source:
         return [self.place.name] if self.single else self.archive.names
 
     @cached_property
-    def pictures(self) -> list[str]:
-        """The files that are pictures by their names."""
-        return [name for name in self.names if is_picture(name)]
+    def images(self) -> list[str]:
+        """The files that are images by their names."""
+        return [name for name in self.names if is_image(name)]
 
     @cached_property
     def tables(self) -> dict[str, list[str]]:
@@ -110,7 +110,7 @@ class Source:
         except OSError as error:
             raise DataError(f"cannot read {self.given}: {error.strerror}") from error
         except ImageError:
-            return []  # an unreadable table beside the pictures is one of the files left out by name
+            return []  # an unreadable table beside the images is one of the files left out by name
 
     def tables_with(self, *columns: str) -> list[str]:
         """The tables that have all of these columns."""

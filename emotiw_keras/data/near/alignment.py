@@ -1,4 +1,4 @@
-"""Whether two pictures are one photograph: the correlation of their pixels once one is laid over the other.
+"""Whether two images are one photograph: the correlation of their pixels once one is laid over the other.
 
 A grid of scales and shifts on coarse pixels finds where to begin, and drops most pairs; the rest is aligned by an affine
 transform that maximises the correlation (ECC; Evangelidis and Psarakis 2008).
@@ -49,13 +49,13 @@ def _unit(values: np.ndarray) -> np.ndarray:
 
 
 def coarse(
-    pictures: np.ndarray, others: np.ndarray, first: np.ndarray, second: np.ndarray, mirrored: np.ndarray
+    images: np.ndarray, others: np.ndarray, first: np.ndarray, second: np.ndarray, mirrored: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The best correlation of each pair on the grid.
 
     Args:
-        pictures, others: float32 (n, SIDE, SIDE).
-        first: int (pairs,), where a pair's first picture stands in `pictures`, ascending.
+        images, others: float32 (n, SIDE, SIDE).
+        first: int (pairs,), where a pair's first image stands in `images`, ascending.
         second: int (pairs,), where its second stands in `others`.
         mirrored: bool (pairs,), whether the second is to be mirrored.
 
@@ -66,15 +66,15 @@ def coarse(
     middle = _unit((plain @ others @ plain.T).reshape(len(others), -1))
     turned = _unit((plain @ others[:, :, ::-1] @ plain.T).reshape(len(others), -1))
     cuts = [
-        (grid @ pictures @ grid.T)
+        (grid @ images @ grid.T)
         .reshape(-1, count, _SAMPLES, count, _SAMPLES)
         .transpose(0, 1, 3, 2, 4)
-        .reshape(len(pictures), count * count, -1)
+        .reshape(len(images), count * count, -1)
         for grid in _grid()
     ]
     templates = _unit(np.concatenate(cuts, axis=1))
     value, point = np.empty(len(first), np.float32), np.empty(len(first), np.int64)
-    edges = np.searchsorted(first, np.arange(len(pictures) + 1)).tolist()
+    edges = np.searchsorted(first, np.arange(len(images) + 1)).tolist()
     for i, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
         if start == stop:
             continue
@@ -90,11 +90,11 @@ def hopeful(value: np.ndarray, likeness: np.ndarray) -> np.ndarray:
     return value + FROM_LIKENESS * likeness >= HOPE
 
 
-def fine(picture: np.ndarray, other: np.ndarray, point: int, enough: float) -> float:
+def fine(image: np.ndarray, other: np.ndarray, point: int, enough: float) -> float:
     """The correlation of the centre of one with what it lies over in the other, once aligned.
 
     Args:
-        picture, other: float32 (SIDE, SIDE).
+        image, other: float32 (SIDE, SIDE).
         point: of the grid, from `coarse`.
         enough: correlation that decides, so that it is not looked at from the other side.
 
@@ -104,13 +104,13 @@ def fine(picture: np.ndarray, other: np.ndarray, point: int, enough: float) -> f
     scale_at, rest = divmod(point, len(SHIFTS) ** 2)
     down, across = divmod(rest, len(SHIFTS))
     scale, shifts = SCALES[scale_at], (SHIFTS[down], SHIFTS[across])
-    value = _aligned(picture, other, scale, shifts)
+    value = _aligned(image, other, scale, shifts)
     if SECOND_LOOK <= value < enough:
-        value = max(value, _aligned(other, picture, 1 / scale, (-shifts[0] / scale, -shifts[1] / scale)))
+        value = max(value, _aligned(other, image, 1 / scale, (-shifts[0] / scale, -shifts[1] / scale)))
     return value
 
 
-def _aligned(picture: np.ndarray, other: np.ndarray, scale: float, shifts: tuple[float, float]) -> float:
+def _aligned(image: np.ndarray, other: np.ndarray, scale: float, shifts: tuple[float, float]) -> float:
     import cv2
 
     half = (_CENTRE - 1) / 2
@@ -120,14 +120,14 @@ def _aligned(picture: np.ndarray, other: np.ndarray, scale: float, shifts: tuple
         [[scale, 0, _MIDDLE + shifts[1] - scale * half], [0, scale, _MIDDLE + shifts[0] - scale * half]], np.float32
     )
     try:
-        value, warp = cv2.findTransformECC(centre, picture, start, cv2.MOTION_AFFINE, _STOP, None, 3)
+        value, warp = cv2.findTransformECC(centre, image, start, cv2.MOTION_AFFINE, _STOP, None, 3)
     except cv2.error:  # it says so where the alignment does not converge
         return 0.0
     return float(value) if _plausible(warp) else 0.0
 
 
 def _plausible(warp: np.ndarray) -> bool:
-    """Whether a transform may be another cut of the same photograph, and most of the centre lies on the picture."""
+    """Whether a transform may be another cut of the same photograph, and most of the centre lies on the image."""
     linear = warp[:, :2].astype(np.float64)
     determinant = float(np.linalg.det(linear))
     if determinant <= 0:

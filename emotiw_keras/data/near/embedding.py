@@ -1,8 +1,8 @@
-"""A picture as 48 numbers that hardly change with its cut: pooled gradients, projected by a linear discriminant analysis.
+"""An image as 48 numbers that hardly change with its cut: pooled gradients, projected by a linear discriminant analysis.
 
 The projection was learned from FER-2013's training split and generated cuts of it (`benchmarks/near_duplicates.py --learn`):
 directions in which different faces differ most in proportion to the cuts of one face. It is made of even and odd directions:
-mirroring a picture turns the sign of the odd ones, so a mirrored twin costs no second embedding.
+mirroring an image turns the sign of the odd ones, so a mirrored twin costs no second embedding.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from importlib import resources
 import numpy as np
 
 SIDE = 48
-"""Side in pixels of the thumbnails in which pictures are compared."""
+"""Side in pixels of the thumbnails in which images are compared."""
 CELLS, DIRECTIONS, REACH = 6, 4, 4.0  # cells a side, directions of half a turn, pixels of a cell's Gaussian
 FEATURES = 2 * DIRECTIONS * CELLS * CELLS
 FLAT = 4.0
@@ -41,13 +41,13 @@ def shipped_projection() -> Projection:
 
 
 def thumbnails(images: np.ndarray) -> np.ndarray:
-    """Pictures in the size they are compared in.
+    """Images in the size they are compared in.
 
     Args:
-        images: uint8 (pictures, height, width, 1 or 3), 0..255, RGB.
+        images: uint8 (images, height, width, 1 or 3), 0..255, RGB.
 
     Returns:
-        uint8 (pictures, SIDE, SIDE).
+        uint8 (images, SIDE, SIDE).
     """
     import cv2
 
@@ -72,10 +72,10 @@ def features(thumbs: np.ndarray) -> np.ndarray:
     """How much of each direction of gradient stands in each cell; strong gradients count little more than medium ones.
 
     Args:
-        thumbs: uint8 (pictures, SIDE, SIDE).
+        thumbs: uint8 (images, SIDE, SIDE).
 
     Returns:
-        float32 (pictures, FEATURES): direction, row, column.
+        float32 (images, FEATURES): direction, row, column.
     """
     pool, angles = _pooling(), np.arange(DIRECTIONS) * np.pi / DIRECTIONS
     out = np.empty((len(thumbs), 2 * DIRECTIONS, CELLS, CELLS), np.float32)
@@ -96,7 +96,7 @@ def features(thumbs: np.ndarray) -> np.ndarray:
 
 
 def mirrored_order() -> np.ndarray:
-    """int (FEATURES,): the features of a mirrored picture are those of the picture in this order."""
+    """int (FEATURES,): the features of a mirrored image are those of the image in this order."""
     places = np.arange(FEATURES).reshape(2 * DIRECTIONS, CELLS, CELLS)
     turned = [(DIRECTIONS - k) % (2 * DIRECTIONS) for k in range(2 * DIRECTIONS)]
     return places[turned][:, :, ::-1].reshape(-1)
@@ -106,11 +106,11 @@ def embed(thumbs: np.ndarray, projection: Projection | None = None) -> np.ndarra
     """Embed thumbnails.
 
     Args:
-        thumbs: uint8 (pictures, SIDE, SIDE).
+        thumbs: uint8 (images, SIDE, SIDE).
         projection: another than the shipped one.
 
     Returns:
-        float32 (pictures, dimensions) of length 1, the even dimensions first: the product of two is their likeness, -1..1.
+        float32 (images, dimensions) of length 1, the even dimensions first: the product of two is their likeness, -1..1.
     """
     by = projection or shipped_projection()
     found = (features(thumbs) - by.mean) @ by.matrix

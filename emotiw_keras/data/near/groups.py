@@ -1,4 +1,4 @@
-"""Which pictures of a set, or of several, show one photograph; and what is said of it."""
+"""Which images of a set, or of several, show one photograph; and what is said of it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NearTwins:
-    """What a set's pictures have to do with each other.
+    """What a set's images have to do with each other.
 
     Attributes:
         threshold: correlation from which a pair counts.
-        pairs: near duplicates by position; of equal pictures the first stands for all.
-        photograph: int64 (pictures,), the same number for pictures that are equal or near duplicates, directly or in a chain.
+        pairs: near duplicates by position; of equal images the first stands for all.
+        photograph: int64 (images,), the same number for images that are equal or near duplicates, directly or in a chain.
     """
 
     threshold: float
@@ -32,7 +32,7 @@ class NearTwins:
     photograph: np.ndarray
 
     def take(self, rows: np.ndarray) -> NearTwins:
-        """Of some of the pictures, numbered anew from 0; pairs that lost one are left out, their `photograph` stays."""
+        """Of some of the images, numbered anew from 0; pairs that lost one are left out, their `photograph` stays."""
         place = np.full(len(self.photograph), -1, np.int64)
         place[rows] = np.arange(len(rows))
         first, second = place[self.pairs.first], place[self.pairs.second]
@@ -52,7 +52,7 @@ def photographs(sets: Mapping[str, FaceSet]) -> tuple[dict[str, np.ndarray], int
     """Numbers of photographs that hold across sets, of those sets in which near duplicates were looked for.
 
     Returns:
-        Set name -> int64 (pictures,), and how many pairs of near duplicates lie across two sets.
+        Set name -> int64 (images,), and how many pairs of near duplicates lie across two sets.
     """
     looked = {name: faces for name, faces in sets.items() if faces.near is not None}
     if not looked:
@@ -81,7 +81,7 @@ def _joined(hashes: Sequence[Sequence[str]], pairs: Sequence[NearPairs]) -> np.n
 
 
 def stands_also(faces: FaceSet, these: str, others: str) -> np.ndarray:
-    """bool (pictures,), pictures of split `these` whose photograph also stands in split `others`, equal ones included."""
+    """bool (images,), images of split `these` whose photograph also stands in split `others`, equal ones included."""
     assert faces.near is not None
     there = np.unique(faces.near.photograph[faces.split == others])
     return (faces.split == these) & np.isin(faces.near.photograph, there)
@@ -92,7 +92,7 @@ def describe(faces: FaceSet, equal: Mapping[tuple[str, str], int]) -> list[str]:
 
     Args:
         faces: the set.
-        equal: (split, earlier split) -> pictures that stand there pixel for pixel, which are not counted again.
+        equal: (split, earlier split) -> images that stand there pixel for pixel, which are not counted again.
     """
     if faces.near is None:
         drawn = ", as every drawn face is another one" if is_generated(faces.source) else ""
@@ -103,14 +103,14 @@ def describe(faces: FaceSet, equal: Mapping[tuple[str, str], int]) -> list[str]:
     numbers, size = np.unique(faces.near.photograph[np.unique([pairs.first, pairs.second])], return_counts=True)
     mirrored = f", {int(pairs.mirrored.sum()):,} of them mirrored" if pairs.mirrored.any() else ""
     lines = [
-        f"near duplicates: {len(pairs):,} pairs of different pictures show one photograph, cut, scaled or marked otherwise"
+        f"near duplicates: {len(pairs):,} pairs of different images show one photograph, cut, scaled or marked otherwise"
         f"{mirrored} (aligned correlation from {faces.near.threshold:g}); {len(numbers):,} photographs, of the largest "
-        f"{int(size.max()):,} pictures"
+        f"{int(size.max()):,} images"
     ]
     present = [name for name in SPLITS if (faces.split == name).any()]
     for i, later in enumerate(present):
         for earlier in present[:i]:
             count = int(stands_also(faces, later, earlier).sum()) - equal.get((later, earlier), 0)
             if count:
-                lines.append(f"near duplicates: {count:,} more {later} pictures stand in {earlier} nearly the same")
+                lines.append(f"near duplicates: {count:,} more {later} images stand in {earlier} nearly the same")
     return lines

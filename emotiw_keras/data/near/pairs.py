@@ -1,4 +1,4 @@
-"""Pairs of pictures that are one photograph, found by blocks and kept in the cache."""
+"""Pairs of images that are one photograph, found by blocks and kept in the cache."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from emotiw_keras.locking import locked
 from emotiw_keras.weights.cache import cache_dir
 
 if TYPE_CHECKING:
-    from emotiw_keras.data.pixels import PixelStore
+    from emotiw_keras.data.pixel_pass import PixelStore
 
 _VERSION = 1  # of the method; another one finds its pairs anew
 _READ, _ALIGNED = 4096, 256
-WORTH_KEEPING = 2000  # pictures; a smaller set is searched about as fast as the cache is read
+WORTH_KEEPING = 2000  # images; a smaller set is searched about as fast as the cache is read
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ class NearPairs:
 def near_pairs(
     stores: Sequence[PixelStore], hashes: Sequence[Sequence[str]], threshold: float = THRESHOLD, *, across: bool = False
 ) -> NearPairs:
-    """Find near duplicates among the different pictures of one set or of several.
+    """Find near duplicates among the different images of one set or of several.
 
     Args:
         stores: the pixels of each set.
-        hashes: the pixel hash of each picture of each set, "" for one that cannot be used; of equal pictures the first stands
+        hashes: the pixel hash of each image of each set, "" for one that cannot be used; of equal images the first stands
             for all.
         threshold: correlation from which a pair counts, `LOWEST` to 1.
         across: only pairs of two sets.
@@ -80,13 +80,13 @@ def near_pairs(
         key.update("\n".join([*each, ""]).encode())
         key.update(b"\n")
     sizes = [len(each) for each in hashes]
-    pictures = _Pictures(stores, sizes)
+    images = _Images(stores, sizes)
     small = len(rows) < WORTH_KEEPING
-    found = search(pictures, rows, across) if small else _kept(key.hexdigest(), pictures, rows, across)
+    found = search(images, rows, across) if small else _kept(key.hexdigest(), images, rows, across)
     return found.at(found.correlation >= threshold)
 
 
-class _Pictures:
+class _Images:
     """Thumbnails of several sets by one number."""
 
     def __init__(self, stores: Sequence[PixelStore], sizes: Sequence[int]) -> None:
@@ -107,18 +107,18 @@ class _Pictures:
         return out
 
 
-def _kept(key: str, pictures: _Pictures, rows: np.ndarray, across: bool) -> NearPairs:
+def _kept(key: str, images: _Images, rows: np.ndarray, across: bool) -> NearPairs:
     """The pairs out of the cache, or found and put there; other processes that want the same wait for the first one."""
     folder = cache_dir() / "near" / key
     try:
         with locked(folder, lambda: None):
             known = _read(folder / "pairs.npz", int(rows[-1]) if len(rows) else -1)
             if known is None:
-                known = search(pictures, rows, across)
+                known = search(images, rows, across)
                 _write(folder / "pairs.npz", known)
             return known
     except OutputError:  # a cache that cannot be written: found anew each time
-        return search(pictures, rows, across)
+        return search(images, rows, across)
 
 
 def _write(path: Path, pairs: NearPairs) -> None:
@@ -128,7 +128,7 @@ def _write(path: Path, pairs: NearPairs) -> None:
 
 
 def _read(path: Path, last: int) -> NearPairs | None:
-    """What is kept at `path`; None where nothing is, or nothing that fits pictures up to `last`: then it is found anew."""
+    """What is kept at `path`; None where nothing is, or nothing that fits images up to `last`: then it is found anew."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             first, second = stored["first"].astype(np.int64), stored["second"].astype(np.int64)
@@ -141,12 +141,12 @@ def _read(path: Path, last: int) -> NearPairs | None:
     return NearPairs(first, second, correlation, mirrored)
 
 
-def search(pictures: _Pictures, rows: np.ndarray, across: bool) -> NearPairs:
-    """Embed, propose, align; memory holds the embeddings and the pictures of one block."""
+def search(images: _Images, rows: np.ndarray, across: bool) -> NearPairs:
+    """Embed, propose, align; memory holds the embeddings and the images of one block."""
     even = shipped_projection().even
     vectors, shows = [], []
     for start in range(0, len(rows), _READ):
-        thumbs = pictures.thumbs(rows[start : start + _READ])
+        thumbs = images.thumbs(rows[start : start + _READ])
         vectors.append(embed(thumbs))
         shows.append(thumbs.std(axis=(1, 2)) >= FLAT)
     none = np.empty(0, np.int64)
@@ -155,7 +155,7 @@ def search(pictures: _Pictures, rows: np.ndarray, across: bool) -> NearPairs:
         return empty
     kept = np.concatenate(shows)
     rows, all_vectors = rows[kept], np.concatenate(vectors)[kept]
-    part = pictures.part(rows) if across else None
+    part = images.part(rows) if across else None
     blocks = [empty]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for some in propose(all_vectors, even, part):
@@ -163,7 +163,7 @@ def search(pictures: _Pictures, rows: np.ndarray, across: bool) -> NearPairs:
                 continue
             for chosen in np.array_split(np.arange(len(some.first)), -(-len(some.first) // (16 * _ALIGNED))):
                 first, second, mirrored = some.first[chosen], some.second[chosen], some.mirrored[chosen]
-                value = _align(pool, pictures, rows, some.at(chosen))
+                value = _align(pool, images, rows, some.at(chosen))
                 near = value >= LOWEST
                 blocks.append(NearPairs(rows[first[near]], rows[second[near]], value[near], mirrored[near]))
     fields = ("first", "second", "correlation", "mirrored")
@@ -172,7 +172,7 @@ def search(pictures: _Pictures, rows: np.ndarray, across: bool) -> NearPairs:
 
 def _align(
     pool: ThreadPoolExecutor,
-    pictures: _Pictures,
+    images: _Images,
     rows: np.ndarray,
     some: Proposals,
 ) -> np.ndarray:
@@ -180,7 +180,7 @@ def _align(
     mirrored = some.mirrored
     ones, one = np.unique(some.first, return_inverse=True)
     others, other = np.unique(some.second, return_inverse=True)
-    left, right = (pictures.thumbs(rows[each]).astype(np.float32) for each in (ones, others))
+    left, right = (images.thumbs(rows[each]).astype(np.float32) for each in (ones, others))
     value, point = coarse(left, right, one, other, mirrored)
     out = np.zeros(len(mirrored), np.float32)
 

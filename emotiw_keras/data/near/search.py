@@ -1,4 +1,4 @@
-"""Which pictures of a set look alike at all: all pairs by their embeddings, in blocks, so that memory stays bounded."""
+"""Which images of a set look alike at all: all pairs by their embeddings, in blocks, so that memory stays bounded."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 LIKENESS = 0.55
-"""Two pictures are proposed from this product of their embeddings on (`benchmarks/near_duplicates.py` shows what it finds)."""
+"""Two images are proposed from this product of their embeddings on (`benchmarks/near_duplicates.py` shows what it finds)."""
 MOST = 16
-"""Of all that follow a picture in the set so many are proposed at most, the most alike: a burst of n pictures stays one group,
+"""Of all that follow an image in the set so many are proposed at most, the most alike: a burst of n images stays one group,
 as each is proposed with a later one, and does not cost n * n alignments."""
 _ROWS, _COLUMNS = 512, 1024  # of a block: its likenesses stay in the processor's cache
 
 
 @dataclass(frozen=True)
 class Proposals:
-    """Pairs of pictures: first < second, int64 (pairs,); mirrored bool (pairs,); likeness float32 (pairs,), -1..1."""
+    """Pairs of images: first < second, int64 (pairs,); mirrored bool (pairs,); likeness float32 (pairs,), -1..1."""
 
     first: np.ndarray
     second: np.ndarray
@@ -33,12 +33,12 @@ def propose(vectors: np.ndarray, even: int, part: np.ndarray | None = None) -> I
     """Go over all pairs.
 
     Args:
-        vectors: float32 (pictures, dimensions) from `embed`.
+        vectors: float32 (images, dimensions) from `embed`.
         even: dimensions that mirroring leaves alone; they stand first.
-        part: int (pictures,), the part of each picture: only pairs across parts are proposed.
+        part: int (images,), the part of each image: only pairs across parts are proposed.
 
     Yields:
-        The pairs of 512 first pictures at a time, by first picture.
+        The pairs of 512 first images at a time, by first image.
     """
     straight, turned = np.ascontiguousarray(vectors[:, :even]), np.ascontiguousarray(vectors[:, even:])
     for top in range(0, len(vectors), _ROWS):
@@ -59,7 +59,7 @@ def propose(vectors: np.ndarray, even: int, part: np.ndarray | None = None) -> I
         first, second, flip, value = (np.concatenate(each) for each in (firsts, seconds, flips, likeness))
         order = np.lexsort((second, -value, first))
         first, second, flip, value = first[order], second[order], flip[order], value[order]
-        # the place of each pair among those of its first picture
+        # the place of each pair among those of its first image
         place = np.arange(len(first)) - np.searchsorted(first, first)
         best = place < MOST
         yield Proposals(first[best], second[best], flip[best], value[best])

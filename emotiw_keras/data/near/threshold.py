@@ -7,14 +7,14 @@ from emotiw_keras.errors import UsageError
 THRESHOLD = 0.97
 """What counts where nobody says otherwise; what it finds, rightly and wrongly, `benchmarks/near_duplicates.py` measures."""
 LOWEST = 0.95
-"""Below it more and more pairs are other pictures; pairs from here on are kept, so that a threshold above costs no search."""
+"""Below it more and more pairs are other images; pairs from here on are kept, so that a threshold above costs no search."""
 
 
 def check_threshold(threshold: float) -> float:
     """A threshold that can be meant: 0, or `LOWEST` to 1; UsageError otherwise."""
     if threshold and not LOWEST <= threshold <= 1:
         raise UsageError(
-            f"near_duplicates = {threshold}: expected a correlation from {LOWEST} (below it they are often other pictures) to "
+            f"near_duplicates = {threshold}: expected a correlation from {LOWEST} (below it they are often other images) to "
             "1, or 0, which does not look for them"
         )
     return threshold

@@ -1,4 +1,4 @@
-"""One picture -> its aligned faces on disk and its rows of `faces.csv`."""
+"""One image -> its aligned faces on disk and its rows of `faces.csv`."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import cv2
 import numpy as np
 
 from emotiw_keras.data.archive import Archive
-from emotiw_keras.data.films import is_film, sample_frames
 from emotiw_keras.data.images import ImageError, decode_image
 from emotiw_keras.data.layouts.prepared import FACES_COLUMNS, OK
-from emotiw_keras.data.prepare.settings import Settings
+from emotiw_keras.data.prepare.face_settings import Settings
 from emotiw_keras.data.prepare.source import Item
 from emotiw_keras.data.resize import resize, to_grey
+from emotiw_keras.data.video_files import is_video, sample_frames
 from emotiw_keras.errors import DataError, OutputError
 from emotiw_keras.faces.alignment import align, stretched
 from emotiw_keras.faces.face import Detector, Face
 from emotiw_keras.files import is_within, write_atomic
 
 NO_FACE = "no face found"
-CENTRE = "no face found: centre of the picture"
+CENTRE = "no face found: centre of the image"
 UNREADABLE = "unreadable: "
 
 Row = dict[str, str]
@@ -31,7 +31,7 @@ Row = dict[str, str]
 
 @dataclass
 class Outcome:
-    """What came of one picture: its rows, the seconds each step took, and whether a later run may rely on it."""
+    """What came of one image: its rows, the seconds each step took, and whether a later run may rely on it."""
 
     index: int
     rows: list[Row]
@@ -40,7 +40,7 @@ class Outcome:
 
 
 class FaceCutter:
-    """Reads pictures of one source, finds and cuts their faces, and writes them below one folder."""
+    """Reads images of one source, finds and cuts their faces, and writes them below one folder."""
 
     def __init__(self, archive: Archive, detector: Detector, settings: Settings, out: Path) -> None:
         self._archive = archive
@@ -49,13 +49,13 @@ class FaceCutter:
         self._out = out
 
     def cut(self, item: Item) -> Outcome:
-        """Cut the faces of one picture; one that cannot be read, or without a face, is a row that says so.
+        """Cut the faces of one image; one that cannot be read, or without a face, is a row that says so.
 
         Raises:
             OutputError: a face cannot be written.
         """
-        if is_film(item.member):
-            return self._film(item)
+        if is_video(item.member):
+            return self._video(item)
         clock = _Clock()
         try:
             image = decode_image(self._archive.read(item.member))
@@ -64,22 +64,22 @@ class FaceCutter:
         except MemoryError:
             return Outcome(item.index, [failed(item, "not enough memory for it")], lasting=False)
         clock.stop("reading")
-        return Outcome(item.index, self._picture(item, image, clock), clock.seconds)
+        return Outcome(item.index, self._image(item, image, clock), clock.seconds)
 
-    def _picture(self, item: Item, image: np.ndarray, clock: _Clock) -> list[Row]:
+    def _image(self, item: Item, image: np.ndarray, clock: _Clock) -> list[Row]:
         faces = self._detector.detect(image[..., 0] if image.shape[2] == 1 else image)
         clock.stop("detection")
         return self._faces(item, image, faces, clock) if faces else [self._without_face(item, image, clock)]
 
-    def _film(self, item: Item) -> Outcome:
-        """The faces of some frames of a film; where it breaks off, the rows end with one that says so."""
+    def _video(self, item: Item) -> Outcome:
+        """The faces of some frames of a video; where it breaks off, the rows end with one that says so."""
         clock, rows = _Clock(), []
         try:
             folder = self._archive.path
-            film = folder / item.member if folder.is_dir() else self._archive.read(item.member)
-            for number, image in sample_frames(film, self._settings.frames):
+            video = folder / item.member if folder.is_dir() else self._archive.read(item.member)
+            for number, image in sample_frames(video, self._settings.frames):
                 clock.stop("reading")
-                rows += self._picture(replace(item, stem=f"{item.stem}.f{number:05d}", frame=number), image, clock)
+                rows += self._image(replace(item, stem=f"{item.stem}.f{number:05d}", frame=number), image, clock)
         except ImageError as error:
             rows.append(failed(item, str(error)))
         return Outcome(item.index, rows, clock.seconds)
@@ -143,7 +143,7 @@ class _Clock:
 
 
 def choose(faces: Sequence[Face], shape: Sequence[int], which: str) -> set[int]:
-    """Indices of the faces to cut out of a picture of this shape: the "largest", "all", or the most "central"."""
+    """Indices of the faces to cut out of an image of this shape: the "largest", "all", or the most "central"."""
     if which == "all":
         return set(range(len(faces)))
     height, width = shape[:2]
@@ -164,7 +164,7 @@ def sharpness(face: np.ndarray) -> float:
 
 
 def failed(item: Item, reason: str) -> Row:
-    """The row of a picture that cannot be read."""
+    """The row of an image that cannot be read."""
     return _row(item, status=UNREADABLE + " ".join(reason.split()))
 
 

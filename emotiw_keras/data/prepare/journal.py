@@ -1,4 +1,4 @@
-"""What is done already, one line a picture, written as it is done: what a call after an interruption goes on from."""
+"""What is done already, one line an image, written as it is done: what a call after an interruption goes on from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from emotiw_keras.data.layouts.prepared import FACES_COLUMNS, FILM_COLUMNS
+from emotiw_keras.data.layouts.prepared import FACES_COLUMNS, VIDEO_COLUMNS
 from emotiw_keras.data.prepare.faces import Row
 from emotiw_keras.data.prepare.source import Item
 from emotiw_keras.errors import RunError
@@ -20,12 +20,12 @@ from emotiw_keras.sealed import strict_json
 
 JOURNAL_FILE = ".prepare.jsonl"
 _MARKS = ("state", "stem", "label", "split")
-_COLUMNS = {*FACES_COLUMNS, *FILM_COLUMNS}
+_COLUMNS = {*FACES_COLUMNS, *VIDEO_COLUMNS}
 _PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
 
 class Journal:
-    """The rows of each picture that is done, with what the picture was like then."""
+    """The rows of each image that is done, with what the image was like then."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -48,13 +48,13 @@ class Journal:
             try:
                 record = strict_json(line)
             except ValueError:
-                continue  # a line that a kill cut short: its picture is done again
+                continue  # a line that a kill cut short: its image is done again
             if _is_record(record):  # so is that of a line that is damaged, or not ours
                 records[record["member"]] = record
         return records
 
     def usable(self, items: Sequence[Item]) -> dict[int, list[Row]]:
-        """Index -> rows of the pictures that have not changed since, and whose faces are still there."""
+        """Index -> rows of the images that have not changed since, and whose faces are still there."""
         found = {}
         for item in items:
             record = self._records.get(item.path)
@@ -65,7 +65,7 @@ class Journal:
         return found
 
     def outputs(self) -> set[str]:
-        """Every face written so far, of pictures that are gone as well."""
+        """Every face written so far, of images that are gone as well."""
         return {row["output"] for record in self._records.values() for row in record["rows"] if row.get("output")}
 
     def _is_face(self, name: str) -> bool:
@@ -81,7 +81,7 @@ class Journal:
         return head[:16] == _PNG and head[16:20] == head[20:24] and head[24:] == b"\x08\x00"
 
     def remove_all_but(self, outputs: set[str]) -> None:
-        """Remove the faces of pictures that are gone; what the journal names but `prepare` did not make stays where it is."""
+        """Remove the faces of images that are gone; what the journal names but `prepare` did not make stays where it is."""
         for name in self.outputs() - outputs:
             if self._is_face(name):
                 with writing(self._folder / name):
@@ -99,14 +99,14 @@ class Journal:
             self._file.close()
 
     def add(self, item: Item, rows: Sequence[Row]) -> None:
-        """Write down that a picture is done."""
+        """Write down that an image is done."""
         assert self._file is not None
         with writing(self._path):
             self._file.write(_line(item, rows))
             self._file.flush()
 
     def rewrite(self, items: Sequence[Item], rows_of: Mapping[int, Sequence[Row]]) -> None:
-        """Keep one line a picture, in their order, and none of pictures that are gone."""
+        """Keep one line an image, in their order, and none of images that are gone."""
         write_atomic(self._path, "".join(_line(item, rows_of[item.index]) for item in items))
 
 

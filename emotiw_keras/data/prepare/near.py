@@ -1,4 +1,4 @@
-"""Near duplicates among prepared faces: a table of all pairs, and a sheet of pictures to look them over."""
+"""Near duplicates among prepared faces: a table of all pairs, and a sheet of images to look them over."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from emotiw_keras.data.contact_sheet import FACE, GAP, INK, PAPER, QUIET, TEXT, 
 from emotiw_keras.data.duplicates import pixel_hash
 from emotiw_keras.data.near.embedding import SIDE, thumbnails
 from emotiw_keras.data.near.pairs import NearPairs, near_pairs
-from emotiw_keras.data.pixels import MemoryPixels
+from emotiw_keras.data.pixel_pass import MemoryPixels
 from emotiw_keras.files import write_atomic, write_encoded
 from emotiw_keras.text import sheet_cell
 

@@ -1,4 +1,4 @@
-"""`prepare`: all pictures of a data set, in parallel, so that a kill at any moment costs a few pictures and no half file."""
+"""`prepare`: all images of a data set, in parallel, so that a kill at any moment costs a few images and no half file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from emotiw_keras.data.contact_sheet import write_contact_sheets
-from emotiw_keras.data.layouts.prepared import FACES_COLUMNS, FACES_FILE, FILM_COLUMNS, SETTINGS_FILE
+from emotiw_keras.data.layouts.prepared import FACES_COLUMNS, FACES_FILE, SETTINGS_FILE, VIDEO_COLUMNS
 from emotiw_keras.data.near.threshold import THRESHOLD, check_threshold
+from emotiw_keras.data.prepare.face_settings import Settings
 from emotiw_keras.data.prepare.faces import Row
 from emotiw_keras.data.prepare.journal import Journal
 from emotiw_keras.data.prepare.near import SHEET, TABLE, list_near_duplicates
-from emotiw_keras.data.prepare.settings import Settings
-from emotiw_keras.data.prepare.source import Source, find_pictures
+from emotiw_keras.data.prepare.source import Source, find_images
 from emotiw_keras.data.prepare.summary import Summary, summarise
 from emotiw_keras.data.prepare.workers import Job, outcomes
 from emotiw_keras.errors import OutputError, RunError, UsageError
@@ -49,30 +49,30 @@ def prepare(
 ) -> Summary:
     """Find, align and cut out the faces of a data set: one grey 256x256 PNG a face, below the same folders.
 
-    Beside them `faces.csv` (one row a face, and one a picture without), `contact_sheet_CLASS.jpg`, `summary.json`,
+    Beside them `faces.csv` (one row a face, and one an image without), `contact_sheet_CLASS.jpg`, `summary.json`,
     `prepare.json` with the settings, and of faces that show one photograph nearly the same `near_duplicates.csv` and
     `near_duplicates.jpg`. Called again, it does what is missing or has changed in the source; the result does not
     depend on the number of workers nor on how often it was interrupted.
 
     Args:
-        src: a folder (class folders, splits of class folders, SFEW, or neither), a zip, a manifest CSV or one picture; or
-            films: SAVEE's, eNTERFACE'05's, or in class folders. Their rows have a speaker (`subject`) and a `frame` besides.
+        src: a folder (class folders, splits of class folders, SFEW, or neither), a zip, a manifest CSV or one image; or
+            videos: SAVEE's, eNTERFACE'05's, or in class folders. Their rows have a speaker (`subject`) and a `frame` besides.
         out: a new or empty folder, or that of an earlier call with the same settings.
         detector: a detector, its name (`faces.DETECTORS`), or None for the default.
-        faces: of several faces in a picture take the "largest", "all", or the most "central".
-        no_face: "skip" a picture without a face, or take its "centre" square; the status of its row says so.
+        faces: of several faces in an image take the "largest", "all", or the most "central".
+        no_face: "skip" an image without a face, or take its "centre" square; the status of its row says so.
         reading: what the crop spans (`faces.alignment.READINGS`).
-        frames: taken from each film, evenly spread.
+        frames: taken from each video, evenly spread.
         near_duplicates: correlation, once aligned, from which two faces are listed as one photograph; 0 does not look.
         workers: processes; default: one for each processor.
-        progress: called with (pictures done, pictures in all).
+        progress: called with (images done, images in all).
         say: called with lines for a person.
 
     Returns:
         Coverage by class and split, and what could not be read.
 
     Raises:
-        DataError: the source is missing, damaged or without pictures.
+        DataError: the source is missing, damaged or without images.
         UsageError: a choice that does not exist, or one folder inside the other.
         ModelError: what the detector needs is missing.
         RunError: `out` holds other things, or was made with other settings.
@@ -84,10 +84,10 @@ def prepare(
     """
     tell = say or (lambda line: None)
     if frames < 1:
-        raise UsageError(f"frames = {frames}: expected at least 1 frame of each film")
+        raise UsageError(f"frames = {frames}: expected at least 1 frame of each video")
     check_threshold(near_duplicates)
-    source = find_pictures(src)
-    settings = Settings(_name(detector), faces, no_face, reading, frames=frames if source.films else 0)
+    source = find_images(src)
+    settings = Settings(_name(detector), faces, no_face, reading, frames=frames if source.videos else 0)
     folder = Path(out)
     _check_apart(source.path, folder)
     for note in source.notes:
@@ -117,7 +117,7 @@ def _prepare(
     todo = [item for item in source.items if item.index not in rows_of]
     total = len(source.items)
     if rows_of:
-        tell(f"{len(rows_of):,} of {total:,} pictures are done already" + ("" if todo else ": nothing left to do"))
+        tell(f"{len(rows_of):,} of {total:,} images are done already" + ("" if todo else ": nothing left to do"))
     job = Job(source.path.resolve(), folder.resolve(), settings, None if isinstance(detector, str) else detector)
     seconds: dict[str, float] = {}
     passing = set()
@@ -201,8 +201,8 @@ def _stored(file: Path) -> dict[str, Any]:
 
 def _table(rows_of: Sequence[Sequence[Row]]) -> str:
     text = io.StringIO()
-    films = any("frame" in row for rows in rows_of for row in rows)
-    writer = csv.DictWriter(text, [*FACES_COLUMNS, *(FILM_COLUMNS if films else ())], restval="", lineterminator="\n")
+    videos = any("frame" in row for rows in rows_of for row in rows)
+    writer = csv.DictWriter(text, [*FACES_COLUMNS, *(VIDEO_COLUMNS if videos else ())], restval="", lineterminator="\n")
     writer.writeheader()
     for rows in rows_of:
         writer.writerows(rows)

@@ -1,4 +1,4 @@
-"""The pictures of a raw data set: where each lies, its class and split by its folders, and what its faces will be called."""
+"""The images of a raw data set: where each lies, its class and split by its folders, and what its faces will be called."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from emotiw_keras.data.archive import Archive, ArchivePictures, FolderArchive, ZipArchive, is_picture, printable
-from emotiw_keras.data.films import is_film
+from emotiw_keras.data.archive import Archive, ArchiveImages, FolderArchive, ZipArchive, is_image, printable
 from emotiw_keras.data.layouts import find_layout
 from emotiw_keras.data.layouts.file_names import told_by_names
 from emotiw_keras.data.layouts.folders import below_common_folder, classes_and_persons, place_of, split_of
 from emotiw_keras.data.layouts.listing import Listing, and_more
-from emotiw_keras.data.layouts.text import SUFFIXES
-from emotiw_keras.data.prepare.speech import find_speech
+from emotiw_keras.data.layouts.text_tables import SUFFIXES
+from emotiw_keras.data.prepare.acted_videos import find_speech
+from emotiw_keras.data.video_files import is_video
 from emotiw_keras.errors import DataError
 
-# Names of a second and third face; a picture that is itself called so keeps its suffix, so that the two stay apart.
+# Names of a second and third face; an image that is itself called so keeps its suffix, so that the two stay apart.
 _FURTHER_FACE = re.compile(r"\.face\d+$")
 _LONGEST = 200  # bytes of a file's name; 255 is the usual limit, and a name grows while it is written
 
 
 @dataclass(frozen=True)
 class Item:
-    """One picture.
+    """One image.
 
     Attributes:
         index: its place in the order of the source.
@@ -37,8 +37,8 @@ class Item:
         split: "train", "val", "test" or "".
         stem: relative name, without suffix, of the faces cut out of it.
         state: changes when the file does.
-        subject: the person, or the speaker of a film, "" if unknown.
-        frame: of a film, where one frame is meant.
+        subject: the person, or the speaker of a video, "" if unknown.
+        frame: of a video, where one frame is meant.
     """
 
     index: int
@@ -54,13 +54,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Source:
-    """A raw data set: `path` as an archive opens it, its `name`, its pictures (or `films`) in order, remarks for a person."""
+    """A raw data set: `path` as an archive opens it, its `name`, its images (or `videos`) in order, remarks for a person."""
 
     path: Path
     name: str
     items: list[Item]
     notes: list[str]
-    films: bool = False
+    videos: bool = False
 
 
 def open_for_reading(path: Path) -> Archive:
@@ -68,14 +68,14 @@ def open_for_reading(path: Path) -> Archive:
     return FolderArchive(path, walk=False) if path.is_dir() else ZipArchive(path)
 
 
-def find_pictures(path: str | os.PathLike[str]) -> Source:
-    """List the pictures of a folder (class folders, splits of class folders, SFEW, or none), a zip, a manifest or one file.
+def find_images(path: str | os.PathLike[str]) -> Source:
+    """List the images of a folder (class folders, splits of class folders, SFEW, or none), a zip, a manifest or one file.
 
-    The films of SAVEE and eNTERFACE'05 are known by their names; other films are listed, as pictures are, where there are no
-    pictures.
+    The videos of SAVEE and eNTERFACE'05 are known by their names; other videos are listed, as images are, where there are no
+    images.
 
     Raises:
-        DataError: missing or unreadable, or without pictures.
+        DataError: missing or unreadable, or without images.
     """
     given = Path(path).expanduser()
     try:
@@ -86,39 +86,39 @@ def find_pictures(path: str | os.PathLike[str]) -> Source:
         return _from_archive(FolderArchive(given), given)
     if given.suffix.lower() in SUFFIXES:
         listing = find_layout(given)
-        pictures = listing.pictures if isinstance(listing, Listing) else None
-        if listing.layout != "manifest" or not isinstance(listing, Listing) or not isinstance(pictures, ArchivePictures):
+        images = listing.images if isinstance(listing, Listing) else None
+        if listing.layout != "manifest" or not isinstance(listing, Listing) or not isinstance(images, ArchiveImages):
             raise DataError(f"{path}: a table of {listing.layout}, whose faces are cut out already; give photos")
-        return _source(given.parent, given.name, pictures.members, listing.classes, listing.split, listing.notes)
-    if given.suffix.lower() == ".zip" or (not is_picture(given.name) and zipfile.is_zipfile(given)):
+        return _source(given.parent, given.name, images.members, listing.classes, listing.split, listing.notes)
+    if given.suffix.lower() == ".zip" or (not is_image(given.name) and zipfile.is_zipfile(given)):
         return _from_archive(ZipArchive(given), given)
     real = Path(os.path.realpath(given))
-    return _source(real.parent, given.name, [real.name], [""], [""], [], films=is_film(given.name))
+    return _source(real.parent, given.name, [real.name], [""], [""], [], videos=is_video(given.name))
 
 
 def _from_archive(archive: Archive, path: Path) -> Source:
-    members = [name for name in archive.names if is_picture(name)]
-    films = [name for name in archive.names if is_film(name)]
-    speech = find_speech(films) if films else None
+    members = [name for name in archive.names if is_image(name)]
+    videos = [name for name in archive.names if is_video(name)]
+    speech = find_speech(videos) if videos else None
     if speech is not None or not members:
-        members = films if speech is None else list(speech.films)
-    taken = {*members, *films} if speech is not None else set(members)
+        members = videos if speech is None else list(speech.videos)
+    taken = {*members, *videos} if speech is not None else set(members)
     others = [name for name in archive.names if name not in taken] + archive.left_out
     if not members:
         saw = f"{len(others):,} other files ({and_more(others)})" if others else "no files"
-        raise DataError(f"{path}: no pictures: saw {saw}")
-    notes = [f"no pictures, so left out: {len(others):,} files ({and_more(others)})"] if others else []
+        raise DataError(f"{path}: no images: saw {saw}")
+    notes = [f"no images, so left out: {len(others):,} files ({and_more(others)})"] if others else []
     if speech is not None:
-        labels, subjects = ([speech.films[member][i] for member in members] for i in (0, 1))
-        notes = [*speech.notes, *(note.replace("no pictures", f"not {speech.name}") for note in notes)]
+        labels, subjects = ([speech.videos[member][i] for member in members] for i in (0, 1))
+        notes = [*speech.notes, *(note.replace("no images", f"not {speech.name}") for note in notes)]
         empty = [""] * len(members)
-        return _source(path, path.resolve().name, members, labels, empty, notes, subjects, films=True)
+        return _source(path, path.resolve().name, members, labels, empty, notes, subjects, videos=True)
     labels, splits, subjects, told = _classes(members)
-    return _source(path, path.resolve().name, members, labels, splits, [*notes, *told], subjects, films=is_film(members[0]))
+    return _source(path, path.resolve().name, members, labels, splits, [*notes, *told], subjects, videos=is_video(members[0]))
 
 
 def _classes(members: Sequence[str]) -> tuple[list[str], list[str], list[str], list[str]]:
-    """Class, split and person of each picture by its folders or its name, "" where they do not tell; and what was read how."""
+    """Class, split and person of each image by its folders or its name, "" where they do not tell; and what was read how."""
     depth = below_common_folder(list(members))
     tops = {parts[0] for member in members if len(parts := member.split("/")[depth:]) > 1}
     has_splits = any(split_of(top) for top in tops)
@@ -150,14 +150,14 @@ def _source(
     splits: Sequence[str],
     notes: list[str],
     subjects: Sequence[str] | None = None,
-    films: bool = False,
+    videos: bool = False,
 ) -> Source:
     paths = [printable(member) for member in members]
     stems = output_stems(paths)
     states = _states(path, members)
     persons = list(map(printable, subjects)) if subjects is not None else [""] * len(members)
     rows = zip(members, paths, map(printable, labels), splits, stems, states, persons, strict=True)
-    return Source(path, printable(name), [Item(i, *row) for i, row in enumerate(rows)], list(notes), films)
+    return Source(path, printable(name), [Item(i, *row) for i, row in enumerate(rows)], list(notes), videos)
 
 
 def _states(path: Path, members: Sequence[str]) -> list[str]:
@@ -174,7 +174,7 @@ def _states(path: Path, members: Sequence[str]) -> list[str]:
 
 
 def output_stems(paths: Sequence[str]) -> list[str]:
-    """Relative names for what is cut out of each picture: its own without the suffix, and with it where two would meet.
+    """Relative names for what is cut out of each image: its own without the suffix, and with it where two would meet.
 
     Names differ in more than upper and lower case, and stay within what file systems take.
 

@@ -1,4 +1,4 @@
-"""How many pictures gave a face, by class and split."""
+"""How many images gave a face, by class and split."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from emotiw_keras.data.prepare.faces import CENTRE, UNREADABLE, Row
 
 @dataclass
 class Group:
-    """Pictures of one class in one split.
+    """Images of one class in one split.
 
     Attributes:
-        pictures: all of them; the sum of the next three.
+        images: all of them; the sum of the next three.
         with_face: at least one face was cut out.
         without_face: none was found, or none that could be cut out.
         unreadable: the file could not be read.
@@ -35,11 +35,11 @@ class Group:
 
     @property
     def coverage(self) -> float:
-        """Share of the pictures that gave a face, 0..1."""
+        """Share of the images that gave a face, 0..1."""
         return self.with_face / self.pictures if self.pictures else 0.0
 
     def count(self, rows: Sequence[Row]) -> None:
-        """Add one picture by its rows."""
+        """Add one image by its rows."""
         faces = sum(row["status"] == OK for row in rows)
         self.pictures += 1
         self.faces += faces
@@ -61,10 +61,10 @@ class Summary:
     """What a preparation came to.
 
     Attributes:
-        total: all pictures together.
+        total: all images together.
         groups: by split and class, splits in their order, classes sorted.
-        unreadable: path and reason of each picture that could not be read.
-        new: pictures that this call read; the others were done before.
+        unreadable: path and reason of each image that could not be read.
+        new: images that this call read; the others were done before.
         seconds: of worker time in this call, by step; of several workers together.
     """
 
@@ -75,7 +75,7 @@ class Summary:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """As plain data; the same for the same pictures, whatever way they were done in."""
+        """As plain data; the same for the same images, whatever way they were done in."""
         total = {name: value for name, value in self.total.as_dict().items() if name not in ("split", "label")}
         return {**total, "groups": [group.as_dict() for group in self.groups]}
 
@@ -98,7 +98,7 @@ def _cells(group: Group) -> tuple[str, ...]:
 
 
 def summarise(rows_of: Sequence[Sequence[Row]]) -> Summary:
-    """Count the rows of each picture."""
+    """Count the rows of each image."""
     total = Group()
     groups: dict[tuple[str, str], Group] = {}
     unreadable = []
@@ -106,7 +106,7 @@ def summarise(rows_of: Sequence[Sequence[Row]]) -> Summary:
         split, label = rows[0]["split"], rows[0]["label"]
         groups.setdefault((split, label), Group(split, label)).count(rows)
         total.count(rows)
-        # A film may break off behind frames that gave faces.
+        # A video may break off behind frames that gave faces.
         bad = [row for row in rows if row["status"].startswith(UNREADABLE)]
         unreadable += [(row["path"], row["status"].removeprefix(UNREADABLE)) for row in bad[:1]]
     order = {name: number for number, name in enumerate(SPLITS)}

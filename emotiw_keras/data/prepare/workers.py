@@ -1,6 +1,6 @@
-"""Processes that cut faces, one picture at a time each; one that dies takes no other picture with it.
+"""Processes that cut faces, one image at a time each; one that dies takes no other image with it.
 
-A worker is a fresh Python that reads pickled pictures' names from its standard input and ends with it: when the parent dies, at
+A worker is a fresh Python that reads pickled images' names from its standard input and ends with it: when the parent dies, at
 whatever moment, so does the worker.
 """
 
@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from emotiw_keras.data.prepare.face_settings import Settings
 from emotiw_keras.data.prepare.faces import FaceCutter, Outcome, failed
-from emotiw_keras.data.prepare.settings import Settings
 from emotiw_keras.data.prepare.source import Item, open_for_reading
 from emotiw_keras.faces.face import Detector
 
@@ -54,7 +54,7 @@ def serve() -> None:
     # What libraries print must not stand among the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    # The pictures are what runs in parallel.
+    # The images are what runs in parallel.
     cv2.setNumThreads(1)
     questions = sys.stdin.buffer
     # Either means that the parent is gone or needs no more.
@@ -141,7 +141,7 @@ def outcomes(job: Job, items: Sequence[Item], workers: int) -> Iterator[Outcome]
     """Cut the faces of all items in `workers` processes; outcomes come as they are done.
 
     Raises:
-        Exception: whatever stopped a worker other than one picture: a missing model, a full disk.
+        Exception: whatever stopped a worker other than one image: a missing model, a full disk.
     """
     waiting: queue.SimpleQueue[Item] = queue.SimpleQueue()
     for item in items:
@@ -171,7 +171,7 @@ def outcomes(job: Job, items: Sequence[Item], workers: int) -> Iterator[Outcome]
                 raise outcome
             yield outcome
     finally:
-        # Each finishes the picture it is at.
+        # Each finishes the image it is at.
         stop.set()
         for thread in threads:
             thread.join()

@@ -49,7 +49,7 @@ def original(name: str) -> tuple[Node, ...]:
 
 
 def as_built(name: str, input_shape: tuple[int, ...], width: float = 1.0) -> tuple[Node, ...] | None:
-    """The network as we build it for pictures of another size and with another width; None where nothing but Keras knows it.
+    """The network as we build it for images of another size and with another width; None where nothing but Keras knows it.
 
     Args:
         name: in the registry.

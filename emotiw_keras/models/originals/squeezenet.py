@@ -11,7 +11,7 @@ class Version(NamedTuple):
     conv1: tuple[int, int]
     """Channels, and the side of the kernel."""
     smallest: int
-    """The smallest picture it takes: every pooling needs three rows."""
+    """The smallest image it takes: every pooling needs three rows."""
     pools: tuple[int, ...]
     """Numbers of the layers before a pooling; conv1 is 1."""
     border: int

@@ -1,4 +1,4 @@
-"""The boxes of MP4, MOV and HEIF files: whether they are whole, how many frames a film holds and how much of it is played.
+"""The boxes of MP4, MOV and HEIF files: whether they are whole, how many frames a video holds and how much of it is played.
 
 A clip that is trimmed without encoding it anew keeps its frames and gets an edit list (ISO/IEC 14496-12, 8.6.6), so that fewer
 are played than it holds.
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-# More boxes side by side are no film.
+# More boxes side by side are no video.
 _MOST_BOXES = 4096
 _MOST_EDITS = 4096
 
@@ -59,7 +59,7 @@ def video_track(file: BinaryIO) -> Track | None:
 
 
 class WithoutCover(io.BufferedIOBase):
-    """A file whose cover pictures (`moov/udta/meta/ilst/covr`) are read as free space: FFmpeg would take one for the film.
+    """A file whose cover images (`moov/udta/meta/ilst/covr`) are read as free space: FFmpeg would take one for the video.
 
     Args:
         file: seekable.
@@ -105,7 +105,7 @@ class WithoutCover(io.BufferedIOBase):
 
 
 def _covers(file: BinaryIO) -> list[int]:
-    """Where the names of the boxes of cover pictures stand."""
+    """Where the names of the boxes of cover images stand."""
     try:
         moov = _find(file, 0, file.seek(0, 2), b"moov")
         meta = _down(file, moov, b"udta", b"meta") if moov else None

@@ -1,4 +1,4 @@
-"""Films of SAVEE and eNTERFACE'05: their names, the faces out of them, and folds in which no speaker stands twice."""
+"""Videos of SAVEE and eNTERFACE'05: their names, the faces out of them, and folds in which no speaker stands twice."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emotiw_keras.data.films import sample_frames
 from emotiw_keras.data.images import ImageError
 from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.prepare import prepare
-from emotiw_keras.data.prepare.source import find_pictures
-from emotiw_keras.data.prepare.speech import find_speech
+from emotiw_keras.data.prepare.acted_videos import find_speech
+from emotiw_keras.data.prepare.source import find_images
 from emotiw_keras.data.splits import Folds, fold_numbers, fold_splits
+from emotiw_keras.data.video_files import sample_frames
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.evaluate import read_source
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.runs import Run
-from tests.data.speech import ENTERFACE, SAVEE, Wandering, film, write_enterface, write_savee
+from tests.data.acted_videos import ENTERFACE, SAVEE, Wandering, video, write_enterface, write_savee
 
 
 @pytest.fixture(scope="module")
 def savee(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prepared faces of four speakers, two frames of each film."""
+    """Prepared faces of four speakers, two frames of each video."""
     root = tmp_path_factory.mktemp("savee")
-    prepare(write_savee(root / "films"), root / "faces", detector=Wandering(), frames=2, workers=1)
+    prepare(write_savee(root / "videos"), root / "faces", detector=Wandering(), frames=2, workers=1)
     return root / "faces"
 
 
@@ -44,9 +44,9 @@ def test_names_of_savee() -> None:
         for n in ("01", "15")
     }
     found = find_speech(list(names))
-    assert found is not None and found.name == "SAVEE" and found.films == names
-    assert find_speech(["DC_sa7.avi", "JE_n30.mp4"]).films == {"DC_sa7.avi": ("sad", "DC"), "JE_n30.mp4": ("neutral", "JE")}
-    # class folders of films called a1, a2 are no speakers
+    assert found is not None and found.name == "SAVEE" and found.videos == names
+    assert find_speech(["DC_sa7.avi", "JE_n30.mp4"]).videos == {"DC_sa7.avi": ("sad", "DC"), "JE_n30.mp4": ("neutral", "JE")}
+    # class folders of videos called a1, a2 are no speakers
     assert find_speech(["happy/a1.avi", "sad/a2.avi"]) is None
 
 
@@ -59,22 +59,22 @@ def test_names_of_enterface() -> None:
     odd = ["subject 3/surprise/sentence 1/s_3_su_1.avi", "subject 6/anger/s6_an_1.avi"]
     odd += ["subject-7/anger/sentence-1/s8_fe_1.avi"]
     found = find_speech([*names, *odd, "subject 9/readme.avi"])
-    assert found is not None and found.name == "eNTERFACE'05" and len(found.films) == 15
-    assert found.films[names[0]] == ("angry", "s01") and found.films[names[-1]] == ("surprise", "s44")
-    assert [found.films[name] for name in odd] == [("surprise", "s03"), ("angry", "s06"), ("angry", "s07")]
+    assert found is not None and found.name == "eNTERFACE'05" and len(found.videos) == 15
+    assert found.videos[names[0]] == ("angry", "s01") and found.videos[names[-1]] == ("surprise", "s44")
+    assert [found.videos[name] for name in odd] == [("surprise", "s03"), ("angry", "s06"), ("angry", "s07")]
     assert any("left out: 1 (subject 9/readme.avi)" in note for note in found.notes)
     assert any("another speaker or emotion" in note and "s8_fe_1.avi" in note for note in found.notes)
-    assert find_speech(["flat/s12_su_3.avi"]).films == {"flat/s12_su_3.avi": ("surprise", "s12")}
+    assert find_speech(["flat/s12_su_3.avi"]).videos == {"flat/s12_su_3.avi": ("surprise", "s12")}
 
 
 def test_frames_lie_in_the_middle_of_equal_parts(tmp_path: Path) -> None:
-    film(tmp_path / "f.avi", frames=20)
+    video(tmp_path / "f.avi", frames=20)
     assert [number for number, _ in sample_frames(tmp_path / "f.avi", 4)] == [2, 7, 12, 17]
     assert [number for number, _ in sample_frames(tmp_path / "f.avi", 30)] == list(range(20))
-    pictures = [picture for _, picture in sample_frames(tmp_path / "f.avi", 2)]
-    assert {picture.shape for picture in pictures} == {(120, 160, 3)}
+    images = [image for _, image in sample_frames(tmp_path / "f.avi", 2)]
+    assert {image.shape for image in images} == {(120, 160, 3)}
     # the eyes wander by a pixel a frame
-    columns = [np.flatnonzero((picture[50] > 200).all(axis=-1)).mean() for picture in pictures]
+    columns = [np.flatnonzero((image[50] > 200).all(axis=-1)).mean() for image in images]
     assert columns[1] - columns[0] == pytest.approx(10, abs=1)
     (tmp_path / "bad.avi").write_bytes(b"RIFF" + bytes(200))
     with pytest.raises(ImageError, match="cannot open|no frame"):
@@ -103,7 +103,7 @@ def test_the_shared_six_labels_and_one_speaker_left_out(savee: Path) -> None:
         persons = {split: set(np.array(faces.subject)[faces.split == split]) for split in ("train", "val", "test")}
         assert [len(persons[split]) for split in ("train", "val", "test")] == [2, 1, 1]
         assert not persons["train"] & persons["val"] and not persons["train"] & persons["test"]
-    assert any("classes left out: neutral (8 pictures)" in line for line in faces.report)
+    assert any("classes left out: neutral (8 images)" in line for line in faces.report)
     assert any("4 persons in 4 folds, seed 0: 3 is test, 0 val, 1, 2 train" in line for line in faces.report)
     with pytest.raises(DataError, match="leave_out names 'contempt', which is none of its classes"):
         load_faces(savee, leave_out=["contempt"])
@@ -116,11 +116,11 @@ def test_a_run_that_left_a_class_out_is_scored_without_it(savee: Path) -> None:
 
 
 def test_enterface_in_a_zip_is_prepared_alike(tmp_path: Path) -> None:
-    films = write_enterface(tmp_path / "enterface database", subjects=2)
-    with zipfile.ZipFile(tmp_path / "films.zip", "w") as archive:
-        for path in sorted(films.rglob("*.avi")):
+    videos = write_enterface(tmp_path / "enterface database", subjects=2)
+    with zipfile.ZipFile(tmp_path / "videos.zip", "w") as archive:
+        for path in sorted(videos.rglob("*.avi")):
             archive.write(path, path.relative_to(tmp_path))
-    for source, out in ((films, "one"), (tmp_path / "films.zip", "two")):
+    for source, out in ((videos, "one"), (tmp_path / "videos.zip", "two")):
         prepare(source, tmp_path / out, detector=Wandering(), frames=1, workers=1)
     one, two = rows_of(tmp_path / "one"), rows_of(tmp_path / "two")
     assert len(one) == 12 and [row["label"] for row in one] == [row["label"] for row in two]
@@ -129,29 +129,29 @@ def test_enterface_in_a_zip_is_prepared_alike(tmp_path: Path) -> None:
     assert faces[:12] == faces[12:]
 
 
-def test_a_broken_film_is_named_and_the_others_are_done(tmp_path: Path) -> None:
-    write_savee(tmp_path / "films", speakers=("DC",))
-    (tmp_path / "films" / "AudioVisualClip" / "DC" / "d01.avi").write_bytes(b"RIFF no film")
-    (tmp_path / "films" / "readme.txt").write_text("x")
+def test_a_broken_video_is_named_and_the_others_are_done(tmp_path: Path) -> None:
+    write_savee(tmp_path / "videos", speakers=("DC",))
+    (tmp_path / "videos" / "AudioVisualClip" / "DC" / "d01.avi").write_bytes(b"RIFF no video")
+    (tmp_path / "videos" / "readme.txt").write_text("x")
     said: list[str] = []
-    summary = prepare(tmp_path / "films", tmp_path / "out", detector=Wandering(), frames=2, workers=1, say=said.append)
+    summary = prepare(tmp_path / "videos", tmp_path / "out", detector=Wandering(), frames=2, workers=1, say=said.append)
     assert [path for path, _ in summary.unreadable] == ["AudioVisualClip/DC/d01.avi"]
     assert summary.total.pictures == 7 and summary.total.with_face == 6 and summary.total.faces == 12
-    assert "SAVEE: 7 films of 1 speakers (DC)" in said
+    assert "SAVEE: 7 videos of 1 speakers (DC)" in said
     assert "not SAVEE, so left out: 1 files (readme.txt)" in said
-    again = prepare(tmp_path / "films", tmp_path / "out", detector=Wandering(), frames=2, workers=1)
+    again = prepare(tmp_path / "videos", tmp_path / "out", detector=Wandering(), frames=2, workers=1)
     assert again.new == 0
     with pytest.raises(UsageError, match="frames = 0"):
-        prepare(tmp_path / "films", tmp_path / "other", detector=Wandering(), frames=0)
+        prepare(tmp_path / "videos", tmp_path / "other", detector=Wandering(), frames=0)
 
 
-def test_films_in_class_folders_and_photos_beside_films(tmp_path: Path) -> None:
-    film(tmp_path / "a" / "happy" / "one.mp4", frames=2)
-    film(tmp_path / "a" / "sad" / "two.mp4", frames=2)
-    source = find_pictures(tmp_path / "a")
-    assert source.films and [(item.label, item.subject) for item in source.items] == [("happy", ""), ("sad", "")]
+def test_videos_in_class_folders_and_photos_beside_videos(tmp_path: Path) -> None:
+    video(tmp_path / "a" / "happy" / "one.mp4", frames=2)
+    video(tmp_path / "a" / "sad" / "two.mp4", frames=2)
+    source = find_images(tmp_path / "a")
+    assert source.videos and [(item.label, item.subject) for item in source.items] == [("happy", ""), ("sad", "")]
     prepare(tmp_path / "a", tmp_path / "out", detector=Wandering(), frames=2, workers=1)
-    assert load_faces(tmp_path / "out").subject == ["happy/one.mp4"] * 2 + ["sad/two.mp4"] * 2, "frames of a film stay together"
+    assert load_faces(tmp_path / "out").subject == ["happy/one.mp4"] * 2 + ["sad/two.mp4"] * 2, "frames of a video stay in it"
 
 
 def test_persons_stand_in_one_fold_and_folds_are_alike_in_size() -> None:

@@ -16,9 +16,9 @@ from emotiw_keras.models.weights import weight_bytes
 from emotiw_keras.pathnet import evolution
 from emotiw_keras.pathnet.bank import Bank, check_parent
 from emotiw_keras.pathnet.evolution import Path, path_of, path_text
-from emotiw_keras.pathnet.progress import Progress
+from emotiw_keras.pathnet.path_step import PathSteps
 from emotiw_keras.pathnet.search import Search
-from emotiw_keras.pathnet.steps import PathSteps
+from emotiw_keras.pathnet.search_progress import Progress
 from emotiw_keras.pathnet.stream import Stream
 from emotiw_keras.runs import WEIGHTS_FILE, Run, fingerprint
 from emotiw_keras.training import checkpoints
@@ -28,7 +28,7 @@ from emotiw_keras.training.run_writer import HISTORY_COLUMNS, csv_text, read_don
 
 if TYPE_CHECKING:
     from emotiw_keras.training.kinds import Job
-    from emotiw_keras.training.prepared import Prepared
+    from emotiw_keras.training.prepared_data import Prepared
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 CHECKPOINTS_KEPT = 2
@@ -140,7 +140,7 @@ class SearchLoop:
         write_atomic(self.run_dir / SEARCH_FILE, csv_text(SEARCH_COLUMNS, self.log + log))
 
     def _draw(self) -> None:
-        from emotiw_keras.pathnet.pictures import draw_fitness, draw_paths
+        from emotiw_keras.pathnet.search_charts import draw_fitness, draw_paths
         from emotiw_keras.training.curves import learning_curves
 
         settings = self.bank.settings

@@ -8,13 +8,14 @@ from typing import Any
 
 import keras
 
-from emotiw_keras.data.device import FaceInput
+from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.errors import UsageError
 from emotiw_keras.files import atomic_path, check_room, sha256_file, write_atomic
 from emotiw_keras.models.weights import weight_bytes
 from emotiw_keras.runs import WEIGHTS_FILE, Run, fingerprint
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.curves import learning_curves
+from emotiw_keras.training.epoch_progress import Progress, silent
 from emotiw_keras.training.events import write_events
 from emotiw_keras.training.features import discard
 from emotiw_keras.training.feeds import Trained
@@ -22,7 +23,6 @@ from emotiw_keras.training.freezing import apply_rules, layers_named
 from emotiw_keras.training.head import HeadTraining
 from emotiw_keras.training.interrupts import Flag, delayed_signals
 from emotiw_keras.training.keep import kept_stage
-from emotiw_keras.training.progress import Progress, silent
 from emotiw_keras.training.run_writer import csv_text, history_columns, read_done, write_done, write_info
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.stage_state import restore

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from emotiw_keras.data.device import FaceInput
-from emotiw_keras.models.grey import grey_twin
+from emotiw_keras.data.face_input import FaceInput
+from emotiw_keras.models.grey_folding import grey_twin
 
 if TYPE_CHECKING:
     import keras

@@ -11,10 +11,10 @@ import tensorflow as tf
 from sklearn.metrics import f1_score
 
 from emotiw_keras.data.augment import Augment
-from emotiw_keras.data.device import FaceInput
+from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.models.kernels.large_batches import in_batches
 from emotiw_keras.training.averages import Averages
-from emotiw_keras.training.crops import changes_of
+from emotiw_keras.training.epoch_plan import changes_of
 from emotiw_keras.training.keras_objects import wants_one_hot
 from emotiw_keras.training.losses import StageLoss, in_form, whole_labels
 from emotiw_keras.training.optimizers import as_computed

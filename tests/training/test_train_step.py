@@ -8,11 +8,11 @@ import keras
 import numpy as np
 import pytest
 
-from emotiw_keras.data.device import FaceInput
+from emotiw_keras.data.face_input import FaceInput
+from emotiw_keras.training.checked_fields import SettingError
 from emotiw_keras.training.optimizers import make_optimizer
-from emotiw_keras.training.settings import SettingError
 from emotiw_keras.training.stage import Stage
-from emotiw_keras.training.steps import StageSteps
+from emotiw_keras.training.train_step import StageSteps
 
 LABELS = np.array([0, 2, 1, 2], np.int32)
 

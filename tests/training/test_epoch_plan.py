@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from emotiw_keras.training.crops import StageCrops
+from emotiw_keras.training.epoch_plan import StageCrops
 from emotiw_keras.training.stage import Stage
 
 

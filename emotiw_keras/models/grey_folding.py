@@ -1,4 +1,4 @@
-"""A network for colour pictures that only ever sees grey ones, as one that takes a single channel."""
+"""A network for colour images that only ever sees grey ones, as one that takes a single channel."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from emotiw_keras.models.parts import fill
 
 
 def fold_to_grey(model: keras.Model, mean: Sequence[float], std: Sequence[float] = (1.0, 1.0, 1.0)) -> keras.Model:
-    """The same network with one input channel, equal on grey pictures; its first convolution does a third of the work.
+    """The same network with one input channel, equal on grey images; its first convolution does a third of the work.
 
-    A grey picture reaches `model` as three channels `(grey - mean[c]) / std[c]`. The first kernel is summed over them, and
+    A grey image reaches `model` as three channels `(grey - mean[c]) / std[c]`. The first kernel is summed over them, and
     what their means differ by goes into the bias. The new network takes the first of these channels alone,
     `(grey - mean[0]) / std[0]`: what `FaceInput` gives with the same mean and std and `input_channels=1`.
 
     Args:
         model: a network with one input, float (batch, height, width, 3), and a convolution first; left as it is.
-        mean: three numbers, in the order of the model's channels: those its pictures were normalised with.
+        mean: three numbers, in the order of the model's channels: those its images were normalised with.
         std: three numbers above 0, likewise.
 
     Returns a new model, float (batch, height, width, 1) to the same outputs, with copies of the weights, and layers of the
@@ -103,9 +103,9 @@ def _folded(name: str, first: keras.layers.Layer, mean: np.ndarray, std: np.ndar
 
 
 class GreyStart(keras.layers.Layer):
-    """The first convolution of a colour network on grey pictures, with that layer's own variables: they train as they would.
+    """The first convolution of a colour network on grey images, with that layer's own variables: they train as they would.
 
-    The three channels of a grey picture are `(grey - mean[c]) / std[c]`: one is enough, and the kernel is summed. Automatic
+    The three channels of a grey image are `(grey - mean[c]) / std[c]`: one is enough, and the kernel is summed. Automatic
     differentiation goes back through the sum, so that each channel of the kernel gets the gradient it would have had.
 
     Input: float (batch, height, width, 1), the first of the channels. Output: what `first` makes of all three.
@@ -139,11 +139,11 @@ class GreyStart(keras.layers.Layer):
 
 
 def grey_twin(model: keras.Model, mean: Sequence[float], std: Sequence[float] = (1.0, 1.0, 1.0)) -> keras.Model | None:
-    """`model` for grey pictures of one channel, with the layers and variables of `model` itself; None where that cannot be,
+    """`model` for grey images of one channel, with the layers and variables of `model` itself; None where that cannot be,
     or fast kernels are switched off.
 
     To train: an update of the twin's variables is one of the model's. The twin's input is that of `fold_to_grey`, its outputs
-    are equal on grey pictures, and its first convolution does a third of the work, forward and backward.
+    are equal on grey images, and its first convolution does a third of the work, forward and backward.
 
     Args:
         model: a network with one input, float (batch, height, width, 3), and a convolution with a bias and no padding first.

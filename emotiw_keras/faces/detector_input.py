@@ -1,4 +1,4 @@
-"""The two forms of a picture that detectors take, from whatever array they are given."""
+"""The two forms of an image that detectors take, from whatever array they are given."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
-    """The picture as contiguous uint8 (height, width, 3); grey is repeated.
+    """The image as contiguous uint8 (height, width, 3); grey is repeated.
 
     Args:
         image: uint8 0..255, (height, width), (height, width, 1) or (height, width, 3) RGB.
@@ -22,7 +22,7 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
 
 
 def as_grey(image: np.ndarray) -> np.ndarray:
-    """The picture as contiguous uint8 (height, width), luma of ITU-R BT.601. Takes and raises what `as_rgb` does."""
+    """The image as contiguous uint8 (height, width), luma of ITU-R BT.601. Takes and raises what `as_rgb` does."""
     _check(image)
     image = np.ascontiguousarray(image)
     if image.ndim == 3 and image.shape[2] == 3:
@@ -34,4 +34,4 @@ def _check(image: np.ndarray) -> None:
     fits = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3))
     if image.dtype != np.uint8 or not fits or not image.size:
         expected = "uint8 (height, width), (height, width, 1) or (height, width, 3)"
-        raise ValueError(f"a picture of {image.dtype} {image.shape}, expected {expected}")
+        raise ValueError(f"an image of {image.dtype} {image.shape}, expected {expected}")

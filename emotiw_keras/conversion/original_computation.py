@@ -1,4 +1,4 @@
-"""What is run as the original and on which pictures: the computation in a foreign file, or the authors' own. No Keras."""
+"""What is run as the original and on which images: the computation in a foreign file, or the authors' own. No Keras."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def flattened(name: str, arrays: Mapping[str, np.ndarray], layout: Layout, size:
         name: registry name.
         arrays: as `original_arrays` gives them.
         layout: of the kernels.
-        size: height and width of the picture.
+        size: height and width of the image.
     """
     nodes = original_nodes(name)
     sizes = {nodes[0].inputs[0]: size}
@@ -120,15 +120,15 @@ def turned_rows(weight: np.ndarray, layout: Layout, maps: tuple[int, int]) -> np
     return turned.reshape(weight.shape)
 
 
-def picture_shape(
+def image_shape(
     foreign: Foreign, name: str, matches: tuple[Match, ...], layout: Layout, wanted: tuple[int, ...] | None
 ) -> tuple[int, int, int]:
-    """(height, width, channels) of the pictures: as the file declares them, else the network's own, else `wanted` if that alone
+    """(height, width, channels) of the images: as the file declares them, else the network's own, else `wanted` if that alone
     fits the first fully connected layer. The channels are those of the first kernel."""
     first, spec = foreign.arrays[matches[0].weight], get_spec(name)
     channels = first.shape[1 if layout == "oihw" else 2] if first.ndim == 4 else 0
     if channels not in (1, 3):
-        raise ModelError(f"{foreign.path.name}: {matches[0].weight} takes {channels} channels, expected pictures of 3 or 1")
+        raise ModelError(f"{foreign.path.name}: {matches[0].weight} takes {channels} channels, expected images of 3 or 1")
     own = (spec.input_size, spec.input_size)
     declared = next(iter(foreign.inputs.values())) if len(foreign.inputs) == 1 else ()
     if foreign.nodes is not None:

@@ -19,7 +19,7 @@ from emotiw_keras.data import duplicates
 from emotiw_keras.data.columns import pick
 from emotiw_keras.data.faceset import OK, Progress
 from emotiw_keras.data.images import ImageError
-from emotiw_keras.data.layouts.listing import Listing, Pictures
+from emotiw_keras.data.layouts.listing import Images, Listing
 from emotiw_keras.data.packing import packing_file, write_all
 from emotiw_keras.data.resize import resize, to_grey
 from emotiw_keras.errors import DataError
@@ -28,9 +28,9 @@ from emotiw_keras.hardware import available_memory
 Shape = tuple[int, int, int]
 """(height, width, channels), channels 1 (grey) or 3 (RGB)."""
 _CHUNK = 64
-# Decoding a small picture takes less time than threads take to hand the interpreter to each other.
+# Decoding a small image takes less time than threads take to hand the interpreter to each other.
 _SMALL = 128 * 128
-# Pictures above this many pixels are decoded one at a time: working space is several times their size.
+# Images above this many pixels are decoded one at a time: working space is several times their size.
 _LARGE = 8_000_000
 HELD_BYTES = 128 << 20
 """What the pixels of a set may take in memory, so that memory does not grow with the data; FER-2013 takes 79 MiB. The file that
@@ -38,12 +38,12 @@ larger sets are packed into is read as fast, as long as the system has memory to
 
 
 class PixelStore:
-    """Pictures of one shape by index.
+    """Images of one shape by index.
 
     Args:
         shape: (height, width, channels).
-        readable: bool (pictures,).
-        rows: where each picture is in what holds them; in order if None.
+        readable: bool (images,).
+        rows: where each image is in what holds them; in order if None.
     """
 
     in_memory = False
@@ -55,29 +55,29 @@ class PixelStore:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that all pictures take as uint8, in memory or not."""
+        """Bytes that all images take as uint8, in memory or not."""
         return len(self._rows) * math.prod(self.shape)
 
     def gather(self, indices: np.ndarray) -> np.ndarray:
-        """uint8 (len(indices), height, width, channels) in that order; DataError for an unreadable picture."""
+        """uint8 (len(indices), height, width, channels) in that order; DataError for an unreadable image."""
         indices = np.asarray(indices, np.int64)
         bad = indices[~self._readable[indices]]
         if bad.size:
-            raise DataError(f"picture {int(bad[0])} of the data set is unreadable; take the indices of FaceSet.indices()")
+            raise DataError(f"image {int(bad[0])} of the data set is unreadable; take the indices of FaceSet.indices()")
         return self._gathered(indices)
 
     def _gathered(self, indices: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
     def select(self, rows: np.ndarray) -> PixelStore:
-        """A store of some of the pictures, numbered anew from 0."""
+        """A store of some of the images, numbered anew from 0."""
         some = copy.copy(self)
         some._readable, some._rows = self._readable[rows], self._rows[rows]
         return some
 
 
 class MemoryPixels(PixelStore):
-    """All pictures as one uint8 array (pictures, height, width, channels); zeros where unreadable."""
+    """All images as one uint8 array (images, height, width, channels); zeros where unreadable."""
 
     in_memory = True
 
@@ -86,26 +86,26 @@ class MemoryPixels(PixelStore):
         self.array = array
 
     def put(self, index: int, image: np.ndarray) -> None:
-        """Hold one picture; from any thread."""
+        """Hold one image; from any thread."""
         self.array[index] = image
 
     def _gathered(self, indices: np.ndarray) -> np.ndarray:
         return self.array[indices]
 
     def select(self, rows: np.ndarray) -> PixelStore:
-        """A store of some of the pictures, which holds no others."""
+        """A store of some of the images, which holds no others."""
         return MemoryPixels(self.array[rows], self._readable[rows])
 
 
 class PackedPixels(PixelStore):
-    """Pictures one after the other in a file from `packing_file`, which no one else sees and which goes with the process."""
+    """Images one after the other in a file from `packing_file`, which no one else sees and which goes with the process."""
 
     def __init__(self, file: IO[bytes], shape: Shape, readable: np.ndarray) -> None:
         super().__init__(shape, readable)
         self._file = file
 
     def put(self, index: int, image: np.ndarray) -> None:
-        """Write one picture; from any thread."""
+        """Write one image; from any thread."""
         write_all(self._file, int(self._rows[index]) * image.nbytes, np.ascontiguousarray(image))
 
     def _gathered(self, indices: np.ndarray) -> np.ndarray:
@@ -114,26 +114,26 @@ class PackedPixels(PixelStore):
         for image, row in zip(batch, self._rows[indices].tolist(), strict=True):
             data = os.pread(self._file.fileno(), size, row * size)
             if len(data) != size:
-                raise DataError(f"the file of packed pictures is short: {len(data):,} of {size:,} bytes; is the disk well?")
+                raise DataError(f"the file of packed images is short: {len(data):,} of {size:,} bytes; is the disk well?")
             image[...] = np.frombuffer(data, np.uint8).reshape(self.shape)
         return batch
 
 
 class StreamedPixels(PixelStore):
-    """Pictures decoded from their source whenever asked for; memory holds one batch and the threads' work.
+    """Images decoded from their source whenever asked for; memory holds one batch and the threads' work.
 
     Args:
-        pictures: the source.
-        rows: which of its pictures these are; all in order if None.
+        images: the source.
+        rows: which of its images these are; all in order if None.
         shape: what each is brought to: grey or RGB first, then resized where the size differs.
-        readable: bool (pictures,).
+        readable: bool (images,).
         sizes: (height, width, channels) of each in the source.
         workers: threads that decode.
     """
 
     def __init__(
         self,
-        pictures: Pictures,
+        images: Images,
         rows: np.ndarray | None,
         shape: Shape,
         readable: np.ndarray,
@@ -141,12 +141,12 @@ class StreamedPixels(PixelStore):
         workers: int,
     ) -> None:
         super().__init__(shape, readable, rows)
-        self._pictures, self._sizes = pictures, sizes
+        self._images, self._sizes = images, sizes
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._large = threading.Lock()
 
     def select(self, rows: np.ndarray) -> PixelStore:
-        """A store of some of the pictures."""
+        """A store of some of the images."""
         some = super().select(rows)
         assert isinstance(some, StreamedPixels)
         some._sizes = pick(self._sizes, rows)
@@ -154,13 +154,13 @@ class StreamedPixels(PixelStore):
 
     @contextmanager
     def decoded(self, index: int) -> Iterator[np.ndarray]:
-        """The picture as it is in the source, uint8 (height, width, 1 or 3); a large one waits for the other large one."""
+        """The image as it is in the source, uint8 (height, width, 1 or 3); a large one waits for the other large one."""
         height, width, _ = self._sizes[index]
         with self._large if height * width > _LARGE else nullcontext():
-            yield self._pictures.image(int(self._rows[index]))
+            yield self._images.image(int(self._rows[index]))
 
     def fit(self, image: np.ndarray) -> np.ndarray:
-        """A picture in the shape of this set."""
+        """An image in the shape of this set."""
         height, width, channels = self.shape
         image = to_grey(image) if channels == 1 else image
         if image.shape[:2] != (height, width):
@@ -175,7 +175,7 @@ class StreamedPixels(PixelStore):
                 with self.decoded(int(indices[position])) as image:
                     batch[position] = self.fit(image)
             except ImageError as error:
-                told = f"picture {int(indices[position])} of the data set was readable and is no longer: {error}"
+                told = f"image {int(indices[position])} of the data set was readable and is no longer: {error}"
                 raise DataError(told) from error
 
         list(self._threads.map(fill, range(len(indices))))
@@ -184,7 +184,7 @@ class StreamedPixels(PixelStore):
 
 @dataclass
 class Seen:
-    """What the one pass over the pixels found out about each picture."""
+    """What the one pass over the pixels found out about each image."""
 
     status: list[str]
     digest: list[str]
@@ -201,10 +201,10 @@ def read_pixels(
     progress: Progress | None,
     seconds: float | None,
 ) -> tuple[PixelStore, Seen]:
-    """Go over the pictures of a listing once: their sizes, their identities, and where their pixels are from now on.
+    """Go over the images of a listing once: their sizes, their identities, and where their pixels are from now on.
 
     Args:
-        listing: the pictures; a note is added to it where they are not held in memory, or not looked at.
+        listing: the images; a note is added to it where they are not held in memory, or not looked at.
         rows: those that are wanted, in the order of the listing.
         grey, size, budget, threads, progress, seconds: as `load_faces` has them (`memory_budget`, `workers`).
     """
@@ -222,7 +222,7 @@ def read_pixels(
         if late(0.5):
             return
         try:
-            shapes[i] = listing.pictures.shape(int(rows[i]))
+            shapes[i] = listing.images.shape(int(rows[i]))
         except ImageError as error:
             seen.status[i] = str(error)
 
@@ -232,7 +232,7 @@ def read_pixels(
     height, width = sizes.pop() if same else (size, size)
     readable = np.zeros(count, bool)
     decoders = 1 if max((h * w for h, w, _ in shapes), default=0) <= _SMALL else threads
-    streamed = StreamedPixels(listing.pictures, rows, (height, width, 1 if grey else 3), readable, shapes, decoders)
+    streamed = StreamedPixels(listing.images, rows, (height, width, 1 if grey else 3), readable, shapes, decoders)
     allowed = min(HELD_BYTES, available_memory() // 2) if budget is None else budget
     needed = streamed.nbytes
     file = None if needed <= allowed or seconds is not None else packing_file(needed)
@@ -264,7 +264,7 @@ def read_pixels(
     readable[:] = [status == OK for status in seen.status]
     unseen = sum(not digest and status == OK for digest, status in zip(seen.digest, seen.status, strict=True))
     if unseen:
-        known = f"{count - unseen:,} of {count:,} pictures"
+        known = f"{count - unseen:,} of {count:,} images"
         listing.notes.append(f"looked at {known}, the others taken on trust: no word on duplicates and broken files among them")
         held = None
     return held or streamed, seen

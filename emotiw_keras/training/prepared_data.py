@@ -12,17 +12,17 @@ from emotiw_keras import hardware
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.near.groups import photographs
-from emotiw_keras.data.settings import settings_for
+from emotiw_keras.data.preprocessing_settings import settings_for
 from emotiw_keras.data.splits import Folds
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.faces.alignment import DEFAULT_READING
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.models.registry import get_spec
 from emotiw_keras.runs import RUN_FORMAT, Run
-from emotiw_keras.training.progress import silent
+from emotiw_keras.training.epoch_progress import silent
 from emotiw_keras.training.recipe import Recipe
-from emotiw_keras.training.roles import Roles, check_roles, stage_roles, take_share
 from emotiw_keras.training.stage import Part, Stage
+from emotiw_keras.training.stage_images import Roles, check_roles, stage_roles, take_share
 from emotiw_keras.training.start import parent_run, resolve_precision
 from emotiw_keras.training.teachers import teacher_runs
 
@@ -103,7 +103,7 @@ def prepare(
     drop = recipe.duplicates == "drop"
     alike, between = photographs(sets) if drop else ({}, 0)
     if between:
-        say(f"near duplicates: {between:,} pairs of pictures of two data sets show one photograph")
+        say(f"near duplicates: {between:,} pairs of images of two data sets show one photograph")
     roles = {stage.name: stage_roles(stage, sets, drop, alike) for stage in of_files}
     for each in of_files:
         if isinstance(each, Stage) and each.train_share < 1:

@@ -16,7 +16,7 @@ from emotiw_keras.data.faceset import HELD_OUT, OK, FaceSet
 from emotiw_keras.data.images import ImageError, decode_image, read_header
 from emotiw_keras.data.layouts.affwild2 import FACES, Frames, ranges
 
-# No face is cut out larger, and each thread holds a picture.
+# No face is cut out larger, and each thread holds an image.
 MAX_PIXELS = 8_000_000
 
 
@@ -28,18 +28,18 @@ class Table:
         root: the folder that holds `cropped_aligned`.
         classes: the class names of the annotations, as they write them.
         names: of the videos.
-        films: what each was cut from, `_left` and `_right` removed.
+        recordings: what each was cut from, `_left` and `_right` removed.
         split: "train", "val" or "test".
         labels: int8 (frames of the video,), by the set's labels; row i is frame i + 1; -1 is no label.
-        frames: the pictures there are.
-        identity: BLAKE2b of the numbers of all pictures and the pixels of eight: the same pictures, the same identity.
+        frames: the images there are.
+        identity: BLAKE2b of the numbers of all images and the pixels of eight: the same images, the same identity.
         annotation: BLAKE2b of labels and class names.
     """
 
     root: Path
     classes: tuple[str, ...]
     names: list[str]
-    films: list[str]
+    recordings: list[str]
     split: list[str]
     labels: list[np.ndarray]
     frames: list[Frames]
@@ -52,13 +52,13 @@ class Table:
         return FramePaths([f"{FACES}/{name}" for name in names], [each.form for each in self.frames], video, frame)
 
     def labelled(self, video: int) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers of the labelled frames of a video, int32: those with a picture, and those without."""
+        """Numbers of the labelled frames of a video, int32: those with an image, and those without."""
         numbers = np.flatnonzero(self.labels[video] >= 0).astype(np.int32) + 1
         there = np.isin(numbers, self.frames[video].number, assume_unique=True)
         return numbers[there], numbers[~there]
 
     def beyond(self, video: int) -> int:
-        """Pictures of a video without a row in its annotation."""
+        """Images of a video without a row in its annotation."""
         number = self.frames[video].number
         return int(((number < 1) | (number > len(self.labels[video]))).sum())
 
@@ -125,7 +125,7 @@ class VideoSet(FaceSet):
                 "path": f"{FACES}/{printable(name)}",
                 "pixel_hash": table.identity[video],
                 "label": "",
-                "subject": printable(table.films[video]),
+                "subject": printable(table.recordings[video]),
                 "split": table.split[video],
                 "status": str(status[video]),
                 "frames": str(used[video]),
@@ -139,8 +139,8 @@ class VideoSet(FaceSet):
             }
 
 
-class FramePictures:
-    """The pictures of frames, read when they are asked for."""
+class FrameImages:
+    """The images of frames, read when they are asked for."""
 
     def __init__(self, root: Path, paths: FramePaths) -> None:
         self._root, self._paths = str(root), paths

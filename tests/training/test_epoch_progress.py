@@ -6,16 +6,16 @@ import csv
 import io
 from pathlib import Path
 
+from emotiw_keras.training.epoch_progress import Progress
 from emotiw_keras.training.fit import fit
-from emotiw_keras.training.progress import Progress
 from emotiw_keras.training.recipe import load_recipe
 from emotiw_keras.training.stage import Stage
 
 from .conftest import RECIPE
 
 
-def test_the_line_of_the_last_step_divides_by_the_pictures_there_are() -> None:
-    """70 pictures in batches of 32: the third step has 6, and 65 right of 70 are 92.9 %."""
+def test_the_line_of_the_last_step_divides_by_the_images_there_are() -> None:
+    """70 images in batches of 32: the third step has 6, and 65 right of 70 are 92.9 %."""
     terminal = io.StringIO()
     progress = Progress(terminal)
     stage = Stage("one", train=("data:train",), val=(), epochs=2, batch_size=32, learning_rate=0.1)

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-from emotiw_keras.training.progress import Progress as StageProgress
-from emotiw_keras.training.progress import duration
+from emotiw_keras.training.epoch_progress import Progress as StageProgress
+from emotiw_keras.training.epoch_progress import duration
 
 SECONDS_BETWEEN_LINES = 15.0
 

@@ -1,4 +1,4 @@
-"""Films of acted emotions as they are distributed: who speaks and what is shown, by the names of folders and files.
+"""Videos of acted emotions as they are distributed: who speaks and what is shown, by the names of folders and files.
 
 SAVEE (Haq and Jackson 2009): `AudioVisualClip/<speaker>/<emotion><sentence>.avi`, speakers DC, JE, JK, KL, emotions a, d, f, h,
 n, sa, su. eNTERFACE'05 (Martin et al. 2006): `subject 1/anger/sentence 1/s1_an_1.avi`, in places without the sentence's folder,
@@ -22,40 +22,40 @@ _FILE = re.compile(r"(?:^|/)s_?(\d+)_([a-z]{2})_?\d*\.[^./]+$", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Speech:
-    """Films of a known data set: its name, the (emotion, speaker) of each film, and remarks for a person."""
+    """Videos of a known data set: its name, the (emotion, speaker) of each video, and remarks for a person."""
 
     name: str
-    films: dict[str, tuple[str, str]]
+    videos: dict[str, tuple[str, str]]
     notes: list[str]
 
 
 def find_speech(members: Sequence[str]) -> Speech | None:
-    """Recognise SAVEE or eNTERFACE'05 by most of the films' names; those that do not fit are left out and named.
+    """Recognise SAVEE or eNTERFACE'05 by most of the videos' names; those that do not fit are left out and named.
 
     Example:
-        >>> find_speech(["AudioVisualClip/DC/sa07.avi"]).films
+        >>> find_speech(["AudioVisualClip/DC/sa07.avi"]).videos
         {'AudioVisualClip/DC/sa07.avi': ('sad', 'DC')}
     """
     for name, read in (("SAVEE", _savee), ("eNTERFACE'05", _enterface)):
-        films, doubtful = {}, []
+        videos, doubtful = {}, []
         for member in members:
             found = read(member)
             if found is not None:
-                films[member] = found[:2]
+                videos[member] = found[:2]
                 if found[2]:
                     doubtful.append(member)
-        if 2 * len(films) > len(members):
-            speakers = sorted({speaker for _, speaker in films.values()})
-            notes = [f"{name}: {len(films):,} films of {len(speakers):,} speakers ({and_more(speakers)})"]
-            others = [member for member in members if member not in films]
+        if 2 * len(videos) > len(members):
+            speakers = sorted({speaker for _, speaker in videos.values()})
+            notes = [f"{name}: {len(videos):,} videos of {len(speakers):,} speakers ({and_more(speakers)})"]
+            others = [member for member in members if member not in videos]
             if others:
-                notes.append(f"films whose names say nothing, left out: {len(others):,} ({and_more(others)})")
+                notes.append(f"videos whose names say nothing, left out: {len(others):,} ({and_more(others)})")
             if doubtful:
                 notes.append(
-                    f"films whose own name says another speaker or emotion than their folders, which count: {len(doubtful):,} "
+                    f"videos whose own name says another speaker or emotion than their folders, which count: {len(doubtful):,} "
                     f"({and_more(doubtful)})"
                 )
-            return Speech(name, films, notes)
+            return Speech(name, videos, notes)
     return None
 
 

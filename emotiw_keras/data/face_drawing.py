@@ -30,9 +30,9 @@ EXPRESSIONS: dict[str, tuple[float, ...]] = {
 
 @dataclass(frozen=True)
 class Difficulty:
-    """How far the pictures stray from a clean frontal face; ranges are (lowest, highest) of a uniform draw.
+    """How far the images stray from a clean frontal face; ranges are (lowest, highest) of a uniform draw.
 
-    Angles are degrees, lengths half head widths, tones 0..255, shares 0..1; blur is in pixels of a 48-pixel picture.
+    Angles are degrees, lengths half head widths, tones 0..255, shares 0..1; blur is in pixels of a 48-pixel image.
     """
 
     intensity: Range = (0.8, 1.1)  # 0 would be neutral, 1 the full expression
@@ -41,7 +41,7 @@ class Difficulty:
     yaw: float = 10.0
     scale: Range = (0.92, 1.1)
     shift: float = 0.08
-    light: float = 0.25  # strength of the light gradient across the picture
+    light: float = 0.25  # strength of the light gradient across the image
     contrast: Range = (0.8, 1.1)
     blur: Range = (0.0, 0.6)
     noise: Range = (1.0, 6.0)
@@ -52,7 +52,7 @@ class Difficulty:
 
 @dataclass(frozen=True)
 class Person:
-    """What stays the same in every picture of one person."""
+    """What stays the same in every image of one person."""
 
     width: float
     height: float
@@ -246,12 +246,12 @@ def _cover(pen: Pen, rng: np.random.Generator) -> None:
 
 
 def draw_face(who: Person, label: str, size: int, rng: np.random.Generator, level: Difficulty) -> np.ndarray:
-    """One picture of a person with an expression.
+    """One image of a person with an expression.
 
     Args:
         who: the person.
         label: a name in `EXPRESSIONS`.
-        size: height and width of the picture in pixels.
+        size: height and width of the image in pixels.
         rng: draws everything else that varies.
         level: how much it varies.
 

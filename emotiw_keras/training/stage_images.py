@@ -22,7 +22,7 @@ PARENT = "weights"
 # The same for what the teachers of its stages had seen beyond what the run itself sees.
 TEACHERS = "teachers"
 DROPPED = "dropped: the same pixels stand in val or test"
-DROPPED_NEAR = "dropped: nearly the same picture stands in val or test"
+DROPPED_NEAR = "dropped: nearly the same image stands in val or test"
 SEEN = ("train", "val", DROPPED, DROPPED_NEAR)
 SPARED = "not taken: train_share is below 1"
 
@@ -50,7 +50,7 @@ def stage_roles(
         stage: its `train` and `val` are resolved.
         sets: the data by name.
         drop: leave out of training each image whose pixels also stand in a val or test split that is not trained on.
-        photographs: set name -> int (pictures,), numbers of photographs across sets (`near.groups.photographs`): then those are
+        photographs: set name -> int (images,), numbers of photographs across sets (`near.groups.photographs`): then those are
             left out, too, whose photograph stands there nearly the same.
     """
     train = _resolve(stage.train, sets, f"train of {stage.where}")

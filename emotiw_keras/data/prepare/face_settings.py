@@ -1,4 +1,4 @@
-"""What decides which faces come out of a picture, and how they look."""
+"""What decides which faces come out of an image, and how they look."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Settings:
 
     Attributes:
         detector: the detector's name.
-        faces: which faces of a picture are cut out: the "largest", "all", or the one most "central".
-        no_face: for a picture without a face "skip" it, or cut out its "centre" square, which its status then says.
+        faces: which faces of an image are cut out: the "largest", "all", or the one most "central".
+        no_face: for an image without a face "skip" it, or cut out its "centre" square, which its status then says.
         reading: what the crop spans (`alignment.READINGS`).
         side: of the crops, in pixels.
-        frames: taken from each film, evenly spread; 0 where the source has pictures.
+        frames: taken from each video, evenly spread; 0 where the source has images.
     """
 
     detector: str
@@ -40,5 +40,5 @@ class Settings:
             raise UsageError(f"side = {self.side}: expected at least 8 pixels")
 
     def as_dict(self) -> dict[str, str | int]:
-        """As plain data; `frames` of films alone."""
+        """As plain data; `frames` of videos alone."""
         return {key: value for key, value in asdict(self).items() if key != "frames" or value}

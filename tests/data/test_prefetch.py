@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from emotiw_keras.data.ahead import ahead, map_ahead
+from emotiw_keras.data.prefetch import ahead, map_ahead
 
 
 def test_items_keep_their_order_and_errors_their_place() -> None:

@@ -15,8 +15,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from emotiw_keras.data.preprocessing_settings import check_settings, load_mean_image, settings_for
 from emotiw_keras.data.resize import LUMA, resize_weights
-from emotiw_keras.data.settings import check_settings, load_mean_image, settings_for
 from emotiw_keras.models.registry import get_spec
 
 

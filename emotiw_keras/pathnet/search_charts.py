@@ -1,4 +1,4 @@
-"""Pictures of a search: fitness over generations, the path as it evolves, and what two tasks' paths share."""
+"""Images of a search: fitness over generations, the path as it evolves, and what two tasks' paths share."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def draw_fitness(log: Rows, png: PathLike) -> None:
 
     Args:
         log: rows of search.csv.
-        png: the picture to write, in one step.
+        png: the image to write, in one step.
 
     Raises:
-        OutputError: the picture cannot be written.
+        OutputError: the image cannot be written.
     """
     names = list(dict.fromkeys(row["search"] for row in log))
     figure = _figure(5.2 * len(names), 3.8)
@@ -61,10 +61,10 @@ def draw_paths(log: Rows, results: Rows, layers: int, modules: int, png: PathLik
         results: of the searches, as in run.json's "stages".
         layers: L.
         modules: M.
-        png: the picture to write, in one step.
+        png: the image to write, in one step.
 
     Raises:
-        OutputError: the picture cannot be written.
+        OutputError: the image cannot be written.
     """
     figure = _figure(11, 0.6 + 3.4 * len(results))
     grid = figure.add_gridspec(len(results), 2, width_ratios=(3, 1))
@@ -89,18 +89,18 @@ def expected_overlap(path: Sequence[Sequence[int]], frozen: Sequence[Sequence[in
 
 
 def _evolution(axes: Axes, rows: Rows, result: Mapping[str, Any], layers: int, modules: int) -> None:
-    picture = np.zeros((layers * modules, max((int(row["generation"]) for row in rows), default=1)))
+    image = np.zeros((layers * modules, max((int(row["generation"]) for row in rows), default=1)))
     held = {(layer, gene) for layer, genes in enumerate(result["frozen"]) for gene in genes}
     for row in rows:
         for layer, genes in enumerate(str(row["path"]).split("/")):
             for gene in map(int, genes.split("-")):
-                picture[layer * modules + gene, int(row["generation"]) - 1] = 2 if (layer, gene) in held else 1
+                image[layer * modules + gene, int(row["generation"]) - 1] = 2 if (layer, gene) in held else 1
     colours = np.array([_rgb(UNUSED), _rgb(OWN), _rgb(REUSED)])
     axes.imshow(
-        colours[picture.astype(int)],
+        colours[image.astype(int)],
         aspect="auto",
         interpolation="nearest",
-        extent=(0.5, picture.shape[1] + 0.5, layers * modules - 0.5, -0.5),
+        extent=(0.5, image.shape[1] + 0.5, layers * modules - 0.5, -0.5),
     )
     for layer in range(1, layers):
         axes.axhline(layer * modules - 0.5, color="#57606a", linewidth=0.8)

@@ -1,7 +1,7 @@
-"""Films as sources of pictures: what a film is called, the one door to FFmpeg, and some of a film's frames, evenly spread.
+"""Videos as sources of images: what a video is called, the one door to FFmpeg, and some of a video's frames, evenly spread.
 
 FFmpeg is given bytes, never a name: a name may be no UTF-8, or begin like a protocol (`12:30.mp4`), and a playlist that calls
-itself a film may name other files and addresses, of which it gets none.
+itself a video may name other files and addresses, of which it gets none.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from types import TracebackType
 
 import numpy as np
 
-from emotiw_keras.data.film_boxes import WithoutCover, video_track
 from emotiw_keras.data.image_bounds import MAX_PIXELS
 from emotiw_keras.data.images import ImageError
+from emotiw_keras.data.mp4_boxes import WithoutCover, video_track
 
-FILM_SUFFIXES = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .3gp .ogv .ts .mts .m2ts".split())
+VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .3gp .ogv .ts .mts .m2ts".split())
 
-# Where a film does not say how many frames a second it has, or says nonsense.
+# Where a video does not say how many frames a second it has, or says nonsense.
 USUAL_RATE = 25.0
 FASTEST = 1000.0
-# A film whose last frame lies this much before its stated end has lost its tail; container and codec disagree by less.
+# A video whose last frame lies this much before its stated end has lost its tail; container and codec disagree by less.
 MISSING_SECONDS = 0.25
 MISSING_FRAMES = 2
 # Frames in a row that cannot be decoded, behind which nothing more is looked for.
@@ -38,9 +38,9 @@ _OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _opening = threading.Lock()
 
 
-def is_film(name: str) -> bool:
-    """Whether a file's name says that it is a film."""
-    return os.path.splitext(name)[1].lower() in FILM_SUFFIXES
+def is_video(name: str) -> bool:
+    """Whether a file's name says that it is a video."""
+    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
 
 
 def quiet_opencv() -> None:
@@ -53,7 +53,7 @@ def quiet_opencv() -> None:
 
 @contextlib.contextmanager
 def _nothing_else_opened() -> Iterator[None]:
-    """While a film is opened, FFmpeg may open nothing besides; it takes this from the environment alone."""
+    """While a video is opened, FFmpeg may open nothing besides; it takes this from the environment alone."""
     with _opening:
         given = os.environ.get(_OPTIONS)
         os.environ[_OPTIONS] = "|".join(filter(None, [given, "protocol_whitelist;none"]))
@@ -66,8 +66,8 @@ def _nothing_else_opened() -> Iterator[None]:
                 os.environ[_OPTIONS] = given
 
 
-class FilmReader:
-    """A film that is read frame by frame; close it, or use it in a `with` block.
+class VideoReader:
+    """A video that is read frame by frame; close it, or use it in a `with` block.
 
     Args:
         source: its path, or its bytes.
@@ -77,7 +77,7 @@ class FilmReader:
         promised: frames that its container promises; 0 where it says nothing.
         number: of the frame that `grab` went to, from 0; -1 before the first. Frames that cannot be decoded count.
         gaps: how many of those were before it.
-        seconds: when that frame is shown, from the film's time stamps.
+        seconds: when that frame is shown, from the video's time stamps.
 
     Raises:
         ImageError: it cannot be opened, or its frames are too large.
@@ -98,7 +98,7 @@ class FilmReader:
             self._capture = cv2.VideoCapture(self._file, cv2.CAP_FFMPEG, [])  # type: ignore[call-overload]
         if not self._capture.isOpened():
             self.close()
-            raise ImageError("cannot open: no film in a known format, or damaged")
+            raise ImageError("cannot open: no video in a known format, or damaged")
         keys = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN)
         width, height, across, down = (self._capture.get(key) for key in keys)
         self._wide = self._tall = 1.0
@@ -164,24 +164,24 @@ class FilmReader:
         end = self._track.played if self._track is not None and self.trimmed else self.promised / self.rate
         short = end - self.seconds - 1 / self.rate > MISSING_SECONDS
         if self.trimmed:
-            return f"ends {end - self.seconds:.2f} s before its end; the film is cut or damaged" if short else None
+            return f"ends {end - self.seconds:.2f} s before its end; the video is cut or damaged" if short else None
         missing = self.promised - count
         if missing > MISSING_FRAMES and short:
-            return f"ends after {count:,} frames, {self.promised:,} were promised; the film is cut or damaged"
+            return f"ends after {count:,} frames, {self.promised:,} were promised; the video is cut or damaged"
         # Other containers tell the number by length and rate, which is no count where the rate varies.
         exact = self._track is not None and self._track.frames == self.promised > 0
         if self.gaps or (exact and missing > 0):
             missing = missing if exact else self.gaps
-            return f"{missing:,} of {self.promised:,} frames cannot be decoded; the film is damaged"
+            return f"{missing:,} of {self.promised:,} frames cannot be decoded; the video is damaged"
         return None
 
     def close(self) -> None:
-        """Close the film."""
+        """Close the video."""
         if hasattr(self, "_capture"):
             self._capture.release()
         self._file.close()
 
-    def __enter__(self) -> FilmReader:
+    def __enter__(self) -> VideoReader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -189,10 +189,10 @@ class FilmReader:
 
 
 def sample_frames(source: Path | bytes, count: int) -> Iterator[tuple[int, np.ndarray]]:
-    """The frames in the middle of `count` equal parts of a film, one in memory at a time; all of them if it has no more.
+    """The frames in the middle of `count` equal parts of a video, one in memory at a time; all of them if it has no more.
 
     Args:
-        source: the film's path, or its bytes.
+        source: the video's path, or its bytes.
         count: frames, at least 1.
 
     Yields:
@@ -204,33 +204,35 @@ def sample_frames(source: Path | bytes, count: int) -> Iterator[tuple[int, np.nd
     """
     total = _frames(source)
     wanted = [int((i + 0.5) * total / count) for i in range(count)] if total > count else list(range(total))
-    with FilmReader(source) as film:
+    with VideoReader(source) as video:
         for place in wanted:
-            if film.number >= place:
+            if video.number >= place:
                 continue  # was lost, and the one behind it has been given
-            if not _go_to(film, place):
-                if total - film.number - 1 > MISSING_FRAMES or film.number < 0:
-                    raise ImageError(f"the film ends after {film.number + 1:,} frames, {total:,} were promised; cut or damaged")
+            if not _go_to(video, place):
+                if total - video.number - 1 > MISSING_FRAMES or video.number < 0:
+                    raise ImageError(
+                        f"the video ends after {video.number + 1:,} frames, {total:,} were promised; cut or damaged"
+                    )
                 break
-            yield film.number, film.frame()
-        if film.gaps:
-            raise ImageError(f"{film.gaps:,} of {film.number + 1:,} frames cannot be decoded; the film is damaged")
+            yield video.number, video.frame()
+        if video.gaps:
+            raise ImageError(f"{video.gaps:,} of {video.number + 1:,} frames cannot be decoded; the video is damaged")
 
 
-def _go_to(film: FilmReader, place: int) -> bool:
-    while film.number < place:
-        if not film.grab():
+def _go_to(video: VideoReader, place: int) -> bool:
+    while video.number < place:
+        if not video.grab():
             return False
     return True
 
 
 def _frames(source: Path | bytes) -> int:
-    """How many frames of a film are played: as its container says, or counted where that says nothing or is trimmed."""
-    with FilmReader(source) as film:
-        if film.promised and not film.trimmed:
-            return film.promised
-        while film.grab():
+    """How many frames of a video are played: as its container says, or counted where that says nothing or is trimmed."""
+    with VideoReader(source) as video:
+        if video.promised and not video.trimmed:
+            return video.promised
+        while video.grab():
             pass
-        if (lost := film.lost()) is not None:
+        if (lost := video.lost()) is not None:
             raise ImageError(lost)
-        return film.number + 1
+        return video.number + 1

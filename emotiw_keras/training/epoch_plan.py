@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from emotiw_keras.data.augment import Changes, draw_changes
-from emotiw_keras.data.device import draw_crops
+from emotiw_keras.data.face_input import draw_crops
 from emotiw_keras.training.stage import Stage
 
 
