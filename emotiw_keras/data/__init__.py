@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from emotiw_keras.data.faceset import FaceSet as FaceSet
     from emotiw_keras.data.load import load_faces as load_faces
 
-_HOMES = {"FaceInput": "device", "FaceSet": "faceset", "load_faces": "load"}
+_HOMES = {"FaceInput": "face_input", "FaceSet": "faceset", "load_faces": "load"}
 
 __all__ = ["FaceInput", "FaceSet", "load_faces"]
 

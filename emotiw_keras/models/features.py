@@ -37,7 +37,7 @@ def with_features(model: keras.Model, count: int) -> keras.Model:
     Example:
         >>> from emotiw_keras.models import FaceVGG
         >>> net = with_features(FaceVGG(weights=None, classes=7, width=0.25), 5)
-        >>> net.get_layer("classifier").kernel.shape           # 9 * (32 + 32 + 64 + 64 + 64), and the 64 it has read so far
+        >>> tuple(net.get_layer("classifier").kernel.shape)    # 9 * (32 + 32 + 64 + 64 + 64), and the 64 it has read so far
         (2368, 7)
     """
     old = classifier_of(model)

@@ -16,7 +16,7 @@ from emotiw_keras.data.load import load_faces
 
 @pytest.fixture(scope="module")
 def fer(shared_data: Path) -> FaceSet:
-    return load_faces(shared_data / "fer2013" / "fer2013_jpg.zip", name="fer")
+    return load_faces(shared_data / "fer2013" / "fer2013_jpg.zip", name="fer", near_duplicates=0)
 
 
 def test_fer_counts(fer: FaceSet) -> None:
@@ -40,8 +40,9 @@ def test_fer_duplicates(fer: FaceSet) -> None:
 
 def test_target_split_by_person(shared_data: Path) -> None:
     faces = load_faces(
-        shared_data / "target" / "muxspace_small.zip", size=64, subject_pattern=r"^(.*?)_?(?:\d+[a-z]?)?\.jpg$", memory_budget=0
-    )
+        shared_data / "target" / "muxspace_small.zip", size=64, subject_pattern=r"^(.*?)_?(?:\d+[a-z]?)?\.jpg$", memory_budget=0,
+        near_duplicates=0,
+    )  # fmt: skip
     assert len(faces.paths) == 1915 and "fear" in faces.labels
     assert all(faces.subject)
     sides: dict[str, set[str]] = {}

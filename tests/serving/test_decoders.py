@@ -38,14 +38,14 @@ inputs.decoded, videos.VideoReader.frame, videos.VideoReader.__init__ = image, v
 """
 READ = """
 import json, sys
-from emotiw_keras.serving import videos, inputs
+from emotiw_keras.serving import inputs, video_inputs
 from emotiw_keras.serving.decoders import apart, current
 def seen(names):
     for found in inputs.read_inputs(names):
         for each in getattr(found, "frames", [found]):
             digest = None if each.pixels is None else [list(each.pixels.shape), int(each.pixels.sum())]
             print(json.dumps([each.path, each.frame, each.seconds, each.error, list(each.notes), digest]))
-with apart(inputs.decoded, videos.opened):
+with apart(inputs.decoded, video_inputs.opened):
     assert current() is not None
     seen(sys.argv[1:])
 print("in this process")
