@@ -11,13 +11,11 @@ PYTEST = $(VENV)/bin/python -m pytest -q --numprocesses 2 --dist worksteal
 DEVICE_TESTS = tests/models/test_zoo.py tests/models/test_layers.py tests/models/test_grey.py tests/device
 # JAX compiles every operation; making each a little faster takes longer than running it.
 JAX_PYTEST = KERAS_BACKEND=jax XLA_FLAGS=--xla_backend_optimization_level=0 $(PYTEST)
-# Of the zoo the first network; the others, which take minutes there, are left to test-all.
-JAX_FIRST = -m "not slow" -k "not test_zoo or alexnet]"
 # Networks that differ from a sibling in one layer's units or order need no second backend; the deepest answer there once, where
 # their gradients are taken.
-JAX_REST = -k "(slow or test_zoo and not alexnet]) and not (caffenet or vgg_cnn_m_1024 or vgg_cnn_m_128 or vgg_cnn_m_2048 or \
+JAX_TESTS = -k "not (caffenet or vgg_cnn_m_1024 or vgg_cnn_m_128 or vgg_cnn_m_2048 or \
 	squeezenet_v1_1 or (test_probabilities or test_without_top) and (senet50 or squeezenet or face_vgg) or \
-	(test_compiled or test_config or test_mixed or test_one_channel) and senet50)"
+	(test_compiled or test_config or test_mixed or test_one_channel) and senet50)" $(DEVICE_TESTS)
 # Another build of PyTorch, such as the CPU one: make test-backends TORCH="torch==2.13.0 --index-url URL"
 TORCH ?= torch==2.13.0
 
@@ -41,8 +39,8 @@ export DEMO_SUMMARY
 
 help:
 	@echo "make demo           train, score, predict and export on generated faces, into $(OUT)/"
-	@echo "make test           linter, type checker, all tests but the slow ones (TensorFlow, and JAX for the device layers)"
-	@echo "make test-all       the same, then the slow tests and the whole zoo on JAX"
+	@echo "make test           linter, type checker, all tests but the slow ones"
+	@echo "make test-all       the same, then the slow tests, and the zoo and the device layers on JAX"
 	@echo "make test-backends  the zoo and the device layers on PyTorch"
 	@echo "make chaos          damage, hostile values and kills in every file that is believed, for ten minutes; SECONDS=60 less"
 	@echo "make fuzz           mutate files towards new code of every reader of foreign bytes; SECONDS=3600 for an hour in all"
@@ -101,11 +99,10 @@ types: $(VENV)/.installed-test
 
 test: lint types
 	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow"
-	$(JAX_PYTEST) $(JAX_FIRST) $(DEVICE_TESTS)
 
 test-all: test
 	KERAS_BACKEND=tensorflow $(PYTEST) -m slow
-	$(JAX_PYTEST) $(JAX_REST) $(DEVICE_TESTS)
+	$(JAX_PYTEST) $(JAX_TESTS)
 
 test-backends: $(VENV)/.installed-torch
 	KERAS_BACKEND=torch $(PYTEST) $(DEVICE_TESTS)

@@ -25,8 +25,22 @@ SLOW_NETWORKS = {"caffenet", "vgg_cnn_f", "vgg_cnn_m_2048", "vgg_cnn_m_1024", "v
 SLOW_NETWORKS.add("senet50")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def slow_tests() -> set[str]:
+    """The names in slow_tests.txt."""
+    lines = (Path(__file__).parent / "slow_tests.txt").read_text().splitlines()
+    return {line for line in lines if line and line[0] != "#"}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    named = slow_tests()
+    if not any("::" in argument for argument in config.args):
+        files = {item.nodeid.partition("::")[0] for item in items}
+        lost = {name for name in named if name.partition("::")[0] in files} - {item.nodeid for item in items}
+        if lost:
+            raise pytest.UsageError(f"tests/slow_tests.txt names tests that are not there: {', '.join(sorted(lost))}")
     for item in items:
+        if item.nodeid in named:
+            item.add_marker("slow")
         values = item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
         if any(isinstance(value, str) and value in SLOW_NETWORKS for value in values):
             item.add_marker("slow")

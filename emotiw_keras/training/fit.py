@@ -125,8 +125,11 @@ def train(
         if info["finished"]:
             return _finished(folder, model, say)
         start_tensorflow(None if info["threads"] == hardware.processor_threads() else info["threads"])
+        import keras
+
         from emotiw_keras.data.batches import Pool
         from emotiw_keras.data.face_input import FaceInput
+        from emotiw_keras.models.parts import computing_in
 
         if info["precision"] != "float32":
             say(f"computing in {info['precision']}")
@@ -144,13 +147,14 @@ def train(
             return Pool(chosen, wanted["resize"], wanted["channels"] == "grey") if chosen else None
 
         job = Job(folder, info, model, face_input, pool, say, progress, tuple(metrics), tuple(callbacks))
-        loop = recipe.kind.loop(prepared, job)
-        if not claim.resumes:
-            loop.check()
-            info.update(take())
-            if info["finished"]:  # by another process meanwhile
-                return _finished(folder, model, say)
-        return loop.fit()
+        with computing_in(keras.config.dtype_policy().name):  # that of the recipe is for its own network alone
+            loop = recipe.kind.loop(prepared, job)
+            if not claim.resumes:
+                loop.check()
+                info.update(take())
+                if info["finished"]:  # by another process meanwhile
+                    return _finished(folder, model, say)
+            return loop.fit()
 
 
 def _finished(folder: Path, model: keras.Model | None, say: Callable[[str], None]) -> Run:

@@ -324,13 +324,11 @@ def test_half_precision_trains_with_weights_in_float32(
     precision: str, faces: dict[str, str], recipe_file: Path, tmp_path: Path
 ) -> None:
     """The losses are those of float32 but for rounding and other dropout masks."""
-    try:
-        run, whole = (
-            train(recipe_file, faces, tmp_path / kind, f"precision={kind!r}", "stage.epochs=2").run
-            for kind in (precision, "float32")
-        )
-    finally:
-        keras.config.set_dtype_policy("float32")
+    run, whole = (
+        train(recipe_file, faces, tmp_path / kind, f"precision={kind!r}", "stage.epochs=2").run
+        for kind in (precision, "float32")
+    )
+    assert keras.config.dtype_policy().name == "float32", "the policy of a recipe is not left to what comes after"
     assert run is not None and whole is not None and run.info["precision"] == precision
     assert {str(variable.dtype) for variable in run.build().weights} == {"float32"}
     losses = []
