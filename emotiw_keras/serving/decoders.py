@@ -38,7 +38,7 @@ def apart(image: DecodeImage, video: OpenVideo) -> Iterator[None]:
 
     Args:
         image: decodes one there, `inputs.decoded`.
-        video: opens one there, `videos.opened`.
+        video: opens one there, `video_inputs.opened`.
     """
     global _current
     if sys.platform != "linux" or "tensorflow" in sys.modules or threading.active_count() > 1:
@@ -62,8 +62,13 @@ class Decoders:
 
     def __init__(self, image: DecodeImage, video: OpenVideo) -> None:
         # What a worker needs, here, where it costs nothing: this process needs it as well.
-        from emotiw_keras.data import video_files as videos  # noqa: F401 - for the fork
+        import cv2
 
+        from emotiw_keras.data import video_files  # noqa: F401 - for the fork
+
+        # The threads of OpenCV's pool do not live in a fork, where their end would be waited for forever.
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
         self._control, theirs = socket.socketpair()
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
@@ -75,6 +80,7 @@ class Decoders:
                 sys.excepthook(*sys.exc_info())
             finally:
                 os._exit(1)
+        cv2.setNumThreads(threads)
         theirs.close()
 
     def image(self, path: str, data: bytes, name: str) -> InputImage:
@@ -214,16 +220,12 @@ def _mother(control: socket.socket, image: DecodeImage, video: OpenVideo) -> Non
 
 
 def _begin() -> None:
-    import cv2
-
     # Ctrl-C is for the process that was started, which then leaves; its other signals are none of ours.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1):
         os.dup2(nowhere, stream)
-    # Threads of a pool would not live here.
-    cv2.setNumThreads(1)
 
 
 def _work(worker: _Worker, image: DecodeImage, video: OpenVideo) -> None:

@@ -79,6 +79,13 @@ def test_images_and_videos_are_those_of_this_process(folder: Path) -> None:
     assert len(rows) == 5 + 6 + 6 + 6 + 1
 
 
+def test_threads_that_opencv_has_started_already_do_no_harm(folder: Path) -> None:
+    busy = "import cv2, numpy, time\ncv2.setNumThreads(4)\ncv2.blur(numpy.ones((2000, 2000, 3)), (31, 31))\ntime.sleep(0.2)\n"
+    done = python(busy + READ + "assert cv2.getNumThreads() == 4", folder / "video.mp4")
+    apart, _, here = done.stdout.partition("in this process\n")
+    assert apart == here and len(here.splitlines()) == 6 and done.returncode == 0, done.stderr
+
+
 def test_a_decoder_that_crashes_takes_no_other_input_along(folder: Path, run_folder: Path) -> None:
     command = f"{CRASHING}\nfrom emotiw_keras.cli.main import main\nsys.argv = ['emotiw', *sys.argv[1:]]\nmain()"
     done = python(command, "predict", folder, "--model", run_folder, "--faces", "whole", "--json")
