@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
@@ -149,59 +150,97 @@ def made_batches(
             steps.
     """
     order = np.asarray(order, np.int64)
-    count = max(0, -(-len(order) // batch_size) - start)
-    maker, dataset = _traced(owner, signature)
-
-    def made(number: np.ndarray) -> tuple[np.ndarray, ...]:
-        if number >= count:  # looked for ahead, and never asked for
-            return tuple(np.zeros((0, *spec.shape[1:]), spec.dtype.as_numpy_dtype) for spec in signature)
-        first = (start + int(number)) * batch_size
-        return make(order[first : first + batch_size])
-
-    maker.make, maker.error = made, None
-    # What `iter(dataset)` and `next` do, without their packing and unpacking of structures in Python, which together with a
-    # dataset of its own length for every epoch took a tenth of a small step's time.
-    kind = {"output_types": [spec.dtype for spec in signature], "output_shapes": [spec.shape for spec in signature]}
-    iterator = tf.raw_ops.AnonymousIteratorV3(**kind)
+    firsts = range(start * batch_size, len(order), batch_size)
+    feed = _feed_of(owner, signature)
+    feed.begin(make, (order[first : first + batch_size] for first in firsts))
     try:
-        tf.raw_ops.MakeIterator(dataset=dataset, iterator=iterator)
-        for _ in range(count):
-            yield tuple(tf.raw_ops.IteratorGetNext(iterator=iterator, **kind))
-    except tf.errors.OpError as error:
-        if maker.error is not None:
-            raise maker.error from error
-        raise
+        for _ in firsts:
+            yield feed.take()
     finally:
-        del iterator  # and with it the thread that calls the maker
-        maker.make = None
+        feed.end()
 
 
 class _Maker:
     """A function for `tf.numpy_function` that keeps the error it raised: TensorFlow hands on no more than its text."""
 
-    def __init__(self, make: Callable[[np.ndarray], tuple[np.ndarray, ...]] | None = None) -> None:
+    def __init__(self, make: Callable[[np.ndarray], tuple[np.ndarray, ...]]) -> None:
         self.make = make
         self.error: Exception | None = None
 
     def __call__(self, positions: np.ndarray) -> tuple[np.ndarray, ...]:
         try:
-            assert self.make is not None
             return self.make(positions)
         except Exception as error:
             self.error = error
             raise
 
 
-_TRACED: WeakKeyDictionary[Any, dict[Signature, tuple[_Maker, tf.Tensor]]] = WeakKeyDictionary()
+class _Feed:
+    """An endless dataset of what is made for one epoch after another, and one iterator over it.
+
+    A dataset and an iterator of its own for each epoch, and `next` with its packing of structures in Python, took a tenth of a
+    small step's time. What is made ahead for an epoch that is over carries that epoch's number and is passed over.
+    """
+
+    def __init__(self, signature: Signature) -> None:
+        self._nothing = tuple(np.zeros((0, *spec.shape[1:]), spec.dtype.as_numpy_dtype) for spec in signature)
+        self._lock = threading.Lock()
+        self._epoch = 0
+        self._make: Make | None = None
+        self._left: Iterator[np.ndarray] = iter(())
+        self._maker = _Maker(self._next)
+        numbered = (tf.TensorSpec((), tf.int64), *signature)
+        self._dataset = _prepared(tf.data.Dataset.range(2**62), self._maker, numbered)
+        self._kind = {"output_types": [spec.dtype for spec in numbered], "output_shapes": [spec.shape for spec in numbered]}
+        self._iterator: tf.Tensor | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether an epoch is under way."""
+        return self._make is not None
+
+    def begin(self, make: Make, batches: Iterator[np.ndarray]) -> None:
+        """An epoch: what `make` gives for each of these batches of positions."""
+        with self._lock:
+            self._epoch, self._make, self._left = self._epoch + 1, make, batches
+        self._maker.error = None
+        if self._iterator is None:
+            self._iterator = tf.raw_ops.AnonymousIteratorV3(**self._kind)
+            tf.raw_ops.MakeIterator(dataset=tf.data.experimental.to_variant(self._dataset), iterator=self._iterator)
+
+    def _next(self, _: np.ndarray) -> tuple[np.ndarray, ...]:
+        with self._lock:
+            epoch, make, positions = self._epoch, self._make, next(self._left, None)
+        made = self._nothing if make is None or positions is None else make(positions)
+        return np.int64(epoch), *made
+
+    def take(self) -> tuple[tf.Tensor, ...]:
+        """The next batch of the epoch."""
+        try:
+            while True:
+                number, *parts = tf.raw_ops.IteratorGetNext(iterator=self._iterator, **self._kind)
+                if int(number) == self._epoch:
+                    return tuple(parts)
+        except tf.errors.OpError as error:
+            self._iterator = None  # it is of no use after an error
+            if self._maker.error is not None:
+                raise self._maker.error from error
+            raise
+
+    def end(self) -> None:
+        """The epoch is over, or left early."""
+        with self._lock:
+            self._epoch, self._make, self._left = self._epoch + 1, None, iter(())
 
 
-def _traced(owner: object, signature: Signature) -> tuple[_Maker, tf.Tensor]:
-    """An endless dataset, as TensorFlow's operations know one, of what a maker gives; nobody uses either at the moment."""
-    known = {} if owner is None else _TRACED.setdefault(owner, {})
-    if signature not in known or known[signature][0].make is not None:
-        maker = _Maker()
-        dataset = _prepared(tf.data.Dataset.range(2**62), maker, signature)
-        known[signature] = (maker, tf.data.experimental.to_variant(dataset))
+_FEEDS: WeakKeyDictionary[Any, dict[Signature, _Feed]] = WeakKeyDictionary()
+
+
+def _feed_of(owner: object, signature: Signature) -> _Feed:
+    """One that nobody uses at the moment."""
+    known = {} if owner is None else _FEEDS.setdefault(owner, {})
+    if signature not in known or known[signature].busy:
+        known[signature] = _Feed(signature)
     return known[signature]
 
 

@@ -70,6 +70,7 @@ class StageSteps:
         labels = labels or tf.TensorSpec((None,), tf.int32)
         rate = tf.TensorSpec((), tf.float32)
         self._train = tf.function(self._train_step, input_signature=(images, draws, labels, rate))
+        self._step: Callable[..., Any] | None = None
         self._judge = tf.function(self._judge_step, input_signature=(images, labels))
 
     def _inputs(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
@@ -137,7 +138,10 @@ class StageSteps:
 
     def train(self, images: tf.Tensor, draws: tf.Tensor, labels: tf.Tensor, learning_rate: float) -> tuple[float, int]:
         """One update; the sum of the weighted losses and the number of right answers, both before the update."""
-        loss, right = self._train(images, draws, labels, learning_rate)
+        if self._step is None:
+            # The graph itself: a `tf.function` looks for the one that fits each time, for a thirtieth of a small step.
+            self._step = self._train.get_concrete_function()
+        loss, right = self._step(images, draws, labels, tf.constant(learning_rate, tf.float32))
         return float(loss), int(right)
 
     def metric_values(self) -> dict[str, float]:
