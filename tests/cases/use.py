@@ -69,7 +69,7 @@ for name in model_names():
 
 def tfserving_labels(case: Case) -> None:
     case.emotiw("export", case.model(), "savedmodel")
-    done = case.python(case.folder / "check.py", "savedmodel")
+    done = case.python(case.folder / "check.py", "savedmodel/1")
     lines = done.stdout.strip().splitlines()
     expect(len(lines) == 3 and all(line.endswith("ok") for line in lines), "\n".join(lines))
 
