@@ -71,6 +71,7 @@ class StageLoop:
         self.run = Surroundings(
             model, face_input, Path(run_dir), info, seed, say, progress or Progress(), teachers or {}, metrics, callbacks
         )
+        self._given = tuple(stages)
         self.stages = tuple(stage for stage in stages if self._has_enough(stage))
         if not self.stages:
             raise UsageError("no stage has as many validation images as its val_least asks for; lower val_least")
@@ -113,10 +114,12 @@ class StageLoop:
         Raises:
             UsageError: rules, or names of layers to initialise, that do not fit the network; features that cannot be kept.
         """
-        for number, stage in enumerate(self.stages, 1):
+        for stage in self._given:  # also those that are left out: a rule that fits nothing is a mistake
             where = f"stage {stage.name!r}"
             layers_named(self.run.model, stage.initialise, where)
             apply_rules(self.run.model, stage.rules, where)
+        for number, stage in enumerate(self.stages, 1):
+            apply_rules(self.run.model, stage.rules, f"stage {stage.name!r}")
             training = self._training(number, stage)
             training.check()
             if stage.cache_features is True:

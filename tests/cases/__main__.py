@@ -1,5 +1,5 @@
 """Try known faults again, all of a folder: `python -m tests.cases ../shared/cases`, or some: `... heic-folder
-video-name-colon`.
+film-name-colon`.
 
 The folder holds a folder for each case: a README and what shows the fault. Each has a check here by its name, which runs its
 command and looks at exit code and answer; a traceback is wrong anywhere, and so is a case that has no check.

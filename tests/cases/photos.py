@@ -65,18 +65,18 @@ def big_photo_small_faces(case: Case) -> None:
     expect(found >= 92, f"{found} of 96 faces in the panorama")
 
 
-def video_editlist_false_alarm(case: Case) -> None:
+def film_editlist_false_alarm(case: Case) -> None:
     done = case.emotiw("predict", case.folder / "editlist.mp4", "--json")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     expect(rows and not any(row.get("error") for row in rows), f"rows {rows[:2]}")
 
 
-def video_name_colon(case: Case) -> None:
+def film_name_colon(case: Case) -> None:
     case.copy("one.mp4", "12:30:05.mp4")
     case.emotiw("predict", "12:30:05.mp4", said="12:30:05.mp4")
 
 
-def video_name_not_utf8_segfault(case: Case) -> None:
+def film_name_not_utf8_segfault(case: Case) -> None:
     (case.work / "videos").mkdir()
     case.copy("one.mp4", b"videos/bad\xfe.mp4")
     case.copy("one.mp4", "videos/whole.mp4")
@@ -139,7 +139,7 @@ def nan_weights_predict(case: Case) -> None:
     case.emotiw("predict", "a.png", "--model", other, "--faces", "whole", code=8, said="preprocessing.std")
 
 
-def predict_one_image(case: Case) -> None:
+def predict_one_picture(case: Case) -> None:
     from emotiw_keras import Predictor
     from emotiw_keras.errors import EmotiwError
 
