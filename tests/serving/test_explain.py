@@ -115,4 +115,4 @@ def test_the_savedmodel_averages_as_the_run_says(run_folder: Path, tmp_path: Pat
     (folder / "run.json").write_text(json.dumps({**info, "crops": 2}))
     report = export_savedmodel(folder, tmp_path / "served")
     assert report.largest_difference <= 1e-5
-    assert json.loads((tmp_path / "served" / "assets" / "emotiw.json").read_text())["crops"] == 2
+    assert json.loads((tmp_path / "served" / "1" / "assets" / "emotiw.json").read_text())["crops"] == 2

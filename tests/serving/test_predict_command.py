@@ -119,7 +119,7 @@ def test_export_says_what_it_made_and_refuses_to_overwrite(emotiw: Emotiw, run_f
     done = emotiw("export", run_folder, tmp_path / "served")
     assert done.returncode == 0, done.stderr
     assert "12 faces agree in a fresh process" in done.stdout
-    assert (tmp_path / "served" / "saved_model.pb").is_file()
+    assert (tmp_path / "served" / "1" / "saved_model.pb").is_file()
     again = emotiw("export", run_folder, tmp_path / "served")
     assert again.returncode == 6 and "never overwrites" in again.stderr
     nothing = emotiw("export", tmp_path, tmp_path / "other")

@@ -248,7 +248,7 @@ def test_a_path_is_predicted_with_and_exported(transferred: Run, tmp_path: Path)
     images, _ = draw_faces(3, size=16)
     report = export_savedmodel(transferred, tmp_path / "served")
     assert report.largest_difference <= 1e-5
-    served = tf.saved_model.load(str(tmp_path / "served"))
+    served = tf.saved_model.load(str(tmp_path / "served" / "1"))
     given = transferred.face_input()(images)
     expected = transferred.build()(given).numpy()
     np.testing.assert_allclose(Predictor(transferred).predict(images), expected, atol=1e-6)
