@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 def nodes_of(run: Run) -> tuple[Node, ...] | None:
     """The steps of a run's network; None if nothing but Keras knows them: of a user's own, of PathNet, of `keras.applications`,
-    with a classifier on several activations (`model.features`), and of what fits one size of images only and was trained on another."""
+    with a classifier on several activations (`model.features`), and of what fits one size of images only and was trained on
+    another."""
     model = run.info["model"]
     if model.get("given") or model.get("features"):
         return None
