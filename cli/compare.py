@@ -58,7 +58,9 @@ def compare(
 
         (source,) = sources
         options = {**scoring, "data": source}
-        given = [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
+        given = [
+            word for name, value in options.items() if value is not None for word in (f"--{name.replace('_', '-')}", str(value))
+        ]
         command = shlex.join(["emotiw", "compare", *runs, *given])
         write_atomic(Path(out) / "compare.json", json_text(comparison, indent=2) + "\n")
         write_atomic(Path(out) / "compare.html", comparison_page(comparison, source, command))

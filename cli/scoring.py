@@ -95,7 +95,7 @@ class Scorer:
         from emotiw_keras.evaluation.evaluate import assess, read_once
 
         source = self._data or default_data(run)
-        self._read = self._read or read_once()
+        self._read = self._read or read_once(self._say)
         assessment = assess(
             run, source, progress=counter("scored {} of {} images"), say=self._say, read=self._read, **self._asked
         )

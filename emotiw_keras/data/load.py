@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from emotiw_keras.data.images import MIN_SIDE
 from emotiw_keras.data.layouts import Listing, Videos, find_layout
 from emotiw_keras.data.layouts.drawn import is_generated
 from emotiw_keras.data.layouts.listing import and_more, without_classes
-from emotiw_keras.data.near.groups import find_twins
+from emotiw_keras.data.near.groups import alike, find_twins
 from emotiw_keras.data.near.pairs import WORTH_KEEPING
 from emotiw_keras.data.near.threshold import THRESHOLD, check_threshold
 from emotiw_keras.data.pixel_pass import read_pixels
@@ -57,6 +57,7 @@ def load_faces(
     seconds: float | None = None,
     near_duplicates: float = THRESHOLD,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> FaceSet:
     """Read a data set in any known layout.
 
@@ -89,6 +90,7 @@ def load_faces(
             keeps them on one side. What is found is kept in the cache. 0 does not look for them; nor is it done for videos, nor
             with `seconds` for sets of 2,000 images or more.
         progress: called with (images done, images in all).
+        say: takes a line before near duplicates are looked for in a large set, which takes a minute or two, once.
 
     Returns:
         The set: `labels`, `splits`, `counts()`, `report` (what was decided, in lines), `dataset(split, batch_size=...)`.
@@ -162,7 +164,7 @@ def load_faces(
         raise DataError(f"{path}: none of {len(rows):,} images can be used; the first, {first}")
     whole = seconds is None or (usable.sum() < WORTH_KEEPING and all(pick(seen.digest, np.flatnonzero(usable))))
     if near_duplicates and whole and not is_generated(path):  # every drawn face is another one
-        faces.near = find_twins(faces, near_duplicates)
+        faces.near = find_twins(faces, near_duplicates, say)
     cut: tuple[str, bool] | None = None
     if without_val or not has_splits:
         ids = np.flatnonzero(usable & (faces.split == "train") if has_splits else usable)
@@ -174,7 +176,9 @@ def load_faces(
             cut = (f"no splits in the source: {told}, {', '.join(map(str, folds.training))} train", True)
         else:
             shares = (1 - val_share, val_share, 0.0) if has_splits else fractions
-            faces.split[ids] = assign_splits(faces.label[ids], _together(faces, ids), shares, seed)
+            faces.split[ids] = assign_splits(
+                faces.label[ids], group_ids(pick(faces.pixel_hash, ids), who, alike(faces, ids)), shares, seed
+            )
             told = f"no splits in the source: cut {' / '.join(f'{share:.0%}' for share in shares)} into train, val, test"
             if has_splits:
                 told = f"no val in the source: {val_share:.0%} of train are val (val_share)"
@@ -183,17 +187,6 @@ def load_faces(
             faces = faces.take(np.flatnonzero(limit_mask(faces.label, faces.split, limit, seed) | ~usable))
     faces.report = _report(faces, listing, cut, None if limit is None else (limit, len(listing.names)))
     return faces
-
-
-def _together(faces: FaceSet, ids: np.ndarray) -> np.ndarray:
-    """Groups of the images at `ids` that stay on one side of a cut: int64 (ids,)."""
-    links: list[tuple[int, int]] = []
-    if faces.near is not None:
-        photograph = faces.near.photograph[ids]
-        order = np.argsort(photograph, kind="stable")
-        same = photograph[order[1:]] == photograph[order[:-1]]
-        links = list(zip(order[:-1][same].tolist(), order[1:][same].tolist(), strict=True))
-    return group_ids(pick(faces.pixel_hash, ids), pick(faces.subject, ids), links)
 
 
 def _labels(listing: Listing, labels: str | Sequence[str], path: object, name: str) -> tuple[tuple[str, ...], np.ndarray]:

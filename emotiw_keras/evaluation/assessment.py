@@ -10,6 +10,7 @@ import numpy as np
 
 from emotiw_keras.costs import Costs
 from emotiw_keras.data.columns import pick
+from emotiw_keras.data.near.threshold import THRESHOLD
 from emotiw_keras.evaluation.metrics import scores
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Question:
         crops: crops of a face whose probabilities were averaged; None in an ensemble whose members differ.
         costs: what each confusion costs.
         costs_file: where they were read from, or None.
+        near_duplicates: correlation from which two images count as one photograph; 0 where they were not looked for.
     """
 
     source: str
@@ -73,6 +75,7 @@ class Question:
     crops: int | None
     costs: Costs
     costs_file: str | None = None
+    near_duplicates: float = THRESHOLD
 
 
 @dataclass(frozen=True)

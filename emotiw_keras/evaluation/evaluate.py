@@ -36,7 +36,11 @@ Progress = Callable[[int, int], None]  # images done, images in all
 
 
 def read_source(
-    run: Run, source: str | os.PathLike[str], limit: int | None = None, near_duplicates: float = THRESHOLD
+    run: Run,
+    source: str | os.PathLike[str],
+    limit: int | None = None,
+    near_duplicates: float = THRESHOLD,
+    say: Callable[[str], None] | None = None,
 ) -> FaceSet:
     """Read `source` with the labels, channels and size of the run, without the classes that it left out.
 
@@ -44,7 +48,7 @@ def read_source(
         run: a finished run.
         source: anything `load_faces` recognises, or "generated:large" or "generated:small".
         limit: images per split at most.
-        near_duplicates: as `load_faces` has it.
+        near_duplicates, say: as `load_faces` has them.
 
     Raises:
         DataError: the source is missing or bad, or holds classes that the run does not know.
@@ -55,14 +59,14 @@ def read_source(
         unwanted = sorted(class_names(classes_of(source)) & class_names(unwanted))
     # Which of train became val is the run's to say.
     options = {"grey": grey, "size": run.settings["resize"], "leave_out": unwanted, "limit": limit, "val_share": 0}
-    return load_faces(source, labels=tuple(run.labels), check=False, near_duplicates=near_duplicates, **options)
+    return load_faces(source, labels=tuple(run.labels), check=False, near_duplicates=near_duplicates, say=say, **options)
 
 
 Read = Callable[["Run", "str | os.PathLike[str]", "int | None", float], FaceSet]
 
 
-def read_once() -> Read:
-    """A `read_source` with a memory: runs that read faces alike share what was read."""
+def read_once(say: Callable[[str], None] | None = None) -> Read:
+    """A `read_source` with a memory: runs that read faces alike share what was read; `say` as in `load_faces`."""
     kept: dict[tuple[object, ...], FaceSet] = {}
 
     def read(run: Run, source: str | os.PathLike[str], limit: int | None, near_duplicates: float) -> FaceSet:
@@ -70,7 +74,7 @@ def read_once() -> Read:
         pixels = (run.settings["channels"] == "grey", run.settings["resize"])
         key = (os.fspath(source), run.labels, pixels, left_out, limit, near_duplicates)
         if key not in kept:
-            kept[key] = read_source(run, source, limit, near_duplicates)
+            kept[key] = read_source(run, source, limit, near_duplicates, say)
         return kept[key]
 
     return read
@@ -131,7 +135,8 @@ def assess(
     """
     crops = checked_crops(crops, run.crops)
     costs_file = None if costs is None else os.fspath(costs)
-    question = Question(printable(os.fspath(source)), split, limit, crops, costs_of(run.labels, costs_file), costs_file)
+    costs_by_name = costs_of(run.labels, costs_file)
+    question = Question(printable(os.fspath(source)), split, limit, crops, costs_by_name, costs_file, near_duplicates)
     if split not in (*SPLITS, "all"):
         raise UsageError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}, all")
     if batch_size < 1 or (limit is not None and limit < 1):

@@ -8,6 +8,7 @@ import shlex
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from emotiw_keras.data.near.threshold import THRESHOLD
 from emotiw_keras.evaluation.assessment import Assessment
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def evaluate_command(assessment: Assessment) -> str:
         words += ["--crops", str(asked.crops)]
     if asked.costs_file is not None:
         words += ["--costs", asked.costs_file]
+    if asked.near_duplicates != THRESHOLD:
+        words += ["--near-duplicates", f"{asked.near_duplicates:g}"]
     return shlex.join(words)
 
 

@@ -48,7 +48,7 @@ def network_graph(run: Run) -> bytes:
     except ModelError as error:
         raise ModelError(f"{run.path}: {error}") from error
     needed = {name for node in nodes for name in node.arrays}
-    if not _shapes(arrays) == _listed(run) or arrays.keys() != needed:
+    if _shapes(arrays) != _listed(run) or arrays.keys() != needed:
         raise RunError(f"{run.path}: the weights do not fit {model['name']} as this version builds it")
     return onnx_bytes(nodes, arrays, tuple(model["input_shape"]), model["classes"])
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from emotiw_keras.data.batches import Pool, batches
 from emotiw_keras.data.columns import pick
+from emotiw_keras.data.near.groups import alike
 from emotiw_keras.data.one_channel import for_grey
 from emotiw_keras.data.splits import group_ids, stratified
 from emotiw_keras.errors import UsageError
@@ -195,17 +196,20 @@ class HeadTraining:
 
 
 def _groups(sources: Sequence[Trained]) -> np.ndarray:
-    """What may not stand on two sides of a fold: images of one person, and equal ones; int64 (images,)."""
+    """What may not stand on two sides of a fold: images of one person, equal ones and near duplicates; int64 (images,)."""
     hashes: list[str] = []
     persons: list[str] = []
+    links: list[tuple[int, int]] = []
     for source in sources:
         parts = source.parts if isinstance(source, Pool) else []
-        hashes += [digest for faces, index in parts for digest in pick(faces.pixel_hash, index)]
-        persons += [person for faces, index in parts for person in pick(faces.subject, index)]
+        for faces, index in parts:
+            links += [(len(hashes) + one, len(hashes) + other) for one, other in alike(faces, index)]
+            hashes += pick(faces.pixel_hash, index)
+            persons += pick(faces.subject, index)
         if not isinstance(source, Pool):
             hashes += [""] * len(source)
             persons += [""] * len(source)
-    return group_ids(hashes, persons)
+    return group_ids(hashes, persons, links)
 
 
 def _told(head: LinearHead) -> str:

@@ -87,6 +87,7 @@ def prepare(
             seed=recipe.seed,
             limit=recipe.limit or None,
             near_duplicates=recipe.near_duplicates,
+            say=say,
             seconds=seconds,
         )
         for name, path in sources.items()
@@ -101,7 +102,7 @@ def prepare(
     of_files = [part for part in recipe.stages if not set(own) & {name.partition(":")[0] for name in (*part.train, *part.val)}]
     of_own = _own_stages(recipe, own)
     drop = recipe.duplicates == "drop"
-    alike, between = photographs(sets) if drop else ({}, 0)
+    alike, between = photographs(sets, say) if drop else ({}, 0)
     if between:
         say(f"near duplicates: {between:,} pairs of images of two data sets show one photograph")
     roles = {stage.name: stage_roles(stage, sets, drop, alike) for stage in of_files}

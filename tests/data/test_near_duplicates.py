@@ -92,6 +92,29 @@ def test_a_cut_keeps_them_together_and_says_so(tmp_path: Path) -> None:
     assert any(split[path] != split[path.replace(".png", "_again.png")] for path in split if "again" not in path)
 
 
+def test_a_head_chooses_by_folds_that_keep_them_together(tmp_path: Path) -> None:
+    from emotiw_keras.data.batches import Pool
+    from emotiw_keras.training.head import _groups
+
+    faces = load_faces(two_labels(tmp_path / "faces"))
+    alone = load_faces(two_labels(tmp_path / "others"), near_duplicates=0)
+    parts = [(alone, np.arange(10)), (faces, faces.indices("all")[::-1])]
+    groups = _groups([Pool(parts, 48, True)])
+    paths = [faces.paths[i] for i in faces.indices("all")[::-1]]
+    of = dict(zip(paths, groups[10:].tolist(), strict=True))
+    assert all(of[path] == of[path.replace(".png", "_again.png")] for path in paths if "again" not in path)
+    assert len(set(of.values())) == len(paths) // 2
+
+
+def test_a_long_search_is_announced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMOTIW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(near, "WORTH_KEEPING", 10)
+    folder, said = two_labels(tmp_path / "faces"), []
+    for _ in range(2):
+        load_faces(folder, say=said.append)
+    assert len(said) == 1 and said[0].startswith("looking for near duplicates among 60 images; what is found is kept in")
+
+
 def splits(folder: Path) -> Path:
     """train of eight photographs, of which test holds two cut otherwise and one equal."""
     whole = photos(10)

@@ -93,12 +93,15 @@ def test_what_cannot_be_put_side_by_side_is_told(assessed, side_by_side: Path, t
 
 
 def test_the_commands(emotiw, side_by_side: Path) -> None:
-    done = emotiw("compare", "one", "two", "--data", "faces", "--json", "--out", "cmp", cwd=side_by_side)
+    done = emotiw(
+        "compare", "one", "two", "--data", "faces", "--near-duplicates", 0, "--json", "--out", "cmp", cwd=side_by_side
+    )
     assert done.returncode == 3 and done.stderr.count("could not read test/sad/torn.png") == 1, done.stderr
     result = json.loads(done.stdout)
     assert json.loads((side_by_side / "cmp" / "compare.json").read_text()) == result
     page = (side_by_side / "cmp" / "compare.html").read_text()
-    assert "one against two" in page and "emotiw compare one two --data faces --split test" in page
+    assert "one against two" in page and "emotiw compare one two --data faces" in page
+    assert "--split test" in page and "--near-duplicates 0.0" in page
     done = emotiw("evaluate", "one", "two", "--ensemble", "--data", "faces", "--json", "--crops", 2, cwd=side_by_side)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["run"] for line in lines] == ["one", "two", "ensemble"] and lines[2]["members"] == ["one", "two"]

@@ -11,6 +11,7 @@ from emotiw_keras.data.generated import LABELS
 from emotiw_keras.data.load import load_faces
 from emotiw_keras.evaluation.ensemble import ensemble
 from emotiw_keras.evaluation.evaluate import assess, evaluate
+from emotiw_keras.evaluation.provenance import evaluate_command
 from emotiw_keras.reports.evaluation_report import write_report
 from emotiw_keras.runs import DATA_COLUMNS, Run
 from tests.cuts import cut, marked, photos, write
@@ -61,6 +62,11 @@ def test_the_report_shows_the_pairs(run: Run, source: Path, tmp_path: Path) -> N
     assert "Near duplicates of what the run was given" in page and "near-free" in page
     assert page.count("Face that the run was given") == 2
     assert json.loads((tmp_path / "scores.json").read_text())["leak_free_near"]["n"] == 7
+
+
+def test_the_command_that_gives_the_figures_again_names_a_threshold_of_its_own(run: Run, source: Path) -> None:
+    assert "--near-duplicates" not in evaluate_command(assess(run, source))
+    assert evaluate_command(assess(run, source, near_duplicates=0.98)).endswith("--near-duplicates 0.98")
 
 
 def test_an_ensemble_leaves_out_what_any_member_was_given_nearly(run: Run, source: Path) -> None:

@@ -69,6 +69,15 @@ def faces_for(settings: dict[str, Any]) -> np.ndarray:
     return np.random.default_rng(6).integers(0, 256, (3, side, side, channels), np.uint8)
 
 
+def test_a_classifier_on_several_activations_is_left_to_tensorflow(tmp_path: Path) -> None:
+    run = zoo_run(tmp_path / "run", "face_vgg", 48, 0.125, input_channels=1)
+    assert auto.settled_engine("auto", run) == "auto"
+    run.info["model"]["features"] = 5
+    assert auto.settled_engine("auto", run) == "tensorflow"
+    with pytest.raises(UsageError, match="engine='opencv' cannot do this: the network of .* is built by Keras alone"):
+        auto.settled_engine("opencv", run)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_answers_as_keras_does(name: str, tmp_path: Path) -> None:
     one_size = name in ONE_SIZE

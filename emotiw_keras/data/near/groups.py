@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,14 +42,14 @@ class NearTwins:
         return NearTwins(self.threshold, pairs, self.photograph[rows])
 
 
-def find_twins(faces: FaceSet, threshold: float) -> NearTwins:
-    """Find the near duplicates of a set."""
-    pairs = near_pairs([faces.pixels], [faces.pixel_hash], threshold)
+def find_twins(faces: FaceSet, threshold: float, say: Callable[[str], None] | None = None) -> NearTwins:
+    """Find the near duplicates of a set; `say` takes a line before what takes long."""
+    pairs = near_pairs([faces.pixels], [faces.pixel_hash], threshold, say=say)
     return NearTwins(threshold, pairs, _joined([faces.pixel_hash], [pairs]))
 
 
-def photographs(sets: Mapping[str, FaceSet]) -> tuple[dict[str, np.ndarray], int]:
-    """Numbers of photographs that hold across sets, of those sets in which near duplicates were looked for.
+def photographs(sets: Mapping[str, FaceSet], say: Callable[[str], None] | None = None) -> tuple[dict[str, np.ndarray], int]:
+    """Numbers of photographs that hold across sets, of those sets in which near duplicates were looked for; `say` as above.
 
     Returns:
         Set name -> int64 (images,), and how many pairs of near duplicates lie across two sets.
@@ -67,7 +67,7 @@ def photographs(sets: Mapping[str, FaceSet]) -> tuple[dict[str, np.ndarray], int
     between = 0
     if len(looked) > 1:
         threshold = min(faces.near.threshold for faces in looked.values() if faces.near is not None)
-        pairs.append(near_pairs([faces.pixels for faces in looked.values()], hashes, threshold, across=True))
+        pairs.append(near_pairs([faces.pixels for faces in looked.values()], hashes, threshold, across=True, say=say))
         between = len(pairs[-1])
     numbers = _joined(hashes, pairs)
     places = zip(looked, starts.tolist(), starts[1:].tolist(), strict=False)
@@ -78,6 +78,17 @@ def _joined(hashes: Sequence[Sequence[str]], pairs: Sequence[NearPairs]) -> np.n
     together = [digest for each in hashes for digest in each]
     links = [(int(a), int(b)) for each in pairs for a, b in zip(each.first, each.second, strict=True)]
     return group_ids(together, [""] * len(together), links)
+
+
+def alike(faces: FaceSet, ids: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs of positions in `ids`, a chain for each photograph that several of these images show; none where they were not
+    looked for."""
+    if faces.near is None:
+        return []
+    photograph = faces.near.photograph[ids]
+    order = np.argsort(photograph, kind="stable")
+    same = photograph[order[1:]] == photograph[order[:-1]]
+    return list(zip(order[:-1][same].tolist(), order[1:][same].tolist(), strict=True))
 
 
 def stands_also(faces: FaceSet, these: str, others: str) -> np.ndarray:

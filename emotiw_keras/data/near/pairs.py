@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +55,12 @@ class NearPairs:
 
 
 def near_pairs(
-    stores: Sequence[PixelStore], hashes: Sequence[Sequence[str]], threshold: float = THRESHOLD, *, across: bool = False
+    stores: Sequence[PixelStore],
+    hashes: Sequence[Sequence[str]],
+    threshold: float = THRESHOLD,
+    *,
+    across: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> NearPairs:
     """Find near duplicates among the different images of one set or of several.
 
@@ -65,6 +70,7 @@ def near_pairs(
             for all.
         threshold: correlation from which a pair counts, `LOWEST` to 1.
         across: only pairs of two sets.
+        say: takes a line before what takes long.
 
     Returns:
         The pairs, numbered through the sets in order.
@@ -82,7 +88,7 @@ def near_pairs(
     sizes = [len(each) for each in hashes]
     images = _Images(stores, sizes)
     small = len(rows) < WORTH_KEEPING
-    found = search(images, rows, across) if small else _kept(key.hexdigest(), images, rows, across)
+    found = search(images, rows, across) if small else _kept(key.hexdigest(), images, rows, across, say)
     return found.at(found.correlation >= threshold)
 
 
@@ -107,13 +113,15 @@ class _Images:
         return out
 
 
-def _kept(key: str, images: _Images, rows: np.ndarray, across: bool) -> NearPairs:
+def _kept(key: str, images: _Images, rows: np.ndarray, across: bool, say: Callable[[str], None] | None) -> NearPairs:
     """The pairs out of the cache, or found and put there; other processes that want the same wait for the first one."""
     folder = cache_dir() / "near" / key
     try:
         with locked(folder, lambda: None):
             known = _read(folder / "pairs.npz", int(rows[-1]) if len(rows) else -1)
             if known is None:
+                if say is not None:
+                    say(f"looking for near duplicates among {len(rows):,} images; what is found is kept in {folder.parent}")
                 known = search(images, rows, across)
                 _write(folder / "pairs.npz", known)
             return known
