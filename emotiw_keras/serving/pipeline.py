@@ -115,7 +115,7 @@ class Pipeline:
         self._turned = turned
 
     def read(self, inputs: Iterable[InputImage | Video], threads: bool = False) -> Generator[ImageReading, None, None]:
-        """One reading per array or frame, in their order.
+        """One reading per image or frame, in their order.
 
         Args:
             inputs: what to read.
