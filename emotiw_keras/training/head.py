@@ -13,7 +13,6 @@ import tensorflow as tf
 from emotiw_keras.data.batches import Pool, batches
 from emotiw_keras.data.columns import pick
 from emotiw_keras.data.near.groups import alike
-from emotiw_keras.data.one_channel import for_grey
 from emotiw_keras.data.splits import group_ids, stratified
 from emotiw_keras.errors import UsageError
 from emotiw_keras.models.features import classifier_of
@@ -21,13 +20,11 @@ from emotiw_keras.training import checkpoints
 from emotiw_keras.training.caching import Plan, as_they_are
 from emotiw_keras.training.class_weights import class_weights
 from emotiw_keras.training.feeds import Trained, label_spec, validation_batches
-from emotiw_keras.training.interrupts import Flag
 from emotiw_keras.training.linear_head import LinearHead, fit_linear_head
 from emotiw_keras.training.optimizers import make_optimizer
-from emotiw_keras.training.own_data import Batches, are_faces
-from emotiw_keras.training.stage import Stage
+from emotiw_keras.training.own_data import Batches
 from emotiw_keras.training.stage_state import arrays
-from emotiw_keras.training.stage_training import Surroundings
+from emotiw_keras.training.stage_training import StageTraining
 from emotiw_keras.training.train_step import StageSteps
 
 MOST_IMAGES = 3000
@@ -35,19 +32,8 @@ MOST_IMAGES = 3000
 BATCH = 128
 
 
-class HeadTraining:
-    """The fit of one stage of kind "head". It takes seconds, so an interrupted one begins anew, and ends in the same bits.
-
-    Args and protocol as `StageTraining`.
-    """
-
-    def __init__(
-        self, run: Surroundings, number: int, stage: Stage, train: Trained, val: Trained | None, flag: Flag | None = None
-    ) -> None:
-        self.run, self.number, self.stage, self.flag = run, number, stage, flag or Flag()
-        self.train, self.val = train, val
-        self.folder = run.run_dir / "stages" / f"{number:02d}-{stage.name}"
-        self.where = f"stage {stage.name!r}"
+class HeadTraining(StageTraining):
+    """The fit of one stage of kind "head". It takes seconds, so an interrupted one begins anew, and ends in the same bits."""
 
     def check(self) -> None:
         """Refuse a network without a linear classifier, and data that can only be gone through.
@@ -151,17 +137,11 @@ class HeadTraining:
         classifier.set_weights([head.kernel, head.bias][: len(classifier.weights)])
         return head
 
-    def _prepared(self, net: keras.Model, source: Trained) -> tuple[keras.Model, Callable[..., Any]]:
-        """A network and what prepares a source for it."""
-        if self.run.face_input is None or not are_faces(source.shape, source.dtype):
-            return net, as_they_are
-        return for_grey(net, self.run.face_input)
-
     def _features(self, source: Trained, taken: np.ndarray) -> np.ndarray:
         """What the classifier reads, float32 (views, images, features): the centre crop, and with `mirror` its mirror image."""
         assert not isinstance(source, Batches)
         net = keras.Model(self.run.model.inputs[0], classifier_of(self.run.model).input, name="features")
-        net, given = self._prepared(net, source)
+        net, given = self._prepared_for(source, net)
         places = [np.zeros(3, np.int32)]
         if given is not as_they_are and self.run.face_input is not None:
             centre = self.run.face_input.room // 2
@@ -186,7 +166,7 @@ class HeadTraining:
         """val_loss, val_accuracy, val_macro_f1 and the metrics of the run, or nothing."""
         if self.val is None:
             return {}
-        net, given = self._prepared(self.run.model, self.val)
+        net, given = self._prepared_for(self.val)
         steps = StageSteps(
             net, given, self.stage, np.ones(len(self.run.info["labels"]), np.float32),
             make_optimizer(self.stage, self.run.model.trainable_variables, {}), self.val.shape, self.val.dtype,

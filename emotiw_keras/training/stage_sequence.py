@@ -134,11 +134,11 @@ class StageLoop:
         self.run.say(f"stage {stage.name} is left out: it has {count:,} validation images, val_least is {stage.val_least:,}")
         return False
 
-    def _training(self, number: int, stage: Stage, flag: Flag | None = None) -> StageTraining | HeadTraining:
+    def _training(self, number: int, stage: Stage, flag: Flag | None = None) -> StageTraining:
         kind = HeadTraining if stage.kind == "head" else StageTraining
         return kind(self.run, number, stage, self.train[stage.name], self.val[stage.name], flag)
 
-    def _fit_stage(self, training: StageTraining | HeadTraining) -> None:
+    def _fit_stage(self, training: StageTraining) -> None:
         """Train a stage, unless that was done before, and go on from its best epoch."""
         marker = training.folder / "done.json"
         if not marker.exists():

@@ -259,11 +259,13 @@ class StageTraining:
                 net, given, stage, weights, optimizer, val.shape, val.dtype, labels=label_spec(val), metrics=self.metrics
             )
 
-    def _prepared_for(self, source: Trained) -> tuple[keras.Model, Callable[..., Any]]:
-        """The network and the input to compute with: bytes go through `FaceInput`, anything else goes in as it is."""
+    def _prepared_for(self, source: Trained, net: keras.Model | None = None) -> tuple[keras.Model, Callable[..., Any]]:
+        """The network (or a part of it from its input on) and the input to compute with: bytes go through `FaceInput`, anything
+        else goes in as it is."""
+        net = self.run.model if net is None else net
         if self.run.face_input is None or self._as_they_are(source):
-            return self.run.model, as_they_are
-        return for_grey(self.run.model, self.run.face_input)
+            return net, as_they_are
+        return for_grey(net, self.run.face_input)
 
     def _rate(self) -> float:
         """The learning rate of the step that comes next."""
