@@ -99,8 +99,8 @@ def fit_linear_head(
     count = len(np.unique(groups))
     if count < 2:
         raise DataError(
-            f"{where}: all {len(labels):,} training images show one person, so that nothing tells how it reads others; "
-            "expected at least two, or no subject_pattern"
+            f"{where}: all {len(labels):,} training images show one person or one photograph, so that nothing tells how it "
+            "reads others; expected at least two, or no subject_pattern"
         )
     splits = _splits(labels, groups, min(folds, count), seed)
     best: tuple[tuple[float, float], _Space, int, float] | None = None
