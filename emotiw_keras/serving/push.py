@@ -26,8 +26,8 @@ def push(
 ) -> str:  # fmt: skip
     """Put a run into a model repository of the hub, which is made if need be, in one commit.
 
-    What goes up is what `Run.open` needs: weights, run.json, recipe, history, curves, and of each training image the hash of its
-    pixels, label and role, so that scores stay leak-free. File names, persons and the places of the data stay here.
+    What goes up is what `Run.open` needs: weights, run.json, recipe, history, curves, and of each training image the hash of
+    its pixels, label and role, so that scores stay leak-free. File names, persons and the places of the data stay here.
 
     Args:
         run: a finished run.
