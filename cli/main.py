@@ -28,6 +28,7 @@ COMMANDS = {
     "pathnet-study": ("emotiw_keras.cli.pathnet_study", "Compare PathNet's transfer with its controls."),
     "export": ("emotiw_keras.cli.export", "Turn a run folder into a model that can be served."),
     "pack": ("emotiw_keras.cli.pack", "Write a run as a small folder to ship."),
+    "push": ("emotiw_keras.cli.push", "Put a run on the Hugging Face Hub."),
     "convert": ("emotiw_keras.cli.convert", "Turn weights of another framework into Keras weights."),
     "weights": ("emotiw_keras.cli.weights", "List, fetch and verify the files of original weights."),
     "models": ("emotiw_keras.cli.models", "List the networks."),
