@@ -47,7 +47,7 @@ help:
 	@echo "make reproduce      train the model that ships again: FER=fer2013.zip names the data; it goes on where it was stopped"
 	@echo "make docs           the documentation as a site, in build/site"
 	@echo "make bench          ours beside PyTorch, ONNX Runtime, OpenVINO and stock Keras; BENCH=\"--parts train --write\" chooses"
-	@echo "make dist           sdist and wheel in dist/, checked as the package index would"
+	@echo "make dist           sdist and wheels, the small one too, in dist/, checked as the package index would"
 	@echo "make clean          remove $(VENV) and what tools left behind"
 
 $(VENV)/bin/python:
@@ -131,6 +131,7 @@ bench: $(VENV)/.installed-bench
 dist: $(VENV)/.installed-test
 	rm -rf dist
 	$(VENV)/bin/python -m build --outdir dist .
+	$(VENV)/bin/python -m build --wheel --outdir dist light
 	$(PYTHON) -m venv $(VENV)/twine
 	$(VENV)/twine/bin/python -m pip install --quiet --disable-pip-version-check 'twine>=6,<7'
 	$(VENV)/twine/bin/twine check --strict dist/*

@@ -23,6 +23,7 @@ PAGES = {
     "benchmarks/RESULTS.md": "results.md",
     "benchmarks/README.md": "benchmarks.md",
     "weights/shipped/fer28-face-vgg/README.md": "model-card.md",
+    "light/README.md": "light.md",
     "examples/keras_user.py": "keras-user.md",
     "docs/notebooks": "notebooks/your_faces.md",
 }
@@ -69,6 +70,7 @@ reproducibility
 model-card
 results
 benchmarks
+light
 contributing
 changelog
 ```
