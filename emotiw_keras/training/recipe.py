@@ -89,6 +89,8 @@ class SourceSettings:
         every: of a set of videos, the frames of every so manieth number; from which on, the seed and the video decide.
         frames_per_video: of a set of videos, at most so many of each, drawn from the seed; 0 takes all.
         check: of a set of videos, read each file once before it is used; otherwise a broken one ends the run that meets it.
+        votes: of a set that is FER-2013, FER+'s `fer2013new.csv`: ten people's votes for each image, beside its own label.
+        votes_rows: a table file,row that says which row of `votes` an image is, where neither order nor names tell it.
     """
 
     path: str = setting("")
@@ -101,9 +103,15 @@ class SourceSettings:
     every: int = setting(1, low=1)
     frames_per_video: int = setting(0, low=0)
     check: bool = setting(True)
+    votes: str = setting("")
+    votes_rows: str = setting("")
 
     def __post_init__(self) -> None:
         validate(self, "source")
+        if self.votes_rows and not self.votes:
+            raise SettingError(
+                f"votes_rows of source is {self.votes_rows!r}, but votes is empty; name FER+'s table", "votes_rows"
+            )
         try:
             re.compile(self.subject_pattern)
         except re.error as error:
@@ -124,7 +132,8 @@ class SourceSettings:
     def reading(self) -> dict[str, Any]:
         """The arguments of `load_faces` that the table sets."""
         keys = ("leave_out", "every", "frames_per_video", "check", "val_share")
-        return {key: getattr(self, key) for key in keys} | {"subject_pattern": self.subject_pattern or None}
+        words = ("subject_pattern", "votes", "votes_rows")
+        return {key: getattr(self, key) for key in keys} | {key: getattr(self, key) or None for key in words}
 
 
 @dataclass(frozen=True)
@@ -214,8 +223,9 @@ class Recipe:
         """The recipe as plain data with every default filled in; `parse_recipe` reads its TOML back."""
         table = _plain(self)
         for source in table["source"].values():
-            if source["val_share"] == SourceSettings.val_share:
-                del source["val_share"]
+            for key in ("val_share", "votes", "votes_rows"):  # so that recipes of runs from before there were such are the same
+                if source[key] == getattr(SourceSettings, key):
+                    del source[key]
         if not self.model.features:
             del table["model"]["features"]
         for stage in table["stages"]:
