@@ -18,12 +18,10 @@ from emotiw_keras.data.layouts.ferplus import OUT, VOTES, read_counts
 from emotiw_keras.data.layouts.listing import Listing, and_more
 from emotiw_keras.data.layouts.text_tables import read_rows, whole_number
 from emotiw_keras.errors import DataError
-from emotiw_keras.labels import LABEL_SETS
+from emotiw_keras.labels import LABEL_SETS, VOTE_MODES
 
 VOTED = LABEL_SETS["ferplus8"].labels
 """The classes that can be voted for, in the order of FER+'s columns; "unknown" and "no face" follow them."""
-MODES = ("cross_entropy", "probabilistic", "majority", "multi_label")
-"""How votes become labels; see `labels_of`."""
 AGREED = 8
 """Votes of ten from which a face counts as one that people agree on."""
 NONE = [0] * (len(VOTES) + len(OUT))
@@ -50,8 +48,8 @@ def labels_of(votes: np.ndarray, mode: str) -> np.ndarray:
         >>> labels_of(np.array([[0, 6, 3, 1, 0, 0, 0, 0, 0, 0]]), "cross_entropy").round(2).tolist()
         [[0.0, 0.67, 0.33, 0.0, 0.0, 0.0, 0.0, 0.0]]
     """
-    if mode not in MODES:
-        raise ValueError(f"mode = {mode!r}; expected one of {', '.join(MODES)}")
+    if mode not in VOTE_MODES:
+        raise ValueError(f"mode = {mode!r}; expected one of {', '.join(VOTE_MODES)}")
     counted = np.where(np.asarray(votes) > 1, votes, 0)
     patterns, place = np.unique(counted, axis=0, return_inverse=True)  # ten votes fall alike for thousands of images
     kept = np.array([_KEPT.get(mode, _of_most)(row) for row in patterns.tolist()], np.float32).reshape(len(patterns), -1)
