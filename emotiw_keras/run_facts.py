@@ -66,7 +66,8 @@ def _labels(value: Any) -> bool:
     return _list_of(lambda label: isinstance(label, str) and bool(label))(value) and 1 <= len(set(value)) == len(value)
 
 
-def _heads(value: Any) -> bool:
+def are_heads(value: Any) -> bool:
+    """Whether it is a list of heads, each with a name of its own and its labels."""
     named = _list_of(lambda head: isinstance(head, dict) and _text(head.get("name")) and _labels(head.get("labels")))(value)
     return named and len({head["name"] for head in value}) == len(value) and all(NAME.fullmatch(head["name"]) for head in value)
 
@@ -137,7 +138,7 @@ _FIELDS: dict[str, tuple[Holds, str]] = {
     "stages": (_list_of(_stage), "a list of stages with their results"),
     "finished": (_boolean, "true or false"),
     "files": (_table_of(_hash), "a table of SHA-256 hashes"),
-    "heads": (_heads, "a list of heads, each a table of name and labels"),
+    "heads": (are_heads, "a list of heads, each a table of name and labels"),
     "head": (_text, "the name of a head"),
     "unrecorded": (_list_of(_text), "a list of data sets"),
 }

@@ -291,18 +291,16 @@ class Run:
         return self._network(policy, classifier_activation=None)
 
     def build_heads(self, policy: str = "float32") -> keras.Model:
-        """The network with all its heads: a list of their probabilities, those of the chosen one in front.
+        """The network with all its heads: their probabilities side by side, in the order of `heads`.
 
         Args, errors: as `build`.
         """
         from emotiw_keras.models.heads import all_heads
         from emotiw_keras.models.parts import computing_in, empty_networks
 
-        head = self.head
-        assert head is not None, "a network with one answer"
         whole = self.build_logits(policy)
         with computing_in(policy), empty_networks():
-            return all_heads(whole, self.heads, head.name)
+            return all_heads(whole, self.heads)
 
     def _network(self, policy: str, **options: Any) -> keras.Model:
         """The network of the zoo with the run's weights."""

@@ -1,4 +1,4 @@
-"""One head of a network that has several, or all of them by name, as a network of its own on the same trunk."""
+"""One head of a network that has several, or all of them side by side, as a network of its own on the same trunk."""
 
 from __future__ import annotations
 
@@ -23,25 +23,30 @@ def one_head(model: keras.Model, head: Head) -> keras.Model:
     Raises:
         ModelError: a network that ends otherwise.
     """
-    return _answering(model, [head], [classifier_of(model).name])
-
-
-def all_heads(model: keras.Model, heads: Sequence[Head], first: str) -> keras.Model:
-    """A network that gives the probabilities of all heads, in a list, those of the head `first` in front."""
-    ordered = sorted(heads, key=lambda head: head.name != first)
-    return _answering(model, ordered, [f"head_{head.name}" for head in ordered])
-
-
-def _answering(model: keras.Model, heads: Sequence[Head], names: Sequence[str]) -> keras.Model:
     old = classifier_of(model)
-    values = old.get_weights()
-    layers = []
-    for head, name in zip(heads, names, strict=True):
-        changes = {"name": name, "units": len(head.labels), "activation": "softmax", "kernel_initializer": "zeros"}
-        layers.append(type(old).from_config({**old.get_config(), **changes}))
-    outputs = [layer(old.input) for layer in layers]
-    net = keras.Model(model.inputs[0], outputs if len(outputs) > 1 else outputs[0], name=model.name)
+    return _network(model, _split_off(old, head, old.name)(old.input))
+
+
+def all_heads(model: keras.Model, heads: Sequence[Head]) -> keras.Model:
+    """A network that gives the probabilities of all heads side by side, in their order: float32 (batch, columns).
+
+    Args, errors: as `one_head`.
+    """
+    old = classifier_of(model)
+    answers = [_split_off(old, head, f"head_{head.name}")(old.input) for head in heads]
+    return _network(model, keras.layers.Concatenate(name="heads", dtype="float32")(answers) if len(answers) > 1 else answers[0])
+
+
+def _split_off(old: keras.layers.Dense, head: Head, name: str) -> keras.layers.Dense:
+    """The part of a classifier that gives a head's answer."""
+    config = {**old.get_config(), "name": name, "units": len(head.labels), "activation": "softmax"}
+    new = type(old).from_config({**config, "kernel_initializer": "zeros"})
+    new.build(old.input.shape)
+    new.set_weights([value[..., head.columns] for value in old.get_weights()])
+    return new
+
+
+def _network(model: keras.Model, outputs: keras.KerasTensor) -> keras.Model:
+    net = keras.Model(model.inputs[0], outputs, name=model.name)
     net.dtype_policy = model.dtype_policy
-    for layer, head in zip(layers, heads, strict=True):
-        layer.set_weights([value[..., head.columns] for value in values])
     return net
