@@ -12,13 +12,12 @@ from typing import Any
 
 import h5py
 import numpy as np
-from scipy.optimize import minimize_scalar
 
-from emotiw_keras.data.columns import pick
 from emotiw_keras.errors import DataError, ModelError, OutputError
 from emotiw_keras.evaluation.assessment import Assessment
+from emotiw_keras.evaluation.calibration import new_to
 from emotiw_keras.evaluation.evaluate import assess
-from emotiw_keras.evaluation.metrics import expected_calibration_error
+from emotiw_keras.evaluation.metrics import best_temperature, expected_calibration_error
 from emotiw_keras.files import sha256_file, write_atomic, writing
 from emotiw_keras.locking import sweep_beside
 from emotiw_keras.models.registry import get_spec
@@ -27,7 +26,6 @@ from emotiw_keras.runs import INFO_FILE, PACKED_ROWS_FILE, WEIGHTS_FILE, Run, be
 from emotiw_keras.sealed import sealed_json
 
 KEPT = ("recipe.toml", "history.csv", "curves.png", "mean_image.npy")
-TEMPERATURES = (0.2, 5.0)
 LARGEST_CHANGE = 0.02
 """How far a probability may move by the weights' rounding; beyond it the network is not packed."""
 
@@ -49,27 +47,6 @@ class Packed:
     temperature: float
     ece: tuple[float, float]
     largest_change: float
-
-
-def best_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    """The temperature that makes the true classes most likely (Guo et al. 2017, section 4.2).
-
-    Args:
-        truth: int (n,), the true class.
-        probabilities: float (n, classes), rows summing to 1.
-
-    Example:
-        >>> sure = np.full((10, 2), (0.999, 0.001))
-        >>> bool(best_temperature(np.array([0] * 8 + [1] * 2), sure) > 2)      # sure of all, right in eight of ten
-        True
-    """
-    logits = np.log(np.maximum(probabilities.astype(np.float64), 1e-12))
-
-    def loss(temperature: float) -> float:
-        scaled = logits / temperature
-        return float(np.mean(np.logaddexp.reduce(scaled, axis=1) - scaled[np.arange(len(truth)), truth]))
-
-    return float(minimize_scalar(loss, bounds=TEMPERATURES, method="bounded").x)
 
 
 def pack(
@@ -104,7 +81,7 @@ def pack(
         raise OutputError(f"{target} exists already; name a new folder")
     sweep_beside(target)
     before = assess(run, source, split=split, crops=crops, say=say)
-    new = _new_to(run, before)
+    new = new_to(run, before)
     truth, probabilities = _answers(before, new)
     if len(truth) < 2 * probabilities.shape[1]:
         raise DataError(
@@ -131,13 +108,6 @@ def pack(
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return Packed(target, size / 1e6, temperature, ece, change)
-
-
-def _new_to(run: Run, assessment: Assessment) -> np.ndarray:
-    """bool (n,): the images of an assessment that can be read and that the run, or what it came from, had not trained on."""
-    trained = {row["pixel_hash"] for row in run.each_row() if row["status"] == "train"}
-    hashes = pick(assessment.faces.pixel_hash, assessment.indices)
-    return assessment.predictions.readable & np.array([pixel_hash not in trained for pixel_hash in hashes])
 
 
 def _answers(assessment: Assessment, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
