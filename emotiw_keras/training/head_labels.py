@@ -78,19 +78,18 @@ def drawn_classes(labels: np.ndarray, columns: slice, seed: tuple[int, ...]) -> 
     return drawn
 
 
-def check_taught(name: str, rows: np.ndarray, heads: Sequence[Head], what: str, say: Callable[[str], None]) -> None:
+def check_taught(stage: Stage, rows: np.ndarray, heads: Sequence[Head], what: str, say: Callable[[str], None]) -> None:
     """Say how many images each head has; DataError where a head has none to learn from."""
     counts = {head.name: int(rows[:, head.columns].any(axis=1).sum()) for head in heads}
-    say(f"stage {name}: {what}: " + ", ".join(f"{count:,} images for head {head}" for head, count in counts.items()))
+    say(f"stage {stage.name}: {what}: " + ", ".join(f"{count:,} images for head {head}" for head, count in counts.items()))
     for head in heads:
         if counts[head.name]:
             continue
-        way = (
-            "votes (--set source.NAME.votes=fer2013new.csv)"
-            if head.labels == VOTED
-            else f"the classes {', '.join(head.labels)}"
-        )
-        raise DataError(f"stage {name!r} has no {what} image with labels for head {head.name!r}; expected a set with {way}")
+        source = (stage.train if what == "training" else stage.val)[0].partition(":")[0]
+        way = f"the classes {', '.join(head.labels)}"
+        if head.labels == VOTED:
+            way = f"votes (--set source.{source}.votes=fer2013new.csv)"
+        raise DataError(f"{stage.where} has no {what} image with labels for head {head.name!r}; expected a set with {way}")
 
 
 def weights_of(stage: Stage, heads: Sequence[Head]) -> Mapping[str, float]:

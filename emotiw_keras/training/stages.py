@@ -79,7 +79,7 @@ def _teach(train: Any, val: Any, heads: Sequence[Head], stage: Stage, say: Calla
         if pool is None:
             continue
         rows = head_labels(pool, heads, stage, what == "training")
-        check_taught(stage.name, rows, heads, what, say)
+        check_taught(stage, rows, heads, what, say)
         pool.labels = rows
     if stage.votes == "probabilistic":
         train.drawn = next((head.columns for head in heads if head.labels == LABEL_SETS["ferplus8"].labels), None)

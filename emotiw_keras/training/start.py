@@ -136,8 +136,11 @@ def start_model(recipe: Recipe, info: Mapping[str, Any], parent: Run | None, say
     heads = heads_of(info)
     if heads:
         return _headed(model, classifier, heads, parent, shape, say)
-    start = parent.build()
-    wanted, known = tuple(info["labels"]), parent.labels
+    wanted = tuple(info["labels"])
+    if not set(wanted) <= set(parent.labels):  # another head of the run may know them
+        sides = (parent.with_head(head.name) for head in parent.heads)
+        parent = next((side for side in sides if set(wanted) <= set(side.labels)), parent)
+    start, known = parent.build(), parent.labels
     kept = set(wanted) <= set(known)
     _take_trunk(start, model, classifier, parent)
     if kept:
