@@ -15,7 +15,7 @@ from emotiw_keras.evaluation.mistakes import mistakes
 from emotiw_keras.history import read_history
 from emotiw_keras.reports import charts
 from emotiw_keras.reports.html import Html, bar, image_tag, joined, scrolling, shaded, table, tag
-from emotiw_keras.reports.score_tables import ROWS, columns, interval, percent, three
+from emotiw_keras.reports.score_tables import ROWS, agreement_lines, columns, interval, percent, three
 from emotiw_keras.runs import Run
 
 MISTAKES = 12
@@ -82,7 +82,7 @@ def summary(assessment: Assessment) -> Html:
     )
     return joined(
         tag("ul", items, class_="cards"),
-        [tag("p", line, class_="note") for line in cautions(assessment)],
+        [tag("p", line, class_="note") for line in (*agreement_lines(result), *cautions(assessment))],
         table(["figure", *head], rows, caption, label="Figures"),
         tag("p", words, class_="quiet"),
     )

@@ -14,11 +14,12 @@ from emotiw_keras.data.batches import Pool
 from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.votes import VOTED
-from emotiw_keras.errors import DataError, RunError, UsageError
+from emotiw_keras.errors import DataError, ModelError, RunError, UsageError
 from emotiw_keras.evaluation.evaluate import evaluate
 from emotiw_keras.evaluation.pack import pack
 from emotiw_keras.heads import side_by_side
 from emotiw_keras.labels import LABEL_SETS
+from emotiw_keras.run_facts import check_info
 from emotiw_keras.runs import Run
 from emotiw_keras.serving.predictor import Predictor
 from emotiw_keras.training.checked_fields import SettingError
@@ -246,7 +247,7 @@ def test_a_head_without_labels_is_an_error(voted: tuple[str, dict[str, str]], re
     with pytest.raises(DataError, match=r"no training image with labels for head 'votes'; .*source\.fer\.votes"):
         fit(load_recipe(recipe_file), {"fer": voted[0]}, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    with pytest.raises(UsageError, match="squeezenet does not") as caught:
+    with pytest.raises(ModelError, match="squeezenet does not") as caught:
         wanted = changes(voted[1], "model.name=squeezenet", "model.input_size=67")
         fit(load_recipe(recipe_file, wanted), {"fer": voted[0]}, tmp_path / "run")
     assert "Dense layer" in str(caught.value)
@@ -274,10 +275,10 @@ def test_a_run_says_both_and_gives_either(two: tuple[Run, list[str]], voted: tup
     )
 
 
-def test_damage_of_heads_is_told(two: tuple[Run, list[str]], tmp_path: Path) -> None:
-    info = json.loads((two[0].path / "run.json").read_text())
-    from emotiw_keras.run_facts import check_info
-
+def test_damage_of_heads_is_told(run_folder: Path, tmp_path: Path) -> None:
+    info = json.loads((run_folder / "run.json").read_text())
+    info["heads"] = [{"name": head.name, "labels": list(head.labels)} for head in HEADS]
+    info |= {"head": "fer", "labels": list(BASIC), "model": {**info["model"], "classes": 15}}
     check_info(info, tmp_path)
     for change, told in (
         ({"head": "other"}, "head = 'other'"),
