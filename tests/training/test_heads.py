@@ -15,14 +15,17 @@ from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.votes import VOTED
 from emotiw_keras.errors import DataError, ModelError, RunError, UsageError
-from emotiw_keras.evaluation.evaluate import evaluate
+from emotiw_keras.evaluation.evaluate import assess, evaluate
 from emotiw_keras.evaluation.pack import pack
+from emotiw_keras.evaluation.provenance import evaluate_command
 from emotiw_keras.heads import side_by_side
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.run_facts import check_info
 from emotiw_keras.runs import Run
 from emotiw_keras.serving.predictor import Predictor
 from emotiw_keras.training.checked_fields import SettingError
+from emotiw_keras.training.epoch_plan import StageCrops
+from emotiw_keras.training.feeds import epoch_batches
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.head_labels import drawn_classes, head_labels
 from emotiw_keras.training.optimizers import make_optimizer
@@ -154,6 +157,28 @@ def test_a_class_is_drawn_by_the_votes() -> None:
     np.testing.assert_allclose(drawn[1:, 2:].mean(axis=0), [0.5, 0.25, 0.25, 0], atol=0.03)
     np.testing.assert_array_equal(drawn, drawn_classes(labels, slice(2, 6), (1, 2)))
     assert (drawn != drawn_classes(labels, slice(2, 6), (1, 3))).any()
+
+
+def test_each_epoch_draws_the_classes_of_its_images(voted: tuple[str, dict[str, str]]) -> None:
+    pool = pool_of(voted)
+    stage = Stage("s", train=("fer:train",), batch_size=16, votes="probabilistic")
+    shares = head_labels(pool, HEADS, stage)
+    pool.labels, pool.drawn = shares, HEADS[1].columns
+    crops = StageCrops(stage, len(pool), 0, (3, 1))
+
+    def epoch(number: int) -> np.ndarray:
+        """The labels of an epoch, in the order of the pool."""
+        labels = np.empty_like(shares)
+        taken = np.concatenate([batch[2].numpy() for batch in epoch_batches(pool, stage, crops, number, 0)])
+        labels[crops.order(number, pool.labels)] = taken
+        return labels
+
+    first, second = epoch(0), epoch(1)
+    np.testing.assert_array_equal(first, epoch(0))
+    assert (first != second).any() and (first[:, :7] == shares[:, :7]).all()
+    for labels in (first, second):
+        assert set(np.unique(labels)) == {0, 1} and (shares[labels > 0] > 0).all()
+        np.testing.assert_array_equal(labels[:, 7:].any(axis=1), shares[:, 7:].any(axis=1))
 
 
 LABELS = np.zeros((4, 15), np.float32)
@@ -302,6 +327,9 @@ def test_it_is_scored_by_labels_and_by_votes(two: tuple[Run, list[str]], voted: 
     assert majority["votes"]["majority"] == 18 and majority["votes"]["agreed"]["n"] == 0
     assert majority["votes"]["others"]["accuracy"] == majority["accuracy"]
     assert majority["calibrated"]["images"] == 18 and majority["calibrated"]["log_loss"] <= majority["log_loss"] * 1.2
+    again = evaluate_command(assess(run.with_head("votes"), source, **asked, limit=5))  # type: ignore[arg-type]
+    wanted = f"--near-duplicates 0 --head votes --votes {votes['votes']} --votes-rows {votes['votes_rows']}"
+    assert again.endswith(f"--limit 5 --crops 1 {wanted}")
     # a network with one answer is scored by the votes too, on the classes that it knows
     assert evaluate(run, source, **asked)["n"] == 18  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="calibrate chooses a temperature on val"):
