@@ -50,7 +50,7 @@ def labels_of(votes: np.ndarray, mode: str) -> np.ndarray:
         float32 (images, 8), each row of sum 1, or of zeros where the image is left out.
 
     Example:
-        >>> labels_of(np.array([[0, 6, 3, 1, 0, 0, 0, 0, 0, 0]]), "cross_entropy").round(2).tolist()
+        >>> labels_of(np.array([[0, 6, 3, 1, 0, 0, 0, 0, 0, 0]]), "cross_entropy").astype(float).round(2).tolist()
         [[0.0, 0.67, 0.33, 0.0, 0.0, 0.0, 0.0, 0.0]]
     """
     if mode not in VOTE_MODES:
