@@ -20,6 +20,7 @@ from emotiw_keras.evaluation.pack import pack
 from emotiw_keras.evaluation.provenance import evaluate_command
 from emotiw_keras.heads import side_by_side
 from emotiw_keras.labels import LABEL_SETS
+from emotiw_keras.reports.sections import cautions
 from emotiw_keras.run_facts import check_info
 from emotiw_keras.runs import Run
 from emotiw_keras.serving.predictor import Predictor
@@ -330,6 +331,9 @@ def test_it_is_scored_by_labels_and_by_votes(two: tuple[Run, list[str]], voted: 
     again = evaluate_command(assess(run.with_head("votes"), source, **asked, limit=5))  # type: ignore[arg-type]
     wanted = f"--near-duplicates 0 --head votes --votes {votes['votes']} --votes-rows {votes['votes_rows']}"
     assert again.endswith(f"--limit 5 --crops 1 {wanted}")
+    told = "Truth is the labels of the data; --votes scores against what ten people say."
+    assert told in cautions(assess(run.with_head("votes"), source, near_duplicates=0))
+    assert told not in cautions(assess(run.with_head("votes"), source, **asked))  # type: ignore[arg-type]
     # a network with one answer is scored by the votes too, on the classes that it knows
     assert evaluate(run, source, **asked)["n"] == 18  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="calibrate chooses a temperature on val"):
