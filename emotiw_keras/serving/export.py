@@ -71,6 +71,7 @@ def facts_of(predictor: Predictor) -> dict[str, Any]:
         "preprocessing": predictor.run.settings,
         "crop": predictor.run.crop,
         "crops": predictor.crops,
+        "usable_entropy": predictor.usable_entropy,
     }
 
 

@@ -12,6 +12,7 @@ from emotiw_keras.formats.foreign import Limits
 from emotiw_keras.formats.protobuf import Schema, Spec, Wire, last, map_file
 from emotiw_keras.run_facts import LARGEST_SIDE
 from emotiw_keras.sealed import strict_json
+from emotiw_keras.uncertainty import is_entropy
 
 SUFFIX = ".onnx"
 FACTS = "emotiw"
@@ -95,6 +96,11 @@ class Exported:
         return 1
 
     @property
+    def usable_entropy(self) -> float | None:
+        """Entropy beyond which its answers are uncertain, if the run that it was made of said so."""
+        return self.facts.get("usable_entropy")
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of the file."""
         return hashlib.sha256(self.model).hexdigest()
@@ -133,6 +139,9 @@ def _wrong(facts: Any) -> str:
     colours = {"grey": 1, "RGB": 3}
     if not isinstance(shape, list) or shape != ["batch", side, side, colours.get(str(colour))]:
         return f"input = {given!r:.60}"
+    limit = facts.get("usable_entropy")
+    if limit is not None and not is_entropy(limit, len(texts)):
+        return f"usable_entropy = {limit!r:.60}"
     crop = facts.get("crop", {"reading": "B", "stretch": False})
     if not isinstance(crop, dict) or not isinstance(crop.get("reading"), str) or type(crop.get("stretch")) is not bool:
         return f"crop = {crop!r:.60}"

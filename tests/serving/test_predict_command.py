@@ -70,7 +70,8 @@ def test_every_input_gives_its_row_in_order_and_the_bad_ones_are_named(emotiw: E
     assert len(complaints) == 5 and all(row["path"] in done.stderr for row in rows if row["error"])
     good, bad = rows[0], rows[2]
     assert list(good) == list(bad) == [
-        "path", "frame", "seconds", "face", "box", "eyes", "detector_score", "label", "probabilities", "doubt", "error",
+        "path", "frame", "seconds", "face", "box", "eyes", "detector_score", "label", "probabilities", "uncertain", "derived",
+        "doubt", "error",
     ]  # fmt: skip
     assert good["box"] == [0, 0, 48, 48] and good["face"] == 0 and good["eyes"] is None
     assert bad["label"] is None and bad["probabilities"] is None and "zero bytes" in bad["error"]
