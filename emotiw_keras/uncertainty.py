@@ -126,7 +126,7 @@ def read_usable(folder: Path, weights: str, classes: int) -> Usable | None:
     if not path.exists():
         return None
     content = read_sealed(path)
-    values = {key: content.get(key) for key in Usable.__dataclass_fields__}
+    values: dict[str, Any] = {key: content.get(key) for key in Usable.__dataclass_fields__}
     shares = [values[key] for key in ("accuracy", "coverage", "accuracy_usable")]
     if (
         content.get("format") != 1

@@ -179,12 +179,7 @@ class Augment:
     def _degraded(self, images: Any, drawn: Any) -> Any:
         """What a camera would have made of the images, in whole grey levels; others are left alone."""
         changes, side = self.changes, images.shape[1]
-        std, mean = ops.convert_to_tensor(self.std, "float32"), ops.convert_to_tensor(self.mean)
-        faces = images * std + mean
-        if self.grey:
-            faces = faces[..., :1]
-        elif self.bgr:
-            faces = ops.flip(faces, axis=-1)
+        faces = self.levels(images)
         if changes.occlude:
             faces = ops.where(_rectangles(drawn[:, 16:20], side), ops.reshape(drawn[:, 20], (-1, 1, 1, 1)), faces)
         if changes.low_light:
@@ -200,7 +195,15 @@ class Augment:
         if self.bgr and not self.grey:
             faces = ops.flip(faces, axis=-1)
         happened = ops.sum(drawn[:, 11:14], axis=1) + drawn[:, 18] + ops.cast(drawn[:, 15] < degrade.UNTOUCHED, "float32")
-        return ops.where(ops.reshape(happened > 0, (-1, 1, 1, 1)), (faces - mean) / std, images)
+        inputs = (faces - ops.convert_to_tensor(self.mean)) / ops.convert_to_tensor(self.std, "float32")
+        return ops.where(ops.reshape(happened > 0, (-1, 1, 1, 1)), inputs, images)
+
+    def levels(self, images: Any) -> Any:
+        """Images with mean and deviation put back: grey levels, float32 (batch, side, side, 1 or 3), grey or RGB."""
+        faces = images * ops.convert_to_tensor(self.std, "float32") + ops.convert_to_tensor(self.mean)
+        if self.grey:
+            return faces[..., :1]
+        return ops.flip(faces, axis=-1) if self.bgr else faces
 
     def _resampled(self, images: Any, steps: Any, side: int) -> Any:
         factors = np.linspace(1, self.changes.resample, RESAMPLE_STEPS)

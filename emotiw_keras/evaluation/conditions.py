@@ -65,9 +65,9 @@ def _small(face: np.ndarray, _: np.random.Generator) -> np.ndarray:
 
 def _compressed(face: np.ndarray, _: np.random.Generator) -> np.ndarray:
     # OpenCV takes the channels the other way round, on both ways.
-    _, coded = cv2.imencode(".jpg", face[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    coded = cv2.imencode(".jpg", face[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
     found = cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE if face.shape[-1] == 1 else cv2.IMREAD_COLOR)
-    return found.reshape(face.shape)[..., ::-1]
+    return np.asarray(found).reshape(face.shape)[..., ::-1]
 
 
 def _dark(face: np.ndarray, _: np.random.Generator) -> np.ndarray:

@@ -140,9 +140,7 @@ def under_conditions(
     for condition in CONDITIONS:
         if say is not None:
             say(f"the same faces: {condition.words}")
-        answers = predict(
-            run, faces, indices, batch_size=batch_size, progress=progress, compute=compute, condition=condition
-        )  # fmt: skip
+        answers = predict(run, faces, indices, batch_size=batch_size, progress=progress, compute=compute, condition=condition)
         found[condition.name] = {"condition": condition.words, **compared(faces.label[indices], clean, answers)}
     return found
 
@@ -225,8 +223,9 @@ def assess(
     result = figures(predictions, seen, question, selected_on=selected_on, near=alike)
     result["uncertain"] = selective(run.usable, truth[readable], probabilities[readable])
     if robust:
-        asked = {"crops": crops, "batch_size": batch_size, "progress": progress, "say": say}
-        result["robust"] = under_conditions(run, faces, kept, probabilities[readable], **asked)
+        result["robust"] = under_conditions(
+            run, faces, kept, probabilities[readable], crops=crops, batch_size=batch_size, progress=progress, say=say
+        )  # fmt: skip
     if isinstance(faces, VideoSet):
         result |= {"smooth": smooth, "per_video": per_video(faces, indices, probabilities)}
     return Assessment(result, predictions, seen, question, run, indices, faces, answers=answers, near=near)

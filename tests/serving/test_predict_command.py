@@ -18,6 +18,7 @@ from emotiw_keras.data.generated import draw_faces
 from emotiw_keras.serving.input_images import InputImage
 from emotiw_keras.serving.inputs import expand, read_inputs
 from emotiw_keras.serving.predictor import Predictor
+from emotiw_keras.uncertainty import derived_affect
 
 Emotiw = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -93,11 +94,16 @@ def test_probabilities_are_the_predictors(emotiw: Emotiw, faces: Path, run_folde
 def test_csv_has_the_same_rows(emotiw: Emotiw, faces: Path, run_folder: Path) -> None:
     arguments = ("predict", "faces", "text.png", "--model", run_folder, "--faces", "whole")
     table = list(csv.DictReader(io.StringIO(emotiw(*arguments, "--csv", cwd=faces).stdout)))
-    rows = rows_of(emotiw(*arguments, "--json", cwd=faces).stdout)
+    done = emotiw(*arguments, "--json", cwd=faces)
+    assert done.stderr.count("does not say which entropy is usable, so `uncertain` is empty") == 1
+    rows = rows_of(done.stdout)
     assert [row["path"] for row in table] == [row["path"] for row in rows]
     for cells, row in zip(table, rows, strict=True):
         assert cells["error"] == (row["error"] or "")
+        assert cells["uncertain"] == ""
         if row["error"] is None:
+            assert row["uncertain"] is None and row["derived"] == derived_affect(row["probabilities"])
+            assert [float(cells[f"derived_{key}"]) for key in ("valence", "arousal")] == list(row["derived"].values())
             assert {label: float(cells[label]) for label in row["probabilities"]} == pytest.approx(row["probabilities"])
             assert [int(cells[key]) for key in ("x", "y", "width", "height")] == row["box"]
 
