@@ -92,7 +92,7 @@ CONDITIONS = (
     Condition("blur", f"Gaussian blur of {BLUR:g} pixels of {REFERENCE}", _blurred),
     Condition("small", f"shrunk to {PIXELS} pixels and enlarged again", _small),
     Condition("jpeg", f"a JPEG of quality {QUALITY}", _compressed),
-    Condition("low_light", f"{DARK:.0%} of the light taken away", _dark),
+    Condition("low_light", f"{100 * DARK:.0f} % of the light taken away", _dark),
     Condition("shift", f"moved by {SHIFT} pixels of {REFERENCE}, in one of eight directions", _shifted),
     Condition("closer", f"cut {ZOOM:g} times closer", lambda face, _: _warped(face, ZOOM, 0, 0)),
     Condition("farther", f"cut {ZOOM:g} times farther away", lambda face, _: _warped(face, 1 / ZOOM, 0, 0)),

@@ -21,14 +21,15 @@ def coverage(assessment: Assessment) -> Html:
     _, covered, accuracy = coverage_curve(predictions.truth[read], predictions.probabilities[read])
     chart = charts.coverage_chart(covered, accuracy, None if found is None else found["coverage"])
     if found is None:
-        told = "The run does not say which answers are too unsure; `emotiw pack` settles that on validation images."
+        pack = tag("code", "emotiw pack")
+        told = joined("The run does not say which answers are too unsure; ", pack, " settles that on validation images.")
     else:
         share = "-" if found["accuracy"] is None else percent(found["accuracy"])
-        told = (
+        told = joined(
             f"Answers with an entropy of at most {found['entropy']:.3f} are usable, by the {found['chosen_on']} images of the "
-            f"run: {percent(found['coverage'])} of the answers here, of which {share} are right. `emotiw predict` calls the "
-            "others uncertain."
-        )
+            f"run: {percent(found['coverage'])} of the answers here, of which {share} are right. ",
+            tag("code", "emotiw predict"), " calls the others uncertain.",
+        )  # fmt: skip
     words = "The accuracy of the surest answers, over the share of images that are answered."
     figure = tag("figure", chart, tag("figcaption", words), class_="chart", style="max-width: 34rem")
     return joined(tag("h3", "Answers that are left out"), tag("p", told), figure)
