@@ -38,7 +38,8 @@ def pack(
     """Write the run folder RUN as a small one: weights in 16 bits, calibrated probabilities, no checkpoints.
 
     The logits are divided by the temperature that makes the labels of --split most likely; images that RUN was trained on are
-    left out. The answers stay the same, only the probabilities change. OUT works wherever a run folder does, but training
+    left out. The answers stay the same, only the probabilities change. By the same images it is settled from which entropy on
+    `emotiw predict` calls an answer uncertain. OUT works wherever a run folder does, but training
     cannot be resumed in it.
 
     \b

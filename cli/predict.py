@@ -120,6 +120,10 @@ def predict(
     face keeps its number while it is followed. An input that cannot be read is a row with its error, named on standard
     error too, and the exit code is 3. Annotated videos have no sound.
 
+    `uncertain` says that the entropy of the probabilities is above what validation images say is usable. Valence and arousal
+    (-1 to 1) are derived from the probabilities by where words for the expressions lie on Russell's circumplex; they are not
+    measured.
+
     \b
     Examples:
       emotiw predict party.jpg --model runs/first
@@ -166,6 +170,11 @@ def predict(
         keep_faces=explain is not None,
         turned=turned,
     )
+    if (as_json or as_csv) and predictor.usable_entropy is None:
+        tell(
+            f"emotiw: {predictor.source.called} does not say which entropy is usable, so `uncertain` is empty; `emotiw pack` "
+            "settles it"
+        )
     named = expand(inputs)
     show = json_line if as_json else csv_lines(predictor.labels) if as_csv else readable_line
     unreadable = 0

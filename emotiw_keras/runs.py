@@ -17,6 +17,7 @@ from emotiw_keras.files import sha256_file
 from emotiw_keras.heads import Head, heads_of
 from emotiw_keras.run_facts import MEAN_IMAGE_FILE, check_info
 from emotiw_keras.sealed import read_sealed
+from emotiw_keras.uncertainty import UNCERTAINTY_FILE, Usable, read_usable
 from emotiw_keras.weights.hub import fetch_run, is_address
 from emotiw_keras.weights.shipped import shipped_folder, shipped_models
 
@@ -35,7 +36,7 @@ WEIGHTS_FILE = "model.weights.h5"
 ROWS_FILE = "data.csv"
 PACKED_ROWS_FILE = "data.csv.xz"
 INFO_FILE = "run.json"
-BELIEVED = ("recipe.toml", ROWS_FILE, PACKED_ROWS_FILE, "history.csv", "search.csv", MEAN_IMAGE_FILE)
+BELIEVED = ("recipe.toml", ROWS_FILE, PACKED_ROWS_FILE, "history.csv", "search.csv", MEAN_IMAGE_FILE, UNCERTAINTY_FILE)
 """Files whose hashes run.json keeps; that of the weights stands beside their shapes, checkpoints are named by theirs."""
 LARGEST_FILE = 1 << 30
 # Bytes of data.csv, and of memory while it is unpacked: such a file may come from strangers.
@@ -256,6 +257,24 @@ class Run:
     def crops(self) -> int:
         """Crops of a face whose probabilities are averaged where nobody asks for another number: 1, 2 or 10."""
         return self.info.get("crops", 1)
+
+    @property
+    def usable(self) -> Usable | None:
+        """Up to which entropy its answers are usable; None where the folder does not say, as of a head that is not its choice.
+
+        Raises:
+            RunError: what it says is damaged or of other weights.
+        """
+        if self.chosen not in (None, self.info.get("head")):
+            return None
+        if self.chosen not in (None, self.info.get("head")):
+            return None
+        return read_usable(self.path, self.fingerprint, len(self.labels))
+
+    @property
+    def usable_entropy(self) -> float | None:
+        """That entropy, in nats."""
+        return None if self.usable is None else self.usable.entropy
 
     def face_input(self) -> FaceInput:
         """The layer from bytes to network input.

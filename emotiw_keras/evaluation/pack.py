@@ -25,6 +25,7 @@ from emotiw_keras.models.registry import get_spec
 from emotiw_keras.models.weights import save
 from emotiw_keras.runs import INFO_FILE, PACKED_ROWS_FILE, WEIGHTS_FILE, Run, believed_hashes
 from emotiw_keras.sealed import sealed_json
+from emotiw_keras.uncertainty import UNCERTAINTY_FILE, usable
 
 KEPT = ("recipe.toml", "history.csv", "curves.png", "mean_image.npy")
 LARGEST_CHANGE = 0.02
@@ -58,7 +59,8 @@ def pack(
 ) -> Packed:  # fmt: skip
     """Write a run as a small run folder: weights of 16 bits, logits divided by the temperature that suits a split, rows zipped.
 
-    The temperature changes the probabilities, never the predicted class. Checkpoints, TensorBoard's files and the paths of the
+    The temperature changes the probabilities, never the predicted class. Beside them stands up to which entropy the answers are
+    usable (`emotiw_keras.uncertainty`), by the same images. Checkpoints, TensorBoard's files and the paths of the
     data are left out. Everything that reads run folders reads this one; training can start from it, but not be resumed.
 
     Args:
@@ -129,8 +131,12 @@ def pack(
             packed = _write(run, temporary, info, temperatures)
             each: dict[str, dict[str, Any]] = {}
             for name, (truth, probabilities) in asked.items():
-                ece = [expected_calibration_error(truth, said) for said in (probabilities, answers(packed, name))]
+                after = answers(packed, name)
+                ece = [expected_calibration_error(truth, said) for said in (probabilities, after)]
                 each[name] = {"temperature": temperatures[name], "chosen_on": split, "images": len(truth), "ece": ece}
+                if name == main:
+                    limit = usable(truth, after, packed.fingerprint, split)
+                    write_atomic(temporary / UNCERTAINTY_FILE, limit.to_json())
             facts = {"bits": 16, **each[main], **({"heads": each} if main else {})}
             _write_info(temporary, {**packed.info, "packed": facts})
             size = sum(file.stat().st_size for file in temporary.iterdir())

@@ -73,6 +73,7 @@ def facts_of(predictor: Predictor) -> dict[str, Any]:
         "crop": predictor.run.crop,
         "crops": predictor.crops,
         **heads_facts(predictor.run),
+        "usable_entropy": predictor.usable_entropy,
     }
 
 

@@ -13,6 +13,7 @@ from emotiw_keras.formats.protobuf import Schema, Spec, Wire, last, map_file
 from emotiw_keras.heads import heads_of
 from emotiw_keras.run_facts import LARGEST_SIDE, are_heads
 from emotiw_keras.sealed import strict_json
+from emotiw_keras.uncertainty import is_entropy
 
 SUFFIX = ".onnx"
 FACTS = "emotiw"
@@ -116,6 +117,11 @@ class Exported:
         return 1
 
     @property
+    def usable_entropy(self) -> float | None:
+        """Entropy beyond which its answers are uncertain, if the run that it was made of said so."""
+        return self.facts.get("usable_entropy")
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of the file."""
         return hashlib.sha256(self.model).hexdigest()
@@ -156,6 +162,9 @@ def _wrong(facts: Any) -> str:
         return f"input = {given!r:.60}"
     if not are_heads(facts.get("heads", [])):
         return f"heads = {facts['heads']!r:.60}"
+    limit = facts.get("usable_entropy")
+    if limit is not None and not is_entropy(limit, len(texts)):
+        return f"usable_entropy = {limit!r:.60}"
     crop = facts.get("crop", {"reading": "B", "stretch": False})
     if not isinstance(crop, dict) or not isinstance(crop.get("reading"), str) or type(crop.get("stretch")) is not bool:
         return f"crop = {crop!r:.60}"

@@ -85,6 +85,8 @@ class Predictor:
         engine: as settled: "auto" where it may still change.
         labels: the classes, in the order of the probabilities.
         crops: crops of a face whose probabilities are averaged.
+        usable_entropy: entropy in nats beyond which its answers are uncertain (`emotiw_keras.uncertainty`); None where the
+            source does not say.
 
     Raises:
         ModelError: there is no such run folder and no such model.
@@ -124,6 +126,7 @@ class Predictor:
         self.engine = settled_engine(engine, self.source, precision)
         self.crops = checked_crops(crops, self.source.crops)
         self.labels: tuple[str, ...] = tuple(self.source.labels)
+        self.usable_entropy = self.source.usable_entropy
         self.batch_size = batch_size
         self.channels = 1 if self.source.settings["channels"] == "grey" else 3
         self.side: int = self.source.settings["resize"]

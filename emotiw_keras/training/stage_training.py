@@ -98,7 +98,7 @@ class StageTraining:
         stage = self.stage
         asked = {
             "crops_per_image": stage.crops_per_image, "cache_features": stage.cache_features is True,
-            "teachers": stage.teachers, "rotate, zoom, shift, brightness, contrast, erase or resample": stage.augmented,
+            "teachers": stage.teachers, ", ".join(stage.augmentations): stage.augmented,
         }  # fmt: skip
         for key, value in asked.items():
             if value and self._as_they_are(self.train):

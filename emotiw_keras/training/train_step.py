@@ -66,7 +66,7 @@ class StageSteps:
         self._teachers, self._temperature = teachers, stage.temperature
         self._augment: Augment | None = None
         if stage.augmented and isinstance(face_input, FaceInput):  # features are not
-            self._augment = Augment(changes_of(stage), face_input.std)
+            self._augment = Augment.of(changes_of(stage), face_input)
         self._weights = tf.constant(class_weights, tf.float32)
         self._variables = model.trainable_variables
         images = tf.TensorSpec((None, *shape), dtype)
