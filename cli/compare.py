@@ -31,8 +31,9 @@ def compare(
 ) -> None:
     """Put two or more runs side by side on the same images, and say whether the difference is more than chance.
 
-    Accuracy by the exact McNemar test, macro F1 by a paired bootstrap; with more than two runs also adjusted by Holm's
-    method. Labels are matched by name. Leak-free figures leave out what any of the runs was given to train or select on.
+    Accuracy by an exact test (McNemar's, or where persons are known a permutation test by person), macro F1 by a paired
+    bootstrap; with more than two runs also adjusted by Holm's method. Labels are matched by name. Leak-free figures leave
+    out what any of the runs was given to train or select on.
 
     \b
     Example: emotiw compare runs/direct runs/staged --data faces.zip --out side-by-side

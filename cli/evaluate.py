@@ -97,8 +97,9 @@ def evaluate(
     """Score run folders on a data set: accuracy, macro F1, calibration, confusion matrix.
 
     Data without splits of its own is split as the run split it; leak-free figures leave out every image that is also
-    in a train or val split of the run. The expected cost is lenient with confusions of similar expressions: 0 is
-    correct, 1 the worst confusion. Exit code 3: done, but some images could not be read (each is named).
+    in a train or val split of the run. Where persons are known, intervals are by person. The expected cost is lenient
+    with confusions of similar expressions: 0 is correct, 1 the worst confusion. Exit code 3: done, but some images could
+    not be read (each is named).
 
     In the files of --challenge, a frame without an image takes the answer of the nearest earlier frame that has one; the number
     of such frames is printed.

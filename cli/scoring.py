@@ -38,12 +38,17 @@ _OPTIONS = (
         type=float,
         help="Correlation from which two images are one photograph, 0.95 to 1; 0 does not look for them. Default: 0.97.",
     ),
+    click.option(
+        "--subject-pattern",
+        metavar="REGEX",
+        help="Regular expression on file names for the person, where neither the data nor the run says who it is.",
+    ),
     click.option("--costs", metavar="FILE", help="TOML file with the cost of each confusion, for the expected cost."),
 )
 
 
 def scoring_options(command: Command) -> Command:
-    """--data, --split, --limit, --crops, --near-duplicates and --costs."""
+    """--data, --split, --limit, --crops, --near-duplicates, --subject-pattern and --costs."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -66,7 +71,7 @@ class Scorer:
 
     Args:
         data: what to score on, or None for each run's own.
-        split, limit, crops, costs, near_duplicates: as typed.
+        split, limit, crops, costs, near_duplicates, subject_pattern: as typed.
         **videos: what `assess` takes for sets of videos.
     """
 
@@ -78,11 +83,13 @@ class Scorer:
         crops: str | None,
         costs: str | None,
         near_duplicates: float | None = None,
+        subject_pattern: str | None = None,
         **videos: Any,
     ) -> None:
         self._data = data
         self._asked: dict[str, Any] = {
-            "split": split, "limit": limit, "crops": None if crops is None else int(crops), "costs": costs, **videos,
+            "split": split, "limit": limit, "crops": None if crops is None else int(crops), "costs": costs,
+            "subject_pattern": subject_pattern, **videos,
         }  # fmt: skip
         if near_duplicates is not None:
             self._asked["near_duplicates"] = near_duplicates

@@ -30,6 +30,7 @@ class Predictions:
         status: "ok", or why the image could not be read.
         truth: int (n,), the true class; -1 where there is none.
         probabilities: float32 (n, classes), 0..1; NaN where the image could not be read.
+        subject: the person each image shows, "" if unknown; empty if nobody is known.
     """
 
     labels: tuple[str, ...]
@@ -37,6 +38,7 @@ class Predictions:
     status: Sequence[str]
     truth: np.ndarray
     probabilities: np.ndarray
+    subject: Sequence[str] = ()
 
     @property
     def readable(self) -> np.ndarray:
@@ -52,7 +54,8 @@ class Predictions:
     def select(self, rows: np.ndarray) -> Predictions:
         """What was said about some of the images, int (m,)."""
         paths, status = pick(self.paths, rows), pick(self.status, rows)
-        return Predictions(self.labels, paths, status, self.truth[rows], self.probabilities[rows])
+        subject = pick(self.subject, rows) if len(self.subject) else ()
+        return Predictions(self.labels, paths, status, self.truth[rows], self.probabilities[rows], subject)
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Question:
         costs: what each confusion costs.
         costs_file: where they were read from, or None.
         near_duplicates: correlation from which two images count as one photograph; 0 where they were not looked for.
+        subject_pattern: regular expression on file names for the person, or None.
     """
 
     source: str
@@ -76,6 +80,7 @@ class Question:
     costs: Costs
     costs_file: str | None = None
     near_duplicates: float = THRESHOLD
+    subject_pattern: str | None = None
 
 
 @dataclass(frozen=True)
@@ -127,18 +132,19 @@ def figures(
     readable = predictions.readable
 
     def of(kept: np.ndarray) -> dict[str, Any]:
-        found = kept & readable
+        part = predictions.select(np.flatnonzero(kept & readable))
         return scores(
-            predictions.truth[found],
-            predictions.probabilities[found],
-            predictions.labels,
+            part.truth,
+            part.probabilities,
+            part.labels,
             n=int(kept.sum()),
-            n_found=int(found.sum()),
+            n_found=len(part.truth),
             costs=question.costs.matrix,
+            subject=part.subject,
         )
 
     overall = of(np.ones(len(readable), dtype=bool))
-    head = {key: overall.pop(key) for key in ("n", "n_found", "coverage")}
+    head = {key: overall.pop(key) for key in ("n", "n_found", "coverage", "persons", "person_unknown")}
     asked = {"split": question.split, "crops": question.crops, "selected_on": selected_on}
     costs = {"source": question.costs.source, "matrix": question.costs.matrix.round(4).tolist()}
     leak_free = of(~seen) if (~seen & readable).any() else None

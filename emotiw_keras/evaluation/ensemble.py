@@ -20,6 +20,7 @@ def matched(assessments: Sequence[Assessment]) -> list[Predictions]:
         DataError: they were asked about different images, or do not agree which class an image is.
     """
     first = assessments[0].predictions
+    subject = _persons([each.predictions for each in assessments])
     result = []
     for each in assessments:
         predictions = each.predictions
@@ -44,8 +45,19 @@ def matched(assessments: Sequence[Assessment]) -> list[Predictions]:
             place = int(np.flatnonzero(truth != first.truth)[0])
             raise DataError(f"{first.paths[place]} has another class for {each.run.path} than for {assessments[0].run.path}")
         status = [predictions.status[i] for i in rows]
-        result.append(Predictions(first.labels, list(first.paths), status, truth, predictions.probabilities[rows][:, columns]))
+        answers = predictions.probabilities[rows][:, columns]
+        result.append(Predictions(first.labels, list(first.paths), status, truth, answers, subject))
     return result
+
+
+def _persons(predictions: Sequence[Predictions]) -> list[str]:
+    """The person of each image of the first one, as the first that knows says; empty if nobody is known."""
+    known: dict[str, str] = {}
+    for each in predictions:
+        for path, person in zip(each.paths, each.subject, strict=False):
+            if person:
+                known.setdefault(path, person)
+    return [known.get(path, "") for path in predictions[0].paths] if known else []
 
 
 def seen_by_any(assessments: Sequence[Assessment]) -> np.ndarray:

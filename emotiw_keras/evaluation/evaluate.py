@@ -22,7 +22,7 @@ from emotiw_keras.data.video_reading import checked
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.assessment import Assessment, Predictions, Question, figures
 from emotiw_keras.evaluation.near_seen import near_seen
-from emotiw_keras.evaluation.run_splits import found_again, known_splits, own_splits, select, val_of
+from emotiw_keras.evaluation.run_splits import found_again, known_splits, own_splits, persons_of, select, val_of
 from emotiw_keras.evaluation.video_scores import answer_every_image, per_video
 from emotiw_keras.inference import Inference, checked_crops
 
@@ -40,6 +40,7 @@ def read_source(
     source: str | os.PathLike[str],
     limit: int | None = None,
     near_duplicates: float = THRESHOLD,
+    subject_pattern: str | None = None,
     say: Callable[[str], None] | None = None,
 ) -> FaceSet:
     """Read `source` with the labels, channels and size of the run, without the classes that it left out.
@@ -48,7 +49,7 @@ def read_source(
         run: a finished run.
         source: anything `load_faces` recognises, or "generated:large" or "generated:small".
         limit: images per split at most.
-        near_duplicates, say: as `load_faces` has them.
+        near_duplicates, subject_pattern, say: as `load_faces` has them.
 
     Raises:
         DataError: the source is missing or bad, or holds classes that the run does not know.
@@ -58,23 +59,28 @@ def read_source(
     if unwanted:
         unwanted = sorted(class_names(classes_of(source)) & class_names(unwanted))
     # Which of train became val is the run's to say.
-    options = {"grey": grey, "size": run.settings["resize"], "leave_out": unwanted, "limit": limit, "val_share": 0}
-    return load_faces(source, labels=tuple(run.labels), check=False, near_duplicates=near_duplicates, say=say, **options)
+    options: dict[str, Any] = {"grey": grey, "size": run.settings["resize"], "leave_out": unwanted, "limit": limit}
+    return load_faces(
+        source, labels=tuple(run.labels), check=False, near_duplicates=near_duplicates, say=say, val_share=0,
+        subject_pattern=subject_pattern, **options,
+    )  # fmt: skip
 
 
-Read = Callable[["Run", "str | os.PathLike[str]", "int | None", float], FaceSet]
+Read = Callable[["Run", "str | os.PathLike[str]", "int | None", float, "str | None"], FaceSet]
 
 
 def read_once(say: Callable[[str], None] | None = None) -> Read:
     """A `read_source` with a memory: runs that read faces alike share what was read; `say` as in `load_faces`."""
     kept: dict[tuple[object, ...], FaceSet] = {}
 
-    def read(run: Run, source: str | os.PathLike[str], limit: int | None, near_duplicates: float) -> FaceSet:
+    def read(
+        run: Run, source: str | os.PathLike[str], limit: int | None, near_duplicates: float, subject_pattern: str | None
+    ) -> FaceSet:
         left_out = tuple(run.info.get("leave_out", []))
         pixels = (run.settings["channels"] == "grey", run.settings["resize"])
-        key = (os.fspath(source), run.labels, pixels, left_out, limit, near_duplicates)
+        key = (os.fspath(source), run.labels, pixels, left_out, limit, near_duplicates, subject_pattern)
         if key not in kept:
-            kept[key] = read_source(run, source, limit, near_duplicates, say)
+            kept[key] = read_source(run, source, limit, near_duplicates, subject_pattern, say)
         return kept[key]
 
     return read
@@ -125,8 +131,8 @@ def _share_in(hashes: Sequence[str], known: set[str]) -> float:
 def assess(
     run: Run, source: str | os.PathLike[str], *, split: str = "test", limit: int | None = None, crops: int | None = None,
     costs: str | os.PathLike[str] | None = None, batch_size: int = 64, smooth: int = 1, every_frame: bool = False,
-    near_duplicates: float = THRESHOLD, progress: Progress | None = None, say: Callable[[str], None] | None = None,
-    read: Read = read_source,
+    near_duplicates: float = THRESHOLD, subject_pattern: str | None = None, progress: Progress | None = None,
+    say: Callable[[str], None] | None = None, read: Read = read_source,
 ) -> Assessment:  # fmt: skip
     """`evaluate` with all predictions, for reports and for naming the images that could not be read.
 
@@ -136,14 +142,15 @@ def assess(
     crops = checked_crops(crops, run.crops)
     costs_file = None if costs is None else os.fspath(costs)
     costs_by_name = costs_of(run.labels, costs_file)
-    question = Question(printable(os.fspath(source)), split, limit, crops, costs_by_name, costs_file, near_duplicates)
+    asked_of = printable(os.fspath(source))
+    question = Question(asked_of, split, limit, crops, costs_by_name, costs_file, near_duplicates, subject_pattern)
     if split not in (*SPLITS, "all"):
         raise UsageError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}, all")
     if batch_size < 1 or (limit is not None and limit < 1):
         raise UsageError(f"batch_size and limit must be at least 1; got {batch_size} and {limit}")
     own = own_splits(source)
     cut = "train" in own and "val" not in own and split in ("train", "val")
-    faces = read(run, source, limit if own and not cut else None, near_duplicates)
+    faces = read(run, source, limit if own and not cut else None, near_duplicates, subject_pattern)
     split_of = known_splits(faces, run) if not own else val_of(faces, run) if cut else faces.split
     indices = select(faces, split_of, split, run)
     if limit is not None:
@@ -185,7 +192,8 @@ def assess(
     seen = np.array([bool(run.unrecorded) or pixel_hash in leaked for pixel_hash in hashes], dtype=bool)
     if run.unrecorded and say is not None:
         say(f"no leak-free figures: {run.path} was trained on {', '.join(run.unrecorded)}, whose images are not recorded")
-    predictions = Predictions(labels, pick(faces.paths, indices), pick(faces.status, indices), truth, probabilities)
+    paths, status, subject = pick(faces.paths, indices), pick(faces.status, indices), persons_of(faces, indices, run)
+    predictions = Predictions(labels, paths, status, truth, probabilities, subject)
     selected_on = _share_in(hashes, run.selected_on) >= SELECTED_SHARE
     near = None if run.unrecorded else near_seen(faces, indices, leaked)
     alike = None if near is None else near.near
@@ -198,7 +206,7 @@ def assess(
 def evaluate(
     run: Run, source: str | os.PathLike[str], *, split: str = "test", limit: int | None = None, crops: int | None = None,
     costs: str | os.PathLike[str] | None = None, batch_size: int = 64, smooth: int = 1, near_duplicates: float = THRESHOLD,
-    progress: Progress | None = None,
+    subject_pattern: str | None = None, progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Score a run on one split of a data set, in float32 and without augmentation.
 
@@ -219,6 +227,8 @@ def evaluate(
         batch_size: images computed at once.
         smooth: of a set of videos, average the probabilities over so many consecutive frame numbers around each frame.
         near_duplicates: correlation from which two images count as one photograph (see `load_faces`); 0 does not look.
+        subject_pattern: regular expression on file names for the person (see `load_faces`). Persons that the data do not name
+            are those that the run knew them by. Where persons are known, all intervals are by person.
         progress: called with (images done, images in all).
 
     Returns:
@@ -234,5 +244,5 @@ def evaluate(
     """
     return assess(
         run, source, split=split, limit=limit, crops=crops, costs=costs, batch_size=batch_size, smooth=smooth,
-        near_duplicates=near_duplicates, progress=progress,
+        near_duplicates=near_duplicates, subject_pattern=subject_pattern, progress=progress,
     ).result  # fmt: skip

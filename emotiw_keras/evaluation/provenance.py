@@ -60,6 +60,8 @@ def evaluate_command(assessment: Assessment) -> str:
         words += ["--costs", asked.costs_file]
     if asked.near_duplicates != THRESHOLD:
         words += ["--near-duplicates", f"{asked.near_duplicates:g}"]
+    if asked.subject_pattern is not None:
+        words += ["--subject-pattern", asked.subject_pattern]
     return shlex.join(words)
 
 

@@ -18,7 +18,7 @@ from emotiw_keras.reports import sections
 from emotiw_keras.reports.html import Part, page, tag
 from emotiw_keras.reports.near_page import NEAR_FILE, near_csv, near_section
 from emotiw_keras.reports.prediction_sheet import Caption, contact_sheet
-from emotiw_keras.reports.score_tables import percent
+from emotiw_keras.reports.score_tables import counted, percent
 from emotiw_keras.reports.video_tables import per_video_csv
 from emotiw_keras.sealed import json_text
 from emotiw_keras.text import plain_words
@@ -85,7 +85,7 @@ def report_page(assessment: Assessment) -> str:
     name = assessment.name
     parts: list[Part] = [
         tag("h1", f"{name} on {Path(asked.source).name}"),
-        tag("p", f"Split {asked.split}, {result['n_found']:,} images, {len(result['labels'])} classes", class_="quiet"),
+        tag("p", f"Split {asked.split}, {counted(result)}, {len(result['labels'])} classes", class_="quiet"),
         sections.summary(assessment),
         tag("h2", "Classes"),
         sections.classes(assessment),
