@@ -38,11 +38,11 @@ def compare(
     \b
     Example: emotiw compare runs/direct runs/staged --data faces.zip --out side-by-side
     """
-    from emotiw_keras.runs import Run
+    from emotiw_keras.fold_runs import open_runs
 
     if len(runs) < 2:
         raise UsageError(f"comparing needs at least two runs; got {len(runs)}")
-    opened = [Run.open(path) for path in runs]
+    opened = [open_runs(path) for path in runs]
     sources = {scoring["data"] or default_data(run) for run in opened}
     if len(sources) > 1:
         raise UsageError(f"the runs were trained on different data ({', '.join(sorted(sources))}); name one with --data PATH")

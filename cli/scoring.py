@@ -13,6 +13,7 @@ from emotiw_keras.errors import UsageError
 if TYPE_CHECKING:
     from emotiw_keras.evaluation.assessment import Assessment
     from emotiw_keras.evaluation.evaluate import Read
+    from emotiw_keras.fold_runs import FoldRuns
     from emotiw_keras.runs import Run
 
 Command = Callable[..., Any]
@@ -54,7 +55,7 @@ def scoring_options(command: Command) -> Command:
     return command
 
 
-def default_data(run: Run) -> str:
+def default_data(run: Run | FoldRuns) -> str:
     """The data of a run's last stage.
 
     Raises:
@@ -97,8 +98,13 @@ class Scorer:
         self._said: set[str] = set()
         self._read: Read | None = None
 
-    def __call__(self, run: Run) -> Assessment:
-        """The run's assessment."""
+    def __call__(self, run: Run | FoldRuns) -> Assessment:
+        """The assessment of a run, or of the runs of a cross-validation together."""
+        from emotiw_keras.evaluation.cross_validation import assess_folds
+        from emotiw_keras.fold_runs import FoldRuns
+
+        if isinstance(run, FoldRuns):
+            return assess_folds(run, self, self._asked["split"], self._asked["limit"])
         from emotiw_keras.evaluation.evaluate import assess, read_once
 
         source = self._data or default_data(run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,6 +98,8 @@ class Assessment:
         faces: the data set as the run reads it.
         members: of an ensemble, its members' own assessments; else empty.
         near: where images of the split are near duplicates of what the run was given; None where that is not known.
+        folds: of a cross-validation, the assessments of its runs, each on its own fold.
+        folder: of a cross-validation, the folder of its runs.
         answers: of a set of videos, the probabilities of every image, labelled or not, where they were asked for.
     """
 
@@ -110,11 +113,25 @@ class Assessment:
     members: tuple[Assessment, ...] = ()
     answers: FrameAnswers | None = None
     near: NearSeen | None = None
+    folds: tuple[Assessment, ...] = ()
+    folder: Path | None = None
 
     @property
     def name(self) -> str:
-        """The run's name, or those of the members joined by "+"."""
+        """The run's name, that of the folder of a cross-validation, or those of an ensemble's members joined by "+"."""
+        if self.folder is not None:
+            return self.folder.resolve().name
         return " + ".join(each.run.name for each in self.members) or self.run.name
+
+    @property
+    def path(self) -> Path:
+        """The folder of the run, or of a cross-validation."""
+        return self.folder or self.run.path
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs that answered."""
+        return [each.run for each in self.members or self.folds] or [self.run]
 
 
 def figures(

@@ -65,8 +65,8 @@ def compare(assessments: Sequence[Assessment]) -> dict[str, Any]:
 
 def _names(assessments: Sequence[Assessment]) -> list[str]:
     """The runs' folder names, or their paths where names repeat."""
-    names = [each.run.name for each in assessments]
-    return names if len(set(names)) == len(names) else [str(each.run.path) for each in assessments]
+    names = [each.name for each in assessments]
+    return names if len(set(names)) == len(names) else [str(each.path) for each in assessments]
 
 
 def _side_by_side(
@@ -81,7 +81,7 @@ def _side_by_side(
         question = replace(assessment.question, costs=assessments[0].question.costs)
         selected_on = assessment.result["selected_on"]
         result = figures(part, np.ones(len(rows), dtype=bool), question, selected_on=selected_on)
-        head = {"run": name, "path": str(assessment.run.path), "selected_on": selected_on, "crops": question.crops}
+        head = {"run": name, "path": str(assessment.path), "selected_on": selected_on, "crops": question.crops}
         runs.append(head | {key: result[key] for key in KEPT})
     read = parts[0].readable
     truth, classes = parts[0].truth[read], len(parts[0].labels)

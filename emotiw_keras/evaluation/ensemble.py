@@ -27,14 +27,14 @@ def matched(assessments: Sequence[Assessment]) -> list[Predictions]:
         columns = label_columns(predictions.labels, first.labels)
         if columns is None:
             raise UsageError(
-                f"{assessments[0].run.path} and {each.run.path} know different labels: {', '.join(first.labels)}, and "
+                f"{assessments[0].path} and {each.path} know different labels: {', '.join(first.labels)}, and "
                 f"{', '.join(predictions.labels)}; only runs with the same labels can be compared"
             )
         order = {path: i for i, path in enumerate(predictions.paths)}
         if len(order) != len(first.paths) or not all(path in order for path in first.paths):
             raise DataError(
-                f"{assessments[0].run.path} finds {len(first.paths)} images in split {each.question.split!r} and "
-                f"{each.run.path} {len(predictions.paths)}, not the same ones: each knows the data's splits from its own "
+                f"{assessments[0].path} finds {len(first.paths)} images in split {each.question.split!r} and "
+                f"{each.path} {len(predictions.paths)}, not the same ones: each knows the data's splits from its own "
                 "training; use --split all, or data with splits of its own"
             )
         rows = [order[path] for path in first.paths]
@@ -43,7 +43,7 @@ def matched(assessments: Sequence[Assessment]) -> list[Predictions]:
         truth = ids[predictions.truth[rows]]
         if not np.array_equal(truth, first.truth):
             place = int(np.flatnonzero(truth != first.truth)[0])
-            raise DataError(f"{first.paths[place]} has another class for {each.run.path} than for {assessments[0].run.path}")
+            raise DataError(f"{first.paths[place]} has another class for {each.path} than for {assessments[0].path}")
         status = [predictions.status[i] for i in rows]
         answers = predictions.probabilities[rows][:, columns]
         result.append(Predictions(first.labels, list(first.paths), status, truth, answers, subject))

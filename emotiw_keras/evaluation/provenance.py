@@ -50,6 +50,8 @@ def evaluate_command(assessment: Assessment) -> str:
     """The command that gives these figures again."""
     asked = assessment.question
     runs = [each.run.called for each in assessment.members] or [assessment.run.called]
+    if assessment.folder is not None:
+        runs = [str(assessment.folder)]
     words = ["emotiw", "evaluate", *runs, *(["--ensemble"] if assessment.members else []), "--data", asked.source]
     words += ["--split", asked.split]
     if asked.limit is not None:

@@ -81,12 +81,13 @@ def confusion_png(
 def report_page(assessment: Assessment) -> str:
     """The report as one HTML document that is self-contained."""
     asked, result = assessment.question, assessment.result
-    runs = [each.run for each in assessment.members] or [assessment.run]
+    runs = assessment.runs
     name = assessment.name
     parts: list[Part] = [
         tag("h1", f"{name} on {Path(asked.source).name}"),
         tag("p", f"Split {asked.split}, {counted(result)}, {len(result['labels'])} classes", class_="quiet"),
         sections.summary(assessment),
+        sections.folds(assessment),
         tag("h2", "Classes"),
         sections.classes(assessment),
         sections.costs(assessment),
@@ -124,7 +125,7 @@ def write_report(folder: str | os.PathLike[str], assessment: Assessment) -> list
 
     Args:
         folder: made if missing; files of these names are replaced, nothing else is touched.
-        assessment: of a run or an ensemble.
+        assessment: of a run, an ensemble or a cross-validation.
 
     Returns:
         The paths written.

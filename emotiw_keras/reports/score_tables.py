@@ -93,6 +93,15 @@ def figures_table(result: Result) -> str:
     return "\n".join(lines)
 
 
+def folds_table(result: Result) -> str:
+    """The figures of each fold of a cross-validation as a Markdown table."""
+    lines = ["| fold     | images | persons | accuracy | macro F1 |", "|----------|-------:|--------:|---------:|---------:|"]
+    for row in result["folds"]:
+        figures = f"{percent(row['accuracy']):>8} | {three(row['macro_f1']):>8}"
+        lines.append(f"| {row['run']:<8} | {row['n_found']:>6} | {persons(row):>7} | {figures} |")
+    return "\n".join(lines)
+
+
 def per_class_table(result: Result) -> str:
     """Precision, recall with its interval, F1, number of images and of persons of each class as a Markdown table."""
     width = max(5, *(len(label) for label in result["labels"]))

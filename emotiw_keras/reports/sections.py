@@ -91,6 +91,18 @@ def summary(assessment: Assessment) -> Html:
     )
 
 
+def folds(assessment: Assessment) -> Html | None:
+    """The figures of each fold of a cross-validation."""
+    if not assessment.folds:
+        return None
+    rows = [
+        (row["run"], f"{row['n_found']:,}", persons(row), percent(row["accuracy"]), three(row["macro_f1"]))
+        for row in assessment.result["folds"]
+    ]
+    caption = "Each image is answered by the run of its fold, which was not given it; the figures above are of all together."
+    return table(["fold", "images", "persons", "accuracy", "macro F1"], rows, caption, label="Folds")
+
+
 def classes(assessment: Assessment) -> Html:
     """Figures of each class, and the confusion matrix."""
     result = assessment.result
@@ -230,7 +242,7 @@ def costs(assessment: Assessment) -> Html:
 
 def reproduce(assessment: Assessment) -> Html:
     """Commands, versions, fingerprints and recipes."""
-    runs = [each.run for each in assessment.members] or [assessment.run]
+    runs = assessment.runs
     faces = assessment.faces
     head = [
         tag("h3", "These figures"),
