@@ -235,6 +235,8 @@ class Recipe:
             for key in ("kind", "folds", "refit", "val_least") if stage.get("kind") == "gradient" else ():
                 if key != "val_least" or not stage[key]:
                     del stage[key]
+            if not stage.get("pull_to_start", True):
+                del stage["pull_to_start"]
         if self.keep == "last":
             del table["keep"]  # so that recipes of runs from before there was a choice are still the same
         if self.near_duplicates == THRESHOLD:
