@@ -61,6 +61,7 @@ reference/serving
 reference/models
 reference/errors
 run-folder
+statistics
 reproducibility
 ```
 ```{toctree}
