@@ -253,6 +253,9 @@ def _report(faces: FaceSet, listing: Listing, cut: tuple[str, bool] | None, limi
     if 0 < unknown < len(faces.subject):
         lines.append(f"person unknown: {unknown:,} images")
     lines += counts_table(faces.counts())
+    if unknown < len(faces.subject):
+        shown = {split: set(pick(faces.subject, np.flatnonzero(faces.split == split))) - {""} for split in faces.counts()}
+        lines.append(f"persons: {', '.join(f'{len(who):,} in {split}' for split, who in shown.items())}")
     lines += duplicates.describe(faces)
     bad = [f"{path}: {status}" for path, status in faces.unreadable()]
     if bad:

@@ -122,11 +122,16 @@ def _figures(part: Comparison, caption: str) -> Html:
     return table(head, rows, caption)
 
 
+def counted_class(row: dict[str, Any]) -> str:
+    """Images of a class, and the persons that they show where any is known."""
+    return f"{row['support']:,}" + ("" if row["persons"] is None else f" of {row['persons']:,} persons")
+
+
 def _recalls(part: Comparison) -> Html:
     labels = part["runs"][0]["per_class"]
     rows = [
         (
-            f"{label} ({labels[label]['support']:,})",
+            f"{label} ({counted_class(labels[label])})",
             *(bar(three(run["per_class"][label]["recall"]), run["per_class"][label]["recall"]) for run in part["runs"]),
         )
         for label in labels

@@ -201,9 +201,11 @@ def _data(run: Run, facts: CardFacts) -> str:
         source = run.info.get("sources", {}).get(name, found.get("source", "not recorded"))
         kept = f"{found.get('images', '?')} images, {found.get('layout', 'layout not recorded')}"
         lines.append(f"- {_plain(name)}: {_plain(source)} ({kept}, fingerprint {found.get('fingerprint', 'not recorded')})")
+    known = provenance.stage_persons(run)
     for stage, roles in provenance.stage_images(run).items():
         counts = ", ".join(f"{sum(each.values()):,} {role}" for role, each in roles.items())
-        lines.append(f"- stage {_plain(stage)}: {counts}")
+        shown = ", ".join(f"{count:,} {role}" for role, count in known.get(stage, {}).items())
+        lines.append(f"- stage {_plain(stage)}: {counts}" + (f"; persons: {shown}" if shown else ""))
     terms = (
         _plain(facts.data_terms) if facts.data_terms else "not stated here; ask their source before you share or sell anything"
     )

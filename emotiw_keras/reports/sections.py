@@ -204,14 +204,23 @@ def data(assessment: Assessment, run: Run) -> Html:
     """Images of each class in each role, stage by stage, and in what was scored here."""
     parts = []
     here = {label: row["support"] for label, row in assessment.result["per_class"].items()}
+    known = provenance.stage_persons(run)
     for stage, roles in provenance.stage_images(run).items():
         kept = [role for role in (provenance.TRAIN, provenance.VAL, provenance.TEST, provenance.DROPPED) if role in roles]
         rows = [(label, *_bars([roles[role] for role in kept], label)) for label in run.labels]
         rows.append(("all", *(f"{sum(roles[role].values()):,}" for role in kept)))
+        if stage in known:
+            rows.append(("persons", *(f"{known[stage][role]:,}" for role in kept)))
         name = SEEN_BEFORE.get(stage, f"Stage {stage}")
         parts.append(table(["class", *kept], rows, f"{name}: images of each class as the run saw them"))
     rows = [(label, *_bars([here], label)) for label in here]
-    parts.append(table(["class", "images"], [*rows, ("all", f"{sum(here.values()):,}")], "Scored here"))
+    parts.append(
+        table(
+            ["class", "images"],
+            [*rows, ("all", f"{sum(here.values()):,}"), ("persons", persons(assessment.result))],
+            "Scored here",
+        )
+    )
     return joined(*parts)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from emotiw_keras.data.columns import pick
 from emotiw_keras.evaluation.significance import holm
-from emotiw_keras.reports.comparison_page import LEVEL, p_value
+from emotiw_keras.reports.comparison_page import LEVEL, counted_class, p_value
 from emotiw_keras.reports.html import Html, Part, bar, image_tag, page, scrolling, table, tag
 from emotiw_keras.reports.score_tables import FEW_PERSONS, percent, three
 from emotiw_keras.reports.sections import confusion_table
@@ -192,11 +192,7 @@ def _remedies(rows: Sequence[Row], net: str) -> Html | None:
                 three(mean[2]),
             )
         )
-    counted = chosen[0].pooled()["per_class"].items()
-    classes = [
-        f"{label} ({of['support']:,}" + (")" if of["persons"] is None else f" of {of['persons']:,} persons)")
-        for label, of in counted
-    ]
+    classes = [f"{label} ({counted_class(of)})" for label, of in chosen[0].pooled()["per_class"].items()]
     head = ["method", *classes, "accuracy", "macro F1", "expected cost"]
     return table(head, lines, f"{net}: recall of each class (test answers), and what it costs elsewhere (means over seeds)")
 

@@ -18,6 +18,7 @@ from emotiw_keras.evaluation.compare import compare
 from emotiw_keras.evaluation.evaluate import assess
 from emotiw_keras.evaluation.metrics import scores
 from emotiw_keras.evaluation.predictions_csv import predictions_csv, read_predictions
+from emotiw_keras.evaluation.provenance import stage_persons
 from emotiw_keras.evaluation.significance import (
     accuracy_difference_interval,
     macro_f1_interval,
@@ -209,3 +210,11 @@ def test_reports_and_comparisons_say_by_what(by_pattern, known: Path) -> None:
 def test_a_pattern_that_fits_no_file_is_refused(known: Path) -> None:
     with pytest.raises(UsageError, match="is no regular expression"):
         assess(Run.open(known / "one"), known / "faces", subject_pattern="(")
+
+
+def test_pages_count_the_persons_that_a_run_saw(known: Path) -> None:
+    one, two = Run.open(known / "one"), Run.open(known / "two")
+    assert stage_persons(one) == {"s": {"train": 1}} and stage_persons(two) == {}
+    page = report_page(assess(one, known / "faces"))
+    row = '<th scope="row">persons</th><td>1</td></tr>'
+    assert page.count(row) == 2  # of what it was trained on, and of what was scored

@@ -189,16 +189,18 @@ def test_a_study_of_every_part_runs_once_and_goes_on(
     study = tmp_path / "study"
     changes = ["model.width=0.05", "model.input_size=67", "stage.epochs=1", "stage.batch_size=16", "stage.learning_rate=0.01"]
     command = ["staged-study", "--net", "alexnet=none", "--out", str(study), "--seeds", "1", "--precision", "float32"]
-    command += ["--parts", "core,answers", "--data", f"fer={faces['fer']}", "--data", f"target={faces['target']}"]
+    command += ["--parts", "core,budget,answers", "--data", f"fer={faces['fer']}", "--data", f"target={faces['target']}"]
     command += [word for change in changes for word in ("--set", change)]
     assert run(command) == 0
     told = capsys.readouterr()
     with open(study / "results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     keys = ["direct", "fer28", "fer32", "joint", "fer28-target", "fer32-target"]
-    assert [each["arm"] for each in rows] == [*keys, "fer28-target-mirror", "fer28-target-ten-crop", "ensemble"]
+    assert [each["arm"] for each in rows] == [*keys, "direct-long", "fer28-target-mirror", "fer28-target-ten-crop", "ensemble"]
     assert all(each["description"] in told.out and 0 <= float(each["accuracy"]) <= 1 for each in rows)
     assert (study / "results.md").read_text("utf-8") in told.out
+    updates = {each["arm"]: int(each["updates"]) for each in rows}
+    assert updates["direct"] < updates["fer28-target"] <= updates["direct-long"] < updates["fer28-target"] + updates["direct"]
     assert len({each["test_images"] for each in rows}) == 1 and float(rows[1]["large_accuracy"]) <= 1
     page = (study / "study.html").read_text("utf-8")
     assert "FER28 -&gt; target" in page and "data:image/jpeg" in page and "have not been run yet" not in page
