@@ -188,6 +188,7 @@ def test_a_study_of_every_part_runs_once_and_goes_on(
 ) -> None:
     study = tmp_path / "study"
     changes = ["model.width=0.05", "model.input_size=67", "stage.epochs=1", "stage.batch_size=16", "stage.learning_rate=0.01"]
+    changes += [f"preprocessing.{key}=[{value}, {value}, {value}]" for key, value in (("mean", 128.0), ("std", 64.0))]
     command = ["staged-study", "--net", "alexnet=none", "--out", str(study), "--seeds", "1", "--precision", "float32"]
     command += ["--parts", "core,budget,answers", "--data", f"fer={faces['fer']}", "--data", f"target={faces['target']}"]
     command += [word for change in changes for word in ("--set", change)]
