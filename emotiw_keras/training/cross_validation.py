@@ -73,29 +73,28 @@ def cross_validate(
 ) -> tuple[FoldRuns | None, tuple[Outcome, ...]]:
     """Train a run for each fold into `out/fold-1`, `out/fold-2`, ...; called again after an interruption it goes on.
 
-        The set is cut by person where all are known, else stratified, equal pictures and near duplicates together. Of each
-        run one fold is test, the next one val. `emotiw_keras.evaluation.cross_validation` puts their answers together.
+    The set is cut by person where all are known, else stratified, equal pictures and near duplicates together. Of each
+    run one fold is test, the next one val. `emotiw_keras.evaluation.cross_validation` puts their answers together.
 
-        Args:
-            recipe: the training.
-            paths: data set name -> path.
-            out: the folder.
-            folds: how many, at least 3.
-            refit: also train `out/final` without a test fold: the model to be used, whose worth the folds tell.
-            threads, restart, dry_run, say, progress: as for `fit`; a dry run describes the first fold.
+    Args:
+        recipe: the training.
+        paths: data set name -> path.
+        out: the folder.
+        folds: how many, at least 3.
+        refit: also train `out/final` without a test fold: the model to be used, whose worth the folds tell.
+        threads, restart, dry_run, say, progress: as for `fit`; a dry run describes the first fold.
 
-        Returns:
-            The runs (None after a dry run), and what `fit` said of each.
+    Returns:
+        The runs (None after a dry run), and what `fit` said of each.
 
-        Raises:
-            UsageError: a recipe or number of folds that cannot be meant.
-            RunError: `out` holds something else.
-            EmotiwError: as `fit`.
+    Raises:
+        UsageError: a recipe or number of folds that cannot be meant.
+        RunError: `out` holds something else.
+        EmotiwError: as `fit`.
 
-        Example:
-            >>> from emotiw_keras.training.prepared_data import prepare
-    from emotiw_keras.training.recipe import load_recipe
-            >>> cross_validate(load_recipe("finetune"), {"data": "my_faces"}, "runs/mine", 5)  # doctest: +SKIP
+    Example:
+        >>> from emotiw_keras.training.recipe import load_recipe
+        >>> cross_validate(load_recipe("finetune"), {"data": "my_faces"}, "runs/mine", 5)  # doctest: +SKIP
     """
     name, folder = folded_set(recipe), Path(out).expanduser()
     if folds < 3:
