@@ -59,7 +59,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/pytho
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) --editable '.[dev,jax,onnx]'
+	$(PIP) --editable '.[dev,jax,onnx,serve]'
 	@touch $@
 
 $(VENV)/.installed-torch: $(VENV)/.installed-test
