@@ -49,7 +49,7 @@ def test_the_wheel_holds_every_module_and_every_data_file(wheel: Path) -> None:
     expected |= {
         f"emotiw_keras/training/recipes/{path.name}" for path in (ROOT / "emotiw_keras/training/recipes").glob("*.toml")
     }
-    expected |= {f"emotiw_keras/serving/web/page.{suffix}" for suffix in ("css", "html", "js")}
+    expected |= {f"emotiw_keras/serving/web/page.{suffix}" for suffix in ("css", "html", "js", "svg")}
     expected |= {"emotiw_keras/py.typed", "emotiw_keras/weights/manifest.toml"}
     assert expected <= names
     assert not [name for name in names if name.split("/")[0] in ("tests", "cli", "weights", "benchmarks")]

@@ -194,7 +194,7 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 def waiting(served: Service) -> int:
-    return len(served.batcher._waiting)
+    return served.batcher.waiting()
 
 
 def test_what_waits_is_read_together_and_a_full_queue_says_when_to_come_again() -> None:
@@ -221,6 +221,30 @@ def test_what_waits_is_read_together_and_a_full_queue_says_when_to_come_again() 
         rows = [answer.json["rows"][0]["probabilities"] for _, answer in answers]
         np.testing.assert_allclose([list(row.values()) for row in rows], [list(rows[0].values())] * 5, atol=1e-5)
         assert served.predict(("late.png", FACE)).status == 200
+
+
+def test_requests_take_turns_and_large_pictures_wait_for_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    from emotiw_keras.serving.web import batcher
+    from emotiw_keras.serving.web.uploads import Upload
+
+    monkeypatch.setattr(batcher, "PIXELS_TOGETHER", 1)
+    slow = Slow()
+    with service(slow) as served:
+
+        def submit(count: int) -> list[Any]:
+            return served.batcher.submit([Upload("a.png", FACE)] * count, whole=True)
+
+        first = submit(1)
+        until(lambda: slow.sizes == [1])
+        many, one = submit(40), submit(1)
+        ended: list[str] = []
+        for answer in many:
+            answer.add_done_callback(lambda _: ended.append("many"))
+        one[0].add_done_callback(lambda _: ended.append("one"))
+        slow.go.set()
+        until(lambda: len(ended) == 41)
+        assert first[0].done() and ended.index("one") < 10
+        assert max(slow.sizes) < 10
 
 
 def test_who_hangs_up_is_not_waited_for() -> None:

@@ -30,7 +30,12 @@ if TYPE_CHECKING:
 
 LINES = "application/x-ndjson"
 METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
-PAGE = {"/": ("page.html", "text/html"), "/page.css": ("page.css", "text/css"), "/page.js": ("page.js", "text/javascript")}
+PAGE = {
+    "/": ("page.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/page.svg": ("page.svg", "image/svg+xml"),
+}
 NOBODY = 499
 """A status that nobody sees: who asked has gone."""
 
