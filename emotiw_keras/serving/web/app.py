@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -71,10 +71,10 @@ def application(facts: Facts, batcher: Batcher, metrics: Metrics, limits: Limits
     ]
     guard = Middleware(Guard, hosts=hosts, paths=[route.path for route in routes], metrics=metrics)
     handlers = {Refused: _refusal, HTTPException: _failure, Exception: _fault}
-    return Starlette(routes=routes, middleware=[guard], exception_handlers=handlers)  # type: ignore[arg-type]
+    return Starlette(routes=routes, middleware=[guard], exception_handlers=handlers)
 
 
-def _file(name: str, kind: str):  # type: ignore[no-untyped-def] # noqa: ANN202 - what Starlette calls an endpoint
+def _file(name: str, kind: str) -> Callable[[Request], Response]:
     content = files("emotiw_keras.serving.web").joinpath(name).read_bytes()
     return lambda _: Response(content, media_type=kind)
 

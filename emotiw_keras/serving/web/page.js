@@ -130,12 +130,13 @@ const waiting = [];
 let working = 0;
 
 function readPhotos(files) {
-  for (const file of files) {
+  const articles = files.map((file) => {
     const article = make("article");
     make("h2", article, file.name || "pasted picture");
-    $("photos").prepend(article);
     waiting.push([file, article]);
-  }
+    return article;
+  });
+  $("photos").prepend(...articles);
   while ($("photos").children.length > KEPT) {
     const last = $("photos").lastElementChild;
     last.querySelectorAll("img").forEach((image) => URL.revokeObjectURL(image.src));

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import signal
 import socket
 import threading
@@ -73,6 +74,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                timeout_keep_alive=math.ceil(limits.idle_seconds),
                 timeout_graceful_shutdown=limits.stop_seconds,
             )
         )
@@ -119,7 +121,7 @@ def _protocol(limits: Limits) -> type[H11Protocol]:
     class Bounded(H11Protocol):
         _late: asyncio.TimerHandle | None = None
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
             if len(self.connections) > limits.connections:
                 transport.abort()

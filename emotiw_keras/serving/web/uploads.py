@@ -136,7 +136,7 @@ async def _multipart(chunks: AsyncIterator[bytes], boundary: bytes, limits: Limi
     if not 1 <= len(boundary) <= 70:
         raise Refused(400, f"multipart/form-data with a boundary of {len(boundary)} bytes: expected 1 to 70")
     parts = _Parts(limits)
-    parser = MultipartParser(boundary, parts.callbacks(), max_header_size=HEAD_BYTES)  # type: ignore[arg-type]
+    parser = MultipartParser(boundary, parts.callbacks(), max_header_size=HEAD_BYTES)
     try:
         async for chunk in chunks:
             parser.write(chunk)
