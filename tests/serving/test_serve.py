@@ -209,6 +209,8 @@ def test_what_waits_is_read_together_and_a_full_queue_says_when_to_come_again() 
         for thread in threads[1:]:
             thread.start()
         until(lambda: waiting(served) == 4)
+        many = served.predict(*[("late.png", FACE)] * 5)
+        assert many.status == 503
         full = served.predict(("late.png", FACE))
         assert full.status == 503 and "4 pictures wait, of at most 4" in full.json["error"]
         assert int(full.headers["retry-after"]) >= 1
@@ -221,6 +223,8 @@ def test_what_waits_is_read_together_and_a_full_queue_says_when_to_come_again() 
         rows = [answer.json["rows"][0]["probabilities"] for _, answer in answers]
         np.testing.assert_allclose([list(row.values()) for row in rows], [list(rows[0].values())] * 5, atol=1e-5)
         assert served.predict(("late.png", FACE)).status == 200
+        many = served.predict(*[("late.png", FACE)] * 5)
+        assert (many.status, "more than the 4 pictures allowed" in many.json["error"]) == (413, True)
 
 
 def test_requests_take_turns_and_large_pictures_wait_for_themselves(monkeypatch: pytest.MonkeyPatch) -> None:

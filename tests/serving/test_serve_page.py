@@ -143,6 +143,12 @@ def test_the_camera_is_followed_and_let_go(chromium: Browser, served: Service, w
     assert page.said == []
 
 
+def test_what_is_too_large_is_told(chromium: Browser, served: Service) -> None:
+    page = opened(chromium, served, 390)
+    page.value("readPhotos([new File([new Uint8Array(70 << 20)], 'large.png', {type: 'image/png'})]); 0")
+    page.until("document.querySelector('article p.error')?.textContent.includes('more than 67,108,864 bytes')")
+
+
 def test_the_notice_on_lawful_use_stands_on_the_page(chromium: Browser, served: Service) -> None:
     page = opened(chromium, served, 390)
     text = page.value("document.body.innerText")

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from emotiw_keras.serving.web.metrics import Metrics
 
 LINES = "application/x-ndjson"
-METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 PAGE = {
     "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
@@ -66,7 +65,7 @@ def application(facts: Facts, batcher: Batcher, metrics: Metrics, limits: Limits
         *(Route(path, _file(name, kind)) for path, (name, kind) in PAGE.items()),
         Route("/predict", service.predict, methods=["POST"]),
         Route("/healthz", service.health),
-        Route("/metrics", lambda _: Response(metrics.text(), media_type=METRICS_TYPE)),
+        Route("/metrics", lambda _: Response(metrics.text(), media_type=metrics.kind)),
         Route("/openapi.json", lambda _: JSONResponse(openapi(facts.version, facts.model, facts.labels))),
     ]
     guard = Middleware(Guard, hosts=hosts, paths=[route.path for route in routes], metrics=metrics)

@@ -103,7 +103,7 @@ class Batcher:
 
     def check_room(self, count: int = 1) -> None:
         """Raises Refused where so many more pictures may not wait."""
-        if self._closing:
+        if not self.alive:
             raise Refused(503, "the service is stopping")
         waiting = self.waiting()
         if waiting + count > self._limits.waiting:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    generate_latest,
+)
 
 if TYPE_CHECKING:
     from emotiw_keras.serving.readings import ImageReading
@@ -19,6 +28,9 @@ class Metrics:
     Args:
         facts: what the service is: its model, engine and version.
     """
+
+    kind = CONTENT_TYPE_LATEST
+    """The type of `text`."""
 
     def __init__(self, facts: dict[str, str]) -> None:
         self.registry = registry = CollectorRegistry()

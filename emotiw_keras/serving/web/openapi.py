@@ -96,7 +96,7 @@ def openapi(version: str, model: str, labels: Sequence[str]) -> dict[str, Any]:
                     "responses": {"200": _answer("It answers.", "Health"), "503": _answer("It is stopping.", "Health")},
                 }
             },
-            "/metrics": {"get": _text("Figures for Prometheus.", "text/plain; version=1.0.0; charset=utf-8")},
+            "/metrics": {"get": _text("Figures for Prometheus.", "text/plain")},
             "/openapi.json": {"get": _text("This document.", "application/json")},
             "/": {"get": _text("A page to try it.", "text/html")},
         },

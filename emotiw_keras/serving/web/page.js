@@ -4,7 +4,6 @@ const COLOURS = ["#d55e00", "#009e73", "#cc79a7", "#f0e442", "#56b4e9", "#e69f00
 const CROWD = 12; // faces above which boxes have their numbers alone
 const CAMERA_SIDE = 640; // pixels of the longer side of what is sent of the camera
 const AT_ONCE = 2; // photos on their way
-const KEPT = 60; // photos on the page: the oldest make room
 const $ = (id) => document.getElementById(id);
 
 function make(name, where, text, kind) {
@@ -24,8 +23,8 @@ function shown(text) {
 const pause = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 const percent = (share) => Math.round(100 * share) + " %";
 
-// The answer for one picture; waits where the queue is full.
-async function read(picture, name) {
+// The answer for one picture; waits where the queue is full, and says so.
+async function read(picture, name, say) {
   for (;;) {
     const body = new FormData();
     body.append("files", picture, name);
@@ -36,6 +35,7 @@ async function read(picture, name) {
       throw new Error("the program does not answer; is it still running?");
     }
     if (answer.status === 503 && answer.headers.has("Retry-After")) {
+      say("The queue is full; waiting ...");
       await pause(Number(answer.headers.get("Retry-After")) || 1);
       continue;
     }
@@ -110,7 +110,7 @@ async function readPhoto(file, article) {
   const told = make("p", article, "Reading ...", "quiet");
   const [stage, image] = await picture(article, file);
   try {
-    const answer = await read(file, name);
+    const answer = await read(file, name, (text) => (told.textContent = text));
     const faces = answer.rows.filter((row) => row.box);
     const error = answer.rows[0].error;
     told.textContent = shown(error || (faces.length === 1 ? "1 face" : faces.length + " faces"));
@@ -137,19 +137,13 @@ function readPhotos(files) {
     return article;
   });
   $("photos").prepend(...articles);
-  while ($("photos").children.length > KEPT) {
-    const last = $("photos").lastElementChild;
-    last.querySelectorAll("img").forEach((image) => URL.revokeObjectURL(image.src));
-    last.remove();
-  }
   while (working < AT_ONCE && waiting.length) work();
 }
 
 async function work() {
   working += 1;
   while (waiting.length) {
-    const [file, article] = waiting.shift();
-    if (article.isConnected) await readPhoto(file, article);
+    await readPhoto(...waiting.shift());
   }
   working -= 1;
 }
@@ -193,7 +187,7 @@ async function follow(stream) {
     canvas.height = Math.round(scale * video.videoHeight);
     canvas.getContext("2d").drawImage(video, 0, 0, canvas.width, canvas.height);
     const frame = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.9));
-    const answer = await read(frame, "camera");
+    const answer = await read(frame, "camera", (text) => ($("rate").textContent = text));
     if (film !== stream) return;
     drawBoxes($("stage"), answer, canvas.width, canvas.height, true);
     drawBars($("seen"), answer);

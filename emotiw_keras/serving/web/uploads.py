@@ -125,8 +125,9 @@ def _check_size(name: str, count: int, limits: Limits) -> None:
 
 
 def _check_count(count: int, limits: Limits) -> None:
-    if count > limits.files:
-        raise Refused(413, f"more than the {limits.files} pictures allowed in one request; send them in several")
+    most = min(limits.files, limits.waiting)  # more than may wait would be told to come again for ever
+    if count > most:
+        raise Refused(413, f"more than the {most} pictures allowed in one request; send them in several")
 
 
 async def _multipart(chunks: AsyncIterator[bytes], boundary: bytes, limits: Limits) -> list[Upload]:
