@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import struct
 import threading
@@ -28,27 +29,34 @@ def predictor() -> Predictor:
 
 @pytest.fixture
 def served(predictor: Predictor) -> Iterator[Service]:
-    """With short times and small bounds; at the end of each test it is as it was."""
+    """With small bounds; at the end of each test it is as it was."""
     small = {"file_bytes": 1 << 20, "request_bytes": 4 << 20, "held_bytes": 6 << 20, "connections": 20}
-    with service(predictor, body_seconds=1.5, idle_seconds=1.0, **small) as running:
+    with service(predictor, **small) as running:
         yield running
         assert running.predict(("a.png", FACE)).json["rows"][0]["label"]
         assert running.metric("emotiw_held_bytes") == running.metric("emotiw_waiting_pictures") == 0
 
 
 def sent(served: Service, *parts: bytes, wait: float = 0.0) -> bytes:
-    """What comes back for these bytes, until the other side closes; what cannot be sent any more is left."""
+    """What comes back for these bytes: an answer, or nothing where the other side closes, also while they are sent."""
     with socket.create_connection(("127.0.0.1", served.port), timeout=20) as connection:
         answer = b""
         try:
             for part in parts:
                 connection.sendall(part)
                 time.sleep(wait)
-            while chunk := connection.recv(1 << 16):
+            while not is_whole(answer) and (chunk := connection.recv(1 << 16)):
                 answer += chunk
         except (ConnectionError, BrokenPipeError):
             pass
         return answer
+
+
+def is_whole(answer: bytes) -> bool:
+    """Whether it is an answer with its whole body."""
+    head, end, body = answer.partition(b"\r\n\r\n")
+    length = re.search(rb"content-length: (\d+)", head.lower())
+    return bool(end) and length is not None and len(body) >= int(length[1])
 
 
 def status(answer: bytes) -> int:
@@ -169,7 +177,12 @@ def test_a_body_that_ends_early_is_nobodys(served: Service) -> None:
     assert served.ask("GET", "/healthz").status == 200
 
 
-def test_slow_clients_are_left(served: Service) -> None:
+def test_slow_clients_are_left(predictor: Predictor) -> None:
+    with service(predictor, body_seconds=3, idle_seconds=2) as served:
+        slow_clients_are_left(served)
+
+
+def slow_clients_are_left(served: Service) -> None:
     start = time.monotonic()
     slow = {
         "head": (b"POST /predict HTTP/1.1\r\n", *[b"X-A: b\r\n"] * 200),
@@ -188,8 +201,8 @@ def test_slow_clients_are_left(served: Service) -> None:
     for thread in threads:
         thread.join()
     assert answers["head"] == answers["silence"] == b""
-    assert status(answers["body"]) == 408 and b"the body took more than 1.5 seconds" in answers["body"]
-    assert time.monotonic() - start < 15
+    assert status(answers["body"]) == 408 and b"the body took more than 3 seconds" in answers["body"]
+    assert time.monotonic() - start < 60
 
 
 def test_bodies_that_wait_hold_no_more_than_their_share(served: Service) -> None:
