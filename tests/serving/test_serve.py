@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tests.serving.services import ROW, Service, encoded, photo, service
 
 FACE, OTHER = encoded(photo(3)), encoded(photo(5), "JPEG")
 NO_FACE = encoded(np.full((64, 80, 3), 200, np.uint8))
-COMMAND = [sys.executable, "-c", "from emotiw_keras.cli.main import main; main()", "serve", "--port", "0", "--engine", "opencv"]
+Started = tuple[subprocess.Popen[str], Service]
 
 
 @pytest.fixture(scope="module")
@@ -294,10 +295,11 @@ def test_a_batch_that_fails_fails_for_its_cause_alone(predictor: Predictor, monk
         assert served.predict(("a.png", FACE)).status == 200
 
 
-@pytest.fixture
-def started(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Service]]:
-    """The command itself, in a folder in which it must leave nothing."""
-    process = subprocess.Popen(COMMAND, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+@contextmanager
+def command(folder: Path, code: str = "from emotiw_keras.cli.main import main; main()") -> Iterator[Started]:
+    """The command in a process of its own, and the service that it is."""
+    words = [sys.executable, "-c", code, "serve", "--port", "0", "--engine", "opencv"]
+    process = subprocess.Popen(words, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
         line = process.stderr.readline()
@@ -308,9 +310,14 @@ def started(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Service]]:
         process.wait()
 
 
-def test_the_command_gives_the_rows_of_predict(
-    started: tuple[subprocess.Popen[str], Service], emotiw: Callable[..., Any], tmp_path: Path
-) -> None:
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Started]:
+    """The command itself, in a folder in which it must leave nothing."""
+    with command(tmp_path) as both:
+        yield both
+
+
+def test_the_command_gives_the_rows_of_predict(started: Started, emotiw: Callable[..., Any], tmp_path: Path) -> None:
     process, served = started
     files = {"a.png": FACE, "b.jpg": OTHER, "c.png": NO_FACE, "d.png": b"\x89PNG\r\n\x1a\nbroken"}
     answer = served.predict(*files.items(), Accept="application/x-ndjson")
@@ -336,9 +343,7 @@ def test_the_command_gives_the_rows_of_predict(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="signals and decoders apart as Linux has them")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_lets_the_requests_at_hand_end(
-    started: tuple[subprocess.Popen[str], Service], number: signal.Signals, code: int
-) -> None:
+def test_a_signal_lets_the_requests_at_hand_end(started: Started, number: signal.Signals, code: int) -> None:
     process, served = started
     answers: list[Any] = []
     asking = threading.Thread(target=lambda: answers.append(served.predict(*[(f"{n}.png", FACE) for n in range(40)])))
@@ -371,6 +376,17 @@ def test_without_the_extra_one_line_names_it(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("uvicorn", "starlette") else real(name))
     with pytest.raises(UsageError, match=r"needs starlette and uvicorn: pip install 'emotiw-keras\[serve\]'"):
         module.serve("fer28-face-vgg", "127.0.0.1", 0, say=print)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="decoders run apart on Linux, where forking is safe")
+def test_a_decoder_that_crashes_is_an_error_of_its_picture(tmp_path: Path) -> None:
+    from tests.serving.test_decoders import CRASHING
+
+    code = f"{CRASHING}\nfrom emotiw_keras.cli.main import main; main()"
+    with command(tmp_path, code) as (_, served):
+        rows = served.predict(("a.png", FACE), ("bad.png", FACE), ("c.png", FACE)).json["rows"]
+        assert [row["error"] for row in rows] == [None, "cannot decode: the decoder was ended by SIGSEGV", None]
+        assert served.predict(("d.png", FACE)).json["rows"][0]["error"] is None
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="decoders run apart where processes fork")
