@@ -8,6 +8,8 @@ import pytest
 
 from benchmarks.serve_load import Load, main, measure
 
+pytest.importorskip("uvicorn", reason="the extra [serve] is not installed")
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 
 

@@ -22,6 +22,8 @@ from emotiw_keras.serving.predictor import Predictor
 from emotiw_keras.weights.shipped import DEFAULT
 from tests.serving.services import ROW, Service, encoded, photo, service
 
+pytest.importorskip("uvicorn", reason="the extra [serve] is not installed")
+
 FACE, OTHER = encoded(photo(3)), encoded(photo(5), "JPEG")
 NO_FACE = encoded(np.full((64, 80, 3), 200, np.uint8))
 Started = tuple[subprocess.Popen[str], Service]

@@ -19,6 +19,8 @@ from emotiw_keras.cli.serve import serve
 from tests.serving.services import encoded, photo, service
 from tests.test_readme import understood
 
+pytest.importorskip("uvicorn", reason="the extra [serve] is not installed")
+
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "serving.md").read_text("utf-8")
 DOCKERFILES = ("Dockerfile", "Dockerfile.tfserving")

@@ -18,6 +18,8 @@ from emotiw_keras.serving.predictor import Predictor
 from emotiw_keras.weights.shipped import DEFAULT
 from tests.serving.services import BOUNDARY, MULTIPART, Service, encoded, multipart, photo, service
 
+pytest.importorskip("uvicorn", reason="the extra [serve] is not installed")
+
 FACE = encoded(photo(3))
 HEAD = "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
 

@@ -13,6 +13,8 @@ import pytest
 from tests.browser import Browser, Page, browser, find_browser
 from tests.serving.services import Service, encoded, photo, service
 
+pytest.importorskip("uvicorn", reason="the extra [serve] is not installed")
+
 PROGRAM = find_browser()
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium here (apt-get install chromium)")
 WIDTHS = (1280, 390)
