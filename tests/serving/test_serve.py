@@ -85,6 +85,7 @@ def test_whole_pictures_are_faces_and_remarks_are_told(served: Service, tmp_path
     [
         ("/predict?face=whole", "image/png", FACE, 400, "?face=whole: expected faces=detect or faces=whole"),
         ("/predict?faces=all", "image/png", FACE, 400, "expected faces=detect"),
+        ("/predict?name=a", "application/json", b'{"images": []}', 400, "?name= is for a picture that is the whole body"),
         ("/predict", "text/plain", FACE, 415, "a body of type 'text/plain': expected multipart/form-data"),
         ("/predict", "", FACE, 415, "unknown"),
         ("/predict", "application/json", b'{"images": [1]}', 400, "JSON of another form"),
@@ -294,6 +295,11 @@ def test_a_batch_that_fails_fails_for_its_cause_alone(predictor: Predictor, monk
         for thread in threads:
             thread.join(60)
         assert told == {"a.png": 200, "fault.png": 500, "b.png": 200}
+        assert served.metric('emotiw_requests_total{path="/predict",status="500"}') == 1
+        fault = served.predict(("fault.png", files["fault.png"]))
+        assert (
+            "default-src 'none'" in fault.headers["content-security-policy"] and "fault of the service" in fault.json["error"]
+        )
         assert served.predict(("a.png", FACE)).status == 200
 
 

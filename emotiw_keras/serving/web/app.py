@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -24,6 +23,8 @@ from emotiw_keras.serving.web.uploads import Holding, Upload, read_uploads
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+    from starlette.types import ASGIApp
 
     from emotiw_keras.serving.web.batcher import Answer, Batcher
     from emotiw_keras.serving.web.metrics import Metrics
@@ -49,7 +50,7 @@ class Facts:
     version: str
 
 
-def application(facts: Facts, batcher: Batcher, metrics: Metrics, limits: Limits, hosts: Iterable[str]) -> Starlette:
+def application(facts: Facts, batcher: Batcher, metrics: Metrics, limits: Limits, hosts: Iterable[str]) -> ASGIApp:
     """The service.
 
     Args:
@@ -68,9 +69,9 @@ def application(facts: Facts, batcher: Batcher, metrics: Metrics, limits: Limits
         Route("/metrics", lambda _: Response(metrics.text(), media_type=metrics.kind)),
         Route("/openapi.json", lambda _: JSONResponse(openapi(facts.version, facts.model, facts.labels))),
     ]
-    guard = Middleware(Guard, hosts=hosts, paths=[route.path for route in routes], metrics=metrics)
-    handlers = {Refused: _refusal, HTTPException: _failure, Exception: _fault}
-    return Starlette(routes=routes, middleware=[guard], exception_handlers=handlers)
+    app = Starlette(routes=routes, exception_handlers={Refused: _refusal, HTTPException: _failure, Exception: _fault})
+    # Around everything, so that an answer to a fault is counted and bound too.
+    return Guard(app, hosts, [route.path for route in routes], metrics)
 
 
 def _file(name: str, kind: str) -> Callable[[Request], Response]:

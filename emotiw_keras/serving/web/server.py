@@ -18,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from emotiw_keras.errors import UsageError
 
 if TYPE_CHECKING:
-    from starlette.applications import Starlette
+    from starlette.types import ASGIApp
 
     from emotiw_keras.serving.web.limits import Limits
 
@@ -63,7 +63,7 @@ class Server(uvicorn.Server):
         ready: called when it answers.
     """
 
-    def __init__(self, app: Starlette, limits: Limits, ready: Callable[[], None]) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits, ready: Callable[[], None]) -> None:
         super().__init__(
             uvicorn.Config(
                 app,

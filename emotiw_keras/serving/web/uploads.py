@@ -67,6 +67,8 @@ async def read_uploads(request: Request, limits: Limits, holding: Holding) -> li
     if declared.isdecimal() and int(declared) > limits.request_bytes:
         raise _too_large(limits)
     kind, options = _options(request.headers.get("content-type", ""))
+    if "name" in request.query_params and kind in ("multipart/form-data", "application/json"):
+        raise Refused(400, f"?name= is for a picture that is the whole body; {kind} has names of its own")
     try:
         async with asyncio.timeout(limits.body_seconds):
             if kind == "multipart/form-data":
