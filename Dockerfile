@@ -1,13 +1,10 @@
 # `emotiw serve` in a container: docs/serving.md says how to build and run it.
 FROM python:3.12-slim AS build
-# TensorFlow is most of what pip installs, and nothing that serves the networks of the zoo imports it: it is left out.
-# --build-arg TENSORFLOW=yes keeps it, for runs that need --engine tensorflow.
-ARG TENSORFLOW=no
 WORKDIR /source
 COPY . .
+# The small distribution: it has no TensorFlow, which serving the networks of the zoo does not need.
 RUN python -m venv /opt/emotiw \
-    && /opt/emotiw/bin/python -m pip install --no-cache-dir --constraint constraints.txt '.[serve,heic]' \
-    && if [ "$TENSORFLOW" = no ]; then /opt/emotiw/bin/python -m pip uninstall --yes tensorflow tensorboard libclang; fi
+    && /opt/emotiw/bin/python -m pip install --no-cache-dir --constraint constraints.txt './light[serve,heic]'
 
 FROM python:3.12-slim
 COPY --from=build /opt/emotiw /opt/emotiw
@@ -16,4 +13,4 @@ ENV PATH=/opt/emotiw/bin:$PATH EMOTIW_OFFLINE=1 EMOTIW_CACHE=/tmp/emotiw PYTHOND
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --start-period=20s CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz')"]
-ENTRYPOINT ["emotiw", "serve", "--host", "0.0.0.0"]
+ENTRYPOINT ["emotiw-light", "serve", "--host", "0.0.0.0"]

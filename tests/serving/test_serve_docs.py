@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ast
 import base64
-import configparser
 import fnmatch
 import json
 import re
@@ -82,19 +82,18 @@ def test_what_a_dockerfile_copies_is_sent_to_the_builder(name: str) -> None:
     wanted = (
         ["served"]
         if "tfserving" in name
-        else ["emotiw_keras", "cli", "weights", "setup.cfg", "pyproject.toml", "constraints.txt"]
+        else ["emotiw_keras", "cli", "weights", "light", "setup.cfg", "pyproject.toml", "constraints.txt"]
     )
     assert all(any(fnmatch.fnmatch(path, each) for each in sent) for path in wanted)
 
 
 def test_the_image_installs_extras_that_exist_and_starts_the_service() -> None:
-    (installed,) = re.findall(r"'\.\[([\w,]+)\]'", (ROOT / "Dockerfile").read_text())
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg")
-    assert set(installed.split(",")) <= set(setup["options.extras_require"])
+    (installed,) = re.findall(r"'\./light\[([\w,]+)\]'", (ROOT / "Dockerfile").read_text())
+    (extras,) = re.findall(r"^EXTRAS = (.+)$", (ROOT / "light/setup.py").read_text(), re.MULTILINE)
+    assert set(installed.split(",")) <= set(ast.literal_eval(extras))
     (entry,) = words_of("Dockerfile", "ENTRYPOINT")
     command = json.loads(entry)
-    assert command[:2] == ["emotiw", "serve"]
+    assert command[:2] == ["emotiw-light", "serve"]
     serve.make_context("serve", command[2:], parent=click.Context(serve))
     assert words_of("Dockerfile", "USER") == ["10001:10001"]
 
