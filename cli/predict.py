@@ -36,6 +36,7 @@ def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> Calla
     show_default=True,
     help="Run folder, a model that ships with the package, or a file of `emotiw export --format onnx`.",
 )
+@click.option("--head", metavar="NAME", help="Which answer of a network with several heads; default: the run's choice.")
 @click.option(
     "--faces",
     type=click.Choice(["detect", "whole"]),
@@ -96,6 +97,7 @@ def predict(
     ctx: click.Context,
     inputs: tuple[str, ...],
     model: str,
+    head: str | None,
     faces: str,
     detector: str | None,
     min_face: float | None,
@@ -153,6 +155,7 @@ def predict(
         precision=precision,
         min_face=min_face,
         engine=engine if explain is None else "tensorflow",
+        head=head,
     )
     pipeline = Pipeline(
         predictor,

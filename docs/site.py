@@ -38,6 +38,7 @@ photos
 serving
 your-faces
 recipes
+votes
 affwild2
 pathnet
 weights

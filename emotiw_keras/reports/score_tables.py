@@ -52,6 +52,22 @@ def figures_table(result: Result) -> str:
     return "\n".join(lines)
 
 
+def agreement_lines(result: Result) -> list[str]:
+    """What is said of votes and of a temperature, in lines for people."""
+    lines = []
+    if "votes" in result:
+        found, told = result["votes"], []
+        parts = (("agreed", f"where at least {found['agreed']['votes']} of ten agree"), ("others", "where fewer do"))
+        for of, words in ((found[key], words) for key, words in parts if found[key]["n"]):
+            told.append(f"{percent(of['accuracy'])} of {of['n']:,} images {words}")
+        lines.append(f"Truth is the majority of ten people's votes. Right: {', '.join(told)}.")
+    if "calibrated" in result:
+        of = result["calibrated"]
+        chosen = f"{three(of['temperature'])}, chosen on {of['images']:,} images of {of['chosen_on']}"
+        lines.append(f"At temperature {chosen}: calibration error {three(of['ece'])}, log loss {three(of['log_loss'])}.")
+    return lines
+
+
 def per_class_table(result: Result) -> str:
     """Precision, recall, F1 and number of images of each class as a Markdown table."""
     width = max(5, *(len(label) for label in result["labels"]))

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+from emotiw_keras.labels import VOTE_MODES
 from emotiw_keras.training.checked_fields import SettingError, setting, validate
 
 OPTIMIZERS = ("caffe_sgd", "adam")
@@ -16,6 +17,8 @@ SAMPLINGS = ("all", "balanced")
 MONITORS = ("val_accuracy", "val_loss", "val_macro_f1")
 SPLITS = ("train", "val", "test", "all")
 KINDS = ("gradient", "head")
+HEADS_SETTINGS = ("votes", "entropy_weight", "head_weights", "monitor_head")
+"""What counts for a network with several heads alone (`model.heads`)."""
 HEAD_SETTINGS = (
     "name", "kind", "train", "val", "train_share", "class_weight", "monitor", "mirror", "folds", "refit", "val_least",
 )  # fmt: skip
@@ -126,6 +129,13 @@ class Stage(Part):
         refit: of kind "head": where the run ends with this stage, fit it again on its training and validation images together.
         val_least: leave the stage out, and say so, where it has fewer validation images than this: they could not tell whether
             it is worth anything.
+        votes: how ten people's votes become the labels of the head `ferplus8` (Barsoum et al. 2016): "cross_entropy" to their
+            shares; "probabilistic": a class drawn by them in each epoch; "majority"; "multi_label": any class with 30 % of them
+            is right. Validation takes the majority.
+        entropy_weight: a face that people disagree about counts for less: by this share of the entropy of its votes, whose
+            largest value is 1.
+        head_weights: ordered (head, weight) pairs: what each head counts in the loss, and in what chooses the epoch; others 1.
+        monitor_head: the head whose figures choose the best epoch; "" takes the weighted mean over heads.
         crops_per_image: draw so many random crops of each image once, and each epoch one of them; 0 draws anew each epoch.
         cache_features: whether what the frozen start of the network makes of the crops is computed once and kept, instead of
             once an epoch; the results are the same. true or false; "auto" does so where it saves work and fits the disk.
@@ -185,6 +195,10 @@ class Stage(Part):
     folds: int = setting(5, low=2, high=100)
     refit: bool = setting(False)
     val_least: int = setting(0, low=0)
+    votes: str = setting("cross_entropy", choices=VOTE_MODES)
+    entropy_weight: float = setting(0.0, low=0, high=1)
+    head_weights: tuple[tuple[str, float], ...] = setting(())
+    monitor_head: str = setting("")
 
     def __post_init__(self) -> None:
         super().__post_init__()
