@@ -44,6 +44,17 @@ class LeftOut:
         return ", ".join(map(printable, self.names)) + (f" and {more:,} more" if more else "")
 
 
+def check_inputs(inputs: Sequence[str]) -> None:
+    """UsageError if an input cannot be meant, before anything is begun."""
+    from emotiw_keras.serving.video_inputs import is_camera
+
+    for name in inputs:
+        if is_camera(name):
+            raise UsageError(f"{name}: a camera has no end, so it has no parts; leave out --out")
+        if is_address(name):
+            store_of(name)
+
+
 def entries(inputs: Sequence[str], say: Say) -> Iterator[Entry]:
     """Every input in order, as it is found: those of a folder in the order of their names.
 
@@ -61,11 +72,9 @@ def entries(inputs: Sequence[str], say: Say) -> Iterator[Entry]:
 
 
 def _named(name: str, say: Say, lists: bool) -> Iterator[Entry]:
-    from emotiw_keras.serving.video_inputs import is_camera, is_sequence
+    from emotiw_keras.serving.video_inputs import is_sequence
 
     suffix = os.path.splitext(name)[1].lower()
-    if is_camera(name):
-        raise UsageError(f"{name}: a camera has no end, so it has no parts; leave out --out")
     if lists and suffix in tables.SUFFIXES:
         yield from _listed(name, say)
     elif is_address(name):

@@ -57,6 +57,8 @@ class Opener:
         """
         if entry.kind == WRONG:
             raise ImageError(entry.error)
+        if entry.kind == SEQUENCE:
+            raise ImageError("numbered images are one film, which `emotiw predict` reads; give their folder")
         if entry.kind in PACKED_FILM and is_video(entry.name):
             raise ImageError(PACKED_FILM[entry.kind])
         if is_address(entry.source):

@@ -11,7 +11,7 @@ from typing import Any
 
 from emotiw_keras.bulk.entries import Shard, shards
 from emotiw_keras.bulk.job import PREPARE, Job
-from emotiw_keras.bulk.listing import entries
+from emotiw_keras.bulk.listing import check_inputs, entries
 from emotiw_keras.bulk.parts import dumped, read_part
 from emotiw_keras.bulk.places import Folder, folder_at, is_address, write
 from emotiw_keras.bulk.records import Record, Tally
@@ -48,6 +48,7 @@ def run(job: Job, inputs: Sequence[str], do: Runner, say: Say, progress: Callabl
         OutputError: a part cannot be written, or the disk is full.
         DataError, ModelError, UsageError: as the listing and the command itself.
     """
+    check_inputs(inputs)
     _check_apart(job, inputs)
     folder = folder_at(job.out)
     with contextlib.ExitStack() as stack:
@@ -164,7 +165,7 @@ class _Known:
         if record is None:
             return False
         if record["listing"] != shard.digest:
-            raise self._changed(f"shard {shard.number}, made of {' ... '.join(record['span'])}, would be {shard.span}")
+            raise self._changed(f"shard {shard.number}, {self._difference(record, shard)}")
         for file in record["files"]:
             if self._folder.size(file["name"]) != file["bytes"]:
                 self._say(f"{self._folder.name}/{file['name']} is missing or damaged, and is made again")
@@ -186,6 +187,12 @@ class _Known:
         except ValueError:
             return None  # damaged: it is done again
         return record if isinstance(record, dict) and record.get("shard") == shard.number else None
+
+    @staticmethod
+    def _difference(record: Record, shard: Shard) -> str:
+        made = " ... ".join(dict.fromkeys(record["span"]))
+        same = made == shard.span and record["inputs"] == len(shard.entries)
+        return f"{made}, has files of other sizes or times" if same else f"made of {made}, would be {shard.span}"
 
     def _changed(self, what: str) -> RunError:
         return RunError(
