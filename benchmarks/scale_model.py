@@ -65,8 +65,8 @@ class Plan:
         network = self.gbit * 1e9 / 8 / self.photo_bytes
         listing = self.photos / KEYS * KEYS_SECONDS
         return [
-            f"one machine: {self.rate:g} a second x {self.cores} cores = {self.rate * self.cores:,.0f} photos a second; its network "
-            f"brings {self.gbit:g} Gbit/s / 8 / {self.photo_bytes:,.0f} bytes = {network:,.0f}; so {self.machine_rate:,.0f}",
+            f"one machine: {self.rate:g} a second x {self.cores} cores = {self.rate * self.cores:,.0f} photos a second",
+            f"its network: {self.gbit:g} Gbit/s / 8 / {self.photo_bytes:,.0f} bytes = {network:,.0f}; so {self.machine_rate:,.0f}",
             f"{self.photos:,.0f} photos / {self.machine_rate:,.0f} = {self.photos / self.machine_rate / 3600:,.1f} machine hours; "
             f"in {hours:g} hours {machines} machines, {machines * self.cores:,} cores",
             f"{self.shards:,} shards of {self.per_shard:,}; one takes a core {self.per_shard / self.rate:,.1f} s",
@@ -78,8 +78,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Course:
-    """How a simulated job went: hours, the same if nothing had gone wrong, shards done twice, failures, hours of the last shard
-    alone."""
+    """How a simulated job went: hours, those without any trouble, shards done again, failures, hours with few cores busy."""
 
     hours: float
     ideal: float
@@ -165,9 +164,7 @@ def main() -> None:
     given = parser.parse_args()
     plan = Plan(given.photos, given.rate, given.cores, given.bytes, given.gbit)
     print("\n".join(plan.lines(given.hours)))
-    print(
-        "\n| photos a shard | failures an hour | names a second | hours | without any trouble | shards again | last 1 % of cores, min |"
-    )
+    print("\n| photos a shard | failures an hour | names a second | hours | no trouble | again | last 1 % of cores, min |")
     print("|---|---|---|---|---|---|---|")
     machines = plan.machines(given.hours)
     for per_shard in (PER_SHARD, 10 * PER_SHARD, 100 * PER_SHARD):

@@ -1,11 +1,11 @@
-"""Photos in parts: equal bytes, kills, memory and speed of `emotiw predict --out` and `emotiw prepare --runner`, on this machine.
+"""Photos in parts: equal bytes, kills, memory and speed of `emotiw predict --out` and `emotiw prepare --runner`.
 
     python -m benchmarks.scale_read                                      everything, about ten minutes on two idle cores
     python -m benchmarks.scale_read --photos 20000 --real 200 --kills 6  less of it; --parts equal kills memory chooses
 
 Parts
-  equal    generated tiny photos with a small network, and real-sized ones with the model that ships, by `local` of 1 and 2 processes
-           and `ray` of 2: photos a second, the same bytes, each input once; tiny ones through `prepare` too
+  equal    generated tiny photos with a small network, and real-sized ones with the model that ships, by `local` of 1 and 2
+           processes and `ray` of 2: photos a second, the same bytes, each input once; tiny ones through `prepare` too
   kills    the same job with workers and the command itself killed at random moments, and begun again until it is done
   memory   peaks of the command and of a worker by the number of photos
 
@@ -217,35 +217,34 @@ def words_of(kind: str, source: Path, out: Path, run_folder: Path, runner: str, 
 
 def equal(work: Path, given: argparse.Namespace, run_folder: Path) -> None:
     """Photos a second by runner, and whether the bytes are the same."""
-    print(
-        "\n| job | photos | runner | seconds | photos a second | command's peak, MiB | a worker's, MiB | bytes |\n|---|---|---|---|---|---|---|---|"
-    )
-    jobs = [("tiny", write_tiny(work / f"tiny-{given.photos}", given.photos))]
-    jobs.append(("prepare", write_tiny(work / f"tiny-{given.prepare}", given.prepare)))
-    jobs.append(("real", write_real(work / f"real-{given.real}", given.real)))
-    for kind, source in jobs:
+    print("\n| job | photos | runner | seconds | photos a second | command's peak, MiB | a worker's, MiB | bytes |")
+    print("|---|---|---|---|---|---|---|---|")
+    for kind, number in (("tiny", given.photos), ("prepare", given.prepare), ("real", given.real)):
+        if not number:
+            continue
+        if kind == "real":
+            source = write_real(work / f"real-{number}", number)
+        else:
+            source = write_tiny(work / f"tiny-{number}", number)
         first, count = "", 0
         for runner in given.runners:
             out = work / f"{kind}-{runner.replace(' ', '-')}"
             shutil.rmtree(out, ignore_errors=True)
-            shard = 1000 if kind != "real" else max(1, given.real // 20)
+            shard = 1000 if kind == "tiny" else max(1, number // 20)
             course = run(words_of(kind, source, out, run_folder, runner, shard))
             found = digest(out)
             first, count = first or found, count or check_once(out, source)
             same = "the first" if found == first and runner == given.runners[0] else "equal" if found == first else "DIFFERENT"
             peaks = f"{course.driver / 2**20:,.0f} | {course.worker / 2**20:,.0f}"
-            print(
-                f"| {kind} | {count:,} | {runner} | {course.seconds:,.1f} | {count / course.seconds:,.0f} | {peaks} | {same} |",
-                flush=True,
-            )
+            speed = f"{course.seconds:,.1f} | {count / course.seconds:,.1f}"
+            print(f"| {kind} | {count:,} | {runner} | {speed} | {peaks} | {same} |", flush=True)
 
 
 def kills(work: Path, given: argparse.Namespace, run_folder: Path) -> None:
     """Whether a job that is killed over and over ends in the same bytes."""
     source = write_tiny(work / f"tiny-{given.killed}", given.killed)
-    print(
-        "\n| runner | photos | kills of workers | of the command | seconds undisturbed | disturbed | bytes |\n|---|---|---|---|---|---|---|"
-    )
+    print("\n| runner | photos | kills of workers | of the command | seconds undisturbed | disturbed | bytes |")
+    print("|---|---|---|---|---|---|---|")
     for runner in (each for each in given.runners if each != "local 1"):
         plain, out = work / "undisturbed", work / "disturbed"
         for folder in (plain, out):
@@ -276,8 +275,8 @@ def main() -> None:
     """Print Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--photos", type=int, default=200_000, help="tiny ones through predict")
-    parser.add_argument("--prepare", type=int, default=10_000, help="tiny ones through prepare")
+    parser.add_argument("--photos", type=int, default=200_000, help="tiny ones through predict; 0 leaves them out")
+    parser.add_argument("--prepare", type=int, default=2_000, help="tiny ones through prepare")
     parser.add_argument("--real", type=int, default=400, help="real-sized ones through predict")
     parser.add_argument("--killed", type=int, default=10_000, help="tiny ones of the job that is killed")
     parser.add_argument("--kills", type=int, default=20)
