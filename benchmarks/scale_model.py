@@ -64,15 +64,18 @@ class Plan:
         machines = self.machines(hours)
         network = self.gbit * 1e9 / 8 / self.photo_bytes
         listing = self.photos / KEYS * KEYS_SECONDS
+        whole, rate = self.rate * self.cores, self.machine_rate
+        hours_of_one, shard = self.photos / rate / 3600, self.per_shard / self.rate
+        names = self.photos / listing
         return [
-            f"one machine: {self.rate:g} a second x {self.cores} cores = {self.rate * self.cores:,.0f} photos a second",
-            f"its network: {self.gbit:g} Gbit/s / 8 / {self.photo_bytes:,.0f} bytes = {network:,.0f}; so {self.machine_rate:,.0f}",
-            f"{self.photos:,.0f} photos / {self.machine_rate:,.0f} = {self.photos / self.machine_rate / 3600:,.1f} machine hours; "
-            f"in {hours:g} hours {machines} machines, {machines * self.cores:,} cores",
-            f"{self.shards:,} shards of {self.per_shard:,}; one takes a core {self.per_shard / self.rate:,.1f} s",
-            f"parts: {self.photos * ROW_BYTES / 1e9:,.1f} GB of rows; _parts.jsonl: {self.shards * RECORD_BYTES / 1e6:,.1f} MB",
-            f"listing a store: {self.photos / KEYS:,.0f} requests x {KEYS_SECONDS} s = {listing / 3600:,.1f} hours, "
-            f"{self.photos / listing:,.0f} names a second, enough for {self.photos / listing / self.machine_rate:,.1f} machines",
+            f"one machine: {self.rate:g} a second x {self.cores} cores = {whole:,.0f} photos a second",
+            f"its network: {self.gbit:g} Gbit/s / 8 / {self.photo_bytes:,.0f} bytes = {network:,.0f}; so {rate:,.0f}",
+            f"{self.photos:,.0f} photos / {rate:,.0f} a second = {hours_of_one:,.1f} machine hours",
+            f"in {hours:g} hours: {machines} machines, {machines * self.cores:,} cores",
+            f"{self.shards:,} shards of {self.per_shard:,}; one takes a core {shard:,.1f} s",
+            f"rows: {self.photos * ROW_BYTES / 1e9:,.1f} GB; _parts.jsonl: {self.shards * RECORD_BYTES / 1e6:,.1f} MB",
+            f"listing a store: {self.photos / KEYS:,.0f} requests x {KEYS_SECONDS} s = {listing / 3600:,.1f} hours",
+            f"that is {names:,.0f} names a second, enough for {names / rate:,.1f} machines",
         ]
 
 

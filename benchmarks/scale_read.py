@@ -161,7 +161,11 @@ def disturbed(words: Sequence[str], kills: int, usual: float, seed: int) -> Cour
         while sum(done.values()) < kills and process.poll() is None:
             time.sleep(generator.uniform(0, 2.5 * usual / kills))
             workers = workers_of(process.pid)
-            if generator.random() < 0.5 or not workers:
+            left = {kind: kills - kills // 2 - done[kind] if kind == "worker" else kills // 2 - done[kind] for kind in done}
+            kind = generator.choices(list(left), list(left.values()))[0]
+            if kind == "worker" and not workers:
+                continue  # none has begun
+            if kind == "command":
                 process.send_signal(signal.SIGKILL)
                 done["command"] += 1
                 break
