@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 
 PER_SHARD = 1_000
-RECORD_BYTES = 600
+RECORD_BYTES = 450
 """Of a line of `_parts.jsonl`; `tests/bulk/test_scale_model.py` compares it with a real one."""
 ROW_BYTES = 460
 """Of a row of JSONL with seven expressions and the eyes of a face; likewise."""
-ENTRY_BYTES = 500
+ENTRY_BYTES = 400
 """Of an input that waits in the memory of the process that lists; likewise."""
 KEYS, KEYS_SECONDS = 1_000, 0.1
 """Names that an object store lists in one request, and how long that takes."""
@@ -67,6 +67,7 @@ class Plan:
         whole, rate = self.rate * self.cores, self.machine_rate
         hours_of_one, shard = self.photos / rate / 3600, self.per_shard / self.rate
         names = self.photos / listing
+        held = 2 * machines * self.cores * self.per_shard * ENTRY_BYTES
         return [
             f"one machine: {self.rate:g} a second x {self.cores} cores = {whole:,.0f} photos a second",
             f"its network: {self.gbit:g} Gbit/s / 8 / {self.photo_bytes:,.0f} bytes = {network:,.0f}; so {rate:,.0f}",
@@ -74,6 +75,7 @@ class Plan:
             f"in {hours:g} hours: {machines} machines, {machines * self.cores:,} cores",
             f"{self.shards:,} shards of {self.per_shard:,}; one takes a core {shard:,.1f} s",
             f"rows: {self.photos * ROW_BYTES / 1e9:,.1f} GB; _parts.jsonl: {self.shards * RECORD_BYTES / 1e6:,.1f} MB",
+            f"memory of the command: 2 shards a core x {self.per_shard:,} x {ENTRY_BYTES} bytes = {held / 1e6:,.0f} MB",
             f"listing a store: {self.photos / KEYS:,.0f} requests x {KEYS_SECONDS} s = {listing / 3600:,.1f} hours",
             f"that is {names:,.0f} names a second, enough for {names / rate:,.1f} machines",
         ]

@@ -5,43 +5,24 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
 
-from emotiw_keras.bulk import tables, tars
-from emotiw_keras.bulk.entries import FILE, SEQUENCE, TAR, ZIP, Entry, wrong
-from emotiw_keras.bulk.places import asked, is_address, store_of
+from emotiw_keras.bulk import stored, tables, tars
+from emotiw_keras.bulk.archives import of_tar, of_zip
+from emotiw_keras.bulk.entries import FILE, SEQUENCE, Entry, wrong
+from emotiw_keras.bulk.left_out import LeftOut, Say, end_of, placed
+from emotiw_keras.bulk.places import is_address, store_of
 from emotiw_keras.bulk.walking import matching, scan
-from emotiw_keras.data.archive import MEMBER_BYTES, ZipArchive, is_image, is_system_folder, printable
-from emotiw_keras.data.images import SUFFIXES
-from emotiw_keras.data.layouts.folders import split_of
-from emotiw_keras.data.video_files import VIDEO_SUFFIXES, is_video
-from emotiw_keras.errors import DataError, UsageError
+from emotiw_keras.data.archive import is_image, is_system_folder
+from emotiw_keras.data.prefetch import map_ahead
+from emotiw_keras.data.video_files import is_video
+from emotiw_keras.errors import UsageError
 
-_NAMED = 3
-"""Files that are left out and named; the others are counted."""
-Say = Callable[[str], None]
-
-
-@dataclass
-class LeftOut:
-    """Files of a folder or archive that are neither images nor films."""
-
-    count: int = 0
-    names: list[str] = field(default_factory=list)
-
-    def add(self, name: str) -> None:
-        self.count += 1
-        if len(self.names) < _NAMED:
-            self.names.append(name)
-
-    def told(self) -> str:
-        """The first names and the number."""
-        more = self.count - len(self.names)
-        return ", ".join(map(printable, self.names)) + (f" and {more:,} more" if more else "")
+REQUESTS = 32
+"""Of files of a store that a list names, asked for at once."""
 
 
 def check_inputs(inputs: Sequence[str]) -> None:
@@ -78,7 +59,7 @@ def _named(name: str, say: Say, lists: bool) -> Iterator[Entry]:
     if lists and suffix in tables.SUFFIXES:
         yield from _listed(name, say)
     elif is_address(name):
-        yield from _stored(name, say)
+        yield from stored.of_store(name, say)
     elif os.path.isdir(name):
         yield from _folder(name.rstrip("/") or "/", say)
     elif os.path.exists(name):
@@ -106,9 +87,9 @@ def _matches(pattern: str, say: Say) -> Iterator[Entry]:
 def _file(path: str, below: str, say: Say) -> Iterator[Entry]:
     suffix = os.path.splitext(path)[1].lower()
     if suffix == ".zip":
-        yield from _zip(path, say)
+        yield from of_zip(path, say)
     elif suffix in tars.SUFFIXES:
-        yield from _tar(path, say)
+        yield from of_tar(path, say)
     else:
         yield _one(path, below)
 
@@ -120,15 +101,7 @@ def _one(path: str, below: str) -> Entry:
         return wrong(path, f"cannot read: {error.strerror or error}")
     if not stat.S_ISREG(facts.st_mode):
         return wrong(path, "not a file")
-    return _placed(Entry(path, below, FILE, path, facts.st_size, f"{facts.st_size}:{facts.st_mtime_ns}"))
-
-
-def _placed(entry: Entry) -> Entry:
-    """An entry with class and split by its folders: `train/happy/a.jpg`, `happy/a.jpg`; none for what lies in no folder."""
-    parts = entry.name.split("/")[:-1]
-    split = split_of(parts[0]) if parts else None
-    inside = parts[1:] if split else parts
-    return replace(entry, label=printable(inside[0]) if inside else "", split=split or "") if parts else entry
+    return placed(Entry(path, below, FILE, path, facts.st_size, f"{facts.st_size}:{facts.st_mtime_ns}"))
 
 
 def _folder(root: str, say: Say) -> Iterator[Entry]:
@@ -141,17 +114,7 @@ def _folder(root: str, say: Say) -> Iterator[Entry]:
     except OSError as error:
         yield wrong(root, f"cannot read {error.filename}: {error.strerror or error}")
         return
-    yield from _end_of(root, count, left, say)
-
-
-def _end_of(name: str, count: int, left: LeftOut, say: Say) -> Iterator[Entry]:
-    """What is to be said when a folder or an archive has been listed."""
-    if not count:
-        known = " ".join(sorted(SUFFIXES | VIDEO_SUFFIXES))
-        saw = f"{left.count:,} other files ({left.told()})" if left.count else "no files"
-        yield wrong(name, f"holds no images and no videos, but {saw}; looked for {known}")
-    elif left.count:
-        say(f"{name}: no images or videos, so left out: {left.count:,} files ({left.told()})")
+    yield from end_of(root, count, left, say)
 
 
 def _walk(root: str, below: str, real: str, left: LeftOut) -> Iterator[Entry]:
@@ -171,70 +134,44 @@ def _walk(root: str, below: str, real: str, left: LeftOut) -> Iterator[Entry]:
             yield _one(path, relative)
 
 
-def _zip(path: str, say: Say) -> Iterator[Entry]:
-    try:
-        archive = ZipArchive(Path(path))
-        state = _one(path, "").state
-    except DataError as error:
-        yield wrong(path, str(error))
-        return
-    left, count = LeftOut(), 0
-    for member in archive.names:
-        if is_image(member) or is_video(member):
-            count += 1
-            size = archive.size(member)
-            yield _placed(Entry(os.path.join(path, member), member, ZIP, path, size, state, member))
-        else:
-            left.add(member)
-    for name in archive.left_out:
-        left.add(name)
-    yield from _end_of(path, count, left, say)
-
-
-def _tar(path: str, say: Say) -> Iterator[Entry]:
-    try:
-        if is_address(path):
-            system, inside = store_of(path)
-            state = tag_of(asked(path, lambda: system.info(inside)))
-            opened = asked(path, lambda: system.open(inside, "rb"))
-        else:
-            state = _one(path, "").state
-            opened = open(path, "rb")  # noqa: SIM115 - closed below
-    except OSError as error:
-        yield wrong(path, f"cannot read: {error.strerror or error}")
-        return
-    left, count = LeftOut(), 0
-    with opened:
-        for member in tars.members(opened):
-            if member.error and not member.name:
-                yield wrong(path, member.error)
-            elif not (is_image(member.name) or is_video(member.name)):
-                left.add(member.name)
-                continue
-            elif member.error or member.size > MEMBER_BYTES:
-                reason = member.error or f"{member.size:,} bytes, more than the {MEMBER_BYTES:,} allowed for one image"
-                yield wrong(f"{path}/{member.name}", reason)
-            else:
-                place = f"{path}/{member.name}"
-                yield _placed(Entry(place, member.name, TAR, path, member.size, state, "", member.offset))
-            count += 1
-    yield from _end_of(path, count, left, say)
-
-
 def _listed(name: str, say: Say) -> Iterator[Entry]:
     """The inputs that a list or a manifest names; relative ones lie beside it."""
     beside = name.rpartition("/")[0] if is_address(name) else os.path.dirname(name)
     none = True
-    for row in tables.rows(name):
+    for one, rows in groupby(tables.rows(name), key=_is_stored_file):
         none = False
-        given = row.pop("path")
-        apart = is_address(given) or os.path.isabs(given) or not beside
-        path = given if apart else f"{beside}/{given}"
-        for entry in _named(path, say, lists=False):
-            label, split = row.get("label") or entry.label, row.get("split") or entry.split
-            yield replace(entry, label=label, split=split, subject=row.get("subject", ""))
+        if one:
+            # Each is a request: many wait at once.
+            yield from map_ahead(_stored_row, rows, REQUESTS)
+            continue
+        for row in rows:
+            given = row["path"]
+            apart = is_address(given) or os.path.isabs(given) or not beside
+            for entry in _named(given if apart else f"{beside}/{given}", say, lists=False):
+                yield _told(entry, row)
     if none:
         yield wrong(name, "names no inputs")
+
+
+def _is_stored_file(row: dict[str, str]) -> bool:
+    """Whether a row of a list is the address of an image or a film, which needs no look at what else it may be."""
+    path = row["path"]
+    return is_address(path) and (is_image(path) or is_video(path)) and not glob.has_magic(path)
+
+
+def _stored_row(row: dict[str, str]) -> Entry:
+    """The entry of such a row; the store is not asked where the row says the size."""
+    address, size = row["path"], row.get("size", "")
+    if size.isdigit():
+        return _told(Entry(address, address.rpartition("/")[2], FILE, address, int(size), row.get("etag") or size), row)
+    entry = stored.one(address)
+    return _told(entry, row)
+
+
+def _told(entry: Entry, row: dict[str, str]) -> Entry:
+    """An entry with what its row says of class, split and person."""
+    label, split = row.get("label") or entry.label, row.get("split") or entry.split
+    return replace(entry, label=label, split=split, subject=row.get("subject", ""))
 
 
 def _sequence(pattern: str) -> Entry:
@@ -254,71 +191,3 @@ def _sequence(pattern: str) -> Entry:
     if not found:
         return wrong(pattern, "no file matches this pattern")
     return Entry(pattern, last, SEQUENCE, pattern, size, digest.hexdigest()[:32])
-
-
-def _stored(address: str, say: Say) -> Iterator[Entry]:
-    system, path = store_of(address)
-    scheme = address.partition("://")[0] + "://"
-    if glob.has_magic(address):
-        if "**" in address:
-            raise UsageError(f"{address}: '**' would hold the whole listing in memory; give the folder itself")
-        found = sorted(asked(address, lambda: system.glob(path)))
-        for each in found:
-            yield from _stored(scheme + str(each).lstrip("/"), say)
-        if not found:
-            yield wrong(address, "no file matches this pattern")
-        return
-    try:
-        facts = asked(address, lambda: system.info(path))
-    except (FileNotFoundError, PermissionError) as error:
-        words = "no such file or folder" if isinstance(error, FileNotFoundError) else "cannot read: permission denied"
-        yield wrong(address, words)
-        return
-    if facts["type"] != "directory":
-        yield from _stored_file(address, path.rpartition("/")[2], facts, say)
-        return
-    left, count = LeftOut(), 0
-    for entry in _stored_walk(system, scheme, path.rstrip("/"), "", left):
-        count += 1
-        yield entry
-    yield from _end_of(address, count, left, say)
-
-
-def _stored_file(address: str, below: str, facts: dict[str, object], say: Say) -> Iterator[Entry]:
-    suffix = os.path.splitext(address)[1].lower()
-    if suffix == ".zip":
-        yield wrong(address, "a zip on a store cannot be read in parts; pack it as .tar")
-    elif suffix in tars.SUFFIXES:
-        yield from _tar(address, say)
-    else:
-        yield _placed(Entry(address, below, FILE, address, int(str(facts.get("size") or 0)), tag_of(facts)))
-
-
-def _stored_walk(system: object, scheme: str, root: str, below: str, left: LeftOut) -> Iterator[Entry]:
-    """One level of a store at a time is held, which is all that its own listing gives."""
-    folder = f"{root}/{below}".rstrip("/")
-    found = asked(scheme + folder, lambda: system.ls(folder, detail=True))  # type: ignore[attr-defined]
-    level = []
-    for facts in found:
-        name = str(facts["name"]).rstrip("/").rpartition("/")[2]
-        if name and not name.startswith(".") and str(facts["name"]).strip("/") != folder.strip("/"):
-            level.append((name + "/" if facts["type"] == "directory" else name, int(facts.get("size") or 0), tag_of(facts)))
-    del found
-    for name, size, state in sorted(level):
-        relative = below + name
-        if name.endswith("/"):
-            yield from _stored_walk(system, scheme, root, relative, left)
-        elif is_image(name) or is_video(name):
-            address = f"{scheme}{root.lstrip('/')}/{relative}"
-            yield _placed(Entry(address, relative, FILE, address, size, state))
-        else:
-            left.add(relative)
-
-
-def tag_of(facts: dict[str, object]) -> str:
-    """What changes when a file of a store does: its tag, or size and time of change."""
-    for key in ("ETag", "etag", "md5Hash", "content_md5"):
-        if facts.get(key):
-            return re.sub(r'["\s]', "", str(facts[key]))
-    time = next((facts[key] for key in ("LastModified", "last_modified", "mtime", "created") if facts.get(key)), "")
-    return f"{facts.get('size')}:{time}"

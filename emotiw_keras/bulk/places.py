@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import secrets
@@ -177,7 +178,8 @@ class StoreFolder:
             return None
 
     def open(self, name: str) -> BinaryIO:
-        return asked(f"{self.name}/{name}", lambda: self._system.open(f"{self._path}/{name}", "rb"))
+        opened = asked(f"{self.name}/{name}", lambda: self._system.open(f"{self._path}/{name}", "rb"))
+        return io.BufferedReader(opened)  # whose lines may be bounded
 
     @contextlib.contextmanager
     def new(self, name: str) -> Iterator[Path]:

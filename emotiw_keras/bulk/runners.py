@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import queue
 import socket
 from collections.abc import Callable, Iterable, Iterator
@@ -79,12 +79,11 @@ def _locally(job: Job, shards: Iterable[Shard], jobs: int) -> Iterator[Record]:
 
 
 def _ray_runner(jobs: int | None, address: str | None) -> Runner:
-    try:
-        ray: Any = importlib.import_module("ray")
-    except ImportError as error:
-        raise UsageError("--runner ray needs Ray; `pip install 'emotiw-keras[ray]'`, or use --runner local") from error
+    if importlib.util.find_spec("ray") is None:
+        raise UsageError("--runner ray needs Ray; `pip install 'emotiw-keras[ray]'`, or use --runner local")
     if address not in (None, "auto", "local"):
         _reach(str(address))
+    ray: Any = importlib.import_module("ray")
     try:
         ray.init(
             address=address,

@@ -17,7 +17,7 @@ TEXT = (".txt", ".lst", ".list")
 TABLES = (".csv", ".tsv")
 PARQUET = (".parquet", ".pq")
 SUFFIXES = TEXT + TABLES + PARQUET
-COLUMNS = ("path", "label", "split", "subject")
+COLUMNS = ("path", "label", "split", "subject", "size", "etag")
 _LONGEST = 1 << 20
 """Characters of a line: no path is longer, a file that is no list may have no line breaks."""
 _HEAD = 1 << 16
@@ -25,7 +25,8 @@ _ROWS = 10_000
 
 
 def rows(name: str) -> Iterator[dict[str, str]]:
-    """The rows of a list or manifest, with `path` and, where a table has them, `label`, `split` and `subject`.
+    """The rows of a list or manifest, with `path` and, where a table has them, `label`, `split` and `subject`, and of
+    files of a store `size` in bytes and `etag`, which then need not be asked for.
 
     Raises:
         DataError: it cannot be read, or is no such list.

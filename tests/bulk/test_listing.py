@@ -202,6 +202,10 @@ def test_a_store_is_listed_and_read() -> None:
     assert [data for _, data in Opener().fetched([*found, *members], places.append, {})] == [b"c", b"bb", b"first", b"second"]
     assert places == [0, 1, 2, 3]
     assert [entry.path for entry in listed("memory://box/list.txt")] == ["memory://box/sad/b.png", "memory://box/c.png"]
+    Path("inventory.csv").write_text("path,size,etag,label\nmemory://box/gone.png,7,abc,sad\nmemory://box/c.png,,,\n")
+    told, asked = listed("inventory.csv")
+    assert (told.size, told.state, told.label, told.error) == (7, "abc", "sad", "")  # the store was not asked
+    assert "no such file" in asked.error
     folder = folder_at("memory://box/out")
     assert folder.some_name() is None and folder.read("x") is None and folder.size("x") is None
     write(folder, "_done/x", "abc")
