@@ -7,6 +7,7 @@ Parts
   equal    generated tiny photos with a small network, and real-sized ones with the model that ships, by `local` of 1 and 2
            processes and `ray` of 2: photos a second, the same bytes, each input once; tiny ones through `prepare` too
   kills    the same job with workers and the command itself killed at random moments, and begun again until it is done
+  listing  names a second of the command, which alone lists and cuts, by the form of the input, and its memory
   memory   peaks of the command and of a worker by the number of photos
 
 Every process computes with one thread. The times of runs without --out are not among them: they are `benchmarks.forward`'s.
@@ -41,6 +42,16 @@ from emotiw_keras.data.generated import draw_faces
 RUNNERS = {"local 1": ("local", 1), "local 2": ("local", 2), "ray 2": ("ray", 2)}
 _COMMAND = "from emotiw_keras.cli.main import main; main()"
 DRAWN = 512
+_LISTING = """
+import resource, sys, time
+from emotiw_keras.bulk.entries import shards
+from emotiw_keras.bulk.listing import entries
+start, count = time.perf_counter(), 0
+for shard in shards(entries(sys.argv[1:], lambda line: None)):
+    shard.digest
+    count += len(shard.entries)
+print(count, time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
 
 
 def write_tiny(folder: Path, count: int) -> Path:
@@ -272,7 +283,28 @@ def memory(work: Path, given: argparse.Namespace, run_folder: Path) -> None:
         print(f"| {count:,} | {course.driver / 2**20:,.0f} | {course.worker / 2**20:,.0f} |", flush=True)
 
 
-PARTS = {"equal": equal, "kills": kills, "memory": memory}
+def listing(work: Path, given: argparse.Namespace, run_folder: Path) -> None:
+    """Names a second that are listed and cut into shards, and the memory that this takes, each in a process of its own."""
+    print("\n| input | names | seconds | names a second | peak, MiB |\n|---|---|---|---|---|")
+    folder = write_tiny(work / f"tiny-{given.memory[-1]}", given.memory[-1])
+    inputs = [str(folder)]
+    for count in (given.names // 10, given.names):
+        table = work / f"inventory-{count}.csv"
+        with open(table, "w", encoding="ascii") as file:
+            file.write("path,size,etag\n")
+            file.writelines(f"memory://bucket/photos/{n // 1000:06d}/{n:09d}.jpg,100000,{n:032x}\n" for n in range(count))
+        inputs.append(str(table))
+    for name in inputs:
+        found = subprocess.run([sys.executable, "-c", _LISTING, name], capture_output=True, text=True, check=True)
+        count, seconds, size = found.stdout.split()
+        rate = int(count) / float(seconds)
+        print(
+            f"| {Path(name).name} | {int(count):,} | {float(seconds):,.1f} | {rate:,.0f} | {int(size) / 2**10:,.0f} |",
+            flush=True,
+        )
+
+
+PARTS = {"listing": listing, "equal": equal, "kills": kills, "memory": memory}
 
 
 def main() -> None:
@@ -285,6 +317,7 @@ def main() -> None:
     parser.add_argument("--killed", type=int, default=10_000, help="tiny ones of the job that is killed")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--memory", type=int, nargs="+", default=[2_000, 20_000])
+    parser.add_argument("--names", type=int, default=1_000_000, help="of the longer list")
     parser.add_argument("--runners", nargs="+", choices=RUNNERS, default=list(RUNNERS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", metavar="DIR", help="where photos are kept for another time; else a temporary folder")

@@ -6,7 +6,7 @@ import glob
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -23,6 +23,7 @@ from emotiw_keras.errors import UsageError
 
 REQUESTS = 32
 """Of files of a store that a list names, asked for at once."""
+_ANY, _ASKED, _SIZED = "any", "asked", "sized"
 
 
 def check_inputs(inputs: Sequence[str]) -> None:
@@ -138,11 +139,12 @@ def _listed(name: str, say: Say) -> Iterator[Entry]:
     """The inputs that a list or a manifest names; relative ones lie beside it."""
     beside = name.rpartition("/")[0] if is_address(name) else os.path.dirname(name)
     none = True
-    for one, rows in groupby(tables.rows(name), key=_is_stored_file):
+    for kind, rows in groupby(tables.rows(name), key=_kind_of):
         none = False
-        if one:
-            # Each is a request: many wait at once.
-            yield from map_ahead(_stored_row, rows, REQUESTS)
+        if kind != _ANY:
+            # Where each is a request, many wait at once.
+            read = map if kind == _SIZED else _requests
+            yield from read(_stored_row, rows)
             continue
         for row in rows:
             given = row["path"]
@@ -153,10 +155,16 @@ def _listed(name: str, say: Say) -> Iterator[Entry]:
         yield wrong(name, "names no inputs")
 
 
-def _is_stored_file(row: dict[str, str]) -> bool:
-    """Whether a row of a list is the address of an image or a film, which needs no look at what else it may be."""
+def _requests(one: Callable[[dict[str, str]], Entry], rows: Iterable[dict[str, str]]) -> Iterator[Entry]:
+    return map_ahead(one, rows, REQUESTS)
+
+
+def _kind_of(row: dict[str, str]) -> str:
+    """Whether a row of a list is the address of an image or a film, and says its size; or may be anything."""
     path = row["path"]
-    return is_address(path) and (is_image(path) or is_video(path)) and not glob.has_magic(path)
+    if not is_address(path) or not (is_image(path) or is_video(path)) or glob.has_magic(path):
+        return _ANY
+    return _SIZED if row.get("size", "").isdigit() else _ASKED
 
 
 def _stored_row(row: dict[str, str]) -> Entry:

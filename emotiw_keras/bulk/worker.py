@@ -26,13 +26,17 @@ from emotiw_keras.bulk.places import folder_at
 from emotiw_keras.errors import EmotiwError, UsageError
 from emotiw_keras.hardware import limit_threads
 from emotiw_keras.sealed import strict_json
+from emotiw_keras.serving.decoders import OUTSIDE, DecodersLost, apart
 
 MANIFEST = "_manifest.json"
 CRASHES = 3
 """Times that one input may end the process that reads it before it is an error in its row."""
+KILLS = 10
+"""The same where the process is killed from outside while it reads that input, as a system that is out of memory does."""
 DEATHS = 20
 """Times that a process may be ended from outside in one shard (by a system that is out of memory, say) before the job stops."""
-OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+LOST = 75
+"""Exit code of a worker whose decoders were killed."""
 _COMMAND = "from emotiw_keras.bulk.worker import serve; serve()"
 
 
@@ -76,6 +80,8 @@ def serve() -> None:
                 _answer(job, questions, answers)
         except BrokenPipeError:
             raise
+        except DecodersLost:
+            os._exit(LOST)  # as if it had been killed itself
         except EmotiwError as error:
             _send(answers, {"error": type(error).__name__, "text": str(error)})
         except MemoryError:
@@ -88,11 +94,10 @@ def _decoders(job: Job) -> contextlib.AbstractContextManager[None]:
     """Processes that decode for `predict`; `prepare` decodes in the worker, whose end is that of one input as well."""
     if job.command != PREDICT:
         return contextlib.nullcontext()
-    from emotiw_keras.serving.decoders import apart
     from emotiw_keras.serving.inputs import decoded
     from emotiw_keras.serving.video_inputs import opened as opened_video
 
-    return apart(decoded, opened_video)  # while nothing else has been started
+    return apart(decoded, opened_video, blameless=True)  # while nothing else has been started
 
 
 def _answer(job: Job, questions: BinaryIO, answers: BinaryIO) -> None:
@@ -121,8 +126,9 @@ class _Died(Exception):
     """A worker process ended without an answer; `code` is how, `place` the entry that it was at, or None."""
 
     def __init__(self, code: int, place: int | None) -> None:
-        super().__init__(f"was ended by {_signal(-code)}" if code < 0 else f"ended with exit code {code}")
-        self.code, self.place = code, place
+        told = f"was ended by {_signal(-code)}" if code < 0 else f"ended with exit code {code}"
+        super().__init__("lost its decoders to a kill" if code == LOST else told)
+        self.place, self.outside = place, code == LOST or -code in OUTSIDE
 
 
 def _signal(number: int) -> str:
@@ -146,7 +152,7 @@ class Worker:
         Raises:
             EmotiwError: what stopped the worker other than one input, or its process was ended over and over.
         """
-        crashes: dict[int, int] = {}
+        ended: dict[tuple[int, bool], int] = {}
         deaths = 0
         while True:
             try:
@@ -160,13 +166,12 @@ class Worker:
                 if self._closed:
                     raise EmotiwError(f"the process that did shard {shard.number} {error}") from error
                 deaths += 1
-                if error.place is not None and -error.code not in OUTSIDE:
-                    crashes[error.place] = crashes.get(error.place, 0) + 1
-                    if crashes[error.place] >= CRASHES:
-                        reason = f"cannot read: the process that read it {error}, {CRASHES} times"
-                        shard = replace(shard, refused={**shard.refused, error.place: reason})
-                        deaths = 0
-                elif deaths >= (CRASHES if error.place is None and -error.code not in OUTSIDE else DEATHS):
+                if error.place is not None:
+                    times = ended[error.place, error.outside] = ended.get((error.place, error.outside), 0) + 1
+                    if times >= (KILLS if error.outside else CRASHES):
+                        reason = f"cannot read: the process that read it {error}, {times} times"
+                        shard, deaths = replace(shard, refused={**shard.refused, error.place: reason}), 0
+                elif deaths >= (DEATHS if error.outside else CRASHES):
                     raise EmotiwError(
                         f"the process that did shard {shard.number} ({shard.span}) {error}, {deaths} times; free memory, or "
                         "use fewer --jobs, and run the same command again"
