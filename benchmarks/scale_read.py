@@ -1,6 +1,7 @@
 """Photos in parts: equal bytes, kills, memory and speed of `emotiw predict --out` and `emotiw prepare --runner`.
 
     python -m benchmarks.scale_read                                      everything, about ten minutes on two idle cores
+    python -m benchmarks.scale_read --photos 200000 --real 2000          more than an hour
     python -m benchmarks.scale_read --photos 20000 --real 200 --kills 6  less of it; --parts equal kills memory chooses
 
 Parts
@@ -311,13 +312,13 @@ def main() -> None:
     """Print Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--photos", type=int, default=200_000, help="tiny ones through predict; 0 leaves them out")
-    parser.add_argument("--prepare", type=int, default=2_000, help="tiny ones through prepare")
-    parser.add_argument("--real", type=int, default=400, help="real-sized ones through predict")
-    parser.add_argument("--killed", type=int, default=10_000, help="tiny ones of the job that is killed")
+    parser.add_argument("--photos", type=int, default=60_000, help="tiny ones through predict; 0 leaves them out")
+    parser.add_argument("--prepare", type=int, default=1_000, help="tiny ones through prepare")
+    parser.add_argument("--real", type=int, default=60, help="real-sized ones through predict")
+    parser.add_argument("--killed", type=int, default=4_000, help="tiny ones of the job that is killed")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--memory", type=int, nargs="+", default=[2_000, 20_000])
-    parser.add_argument("--names", type=int, default=1_000_000, help="of the longer list")
+    parser.add_argument("--names", type=int, default=300_000, help="of the longer list")
     parser.add_argument("--runners", nargs="+", choices=RUNNERS, default=list(RUNNERS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", metavar="DIR", help="where photos are kept for another time; else a temporary folder")
