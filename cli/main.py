@@ -23,7 +23,7 @@ COMMANDS = {
     "compare": ("emotiw_keras.cli.compare", "Put runs side by side, with paired significance."),
     "card": ("emotiw_keras.cli.card", "Write the model card of a run."),
     "predict": ("emotiw_keras.cli.predict", "Read the expression of each face, one row per face."),
-    "summary": ("emotiw_keras.cli.summary", "Count what the parts of predict --out or prepare --runner say together."),
+    "summary": ("emotiw_keras.cli.summary", "Count what the parts of predict and prepare say together."),
     "prepare": ("emotiw_keras.cli.prepare", "Find, align and cut out the faces of a raw data set."),
     "staged-study": ("emotiw_keras.cli.staged_study", "Compare fine-tuning in stages with direct, joint and none."),
     "pathnet-study": ("emotiw_keras.cli.pathnet_study", "Compare PathNet's transfer with its controls."),

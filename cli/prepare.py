@@ -24,7 +24,7 @@ def _time_line(summary: Summary, seconds: float) -> str:
 
 
 @click.command()
-@click.argument("sources", nargs=-1, required=True, metavar="SRC...")
+@click.argument("sources", nargs=-1, metavar="SRC...")
 @click.argument("out")
 @click.option(
     "--faces",
@@ -95,6 +95,8 @@ def prepare(
       emotiw prepare holiday.zip faces --faces all
       emotiw prepare crowd/ more.tar list.csv faces --runner local --jobs 8
     """
+    if not sources:
+        raise UsageError(f"{out!r} alone: expected SRC and OUT; see 'emotiw prepare --help'")
     if spread["runner"] is not None:
         parts.refuse(ctx, "near_duplicates", "workers", "as_json")
         settings = parts.prepare_settings(faces, no_face, detector, reading, frames)

@@ -77,6 +77,8 @@ def run(job: Job, inputs: Sequence[str], do: Runner, say: Say, progress: Callabl
         known.check_number(cut)
         if known.done:
             say(f"{known.done:,} of {cut:,} shards were done already" + (": nothing left to do" if known.done == cut else ""))
+        if not is_address(job.out):
+            sweep(Path(job.out))  # what workers that were killed meanwhile had begun
         tally = _finish(folder, job, cut) if not before["finished"] else _counted(folder)
         folder.remove_folder(DONE)
         return tally

@@ -93,7 +93,12 @@ def test_what_is_done_is_not_done_again(kind: str, photos: Path, job_for: Jobs) 
     part = Path("out", f"part-00000000.{kind}")
     before = part.stat().st_mtime_ns
     Path("out/.123456.part-00000002.jsonl").write_text("what a killed process was writing")
-    assert do(job, "photos")[-1] == "1 of 3 shards were done already"
+
+    def killed_meanwhile(job: Job, shards: Iterable[Shard]) -> Iterator[Record]:
+        yield from in_process(job, shards)
+        Path("out/.654321.part-00000001.jsonl").write_text("what a worker that is killed now was writing")
+
+    assert do(job, "photos", runner=killed_meanwhile)[-1] == "1 of 3 shards were done already"
     assert part.stat().st_mtime_ns == before and digest("out") == digest("whole")
     assert do(job, "photos")[-1] == "3 of 3 shards were done already: nothing left to do"
     assert digest("out") == digest("whole")
