@@ -95,6 +95,7 @@ def _detector(name: str | None) -> str:
 
 def predict_settings(
     model: str,
+    head: str | None,
     faces: str,
     detector: str | None,
     min_face: float | None,
@@ -111,11 +112,11 @@ def predict_settings(
     from emotiw_keras.inference import checked_crops
     from emotiw_keras.serving.predictor import open_source
 
-    source = open_source(model)
+    source = open_source(model, head=head)
     found = {"faces": faces, "detector": None if faces == "whole" else _detector(detector), "min_face": min_face}
     found |= {"turned": turned, "every": every, "smooth": smooth, "batch_size": batch_size, "precision": precision}
     found |= {"crops": checked_crops(None if crops is None else int(crops), source.crops)}
-    found |= {"engine": settled(engine, model, precision), **model_facts(source)}
+    found |= {"engine": settled(engine, source, precision), "head": head, **model_facts(source)}
     return found | {"model": os.path.abspath(os.path.expanduser(model)) if os.path.exists(os.path.expanduser(model)) else model}
 
 

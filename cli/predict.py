@@ -34,6 +34,7 @@ def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
     show_default=True,
     help="Run folder, a model that ships with the package, or a file of `emotiw export --format onnx`.",
 )
+@click.option("--head", metavar="NAME", help="Which answer of a network with several heads; default: the run's choice.")
 @click.option(
     "--faces",
     type=click.Choice(["detect", "whole"]),
@@ -96,6 +97,7 @@ def predict(
     /,
     inputs: tuple[str, ...],
     model: str,
+    head: str | None,
     faces: str,
     detector: str | None,
     min_face: float | None,
@@ -124,6 +126,10 @@ def predict(
     here or by a Ray cluster. INPUT may then also be tars, lists (.txt, a path a line), manifests (.csv, .parquet with a
     column `path`) and addresses. The same command goes on after any stop, and the parts do not depend on how many read.
 
+    `uncertain` says that the entropy of the probabilities is above what validation images say is usable. Valence and arousal
+    (-1 to 1) are derived from the probabilities by where words for the expressions lie on Russell's circumplex; they are not
+    measured.
+
     \b
     Examples:
       emotiw predict party.jpg --model runs/first
@@ -145,7 +151,7 @@ def predict(
     if out is not None:
         parts.refuse(ctx, "as_json", "as_csv", "annotate", "explain")
         settings = parts.predict_settings(
-            model, faces, detector, min_face, turned, every, smooth, crops, batch_size, precision, engine
+            model, head, faces, detector, min_face, turned, every, smooth, crops, batch_size, precision, engine
         )
         parts.run_job(ctx, "predict", out, settings, inputs, **spread)
         return
@@ -168,6 +174,7 @@ def predict(
         precision=precision,
         min_face=min_face,
         engine=engine if explain is None else "tensorflow",
+        head=head,
     )
     pipeline = Pipeline(
         predictor,
@@ -178,6 +185,11 @@ def predict(
         keep_faces=explain is not None,
         turned=turned,
     )
+    if (as_json or as_csv) and predictor.usable_entropy is None:
+        tell(
+            f"emotiw: {predictor.source.called} does not say which entropy is usable, so `uncertain` is empty; `emotiw pack` "
+            "settles it"
+        )
     named = expand(inputs)
     show = json_line if as_json else csv_lines(predictor.labels) if as_csv else readable_line
     unreadable = 0

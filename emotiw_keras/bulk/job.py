@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from emotiw_keras.bulk.entries import Shard
     from emotiw_keras.bulk.places import Folder
+    from emotiw_keras.runs import Run
+    from emotiw_keras.serving.exported import Exported
 
 PREDICT, PREPARE = "predict", "prepare"
 _SHOWN = 20
@@ -106,7 +108,7 @@ def versions_of(engine: str, kind: str) -> dict[str, str]:
     return found
 
 
-def settled(engine: str, run_or_name: str, precision: str) -> str:
+def settled(engine: str, source: Run | Exported, precision: str) -> str:
     """The engine of a job: "auto" is the first of OpenVINO, ONNX Runtime and OpenCV that is installed and can compute the
     network, else TensorFlow. Nothing is timed, so that the same machine always takes the same one.
 
@@ -115,9 +117,8 @@ def settled(engine: str, run_or_name: str, precision: str) -> str:
     """
     from emotiw_keras.serving import engines
     from emotiw_keras.serving.auto import settled_engine
-    from emotiw_keras.serving.predictor import open_source
 
-    found = settled_engine(engine, open_source(run_or_name), precision)
+    found = settled_engine(engine, source, precision)
     if found != "auto":
         return found
     here = engines.installed()
@@ -127,5 +128,6 @@ def settled(engine: str, run_or_name: str, precision: str) -> str:
 def model_facts(source: Any) -> dict[str, Any]:
     """What of a run or an exported file decides its answers: the hash of its weights, and one of how faces are prepared."""
     facts = {"settings": source.settings, "crop": source.crop, "labels": list(source.labels), "crops": source.crops}
+    facts["usable_entropy"] = source.usable_entropy
     text = json.dumps(facts, sort_keys=True, default=str)
     return {"weights": source.fingerprint, "preprocessing": hashlib.sha256(text.encode()).hexdigest()}

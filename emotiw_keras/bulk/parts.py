@@ -27,6 +27,7 @@ _NUMBERS = {
     "frame": "int64", "seconds": "double", "face": "int64", "x": "double", "y": "double", "width": "double", "height": "double",
     "left_x": "double", "left_y": "double", "right_x": "double", "right_y": "double", "detector_score": "double",
 }  # fmt: skip
+_AFFECT = ("valence", "arousal")
 _BOX, _EYES = ("x", "y", "width", "height"), ("left_x", "left_y", "right_x", "right_y")
 
 
@@ -56,8 +57,9 @@ class Parquet(AbstractContextManager["Parquet"]):
             columns = dict.fromkeys((*FACES_COLUMNS, *VIDEO_COLUMNS), "string")
         else:
             columns = {"path": "string", **_NUMBERS, "label": "string"}
-            columns |= {f"p_{label}": "double" for label in labels} | {"doubt": "string", "error": "string"}
-        types = {"string": pyarrow.string(), "int64": pyarrow.int64(), "double": pyarrow.float64()}
+            columns |= {f"p_{label}": "double" for label in labels} | {"uncertain": "bool"}
+            columns |= {"derived_valence": "double", "derived_arousal": "double", "doubt": "string", "error": "string"}
+        types = {"bool": pyarrow.bool_(), "string": pyarrow.string(), "int64": pyarrow.int64(), "double": pyarrow.float64()}
         self._schema = pyarrow.schema([(name, types[kind]) for name, kind in columns.items()])
         self._writer = parquet.ParquetWriter(path, self._schema)
 
@@ -78,10 +80,11 @@ class Parquet(AbstractContextManager["Parquet"]):
 
 
 def _flat(row: Row, labels: Sequence[str]) -> Row:
-    flat = {key: row[key] for key in ("frame", "seconds", "face", "detector_score", "label", "doubt", "error")}
+    flat = {key: row[key] for key in ("frame", "seconds", "face", "detector_score", "label", "uncertain", "doubt", "error")}
     flat["path"] = printable(row["path"])
     flat |= dict(zip(_BOX, row["box"] or [None] * 4, strict=True))
     flat |= dict(zip(_EYES, [value for eye in row["eyes"] for value in eye] if row["eyes"] else [None] * 4, strict=True))
+    flat |= {f"derived_{key}": row["derived"] and row["derived"][key] for key in _AFFECT}
     return flat | {f"p_{label}": row["probabilities"] and row["probabilities"][label] for label in labels}
 
 
@@ -95,6 +98,8 @@ def _nested(flat: Row) -> Row:
     row |= {"detector_score": flat["detector_score"], "label": flat["label"]}
     chances = {key[2:]: value for key, value in flat.items() if key.startswith("p_")}
     row["probabilities"] = chances if flat["label"] is not None else None
+    affect = {key: flat[f"derived_{key}"] for key in _AFFECT}
+    row |= {"uncertain": flat["uncertain"], "derived": None if affect["valence"] is None else affect}
     return row | {"doubt": flat["doubt"], "error": flat["error"]}
 
 

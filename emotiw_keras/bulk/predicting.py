@@ -42,6 +42,7 @@ class PredictShards:
             precision=settings["precision"],
             min_face=settings["min_face"],
             engine=settings["engine"],
+            head=settings["head"],
         )
         if not model_facts(self._predictor.source).items() <= settings.items():
             told = f"{settings['model']} is another model here than where the job was begun"

@@ -31,6 +31,7 @@ from emotiw_keras.data.splits import (
     subjects,
 )
 from emotiw_keras.data.video_reading import Choice, read_videos
+from emotiw_keras.data.votes import join_votes, share_votes
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.labels import match_classes
 
@@ -56,6 +57,8 @@ def load_faces(
     workers: int | None = None,
     seconds: float | None = None,
     near_duplicates: float = THRESHOLD,
+    votes: str | os.PathLike[str] | None = None,
+    votes_rows: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> FaceSet:
@@ -89,6 +92,9 @@ def load_faces(
         near_duplicates: correlation, once aligned, from which two images count as one photograph, 0.95 to 1; a cut of the set
             keeps them on one side. What is found is kept in the cache. 0 does not look for them; nor is it done for videos, nor
             with `seconds` for sets of 2,000 images or more.
+        votes: FER+'s `fer2013new.csv`, for a set that is FER-2013: then the set has `votes` beside its own labels.
+        votes_rows: a table file,row that says which row of `votes`, from 0, is which image of the set; needed where the set
+            is in files with names of their own, as neither their names nor their order tell it.
         progress: called with (images done, images in all).
         say: takes a line before near duplicates are looked for in a large set, which takes a minute or two, once.
 
@@ -112,7 +118,11 @@ def load_faces(
         raise UsageError(f"size = {size}: expected at least {MIN_SIDE} pixels")
     threads = workers or os.cpu_count() or 1
     found = find_layout(path, limit)
+    if votes_rows is not None and votes is None:
+        raise UsageError(f"votes_rows = {os.fspath(votes_rows)} says which row of votes an image is, but votes are not given")
     if isinstance(found, Videos):
+        if votes is not None:
+            raise UsageError(f"{path} is a set of videos, which no votes belong to; leave votes out")
         if folds is not None:
             raise UsageError(f"{path} is a set of videos, which is cut by recording; folds over persons are for sets of images")
         return read_videos(
@@ -130,6 +140,8 @@ def load_faces(
         )
     if every != 1 or frames_per_video:
         raise UsageError(f"{path} is no set of videos: every = {every} and frames_per_video = {frames_per_video} choose frames")
+    if votes is not None:
+        join_votes(found, path, votes, votes_rows)
     listing = without_classes(found, leave_out, path)
     names, label = _labels(listing, labels, path, name)
     rows = np.arange(len(label))
@@ -158,7 +170,10 @@ def load_faces(
         report=[],
         constant=seen.constant,
         reading=listing.reading,
+        votes=None if listing.votes is None else listing.votes[rows],
     )
+    if faces.votes is not None and (shared := share_votes(faces.votes, seen.digest)):
+        listing.notes.append(f"votes of an equal image taken for {shared:,} images without")
     if not usable.any():
         first = f"{faces.paths[0]}: {faces.status[0]}"
         raise DataError(f"{path}: none of {len(rows):,} images can be used; the first, {first}")

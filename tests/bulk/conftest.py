@@ -48,7 +48,7 @@ def job_for(run_folder: Path) -> Callable[..., Job]:
 
         settings = {
             "faces": "whole", "detector": None, "min_face": None, "turned": False, "every": 1, "smooth": "1", "crops": 1,
-            "batch_size": 4, "precision": "float32", "engine": "opencv", "model": str(run_folder),
+            "batch_size": 4, "precision": "float32", "engine": "opencv", "model": str(run_folder), "head": None,
         }  # fmt: skip
         settings |= model_facts(open_source(run_folder)) | changes
         sizes = {"inputs": shard, "bytes": 1 << 20}
