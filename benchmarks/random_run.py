@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 
-def write_random_run(folder: Path, model: str = "alexnet", width: float = 1.0) -> Path:
-    """Write the run folder of a network with the seven basic expressions and its published input; returns the folder."""
+def write_random_run(folder: Path, model: str = "alexnet", width: float = 1.0, side: int | None = None) -> Path:
+    """Write the run folder of a network with the seven basic expressions and its published input, or one of `side` pixels."""
     from emotiw_keras.data.preprocessing_settings import settings_for
     from emotiw_keras.files import sha256_file
     from emotiw_keras.labels import LABEL_SETS
@@ -15,7 +15,8 @@ def write_random_run(folder: Path, model: str = "alexnet", width: float = 1.0) -
     from emotiw_keras.runs import RUN_FORMAT, WEIGHTS_FILE, fingerprint
 
     spec, labels = registry.get_spec(model), LABEL_SETS["basic7"].labels
-    shape = (spec.input_size, spec.input_size, 3)
+    size = side or spec.input_size
+    shape = (size, size, 3)
     network = registry.build(model, weights=None, classes=len(labels), input_shape=shape, width=width)
     folder.mkdir(parents=True)
     network.save_weights(folder / WEIGHTS_FILE)
@@ -23,7 +24,7 @@ def write_random_run(folder: Path, model: str = "alexnet", width: float = 1.0) -
         "format": RUN_FORMAT,
         "model": {"name": model, "width": width, "classes": len(labels), "input_shape": list(shape)},
         "labels": list(labels),
-        "preprocessing": settings_for(spec),
+        "preprocessing": settings_for(spec) if side is None else settings_for(spec, crop=side),
         "weights": {"sha256": sha256_file(folder / WEIGHTS_FILE), "variables": fingerprint(network)},
         "stages": [],
         "finished": True,

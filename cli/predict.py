@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import Callable
+from typing import Any
 
 import click
 
-from emotiw_keras.cli import completion
+from emotiw_keras.cli import completion, parts
 from emotiw_keras.cli.console import SOME_UNREADABLE, put, tell
 from emotiw_keras.errors import UsageError
 from emotiw_keras.weights.shipped import DEFAULT
 
-_WINDOW = re.compile(r"(\d+(?:\.\d+)?)s|(\d+)")
 
+def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    """--smooth, if it can be meant."""
+    from emotiw_keras.serving.pipeline import window
 
-def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> Callable[[float], int]:
-    """--smooth: from a video's frames a second to the frames that are averaged."""
-    match = _WINDOW.fullmatch(value.strip())
-    if match is None or float(match[1] or match[2]) == 0:
-        raise click.BadParameter(f"{value!r}: expected seconds such as 0.5s, or a number of frames such as 12", ctx, parameter)
-    if match[2]:
-        return lambda rate: int(match[2])
-    return lambda rate: max(1, round(float(match[1]) * rate))
+    try:
+        window(value)
+    except UsageError as error:
+        raise click.BadParameter(str(error), ctx, parameter) from error
+    return value
 
 
 @click.command()
@@ -92,9 +90,11 @@ def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> Calla
     help="What computes the network. auto: OpenCV, which starts at once; for many faces the fastest of those installed, timed "
     "once; TensorFlow where nothing else can do what is asked for.",
 )
+@parts.options
 @click.pass_context
 def predict(
     ctx: click.Context,
+    /,
     inputs: tuple[str, ...],
     model: str,
     head: str | None,
@@ -103,7 +103,7 @@ def predict(
     min_face: float | None,
     turned: bool,
     every: int,
-    smooth: Callable[[float], int],
+    smooth: str,
     annotate: str | None,
     explain: str | None,
     crops: str | None,
@@ -112,6 +112,8 @@ def predict(
     batch_size: int,
     precision: str,
     engine: str,
+    out: str | None,
+    **spread: Any,
 ) -> None:
     """Read the expression of each face in INPUT: images, videos, folders, zips and glob patterns of them, numbered
     images (frames_%05d.jpg, as a video of 25 frames a second), or a camera (camera:0, until Ctrl-C).
@@ -119,6 +121,10 @@ def predict(
     Rows go to standard output as they come, one per face, and one for each image or frame without a face. In a video a
     face keeps its number while it is followed. An input that cannot be read is a row with its error, named on standard
     error too, and the exit code is 3. Annotated videos have no sound.
+
+    With --out the rows go into parts in a folder, or below an address such as s3://bucket/read, read by --jobs processes
+    here or by a Ray cluster. INPUT may then also be tars, lists (.txt, a path a line), manifests (.csv, .parquet with a
+    column `path`) and addresses. The same command goes on after any stop, and the parts do not depend on how many read.
 
     `uncertain` says that the entropy of the probabilities is above what validation images say is usable. Valence and arousal
     (-1 to 1) are derived from the probabilities by where words for the expressions lie on Russell's circumplex; they are not
@@ -132,6 +138,7 @@ def predict(
       emotiw predict crops/ --model runs/first --faces whole
       emotiw predict party.jpg --model runs/first --explain why
       emotiw predict photos/ --model face.onnx --engine onnxruntime
+      emotiw predict photos/ films/ more.tar list.txt --out read --jobs 8 && emotiw summary read
     """
     if as_json and as_csv:
         raise UsageError("--json and --csv cannot be combined; choose one")
@@ -141,10 +148,18 @@ def predict(
         raise UsageError(
             f"--explain looks into the Keras network, which --engine {engine} does not have; leave one of them out"
         )
+    if out is not None:
+        parts.refuse(ctx, "as_json", "as_csv", "annotate", "explain")
+        settings = parts.predict_settings(
+            model, head, faces, detector, min_face, turned, every, smooth, crops, batch_size, precision, engine
+        )
+        parts.run_job(ctx, "predict", out, settings, inputs, **spread)
+        return
+    parts.refuse_without_out(ctx)
     from emotiw_keras.hardware import keep_memory
     from emotiw_keras.serving.decoders import apart
     from emotiw_keras.serving.inputs import decoded, expand, read_inputs
-    from emotiw_keras.serving.pipeline import Pipeline
+    from emotiw_keras.serving.pipeline import Pipeline, window
     from emotiw_keras.serving.predictor import Predictor
     from emotiw_keras.serving.rows import csv_lines, json_line, readable_line, rows_of
     from emotiw_keras.serving.video_inputs import opened
@@ -165,7 +180,7 @@ def predict(
         predictor,
         whole=faces == "whole",
         every=every,
-        smooth=smooth,
+        smooth=window(smooth),
         keep_pixels=annotate is not None,
         keep_faces=explain is not None,
         turned=turned,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from emotiw_keras.cli import parts
 from emotiw_keras.cli.console import SOME_UNREADABLE, counter, put, tell
+from emotiw_keras.errors import UsageError
 
 if TYPE_CHECKING:
     from emotiw_keras.data.prepare import Summary
@@ -22,7 +24,7 @@ def _time_line(summary: Summary, seconds: float) -> str:
 
 
 @click.command()
-@click.argument("src")
+@click.argument("sources", nargs=-1, metavar="SRC...")
 @click.argument("out")
 @click.option(
     "--faces",
@@ -59,10 +61,12 @@ def _time_line(summary: Summary, seconds: float) -> str:
 )
 @click.option("--workers", metavar="N", type=click.IntRange(min=1), help="Number of processes; default: one per processor.")
 @click.option("--json", "as_json", is_flag=True, help="The summary as one JSON object.")
+@parts.spread_options
 @click.pass_context
 def prepare(
     ctx: click.Context,
-    src: str,
+    /,
+    sources: tuple[str, ...],
     out: str,
     faces: str,
     no_face: str,
@@ -72,6 +76,7 @@ def prepare(
     near_duplicates: float,
     workers: int | None,
     as_json: bool,
+    **spread: Any,
 ) -> None:
     """Find the faces in SRC, turn them upright and write them to OUT: grey, 256x256, as Ng et al. 2015 cut them.
 
@@ -81,11 +86,26 @@ def prepare(
     each photo or frame without one), a contact sheet for each class and a summary. Run the same command again to
     resume. Exit code 3: done, but some images could not be read (each is named).
 
+    With --runner, for millions: SRC are any inputs of `emotiw predict --out`, OUT gets parts (rows, and a tar of faces
+    each), faces.csv and a manifest, without contact sheets and near duplicates. Unpack the tars in OUT to train on it.
+
     \b
     Examples:
       emotiw prepare SFEW aligned && emotiw fit finetune --data data=aligned --weights runs/first --out runs/mine
       emotiw prepare holiday.zip faces --faces all
+      emotiw prepare crowd/ more.tar list.csv faces --runner local --jobs 8
     """
+    if not sources:
+        raise UsageError(f"{out!r} alone: expected SRC and OUT; see 'emotiw prepare --help'")
+    if spread["runner"] is not None:
+        parts.refuse(ctx, "near_duplicates", "workers", "as_json")
+        settings = parts.prepare_settings(faces, no_face, detector, reading, frames)
+        parts.run_job(ctx, "prepare", out, settings, sources, **spread)
+        return
+    parts.refuse_without_runner(ctx)
+    if len(sources) > 1:
+        raise UsageError(f"{len(sources)} sources: expected one; several are read in parts, with --runner local")
+    (src,) = sources
     from emotiw_keras.data.prepare import prepare as prepare_faces
 
     start = time.perf_counter()

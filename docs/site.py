@@ -36,6 +36,7 @@ CONTENTS = """
 
 photos
 serving
+scale-reading
 your-faces
 recipes
 votes

@@ -62,8 +62,31 @@ def bfloat16_tiles() -> bool:
     return "amx_bf16" in processor_flags()
 
 
+_limit: int | None = None
+
+
+def limit_threads(count: int) -> None:
+    """Let what computes here use so many threads: many such processes share a machine, and a sum's order, and with it the last
+    bits, depends on the number. Call it before TensorFlow is imported.
+    """
+    global _limit
+    import cv2
+
+    _limit = count
+    cv2.setNumThreads(count)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ[name] = str(count)
+
+
+def thread_limit() -> int | None:
+    """What `limit_threads` said last."""
+    return _limit
+
+
 def processor_threads() -> int:
-    """Processors this process may run on."""
+    """Processors this process may run on, or the number of threads that it was limited to."""
+    if _limit is not None:
+        return _limit
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -9,7 +9,7 @@ import json
 import math
 import tomllib
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from emotiw_keras.errors import RunError
@@ -106,9 +106,19 @@ def read_sealed(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST:
             raise ValueError(f"it has over {LARGEST:,} bytes")
-        content = strict_json(path.read_bytes())
+        text = path.read_bytes()
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise RunError(f"{path.parent} is damaged: {path.name} cannot be read ({error})") from error
+    return read_sealed_text(text, str(path))
+
+
+def read_sealed_text(text: bytes, place: str) -> dict[str, Any]:
+    """The same of a file's bytes, wherever `place` is."""
+    path = PurePath(place)
+    try:
+        content = strict_json(text)
     except ValueError as error:
         raise RunError(f"{path.parent} is damaged: {path.name} cannot be read ({error})") from error
     if not isinstance(content, dict):

@@ -23,7 +23,7 @@ FLOORS = (
     ("data",),
     ("runs", "run_facts", "inference", "history", "gradcam", "fold_runs"),
     ("training", "evaluation", "serving"),
-    ("pathnet",),
+    ("pathnet", "bulk"),
     ("studies",),
     ("reports",),
     ("cli",),
@@ -172,11 +172,8 @@ def test_every_library_that_is_imported_is_declared() -> None:
     # ONNX and the server are needed by one command each, engines by one option, pillow-heif by one format, the hub by an
     # address: all say so where they are missing.
     lines = setup["options"]["install_requires"].splitlines()
-    lines += [
-        line
-        for extra in ("onnx", "engines", "heic", "hub", "serve")
-        for line in setup["options.extras_require"][extra].splitlines()
-    ]
+    extras = ("onnx", "engines", "heic", "hub", "parquet", "cloud", "serve")
+    lines += [line for extra in extras for line in setup["options.extras_require"][extra].splitlines()]
     declared = {re.split(r"[<>=~! ;]", line)[0].lower() for line in lines if line and not line.startswith("#")}
     used = {name.split(".")[0] for path in FILES.values() for name, _ in imported(ast.parse(path.read_text()))}
     libraries = {name for name in used if name not in sys.stdlib_module_names} - {"emotiw_keras"}

@@ -91,10 +91,15 @@ def _hidden(name: str) -> bool:
     return name.startswith(".") or "/." in name
 
 
+def is_system_folder(name: str) -> bool:
+    """Whether a folder is called as those that systems and viewers make."""
+    return name.casefold() in _SYSTEM
+
+
 def _system_folder(name: str) -> str | None:
     """The folder of a system or a viewer that a file lies in, or None."""
     parts = name.split("/")
-    return next(("/".join(parts[: i + 1]) for i, part in enumerate(parts[:-1]) if part.casefold() in _SYSTEM), None)
+    return next(("/".join(parts[: i + 1]) for i, part in enumerate(parts[:-1]) if is_system_folder(part)), None)
 
 
 def checked_name(name: str, where: object) -> str:
@@ -136,7 +141,7 @@ class FolderArchive:
     def _walk(self) -> None:
         for folder, folders, files in os.walk(self._root, onerror=self._refuse):
             folders[:] = sorted(name for name in folders if not _hidden(name))
-            system = [name for name in folders if name.casefold() in _SYSTEM]
+            system = [name for name in folders if is_system_folder(name)]
             folders[:] = [name for name in folders if name not in system]
             self.left_out += [os.path.relpath(os.path.join(folder, name), self._root).replace(os.sep, "/") for name in system]
             for name in [*files, *(name for name in folders if os.path.islink(os.path.join(folder, name)))]:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from emotiw_keras.errors import EmotiwError
 from emotiw_keras.serving.input_images import InputImage, Video
 
 DecodeImage = Callable[[str, bytes, str], InputImage]
@@ -29,23 +30,31 @@ OpenVideo = Callable[[str, str], Video | InputImage]
 _HEAD = struct.Struct("<IQ")
 """Before each message: bytes of its facts, which are JSON, and bytes that follow them."""
 _SMALL = 1 << 16
+OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that come from outside of a process, not from what it does."""
 _current: Decoders | None = None
 
 
+class DecodersLost(EmotiwError):
+    """Decoding was ended from outside, which says nothing of the file that was being decoded."""
+
+
 @contextlib.contextmanager
-def apart(image: DecodeImage, video: OpenVideo, seconds: float | None = None) -> Iterator[None]:
+def apart(image: DecodeImage, video: OpenVideo, seconds: float | None = None, blameless: bool = False) -> Iterator[None]:
     """Decode in other processes until the block ends. To be entered before TensorFlow is imported or a thread is started.
 
     Args:
         image: decodes one there, `inputs.decoded`.
         video: opens one there, `video_inputs.opened`.
         seconds: in which an image has to be decoded; None for no end.
+        blameless: raise `DecodersLost` where a decoder is killed from outside, as a system out of memory does, instead of an
+            error in the row of its file.
     """
     global _current
     if sys.platform != "linux" or "tensorflow" in sys.modules or threading.active_count() > 1:
         yield
         return
-    _current = decoders = Decoders(image, video, seconds)
+    _current = decoders = Decoders(image, video, seconds, blameless)
     try:
         yield
     finally:
@@ -61,7 +70,9 @@ def current() -> Decoders | None:
 class Decoders:
     """Workers, each started when all others are busy."""
 
-    def __init__(self, image: DecodeImage, video: OpenVideo, seconds: float | None = None) -> None:
+    def __init__(
+        self, image: DecodeImage, video: OpenVideo, seconds: float | None = None, blameless: bool = False
+    ) -> None:
         self._seconds = seconds
         # What a worker needs, here, where it costs nothing: this process needs it as well.
         import cv2
@@ -74,6 +85,7 @@ class Decoders:
         self._control, theirs = socket.socketpair()
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
+        self._blameless = blameless
         if not os.fork():
             try:
                 self._control.close()
@@ -135,9 +147,11 @@ class Decoders:
             self._end_of(worker, None)
 
     def _worker(self) -> _Worker:
-        with self._lock:
+        with self._lock, _asking():
             self._control.send(b"+")
             data, descriptors, _, _ = socket.recv_fds(self._control, 4, 1)
+            if len(data) < 4:
+                raise EOFError
         return _Worker(struct.unpack("<I", data)[0], socket.socket(fileno=descriptors[0]))
 
     def _end_of(self, worker: _Worker, error: OSError | None) -> str:
@@ -146,9 +160,14 @@ class Decoders:
             return ""
         worker.over = True
         worker.socket.close()
-        with self._lock:
+        with self._lock, _asking():
             self._control.send(b"-" + struct.pack("<I", worker.process))
-            (code,) = struct.unpack("<i", self._control.recv(4, socket.MSG_WAITALL))
+            answer = self._control.recv(4, socket.MSG_WAITALL)
+            if len(answer) < 4:
+                raise EOFError
+        (code,) = struct.unpack("<i", answer)
+        if self._blameless and error is not None and -code in OUTSIDE:
+            raise DecodersLost(f"a decoder was ended by {signal.Signals(-code).name}; run the same command again")
         if code < 0:
             return f"cannot decode: the decoder was ended by {signal.Signals(-code).name}"
         return f"cannot decode: the decoder ended with exit code {code} ({error})"
@@ -158,6 +177,15 @@ class Decoders:
         for worker in self._idle:
             worker.socket.close()
         self._control.close()
+
+
+@contextlib.contextmanager
+def _asking() -> Iterator[None]:
+    """Talk to the process that starts decoders; DecodersLost if it is gone."""
+    try:
+        yield
+    except (OSError, EOFError) as error:
+        raise DecodersLost("the process that starts decoders was ended from outside; run the same command again") from error
 
 
 class _Worker:

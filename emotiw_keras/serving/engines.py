@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from emotiw_keras.errors import ModelError, UsageError
-from emotiw_keras.hardware import processor_threads
+from emotiw_keras.hardware import processor_threads, thread_limit
 
 Compute = Callable[[np.ndarray], np.ndarray]
 """One batch, of the type and shape that the model takes -> probabilities, float32 (batch, classes)."""
@@ -103,7 +103,10 @@ def _openvino(model: bytes, output: str) -> Compute:
 
     core = openvino.Core()
     # Where the processor knows bfloat16, it would compute in it unasked.
-    compiled = core.compile_model(core.read_model(io.BytesIO(model)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    settings: dict[str, object] = {"INFERENCE_PRECISION_HINT": "f32"}
+    if thread_limit() is not None:
+        settings["INFERENCE_NUM_THREADS"] = thread_limit()
+    compiled = core.compile_model(core.read_model(io.BytesIO(model)), "CPU", settings)
     return lambda batch: compiled([batch])[compiled.output(output)]
 
 

@@ -92,10 +92,11 @@ def read_file(path: str, below: str) -> InputImage | Video:
             data = start + file.read()
     except OSError as error:
         return InputImage(path, None, f"cannot read: {error.strerror or error}")
-    return _decode(path, data, below)
+    return decode(path, data, below)
 
 
-def _decode(path: str, data: bytes, below: str) -> InputImage:
+def decode(path: str, data: bytes, below: str) -> InputImage:
+    """An image out of a file's bytes, decoded in another process where there is one for that."""
     from emotiw_keras.serving.decoders import current
 
     apart = current()
@@ -136,7 +137,7 @@ def _read_archive(name: str, zipped: bool, say: Callable[[str], None]) -> Iterat
             return member
         path = os.path.join(name, member)
         try:
-            return _decode(path, archive.read(member), member)
+            return decode(path, archive.read(member), member)
         except ImageError as error:
             return InputImage(path, None, str(error))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ IMAGES_A_FACE = 4
 FOUND_AHEAD = 4
 # Degrees of the line between the eyes. Faces of turned photos are found by chance, and what is found is often none.
 DOUBTFUL_TILT = 45.0
+_WINDOW = re.compile(r"(\d+(?:\.\d+)?)s|(\d+)")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,24 @@ class _Found:
     video: Video | None
     cut_faces: list[_CutFace]
     smoother: Smoother | None
+
+
+def window(text: str) -> Callable[[float], int]:
+    """How many frames are averaged, of a video's frames a second: of "0.5s" half a second's, of "12" twelve.
+
+    Raises:
+        UsageError: it is neither.
+
+    Example:
+        >>> window("0.5s")(25.0), window("12")(25.0)
+        (12, 12)
+    """
+    match = _WINDOW.fullmatch(text.strip())
+    if match is None or float(match[1] or match[2]) == 0:
+        raise UsageError(f"{text!r}: expected seconds such as 0.5s, or a number of frames such as 12")
+    if match[2]:
+        return lambda rate: int(match[2])
+    return lambda rate: max(1, round(float(match[1]) * rate))
 
 
 class Smoother:

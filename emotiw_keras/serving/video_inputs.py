@@ -65,18 +65,27 @@ def _video_frames(video: VideoReader, path: str, name: str) -> Iterator[InputIma
         yield InputImage(path, None, lost, frame=video.number + 1 or None, name=name)
 
 
-def open_sequence(pattern: str, read: Read) -> Video | InputImage:
-    """Open images numbered by `%d` or `%05d`, in the order of their numbers; gaps are allowed. `read` reads one of them."""
+def numbered_files(pattern: str) -> list[tuple[int, str]]:
+    """Numbers and names of the files in a folder that a pattern with `%d` or `%05d` means, by number.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
     folder, last = os.path.split(pattern)
     found = _NUMBERED.search(last)
     assert found is not None, pattern
     digits = int(found[1]) if found[1] else 1
     wanted = re.compile(re.escape(last[: found.start()]) + rf"(\d{{{digits},}})" + re.escape(last[found.end() :]))
+    return sorted((int(match[1]), name) for name in os.listdir(folder or ".") if (match := wanted.fullmatch(name)))
+
+
+def open_sequence(pattern: str, read: Read) -> Video | InputImage:
+    """Open images numbered by `%d` or `%05d`, in the order of their numbers; gaps are allowed. `read` reads one of them."""
+    folder, last = os.path.split(pattern)
     try:
-        names = os.listdir(folder or ".")
+        numbered = numbered_files(pattern)
     except OSError as error:
         return InputImage(pattern, None, f"cannot read {folder}: {error.strerror or error}")
-    numbered = sorted((int(match[1]), name) for name in names if (match := wanted.fullmatch(name)))
     if not numbered:
         return InputImage(pattern, None, "no file matches this pattern")
     return Video(pattern, last, USUAL_RATE, _sequence_frames(pattern, folder, numbered, read), stills=True)

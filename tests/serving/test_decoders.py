@@ -98,3 +98,41 @@ def test_a_decoder_that_crashes_takes_no_other_input_along(folder: Path, run_fol
     assert whole == [("a.png", None), *frames[:2], ("c.jpg", None), ("d.png", None), *frames[2:]]
     assert done.returncode == 3 and "Traceback" not in done.stderr
     assert f"bad.png: {said}" in done.stderr
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from emotiw_keras.serving import inputs, video_inputs
+from emotiw_keras.serving.decoders import DecodersLost, apart
+decoded = inputs.decoded
+def image(path, data, below):
+    if "bad" in path:
+        os.kill(os.getppid() if sys.argv[1] == "mother" else os.getpid(), signal.SIGKILL)
+        if sys.argv[1] == "mother":
+            os._exit(0)
+    return decoded(path, data, below)
+with apart(image, video_inputs.opened, blameless=sys.argv[2] == "blameless"):
+    for name in ("a.png", "bad.png", "c.jpg"):
+        try:
+            print(name, inputs.read_file(str(Path(sys.argv[3], name)), name).error)
+        except DecodersLost as error:
+            print(name, "lost:", error)
+            break
+"""
+
+
+@pytest.mark.parametrize(
+    ("victim", "way", "told"),
+    [
+        ("mother", "plain", "lost: the process that starts decoders was ended from outside; run the same command again"),
+        ("mother", "blameless", "lost: the process that starts decoders was ended from outside; run the same command again"),
+        ("child", "blameless", "lost: a decoder was ended by SIGKILL; run the same command again"),
+        ("child", "plain", "cannot decode: the decoder was ended by SIGKILL"),
+    ],
+)
+def test_a_kill_from_outside_is_no_fault_of_the_file(victim: str, way: str, told: str, folder: Path) -> None:
+    done = python(KILLED, victim, way, folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:2] == ["a.png None", f"bad.png {told}"]
+    assert (done.stdout.splitlines()[2:] == ["c.jpg None"]) == (victim == "child" and way == "plain")

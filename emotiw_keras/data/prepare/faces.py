@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -58,13 +58,21 @@ class FaceCutter:
             return self._video(item)
         clock = _Clock()
         try:
-            image = decode_image(self._archive.read(item.member))
+            image = decode_image(self._read(item))
         except ImageError as error:
             return Outcome(item.index, [failed(item, str(error))])
         except MemoryError:
             return Outcome(item.index, [failed(item, "not enough memory for it")], lasting=False)
         clock.stop("reading")
         return Outcome(item.index, self._image(item, image, clock), clock.seconds)
+
+    def _read(self, item: Item) -> bytes:
+        return self._archive.read(item.member)
+
+    def _frames(self, item: Item) -> Iterator[tuple[int, np.ndarray]]:
+        folder = self._archive.path
+        video = folder / item.member if folder.is_dir() else self._archive.read(item.member)
+        return sample_frames(video, self._settings.frames)
 
     def _image(self, item: Item, image: np.ndarray, clock: _Clock) -> list[Row]:
         faces = self._detector.detect(image[..., 0] if image.shape[2] == 1 else image)
@@ -75,9 +83,7 @@ class FaceCutter:
         """The faces of some frames of a video; where it breaks off, the rows end with one that says so."""
         clock, rows = _Clock(), []
         try:
-            folder = self._archive.path
-            video = folder / item.member if folder.is_dir() else self._archive.read(item.member)
-            for number, image in sample_frames(video, self._settings.frames):
+            for number, image in self._frames(item):
                 clock.stop("reading")
                 rows += self._image(replace(item, stem=f"{item.stem}.f{number:05d}", frame=number), image, clock)
         except ImageError as error:
@@ -124,9 +130,12 @@ class FaceCutter:
         done, data = cv2.imencode(".png", crop)
         if not done:
             raise DataError(f"{row['path']}: its face cannot be encoded as PNG")
+        self._save(output, data.tobytes())
+
+    def _save(self, output: str, data: bytes) -> None:
         if not is_within(self._out, self._out / output):
             raise OutputError(f"{self._out / output}: its folder is a link out of {self._out}; name another folder")
-        write_atomic(self._out / output, data.tobytes())
+        write_atomic(self._out / output, data)
 
 
 class _Clock:

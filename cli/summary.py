@@ -1,0 +1,34 @@
+"""`emotiw summary`: what the parts of `emotiw predict --out` or `emotiw prepare --runner` say together."""
+
+from __future__ import annotations
+
+import click
+
+from emotiw_keras.cli.console import put, tell
+
+
+@click.command()
+@click.argument("folder", metavar="DIR")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--html", "page", metavar="FILE", help="Write a page as well.")
+@click.option("--check", is_flag=True, help="Also read the tars of `prepare`, and see that they are whole.")
+def summary(folder: str, as_json: bool, page: str | None, check: bool) -> None:
+    """Count what stands in the parts in DIR, a folder or an address: faces, expressions (of films over time), histograms,
+    and failures by kind. Every part is compared with its hash on the way.
+
+    \b
+    Examples:
+      emotiw summary read --html read.html
+      emotiw summary s3://bucket/read --json
+    """
+    from emotiw_keras.bulk.summary import lines, summarise
+    from emotiw_keras.sealed import json_text
+
+    found = summarise(folder, check)
+    put(json_text(found.as_dict()) if as_json else "\n".join(lines(found)))
+    if page is not None:
+        from emotiw_keras.files import write_atomic
+        from emotiw_keras.reports.bulk_page import summary_page
+
+        write_atomic(page, summary_page(found, folder))
+        tell(f"emotiw: {page}")

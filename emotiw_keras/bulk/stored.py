@@ -1,0 +1,98 @@
+"""The files of an object store as entries."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator
+
+from emotiw_keras.bulk import tars
+from emotiw_keras.bulk.archives import of_tar, tag_of
+from emotiw_keras.bulk.entries import FILE, Entry, wrong
+from emotiw_keras.bulk.left_out import LeftOut, Say, end_of, placed
+from emotiw_keras.bulk.places import asked, store_of
+from emotiw_keras.data.archive import is_image
+from emotiw_keras.data.video_files import is_video
+from emotiw_keras.errors import UsageError
+
+
+def of_store(address: str, say: Say) -> Iterator[Entry]:
+    system, path = store_of(address)
+    scheme = address.partition("://")[0] + "://"
+    if glob.has_magic(address):
+        if "**" in address:
+            raise UsageError(f"{address}: '**' would hold the whole listing in memory; give the folder itself")
+        found = sorted(asked(address, lambda: system.glob(path)))
+        for each in found:
+            yield from of_store(scheme + str(each).lstrip("/"), say)
+        if not found:
+            yield wrong(address, "no file matches this pattern")
+        return
+    facts = _facts(address)
+    if isinstance(facts, Entry):
+        yield facts
+        return
+    if facts["type"] != "directory":
+        yield from _stored_file(address, path.rpartition("/")[2], facts, say)
+        return
+    left, count = LeftOut(), 0
+    for entry in _stored_walk(system, scheme, path.rstrip("/"), "", left):
+        count += 1
+        yield entry
+    yield from end_of(address, count, left, say)
+
+
+def _stored_file(address: str, below: str, facts: dict[str, object], say: Say) -> Iterator[Entry]:
+    suffix = os.path.splitext(address)[1].lower()
+    if suffix == ".zip":
+        yield wrong(address, "a zip on a store cannot be read in parts; pack it as .tar")
+    elif suffix in tars.SUFFIXES:
+        yield from of_tar(address, say)
+    else:
+        yield _file(address, below, facts)
+
+
+def one(address: str) -> Entry:
+    """The file of an address."""
+    facts = _facts(address)
+    if isinstance(facts, Entry):
+        return facts
+    if facts["type"] == "directory":
+        return wrong(address, "not a file")
+    return _file(address, address.rpartition("/")[2], facts)
+
+
+def _file(address: str, below: str, facts: dict[str, object]) -> Entry:
+    return placed(Entry(address, below, FILE, address, int(str(facts.get("size") or 0)), tag_of(facts)))
+
+
+def _facts(address: str) -> dict[str, object] | Entry:
+    """What a store says of an address; or the entry of what cannot be had."""
+    system, path = store_of(address)
+    try:
+        return dict(asked(address, lambda: system.info(path)))
+    except FileNotFoundError:
+        return wrong(address, "no such file or folder")
+    except PermissionError:
+        return wrong(address, "cannot read: permission denied")
+
+
+def _stored_walk(system: object, scheme: str, root: str, below: str, left: LeftOut) -> Iterator[Entry]:
+    """One level of a store at a time is held, which is all that its own listing gives."""
+    folder = f"{root}/{below}".rstrip("/")
+    found = asked(scheme + folder, lambda: system.ls(folder, detail=True))  # type: ignore[attr-defined]
+    level = []
+    for facts in found:
+        name = str(facts["name"]).rstrip("/").rpartition("/")[2]
+        if name and not name.startswith(".") and str(facts["name"]).strip("/") != folder.strip("/"):
+            level.append((name + "/" if facts["type"] == "directory" else name, int(facts.get("size") or 0), tag_of(facts)))
+    del found
+    for name, size, state in sorted(level):
+        relative = below + name
+        if name.endswith("/"):
+            yield from _stored_walk(system, scheme, root, relative, left)
+        elif is_image(name) or is_video(name):
+            address = f"{scheme}{root.lstrip('/')}/{relative}"
+            yield placed(Entry(address, relative, FILE, address, size, state))
+        else:
+            left.add(relative)

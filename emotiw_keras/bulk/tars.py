@@ -1,0 +1,69 @@
+"""The members of a tar (WebDataset's shards) as a stream, each with the place of its bytes, so that any can be read alone."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from emotiw_keras.data.archive import checked_name
+from emotiw_keras.errors import DataError
+
+SUFFIXES = (".tar", ".tgz", ".gz", ".xz", ".bz2", ".zst")
+"""Of tars, packed ones among them, which are refused by name."""
+_PACKED = {b"\x1f\x8b": "gzip", b"\xfd7": "xz", b"BZ": "bzip2", b"\x28\xb5": "zstd"}
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in a tar: its checked name, where its bytes begin and how many they are; or why it cannot be read."""
+
+    name: str
+    offset: int = 0
+    size: int = 0
+    error: str = ""
+
+
+def members(file: BinaryIO) -> Iterator[Member]:
+    """The regular files of an open tar, in its order; one member at a time is held.
+
+    A tar that is packed, damaged or cut ends with a member without a name, which has the reason.
+    """
+    start = file.read(512)
+    packed = next((kind for mark, kind in _PACKED.items() if start.startswith(mark)), None)
+    if packed is not None:
+        yield Member("", error=f"a tar packed by {packed} can only be read from its start; unpack it to .tar")
+        return
+    file.seek(0)
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            while (info := tar.next()) is not None:
+                tar.members = []  # type: ignore[attr-defined]  # the library would keep them all
+                if info.isdir() or info.name.rpartition("/")[2].startswith("."):
+                    continue
+                try:
+                    name = checked_name(info.name, "the tar")
+                except DataError as error:
+                    yield Member("", error=str(error))
+                    continue
+                if not info.isreg() or info.issparse():
+                    yield Member(name, error="not a plain file in its tar, but a link or a sparse one")
+                else:
+                    yield Member(name, info.offset_data, info.size)
+            end = info_end(file)
+    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
+        yield Member("", error=f"damaged, or no tar: {' '.join(str(error).split())}")
+        return
+    if end is not None:
+        yield Member("", error=end)
+
+
+def info_end(file: BinaryIO) -> str | None:
+    """Why a tar that was listed to its end is cut: a whole one ends in a block of zeros."""
+    file.seek(0, 2)
+    size = file.tell()
+    if size % 512:
+        return f"cut short: {size:,} bytes are no whole number of blocks"
+    file.seek(max(0, size - 512))
+    return None if not file.read(512).strip(b"\0") else "cut short: it does not end as a tar does"

@@ -1,0 +1,113 @@
+"""Files below a folder in the order of their names, as they are found: a folder of any size is sorted in bounded memory."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+
+AT_ONCE = 100_000
+"""Names that are sorted in memory; more go through a temporary file."""
+_GLOB = re.compile(
+    r"(?P<deep>\*\*/)|(?P<rest>\*\*)|(?P<any>\*)|(?P<one>\?)|\[(?P<not>!)?(?P<set>[^]]+)\]|(?P<plain>.)", re.DOTALL
+)
+
+
+def in_order(names: Iterable[str], at_once: int = AT_ONCE) -> Iterator[str]:
+    """Strings sorted; at most about `at_once` of them in memory, the others in sorted runs on the disk.
+
+    Example:
+        >>> list(in_order(["c", "a", "d", "b"], at_once=2))
+        ['a', 'b', 'c', 'd']
+    """
+    with contextlib.ExitStack() as stack:
+        runs: list[Iterator[str]] = []
+        held: list[str] = []
+        for name in names:
+            held.append(name)
+            if len(held) >= at_once:
+                # Escaped, so that a name with a line break, or one that is no text, stays a line.
+                file = stack.enter_context(tempfile.TemporaryFile("w+", encoding="ascii"))
+                file.writelines(json.dumps(each) + "\n" for each in sorted(held))
+                file.seek(0)
+                runs.append(map(json.loads, file))
+                held = []
+        held.sort()
+        yield from heapq.merge(*runs, held) if runs else held
+
+
+def scan(folder: str) -> Iterator[str]:
+    """Names in a folder, sorted; those of folders, and of links to folders, end in `/`. Hidden ones are left out.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+
+    def names() -> Iterator[str]:
+        with os.scandir(folder) as found:
+            for each in found:
+                if not each.name.startswith("."):
+                    yield each.name + ("/" if _is_folder(each) else "")
+
+    return in_order(names())
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that runs in a circle: reading it will say so
+        return False
+
+
+def glob_pattern(pattern: str) -> re.Pattern[str]:
+    """What relative names with `/` a glob pattern matches, as `glob` has it: `*` and `?` within a name, `**` across folders.
+
+    Example:
+        >>> bool(glob_pattern("**/*.jpg").fullmatch("a/b/c.jpg")), bool(glob_pattern("*.jpg").fullmatch("a/b.jpg"))
+        (True, False)
+    """
+    text = ""
+    for part in _GLOB.finditer(pattern):
+        if part["deep"]:
+            text += r"(?:[^/]+/)*"
+        elif part["rest"]:
+            text += r".*"
+        elif part["any"]:
+            text += r"[^/]*"
+        elif part["one"]:
+            text += r"[^/]"
+        elif part["set"]:
+            text += f"[{'^' if part['not'] else ''}{re.escape(part['set']).replace(re.escape('-'), '-')}]"
+        else:
+            text += re.escape(part["plain"])
+    return re.compile(text, re.DOTALL)
+
+
+def matching(pattern: str) -> Iterator[str]:
+    """Paths that a glob pattern matches, each once, sorted, as they are found; a folder ends in `/`, and is given whole."""
+    parts = pattern.split("/")
+    fixed = next(i for i, part in enumerate(parts) if any(mark in part for mark in "*?["))
+    root = "/".join(parts[:fixed])
+    rest = "/".join(parts[fixed:])
+    wanted, deepest = glob_pattern(rest), None if "**" in rest else len(parts) - fixed
+    yield from _matching("" if fixed == 0 else root + "/", "", wanted, deepest)
+
+
+def _matching(root: str, below: str, wanted: re.Pattern[str], deepest: int | None) -> Iterator[str]:
+    try:
+        names = scan((root + below) or ".")
+        for name in names:
+            relative = below + name
+            if name.endswith("/"):
+                if wanted.fullmatch(relative[:-1]):
+                    yield root + relative
+                elif (deepest is None or relative.count("/") < deepest) and not os.path.islink(root + relative[:-1]):
+                    yield from _matching(root, relative, wanted, deepest)
+            elif wanted.fullmatch(relative):
+                yield root + relative
+    except (FileNotFoundError, NotADirectoryError):
+        return  # nothing matches there

@@ -1,0 +1,216 @@
+"""From names to entries: streamed, in one order, each input once, and nothing that leads elsewhere."""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import tarfile
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from emotiw_keras.bulk import walking
+from emotiw_keras.bulk.entries import Entry, shards
+from emotiw_keras.bulk.listing import check_inputs, entries
+from emotiw_keras.bulk.walking import in_order, matching
+from emotiw_keras.data.archive import FolderArchive, is_image
+from emotiw_keras.errors import DataError, UsageError
+
+NAMES = ["b.png", "b/a.png", "b0.png", "b/c/x.jpg", "b-1/z.png", "Z.png", "\u00e9.png", "b/c.png"]
+
+
+def listed(*inputs: str) -> list[Entry]:
+    return list(entries(inputs, lambda remark: None))
+
+
+def make(root: Path, names: list[str]) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x" * 10)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_folder_is_listed_in_the_order_in_which_predict_reads_it() -> None:
+    make(Path("d"), [*NAMES, ".hidden/a.png", "@eadir/t.png", "notes.txt"])
+    remarks: list[str] = []
+    found = [entry.path for entry in entries(["d"], remarks.append)]
+    assert found == [f"d/{name}" for name in FolderArchive(Path("d")).names if is_image(name)]
+    assert remarks == ["d: no images or videos, so left out: 2 files (@eadir/, notes.txt)"]
+
+
+def test_a_flat_folder_of_any_size_is_sorted_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"{number * 7919 % 60013:06d}" + "-long-name" * 6 for number in range(60013)]
+    tracemalloc.start()
+    count, last = 0, ""
+    for name in in_order(iter(names), at_once=2_000):
+        assert last < name
+        count, last = count + 1, name
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == 60013 and peak < 2_500_000, peak
+    monkeypatch.setattr(walking.in_order, "__defaults__", (3,))
+    make(Path("d"), [*NAMES, "a\nb.png"])
+    assert [entry.name for entry in listed("d")] == sorted([*NAMES, "a\nb.png"])
+
+
+@pytest.mark.parametrize("pattern", ["d/*.png", "d/**/*.png", "d/b*/*.png", "d/[!b]*.png", "d/?.png", "d/b/**", "*/*.png"])
+def test_globs_match_what_pythons_do_each_once(pattern: str) -> None:
+    make(Path("d"), NAMES)
+    wanted = {path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)}
+    found = [path for path in matching(pattern) if not path.endswith("/")]
+    for folder in (path for path in matching(pattern) if path.endswith("/")):
+        found += [str(path) for path in Path(folder).rglob("*") if path.is_file()]
+    assert len(found) == len(set(found)) and wanted <= set(found)
+    if pattern != "d/b/**":
+        assert wanted == set(found)
+
+
+def test_shards_are_cut_by_number_and_by_bytes() -> None:
+    sizes = [3, 3, 3, 20, 1, 1, 1, 1]
+    stream = [Entry(str(i), "", "file", "", size) for i, size in enumerate(sizes)]
+    cut = [[entry.size for entry in shard.entries] for shard in shards(stream, most=3, most_bytes=8)]
+    assert cut == [[3, 3], [3], [20], [1, 1, 1], [1]]
+    digests = [shard.digest for shard in shards(stream, 4)]
+    changed = [Entry(str(i), "", "file", "", size, "later" if i == 6 else "") for i, size in enumerate(sizes)]
+    assert [a == b for a, b in zip(digests, (s.digest for s in shards(changed, 4)), strict=True)] == [True, False]
+
+
+def test_lists_and_manifests_name_what_lies_beside_them() -> None:
+    make(Path("d"), NAMES)
+    Path("d/list.txt").write_text("b.png\n\nb/a.png\r\nmissing.png\n" + os.path.abspath("d/Z.png"))
+    assert [(entry.path, entry.error) for entry in listed("d/list.txt")] == [
+        ("d/b.png", ""), ("d/b/a.png", ""), ("d/missing.png", "no such file or folder"), (os.path.abspath("d/Z.png"), ""),
+    ]  # fmt: skip
+    Path("d/m.csv").write_text("Label;path;subject;split\nsad;b/a.png;anna;val\n;b.png;;\n")
+    assert [(e.path, e.label, e.subject, e.split) for e in listed("d/m.csv")] == [
+        ("d/b/a.png", "sad", "anna", "val"), ("d/b.png", "", "", ""),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("m.csv", "file,label\na.png,sad\n", "no column 'path', but file, label"),
+        ("m.csv", "label,path\nsad\n", "row 1 has 1 cells, expected 2"),
+        ("l.txt", "a\0b\n", "line 1 is no path"),
+        ("m.parquet", "nothing", "not a readable Parquet file"),
+        ("gone.txt", None, "No such file"),
+    ],
+)
+def test_a_list_that_is_none_is_one_line(name: str, text: str | None, words: str) -> None:
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
+    if text is not None:
+        Path(name).write_text(text)
+    with pytest.raises(DataError, match=words):
+        listed(name)
+
+
+def test_parquet_manifests_are_read() -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="Parquet needs pyarrow")
+    import pyarrow
+
+    make(Path("d"), NAMES)
+    parquet.write_table(pyarrow.table({"path": ["b.png", "b/a.png"], "label": ["sad", None]}), "d/m.parquet")
+    assert [(entry.path, entry.label) for entry in listed("d/m.parquet")] == [("d/b.png", "sad"), ("d/b/a.png", "b")][:1] + [
+        ("d/b/a.png", "")
+    ]
+
+
+def tar(name: str, members: list[tuple[str, bytes]]) -> None:
+    with tarfile.open(name, "w") as file:
+        for member, data in members:
+            info = tarfile.TarInfo(member)
+            info.size = len(data)
+            file.addfile(info, io.BytesIO(data))
+
+
+def test_members_of_tars_and_zips_are_entries_with_their_places() -> None:
+    tar("a.tar", [("k/0.jpg", b"first"), ("k/0.json", b"{}"), ("k/1.jpg", b"second")])
+    found = listed("a.tar")
+    assert [(entry.path, entry.label) for entry in found] == [("a.tar/k/0.jpg", "k"), ("a.tar/k/1.jpg", "k")]
+    data = Path("a.tar").read_bytes()
+    assert [data[entry.offset : entry.offset + entry.size] for entry in found] == [b"first", b"second"]
+    with zipfile.ZipFile("c.zip", "w") as archive:
+        archive.writestr("x/b.png", "1")
+        archive.writestr("a.png", "22")
+    assert [(entry.path, entry.size, entry.member) for entry in listed("c.zip")] == [
+        ("c.zip/a.png", 2, "a.png"), ("c.zip/x/b.png", 1, "x/b.png"),
+    ]  # fmt: skip
+
+
+def test_hostile_and_damaged_tars_are_rows() -> None:
+    with tarfile.open("links.tar", "w") as file:
+        for name, kind, target in (("a.png", tarfile.SYMTYPE, "/etc/passwd"), ("../b.png", tarfile.REGTYPE, "")):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            file.addfile(info, io.BytesIO())
+    first, second = listed("links.tar")
+    assert "not a plain file" in first.error and "leads out" in second.error
+    tar("cut.tar", [("0.jpg", b"x" * 2000), ("1.jpg", b"y" * 2000)])
+    data = Path("cut.tar").read_bytes()
+    Path("cut.tar").write_bytes(data[:3000])
+    found = listed("cut.tar")
+    assert found[0].error == "" and found[-1].error != "" and found[-1].path == "cut.tar"
+    with tarfile.open("packed.tar", "w:gz") as file:
+        file.addfile(tarfile.TarInfo("a.png"))
+    assert [entry.error[:26] for entry in listed("packed.tar")] == ["a tar packed by gzip can o"]
+    Path("no.tar").write_bytes(b"anything else" * 100)
+    assert "damaged, or no tar" in listed("no.tar")[0].error
+
+
+def test_a_link_out_of_a_folder_is_a_row_and_linked_folders_are_not_entered() -> None:
+    make(Path("d"), ["a.png"])
+    make(Path("other"), ["secret.png"])
+    os.symlink(os.path.abspath("other/secret.png"), "d/s.png")
+    os.symlink(os.path.abspath("other"), "d/folder")
+    found = listed("d")
+    assert [entry.path for entry in found] == ["d/a.png", "d/s.png"] and "leads out" in found[1].error
+
+
+@pytest.mark.parametrize(("name", "words"), [("camera:0", "has no end"), ("ftp://x/y", "address that begins with s3://")])
+def test_inputs_that_cannot_be_meant_are_refused_at_once(name: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        check_inputs([name])
+
+
+def test_a_store_is_listed_and_read() -> None:
+    fsspec = pytest.importorskip("fsspec", reason="addresses need fsspec")
+    from emotiw_keras.bulk.opening import Opener
+    from emotiw_keras.bulk.places import folder_at, write
+
+    store = fsspec.filesystem("memory")
+    tar("a.tar", [("k/0.jpg", b"first"), ("k/1.jpg", b"second")])
+    with store.open("/box/list.txt", "w") as file:
+        file.write("sad/b.png\nmemory://box/c.png\n")
+    for name, data in (("c.png", b"c"), ("sad/b.png", b"bb"), ("more/a.tar", Path("a.tar").read_bytes()), (".h.png", b"")):
+        store.pipe(f"/box/photos/{name}" if name != "more/a.tar" else "/box/a.tar", data)
+    found = listed("memory://box/photos")
+    assert [(entry.path, entry.size, entry.label) for entry in found] == [
+        ("memory://box/photos/c.png", 1, ""), ("memory://box/photos/sad/b.png", 2, "sad"),
+    ]  # fmt: skip
+    members = listed("memory://box/a.tar")
+    assert [entry.path for entry in members] == ["memory://box/a.tar/k/0.jpg", "memory://box/a.tar/k/1.jpg"]
+    places: list[int] = []
+    assert [data for _, data in Opener().fetched([*found, *members], places.append, {})] == [b"c", b"bb", b"first", b"second"]
+    assert places == [0, 1, 2, 3]
+    assert [entry.path for entry in listed("memory://box/list.txt")] == ["memory://box/sad/b.png", "memory://box/c.png"]
+    Path("inventory.csv").write_text("path,size,etag,label\nmemory://box/gone.png,7,abc,sad\nmemory://box/c.png,,,\n")
+    told, asked = listed("inventory.csv")
+    assert (told.size, told.state, told.label, told.error) == (7, "abc", "sad", "")  # the store was not asked
+    assert "no such file" in asked.error
+    folder = folder_at("memory://box/out")
+    assert folder.some_name() is None and folder.read("x") is None and folder.size("x") is None
+    write(folder, "_done/x", "abc")
+    assert (folder.some_name(), folder.read("_done/x"), folder.size("_done/x")) == ("_done", b"abc", 3)
+    folder.remove_folder("_done")
+    folder.remove_folder("_done")
+    assert folder.read("_done/x") is None
+    store.rm("/box", recursive=True)
