@@ -24,7 +24,7 @@ FLOORS = (
     ("runs", "run_facts", "inference", "history", "gradcam"),
     ("training", "evaluation", "serving"),
     ("pathnet",),
-    ("studies",),
+    ("studies", "audit"),
     ("reports",),
     ("cli",),
 )
