@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from emotiw_keras.audit.adapter import Adapter
 from emotiw_keras.audit.audit import audit
 from emotiw_keras.audit.entries import Entry, Input, adapter_entry, read_entries
 from emotiw_keras.audit.faces import CONDITIONS, LABELS, AuditFaces, read_test
@@ -207,6 +209,26 @@ def test_one_command_puts_all_side_by_side(
     assert "ended with exit code 3" in lost["error"] and "could not ask broken" in err
     assert "| mine" in (tmp_path / "out" / "audit.md").read_text()
     assert "could not be asked" in (tmp_path / "out" / "audit.html").read_text()
+
+
+def test_the_adapter_of_the_docs_answers(tmp_path: Path) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "audit.md").read_text("utf-8")
+    code = re.search(r"^<!-- adapter -->\n```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert code is not None and len([line for line in code[1].splitlines() if line.strip()]) <= 20
+    (tmp_path / "my_model.py").write_text(code[1])
+    with Adapter([sys.executable, str(tmp_path / "my_model.py")]) as mine:
+        told = mine.predict(np.full((2, 48, 48), 255, np.uint8))
+        check_labels(mine.labels, "mine")
+    assert told.tolist() == [[1.0] + [0.0] * 6] * 2
+    states = re.search(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert states is not None
+    (tmp_path / "models.toml").write_text(states[1])
+    assert [each.name for each in read_entries(tmp_path / "models.toml")] == ["mine", "a run, one crop", "another package"]
+
+
+def test_the_published_audit_can_be_stated() -> None:
+    entries = read_entries(Path(__file__).resolve().parents[2] / "benchmarks" / "audit.toml")
+    assert {each.name for each in entries} >= {"fer28-face-vgg", "fer", "human", "face-api", "facex"}
 
 
 def test_wrong_usage_is_one_line(fer: dict[str, Path], adapter: str, capsys: pytest.CaptureFixture[str]) -> None:
