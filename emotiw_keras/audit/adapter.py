@@ -25,6 +25,8 @@ from emotiw_keras.sealed import json_text, strict_json
 
 LONGEST_LINE = 1 << 20
 """Characters of one line: a longer one is no answer."""
+MOST_AHEAD = 16
+"""Lines that are kept while nobody asks for them."""
 MOST_LABELS = 1000
 SUM_WITHIN = 1e-2
 """How far from 1 probabilities of a face may sum up to."""
@@ -65,7 +67,7 @@ class Adapter:
             )  # fmt: skip
         except OSError as error:
             raise UsageError(f"adapter {self.called}: cannot start it: {error.strerror}") from error
-        self._lines: queue.Queue[str | None] = queue.Queue(maxsize=1000)
+        self._lines: queue.Queue[str | None] = queue.Queue(maxsize=MOST_AHEAD)
         threading.Thread(target=self._read, daemon=True).start()
         try:
             self.facts = self._introduced(self._answer())
@@ -139,6 +141,7 @@ class Adapter:
         except queue.Empty:
             raise self._wrong(f"said nothing for {self._timeout:g} s; give it longer with --timeout") from None
         if line is None:
+            self._lines.put(None)  # whoever asks again is told again
             code = self._process.wait()
             raise self._wrong(f"ended with exit code {code} before it answered; run it by hand to see why")
         try:
@@ -171,7 +174,7 @@ class Adapter:
             size = path.stat().st_size
             if size > count * wide * 8 + MOST_HEADER:
                 raise self._wrong(f"wrote {size:,} bytes; expected float32 ({count}, {wide})")
-            answers = np.load(path, allow_pickle=False)
+            answers = np.load(path, mmap_mode="r", allow_pickle=False)  # takes no memory on a header's word
         except (OSError, ValueError, EOFError) as error:
             raise self._wrong(f"wrote no .npy of numbers ({' '.join(str(error).split())[:100]})") from error
         if not isinstance(answers, np.ndarray) or answers.shape != (count, wide) or answers.dtype.kind != "f":

@@ -61,6 +61,20 @@ def test_other_answers_are_one_line(tmp_path: Path, then: str, said: str) -> Non
         mine.predict(FACES)
 
 
+def test_a_header_that_promises_more_than_the_file_takes_no_memory(tmp_path: Path) -> None:
+    head = "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 2)}".ljust(117) + "\\n"
+    then = f"open(asked['answers'], 'wb').write(b'\\x93NUMPY\\x01\\x00v\\x00' + b\"{head}\")" + DONE
+    with start(tmp_path, SAYS.format(then=then)) as mine, pytest.raises(ModelError, match="wrote no .npy of numbers"):
+        mine.predict(FACES)
+
+
+def test_one_that_has_ended_says_so_again(tmp_path: Path) -> None:
+    with start(tmp_path, SAYS.format(then="sys.exit(7)")) as mine:
+        for _ in range(2):
+            with pytest.raises(ModelError, match="ended with exit code 7"):
+                mine.predict(FACES)
+
+
 @pytest.mark.parametrize(
     ("first", "said"),
     [
