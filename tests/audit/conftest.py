@@ -82,6 +82,18 @@ def fer(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"data": folder / "data", "votes": folder / "votes.csv", "rows": folder / "rows.csv"}
 
 
+@pytest.fixture(scope="session")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Split folders of faces of 60 x 60, which FER-2013 has not."""
+    folder = tmp_path_factory.mktemp("larger")
+    for number, split in enumerate(("Training", "PublicTest", "PrivateTest")):
+        for label in ("happy", "sad"):
+            (folder / split / label).mkdir(parents=True)
+            pixels = np.random.default_rng(len(label) + 9 * number).integers(0, 256, (60, 60), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / split / label / "0.png")
+    return folder
+
+
 @pytest.fixture
 def adapter(tmp_path: Path) -> str:
     """A command that answers as `ADAPTER` does."""

@@ -112,13 +112,13 @@ def test_worse_pictures_are_what_they_are_called() -> None:
     assert few.shape == faces.pixels.shape and few[0, 0, 0] == 128 and few[0, -1, 0] == 228
 
 
-def test_the_test_split_is_read_with_its_leaks_and_votes(fer: dict[str, Path]) -> None:
+def test_the_test_split_is_read_with_its_leaks_and_votes(fer: dict[str, Path], larger: Path) -> None:
     faces = read_test(fer["data"], fer["votes"], fer["rows"])
     assert len(faces.truth) == 21 and faces.pixels.shape == (21, 48, 48) and faces.twin.sum() == 7
     assert faces.agreed is not None and faces.agreed.sum() == 14
     assert faces.majority is not None and [VOTED[each] for each in faces.majority].count("contempt") == 7
-    with pytest.raises(DataError, match="expected FER-2013: 48 x 48, and train, val and test"):
-        read_test("generated:small")
+    with pytest.raises(DataError, match="has faces of 60 x 60 pixels .* expected FER-2013: 48 x 48, and train, val and test"):
+        read_test(larger)
 
 
 def test_a_file_states_all_that_it_takes(tmp_path: Path) -> None:
@@ -232,14 +232,14 @@ def test_the_published_audit_can_be_stated() -> None:
     assert {each.name for each in entries} >= {"fer28-face-vgg", "fer", "human", "face-api", "facex"}
 
 
-def test_wrong_usage_is_one_line(fer: dict[str, Path], adapter: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_is_one_line(fer: dict[str, Path], larger: Path, adapter: str, capsys: pytest.CaptureFixture[str]) -> None:
     data = ["--data", str(fer["data"])]
     for words, code, said in (
         (data, 2, "name a model, a TOML file of models or --adapter"),
         (["--adapter", f"a={adapter}", "--adapter", f"a={adapter}", *data], 2, "two models are called 'a'"),
         (["no-such.toml", *data], 2, "cannot read no-such.toml: No such file"),
         (["no-such-run", *data], 5, "there is no run folder"),
-        (["fer28-face-vgg", "--data", "generated:small"], 4, "expected FER-2013"),
+        (["fer28-face-vgg", "--data", str(larger)], 4, "expected FER-2013"),
     ):
         assert run(["audit", *words]) == code
         assert said in capsys.readouterr().err
