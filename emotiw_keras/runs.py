@@ -16,6 +16,7 @@ from emotiw_keras.errors import DataError, ModelError, RunError
 from emotiw_keras.files import sha256_file
 from emotiw_keras.run_facts import MEAN_IMAGE_FILE, check_info
 from emotiw_keras.sealed import read_sealed
+from emotiw_keras.weights.hub import fetch_run, is_address
 from emotiw_keras.weights.shipped import shipped_folder, shipped_models
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ class Run:
         """Open a run folder, or a model that ships by its name, where there is no such folder.
 
         Args:
-            path: the folder, or the name.
+            path: the folder, the name, or the address of a run on the Hugging Face Hub, hf://user/name or
+                hf://user/name@revision, which is fetched into the cache.
             model: for a run that was trained with a network of the user's own, that network, made anew by the same code: a run
                 holds weights and facts, never code. It takes the run's weights when they are asked for.
 
@@ -100,7 +102,7 @@ class Run:
             ModelError: there is no such folder and no such model.
             RunError: not a run, unfinished, damaged, or of another version.
         """
-        folder = Path(path).expanduser()
+        folder = fetch_run(str(path)) if is_address(path) else Path(path).expanduser()
         if not folder.exists():
             shipped = shipped_folder(str(path))
             if shipped is None:
@@ -119,6 +121,26 @@ class Run:
             if name != PACKED_ROWS_FILE and (folder / name).exists():
                 run.content(name)
         return run
+
+    @classmethod
+    def from_hub(cls, name: str, revision: str = "main", model: keras.Model | None = None) -> Run:
+        """Open a run on the Hugging Face Hub.
+
+        Args:
+            name: user/name, as on the hub.
+            revision: a branch, a tag or a commit.
+            model: as for `open`.
+
+        Raises:
+            UsageError: no such name can be.
+            ModelError: the hub has no such run or cannot be asked.
+            RunError: as for `open`.
+
+        Example:
+            >>> Run.from_hub("anna/faces").labels     # doctest: +SKIP
+            ('angry', 'happy', 'neutral')
+        """
+        return cls.open(f"hf://{name}@{revision}", model)
 
     def content(self, name: str) -> bytes:
         """The bytes of a file of the run, once they are known to be those that were there when it was finished.

@@ -12,6 +12,7 @@ from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.models import registry
 from emotiw_keras.runs import Run
 from emotiw_keras.training.recipe import Recipe, recipe_names
+from emotiw_keras.weights.hub import is_address
 from emotiw_keras.weights.shipped import shipped_folder, shipped_models
 
 if TYPE_CHECKING:
@@ -90,11 +91,14 @@ def parent_run(recipe: Recipe) -> Run | None:
 
 
 def run_of(weights: str) -> Run | None:
-    """The run that `weights` names: a run folder, or a model that ships by its name; None for a word or a weight file.
+    """The run that `weights` names: a run folder, a model that ships by its name, or a run on the hub; None for a word or a
+    weight file.
 
     Raises:
         RunError: the folder is no finished run, or damaged.
     """
+    if is_address(weights):
+        return Run.open(weights)
     path = Path(weights).expanduser()
     return Run.open(path) if path.is_dir() or (not path.exists() and shipped_folder(weights) is not None) else None
 
