@@ -17,15 +17,15 @@ MACRO_F1 = "macro F1"
 LEAKS: tuple[Column, ...] = (
     ("all", lambda r: r["all"]),
     ("without equal twins", lambda r: r["without_twins"]),
-    ("and without near twins", lambda r: r["without_near_twins"]),
+    ("nor near twins", lambda r: r["without_near_twins"]),
     (MACRO_F1, lambda r: r["macro_f1"]),
     ("ECE", lambda r: r["ece"]),
 )
 VOTES: tuple[Column, ...] = (
-    ("FER+ majority of 8", lambda r: r.get("ferplus_8")),
-    ("of the 7 it shares with FER", lambda r: r.get("ferplus_7")),
+    ("majority of 8", lambda r: r.get("ferplus_8")),
+    ("of 7, without contempt", lambda r: r.get("ferplus_7")),
     ("8 of 10 agree", lambda r: r.get("ferplus_agreed")),
-    ("agreement with a rater", lambda r: r.get("with_a_rater")),
+    ("with a rater", lambda r: r.get("with_a_rater")),
     ("ECE", lambda r: r.get("ferplus_ece")),
 )
 ROBUST: tuple[Column, ...] = (
@@ -66,7 +66,7 @@ def _captions(result: dict[str, Any]) -> dict[str, str]:
     if "with_votes" in of:
         votes = (
             f"{of['with_a_majority']:,} faces have a majority among FER+'s eight classes, single votes not counted; of "
-            f"{of['agreed']:,} at least 8 of 10 agree. A reader of seven classes never says contempt. Agreement with a rater: "
+            f"{of['agreed']:,} at least 8 of 10 agree. A reader of seven classes never says contempt. With a rater: "
             f"what share of the ten votes says the reader's answer, mean over {of['with_votes']:,} faces."
         )
         people = result["humans"]
