@@ -32,13 +32,15 @@ def _folders(out: str, runs: list[Run], ensemble: bool) -> list[Path]:
 
 
 def _text(assessment: Assessment) -> str:
-    from emotiw_keras.reports.score_tables import figures_table, per_class_table
+    from emotiw_keras.reports.score_tables import agreement_lines, figures_table, per_class_table, robust_table
     from emotiw_keras.reports.sections import cautions
 
     asked = assessment.question
     what = f"ensemble of {len(assessment.members)} runs" if assessment.members else str(assessment.run.path)
     lines = [f"{what} on {asked.source}, split {asked.split}", figures_table(assessment.result)]
-    return "\n\n".join([*lines, *cautions(assessment), per_class_table(assessment.result)])
+    lines += agreement_lines(assessment.result)
+    spoilt = [robust_table(assessment.result)] if "robust" in assessment.result else []
+    return "\n\n".join([*lines, *cautions(assessment), per_class_table(assessment.result), *spoilt])
 
 
 def _json(assessment: Assessment, several: bool) -> str:
@@ -77,6 +79,14 @@ def _write_challenge(assessment: Assessment, folder: Path) -> None:
     metavar="DIR",
     help="For a set of videos: write DIR/VIDEO.txt as its annotations are, class names and then one number per frame.",
 )
+@click.option(
+    "--calibrate", is_flag=True, help="Also give calibration error and log loss at the temperature that suits the split val."
+)
+@click.option(
+    "--robust",
+    is_flag=True,
+    help="Score the same faces also with noise, blurred, small, as bad JPEG, dark and cut otherwise: nine times as long.",
+)
 @click.option("--ensemble", is_flag=True, help="Also score the ensemble: the mean of the runs' probabilities.")
 @click.option(
     "--out", metavar="DIR", help="Also write a report folder: an HTML page, the scores, one CSV line per image, and charts."
@@ -89,6 +99,8 @@ def evaluate(
     runs: tuple[str, ...],
     smooth: int,
     challenge: str | None,
+    calibrate: bool,
+    robust: bool,
     ensemble: bool,
     out: str | None,
     as_json: bool,
@@ -106,8 +118,12 @@ def evaluate(
     \b
     Examples:
       emotiw evaluate runs/ng --data faces.zip --out report      and open report/report.html
+      emotiw evaluate runs/two --head votes --data fer2013.zip --votes fer2013new.csv
       emotiw evaluate runs/a runs/b --ensemble --crops 2 --data faces.zip
+      emotiw evaluate runs/ng --data faces.zip --robust          what noise, blur and bad light cost
     """
+    if robust and ensemble:
+        raise UsageError("--robust scores each run by itself; leave out --ensemble")
     from emotiw_keras.hardware import keep_memory
     from emotiw_keras.runs import Run
 
@@ -118,7 +134,7 @@ def evaluate(
     if ensemble and scoring["data"] is None and len({default_data(run) for run in opened}) > 1:
         raise UsageError("the runs were trained on different data; name the data to score the ensemble on with --data PATH")
 
-    score = Scorer(**scoring, smooth=smooth, every_frame=challenge is not None)
+    score = Scorer(**scoring, calibrate=calibrate, smooth=smooth, robust=robust, every_frame=challenge is not None)
     challenges: list[Path | None] = [None] * len(opened) if challenge is None else list(_folders(challenge, opened, False))
     folders: list[Path | None] = [None] * (len(opened) + ensemble)
     if out is not None:

@@ -44,6 +44,7 @@ from emotiw_keras.cli.console import named_values, put, tell
 @click.option("--drop-duplicates", "duplicates", flag_value="drop", help="Leave such images out of training.")
 @click.option("--restart", is_flag=True, help="Start over; the old run is renamed, not deleted.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and stop.")
+@click.option("--show-batch", metavar="FILE.png", help="Write what the first epochs make of some training images, and stop.")
 def fit(
     recipe: str,
     data: tuple[str, ...],
@@ -59,6 +60,7 @@ def fit(
     duplicates: str | None,
     restart: bool,
     dry_run: bool,
+    show_batch: str | None,
 ) -> None:
     """Train a network by RECIPE (a shipped one, see `emotiw recipes`, or a .toml file; `demo` if none is named).
 
@@ -106,7 +108,15 @@ def fit(
     from emotiw_keras.training.fit import fit as train
 
     outcome = train(
-        chosen, paths, out, threads=threads, restart=restart, dry_run=dry_run, say=tell, progress=Progress.on_stderr()
+        chosen,
+        paths,
+        out,
+        threads=threads,
+        restart=restart,
+        dry_run=dry_run,
+        show=show_batch,
+        say=tell,
+        progress=Progress.on_stderr(),
     )
     if outcome.run is not None:
         for stage in outcome.run.info["stages"]:

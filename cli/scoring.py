@@ -38,12 +38,17 @@ _OPTIONS = (
         type=float,
         help="Correlation from which two images are one photograph, 0.95 to 1; 0 does not look for them. Default: 0.97.",
     ),
+    click.option("--head", metavar="NAME", help="Which answer of a network with several heads; default: the run's choice."),
+    click.option(
+        "--votes", metavar="FILE", help="For FER-2013: FER+'s fer2013new.csv; the truth is the majority of ten people's votes."
+    ),
+    click.option("--votes-rows", metavar="FILE", help="A table file,row: which row of --votes an image is."),
     click.option("--costs", metavar="FILE", help="TOML file with the cost of each confusion, for the expected cost."),
 )
 
 
 def scoring_options(command: Command) -> Command:
-    """--data, --split, --limit, --crops, --near-duplicates and --costs."""
+    """--data, --split, --limit, --crops, --near-duplicates, --head, --votes, --votes-rows and --costs."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -66,8 +71,8 @@ class Scorer:
 
     Args:
         data: what to score on, or None for each run's own.
-        split, limit, crops, costs, near_duplicates: as typed.
-        **videos: what `assess` takes for sets of videos.
+        split, limit, crops, costs, near_duplicates, head, votes, votes_rows: as typed.
+        **others: what else `assess` takes.
     """
 
     def __init__(
@@ -78,14 +83,20 @@ class Scorer:
         crops: str | None,
         costs: str | None,
         near_duplicates: float | None = None,
-        **videos: Any,
+        head: str | None = None,
+        votes: str | None = None,
+        votes_rows: str | None = None,
+        **others: Any,
     ) -> None:
         self._data = data
         self._asked: dict[str, Any] = {
-            "split": split, "limit": limit, "crops": None if crops is None else int(crops), "costs": costs, **videos,
+            "split": split, "limit": limit, "crops": None if crops is None else int(crops), "costs": costs,
+            "votes": votes, "votes_rows": votes_rows,
+            **others,
         }  # fmt: skip
         if near_duplicates is not None:
             self._asked["near_duplicates"] = near_duplicates
+        self._head = head
         self._unreadable: set[tuple[str, str]] = set()
         self._said: set[str] = set()
         self._read: Read | None = None
@@ -94,6 +105,7 @@ class Scorer:
         """The run's assessment."""
         from emotiw_keras.evaluation.evaluate import assess, read_once
 
+        run = run if self._head is None else run.with_head(self._head)
         source = self._data or default_data(run)
         self._read = self._read or read_once(self._say)
         assessment = assess(

@@ -37,6 +37,7 @@ CONTENTS = """
 photos
 your-faces
 recipes
+votes
 affwild2
 pathnet
 weights

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from emotiw_keras.errors import RunError
+from emotiw_keras.heads import NAME, heads_of
 from emotiw_keras.models.registry import model_names
 
 LARGEST_SIDE = 1024
@@ -63,6 +64,12 @@ def _hash(value: Any) -> bool:
 
 def _labels(value: Any) -> bool:
     return _list_of(lambda label: isinstance(label, str) and bool(label))(value) and 1 <= len(set(value)) == len(value)
+
+
+def are_heads(value: Any) -> bool:
+    """Whether it is a list of heads, each with a name of its own and its labels."""
+    named = _list_of(lambda head: isinstance(head, dict) and _text(head.get("name")) and _labels(head.get("labels")))(value)
+    return named and len({head["name"] for head in value}) == len(value) and all(NAME.fullmatch(head["name"]) for head in value)
 
 
 def _variable(value: Any) -> bool:
@@ -131,6 +138,8 @@ _FIELDS: dict[str, tuple[Holds, str]] = {
     "stages": (_list_of(_stage), "a list of stages with their results"),
     "finished": (_boolean, "true or false"),
     "files": (_table_of(_hash), "a table of SHA-256 hashes"),
+    "heads": (are_heads, "a list of heads, each a table of name and labels"),
+    "head": (_text, "the name of a head"),
     "unrecorded": (_list_of(_text), "a list of data sets"),
 }
 _WEIGHTS: dict[str, tuple[Holds, str]] = {
@@ -173,9 +182,13 @@ def check_info(info: Mapping[str, Any], path: Path) -> None:
         for key in ("model", "labels", "preprocessing", "weights", "stages"):
             if key not in info:
                 raise RunError(f"{path} is damaged: run.json lacks {key}")
-        classes = info["model"].get("classes", len(info["labels"]))
-        if classes != len(info["labels"]):
-            raise RunError(f"{path} is damaged: run.json names {len(info['labels'])} labels for {classes} classes")
+        heads = heads_of(info)
+        named = sum(len(head.labels) for head in heads) or len(info["labels"])
+        classes = info["model"].get("classes", named)
+        if classes != named:
+            raise RunError(f"{path} is damaged: run.json names {named} labels for {classes} classes")
+        if heads and info["labels"] != next((list(head.labels) for head in heads if head.name == info.get("head")), None):
+            raise RunError(f"{path} is damaged: run.json says head = {info.get('head')!r:.40}, whose labels are not its labels")
     unknown = [key for key in info.get("preprocessing") or {} if key not in _PREPROCESSING]
     if unknown:
         raise RunError(f"{path}: run.json says preprocessing.{unknown[0]}, which this version of emotiw does not know")

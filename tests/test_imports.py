@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # From the ground up; a module may import from its own floor and from those below.
 FLOORS = (
     ("errors", "files", "hardware", "sealed", "locking", "text", "keras_names", "config"),
-    ("labels", "costs"),
+    ("labels", "costs", "heads", "uncertainty"),
     ("weights",),
     ("formats",),
     ("models", "conversion"),

@@ -35,6 +35,7 @@ FILES = (
     "data.csv.xz",
     "history.csv",
     "mean_image.npy",
+    "uncertainty.json",
     "curves.png",
     "README.md",
     "run.json",

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,12 +20,13 @@ from emotiw_keras.data.layouts.ferplus import OUT, VOTES, read_counts
 from emotiw_keras.data.layouts.listing import Listing, and_more
 from emotiw_keras.data.layouts.text_tables import read_rows, whole_number
 from emotiw_keras.errors import DataError
-from emotiw_keras.labels import LABEL_SETS
+from emotiw_keras.labels import LABEL_SETS, VOTE_MODES, class_key
+
+if TYPE_CHECKING:
+    from emotiw_keras.data.faceset import FaceSet
 
 VOTED = LABEL_SETS["ferplus8"].labels
 """The classes that can be voted for, in the order of FER+'s columns; "unknown" and "no face" follow them."""
-MODES = ("cross_entropy", "probabilistic", "majority", "multi_label")
-"""How votes become labels; see `labels_of`."""
 AGREED = 8
 """Votes of ten from which a face counts as one that people agree on."""
 NONE = [0] * (len(VOTES) + len(OUT))
@@ -47,11 +50,11 @@ def labels_of(votes: np.ndarray, mode: str) -> np.ndarray:
         float32 (images, 8), each row of sum 1, or of zeros where the image is left out.
 
     Example:
-        >>> labels_of(np.array([[0, 6, 3, 1, 0, 0, 0, 0, 0, 0]]), "cross_entropy").round(2).tolist()
+        >>> labels_of(np.array([[0, 6, 3, 1, 0, 0, 0, 0, 0, 0]]), "cross_entropy").astype(float).round(2).tolist()
         [[0.0, 0.67, 0.33, 0.0, 0.0, 0.0, 0.0, 0.0]]
     """
-    if mode not in MODES:
-        raise ValueError(f"mode = {mode!r}; expected one of {', '.join(MODES)}")
+    if mode not in VOTE_MODES:
+        raise ValueError(f"mode = {mode!r}; expected one of {', '.join(VOTE_MODES)}")
     counted = np.where(np.asarray(votes) > 1, votes, 0)
     patterns, place = np.unique(counted, axis=0, return_inverse=True)  # ten votes fall alike for thousands of images
     kept = np.array([_KEPT.get(mode, _of_most)(row) for row in patterns.tolist()], np.float32).reshape(len(patterns), -1)
@@ -100,6 +103,32 @@ def entropy(shares: np.ndarray) -> np.ndarray:
     rows = np.asarray(shares, np.float64)
     terms = np.where(rows > 0, rows * np.log(np.maximum(rows, 1e-12)), 0.0)
     return (-terms.sum(axis=1) / np.log(rows.shape[1])).astype(np.float32)
+
+
+def by_majority(faces: FaceSet) -> FaceSet:
+    """The images of a set that have a majority of votes, with that as their label; a line of the report counts the others.
+
+    Args:
+        faces: with votes; its labels are those to answer in, and a majority for another class leaves the image out.
+
+    Raises:
+        DataError: no image is left.
+    """
+    assert faces.votes is not None, "the set has no votes"
+    shares = labels_of(faces.votes, "majority")
+    place = {class_key(label): i for i, label in enumerate(faces.labels)}
+    ids = np.array([place.get(label, -1) for label in VOTED], np.int64)
+    label = np.where(shares.any(axis=1), ids[shares.argmax(axis=1)], -1)
+    rows = np.flatnonzero((label >= 0) & (faces.label >= 0))
+    without = int((~shares.any(axis=1)).sum())
+    unknown = len(label) - without - int((label >= 0).sum())
+    if not len(rows):
+        raise DataError(f"{faces.source}: no image has a majority of votes for one of {', '.join(faces.labels)}")
+    kept = replace(faces.take(rows), label=label[rows])
+    lacking = [name for name, i in zip(VOTED, ids, strict=True) if i < 0]
+    told = f"labels by the majority of votes: {len(rows):,} images; without a majority, so left out: {without:,}"
+    kept.report = [*faces.report, told + (f"; of {', '.join(lacking)}, so left out: {unknown:,}" if lacking else "")]
+    return kept
 
 
 def join_votes(
@@ -164,9 +193,9 @@ def share_votes(votes: np.ndarray, pixel_hash: Sequence[str]) -> int:
     """
     known: dict[str, set[tuple[int, ...]]] = {}
     there = votes.any(axis=1)
-    for i in np.flatnonzero(there):
+    for i in np.flatnonzero(there).tolist():
         known.setdefault(pixel_hash[i], set()).add(tuple(votes[i].tolist()))
-    shared = [i for i in np.flatnonzero(~there) if pixel_hash[i] and len(known.get(pixel_hash[i], ())) == 1]
+    shared = [i for i in np.flatnonzero(~there).tolist() if pixel_hash[i] and len(known.get(pixel_hash[i], ())) == 1]
     for i in shared:
         votes[i] = next(iter(known[pixel_hash[i]]))
     return len(shared)

@@ -67,6 +67,9 @@ class Question:
         costs: what each confusion costs.
         costs_file: where they were read from, or None.
         near_duplicates: correlation from which two images count as one photograph; 0 where they were not looked for.
+        head: the answer of a network with several heads that was asked for; None for the run's own choice.
+        votes, votes_rows: FER+'s votes, whose majority is the truth, and which row an image is; None where labels are.
+        calibrate: whether a temperature was chosen on the validation images.
     """
 
     source: str
@@ -76,6 +79,10 @@ class Question:
     costs: Costs
     costs_file: str | None = None
     near_duplicates: float = THRESHOLD
+    head: str | None = None
+    votes: str | None = None
+    votes_rows: str | None = None
+    calibrate: bool = False
 
 
 @dataclass(frozen=True)

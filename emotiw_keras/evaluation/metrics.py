@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
 from emotiw_keras.costs import cost_matrix
@@ -15,6 +16,7 @@ from emotiw_keras.evaluation.significance import macro_f1_interval
 
 Z_95 = 1.959963984540054
 ECE_BINS = 15
+TEMPERATURES = (0.2, 5.0)
 
 
 def wilson_interval(right: int, n: int, z: float = Z_95) -> tuple[float, float]:
@@ -64,6 +66,34 @@ def expected_calibration_error(truth: np.ndarray, probabilities: np.ndarray, bin
     """
     _, promised, kept = reliability(truth, probabilities, bins)
     return float(np.abs(kept - promised).sum() / len(truth))
+
+
+def best_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    """The temperature that makes the true classes most likely (Guo et al. 2017, section 4.2).
+
+    Args:
+        truth: int (n,), the true class.
+        probabilities: float (n, classes), rows summing to 1.
+
+    Example:
+        >>> sure = np.full((10, 2), (0.999, 0.001))
+        >>> bool(best_temperature(np.array([0] * 8 + [1] * 2), sure) > 2)      # sure of all, right in eight of ten
+        True
+    """
+    logits = np.log(np.maximum(probabilities.astype(np.float64), 1e-12))
+
+    def loss(temperature: float) -> float:
+        scaled = logits / temperature
+        return float(np.mean(np.logaddexp.reduce(scaled, axis=1) - scaled[np.arange(len(truth)), truth]))
+
+    return float(minimize_scalar(loss, bounds=TEMPERATURES, method="bounded").x)
+
+
+def at_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities float (n, classes) as they are when the logits are divided by a temperature."""
+    powers: np.ndarray = np.maximum(probabilities.astype(np.float64), 1e-12) ** (1 / temperature)
+    powers /= powers.sum(axis=1, keepdims=True)
+    return powers
 
 
 def scores(

@@ -58,8 +58,13 @@ def evaluate_command(assessment: Assessment) -> str:
         words += ["--crops", str(asked.crops)]
     if asked.costs_file is not None:
         words += ["--costs", asked.costs_file]
+    if "robust" in assessment.result:
+        words += ["--robust"]
     if asked.near_duplicates != THRESHOLD:
         words += ["--near-duplicates", f"{asked.near_duplicates:g}"]
+    for option, value in (("--head", asked.head), ("--votes", asked.votes), ("--votes-rows", asked.votes_rows)):
+        words += [option, value] if value is not None else []
+    words += ["--calibrate"] if asked.calibrate else []
     return shlex.join(words)
 
 

@@ -18,6 +18,7 @@ from emotiw_keras.reports import sections
 from emotiw_keras.reports.html import Part, page, tag
 from emotiw_keras.reports.near_page import NEAR_FILE, near_csv, near_section
 from emotiw_keras.reports.prediction_sheet import Caption, contact_sheet
+from emotiw_keras.reports.real_pictures import coverage, robust_section
 from emotiw_keras.reports.score_tables import percent
 from emotiw_keras.reports.video_tables import per_video_csv
 from emotiw_keras.sealed import json_text
@@ -92,6 +93,8 @@ def report_page(assessment: Assessment) -> str:
         sections.costs(assessment),
         tag("h2", "Calibration"),
         sections.calibration(assessment),
+        coverage(assessment),
+        robust_section(assessment),
         tag("h2", "The most confident mistakes"),
         sections.wrong_answers(assessment),
         near_section(assessment),

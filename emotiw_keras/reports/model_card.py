@@ -16,7 +16,7 @@ from emotiw_keras.evaluation import provenance
 from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.metrics import ECE_BINS, wilson_interval
 from emotiw_keras.files import write_atomic
-from emotiw_keras.reports.score_tables import figures_table, interval, percent, three
+from emotiw_keras.reports.score_tables import agreement_lines, figures_table, interval, percent, three
 from emotiw_keras.reports.sections import cautions
 from emotiw_keras.runs import Run
 
@@ -136,6 +136,9 @@ def model_card(assessment: Assessment, facts: CardFacts) -> str:
         f"A network ({model['name']}, width {model['width']:g}, input {size}) that reads the expression of one face: "
         f"{', '.join(map(_plain, run.labels))}. Trained with emotiw\\_keras {_trained_with(run)}."
     )
+    if run.head is not None:
+        others = [f"{head.name} ({', '.join(map(_plain, head.labels))})" for head in run.heads if head.name != run.head.name]
+        about += f" This is its answer {run.head.name}; from the same trunk it also gives {'; '.join(others)} (`--head`)."
     scored = f"{_plain(asked.source)}, split {asked.split}, {result['n_found']:,} of {result['n']:,} images"
     calibration = (
         f"Expected calibration error {three(result['ece'])} (largest probability, {ECE_BINS} bins), log loss "
@@ -152,6 +155,7 @@ def model_card(assessment: Assessment, facts: CardFacts) -> str:
         "Leak-free: without the images that are also in a train or val split of the run. Expected cost: "
         f"{_plain(asked.costs.source)}.",
         *[f"**{_plain(line)}**" for line in cautions(assessment)],
+        *map(_plain, agreement_lines(result)),
         "### Classes",
         _classes(result),
         "### Calibration",

@@ -52,6 +52,51 @@ def figures_table(result: Result) -> str:
     return "\n".join(lines)
 
 
+def agreement_lines(result: Result) -> list[str]:
+    """What is said of votes and of a temperature, in lines for people."""
+    lines = []
+    if "votes" in result:
+        found, told = result["votes"], []
+        parts = (("agreed", f"where at least {found['agreed']['votes']} of ten agree"), ("others", "where fewer do"))
+        for of, words in ((found[key], words) for key, words in parts if found[key]["n"]):
+            told.append(f"{percent(of['accuracy'])} of {of['n']:,} images {words}")
+        lines.append(f"Truth is the majority of ten people's votes. Right: {', '.join(told)}.")
+    if "calibrated" in result:
+        of = result["calibrated"]
+        chosen = f"{three(of['temperature'])}, chosen on {of['images']:,} images of {of['chosen_on']}"
+        lines.append(f"At temperature {chosen}: calibration error {three(of['ece'])}, log loss {three(of['log_loss'])}.")
+    return lines
+
+
+def robust_rows(result: Result) -> list[tuple[str, str, str, str, str, str]]:
+    """Condition, accuracy, its interval, difference to clean faces in points, its interval, calibration error."""
+
+    def points(value: float) -> str:
+        return f"{100 * value:+.1f}"
+
+    rows = [("as they are", percent(result["accuracy"]), interval(result["accuracy_ci95"]), "", "", three(result["ece"]))]
+    for row in result["robust"].values():
+        ends = f"{points(row['difference_ci95'][0])} to {points(row['difference_ci95'][1])}"
+        accuracy = percent(row["accuracy"]), interval(row["accuracy_ci95"])
+        rows.append((row["condition"], *accuracy, points(row["difference"]), ends, three(row["ece"])))
+    return rows
+
+
+ROBUST_HEAD = ("the same faces", "accuracy", "95 % interval", "points", "95 % of points", "ECE")
+
+
+def robust_table(result: Result) -> str:
+    """What spoilt faces cost, as a Markdown table."""
+    rows = [ROBUST_HEAD, *robust_rows(result)]
+    wide = [max(len(row[i]) for row in rows) for i in range(len(ROBUST_HEAD))]
+    lines = [
+        "| " + " | ".join(f"{cell:<{wide[i]}}" if i == 0 else f"{cell:>{wide[i]}}" for i, cell in enumerate(row)) + " |"
+        for row in rows
+    ]
+    rule = "|" + "|".join("-" * (width + 1) + (":" if i else "-") for i, width in enumerate(wide)) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
 def per_class_table(result: Result) -> str:
     """Precision, recall, F1 and number of images of each class as a Markdown table."""
     width = max(5, *(len(label) for label in result["labels"]))

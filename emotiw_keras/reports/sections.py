@@ -13,9 +13,10 @@ from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.metrics import wilson_interval
 from emotiw_keras.evaluation.mistakes import mistakes
 from emotiw_keras.history import read_history
+from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.reports import charts
 from emotiw_keras.reports.html import Html, bar, image_tag, joined, scrolling, shaded, table, tag
-from emotiw_keras.reports.score_tables import ROWS, columns, interval, percent, three
+from emotiw_keras.reports.score_tables import ROWS, agreement_lines, columns, interval, percent, three
 from emotiw_keras.runs import Run
 
 MISTAKES = 12
@@ -45,6 +46,8 @@ def cautions(assessment: Assessment) -> list[str]:
         lines.append(f"{result['n'] - result['n_found']} images could not be read and are not in the figures.")
     if asked.limit is not None and asked.limit <= result["n"]:
         lines.append(f"Only {result['n']} images of the split were scored (--limit {asked.limit}).")
+    if assessment.run.head is not None and assessment.run.labels == LABEL_SETS["ferplus8"].labels and asked.votes is None:
+        lines.append("Truth is the labels of the data; --votes scores against what ten people say.")
     few = [label for label, row in result["per_class"].items() if row["support"] < FEW]
     if few:
         lines.append(f"Fewer than {FEW} images of {', '.join(few)}: their figures, and the macro averages, are unreliable.")
@@ -82,7 +85,7 @@ def summary(assessment: Assessment) -> Html:
     )
     return joined(
         tag("ul", items, class_="cards"),
-        [tag("p", line, class_="note") for line in cautions(assessment)],
+        [tag("p", line, class_="note") for line in (*agreement_lines(result), *cautions(assessment))],
         table(["figure", *head], rows, caption, label="Figures"),
         tag("p", words, class_="quiet"),
     )

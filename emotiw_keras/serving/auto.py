@@ -97,7 +97,7 @@ def open_engine(engine: str, source: Run | Exported, crops: int, shape: Shape, p
         return LightInference(source, crops, engine)
     if crops != 1:
         raise UsageError(f"{source.called} is an exported model, which cuts the centre out itself: {crops} crops need the run")
-    compute, count = engines.load(engine, source.model, source.called), len(source.labels)
+    compute, count = engines.load(engine, source.model, source.called, source.output), len(source.labels)
 
     def checked(faces: np.ndarray) -> np.ndarray:
         answers = compute(faces)

@@ -48,6 +48,7 @@ def fit(
     threads: int | None = None,
     restart: bool = False,
     dry_run: bool = False,
+    show: str | Path | None = None,
     say: Callable[[str], None] = silent,
     progress: Progress | None = None,
 ) -> Outcome:
@@ -60,6 +61,7 @@ def fit(
         threads: processor threads; None takes all.
         restart: rename an existing run and begin anew.
         dry_run: say what would be done, and stop.
+        show: a PNG to write with some training images as the first epochs have them; then stop.
         say: takes lines for people.
         progress: shows epochs under way.
 
@@ -75,8 +77,15 @@ def fit(
         >>> from emotiw_keras.training.recipe import load_recipe
         >>> fit(load_recipe("demo"), {}, "runs/demo")  # doctest: +SKIP
     """
-    prepared = prepare(recipe, paths, threads=threads, say=say, seconds=LOOK_SECONDS if dry_run else None)
+    look = dry_run or show is not None
+    prepared = prepare(recipe, paths, threads=threads, say=say, seconds=LOOK_SECONDS if look else None)
     folder = Path(out).expanduser()
+    if show is not None:
+        from emotiw_keras.training.show_batch import show_batch
+
+        show_batch(prepared, Path(show).expanduser(), say)
+        if not dry_run:
+            return Outcome(None, prepared.unreadable)
     if dry_run:
         recipe.kind.describe(prepared, folder, say)
         return Outcome(None, prepared.unreadable)

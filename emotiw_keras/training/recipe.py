@@ -15,6 +15,7 @@ import tomli_w
 
 from emotiw_keras.data.near.threshold import THRESHOLD, check_threshold
 from emotiw_keras.errors import UsageError
+from emotiw_keras.heads import NAME, Head, side_by_side
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.models.registry import application_names, get_spec, known_names, model_names, near_name
 from emotiw_keras.run_facts import LARGEST_SIDE, LARGEST_WIDTH, MOST_FEATURES
@@ -23,7 +24,7 @@ from emotiw_keras.training.checked_fields import SettingError, from_table, setti
 from emotiw_keras.training.keep import KEEPS
 from emotiw_keras.training.keras_objects import described
 from emotiw_keras.training.kinds import KINDS, Kind, kind_of
-from emotiw_keras.training.stage import HEAD_SETTINGS, split_reference
+from emotiw_keras.training.stage import HEAD_SETTINGS, HEADS_SETTINGS, split_reference
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
@@ -39,6 +40,9 @@ class ModelSettings:
         input_size: side of the network's input in pixels; 0 is the published one.
         features: how many of the last activations the classifier reads (`models.features`); 0 leaves the network as it is, or
             as the run is that gives the weights.
+        heads: name -> label set: several answers from one trunk, such as {fer = "basic7", votes = "ferplus8"}. The labels of
+            the data go to the head with `labels` of the recipe, votes (`source.NAME.votes`) to the one with "ferplus8".
+        head: the one whose answers the run gives unless another is asked for; "" is the first.
     """
 
     name: str = setting("alexnet")
@@ -46,6 +50,28 @@ class ModelSettings:
     width: float = setting(1.0, above=0, high=LARGEST_WIDTH)
     input_size: int = setting(0, low=0, high=LARGEST_SIDE)
     features: int = setting(0, low=0, high=MOST_FEATURES)
+    heads: tuple[tuple[str, str], ...] = setting(())
+    head: str = setting("")
+
+    def __post_init__(self) -> None:
+        validate(self, "model")
+        names = [name for name, _ in self.heads]
+        for name, labels in self.heads:
+            if not NAME.fullmatch(name):
+                raise SettingError(f"heads of model names {name!r}, expected letters, digits and '_', a letter first", "heads")
+            if labels not in LABEL_SETS:
+                raise SettingError(
+                    f"heads of model gives {name!r} the labels {labels!r}; known are {', '.join(LABEL_SETS)}", "heads"
+                )
+        if len(set(names)) < len(names):
+            raise SettingError(f"heads of model names a head twice: {', '.join(names)}", "heads")
+        if self.head and self.head not in names:
+            there = f"its heads are {', '.join(names)}" if names else "it has no heads"
+            raise SettingError(f"head of model is {self.head!r}; {there}", "head")
+
+    def sides(self) -> tuple[Head, ...]:
+        """The heads in order; none for a network with one answer."""
+        return side_by_side({name: LABEL_SETS[labels].labels for name, labels in self.heads})
 
 
 @dataclass(frozen=True)
@@ -198,9 +224,35 @@ class Recipe:
                         known = ", ".join(self.data)
                         raise SettingError(f"{key} of {stage.where} names the data set {source!r}; declared are {known}", key)
         self.kind.check(self)
+        self._check_heads()
         for name in self.source:
             if name not in self.data:
                 raise SettingError(f"[source.{name}] names no declared data set; declared are {', '.join(self.data)}", name)
+
+    def _check_heads(self) -> None:
+        """Refuse what a network with several heads does not heed, and what only such a one does."""
+        names = [name for name, _ in self.model.heads]
+        if names and self.table != "stage":
+            raise SettingError(f"heads of model are for recipes with [[stage]], not with [[{self.table}]]", "heads")
+        for stage in self.stages if self.table == "stage" else ():
+            unheeded: tuple[str, ...] = HEADS_SETTINGS
+            why = "a network with one answer (set model.heads)"
+            if names:
+                unheeded, why = ("sampling", "cost_weight", "costs", "metrics"), "a network with several heads"
+                if stage.kind == "head" or not isinstance(stage.loss, str):
+                    what = "kind" if stage.kind == "head" else "loss"
+                    raise SettingError(f"{what} of {stage.where} is {getattr(stage, what)!r}, which is not for {why}", what)
+            for key in unheeded:
+                if getattr(stage, key) != getattr(type(stage), key):
+                    raise SettingError(f"{key} of {stage.where} is {getattr(stage, key)!r}, which {why} does not heed", key)
+            for head in [*dict(stage.head_weights), *([stage.monitor_head] if stage.monitor_head else [])]:
+                if head not in names:
+                    key = "monitor_head" if head == stage.monitor_head else "head_weights"
+                    raise SettingError(f"{key} of {stage.where} names {head!r}; the heads are {', '.join(names)}", key)
+            if names and any(weight <= 0 for _, weight in stage.head_weights):
+                raise SettingError(
+                    f"head_weights of {stage.where} are {stage.head_weights!r}, expected weights above 0", "head_weights"
+                )
 
     @property
     def table(self) -> str:
@@ -228,11 +280,17 @@ class Recipe:
                     del source[key]
         if not self.model.features:
             del table["model"]["features"]
+        table["model"]["heads"] = dict(self.model.heads)
+        for key in ("heads", "head"):
+            if not table["model"][key]:
+                del table["model"][key]
         for stage in table["stages"]:
             # so that recipes of runs from before there were such stages are still the same
             for key in ("kind", "folds", "refit", "val_least") if stage.get("kind") == "gradient" else ():
                 if key != "val_least" or not stage[key]:
                     del stage[key]
+            for key in HEADS_SETTINGS if self.table == "stage" and not self.model.heads else ():
+                del stage[key]
         if self.keep == "last":
             del table["keep"]  # so that recipes of runs from before there was a choice are still the same
         if self.near_duplicates == THRESHOLD:

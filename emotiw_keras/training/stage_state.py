@@ -35,7 +35,7 @@ class StageState:
     epoch: int = 0
     step: int = 0
     loss: float = 0.0
-    right: int = 0
+    right: float = 0
     seconds: float = 0.0
     waited: int = 0
     features: bool = False

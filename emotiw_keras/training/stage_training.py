@@ -18,6 +18,7 @@ from emotiw_keras.data.batches import Pool
 from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.data.one_channel import for_grey
 from emotiw_keras.errors import DataError, DivergedError, UsageError
+from emotiw_keras.heads import heads_of
 from emotiw_keras.runs import Run
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.averages import Averages
@@ -97,7 +98,7 @@ class StageTraining:
         stage = self.stage
         asked = {
             "crops_per_image": stage.crops_per_image, "cache_features": stage.cache_features is True,
-            "teachers": stage.teachers, "rotate, zoom, shift, brightness, contrast, erase or resample": stage.augmented,
+            "teachers": stage.teachers, ", ".join(stage.augmentations): stage.augmented,
         }  # fmt: skip
         for key, value in asked.items():
             if value and self._as_they_are(self.train):
@@ -210,9 +211,10 @@ class StageTraining:
 
     def _make_steps(self, planned: Plan, optimizer: keras.optimizers.Optimizer) -> None:
         """The compiled steps, on images or on the features of a frozen start."""
-        run, stage, classes = self.run, self.stage, len(self.run.info["labels"])
+        run, stage, heads = self.run, self.stage, heads_of(self.run.info)
+        classes = run.model.output_shape[-1] if heads else len(run.info["labels"])
         weights = np.ones(classes, np.float32)
-        if not isinstance(self.train, Batches) and stage.class_weight != "none":
+        if not heads and not isinstance(self.train, Batches) and stage.class_weight != "none":
             whole = self.train.labels if self.train.labels.ndim == 1 else self.train.labels.argmax(axis=1)
             weights = class_weights(whole, classes, stage.class_weight)
         costs = cost_matrix(run.info["labels"], stage.costs or None) if stage.cost_weight else None
@@ -230,14 +232,14 @@ class StageTraining:
             self.train = kept
             self.steps = self.judge = StageSteps(
                 planned.cut.tail, as_they_are, stage, weights, optimizer, kept.shape, kept.dtype, self.averages, costs,
-                metrics=self.metrics,
+                labels=label_spec(kept), metrics=self.metrics, heads=heads,
             )  # fmt: skip
             return
         net, given = self._prepared_for(train)
         taught_by = None
         if stage.teachers:
             teachers = [run.teachers[name] for name in stage.teachers]
-            taught_by = Teachers(teachers, run.info["labels"], net, run.info["precision"])
+            taught_by = Teachers(teachers, heads or run.info["labels"], net, run.info["precision"])
         labels = label_spec(train)
         self.steps = self.judge = StageSteps(
             net,
@@ -252,12 +254,14 @@ class StageTraining:
             taught_by,
             labels,
             self.metrics,
+            heads,
         )
         if val is not None and (val.shape, val.dtype, label_spec(val)) != (train.shape, train.dtype, labels):
             net, given = self._prepared_for(val)
             self.judge = StageSteps(
-                net, given, stage, weights, optimizer, val.shape, val.dtype, labels=label_spec(val), metrics=self.metrics
-            )
+                net, given, stage, weights, optimizer, val.shape, val.dtype, labels=label_spec(val), metrics=self.metrics,
+                heads=heads,
+            )  # fmt: skip
 
     def _prepared_for(self, source: Trained, net: keras.Model | None = None) -> tuple[keras.Model, Callable[..., Any]]:
         """The network (or a part of it from its input on) and the input to compute with: bytes go through `FaceInput`, anything

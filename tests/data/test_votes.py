@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from emotiw_keras.data.load import load_faces
-from emotiw_keras.data.votes import MODES, agreed, entropy, labels_of, share_votes
+from emotiw_keras.data.votes import agreed, entropy, labels_of, share_votes
 from emotiw_keras.errors import DataError, UsageError
+from emotiw_keras.labels import VOTE_MODES
 from tests.data.look_alikes import BASIC, fer_lines, noise, write
 
 HEADER = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
@@ -152,7 +153,7 @@ def test_equal_images_share_votes_where_these_agree() -> None:
     ],
 )  # fmt: skip
 def test_votes_become_labels_as_their_authors_make_them(votes: list[int], expected: dict[str, dict[int, float]]) -> None:
-    for mode in MODES:
+    for mode in VOTE_MODES:
         row = np.zeros(8)
         for place, share in expected["cross_entropy" if mode == "probabilistic" else mode].items():
             row[place] = share
