@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -16,19 +15,13 @@ from emotiw_keras.data.near.threshold import THRESHOLD
 from emotiw_keras.data.splits import stratified
 from emotiw_keras.data.votes import VOTED, agreed, labels_of
 from emotiw_keras.errors import DataError
+from emotiw_keras.evaluation.conditions import CONDITIONS as SPOILT
 from emotiw_keras.labels import LABEL_SETS
 
 LABELS = LABEL_SETS["basic7"].labels
 SIDE = 48
-SIGMA_NOISE = 15.0
-SIGMA_BLUR = 1.5
-FEW_PIXELS = 24
-
-CONDITIONS: dict[str, str] = {
-    "noise": f"Gaussian noise of standard deviation {SIGMA_NOISE:g} grey levels, rounded and clipped",
-    "blur": f"Gaussian blur of standard deviation {SIGMA_BLUR:g} pixels",
-    "small": f"{FEW_PIXELS} x {FEW_PIXELS} pixels (area), brought back to {SIDE} x {SIDE} (bilinear)",
-}
+_WORSE = {each.name: each for each in SPOILT if each.name in ("noise", "blur", "small")}
+CONDITIONS = {name: each.words for name, each in _WORSE.items()}
 """What is done to the faces to see whether an answer survives it: name -> words."""
 
 
@@ -73,17 +66,7 @@ class AuditFaces:
 
     def under(self, condition: str) -> np.ndarray:
         """The faces under one of `CONDITIONS`: uint8 (n, 48, 48)."""
-        import cv2
-
-        if condition == "noise":
-            # Drawn for each face from its own pixels: the same whichever faces are asked about beside it.
-            seeds = [zlib.crc32(face.tobytes()) for face in self.pixels]
-            drawn = np.stack([np.random.default_rng(seed).normal(0, SIGMA_NOISE, (SIDE, SIDE)) for seed in seeds])
-            return np.clip(np.rint(self.pixels + drawn), 0, 255).astype(np.uint8)
-        if condition == "blur":
-            return np.stack([cv2.GaussianBlur(face, (0, 0), SIGMA_BLUR) for face in self.pixels])
-        few = (cv2.resize(face, (FEW_PIXELS, FEW_PIXELS), interpolation=cv2.INTER_AREA) for face in self.pixels)
-        return np.stack([cv2.resize(face, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR) for face in few])
+        return _WORSE[condition].of(self.pixels[..., None])[..., 0]
 
 
 def read_test(

@@ -20,7 +20,8 @@ from emotiw_keras.formats.protobuf import Schema, Spec, Wire, last, map_file
 SELECTED_SHARE = 0.05
 """From this share of a split's pictures on a run counts as trained, or selected, on the split; duplicates alone are fewer."""
 _MODEL: Schema = {7: Spec("graph", "message")}
-_GRAPH: Schema = {5: Spec("initializer", "message", True)}
+_GRAPH: Schema = {5: Spec("initializer", "message", True), 12: Spec("output", "message", True)}
+_NAMED: Schema = {1: Spec("name", "str")}
 _TENSOR: Schema = {8: Spec("name", "str"), 13: Spec("external", "message", True), 14: Spec("location", "int")}
 SPLIT_NAMES = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
 
@@ -177,7 +178,10 @@ def _onnx(path: Path, called: str) -> Callable[[np.ndarray], np.ndarray]:
         tensor = wire.decode(part, _TENSOR)
         if "external" in tensor or last(tensor, "location", 0):
             raise ModelError(f"{called}: {path} keeps {last(tensor, 'name', 'an array')} in another file; save it as one file")
-    return engines.load(engine, bytes(view), called)
+    outputs = [last(wire.decode(part, _NAMED), "name", "") for part in graph.get("output", ())]
+    if len(outputs) != 1:
+        raise ModelError(f"{called}: {path} has {len(outputs)} outputs; expected one, a number for each label")
+    return engines.load(engine, bytes(view), called, outputs[0])
 
 
 def _keras(path: Path, entry: Entry) -> Callable[[np.ndarray], np.ndarray]:
