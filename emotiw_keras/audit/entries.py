@@ -19,7 +19,7 @@ CHANNELS = ("grey", "rgb", "bgr")
 ORDERS = ("nhwc", "nchw")
 OUTPUTS = ("probabilities", "logits")
 LARGEST_TOML = 1 << 20
-_TEXTS = ("name", "run", "adapter", "file", "output", "trained_on", "selected_on", "source")
+_TEXTS = ("name", "run", "adapter", "file", "output", "trained_on", "selected_on", "source", "head")
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Entry:
         name: what tables call it.
         run: a run folder, the name of a model that ships, or a file of `emotiw export --format onnx`.
         crops: of a run, as `Predictor` has it.
+        head: of a run with several heads, which answer; "" for the run's choice.
         adapter: a command, as `Adapter` takes it.
         file: an ONNX file, a Keras file or the folder of a SavedModel.
         labels: of a file, the classes in the order of its outputs.
@@ -66,6 +67,7 @@ class Entry:
     name: str
     run: str = ""
     crops: int | None = None
+    head: str = ""
     adapter: str = ""
     file: str = ""
     labels: tuple[str, ...] = ()
@@ -134,7 +136,7 @@ def _entry(table: Mapping[str, Any], where: str) -> Entry:
     kinds = [key for key in ("run", "adapter", "file") if key in table]
     if "name" not in table or len(kinds) != 1:
         raise UsageError(f"{where}: expected a name, and one of run, adapter and file; got {', '.join(table) or 'nothing'}")
-    of_kind = {"run": {"crops"}, "adapter": set[str](), "file": {"labels", "input", "output", "trust"}}
+    of_kind = {"run": {"crops", "head"}, "adapter": set[str](), "file": {"labels", "input", "output", "trust"}}
     (kind,) = kinds
     for other, keys in of_kind.items():
         if other != kind and keys & set(table):

@@ -80,7 +80,7 @@ def _of_run(entry: Entry, faces: AuditFaces) -> Reader:
     from emotiw_keras.runs import WEIGHTS_FILE, Run
     from emotiw_keras.serving.predictor import Predictor
 
-    predictor = Predictor(entry.run, crops=entry.crops)
+    predictor = Predictor(entry.run, crops=entry.crops, head=entry.head or None)
     mirrored = {1: "the centre", 2: "the face and its mirror image", 10: "ten crops"}[predictor.crops]
     facts: dict[str, Any] = {"version": __version__, "how": f"the face as it is; {mirrored}", **_told(entry)}
     source = predictor.source

@@ -132,6 +132,7 @@ def test_a_file_states_all_that_it_takes(tmp_path: Path) -> None:
     wrong('[[model]]\nname = "a"\nrun = "r"\nfile = "f"', "one of run, adapter and file")
     wrong('[[model]]\nname = "a"\nfile = "f"', "labels, input, output not stated; .* never guessed")
     wrong('[[model]]\nname = "a"\nrun = "r"\ntrust = true', "trust belongs to file, not to run")
+    wrong('[[model]]\nname = "a"\nadapter = "r"\nhead = "votes"', "head belongs to run, not to adapter")
     wrong('[[model]]\nname = "a"\nrun = "r"\nlabel = []', "unknown key 'label'")
     wrong(FILE + '[model.input]\nside = 8\nchannels = "grey"\n', "order, low, high not stated")
     wrong(FILE + INPUT.replace('"grey"', '"red"'), "channels = 'red'; expected one of grey, rgb, bgr")
@@ -243,6 +244,11 @@ def test_wrong_usage_is_one_line(fer: dict[str, Path], larger: Path, adapter: st
     ):
         assert run(["audit", *words]) == code
         assert said in capsys.readouterr().err
+
+
+def test_a_head_that_a_run_has_not_is_named_in_its_row() -> None:
+    (row,) = audit([Entry("a", run="fer28-face-vgg", head="votes")], some_faces([0]))["models"]
+    assert "votes" in row["error"] and row["exit_code"] == 2
 
 
 def test_two_readers_of_one_name_are_refused() -> None:
