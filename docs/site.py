@@ -62,6 +62,7 @@ reference/serving
 reference/models
 reference/errors
 run-folder
+statistics
 reproducibility
 ```
 ```{toctree}
