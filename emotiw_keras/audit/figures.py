@@ -11,7 +11,8 @@ import numpy as np
 from emotiw_keras.audit.faces import LABELS, AuditFaces
 from emotiw_keras.data.votes import VOTED
 from emotiw_keras.errors import ModelError
-from emotiw_keras.evaluation.metrics import Z_95, expected_calibration_error, scores, wilson_interval
+from emotiw_keras.evaluation.metrics import expected_calibration_error, scores
+from emotiw_keras.evaluation.significance import Z_95, wilson_interval
 from emotiw_keras.labels import class_key
 
 Figure = dict[str, Any]
