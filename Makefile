@@ -60,7 +60,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/pytho
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) --editable '.[dev,hub,jax,onnx]'
+	$(PIP) --editable '.[dev,hub,jax,onnx,serve]'
 	@touch $@
 
 $(VENV)/.installed-torch: $(VENV)/.installed-test

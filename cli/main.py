@@ -24,6 +24,7 @@ COMMANDS = {
     "audit": ("emotiw_keras.cli.audit", "Score any reader of expressions on FER-2013."),
     "card": ("emotiw_keras.cli.card", "Write the model card of a run."),
     "predict": ("emotiw_keras.cli.predict", "Read the expression of each face, one row per face."),
+    "serve": ("emotiw_keras.cli.serve", "Serve a page to try it, and expressions over HTTP."),
     "prepare": ("emotiw_keras.cli.prepare", "Find, align and cut out the faces of a raw data set."),
     "staged-study": ("emotiw_keras.cli.staged_study", "Compare fine-tuning in stages with direct, joint and none."),
     "pathnet-study": ("emotiw_keras.cli.pathnet_study", "Compare PathNet's transfer with its controls."),

@@ -35,6 +35,7 @@ CONTENTS = """
 :hidden:
 
 photos
+serving
 your-faces
 recipes
 votes

@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 NAME = "emotiw_light"
 NEEDED = ("click", "filelock", "h5py", "numpy", "opencv-python-headless", "pillow")
 """What finds faces, reads expressions and opens exported models."""
+EXTRAS = ("engines", "heic", "serve")
+"""Extras of the full one that it has too."""
 BUILD = Path(__file__).parent / "build" / "renamed"
 
 
@@ -55,5 +57,9 @@ setup(
         for name, value in full["options.package_data"].items()
     },
     install_requires=needed,
+    extras_require={
+        extra: [line for line in full["options.extras_require"][extra].splitlines() if line and not line.startswith("#")]
+        for extra in EXTRAS
+    },
     entry_points={"console_scripts": [f"emotiw-light = {NAME}.cli.main:main"]},
 )

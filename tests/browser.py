@@ -51,15 +51,22 @@ class Page:
         """A command of the protocol, and its answer."""
         return self._browser.call(method, parameters, self._session)
 
-    def open(self, path: Path, width: int, dark: bool = False) -> None:
-        """Load a file at a width in pixels, in light or dark colours, and wait until all of it is there."""
+    def open(self, path: Path | str, width: int, dark: bool = False) -> None:
+        """Load a file or an address at a width in pixels, in light or dark colours, and wait until all of it is there."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self._browser.loaded.discard(self._session)
-        answer = self.call("Page.navigate", url=path.resolve().as_uri())
+        answer = self.call("Page.navigate", url=path if isinstance(path, str) else path.resolve().as_uri())
         assert "errorText" not in answer, answer
         self._browser.wait(lambda: self._session in self._browser.loaded)
+
+    def until(self, expression: str) -> None:
+        """Wait until an expression holds."""
+        limit = time.monotonic() + PATIENCE
+        while not self.value(expression):
+            assert time.monotonic() < limit, (expression, self.said, self.value("document.body.innerText"))
+            time.sleep(0.05)
 
     def value(self, expression: str) -> Any:
         """What an expression gives in the page."""
@@ -136,14 +143,14 @@ class Browser:
 
 
 @contextmanager
-def browser(program: str) -> Iterator[Browser]:
-    """A browser that ends with the block."""
+def browser(program: str, *flags: str) -> Iterator[Browser]:
+    """A browser, with more flags if there are some, that ends with the block."""
     read_end, to = os.pipe()
     back, write_end = os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         # The protocol wants the file descriptors 3 and 4.
         script = f'exec "$@" 3<&{read_end} 4>&{write_end}'
-        command = ["bash", "-c", script, "browser", program, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+        command = ["bash", "-c", script, "browser", program, *FLAGS, *flags, f"--user-data-dir={profile}", "about:blank"]
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         process = subprocess.Popen(command, pass_fds=(read_end, write_end), **quiet)  # type: ignore[call-overload]
         os.close(read_end)

@@ -41,6 +41,8 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
     "pillow_heif": "pillow-heif",
+    "prometheus_client": "prometheus-client",
+    "python_multipart": "python-multipart",
     "sklearn": "scikit-learn",
     "tomli_w": "tomli-w",
 }
@@ -167,11 +169,13 @@ def test_every_library_that_is_imported_is_declared() -> None:
 
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    # ONNX is needed by one command alone, engines by one option, pillow-heif by one format, the hub by an address: all say so
-    # where they are missing.
+    # ONNX and the server are needed by one command each, engines by one option, pillow-heif by one format, the hub by an
+    # address: all say so where they are missing.
     lines = setup["options"]["install_requires"].splitlines()
     lines += [
-        line for extra in ("onnx", "engines", "heic", "hub") for line in setup["options.extras_require"][extra].splitlines()
+        line
+        for extra in ("onnx", "engines", "heic", "hub", "serve")
+        for line in setup["options.extras_require"][extra].splitlines()
     ]
     declared = {re.split(r"[<>=~! ;]", line)[0].lower() for line in lines if line and not line.startswith("#")}
     used = {name.split(".")[0] for path in FILES.values() for name, _ in imported(ast.parse(path.read_text()))}

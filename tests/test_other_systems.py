@@ -50,6 +50,8 @@ import importlib, pkgutil, emotiw_keras
 for module in pkgutil.walk_packages(emotiw_keras.__path__, "emotiw_keras."):
     if "hdf5_helper" not in module.name and "_answers" not in module.name:
         importlib.import_module(module.name)
+for name in ("fcntl", "resource"):  # libraries have imported them, as they may
+    sys.modules.pop(name, None)
 from emotiw_keras.cli.main import run
 sys.exit(run(sys.argv[1:]))
 """

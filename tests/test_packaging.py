@@ -49,6 +49,7 @@ def test_the_wheel_holds_every_module_and_every_data_file(wheel: Path) -> None:
     expected |= {
         f"emotiw_keras/training/recipes/{path.name}" for path in (ROOT / "emotiw_keras/training/recipes").glob("*.toml")
     }
+    expected |= {f"emotiw_keras/serving/web/page.{suffix}" for suffix in ("css", "html", "js", "svg")}
     expected |= {"emotiw_keras/py.typed", "emotiw_keras/weights/manifest.toml"}
     assert expected <= names
     assert not [name for name in names if name.split("/")[0] in ("tests", "cli", "weights", "benchmarks")]
@@ -67,7 +68,7 @@ def test_constraints_pin_what_is_declared_within_its_range() -> None:
     setup.read(ROOT / "setup.cfg")
     declared = [
         setup["options"]["install_requires"],
-        *(setup["options.extras_require"][extra] for extra in ("dev", "docs", "hub", "jax", "onnx")),
+        *(setup["options.extras_require"][extra] for extra in ("dev", "docs", "hub", "jax", "onnx", "serve")),
     ]
     for line in "\n".join(declared).splitlines():
         if line and not line.startswith("#"):

@@ -110,6 +110,18 @@ def open_engine(engine: str, source: Run | Exported, crops: int, shape: Shape, p
     return checked
 
 
+def fastest_light(source: Run | Exported, crops: int, shape: Shape) -> str:
+    """The light engine that computes fastest, without TensorFlow: for what runs for long and may not pause to try others.
+
+    Raises:
+        As `open_engine`.
+    """
+    names = engines.installed()
+    if len(names) == 1:
+        return names[0]
+    return fastest(names, (source.fingerprint, crops), shape, lambda engine: open_engine(engine, source, crops, shape))
+
+
 class Automatic:
     """The network of a run in the engine that suits the number of faces that have come so far.
 

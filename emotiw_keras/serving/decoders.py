@@ -33,18 +33,19 @@ _current: Decoders | None = None
 
 
 @contextlib.contextmanager
-def apart(image: DecodeImage, video: OpenVideo) -> Iterator[None]:
+def apart(image: DecodeImage, video: OpenVideo, seconds: float | None = None) -> Iterator[None]:
     """Decode in other processes until the block ends. To be entered before TensorFlow is imported or a thread is started.
 
     Args:
         image: decodes one there, `inputs.decoded`.
         video: opens one there, `video_inputs.opened`.
+        seconds: in which an image has to be decoded; None for no end.
     """
     global _current
     if sys.platform != "linux" or "tensorflow" in sys.modules or threading.active_count() > 1:
         yield
         return
-    _current = decoders = Decoders(image, video)
+    _current = decoders = Decoders(image, video, seconds)
     try:
         yield
     finally:
@@ -60,7 +61,8 @@ def current() -> Decoders | None:
 class Decoders:
     """Workers, each started when all others are busy."""
 
-    def __init__(self, image: DecodeImage, video: OpenVideo) -> None:
+    def __init__(self, image: DecodeImage, video: OpenVideo, seconds: float | None = None) -> None:
+        self._seconds = seconds
         # What a worker needs, here, where it costs nothing: this process needs it as well.
         import cv2
 
@@ -89,8 +91,13 @@ class Decoders:
             worker = self._idle.pop() if self._idle else None
         worker = worker or self._worker()
         try:
+            worker.socket.settimeout(self._seconds)
             worker.send({"path": path, "name": name}, data)
             answer = worker.answer()
+        except TimeoutError as error:
+            os.kill(worker.process, signal.SIGKILL)  # it is not gone before it has been waited for
+            self._end_of(worker, error)
+            return InputImage(path, None, f"cannot decode: it took more than {self._seconds:g} seconds", name=name)
         except OSError as error:
             return InputImage(path, None, self._end_of(worker, error), name=name)
         with self._lock:
