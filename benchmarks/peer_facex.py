@@ -1,6 +1,6 @@
-"""PyPI's `facex` as a contestant of peers.py: its own weights through its own classifier, without its detector.
+"""PyPI's `facex` as a contestant: its own weights through its own classifier, without its detector.
 
-python -m benchmarks.peer_facex FOLDER NAME SECONDS, in an environment where `facex` is installed.
+python -m benchmarks.peer_facex, in an environment where `facex` is installed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ LABELS = ("anger", "disgust", "fear", "happy", "sadness", "surprised", "neutral"
 
 def main() -> None:
     """Serve `facex`, which takes one face at a time."""
-    folder, name, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
     try:
         import facex
     except ImportError as error:
@@ -34,8 +33,9 @@ def main() -> None:
     told = importlib.metadata.metadata("facex")
     licence = [line.split(" :: ")[-1] for line in told.get_all("Classifier") or [] if line.startswith("License")]
     size = Path(pool.model_path).stat().st_size
-    facts = {"version": told["Version"], "licence": ", ".join(licence) or "not told", "bytes": size}
-    serve(classify, folder, name, seconds, facts)
+    how = "its classifier alone, one face at a time"
+    facts = {"version": told["Version"], "licence": ", ".join(licence) or "not told", "bytes": size, "how": how}
+    serve(classify, LABELS, facts)
 
 
 if __name__ == "__main__":

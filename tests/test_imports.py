@@ -24,7 +24,7 @@ FLOORS = (
     ("runs", "run_facts", "inference", "history", "gradcam", "fold_runs"),
     ("training", "evaluation", "serving"),
     ("pathnet", "bulk"),
-    ("studies",),
+    ("studies", "audit"),
     ("reports",),
     ("cli",),
 )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import peers
-from benchmarks.peers import LABELS, PEERS, Contestant, peer_command
+from benchmarks.peers import LABELS, PEERS, peer_command
+from emotiw_keras.audit.adapter import Adapter
 
 STAND_INS = {
     "@tensorflow/tfjs": "module.exports = { setBackend: async () => {}, tensor3d: (values) => values, dispose: () => {} };",
@@ -26,7 +28,8 @@ STAND_INS = {
 
 
 def test_a_peer_is_a_module_or_a_node_script(tmp_path: Path) -> None:
-    assert peer_command("fer_keras", "python", None) == ["python", "-m", "benchmarks.peer_fer"]
+    assert peer_command("fer_keras", "python", None) == ["python", "-m", "benchmarks.peer_fer", "fer_keras"]
+    assert peer_command("facex", "python", None) == ["python", "-m", "benchmarks.peer_facex"]
     assert all(Path(peers.__file__).with_name(file).is_file() for file in PEERS.values())
     for folder in (None, str(tmp_path)):
         with pytest.raises(SystemExit, match="face_api needs Node and --node-folder"):
@@ -46,14 +49,22 @@ def test_a_node_peer_reads_every_face_and_answers_in_our_order(tmp_path: Path) -
     (tmp_path / "node_modules/@vladmandic/face-api/dist").mkdir()
     shutil.move(weights.parents[1] / "index.js", weights.parents[1] / "dist/face-api.node-wasm.js")
     faces = np.zeros((70, 48, 48), np.uint8)
-    faces[:, 0, 0], faces[:, -1, -1] = np.arange(70) % 7, np.arange(70)
+    faces[:, 0, 0], faces[:, -1, -1] = np.arange(70) % 7, 100 + np.arange(70)
     np.save(tmp_path / "faces.npy", faces)
-    node = Contestant("face_api", [*peer_command("face_api", "python", str(tmp_path)), str(tmp_path), "face_api", "0.01"])
-    assert node.facts == {"version": "1.2.3", "licence": "MIT", "bytes": 5}
-    figures = node.turn()
+    with Adapter(peer_command("face_api", "python", str(tmp_path))) as node:
+        facts = {"labels": list(LABELS), "version": "1.2.3", "licence": "MIT", "bytes": 5}
+        assert {key: node.facts[key] for key in facts} == facts and "behind its detector" in node.facts["how"]
+        figures = node.ask({"faces": str(tmp_path / "faces.npy"), "seconds": 0.01})
+        told = node.predict(faces)
     assert figures["faces_per_second"] > 0 and min(figures["single_ms"]) > 0
-    node.end()
-    told = np.load(tmp_path / "face_api.npy", allow_pickle=False)
-    expected = np.eye(len(LABELS))[np.arange(70) % 7] * (np.arange(70) / 255)[:, None]
     assert told.dtype == np.float32
-    np.testing.assert_allclose(told, expected, rtol=1e-6)
+    np.testing.assert_allclose(told, np.eye(len(LABELS))[np.arange(70) % 7], rtol=1e-6)
+
+
+def test_scores_of_any_sum_become_probabilities(tmp_path: Path) -> None:
+    code = (
+        "import numpy as np\nfrom benchmarks.peer_worker import serve\n"
+        "serve(lambda faces: np.tile([3.0, 1.0], (len(faces), 1)), ['happy', 'sad'], {'version': '1'})\n"
+    )
+    with Adapter([sys.executable, "-c", code]) as mine:
+        assert mine.predict(np.zeros((70, 48, 48), np.uint8)).tolist() == [[0.75, 0.25]] * 70

@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from emotiw_keras.audit.faces import CONDITIONS, LABELS, AuditFaces
+from emotiw_keras.audit.figures import of_answers, of_humans, share
 from emotiw_keras.evaluation.compare import compare
 from emotiw_keras.evaluation.ensemble import ensemble
 from emotiw_keras.evaluation.evaluate import assess
+from emotiw_keras.reports.audit_page import audit_page, audit_text
 from emotiw_keras.reports.comparison_page import comparison_page
 from emotiw_keras.reports.evaluation_report import report_page
 from emotiw_keras.reports.html import image_tag, page, table, tag
@@ -36,6 +40,33 @@ def chromium() -> Iterator[Browser]:
         yield running
 
 
+def an_audit() -> dict[str, Any]:
+    """What `emotiw audit` finds for a reader that was asked, one with a long name and one that failed."""
+    generator = np.random.default_rng(0)
+    votes = generator.multinomial(10, np.full(10, 0.1), size=70)
+    faces = AuditFaces(
+        "fer", np.zeros((70, 48, 48), np.uint8), np.arange(70) % 7, np.arange(70) < 9, np.arange(70) < 20, votes, {}, True, ()
+    )
+    answers = generator.dirichlet(np.ones(7), 70)
+    figures = of_answers(answers, LABELS, faces) | {"robust": dict.fromkeys(CONDITIONS, share(np.arange(70) % 7 == 0))}
+    facts = {"labels": list(LABELS), "how": "its network alone, one face at a time", "trained_on": "Training", "bytes": 5}
+    rows = [{"name": name, **facts, "selected_on": "unknown", **figures} for name in ("ours", "a-reader-of-a-long-name" * 3)]
+    rows.append({"name": "lost", "trained_on": "unknown", "selected_on": "unknown", "error": "ended with exit code 3"})
+    of_faces = {"all": 70, "twins": 9, "near_twins": 11, "with_votes": 70, "with_a_majority": 12, "agreed": 3}
+    data = {"source": "fer", "split": "test", "limited": True, "faces": of_faces}
+    return {"version": "1", "data": data, "conditions": CONDITIONS, "humans": of_humans(faces), "models": rows}
+
+
+def test_an_audit_is_a_table_of_markdown() -> None:
+    text = audit_text(an_audit())
+    tables = [part.splitlines() for part in text.split("\n\n") if part.startswith("|")]
+    assert len(tables) == 5 and text.count("## ") == 5
+    for lines in tables:
+        assert len({line.count("|") for line in lines}) == 1 and len({len(line) for line in lines}) == 1
+    assert "| lost " in text and "could not be asked: ended with exit code 3" in text
+    assert "14.3 % (" in text  # noise: ten of seventy
+
+
 @pytest.fixture(scope="module")
 def pages(side_by_side: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, int]]:
     """The pages, and how many images each has."""
@@ -49,17 +80,18 @@ def pages(side_by_side: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         "ensemble": report_page(ensemble(both)),
         "compare": comparison_page(compare(both), "faces/" + "deep/" * 60, "emotiw compare " + "long/" * 80),
     }
+    texts["audit"] = audit_page(an_audit(), "emotiw audit " + "long/" * 80)
     for name, text in texts.items():
         (folder / f"{name}.html").write_text(text, "utf-8")
     return {name: (folder / f"{name}.html", text.count("<img ")) for name, text in texts.items()}
 
 
-@pytest.mark.parametrize("name", ["report", "ensemble", "compare"])
+@pytest.mark.parametrize("name", ["report", "ensemble", "compare", "audit"])
 def test_a_page_is_complete_silent_and_fits(
     chromium: Browser, pages: dict[str, tuple[Path, int]], name: str, tmp_path: Path
 ) -> None:
     path, images = pages[name]
-    assert (images == 0) is (name == "compare")
+    assert (images == 0) is (name in ("compare", "audit"))
     for width, dark in ((1280, False), (390, False), (390, True)):
         opened = chromium.page()
         opened.open(path, width, dark)

@@ -1,0 +1,229 @@
+"""Readers of expressions, each asked in the same way: uint8 faces of 48 x 48 in, probabilities out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from emotiw_keras.audit.adapter import Adapter, checked_probabilities
+from emotiw_keras.audit.entries import UNKNOWN, Entry, Input
+from emotiw_keras.audit.faces import AuditFaces
+from emotiw_keras.data.resize import resize
+from emotiw_keras.errors import ModelError
+from emotiw_keras.formats.foreign import Limits
+from emotiw_keras.formats.protobuf import Schema, Spec, Wire, last, map_file
+
+SELECTED_SHARE = 0.05
+"""From this share of a split's pictures on a run counts as trained, or selected, on the split; duplicates alone are fewer."""
+_MODEL: Schema = {7: Spec("graph", "message")}
+_GRAPH: Schema = {5: Spec("initializer", "message", True), 12: Spec("output", "message", True)}
+_NAMED: Schema = {1: Spec("name", "str")}
+_TENSOR: Schema = {8: Spec("name", "str"), 13: Spec("external", "message", True), 14: Spec("location", "int")}
+SPLIT_NAMES = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
+
+
+class Reader(Protocol):
+    """What an audit asks.
+
+    Attributes:
+        labels: its classes, in the order of its columns.
+        facts: what tables say of it: "how" a face reaches it, and where known "version", "licence", "bytes", "trained_on",
+            "selected_on", "source".
+    """
+
+    labels: tuple[str, ...]
+    facts: dict[str, Any]
+
+    def predict(self, faces: np.ndarray) -> np.ndarray:
+        """uint8 (n, 48, 48) -> float32 (n, labels), rows of sum 1, or of NaN where no face was found."""
+        ...
+
+
+@contextlib.contextmanager
+def opened(entry: Entry, faces: AuditFaces, timeout: float) -> Iterator[Reader]:
+    """The reader that an entry states; what it started ends with the context.
+
+    Args:
+        entry: from `entries`.
+        faces: to tell what of them a run has seen.
+        timeout: seconds that an adapter has for each answer.
+
+    Raises:
+        EmotiwError: it is not there, damaged, or cannot be asked.
+    """
+    if entry.adapter:
+        with Adapter(entry.adapter, timeout, entry.name) as adapter:
+            yield _Answers(adapter.labels, {**adapter.facts, **_told(entry)}, adapter.predict)
+    elif entry.run:
+        yield _of_run(entry, faces)
+    else:
+        yield _of_file(entry)
+
+
+class _Answers:
+    def __init__(self, labels: tuple[str, ...], facts: dict[str, Any], predict: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.labels, self.facts, self.predict = labels, facts, predict
+        self.facts.pop("labels", None)
+
+
+def _told(entry: Entry) -> dict[str, str]:
+    told = {"trained_on": entry.trained_on or UNKNOWN, "selected_on": entry.selected_on or UNKNOWN}
+    return told | ({"source": entry.source} if entry.source else {})
+
+
+def _of_run(entry: Entry, faces: AuditFaces) -> Reader:
+    from emotiw_keras import __version__
+    from emotiw_keras.runs import WEIGHTS_FILE, Run
+    from emotiw_keras.serving.predictor import Predictor
+
+    predictor = Predictor(entry.run, crops=entry.crops, head=entry.head or None)
+    mirrored = {1: "the centre", 2: "the face and its mirror image", 10: "ten crops"}[predictor.crops]
+    facts: dict[str, Any] = {"version": __version__, "how": f"the face as it is; {mirrored}", **_told(entry)}
+    source = predictor.source
+    if isinstance(source, Run):
+        facts["bytes"] = (source.path / WEIGHTS_FILE).stat().st_size
+        if source.unrecorded:
+            facts |= {"trained_on": f"{', '.join(source.unrecorded)}, whose images are not recorded"}
+        else:
+            seen = source.seen()
+            facts["trained_on"] = entry.trained_on or _splits_in(seen["train"], faces)
+            facts["selected_on"] = entry.selected_on or _splits_in(source.selected_on, faces)
+            facts["source"] = entry.source or "the run's own record of its images"
+    else:
+        facts["bytes"] = len(source.model)
+
+    def predict(pixels: np.ndarray) -> np.ndarray:
+        return checked_probabilities(predictor.predict(pixels[..., None]), entry.name)
+
+    return _Answers(predictor.labels, facts, predict)
+
+
+def _splits_in(hashes: set[str], faces: AuditFaces) -> str:
+    """Which splits of these data are among a run's pictures, in words."""
+    found = [
+        SPLIT_NAMES[name]
+        for name, own in faces.hashes.items()
+        if own and len(own & hashes) / len(own) >= SELECTED_SHARE and not _only_twins(name, own, hashes, faces)
+    ]
+    if not found:
+        return "other pictures" if hashes else "nothing"
+    strange = len(hashes) - len(hashes & frozenset().union(*faces.hashes.values()))
+    return ", ".join(found) + (f" and {strange:,} other pictures" if strange else "")
+
+
+def _only_twins(name: str, own: frozenset[str], hashes: set[str], faces: AuditFaces) -> bool:
+    """Whether a split is among a run's pictures only because pictures of other splits are equal."""
+    others = frozenset().union(*(each for other, each in faces.hashes.items() if other != name))
+    return not (own - others) & hashes
+
+
+def _of_file(entry: Entry) -> Reader:
+    assert entry.input is not None
+    path, given = Path(entry.file).expanduser(), entry.input
+    if not path.exists():
+        raise ModelError(f"{entry.name}: there is no {entry.file}")
+    onnx = path.suffix.lower() == ".onnx"
+    size = path.stat().st_size if path.is_file() else sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
+    compute = _onnx(path, entry.name) if onnx else _keras(path, entry)
+    how = f"the face at {given.side} x {given.side}, {given.channels}, {given.low:g} to {given.high:g}"
+
+    def predict(pixels: np.ndarray) -> np.ndarray:
+        parts = [
+            np.asarray(compute(prepared(pixels[start : start + given.batch], given)))
+            for start in range(0, len(pixels), given.batch)
+        ]
+        return _probabilities(parts, entry, len(pixels))
+
+    return _Answers(entry.labels, {"how": how, "bytes": size, **_told(entry)}, predict)
+
+
+def prepared(faces: np.ndarray, given: Input) -> np.ndarray:
+    """Faces as a file's network takes them: uint8 (n, 48, 48) -> float32, in the shape and range of `given`."""
+    large = np.stack([resize(face[..., None], given.side, given.side) for face in faces]).astype(np.float32)
+    values = given.low + large / 255 * (given.high - given.low)
+    if given.channels != "grey":
+        values = np.repeat(values, 3, axis=-1)
+    if given.mean:
+        values = values - np.array(given.mean, np.float32)
+    if given.std:
+        values = values / np.array(given.std, np.float32)
+    return np.ascontiguousarray(values.transpose(0, 3, 1, 2) if given.order == "nchw" else values, np.float32)
+
+
+def _probabilities(parts: list[np.ndarray], entry: Entry, count: int) -> np.ndarray:
+    shapes = {part.shape[1:] for part in parts}
+    if shapes != {(len(entry.labels),)} or sum(len(part) for part in parts) != count:
+        found = ", ".join(str(part.shape) for part in parts[:1])
+        raise ModelError(f"{entry.name} answers with {found}; its labels say {len(entry.labels)} numbers a face")
+    answers = np.concatenate(parts).astype(np.float64)
+    if not np.isfinite(answers).all():
+        raise ModelError(f"{entry.name} answers with numbers that are not finite; its weights or its input are not as stated")
+    if entry.output == "logits":
+        powers = np.exp(answers - answers.max(axis=1, keepdims=True))
+        answers = powers / powers.sum(axis=1, keepdims=True)
+    return checked_probabilities(answers, entry.name)
+
+
+def _onnx(path: Path, called: str) -> Callable[[np.ndarray], np.ndarray]:
+    from emotiw_keras.serving import engines
+
+    engine = "onnxruntime" if "onnxruntime" in engines.installed() else "opencv"
+    wire, view = Wire(path.name), map_file(path, Limits(total_bytes=2**31))
+    graph = wire.decode(last(wire.decode(view, _MODEL), "graph", memoryview(b"")), _GRAPH)
+    for part in graph.get("initializer", ()):
+        tensor = wire.decode(part, _TENSOR)
+        if "external" in tensor or last(tensor, "location", 0):
+            raise ModelError(f"{called}: {path} keeps {last(tensor, 'name', 'an array')} in another file; save it as one file")
+    outputs = [last(wire.decode(part, _NAMED), "name", "") for part in graph.get("output", ())]
+    if len(outputs) != 1:
+        raise ModelError(f"{called}: {path} has {len(outputs)} outputs; expected one, a number for each label")
+    return engines.load(engine, bytes(view), called, outputs[0])
+
+
+def _keras(path: Path, entry: Entry) -> Callable[[np.ndarray], np.ndarray]:
+    if not entry.trust:
+        raise ModelError(
+            f"{entry.name}: {entry.file} is a program, and loading it runs it; set trust = true in its [[model]] if you "
+            "trust who made it, or give an ONNX file"
+        )
+    import tensorflow as tf
+
+    if path.is_dir():
+        try:
+            loaded = tf.saved_model.load(str(path))
+            serve = loaded.signatures["serving_default"]
+        except (OSError, KeyError, ValueError) as error:
+            raise ModelError(f"{entry.name}: {entry.file} is no SavedModel with serving_default ({_short(error)})") from error
+        inputs, outputs = list(serve.structured_input_signature[1]), list(serve.structured_outputs)
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise ModelError(f"{entry.name}: serving_default has {len(inputs)} inputs and {len(outputs)} outputs, not one")
+
+        def call(batch: np.ndarray) -> np.ndarray:
+            assert loaded is not None  # it must outlive its signature
+            return serve(**{inputs[0]: tf.constant(batch)})[outputs[0]].numpy()
+    else:
+        import keras
+
+        try:
+            model = keras.models.load_model(path, compile=False, safe_mode=True)
+        except (OSError, ValueError, TypeError) as error:
+            raise ModelError(f"{entry.name}: Keras cannot load {entry.file} ({_short(error)})") from error
+
+        def call(batch: np.ndarray) -> np.ndarray:
+            return keras.ops.convert_to_numpy(model(batch, training=False))
+
+    def compute(batch: np.ndarray) -> np.ndarray:
+        try:
+            return call(batch)
+        except (ValueError, TypeError, tf.errors.OpError) as error:
+            raise ModelError(f"{entry.name} cannot take faces as its input is stated ({_short(error)})") from error
+
+    return compute
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

@@ -1,0 +1,256 @@
+"""The columns of an audit by hand, what states a file, and the command."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emotiw_keras.audit.adapter import Adapter
+from emotiw_keras.audit.audit import audit
+from emotiw_keras.audit.entries import Entry, Input, adapter_entry, read_entries
+from emotiw_keras.audit.faces import CONDITIONS, LABELS, AuditFaces, read_test
+from emotiw_keras.audit.figures import check_labels, of_answers, of_humans
+from emotiw_keras.audit.readers import opened, prepared
+from emotiw_keras.cli.main import run
+from emotiw_keras.data.votes import VOTED
+from emotiw_keras.errors import DataError, ModelError, UsageError
+
+FILE = '[[model]]\nname = "a"\nfile = "a.onnx"\nlabels = ["angry", "happy"]\noutput = "logits"\n'
+INPUT = '[model.input]\nside = 8\nchannels = "grey"\norder = "nchw"\nlow = 0\nhigh = 1\n'
+
+
+def some_faces(truth: list[int], votes: list[list[int]] | None = None) -> AuditFaces:
+    """Faces of which the first is an equal twin and the second a near one."""
+    n = len(truth)
+    place = np.arange(n)
+    counts = None if votes is None else np.array(votes)
+    pixels = np.full((n, 48, 48), 128, np.uint8)
+    return AuditFaces("fer", pixels, np.array(truth), place == 0, place < 2, counts, {}, False, ())
+
+
+def sure(said: list[str], labels: tuple[str, ...]) -> np.ndarray:
+    answers = np.full((len(said), len(labels)), 0.2 / (len(labels) - 1))
+    for row, label in zip(answers, said, strict=True):
+        row[:] = np.nan if label == "" else row
+        row[labels.index(label) if label else 0] = 0.8 if label else np.nan
+    return answers
+
+
+def votes_for(**counts: int) -> list[int]:
+    return [counts.get(name, 0) for name in (*VOTED, "unknown", "nf")]
+
+
+def test_figures_by_hand() -> None:
+    said = ["angry", "angry", "happy", "", "happy"]
+    faces = some_faces([0, 1, 3, 3, 3])
+    found = of_answers(sure(said, LABELS), LABELS, faces)
+    assert found["all"]["value"] == 3 / 5 and found["all"]["n"] == 5 and found["found"] == 4  # one face was not found: wrong
+    assert found["without_twins"]["value"] == 2 / 4 and found["without_near_twins"] | {"ci95": 0} == {
+        "value": 2 / 3,
+        "ci95": 0,
+        "n": 3,
+    }
+    assert (
+        found["recall"]["happy"]["value"] == 2 / 3
+        and found["recall"]["disgust"]["value"] == 0
+        and found["recall"]["fear"] is None
+    )
+    assert found["ece"] == pytest.approx(abs(0.8 - 3 / 4))
+    assert found["all"]["ci95"] == pytest.approx([0.2307, 0.8824], abs=1e-3)  # Wilson's
+    assert "ferplus_8" not in found
+
+
+def test_votes_by_hand() -> None:
+    votes = [
+        votes_for(angry=10),
+        votes_for(angry=5, contempt=5),  # no majority
+        votes_for(contempt=9, happy=1),
+        votes_for(happy=6, neutral=4),
+        votes_for(unknown=8, happy=2),  # a majority that is no expression
+    ]
+    faces = some_faces([0] * 5, votes)
+    said = ["angry", "angry", "happy", "neutral", "happy"]
+    seven = of_answers(sure(said, LABELS), LABELS, faces)
+    assert seven["ferplus_8"] | {"ci95": 0} == {"value": 1 / 3, "ci95": 0, "n": 3}
+    assert seven["ferplus_7"] | {"ci95": 0} == {"value": 1 / 2, "ci95": 0, "n": 2}
+    assert seven["ferplus_agreed"] | {"ci95": 0} == {"value": 1 / 2, "ci95": 0, "n": 2}
+    assert seven["with_a_rater"]["value"] == pytest.approx(np.mean([1.0, 0.5, 0.1, 0.4, 0.2]))
+    eight = of_answers(sure(["angry", "angry", "contempt", "neutral", "happy"], VOTED), VOTED, faces)
+    assert eight["ferplus_8"]["value"] == 2 / 3 and eight["ferplus_7"]["value"] == 1 / 2
+    assert eight["all"]["value"] >= 2 / 5  # of FER-2013's seven contempt is none: what is left decides
+    people = of_humans(faces)
+    one = [1.0, (20 + 20) / 90, 72 / 90, (30 + 12) / 90, (56 + 2) / 90]
+    assert people["one_rater_with_another"]["value"] == pytest.approx(np.mean(one))  # type: ignore[index]
+    assert people["best_answer_with_a_rater"]["value"] == pytest.approx(np.mean([1, 0.5, 0.9, 0.6, 0.2]))  # type: ignore[index]
+
+
+def test_no_face_found_and_strange_labels_are_refused() -> None:
+    with pytest.raises(ModelError, match="no face of 2 was found"):
+        of_answers(sure(["", ""], LABELS), LABELS, some_faces([0, 1]))
+    with pytest.raises(ModelError, match="no fear, surprise; expected"):
+        check_labels(("angry", "disgust", "happy", "sad", "neutral"), "mine")
+    check_labels(("Anger", "Disgusted", "Fearful", "Joy", "Sadness", "Suprise", "Neutral", "smirk"), "mine")
+    with pytest.raises(ModelError, match="one class twice"):
+        check_labels((*LABELS, "Anger"), "mine")
+
+
+def test_worse_pictures_are_what_they_are_called() -> None:
+    faces = some_faces([0] * 40)
+    faces.pixels[:, -1, -1] = np.arange(40)  # each face has its own noise, drawn from its pixels
+    noise = faces.under("noise")[:, :-1].astype(float) - 128
+    assert noise.std() == pytest.approx(15, rel=0.02) and abs(noise.mean()) < 0.2
+    assert (faces.under("noise") == faces.under("noise")).all()  # the same seed
+    faces.pixels[:, 24:, :] = 228
+    edge = faces.under("blur")[0, :, 20].astype(float)
+    assert edge[22] == pytest.approx(128 + 100 * 0.159, abs=2)  # the normal distribution's share beyond 1.5 of 1.5 pixels
+    few = faces.under("small")
+    assert few.shape == faces.pixels.shape and few[0, 0, 0] == 128 and few[0, -1, 0] == 228
+
+
+def test_the_test_split_is_read_with_its_leaks_and_votes(fer: dict[str, Path], larger: Path) -> None:
+    faces = read_test(fer["data"], fer["votes"], fer["rows"])
+    assert len(faces.truth) == 21 and faces.pixels.shape == (21, 48, 48) and faces.twin.sum() == 7
+    assert faces.agreed is not None and faces.agreed.sum() == 14
+    assert faces.majority is not None and [VOTED[each] for each in faces.majority].count("contempt") == 7
+    with pytest.raises(DataError, match="has faces of 60 x 60 pixels .* expected FER-2013: 48 x 48, and train, val and test"):
+        read_test(larger)
+
+
+def test_a_file_states_all_that_it_takes(tmp_path: Path) -> None:
+    def wrong(text: str, said: str) -> None:
+        (tmp_path / "models.toml").write_text(text)
+        with pytest.raises(UsageError, match=said):
+            read_entries(tmp_path / "models.toml")
+
+    wrong('name = "a"', "expected .*model.* tables")
+    wrong('[[model]]\nname = "a"', "one of run, adapter and file")
+    wrong('[[model]]\nname = "a"\nrun = "r"\nfile = "f"', "one of run, adapter and file")
+    wrong('[[model]]\nname = "a"\nfile = "f"', "labels, input, output not stated; .* never guessed")
+    wrong('[[model]]\nname = "a"\nrun = "r"\ntrust = true', "trust belongs to file, not to run")
+    wrong('[[model]]\nname = "a"\nadapter = "r"\nhead = "votes"', "head belongs to run, not to adapter")
+    wrong('[[model]]\nname = "a"\nrun = "r"\nlabel = []', "unknown key 'label'")
+    wrong(FILE + '[model.input]\nside = 8\nchannels = "grey"\n', "order, low, high not stated")
+    wrong(FILE + INPUT.replace('"grey"', '"red"'), "channels = 'red'; expected one of grey, rgb, bgr")
+    wrong(FILE + INPUT + "mean = [1, 2]", "expected 1 number, one a channel")
+    wrong(FILE + INPUT.replace("high = 1", "high = 0"), "expected two that differ")
+    wrong(FILE + INPUT.replace("side = 8", "side = 100000"), "side = 100000")
+    (tmp_path / "models.toml").write_text(FILE + INPUT + 'std = [0.5]\n[[model]]\nname = "b"\nrun = "r"\ncrops = 1\n')
+    first, second = read_entries(tmp_path / "models.toml")
+    assert first.input == Input(8, "grey", "nchw", 0.0, 1.0, (), (0.5,)) and second == Entry("b", run="r", crops=1)
+    assert adapter_entry("mine=python a.py") == Entry("mine", adapter="python a.py")
+    assert adapter_entry("A=1 python a.py").name == "A" and adapter_entry("python a.py --x=1").adapter == "python a.py --x=1"
+
+
+def test_faces_reach_a_file_as_stated() -> None:
+    faces = np.stack([np.full((48, 48), 255, np.uint8), np.zeros((48, 48), np.uint8)])
+    given = prepared(faces, Input(8, "rgb", "nchw", -1.0, 1.0, (0.5, 0.0, 0.0), (1.0, 2.0, 1.0)))
+    assert given.shape == (2, 3, 8, 8) and given.dtype == np.float32
+    assert given[:, :, 0, 0].tolist() == [[0.5, 0.5, 1.0], [-1.5, -0.5, -1.0]]
+    assert prepared(faces, Input(48, "grey", "nhwc", 0, 255)).shape == (2, 48, 48, 1)
+
+
+def test_an_onnx_file_answers_as_it_computes(tmp_path: Path, fer: dict[str, Path]) -> None:
+    onnx = pytest.importorskip("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    weights = np.random.default_rng(1).normal(size=(64, 7)).astype(np.float32)
+    nodes = [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("MatMul", ["flat", "w"], ["y"])]
+    ends = [[helper.make_tensor_value_info(name, kind, ["n", *shape])] for name, shape in (("x", (1, 8, 8)), ("y", (7,)))]
+    graph = helper.make_graph(nodes, "g", *ends, [onnx.numpy_helper.from_array(weights, "w")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "a.onnx")
+    faces = read_test(fer["data"])
+    given = Input(8, "grey", "nchw", 0.0, 1.0, batch=4)
+    entry = Entry("a", file=str(tmp_path / "a.onnx"), labels=LABELS, input=given, output="logits")
+    with opened(entry, faces, 10) as reader:
+        told = reader.predict(faces.pixels)
+    logits = prepared(faces.pixels, given).reshape(21, 64) @ weights
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(told, expected, atol=1e-5)
+    wrong = Entry("a", file=str(tmp_path / "a.onnx"), labels=LABELS[:6], input=given, output="logits")
+    with opened(wrong, faces, 10) as reader, pytest.raises(ModelError, match="its labels say 6 numbers a face"):
+        reader.predict(faces.pixels)
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="keeps w in another file"), opened(entry, faces, 10):
+        pass
+
+
+def test_a_keras_file_is_a_program_that_must_be_trusted(tmp_path: Path) -> None:
+    (tmp_path / "a.keras").write_bytes(b"PK")
+    entry = Entry("a", file=str(tmp_path / "a.keras"), labels=LABELS, input=Input(8, "grey", "nhwc", 0, 1), output="logits")
+    with pytest.raises(ModelError, match="set trust = true"), opened(entry, some_faces([0]), 10):
+        pass
+
+
+def test_one_command_puts_all_side_by_side(
+    fer: dict[str, Path], adapter: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--data", str(fer["data"]), "--votes", str(fer["votes"]), "--votes-rows", str(fer["rows"])]
+    broken = f"broken={sys.executable} -c exit(3)"
+    words = ["audit", "fer28-face-vgg", "--adapter", f"mine={adapter}", "--adapter", broken, *given]
+    assert run([*words, "--json", "--out", str(tmp_path / "out")]) == 3
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert found == json.loads((tmp_path / "out" / "audit.json").read_text())
+    of_faces = {"all": 21, "twins": 7, "with_votes": 21, "with_a_majority": 21, "agreed": 14}
+    assert of_faces.items() <= found["data"]["faces"].items()
+    ours, mine, lost = found["models"]
+    assert ours["trained_on"] == "other pictures" and ours["selected_on"] == "other pictures"
+    assert ours["all"]["n"] == 21 and set(ours["robust"]) == set(CONDITIONS)
+    assert mine["all"]["value"] == 1 and mine["without_twins"]["n"] == 14 and mine["trained_on"] == "unknown"
+    assert mine["ferplus_8"]["value"] == 14 / 21 and mine["ferplus_7"]["value"] == 1 and mine["how"] == "its corner"
+    assert mine["with_a_rater"]["value"] == pytest.approx((14 + 7 * 0.4) / 21)
+    assert "ended with exit code 3" in lost["error"] and "could not ask broken" in err
+    assert "| mine" in (tmp_path / "out" / "audit.md").read_text()
+    assert "could not be asked" in (tmp_path / "out" / "audit.html").read_text()
+
+
+def test_the_adapter_of_the_docs_answers(tmp_path: Path) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "audit.md").read_text("utf-8")
+    code = re.search(r"^<!-- adapter -->\n```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert code is not None and len([line for line in code[1].splitlines() if line.strip()]) <= 20
+    (tmp_path / "my_model.py").write_text(code[1])
+    with Adapter([sys.executable, str(tmp_path / "my_model.py")]) as mine:
+        told = mine.predict(np.full((2, 48, 48), 255, np.uint8))
+        check_labels(mine.labels, "mine")
+    assert told.tolist() == [[1.0] + [0.0] * 6] * 2
+    states = re.search(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert states is not None
+    (tmp_path / "models.toml").write_text(states[1])
+    assert [each.name for each in read_entries(tmp_path / "models.toml")] == ["mine", "a run, one crop", "another package"]
+
+
+def test_the_published_audit_can_be_stated() -> None:
+    entries = read_entries(Path(__file__).resolve().parents[2] / "benchmarks" / "audit.toml")
+    assert {each.name for each in entries} >= {"fer28-face-vgg", "fer", "human", "face-api", "facex"}
+
+
+def test_wrong_usage_is_one_line(fer: dict[str, Path], larger: Path, adapter: str, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["--data", str(fer["data"])]
+    for words, code, said in (
+        (data, 2, "name a model, a TOML file of models or --adapter"),
+        (["--adapter", f"a={adapter}", "--adapter", f"a={adapter}", *data], 2, "two models are called 'a'"),
+        (["no-such.toml", *data], 2, "cannot read no-such.toml: No such file"),
+        (["no-such-run", *data], 5, "there is no run folder"),
+        (["fer28-face-vgg", "--data", str(larger)], 4, "expected FER-2013"),
+    ):
+        assert run(["audit", *words]) == code
+        assert said in capsys.readouterr().err
+
+
+def test_a_head_that_a_run_has_not_is_named_in_its_row() -> None:
+    (row,) = audit([Entry("a", run="fer28-face-vgg", head="votes")], some_faces([0]))["models"]
+    assert "votes" in row["error"] and row["exit_code"] == 2
+
+
+def test_two_readers_of_one_name_are_refused() -> None:
+    with pytest.raises(UsageError, match="two models are called 'a'"):
+        audit([Entry("a", run="r"), Entry("a", run="s")], some_faces([0]))
