@@ -6,6 +6,7 @@ python -m benchmarks.peer_facial, in an environment where it is installed.
 from __future__ import annotations
 
 import functools
+import inspect
 import importlib.metadata
 import sys
 from pathlib import Path
@@ -22,8 +23,9 @@ def main() -> None:
         import torch
     except ImportError as error:
         sys.exit(f"facial-emotion-recognition cannot be imported here: {error}; it needs facenet-pytorch and torchvision")
-    # Its weights were saved on a GPU, and it does not say where to load them.
-    torch.load = functools.partial(torch.load, map_location="cpu")
+    # Its weights were saved on a GPU, and it does not say where to load them; from torch 1.13 on nothing but arrays is loaded.
+    only = {"weights_only": True} if "weights_only" in inspect.signature(torch.load).parameters else {}
+    torch.load = functools.partial(torch.load, map_location="cpu", **only)
     reader = package.EmotionRecognition(device="cpu")
     labels = ["Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral"]
     if list(reader.emotions.values()) != labels:

@@ -22,6 +22,7 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "benchmarks/RESULTS.md": "results.md",
     "benchmarks/README.md": "benchmarks.md",
+    "benchmarks/AUDIT.md": "audit-results.md",
     "weights/shipped/fer28-face-vgg/README.md": "model-card.md",
     "light/README.md": "light.md",
     "examples/keras_user.py": "keras-user.md",
@@ -39,7 +40,9 @@ serving
 scale-reading
 your-faces
 recipes
+augmentation
 votes
+audit
 affwild2
 pathnet
 weights
@@ -73,6 +76,7 @@ reproducibility
 
 model-card
 results
+audit-results
 benchmarks
 light
 contributing

@@ -70,9 +70,7 @@ def current() -> Decoders | None:
 class Decoders:
     """Workers, each started when all others are busy."""
 
-    def __init__(
-        self, image: DecodeImage, video: OpenVideo, seconds: float | None = None, blameless: bool = False
-    ) -> None:
+    def __init__(self, image: DecodeImage, video: OpenVideo, seconds: float | None = None, blameless: bool = False) -> None:
         self._seconds = seconds
         # What a worker needs, here, where it costs nothing: this process needs it as well.
         import cv2
