@@ -13,6 +13,7 @@ from emotiw_keras.errors import UsageError
 if TYPE_CHECKING:
     from emotiw_keras.evaluation.assessment import Assessment
     from emotiw_keras.evaluation.evaluate import Read
+    from emotiw_keras.fold_runs import FoldRuns
     from emotiw_keras.runs import Run
 
 Command = Callable[..., Any]
@@ -43,18 +44,23 @@ _OPTIONS = (
         "--votes", metavar="FILE", help="For FER-2013: FER+'s fer2013new.csv; the truth is the majority of ten people's votes."
     ),
     click.option("--votes-rows", metavar="FILE", help="A table file,row: which row of --votes an image is."),
+    click.option(
+        "--subject-pattern",
+        metavar="REGEX",
+        help="Regular expression on file names for the person, where neither the data nor the run says who it is.",
+    ),
     click.option("--costs", metavar="FILE", help="TOML file with the cost of each confusion, for the expected cost."),
 )
 
 
 def scoring_options(command: Command) -> Command:
-    """--data, --split, --limit, --crops, --near-duplicates, --head, --votes, --votes-rows and --costs."""
+    """--data, --split, --limit, --crops, --near-duplicates, --head, --votes, --votes-rows, --subject-pattern and --costs."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
-def default_data(run: Run) -> str:
+def default_data(run: Run | FoldRuns) -> str:
     """The data of a run's last stage.
 
     Raises:
@@ -71,7 +77,7 @@ class Scorer:
 
     Args:
         data: what to score on, or None for each run's own.
-        split, limit, crops, costs, near_duplicates, head, votes, votes_rows: as typed.
+        split, limit, crops, costs, near_duplicates, head, votes, votes_rows, subject_pattern: as typed.
         **others: what else `assess` takes.
     """
 
@@ -86,12 +92,13 @@ class Scorer:
         head: str | None = None,
         votes: str | None = None,
         votes_rows: str | None = None,
+        subject_pattern: str | None = None,
         **others: Any,
     ) -> None:
         self._data = data
         self._asked: dict[str, Any] = {
             "split": split, "limit": limit, "crops": None if crops is None else int(crops), "costs": costs,
-            "votes": votes, "votes_rows": votes_rows,
+            "votes": votes, "votes_rows": votes_rows, "subject_pattern": subject_pattern,
             **others,
         }  # fmt: skip
         if near_duplicates is not None:
@@ -101,8 +108,13 @@ class Scorer:
         self._said: set[str] = set()
         self._read: Read | None = None
 
-    def __call__(self, run: Run) -> Assessment:
-        """The run's assessment."""
+    def __call__(self, run: Run | FoldRuns) -> Assessment:
+        """The assessment of a run, or of the runs of a cross-validation together."""
+        from emotiw_keras.evaluation.cross_validation import assess_folds
+        from emotiw_keras.fold_runs import FoldRuns
+
+        if isinstance(run, FoldRuns):
+            return assess_folds(run, self, self._asked["split"], self._asked["limit"])
         from emotiw_keras.evaluation.evaluate import assess, read_once
 
         run = run if self._head is None else run.with_head(self._head)

@@ -63,6 +63,7 @@ reference/serving
 reference/models
 reference/errors
 run-folder
+statistics
 reproducibility
 ```
 ```{toctree}

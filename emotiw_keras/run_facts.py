@@ -11,6 +11,7 @@ from typing import Any
 from emotiw_keras.errors import RunError
 from emotiw_keras.heads import NAME, heads_of
 from emotiw_keras.models.registry import model_names
+from emotiw_keras.sealed import read_sealed
 
 LARGEST_SIDE = 1024
 """Pixels: the largest side of a network's input. A face is cut out with 256; what is larger costs memory and says no more."""
@@ -19,6 +20,9 @@ MOST_CLASSES = 10_000
 MOST_FEATURES = 1000
 """Activations that a classifier reads."""
 MEAN_IMAGE_FILE = "mean_image.npy"
+FOLDS_FILE, FINAL = "folds.json", "final"
+"""What tells that a folder holds the runs of a cross-validation, and its run of all data."""
+MOST_FOLDS = 1000
 
 _HUGE = 1e30
 Holds = Callable[[Any], bool]
@@ -217,3 +221,33 @@ def _damaged(path: Path, key: str, value: Any, words: str) -> RunError:
     shown = repr(value)
     shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
     return RunError(f"{path} is damaged: run.json says {key} = {shown}; expected {words}")
+
+
+def fold_name(number: int) -> str:
+    """The run folder of a fold, which are counted from 0; folders from 1."""
+    return f"fold-{number + 1}"
+
+
+def folds_facts(recipe: str, data: str, folds: int, refit: bool) -> dict[str, Any]:
+    """What `FOLDS_FILE` holds."""
+    return {"format": 1, "recipe": recipe, "data": data, "folds": folds, "refit": refit}
+
+
+def read_folds(folder: Path) -> dict[str, Any]:
+    """What a folder says of its cross-validation.
+
+    Raises:
+        RunError: it holds none, or the file is damaged or of another version.
+    """
+    facts = read_sealed(folder / FOLDS_FILE)
+    expected: dict[str, tuple[Holds, str]] = {
+        "format": (_one_of(1), "1, which this version reads"),
+        "recipe": (_text, "a text"),
+        "data": (_text, "a text"),
+        "folds": (_integer(3, MOST_FOLDS), f"a whole number from 3 to {MOST_FOLDS}"),
+        "refit": (_boolean, "true or false"),
+    }
+    for key, (holds, words) in expected.items():
+        if not holds(facts.get(key)):
+            raise RunError(f"{folder} is damaged: {FOLDS_FILE} has {key} = {facts.get(key)!r:.40}, expected {words}")
+    return facts

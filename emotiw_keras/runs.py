@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from emotiw_keras.errors import DataError, ModelError, RunError, UsageError
 from emotiw_keras.files import sha256_file
 from emotiw_keras.heads import Head, heads_of
-from emotiw_keras.run_facts import MEAN_IMAGE_FILE, check_info
+from emotiw_keras.run_facts import FINAL, FOLDS_FILE, MEAN_IMAGE_FILE, check_info, fold_name, read_folds
 from emotiw_keras.sealed import read_sealed
 from emotiw_keras.uncertainty import UNCERTAINTY_FILE, Usable, read_usable
 from emotiw_keras.weights.hub import fetch_run, is_address
@@ -96,6 +96,8 @@ class Run:
     def open(cls, path: str | Path, model: keras.Model | None = None, head: str | None = None) -> Run:
         """Open a run folder, or a model that ships by its name, where there is no such folder.
 
+        Of a cross-validation (`fold_runs`) it is the run of all data.
+
         Args:
             path: the folder, the name, or the address of a run on the Hugging Face Hub, hf://user/name or
                 hf://user/name@revision, which is fetched into the cache.
@@ -114,6 +116,14 @@ class Run:
                 names = f", or one of {', '.join(shipped_models())}" if shipped_models() else ""
                 raise ModelError(f"there is no run folder {folder}; expected the --out of `emotiw fit`{names}")
             folder = shipped
+        elif (folder / FOLDS_FILE).is_file() and not (folder / INFO_FILE).exists():
+            facts = read_folds(folder)
+            if not facts["refit"]:
+                raise RunError(
+                    f"{folder} holds the runs of {facts['folds']} folds and none of all data; name one of them, such as "
+                    f"{folder / fold_name(0)}, or fit again with --refit, which makes one"
+                )
+            folder = folder / FINAL
         info = read_info(folder)
         if not info.get("finished"):
             raise RunError(f"{folder} is not finished; run the `emotiw fit` that made it again, it goes on where it was")

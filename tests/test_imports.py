@@ -21,7 +21,7 @@ FLOORS = (
     ("models", "conversion"),
     ("faces",),
     ("data",),
-    ("runs", "run_facts", "inference", "history", "gradcam"),
+    ("runs", "run_facts", "inference", "history", "gradcam", "fold_runs"),
     ("training", "evaluation", "serving"),
     ("pathnet", "bulk"),
     ("studies",),

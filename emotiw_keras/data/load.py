@@ -28,6 +28,7 @@ from emotiw_keras.data.splits import (
     fold_splits,
     group_ids,
     limit_mask,
+    stratified_folds,
     subjects,
 )
 from emotiw_keras.data.video_reading import Choice, read_videos
@@ -82,7 +83,8 @@ def load_faces(
         frames_per_video: of a set of videos, take at most so many of each, drawn from the seed; 0 takes all.
         check: of a set of videos, read each file once before it is used; otherwise a broken one is found when it is.
         fractions: shares of train, val and test where the source has no splits.
-        folds: cut by persons instead of by `fractions`.
+        folds: cut into folds instead of by `fractions`: by person where every image's is known, else stratified, known persons,
+            duplicates and near duplicates together.
         val_share: share of train that becomes val where the source names train and no val, by person where known; 0 is none.
         seed: of the split, of `limit` and of the frames taken of a video.
         limit: images per split, stratified.
@@ -185,9 +187,10 @@ def load_faces(
         ids = np.flatnonzero(usable & (faces.split == "train") if has_splits else usable)
         who = pick(faces.subject, ids)
         if folds is not None:
-            faces.split[ids] = fold_splits(fold_numbers(who, folds.count, seed), folds)
-            persons = len(set(faces.subject) - {""})
-            told = f"{persons:,} persons in {folds.count} folds, seed {seed}: {folds.test} is test, {folds.val} val"
+            number, what = _fold_of(faces, ids, folds.count, seed)
+            faces.split[ids] = fold_splits(number, folds)
+            test = f"{folds.test} is test, " if folds.held_out else ""
+            told = f"{what} in {folds.count} folds, seed {seed}: {test}{folds.val} is val"
             cut = (f"no splits in the source: {told}, {', '.join(map(str, folds.training))} train", True)
         else:
             shares = (1 - val_share, val_share, 0.0) if has_splits else fractions
@@ -202,6 +205,18 @@ def load_faces(
             faces = faces.take(np.flatnonzero(limit_mask(faces.label, faces.split, limit, seed) | ~usable))
     faces.report = _report(faces, listing, cut, None if limit is None else (limit, len(listing.names)))
     return faces
+
+
+def _fold_of(faces: FaceSet, ids: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, str]:
+    """The fold of each of some images, by person where all are known, and what was cut, in words."""
+    who = pick(faces.subject, ids)
+    if all(who):
+        return fold_numbers(who, count, seed), f"{len(set(who)):,} persons"
+    persons = len(set(who) - {""})
+    together = f"persons ({persons:,} are known), duplicates" if persons else "duplicates"
+    groups = group_ids(pick(faces.pixel_hash, ids), who, alike(faces, ids))
+    what = f"{len(ids):,} images, {together} and near duplicates kept together,"
+    return stratified_folds(faces.label[ids], groups, count, seed), what
 
 
 def _labels(listing: Listing, labels: str | Sequence[str], path: object, name: str) -> tuple[tuple[str, ...], np.ndarray]:
@@ -253,6 +268,9 @@ def _report(faces: FaceSet, listing: Listing, cut: tuple[str, bool] | None, limi
     if 0 < unknown < len(faces.subject):
         lines.append(f"person unknown: {unknown:,} images")
     lines += counts_table(faces.counts())
+    if unknown < len(faces.subject):
+        shown = {split: set(pick(faces.subject, np.flatnonzero(faces.split == split))) - {""} for split in faces.counts()}
+        lines.append(f"persons: {', '.join(f'{len(who):,} in {split}' for split, who in shown.items())}")
     lines += duplicates.describe(faces)
     bad = [f"{path}: {status}" for path, status in faces.unreadable()]
     if bad:

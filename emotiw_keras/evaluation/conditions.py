@@ -14,7 +14,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from emotiw_keras.evaluation.metrics import Z_95, expected_calibration_error, wilson_interval
+from emotiw_keras.evaluation.metrics import expected_calibration_error
+from emotiw_keras.evaluation.significance import Z_95, wilson_interval
 
 REFERENCE = 48
 """Pixels of the side of FER-2013's faces, in which blur and shift are said: in larger faces they are as much larger."""

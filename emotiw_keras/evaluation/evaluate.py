@@ -24,7 +24,7 @@ from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.assessment import Assessment, Predictions, Question, figures
 from emotiw_keras.evaluation.calibration import by_agreement, calibrated
 from emotiw_keras.evaluation.near_seen import near_seen
-from emotiw_keras.evaluation.run_splits import found_again, known_splits, own_splits, select, val_of
+from emotiw_keras.evaluation.run_splits import found_again, known_splits, own_splits, persons_of, select, val_of
 from emotiw_keras.evaluation.video_scores import answer_every_image, per_video
 from emotiw_keras.inference import Inference, checked_crops
 from emotiw_keras.uncertainty import selective
@@ -46,6 +46,7 @@ def read_source(
     source: str | os.PathLike[str],
     limit: int | None = None,
     near_duplicates: float = THRESHOLD,
+    subject_pattern: str | None = None,
     say: Callable[[str], None] | None = None,
     votes: Votes | None = None,
 ) -> FaceSet:
@@ -55,7 +56,7 @@ def read_source(
         run: a finished run.
         source: anything `load_faces` recognises, or "generated:large" or "generated:small".
         limit: images per split at most.
-        near_duplicates, say: as `load_faces` has them.
+        near_duplicates, subject_pattern, say: as `load_faces` has them.
         votes: FER+'s table, and that of rows or None: then an image's label is the majority of its votes.
 
     Raises:
@@ -66,15 +67,18 @@ def read_source(
     if unwanted:
         unwanted = sorted(class_names(classes_of(source)) & class_names(unwanted))
     # Which of train became val is the run's to say.
-    options = {"grey": grey, "size": run.settings["resize"], "leave_out": unwanted, "limit": limit, "val_share": 0}
+    options: dict[str, Any] = {"grey": grey, "size": run.settings["resize"], "leave_out": unwanted, "limit": limit}
     if votes is not None:
         options |= {"votes": votes[0], "votes_rows": votes[1], "limit": None}
-    faces = load_faces(source, labels=tuple(run.labels), check=False, near_duplicates=near_duplicates, say=say, **options)
+    faces = load_faces(
+        source, labels=tuple(run.labels), check=False, near_duplicates=near_duplicates, say=say, val_share=0,
+        subject_pattern=subject_pattern, **options,
+    )  # fmt: skip
     return faces if votes is None else by_majority(faces)
 
 
 Read = Callable[..., FaceSet]
-"""Called as `read_source` up to `near_duplicates`, and with `votes`."""
+"""Called as `read_source` up to `subject_pattern`, and with `votes`."""
 
 
 def read_once(say: Callable[[str], None] | None = None) -> Read:
@@ -82,13 +86,14 @@ def read_once(say: Callable[[str], None] | None = None) -> Read:
     kept: dict[tuple[object, ...], FaceSet] = {}
 
     def read(
-        run: Run, source: str | os.PathLike[str], limit: int | None, near_duplicates: float, votes: Votes | None = None
-    ) -> FaceSet:
+        run: Run, source: str | os.PathLike[str], limit: int | None, near_duplicates: float, subject_pattern: str | None,
+        votes: Votes | None = None,
+    ) -> FaceSet:  # fmt: skip
         left_out = tuple(run.info.get("leave_out", []))
         pixels = (run.settings["channels"] == "grey", run.settings["resize"])
-        key = (os.fspath(source), run.labels, pixels, left_out, limit, near_duplicates, votes)
+        key = (os.fspath(source), run.labels, pixels, left_out, limit, near_duplicates, subject_pattern, votes)
         if key not in kept:
-            kept[key] = read_source(run, source, limit, near_duplicates, say, votes)
+            kept[key] = read_source(run, source, limit, near_duplicates, subject_pattern, say, votes)
         return kept[key]
 
     return read
@@ -164,9 +169,9 @@ def _share_in(hashes: Sequence[str], known: set[str]) -> float:
 def assess(
     run: Run, source: str | os.PathLike[str], *, split: str = "test", limit: int | None = None, crops: int | None = None,
     costs: str | os.PathLike[str] | None = None, batch_size: int = 64, smooth: int = 1, every_frame: bool = False,
-    near_duplicates: float = THRESHOLD, robust: bool = False, progress: Progress | None = None,
-    say: Callable[[str], None] | None = None, read: Read = read_source, votes: str | None = None,
-    votes_rows: str | None = None, calibrate: bool = False,
+    near_duplicates: float = THRESHOLD, subject_pattern: str | None = None, robust: bool = False,
+    progress: Progress | None = None, say: Callable[[str], None] | None = None, read: Read = read_source,
+    votes: str | None = None, votes_rows: str | None = None, calibrate: bool = False,
 ) -> Assessment:  # fmt: skip
     """`evaluate` with all predictions, for reports and for naming the images that could not be read.
 
@@ -182,7 +187,7 @@ def assess(
         raise UsageError("calibrate chooses a temperature on val, whose figures would flatter themselves; score another split")
     question = Question(
         printable(os.fspath(source)), split, limit, crops, costs_by_name, costs_file, near_duplicates, run.chosen, votes,
-        votes_rows, calibrate,
+        votes_rows, calibrate, subject_pattern,
     )  # fmt: skip
     if split not in (*SPLITS, "all"):
         raise UsageError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}, all")
@@ -193,7 +198,7 @@ def assess(
     if robust and smooth != 1:
         raise UsageError(f"robust and smooth = {smooth} cannot be combined; score spoilt faces one by one")
     told = {"votes": (votes, votes_rows)} if votes is not None else {}
-    faces = read(run, source, limit if own and not cut and not told else None, near_duplicates, **told)
+    faces = read(run, source, limit if own and not cut and not told else None, near_duplicates, subject_pattern, **told)
     split_of = known_splits(faces, run) if not own else val_of(faces, run) if cut else faces.split
     indices = select(faces, split_of, split, run)
     if limit is not None:
@@ -237,7 +242,8 @@ def assess(
     seen = np.array([bool(run.unrecorded) or pixel_hash in leaked for pixel_hash in hashes], dtype=bool)
     if run.unrecorded and say is not None:
         say(f"no leak-free figures: {run.path} was trained on {', '.join(run.unrecorded)}, whose images are not recorded")
-    predictions = Predictions(labels, pick(faces.paths, indices), pick(faces.status, indices), truth, probabilities)
+    paths, status, subject = pick(faces.paths, indices), pick(faces.status, indices), persons_of(faces, indices, run)
+    predictions = Predictions(labels, paths, status, truth, probabilities, subject)
     selected_on = _share_in(hashes, run.selected_on) >= SELECTED_SHARE
     near = None if run.unrecorded else near_seen(faces, indices, leaked)
     alike = None if near is None else near.near
@@ -253,6 +259,7 @@ def assess(
         asked: dict[str, Any] = {
             "crops": crops,
             "near_duplicates": near_duplicates,
+            "subject_pattern": subject_pattern,
             "read": read,
             "votes": votes,
             "votes_rows": votes_rows,
@@ -266,8 +273,8 @@ def assess(
 def evaluate(
     run: Run, source: str | os.PathLike[str], *, split: str = "test", limit: int | None = None, crops: int | None = None,
     costs: str | os.PathLike[str] | None = None, batch_size: int = 64, smooth: int = 1, near_duplicates: float = THRESHOLD,
-    robust: bool = False, progress: Progress | None = None, votes: str | None = None, votes_rows: str | None = None,
-    calibrate: bool = False,
+    subject_pattern: str | None = None, robust: bool = False, progress: Progress | None = None, votes: str | None = None,
+    votes_rows: str | None = None, calibrate: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Score a run on one split of a data set, in float32 and without augmentation.
 
@@ -290,6 +297,8 @@ def evaluate(
         near_duplicates: correlation from which two images count as one photograph (see `load_faces`); 0 does not look.
         robust: score the same faces also with noise, blurred, small, compressed, dark and cut otherwise
             (`evaluation.conditions`): the key `robust`, of each the figures and the difference to the faces as they are.
+        subject_pattern: regular expression on file names for the person (see `load_faces`). Persons that the data do not name
+            are those that the run knew them by. Where persons are known, all intervals are by person.
         progress: called with (images done, images in all).
         votes: of FER-2013, FER+'s `fer2013new.csv`: the truth is the majority of ten people's votes; images without one, or
             whose class the run does not know, are left out.
@@ -310,6 +319,6 @@ def evaluate(
     """
     return assess(
         run, source, split=split, limit=limit, crops=crops, costs=costs, batch_size=batch_size, smooth=smooth,
-        near_duplicates=near_duplicates, robust=robust, progress=progress, votes=votes, votes_rows=votes_rows,
-        calibrate=calibrate,
+        near_duplicates=near_duplicates, subject_pattern=subject_pattern, robust=robust, progress=progress, votes=votes,
+        votes_rows=votes_rows, calibrate=calibrate,
     ).result  # fmt: skip

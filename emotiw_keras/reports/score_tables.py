@@ -23,8 +23,49 @@ def three(value: float) -> str:
     return f"{value:.3f}"
 
 
+def persons(result: Result) -> str:
+    """How many persons a row rests on, "-" where nobody knows."""
+    return "-" if result["persons"] is None else f"{result['persons']:,}"
+
+
+FEW_PERSONS = 20
+"""With fewer persons than this an interval by person is itself uncertain, and rather too narrow."""
+
+
+def counted(result: Result) -> str:
+    """Such as "1,915 images of 262 persons", or images alone where nobody is known."""
+    images = f"{result['n_found']:,} images"
+    if result["persons"] is None:
+        return images
+    unknown = f", {result['person_unknown']:,} of them of unknown ones" if result["person_unknown"] else ""
+    return f"{images} of {result['persons']:,} persons{unknown}"
+
+
+def by_what(result: Result) -> str:
+    """Whether intervals and tests are "by person" or "by image"."""
+    return "by image" if result["persons"] is None else "by person"
+
+
+def of_intervals(result: Result) -> list[str]:
+    """What a reader must know of the intervals, in sentences."""
+    if result["persons"] is None:
+        return [
+            "Intervals are by image, as nobody knows who is shown: they are too narrow where persons stand in several images "
+            "(--subject-pattern names persons by their files)."
+        ]
+    lines = []
+    if result["person_unknown"]:
+        lines.append(
+            f"Intervals are by person; {result['person_unknown']:,} images of unknown ones count as persons of their own."
+        )
+    if result["persons"] + result["person_unknown"] < FEW_PERSONS:
+        lines.append(f"Intervals rest on {result['persons']} persons alone: they are rather too narrow.")
+    return lines
+
+
 ROWS: tuple[tuple[str, Callable[[Result], str]], ...] = (
     ("images scored / asked for", lambda r: f"{r['n_found']} / {r['n']}"),
+    ("persons", persons),
     ("accuracy", lambda r: percent(r["accuracy"])),
     ("95 % interval", lambda r: interval(r["accuracy_ci95"])),
     ("macro F1", lambda r: three(r["macro_f1"])),
@@ -97,14 +138,24 @@ def robust_table(result: Result) -> str:
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
+def folds_table(result: Result) -> str:
+    """The figures of each fold of a cross-validation as a Markdown table."""
+    lines = ["| fold     | images | persons | accuracy | macro F1 |", "|----------|-------:|--------:|---------:|---------:|"]
+    for row in result["folds"]:
+        figures = f"{percent(row['accuracy']):>8} | {three(row['macro_f1']):>8}"
+        lines.append(f"| {row['run']:<8} | {row['n_found']:>6} | {persons(row):>7} | {figures} |")
+    return "\n".join(lines)
+
+
 def per_class_table(result: Result) -> str:
-    """Precision, recall, F1 and number of images of each class as a Markdown table."""
+    """Precision, recall with its interval, F1, number of images and of persons of each class as a Markdown table."""
     width = max(5, *(len(label) for label in result["labels"]))
     lines = [
-        f"| {'class':<{width}} | precision | recall |    F1 | images |",
-        f"|{'-' * (width + 2)}|----------:|-------:|------:|-------:|",
+        f"| {'class':<{width}} | precision | recall | 95 % of recall |    F1 | images | persons |",
+        f"|{'-' * (width + 2)}|----------:|-------:|---------------:|------:|-------:|--------:|",
     ]
     for label, row in result["per_class"].items():
-        rates = f"{row['precision']:>9.3f} | {row['recall']:>6.3f} | {row['f1']:>5.3f}"
-        lines.append(f"| {label:<{width}} | {rates} | {row['support']:>6} |")
+        ends = "-" if row["recall_ci95"] is None else interval(row["recall_ci95"], three)
+        rates = f"{row['precision']:>9.3f} | {row['recall']:>6.3f} | {ends:>14} | {row['f1']:>5.3f}"
+        lines.append(f"| {label:<{width}} | {rates} | {row['support']:>6} | {persons(row):>7} |")
     return "\n".join(lines)

@@ -236,7 +236,9 @@ def _options(recipe: Recipe, parent: Run | None) -> dict[str, Any]:
 
 def _folds(recipe: Recipe, name: str) -> Folds | None:
     chosen = recipe.source.get(name)
-    return Folds(chosen.folds, chosen.fold, chosen.train_folds) if chosen is not None and chosen.folds else None
+    if chosen is None or not chosen.folds:
+        return None
+    return Folds(chosen.folds, chosen.fold, chosen.train_folds, chosen.held_out)
 
 
 def _used(part: Part, sets: Mapping[str, FaceSet]) -> dict[str, FaceSet]:

@@ -108,8 +108,11 @@ class SourceSettings:
             faces that the package draws.
         subject_pattern: regular expression on file names; its first group (or the whole match) names the person.
         leave_out: classes that are not read, in any of their usual spellings.
-        folds: cut the persons into so many folds, for a set without splits of its own; 0 cuts images 80/10/10.
+        folds: cut a set without splits of its own into so many folds: by person where every image's is known, else stratified,
+            duplicates and near duplicates together; 0 cuts images 80/10/10.
         fold: the fold that is test, from 0; the one after it is val, all others train.
+        held_out: false makes no fold test: `fold` is val, all others train, for a model to be used when folds have told what
+            it is worth.
         val_share: share of train that becomes val where the source names train and no val, by person where known; 0 is none.
         train_folds: of those others, the folds that train, counted from `fold`: 2 is the one behind val; empty takes all.
         every: of a set of videos, the frames of every so manieth number; from which on, the seed and the video decide.
@@ -125,6 +128,7 @@ class SourceSettings:
     folds: int = setting(0, low=0, high=10_000)
     fold: int = setting(0, low=0)
     train_folds: tuple[int, ...] = setting((), low=0)
+    held_out: bool = setting(True)
     val_share: float = setting(0.1, low=0, high=0.9)
     every: int = setting(1, low=1)
     frames_per_video: int = setting(0, low=0)
@@ -153,6 +157,13 @@ class SourceSettings:
                 f"train_folds of source are {list(self.train_folds)}, counted from fold; expected numbers from 2 (0 is test, 1 "
                 f"val) to below folds, which is {self.folds}",
                 "train_folds",
+            )
+
+        if not self.held_out and (not self.folds or self.train_folds):
+            raise SettingError(
+                f"held_out of source is false with folds = {self.folds} and train_folds = {list(self.train_folds)}; expected "
+                "folds, of which all but one train",
+                "held_out",
             )
 
     def reading(self) -> dict[str, Any]:
@@ -275,9 +286,9 @@ class Recipe:
         """The recipe as plain data with every default filled in; `parse_recipe` reads its TOML back."""
         table = _plain(self)
         for source in table["source"].values():
-            for key in ("val_share", "votes", "votes_rows"):  # so that recipes of runs from before there were such are the same
+            for key in ("val_share", "held_out", "votes", "votes_rows"):
                 if source[key] == getattr(SourceSettings, key):
-                    del source[key]
+                    del source[key]  # so that recipes of runs from before there was such a setting are still the same
         if not self.model.features:
             del table["model"]["features"]
         table["model"]["heads"] = dict(self.model.heads)
@@ -291,6 +302,8 @@ class Recipe:
                     del stage[key]
             for key in HEADS_SETTINGS if self.table == "stage" and not self.model.heads else ():
                 del stage[key]
+            if not stage.get("pull_to_start", True):
+                del stage["pull_to_start"]
         if self.keep == "last":
             del table["keep"]  # so that recipes of runs from before there was a choice are still the same
         if self.near_duplicates == THRESHOLD:

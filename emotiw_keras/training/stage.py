@@ -120,6 +120,9 @@ class Stage(Part):
             a step costs twice as much. 0 does without.
         average_decay: the weights that are scored and kept are a moving average over the steps, with this decay once 10 / (1 -
             decay) steps are done and less before; 0 keeps the weights themselves.
+        pull_to_start: adds half of this times the squared distance of the weights from where the stage began to the loss, so
+            that few images do not pull them far (L2-SP, Li et al. 2018, arXiv:1802.01483; their alpha, 0.001 to 1 there); the
+            history's loss is without it. Layers of `initialise` are left out. 0 does without.
         metrics: `keras.metrics.Metric` objects, scored in training and on validation, for the history and for callbacks.
         callbacks: `keras.callbacks.Callback` objects; each epoch of the stage is one to them.
         monitor: what chooses the best epoch.
@@ -189,6 +192,7 @@ class Stage(Part):
     accumulate: int = setting(1, low=1, high=65_536)
     sharpness: float = setting(0.0, low=0, high=10)
     average_decay: float = setting(0.0, low=0, high=0.99999)
+    pull_to_start: float = setting(0.0, low=0, high=1000)
     metrics: tuple[Any, ...] = setting((), keras="Metric")
     callbacks: tuple[Any, ...] = setting((), keras="Callback")
     monitor: str = setting("val_accuracy", choices=MONITORS)

@@ -28,10 +28,11 @@ from emotiw_keras.training.class_weights import class_weights
 from emotiw_keras.training.epoch_plan import StageCrops
 from emotiw_keras.training.epoch_progress import Progress, silent
 from emotiw_keras.training.feeds import Trained, epoch_batches, label_spec, steps_in_epoch, validation_batches
-from emotiw_keras.training.freezing import apply_rules, check_moved, digests, initialise_layers, weighted_layers
+from emotiw_keras.training.freezing import apply_rules, check_moved, digests, initialise_layers, layers_named, weighted_layers
 from emotiw_keras.training.interrupts import Flag, Interrupted
 from emotiw_keras.training.optimizers import make_optimizer
 from emotiw_keras.training.own_data import Batches, are_faces
+from emotiw_keras.training.pull_to_start import PullToStart
 from emotiw_keras.training.schedules import learning_rates
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.stage_state import StageState, arrays, restore
@@ -176,6 +177,7 @@ class StageTraining:
         self.averages = Averages(run.model, stage.average_decay) if stage.average_decay else None
         if self.averages is not None and found is not None:
             restore("average", self.averages.variables, found)
+        self.pull = self._pull() if stage.pull_to_start else None
         planned = self.plan(self.state.features if found is not None else None)
         self.state.features = planned.cut is not None and not planned.against
         if planned.told:
@@ -197,6 +199,16 @@ class StageTraining:
             self.metrics,
             self.state.callbacks,
         )
+
+    def _pull(self) -> PullToStart:
+        """The pull to where the stage began, which a file keeps for an interrupted one."""
+        model, stage = self.run.model, self.stage
+        pull = PullToStart(model, stage.pull_to_start, layers_named(model, stage.initialise, self.where))
+        if self.state.start:
+            restore("start", pull.variables, checkpoints.load(self.folder / self.state.start))
+        else:
+            self.state.start = checkpoints.save(self.folder, "best-e0000", arrays("start", pull.variables), {}).name
+        return pull
 
     def _tell_start(self, new: Sequence[str]) -> None:
         model = self.run.model
@@ -232,7 +244,7 @@ class StageTraining:
             self.train = kept
             self.steps = self.judge = StageSteps(
                 planned.cut.tail, as_they_are, stage, weights, optimizer, kept.shape, kept.dtype, self.averages, costs,
-                labels=label_spec(kept), metrics=self.metrics, heads=heads,
+                labels=label_spec(kept), metrics=self.metrics, heads=heads, pull=self.pull,
             )  # fmt: skip
             return
         net, given = self._prepared_for(train)
@@ -255,6 +267,7 @@ class StageTraining:
             labels,
             self.metrics,
             heads,
+            self.pull,
         )
         if val is not None and (val.shape, val.dtype, label_spec(val)) != (train.shape, train.dtype, labels):
             net, given = self._prepared_for(val)
@@ -376,7 +389,7 @@ class StageTraining:
         held |= arrays("metric", [variable for metric in self.metrics for variable in metric.variables])
         checkpoints.save(folder, f"e{state.epoch:04d}-s{state.step:06d}", held, meta)
         kept = checkpoints.positions(folder)[:CHECKPOINTS_KEPT]
-        referenced = {state.best.get("file", "")}
+        referenced = {state.best.get("file", ""), state.start}
         if len(kept) > 1 and len(list(folder.glob("best-*.npz"))) > 1:
             referenced.add(checkpoints.best_of(kept[1][2]))
         checkpoints.prune(folder, CHECKPOINTS_KEPT, referenced)

@@ -20,6 +20,7 @@ from emotiw_keras.training.heads_loss import HeadsLoss
 from emotiw_keras.training.keras_objects import wants_one_hot
 from emotiw_keras.training.losses import StageLoss, in_form, whole_labels
 from emotiw_keras.training.optimizers import as_computed
+from emotiw_keras.training.pull_to_start import PullToStart
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.teachers import Teachers
 
@@ -36,6 +37,7 @@ class StageSteps:
         shape: (height, width, channels) of the images, or that of features.
         dtype: of images or features.
         averages: follow the weights, if given.
+        pull: adds its gradient, if given.
         costs: float (classes, classes), what each answer costs, rows are the truth; for `Stage.cost_weight`.
         teachers: whose answers are learned too, by `Stage.teacher_weight`.
         labels: what a batch's labels are, int32 (batch,) or float32 (batch, classes).
@@ -58,7 +60,9 @@ class StageSteps:
         labels: tf.TensorSpec | None = None,
         metrics: Sequence[keras.metrics.Metric] = (),
         heads: Sequence[Head] = (),
+        pull: PullToStart | None = None,
     ) -> None:
+        self.pull = pull
         self.model, self.face_input, self.optimizer, self.averages = model, face_input, optimizer, averages
         self.metrics = tuple(metrics)
         self.loss = HeadsLoss(stage, model, heads) if heads else StageLoss(stage, model, costs)
@@ -91,6 +95,8 @@ class StageSteps:
         weighted, outputs, gradients = self._gradients(inputs, labels, taught)
         if self._sharpness:
             gradients = self._uphill(gradients, inputs, labels, taught)
+        if self.pull is not None:
+            gradients = self.pull.added(gradients, self._variables, self.optimizer.scale_loss(tf.constant(1.0)))
         gradients = as_computed(gradients, self.optimizer)
         # an update in place copies the variable first if a gradient's kernel still reads it
         with tf.control_dependencies(gradients):

@@ -29,7 +29,7 @@ class Command:
         arguments += ["--set", "two.crops_per_image=2", "--precision", "float32"]
         # the first keeps more than weights and optimizer: averages, gradients of half an update, drawn changes and orders
         changes = ("average_decay=0.9", "accumulate=2", "sampling=balanced", "rotate=20", "erase=0.5", "noise=20", "jpeg=20")
-        for change in changes:
+        for change in (*changes, "pull_to_start=0.1"):
             arguments += ["--set", f"one.{change}"]
         self.arguments = arguments
 
