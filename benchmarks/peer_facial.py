@@ -6,8 +6,8 @@ python -m benchmarks.peer_facial, in an environment where it is installed.
 from __future__ import annotations
 
 import functools
-import inspect
 import importlib.metadata
+import inspect
 import sys
 from pathlib import Path
 
