@@ -20,7 +20,16 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from emotiw_keras.data.heif import HEIF_SUFFIXES, PARSER_ERRORS, NotReadable, is_heif, open_heif
-from emotiw_keras.data.image_bounds import MAX_PIXELS, Excess, animated_webp, check_work, png_damaged, png_rows_missing
+from emotiw_keras.data.image_bounds import (
+    MAX_PIXELS,
+    Excess,
+    animated_webp,
+    check_work,
+    gif_cut,
+    png_damaged,
+    png_rows_missing,
+    zeros_at_end,
+)  # fmt: skip
 from emotiw_keras.data.jpeg_scans import is_incomplete
 from emotiw_keras.errors import DataError
 
@@ -115,6 +124,9 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, notes: list[str] 
     remarks: list[str] = []
     with _refusals(max_pixels), _opened(data, max_pixels) as image:
         pixels = None
+        packed = image.format in ("WEBP", "AVIF", "HEIF") or image.info.get("compression", "raw") not in ("raw", 0)
+        if (packed and zeros_at_end(data)) or (image.format == "GIF" and gif_cut(data)):
+            raise ImageError("cannot decode: cut short, and zeros stand in the place of its end")
         if image.format == "WEBP" and not animated_webp(data):
             # Pillow decodes it as an animation, in three times the memory.
             pixels = _by_opencv(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
