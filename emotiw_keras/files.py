@@ -8,6 +8,7 @@ import io
 import os
 import re
 import shutil
+import stat
 import struct
 import tokenize
 import zipfile
@@ -122,12 +123,44 @@ def write_encoded(path: str | os.PathLike[str], encode: Callable[[BinaryIO], obj
     write_atomic(path, memory.getvalue())
 
 
+def check_regular(path: str | os.PathLike[str], most: int | None = None) -> None:
+    """See that what lies at `path` in a folder can be read to an end: a pipe would be waited for, a device never ends.
+
+    Raises:
+        OSError: it is missing, is no ordinary file, or has over `most` bytes.
+    """
+    found = os.stat(path)
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "a pipe or a device, expected a file")
+    if most is not None and found.st_size > most:
+        raise OSError(errno.EFBIG, f"it has over {most:,} bytes")
+
+
+def read_regular(path: str | os.PathLike[str], most: int | None = None) -> bytes:
+    """The bytes of a file that lies in a folder of whoever made it.
+
+    Raises:
+        OSError: as `check_regular`, or it cannot be read.
+    """
+    check_regular(path, most)
+    with open(path, "rb") as file:
+        return file.read()
+
+
 def sha256_file(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
+    """The SHA-256 of a file's bytes, in hexadecimal. Raises OSError as `check_regular`."""
+    check_regular(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def real(path: Path) -> Path:
+    """The path with links followed; `Path.resolve` raises a RuntimeError where they lead in a circle."""
+    return Path(os.path.realpath(path))
+
+
 def is_within(folder: Path, path: Path) -> bool:
     """Whether the folder of `path` lies in `folder` once links have been followed."""
-    return path.parent.resolve().is_relative_to(folder.resolve())
+    return real(path.parent).is_relative_to(real(folder))

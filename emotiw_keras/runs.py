@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emotiw_keras.errors import DataError, ModelError, RunError
-from emotiw_keras.files import sha256_file
+from emotiw_keras.files import read_regular, real, sha256_file
 from emotiw_keras.run_facts import MEAN_IMAGE_FILE, check_info
 from emotiw_keras.sealed import read_sealed
 from emotiw_keras.weights.shipped import shipped_folder, shipped_models
@@ -134,11 +134,9 @@ class Run:
     def _read(self, name: str) -> bytes:
         path = self.path / name
         try:
-            if name not in self.info.get("files", {}) and not path.resolve().is_relative_to(self.path.resolve()):
+            if name not in self.info.get("files", {}) and not real(path).is_relative_to(real(self.path)):
                 raise RunError(f"{self.path} is damaged: {name} is a link to a place outside of it")
-            if path.stat().st_size > LARGEST_FILE:
-                raise RunError(f"{self.path} is damaged: {name} has over {LARGEST_FILE:,} bytes")
-            return path.read_bytes()
+            return read_regular(path, LARGEST_FILE)
         except OSError as error:
             raise RunError(f"{self.path} is damaged: {name} cannot be read ({error.strerror or error})") from error
 
@@ -151,7 +149,7 @@ class Run:
     @property
     def name(self) -> str:
         """The folder's name."""
-        return self.path.resolve().name
+        return real(self.path).name
 
     @property
     def ships(self) -> bool:

@@ -4,15 +4,17 @@ strangers.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from emotiw_keras.errors import RunError
+from emotiw_keras.files import read_regular, write_atomic
 
 CHECKSUM = "checksum"
 LARGEST = 256 << 20
@@ -104,9 +106,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
         RunError: the file is missing, is no JSON object, or its content is not what its checksum says.
     """
     try:
-        if path.stat().st_size > LARGEST:
-            raise ValueError(f"it has over {LARGEST:,} bytes")
-        content = strict_json(path.read_bytes())
+        content = strict_json(read_regular(path, LARGEST))
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
@@ -120,3 +120,28 @@ def read_sealed(path: Path) -> dict[str, Any]:
             f'it on purpose, take out its "{CHECKSUM}")'
         )
     return content
+
+
+T = TypeVar("T")
+
+
+def kept(file: Path, make: Callable[[], Any], read: Callable[[Any], T]) -> T:
+    """What took long to compute, from `file` where it is kept, else made and kept there.
+
+    Args:
+        file: a sealed JSON file, beside what it was made of.
+        make: gives what JSON can hold.
+        read: turns that into what is wanted.
+
+    Raises:
+        RunError: the file is damaged.
+        OutputError: it cannot be written.
+    """
+    if not file.exists():
+        write_atomic(file, sealed_json({"kept": make()}))
+    try:
+        return read(read_sealed(file)["kept"])
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, csv.Error) as error:
+        if isinstance(error, RunError):
+            raise
+        raise RunError(f"{file} is damaged ({error!r:.80}); remove it, and it is computed again") from error

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import os
-from collections.abc import Sequence
-
 import numpy as np
 
 from emotiw_keras.evaluation.assessment import Predictions
@@ -27,12 +23,3 @@ def predictions_csv(predictions: Predictions) -> str:
         figures = ["" if np.isnan(value) else f"{value:.6g}" for value in probabilities]
         rows.append([sheet_cell(path), names[int(truth)], names[int(predicted)], *figures, sheet_cell(status)])
     return csv_text(rows)
-
-
-def read_predictions(file: str | os.PathLike[str], labels: Sequence[str]) -> Predictions:
-    """What `predictions_csv` wrote of a run with these labels."""
-    with open(file, newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    truth = np.array([labels.index(row["label"]) if row["label"] else -1 for row in rows])
-    probabilities = np.array([[float(row[label] or "nan") for label in labels] for row in rows], np.float32)
-    return Predictions(tuple(labels), [row["path"] for row in rows], [row["status"] for row in rows], truth, probabilities)
