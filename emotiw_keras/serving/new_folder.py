@@ -56,6 +56,6 @@ def _shortened(name: str) -> str:
     for part in name.split("/"):
         data = os.fsencode(part)
         if len(data) > LONGEST:
-            part = f"{os.fsdecode(data[: LONGEST - 9]).encode('utf-8', 'ignore').decode()}-{hashlib.sha256(data).hexdigest()[:8]}"
+            part = f"{data[: LONGEST - 9].decode('utf-8', 'ignore')}-{hashlib.sha256(data).hexdigest()[:8]}"
         parts.append(part)
     return "/".join(parts)

@@ -125,9 +125,12 @@ def _input_facts(predictor: Predictor) -> dict[str, Any]:
 def _write_onnx(folded: Folded, facts: dict[str, Any], path: Path) -> None:
     import onnx
 
+    from emotiw_keras.serving.exported import FACTS, SEAL, seal
     from emotiw_keras.serving.onnx_graph import onnx_model
 
-    model = onnx_model(folded, len(facts["labels"]), {"emotiw": json.dumps(facts)})
+    model = onnx_model(folded, len(facts["labels"]), {})
+    sealed = {**facts, SEAL: seal(model.graph.SerializeToString(), facts)}
+    onnx.helper.set_model_props(model, {FACTS: json.dumps(sealed)})
     onnx.save(model, path)
     onnx.checker.check_model(path, full_check=True)
 
