@@ -108,10 +108,13 @@ def evaluate(
       emotiw evaluate runs/ng --data faces.zip --out report      and open report/report.html
       emotiw evaluate runs/a runs/b --ensemble --crops 2 --data faces.zip
     """
+    from emotiw_keras.files import check_folder_place
     from emotiw_keras.hardware import keep_memory
     from emotiw_keras.runs import Run
 
     keep_memory()
+    for place in filter(None, (out, challenge)):
+        check_folder_place(place)
     opened = [Run.open(path) for path in runs]
     if ensemble and len(opened) < 2:
         raise UsageError("--ensemble averages over runs; name at least two")

@@ -123,6 +123,20 @@ def write_encoded(path: str | os.PathLike[str], encode: Callable[[BinaryIO], obj
     write_atomic(path, memory.getvalue())
 
 
+def check_folder_place(path: str | os.PathLike[str]) -> None:
+    """See that a folder is or can be made at `path`, before what goes into it is computed.
+
+    Raises:
+        OutputError: something else is there, or on the way there.
+    """
+    place = Path(path)
+    for part in (place, *place.parents):
+        if os.path.lexists(part):
+            if not part.is_dir():
+                raise OutputError(f"cannot write to {place}: {part} is no folder; choose another place")
+            return
+
+
 def check_regular(path: str | os.PathLike[str], most: int | None = None) -> None:
     """See that what lies at `path` in a folder can be read to an end: a pipe would be waited for, a device never ends.
 

@@ -59,14 +59,26 @@ def strict_json(text: str | bytes) -> Any:
     """Parse JSON from a file that may be damaged or a stranger's.
 
     Raises:
-        ValueError: it is no JSON; the words NaN and Infinity, and arrays within each other without end, are none.
+        ValueError: it is no JSON; the words NaN and Infinity, numbers beyond them, a key that stands twice in one object, and
+            arrays within each other without end, are none.
     """
 
     def refuse(word: str) -> Any:
         raise ValueError(f"{word} is no number of JSON")
 
+    def number(word: str) -> float:
+        value = float(word)
+        return value if math.isfinite(value) else refuse(word)
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        table = dict(pairs)
+        if len(table) < len(pairs):
+            keys = [key for key, _ in pairs]
+            raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r:.40} stands twice in one object")
+        return table
+
     try:
-        return _not_too_deep(json.loads(text, parse_constant=refuse))
+        return _not_too_deep(json.loads(text, parse_constant=refuse, parse_float=number, object_pairs_hook=once))
     except RecursionError as error:
         raise ValueError("arrays or objects within each other too deep") from error
 

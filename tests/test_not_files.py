@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emotiw_keras.cli.main import run as emotiw
 from emotiw_keras.data.prepare.journal import JOURNAL_FILE, Journal
-from emotiw_keras.errors import EmotiwError, RunError
+from emotiw_keras.errors import EmotiwError, ModelError, OutputError, RunError
 from emotiw_keras.files import check_regular, read_regular
 from emotiw_keras.runs import Run
 from emotiw_keras.sealed import kept, read_sealed
@@ -90,3 +91,18 @@ def test_a_kept_result_is_made_once_and_damage_is_told(tmp_path: Path) -> None:
         with pytest.raises(EmotiwError, match=r"^[^\n]*score\.json[^\n]*$"):
             kept(file, make, float)
     assert np.isnan(kept(tmp_path / "none.json", lambda: [float("nan")], lambda found: np.array(found, np.float32))).all()
+
+
+@pytest.mark.parametrize("make", [pipe, device, circle])
+@pytest.mark.parametrize("words", [["evaluate", "nowhere"], ["compare", "nowhere", "nowhere"], ["card", "nowhere"]])
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_read(
+    words: list[str], make: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    make(out)
+    if words[0] == "card" and make is circle:
+        pytest.skip("a link that leads nowhere is replaced by a card")
+    assert emotiw([*words, "--out", str(out)]) == OutputError.exit_code
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and str(out) in told
+    assert emotiw([*words, "--out", str(tmp_path / "free")]) == ModelError.exit_code

@@ -152,6 +152,8 @@ def damaged_features(campaign: Campaign, most: int) -> None:
     reader = object.__new__(Features)
     reader.folder = folder
     for _ in range(most):
+        if campaign.over():
+            return
         folder.mkdir(exist_ok=True)
         what, content = next(stream)
         (folder / name).write_bytes(content)

@@ -118,7 +118,7 @@ COMMANDS = {
     "prepare": Command("prepare {m}/photos {out} --no-face centre --workers 1", content_of),
     "predict --annotate": Command("predict {m}/photos --model {m}/run --faces whole --annotate {out}", content_of),
     "convert": Command("convert {m}/alexnet.weights.h5 --model alexnet --width 0.0625 --out {out}", weights, "a.weights.h5"),
-    "pack": Command("pack {m}/run {out} --data {m}/faces --limit 7", packed),
+    "pack": Command("pack {m}/run {out} --data {m}/faces", packed),
     "export": Command("export {m}/run {out} --format onnx", lambda file: file.read_bytes(), "a.onnx"),
     "evaluate --out": Command("evaluate {m}/run --data {m}/faces --limit 7 --out {out}", report),
     "card": Command("card {m}/run --data {m}/faces --limit 7 --out {out}", lambda file: file.read_bytes(), "card.md"),

@@ -39,7 +39,7 @@ def damaged_others(campaign: Campaign, run: Path, faces: Path) -> None:
 
     made = (
         told("export", run, folder / "a.onnx", "--format", "onnx"),
-        told("pack", run, folder / "packed", "--data", faces, "--limit", 7),
+        told("pack", run, folder / "packed", "--data", faces),
         told("prepare", folder / "photos", folder / "faces", "--no-face", "centre", "--workers", 1),
     )
     assert [code for code, _ in made] == [0, 0, 0], made
