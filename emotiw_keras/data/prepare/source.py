@@ -83,6 +83,8 @@ def find_images(path: str | os.PathLike[str]) -> Source:
         given.stat()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}; give a folder of photos, a zip or a photo") from error
+    if not (given.is_dir() or given.is_file()):
+        raise DataError(f"{path} is neither a file nor a folder; give a folder of photos, a zip or a photo")
     if given.is_dir():
         return _from_archive(FolderArchive(given), given)
     if given.suffix.lower() in SUFFIXES:
