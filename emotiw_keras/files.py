@@ -10,6 +10,7 @@ import re
 import shutil
 import stat
 import struct
+import tempfile
 import tokenize
 import zipfile
 import zlib
@@ -30,6 +31,8 @@ _HDF5_ERRNO = re.compile(r"errno = (\d+)")
 
 
 _WINDOWS = os.name == "nt"
+_HEADERS = 1 << 16
+"""Bytes that a file of arrays takes besides them."""
 
 
 def _flush(path: Path) -> None:
@@ -75,6 +78,9 @@ def check_room(path: Path, size: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if size > free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if hasattr(os, "posix_fallocate"):  # quotas and limits of a process, which end inside HDF5 in a crash
+        with tempfile.TemporaryFile(dir=path.parent) as file:
+            os.posix_fallocate(file.fileno(), 0, size + size // 16 + _HEADERS)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from emotiw_keras.evaluation import provenance
 from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.metrics import ECE_BINS, wilson_interval
 from emotiw_keras.files import read_regular, write_atomic
+from emotiw_keras.locking import sweep_beside
 from emotiw_keras.reports.score_tables import figures_table, interval, percent, three
 from emotiw_keras.reports.sections import cautions
 from emotiw_keras.runs import Run
@@ -236,4 +237,5 @@ def write_card(path: str | Path, assessment: Assessment, facts: CardFacts) -> No
         OutputError: another file is there, or it cannot be written.
     """
     check_place(path)
+    sweep_beside(path)
     write_atomic(path, model_card(assessment, facts))

@@ -29,16 +29,16 @@ def run_campaign(folder: Path, seed: int, seconds: float, small: bool = False) -
     run = make_run(folder / "run", faces)
     most = (100, 100, 30, 4, 10) if small else (ALL,) * 5
     parts: list[tuple[float, Callable[[], None]]] = [
-        (0.04, lambda: hostile_recipes(campaign, most[0])),
-        (0.07, lambda: hostile_facts(campaign, run, most[1])),
-        (0.02, lambda: damaged_features(campaign, most[2])),
-        (0.07, lambda: damaged_prepared(campaign, most[3])),
-        (0.10, lambda: damaged_runs(campaign, run, most[4])),
+        (0.03, lambda: hostile_recipes(campaign, most[0])),
+        (0.04, lambda: hostile_facts(campaign, run, most[1])),
+        (0.01, lambda: damaged_features(campaign, most[2])),
+        (0.05, lambda: damaged_prepared(campaign, most[3])),
+        (0.07, lambda: damaged_runs(campaign, run, most[4])),
     ]
     if not small:
-        parts.append((0.10, lambda: damaged_others(campaign, run, faces)))
+        parts.append((0.05, lambda: damaged_others(campaign, run, faces)))
         commands = Commands(campaign, folder)
-        parts += [(0.40, lambda: kills(commands, campaign)), (0.20, lambda: full_disks(commands, campaign))]
+        parts += [(0.50, lambda: kills(commands, campaign)), (0.25, lambda: full_disks(commands, campaign))]
     end = campaign.end
     for number, (share, part) in enumerate(parts):
         left = sum(share for share, _ in parts[number:])
