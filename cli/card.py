@@ -40,13 +40,13 @@ def card(
     \b
     Example: emotiw card runs/ng --data faces.zip --license mit --out README.md
     """
+    from emotiw_keras.reports.model_card import CardFacts, check_place, write_card
     from emotiw_keras.runs import Run
 
+    check_place(out)
     opened = Run.open(run)
     score = Scorer(**scoring)
     assessment = score(opened)
-
-    from emotiw_keras.reports.model_card import CardFacts, write_card
 
     write_card(out, assessment, CardFacts(name or opened.name, licence, datasets, data_terms))
     put(Path(out))

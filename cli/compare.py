@@ -38,8 +38,11 @@ def compare(
     \b
     Example: emotiw compare runs/direct runs/staged --data faces.zip --out side-by-side
     """
+    from emotiw_keras.files import check_folder_place
     from emotiw_keras.fold_runs import open_runs
 
+    if out is not None:
+        check_folder_place(out)
     if len(runs) < 2:
         raise UsageError(f"comparing needs at least two runs; got {len(runs)}")
     opened = [open_runs(path) for path in runs]

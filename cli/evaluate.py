@@ -137,10 +137,13 @@ def evaluate(
     """
     if robust and ensemble:
         raise UsageError("--robust scores each run by itself; leave out --ensemble")
+    from emotiw_keras.files import check_folder_place
     from emotiw_keras.fold_runs import FoldRuns, open_runs
     from emotiw_keras.hardware import keep_memory
 
     keep_memory()
+    for place in filter(None, (out, challenge)):
+        check_folder_place(place)
     opened = [open_runs(path) for path in runs]
     if ensemble and any(isinstance(run, FoldRuns) for run in opened):
         raise UsageError("--ensemble averages over runs that answer the same images; the folds of a cross-validation do not")

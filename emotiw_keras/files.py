@@ -8,7 +8,9 @@ import io
 import os
 import re
 import shutil
+import stat
 import struct
+import tempfile
 import tokenize
 import zipfile
 import zlib
@@ -29,6 +31,8 @@ _HDF5_ERRNO = re.compile(r"errno = (\d+)")
 
 
 _WINDOWS = os.name == "nt"
+_HEADERS = 1 << 16
+"""Bytes that a file of arrays takes besides them."""
 
 
 def _flush(path: Path) -> None:
@@ -74,6 +78,9 @@ def check_room(path: Path, size: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if size > free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if hasattr(os, "posix_fallocate"):  # quotas and limits of a process, which end inside HDF5 in a crash
+        with tempfile.TemporaryFile(dir=path.parent) as file:
+            os.posix_fallocate(file.fileno(), 0, size + size // 16 + _HEADERS)
 
 
 @contextmanager
@@ -122,12 +129,58 @@ def write_encoded(path: str | os.PathLike[str], encode: Callable[[BinaryIO], obj
     write_atomic(path, memory.getvalue())
 
 
+def check_folder_place(path: str | os.PathLike[str]) -> None:
+    """See that a folder is or can be made at `path`, before what goes into it is computed.
+
+    Raises:
+        OutputError: something else is there, or on the way there.
+    """
+    place = Path(path)
+    for part in (place, *place.parents):
+        if os.path.lexists(part):
+            if not part.is_dir():
+                raise OutputError(f"cannot write to {place}: {part} is no folder; choose another place")
+            return
+
+
+def check_regular(path: str | os.PathLike[str], most: int | None = None) -> None:
+    """See that what lies at `path` in a folder can be read to an end: a pipe would be waited for, a device never ends.
+
+    Raises:
+        OSError: it is missing, is no ordinary file, or has over `most` bytes.
+    """
+    found = os.stat(path)
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "a pipe or a device, expected a file")
+    if most is not None and found.st_size > most:
+        raise OSError(errno.EFBIG, f"it has over {most:,} bytes")
+
+
+def read_regular(path: str | os.PathLike[str], most: int | None = None) -> bytes:
+    """The bytes of a file that lies in a folder of whoever made it.
+
+    Raises:
+        OSError: as `check_regular`, or it cannot be read.
+    """
+    check_regular(path, most)
+    with open(path, "rb") as file:
+        return file.read()
+
+
 def sha256_file(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
+    """The SHA-256 of a file's bytes, in hexadecimal. Raises OSError as `check_regular`."""
+    check_regular(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def real(path: Path) -> Path:
+    """The path with links followed; `Path.resolve` raises a RuntimeError where they lead in a circle."""
+    return Path(os.path.realpath(path))
+
+
 def is_within(folder: Path, path: Path) -> bool:
     """Whether the folder of `path` lies in `folder` once links have been followed."""
-    return path.parent.resolve().is_relative_to(folder.resolve())
+    return real(path.parent).is_relative_to(real(folder))

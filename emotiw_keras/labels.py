@@ -7,6 +7,7 @@ in RAF-DB.
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,15 +76,16 @@ def canonical(word: str) -> str | None:
 
 
 def class_key(name: str) -> str:
-    """What makes two names one class: the package's name of an expression, else the name without regard to case.
+    """What makes two names one class: the package's name of an expression, else the name without regard to case, and to
+    whether words are parted by spaces, hyphens or underscores.
 
     Letters with accents are equal however they are composed (NFC and NFD), as file systems do not agree on it.
 
     Example:
-        >>> class_key("Happiness"), class_key(" Smirk ")
-        ('happy', 'smirk')
+        >>> class_key("Happiness"), class_key(" Smirk "), class_key("Very_Happy") == class_key("very-happy")
+        ('happy', 'smirk', True)
     """
-    return _CANONICAL.get(_plain(name), _plain(name))
+    return _CANONICAL.get(_plain(name)) or " ".join(re.split(r"[\s_-]+", _plain(name)))
 
 
 def _plain(word: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emotiw_keras.errors import DataError, ModelError, RunError, UsageError
-from emotiw_keras.files import sha256_file
+from emotiw_keras.files import read_regular, real, sha256_file
 from emotiw_keras.heads import Head, heads_of
 from emotiw_keras.run_facts import FINAL, FOLDS_FILE, MEAN_IMAGE_FILE, check_info, fold_name, read_folds
 from emotiw_keras.sealed import read_sealed
@@ -183,11 +183,9 @@ class Run:
     def _read(self, name: str) -> bytes:
         path = self.path / name
         try:
-            if name not in self.info.get("files", {}) and not path.resolve().is_relative_to(self.path.resolve()):
+            if name not in self.info.get("files", {}) and not real(path).is_relative_to(real(self.path)):
                 raise RunError(f"{self.path} is damaged: {name} is a link to a place outside of it")
-            if path.stat().st_size > LARGEST_FILE:
-                raise RunError(f"{self.path} is damaged: {name} has over {LARGEST_FILE:,} bytes")
-            return path.read_bytes()
+            return read_regular(path, LARGEST_FILE)
         except OSError as error:
             raise RunError(f"{self.path} is damaged: {name} cannot be read ({error.strerror or error})") from error
 
@@ -200,7 +198,7 @@ class Run:
     @property
     def name(self) -> str:
         """The folder's name."""
-        return self.path.resolve().name
+        return real(self.path).name
 
     @property
     def ships(self) -> bool:

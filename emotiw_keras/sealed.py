@@ -4,15 +4,17 @@ strangers.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 from emotiw_keras.errors import RunError
+from emotiw_keras.files import read_regular, write_atomic
 
 CHECKSUM = "checksum"
 LARGEST = 256 << 20
@@ -57,14 +59,26 @@ def strict_json(text: str | bytes) -> Any:
     """Parse JSON from a file that may be damaged or a stranger's.
 
     Raises:
-        ValueError: it is no JSON; the words NaN and Infinity, and arrays within each other without end, are none.
+        ValueError: it is no JSON; the words NaN and Infinity, numbers beyond them, a key that stands twice in one object, and
+            arrays within each other without end, are none.
     """
 
     def refuse(word: str) -> Any:
         raise ValueError(f"{word} is no number of JSON")
 
+    def number(word: str) -> float:
+        value = float(word)
+        return value if math.isfinite(value) else refuse(word)
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        table = dict(pairs)
+        if len(table) < len(pairs):
+            keys = [key for key, _ in pairs]
+            raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r:.40} stands twice in one object")
+        return table
+
     try:
-        return _not_too_deep(json.loads(text, parse_constant=refuse))
+        return _not_too_deep(json.loads(text, parse_constant=refuse, parse_float=number, object_pairs_hook=once))
     except RecursionError as error:
         raise ValueError("arrays or objects within each other too deep") from error
 
@@ -104,9 +118,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
         RunError: the file is missing, is no JSON object, or its content is not what its checksum says.
     """
     try:
-        if path.stat().st_size > LARGEST:
-            raise ValueError(f"it has over {LARGEST:,} bytes")
-        text = path.read_bytes()
+        text = read_regular(path, LARGEST)
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
@@ -130,3 +142,28 @@ def read_sealed_text(text: bytes, place: str) -> dict[str, Any]:
             f'it on purpose, take out its "{CHECKSUM}")'
         )
     return content
+
+
+T = TypeVar("T")
+
+
+def kept(file: Path, make: Callable[[], Any], read: Callable[[Any], T]) -> T:
+    """What took long to compute, from `file` where it is kept, else made and kept there.
+
+    Args:
+        file: a sealed JSON file, beside what it was made of.
+        make: gives what JSON can hold.
+        read: turns that into what is wanted.
+
+    Raises:
+        RunError: the file is damaged.
+        OutputError: it cannot be written.
+    """
+    if not file.exists():
+        write_atomic(file, sealed_json({"kept": make()}))
+    try:
+        return read(read_sealed(file)["kept"])
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, csv.Error) as error:
+        if isinstance(error, RunError):
+            raise
+        raise RunError(f"{file} is damaged ({error!r:.80}); remove it, and it is computed again") from error

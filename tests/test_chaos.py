@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.chaos import WRONG, run_campaign
+from tests.chaos.__main__ import run_campaign
+from tests.chaos.campaign import WRONG
 
 
 def test_faults_give_no_wrong_answer_no_traceback_and_touch_nothing_outside(tmp_path: Path) -> None:

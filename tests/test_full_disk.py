@@ -19,6 +19,7 @@ from emotiw_keras.cli.main import run as emotiw
 from emotiw_keras.data.contact_sheet import write_contact_sheets
 from emotiw_keras.data.generated import write_images
 from emotiw_keras.errors import OutputError
+from emotiw_keras.files import check_room
 from emotiw_keras.models import registry
 from emotiw_keras.reports.prediction_sheet import Caption
 from emotiw_keras.reports.prediction_sheet import contact_sheet as sheet_of_faces
@@ -199,3 +200,11 @@ def test_standard_output_on_a_full_disk_is_one_line_and_an_exit_code() -> None:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == OutputError.exit_code
     assert done.stderr.count("\n") == 1 and "No space left" in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot set room aside")
+def test_a_limit_of_a_process_is_met_before_hdf5_is(tmp_path: Path) -> None:
+    with full_at(LIMIT), pytest.raises(OSError):
+        check_room(tmp_path / "a.weights.h5", 10 * LIMIT)
+    check_room(tmp_path / "a.weights.h5", 10 * LIMIT)
+    assert not list(tmp_path.iterdir())

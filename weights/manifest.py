@@ -99,7 +99,7 @@ def _entry(key: str, table: Any, where: str) -> Entry:
     if bool(entry.url) == bool(entry.package) or (entry.package and (entry.mirrors or not named)):
         raise ModelError(f"{where} must have a url, or a package NAME==VERSION with the file in it and its whole hash")
     for url in entry.urls:
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        if not _is_address(url):
             raise ModelError(f"{where} has the address {url!r}; expected http or https")
     if not _plain(key) or not _plain(entry.filename):
         raise ModelError(f"{where} would be stored as {key}/{entry.filename}; expected plain names")
@@ -108,6 +108,14 @@ def _entry(key: str, table: Any, where: str) -> Entry:
     if entry.default and not (entry.model and entry.kind == "weights" and entry.format not in ARCHIVES):
         raise ModelError(f"{where} is the default of no model, or cannot be converted as it is")
     return entry
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a host in brackets that is no number, a port that is none
+        return False
 
 
 def _plain(name: str) -> bool:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emotiw_keras.errors import OutputError
-from emotiw_keras.files import write_atomic, writing
-from emotiw_keras.sealed import strict_json
+from emotiw_keras.files import read_regular, write_atomic, writing
+from emotiw_keras.sealed import LARGEST, strict_json
 from emotiw_keras.weights.web import Failed, Interrupted, open_url, refusal, trouble
 
 CHUNK = 2**18
@@ -52,7 +52,7 @@ class Part:
     def validator(self, url: str) -> str:
         """What the server named the version of the file that this part is of; "" if it cannot be continued from `url`."""
         try:
-            facts = strict_json(self.facts.read_bytes())
+            facts = strict_json(read_regular(self.facts, LARGEST))
         except (OSError, ValueError):
             # Written in one step, so it is missing or was tampered with: the download starts anew.
             return ""

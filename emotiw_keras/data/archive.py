@@ -34,9 +34,12 @@ _DEFLATE_START = 2**10
 _BLOCK = 2**20
 # Enough for the header of nearly every image; a file whose header lies deeper is read whole.
 _HEAD_BYTES = 2**14
-_DRIVE = re.compile(r"[A-Za-z]:")
+# Elsewhere a colon is a letter like others, as in photographs named by the time.
+_DRIVE = re.compile(r"[A-Za-z]:" if os.name == "nt" else r"[A-Za-z]:/")
 # What file servers, systems and image viewers put beside images, and into archives of them; no one's data.
-_SYSTEM = frozenset({"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "thumbnails", "thumbs"})
+_SYSTEM = frozenset(
+    "__macosx @eadir #recycle $recycle.bin lost+found thumbnails thumbs".split() + ["system volume information"]
+)
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,24 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from emotiw_keras.data.heif import HEIF_SUFFIXES, PARSER_ERRORS, NotReadable, is_heif, open_heif
-from emotiw_keras.data.image_bounds import MAX_PIXELS, Excess, animated_webp, check_work, png_damaged, png_rows_missing
+from emotiw_keras.data.image_bounds import (
+    MAX_PIXELS,
+    Excess,
+    animated_webp,
+    check_work,
+    gif_cut,
+    png_damaged,
+    png_rows_missing,
+    zeros_at_end,
+)  # fmt: skip
 from emotiw_keras.data.jpeg_scans import is_incomplete
 from emotiw_keras.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "HEIC")
 SUFFIXES = HEIF_SUFFIXES | frozenset(".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .pnm".split())
 MIN_SIDE = 8
-# Sensors give 10 or 12 bits; an image of 16 bits without a larger value than theirs is one of them.
-SENSOR_BITS = (8, 10, 12)
+# Sensors give 10 to 14 bits; an image of 16 bits without a larger value than theirs is one of them.
+SENSOR_BITS = (8, 10, 12, 14)
 ORIENTATION_TAG = 0x0112
 
 _JPEG_START = b"\xff\xd8"
@@ -84,7 +93,7 @@ def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, notes: list[str] | None = None) -> np.ndarray:
     """Decode one image (the first frame of an animation), upright by its EXIF orientation.
 
-    Alpha is dropped, 16 bits become 8 by their high byte (10 or 12 bits in 16: by theirs), palettes and CMYK become RGB.
+    Alpha is dropped, 16 bits become 8 by their high byte (10, 12 or 14 bits in 16: by theirs), palettes and CMYK become RGB.
 
     Args:
         data: the whole file: JPEG, PNG, BMP, GIF, WebP, TIFF, PPM, AVIF, or HEIC with the package pillow-heif.
@@ -115,6 +124,9 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, notes: list[str] 
     remarks: list[str] = []
     with _refusals(max_pixels), _opened(data, max_pixels) as image:
         pixels = None
+        packed = image.format in ("WEBP", "AVIF", "HEIF") or image.info.get("compression", "raw") not in ("raw", 0)
+        if (packed and zeros_at_end(data)) or (image.format == "GIF" and gif_cut(data)):
+            raise ImageError("cannot decode: cut short, and zeros stand in the place of its end")
         if image.format == "WEBP" and not animated_webp(data):
             # Pillow decodes it as an animation, in three times the memory.
             pixels = _by_opencv(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -260,11 +272,12 @@ def _pixels(image: Image.Image, data: bytes, notes: list[str]) -> np.ndarray:
     mode = image.mode
     if mode in ("L", "RGB"):
         pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1)
-        # Pillow takes the high byte of 16; below 16 it is that of 12 bits or fewer.
-        if image.format in ("PNG", "TIFF") and pixels.max() < 16:
-            deep = _by_opencv(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        # Pillow takes the high byte of 16; a small one is that of a sensor's bits.
+        if image.format in ("PNG", "TIFF") and pixels.max() < 1 << SENSOR_BITS[-1] - 8:
+            # As BGR: some versions of OpenCV give other values where they are to turn a TIFF's order.
+            deep = _by_opencv(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
             if deep is not None and deep.dtype == np.uint16 and deep.shape == pixels.shape:
-                pixels = _of_deep(image, deep, notes)
+                pixels = _of_deep(image, deep[..., ::-1], notes)
     elif mode.startswith("I;16") or (mode == "I" and image.format != "TIFF"):
         pixels = _of_deep(image, np.asarray(image)[..., None], notes)
     elif mode == "CMYK":

@@ -19,7 +19,7 @@ from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.calibration import new_to
 from emotiw_keras.evaluation.evaluate import assess, read_once
 from emotiw_keras.evaluation.metrics import best_temperature, expected_calibration_error
-from emotiw_keras.files import sha256_file, write_atomic, writing
+from emotiw_keras.files import check_room, sha256_file, write_atomic, writing
 from emotiw_keras.locking import sweep_beside
 from emotiw_keras.models.registry import get_spec
 from emotiw_keras.models.weights import save
@@ -174,6 +174,7 @@ def _write(run: Run, folder: Path, info: dict[str, Any], temperatures: Mapping[s
 
 def _halve(source: Path, target: Path) -> None:
     """Copy a weight file with every array in 16 bits."""
+    check_room(target, source.stat().st_size // 2)
     with h5py.File(source) as old, h5py.File(target, "w") as new:
 
         def copy(name: str, item: Any) -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import os
-from collections.abc import Sequence
-
 import numpy as np
 
 from emotiw_keras.evaluation.assessment import Predictions
@@ -29,14 +25,3 @@ def predictions_csv(predictions: Predictions) -> str:
         told = (sheet_cell(status), sheet_cell(person))
         rows.append([sheet_cell(path), names[int(truth)], names[int(predicted)], *figures, *told])
     return csv_text(rows)
-
-
-def read_predictions(file: str | os.PathLike[str], labels: Sequence[str]) -> Predictions:
-    """What `predictions_csv` wrote of a run with these labels."""
-    with open(file, newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    truth = np.array([labels.index(row["label"]) if row["label"] else -1 for row in rows])
-    probabilities = np.array([[float(row[label] or "nan") for label in labels] for row in rows], np.float32)
-    subject = [row.get("subject") or "" for row in rows]  # a file of before has none
-    paths, status = [row["path"] for row in rows], [row["status"] for row in rows]
-    return Predictions(tuple(labels), paths, status, truth, probabilities, subject if any(subject) else ())

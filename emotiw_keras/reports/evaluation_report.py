@@ -14,6 +14,7 @@ from emotiw_keras.data.splits import stratified
 from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.predictions_csv import predictions_csv
 from emotiw_keras.files import write_atomic, write_encoded
+from emotiw_keras.locking import sweep_beside
 from emotiw_keras.reports import sections
 from emotiw_keras.reports.html import Part, page, tag
 from emotiw_keras.reports.near_page import NEAR_FILE, near_csv, near_section
@@ -141,6 +142,8 @@ def write_report(folder: str | os.PathLike[str], assessment: Assessment) -> list
     scores, answers, confusion, faces, report = (
         folder / name for name in ("scores.json", "predictions.csv", "confusion.png", "faces.png", "report.html")
     )
+    for file in (scores, answers, confusion, faces, report, folder / "videos.csv", folder / NEAR_FILE):
+        sweep_beside(file)
     write_atomic(scores, json_text(result, indent=2) + "\n")
     heading = f"{assessment.name} on {Path(assessment.question.source).name}"
     title = f"{heading}: accuracy {percent(result['accuracy'])} of {result['n_found']} images"

@@ -6,6 +6,7 @@ Its form follows M. Mitchell et al.: Model Cards for Model Reporting, 2019, and 
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,12 @@ from emotiw_keras.errors import OutputError
 from emotiw_keras.evaluation import provenance
 from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.metrics import ECE_BINS
-from emotiw_keras.files import write_atomic
+from emotiw_keras.files import read_regular, write_atomic
+from emotiw_keras.locking import sweep_beside
 from emotiw_keras.reports.score_tables import agreement_lines, counted, figures_table, interval, percent, persons, three
 from emotiw_keras.reports.sections import cautions
 from emotiw_keras.runs import Run
+from emotiw_keras.sealed import LARGEST
 
 MARK = "<!-- written by emotiw card -->"
 
@@ -216,13 +219,29 @@ def _data(run: Run, facts: CardFacts) -> str:
     return "\n".join([*lines, f"- terms of the training data: {terms}"])
 
 
+def check_place(path: str | Path) -> None:
+    """See that nothing but an older card is where a card is to be written.
+
+    Raises:
+        OutputError: another file is there.
+    """
+    target = Path(path)
+    if not os.path.lexists(target) or (target.is_symlink() and not target.exists()):
+        return
+    try:
+        ours = MARK in read_regular(target, LARGEST).decode("utf-8", "replace")
+    except OSError:  # a folder, a pipe, too large a file
+        ours = False
+    if not ours:
+        raise OutputError(f"{target} exists and is not a model card written by this command; choose another path or remove it")
+
+
 def write_card(path: str | Path, assessment: Assessment, facts: CardFacts) -> None:
     """Write the card; an older card is replaced, any other file is not.
 
     Raises:
         OutputError: another file is there, or it cannot be written.
     """
-    target = Path(path)
-    if target.is_dir() or (target.exists() and MARK not in target.read_text("utf-8", errors="replace")):
-        raise OutputError(f"{target} exists and is not a model card written by this command; choose another path or remove it")
-    write_atomic(target, model_card(assessment, facts))
+    check_place(path)
+    sweep_beside(path)
+    write_atomic(path, model_card(assessment, facts))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from emotiw_keras.uncertainty import is_entropy
 SUFFIX = ".onnx"
 FACTS = "emotiw"
 """Key of the metadata under which labels, input and preprocessing stand."""
+SEAL = "checksum"
+"""Key of the facts under which `seal` stands."""
 MOST_FACTS = 1 << 20
 # What the exporter writes; among it is nothing that reads files, loops, or makes much of little.
 OPERATORS = frozenset(
@@ -71,6 +75,9 @@ class Exported:
         wrong = _wrong(facts)
         if wrong:
             raise ModelError(f"{path} is damaged, or of another version of emotiw: it says {wrong}; export the run again")
+        said = facts.get(SEAL)  # the first exports had none
+        if said is not None and said != seal(last(model, "graph", b""), facts):
+            raise ModelError(f"{path} is damaged: its bytes are not what its checksum says; export the run again")
         return cls(path, bytes(view), facts)
 
     @property
@@ -125,6 +132,12 @@ class Exported:
     def fingerprint(self) -> str:
         """SHA-256 of the file."""
         return hashlib.sha256(self.model).hexdigest()
+
+
+def seal(graph: bytes | memoryview, facts: Mapping[str, Any]) -> str:
+    """What tells a damaged file: SHA-256 of the graph, as it stands in the file, and of the facts."""
+    plain = {key: value for key, value in facts.items() if key != SEAL}
+    return hashlib.sha256(bytes(graph) + json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def _check_graph(path: Path, wire: Wire, view: memoryview, functions: bool) -> None:

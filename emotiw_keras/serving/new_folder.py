@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from emotiw_keras.data.archive import checked_name
 from emotiw_keras.errors import OutputError, UsageError
-from emotiw_keras.files import writing
+from emotiw_keras.files import real, writing
+
+LONGEST = 200
+"""Bytes of a name, of the 255 that file systems take: before and behind it something is added."""
 
 
 class NewFolder:
@@ -26,7 +30,7 @@ class NewFolder:
     def __init__(self, folder: str | os.PathLike[str], inputs: Sequence[str] = ()) -> None:
         self.path = Path(folder)
         for name in inputs:
-            if os.path.isdir(name) and self.path.resolve().is_relative_to(Path(name).resolve()):
+            if os.path.isdir(name) and real(self.path).is_relative_to(real(Path(name))):
                 raise UsageError(f"{self.path} lies in the input {name}; choose a folder outside of it for what is written")
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -36,7 +40,7 @@ class NewFolder:
 
     def place(self, name: str, suffix: str) -> Path:
         """A path that is not yet taken: the relative name and the suffix, with a number between where it is needed."""
-        stem = checked_name(name, self.path)
+        stem = _shortened(checked_name(name, self.path))
         candidate, count = stem + suffix, 1
         # Names that differ in case alone are one file on some systems.
         while candidate.lower() in self._taken:
@@ -44,3 +48,14 @@ class NewFolder:
             candidate = f"{stem}-{count}{suffix}"
         self._taken.add(candidate.lower())
         return self.path / candidate
+
+
+def _shortened(name: str) -> str:
+    """The name with a hash in the place of the end of a part that leaves no room for a number and a suffix."""
+    parts = []
+    for part in name.split("/"):
+        data = os.fsencode(part)
+        if len(data) > LONGEST:
+            part = f"{data[: LONGEST - 9].decode('utf-8', 'ignore')}-{hashlib.sha256(data).hexdigest()[:8]}"
+        parts.append(part)
+    return "/".join(parts)

@@ -133,6 +133,7 @@ def _input_facts(predictor: Predictor) -> dict[str, Any]:
 def _write_onnx(folded: Folded, facts: dict[str, Any], path: Path) -> None:
     import onnx
 
+    from emotiw_keras.serving.exported import FACTS, SEAL, seal
     from emotiw_keras.serving.onnx_graph import onnx_model
 
     heads = heads_of(facts)
@@ -140,7 +141,9 @@ def _write_onnx(folded: Folded, facts: dict[str, Any], path: Path) -> None:
     if heads:
         columns = {"probabilities": next(head.columns for head in heads if head.name == facts["head"])}
         columns |= {f"probabilities_{head.name}": head.columns for head in heads}
-    model = onnx_model(folded, columns, {"emotiw": json.dumps(facts)})
+    model = onnx_model(folded, columns, {})
+    sealed = {**facts, SEAL: seal(model.graph.SerializeToString(), facts)}
+    onnx.helper.set_model_props(model, {FACTS: json.dumps(sealed)})
     onnx.save(model, path)
     onnx.checker.check_model(path, full_check=True)
 

@@ -7,7 +7,6 @@ run is a run folder of its own, so a study that was stopped goes on where it was
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from emotiw_keras.errors import UsageError
 from emotiw_keras.evaluation.evaluate import evaluate
 from emotiw_keras.files import write_atomic
 from emotiw_keras.runs import Run
+from emotiw_keras.sealed import kept
 from emotiw_keras.text import csv_text
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.recipe import Recipe, recipe_from_table
@@ -153,14 +153,16 @@ def step_recipe(recipe: Recipe, step: Step, folder: Path) -> Recipe:
 
 def score(step: Step, run: Run, path: str, split: str) -> dict[str, Any]:
     """A row of results.csv: what a run found, and its scores on a split, which are kept in its folder."""
-    file = run.path / f"scores-{split}.csv"
-    if not file.exists():
-        scores = evaluate(run, path, split=split)
-        low, high = scores["accuracy_ci95"]
-        values = {"n": scores["n"], "accuracy": scores["accuracy"], "low": low, "high": high, "macro_f1": scores["macro_f1"]}
-        write_atomic(file, ",".join(values) + "\n" + ",".join(map(repr, values.values())) + "\n")
-    with open(file, newline="") as stream:
-        (scored,) = csv.DictReader(stream)
+
+    def scores() -> dict[str, Any]:
+        found = evaluate(run, path, split=split)
+        low, high = found["accuracy_ci95"]
+        return {"n": found["n"], "accuracy": found["accuracy"], "low": low, "high": high, "macro_f1": found["macro_f1"]}
+
+    def figures(values: dict[str, Any]) -> dict[str, Any]:
+        return {"n": int(values["n"]), **{key: float(values[key]) for key in ("accuracy", "low", "high", "macro_f1")}}
+
+    scored = kept(run.path / f"scores-{split}.json", scores, figures)
     (result,) = run.info["stages"]
     seconds = run.training_seconds
     return {
@@ -172,8 +174,7 @@ def score(step: Step, run: Run, path: str, split: str) -> dict[str, Any]:
         **{key: result[key] for key in ("generations", "reached_target", "minibatches", "fitness", "val_accuracy")},
         "reused": sum(map(len, result["reused"])),
         "modules": sum(map(len, result["path"])),
-        "n": int(scored["n"]),
-        **{key: float(scored[key]) for key in ("accuracy", "low", "high", "macro_f1")},
+        **scored,
         "seconds": round(seconds, 1),
         "run": step.folder,
     }

@@ -18,8 +18,8 @@ from emotiw_keras.errors import UsageError
 from emotiw_keras.evaluation.assessment import Predictions
 from emotiw_keras.evaluation.metrics import scores
 from emotiw_keras.evaluation.significance import accuracy_difference_interval, holm, paired_test, person_numbers
-from emotiw_keras.files import write_atomic
 from emotiw_keras.runs import Run
+from emotiw_keras.sealed import kept
 from emotiw_keras.text import csv_text
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.recipe import Recipe, load_recipe, parse_recipe, recipe_text
@@ -384,13 +384,26 @@ def _test_images(seed: int, runs: Mapping[Step, Run]) -> dict[str, str]:
 def _answers(run: Run, source: str, crops: int, say: Callable[[str], None]) -> Predictions:
     """What a run says of every image of the target; kept in its folder, and asked once."""
     from emotiw_keras.evaluation.evaluate import assess
-    from emotiw_keras.evaluation.predictions_csv import predictions_csv, read_predictions
 
-    file = run.path / f"target-answers-{crops}.csv"
-    if not file.exists():
+    def answers() -> dict[str, Any]:
         say(f"  asking {run.path} about {source}, {crops} crop{'s' if crops > 1 else ''}")
-        write_atomic(file, predictions_csv(assess(run, source, split="all", crops=crops).predictions))
-    return read_predictions(file, run.labels)
+        found = assess(run, source, split="all", crops=crops).predictions
+        return {
+            "paths": found.paths,
+            "status": found.status,
+            "truth": found.truth.tolist(),
+            "said": found.probabilities.tolist(),
+            "subject": list(found.subject),
+        }
+
+    def read(table: dict[str, Any]) -> Predictions:
+        probabilities = np.array(table["said"], np.float32).reshape(len(table["paths"]), len(run.labels))  # null is NaN
+        return Predictions(
+            run.labels, list(table["paths"]), list(table["status"]), np.array(table["truth"], int), probabilities,
+            tuple(table["subject"]),
+        )  # fmt: skip
+
+    return kept(run.path / f"target-answers-{crops}.json", answers, read)
 
 
 def _of_test(predictions: Predictions, wanted: Mapping[str, str]) -> Predictions:
@@ -403,10 +416,7 @@ def _of_test(predictions: Predictions, wanted: Mapping[str, str]) -> Predictions
 def _large_accuracy(run: Run, source: str) -> float:
     from emotiw_keras.evaluation.evaluate import evaluate
 
-    file = run.path / "large-accuracy.txt"
-    if not file.exists():
-        write_atomic(file, f"{evaluate(run, source, split='test')['accuracy']!r}\n")
-    return float(file.read_text("utf-8"))
+    return kept(run.path / "large-accuracy.json", lambda: evaluate(run, source, split="test")["accuracy"], float)
 
 
 @dataclass(frozen=True)

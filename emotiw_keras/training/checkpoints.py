@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from emotiw_keras.errors import RunError
-from emotiw_keras.files import NUMPY_UNREADABLE, replace_flushed, sha256_file, writing
+from emotiw_keras.files import NUMPY_UNREADABLE, check_regular, replace_flushed, sha256_file, writing
 
 S = TypeVar("S")
 HASH_CHARACTERS = 16
@@ -96,6 +96,7 @@ def load(path: Path) -> Checkpoint:
 def best_of(path: Path) -> str:
     """The name of the best file that a checkpoint's state refers to; "" if the checkpoint is damaged, and refers to none."""
     try:
+        check_regular(path)
         with np.load(path, allow_pickle=False) as file:
             return str(_plain(file)["state"]["best"].get("file", ""))
     except NUMPY_UNREADABLE:

@@ -253,9 +253,12 @@ class Features:
                 whole = match is not None and sha256_file(path)[:16] == match[2]
             except FileNotFoundError:
                 continue
+            except OSError:  # a folder, or what else is no file of ours
+                whole = False
             if match and whole:
                 found[int(match[1])] = path
             else:
                 say(f"features {path} are damaged; computing them anew")
-                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    path.unlink()
         return found

@@ -102,6 +102,29 @@ def test_sixteen_bits_become_the_high_byte() -> None:
         np.testing.assert_array_equal(decode_image(encode(deep, kind))[..., 0], deep >> 8)
 
 
+def deep_tiff(pixels: np.ndarray, orientation: int) -> bytes:
+    """A TIFF of 16 bits a colour, which Pillow does not write."""
+    height, width, _ = pixels.shape
+    tags = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, 3, 8), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 200)]
+    tags += [(274, 3, 1, orientation), (277, 3, 1, 3), (278, 3, 1, height), (279, 4, 1, pixels.nbytes)]
+    table = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    head = b"II*\0" + struct.pack("<I", 16) + struct.pack("<HHH", 16, 16, 16) + bytes(2)
+    return (head + table).ljust(200, b"\0") + pixels.astype("<u2").tobytes()
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_colours_of_a_sensor_in_sixteen_bits(bits: int) -> None:
+    colours = np.random.default_rng(bits).integers(0, 1 << bits, (20, 20, 3)).astype(np.uint16)
+    colours[0, 0] = (1 << bits) - 1
+    files = [cv2.imencode(suffix, colours[..., ::-1])[1].tobytes() for suffix in (".png", ".tiff")]
+    turned = {1: colours, 3: colours[::-1, ::-1], 6: colours.swapaxes(0, 1)[:, ::-1]}
+    cases = [*((data, colours) for data in files), *((deep_tiff(colours, way), turned[way]) for way in turned)]
+    for data, expected in cases:
+        notes: list[str] = []
+        np.testing.assert_array_equal(decode_image(data, notes=notes), expected >> (bits - 8))
+        assert f"of {bits} bits" in notes[0]
+
+
 @pytest.mark.filterwarnings("error")
 def test_palette_with_transparency_becomes_rgb() -> None:
     image = Image.fromarray(photo(20, 20)).quantize(16)

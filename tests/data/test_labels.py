@@ -61,3 +61,9 @@ def test_unknown_label_set_and_labels_that_repeat() -> None:
         label_set("basic_7")
     with pytest.raises(UsageError, match="each once"):
         match_classes({"happy": "a"}, ("happy", "happiness"))
+
+
+def test_words_of_a_class_may_be_parted_by_spaces_hyphens_or_underscores() -> None:
+    found = {name: f"{name}/1.png" for name in ("very happy", "Very_Happy", "very-happy", "sad")}
+    names, position = match_classes(found, "folder")
+    assert names == ("sad", "very happy") and [position[name] for name in found] == [1, 1, 1, 0]

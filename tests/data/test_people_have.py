@@ -282,3 +282,10 @@ def test_prepare_reads_classes_and_persons_as_fit_does(tmp_path: Path) -> None:
     source = find_images(fill(tmp_path / "split", *names, "@eaDir/x.png"))
     assert [(item.split, item.label) for item in source.items] == [(s, c) for s in ("train", "val") for c in ("happy", "sad")]
     assert any("@eaDir" in note for note in source.notes)
+
+
+def test_empty_lines_above_a_header_and_columns_without_a_name(tmp_path: Path) -> None:
+    fill(tmp_path, "a.png", "b.png")
+    (tmp_path / "list.csv").write_text("\n\r\n,path,label\n0,a.png,happy\n1,b.png,sad\n")
+    faces = load_faces(tmp_path / "list.csv", val_share=0)
+    assert faces.paths == ["a.png", "b.png"] and any("ignored columns: (no name)" in line for line in faces.report)

@@ -17,7 +17,7 @@ from emotiw_keras.evaluation.assessment import Assessment, Predictions, figures
 from emotiw_keras.evaluation.compare import compare
 from emotiw_keras.evaluation.evaluate import assess
 from emotiw_keras.evaluation.metrics import scores
-from emotiw_keras.evaluation.predictions_csv import predictions_csv, read_predictions
+from emotiw_keras.evaluation.predictions_csv import predictions_csv
 from emotiw_keras.evaluation.provenance import stage_persons
 from emotiw_keras.evaluation.significance import (
     accuracy_difference_interval,
@@ -136,14 +136,6 @@ def test_persons_stay_with_the_answers() -> None:
     assert told.select(np.array([2, 0])).subject == ["=b", "a"]
     assert predictions_csv(told).splitlines()[1] == "x,no,no,1,0,ok,a"
     assert predictions_csv(replace(told, subject=())).splitlines()[1] == "x,no,no,1,0,ok,"
-
-
-def test_an_older_table_of_answers_is_read(tmp_path: Path) -> None:
-    file = tmp_path / "answers.csv"
-    file.write_text("path,label,predicted,no,yes,status\nx,no,no,1,0,ok\n")
-    assert read_predictions(file, ("no", "yes")).subject == ()
-    file.write_text("path,label,predicted,no,yes,status,subject\nx,no,no,1,0,ok,a\n")
-    assert read_predictions(file, ("no", "yes")).subject == ["a"]
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import random
+import re
 import resource
 import subprocess
 import sys
@@ -83,7 +84,7 @@ def work(name: str, seconds: int, folder: Path) -> None:
     for number, seed in enumerate(target.seeds):
         (corpus / f"seed{number}").write_bytes(seed)
     options = [f"-max_total_time={seconds}", f"-max_len={LONGEST}", f"-timeout={SECONDS_FOR_ONE}", f"-rss_limit_mb={MEGABYTES}"]
-    options += [f"-artifact_prefix={folder}/", "-verbosity=0", "-print_final_stats=0", str(corpus)]
+    options += [f"-artifact_prefix={folder}/", "-print_final_stats=0", str(corpus)]
     if target.words:
         words = folder / "words"
         words.write_text("".join(f'"{word}"\n' for word in target.words))
@@ -131,6 +132,7 @@ def again(name: str, file: Path) -> None:
 def fuzz(name: str, seconds: float, keep: Path) -> dict[str, Any]:
     """Fuzz one reader, anew after each crash, until the time is up."""
     sums: dict[str, Any] = {"inputs": 0, "refused": 0, "slowest": 0.0, "faults": {}, "held": Counter(), "grown": 0, "peak": 0}
+    sums["first"] = sums["covered"] = 0
     end = time.monotonic() + seconds
     with tempfile.TemporaryDirectory(dir=_SHM if _SHM.is_dir() else None) as place:
         folder = Path(place)
@@ -143,6 +145,9 @@ def fuzz(name: str, seconds: float, keep: Path) -> dict[str, Any]:
             if not (folder / "facts.json").exists():
                 raise RuntimeError(f"{name}: the process that fuzzes ended with {done.returncode}:\n{done.stderr[-3000:]}")
             facts = json.loads((folder / "facts.json").read_text())
+            places = [int(found) for found in re.findall(r" cov: (\d+)", done.stderr)]
+            sums["first"] = sums["first"] or next(iter(places), 0)
+            sums["covered"] = max(sums["covered"], *places, 0)
             sums["inputs"] += facts["inputs"]
             sums["refused"] += facts["refused"]
             sums["slowest"] = max(sums["slowest"], facts["slowest"])
@@ -193,7 +198,8 @@ def main() -> int:
 
     names = [chosen.target] if chosen.target else target_names()
     keep = chosen.keep.resolve()
-    print(f"{'reader':18} {'inputs':>10} {'refused':>10} {'slowest s':>9} {'peak MB':>8} {'grown MB':>8}  faults", flush=True)
+    columns = f"{'reader':18} {'inputs':>10} {'refused':>10} {'slowest s':>9} {'peak MB':>8} {'grown MB':>8}"
+    print(f"{columns} {'places in code':>15}  faults", flush=True)
     faults = 0
     total = Counter()
     for name in names:
@@ -204,7 +210,7 @@ def main() -> int:
         faults += len(found["faults"])
         print(
             f"{name:18} {found['inputs']:10,} {found['refused']:10,} {found['slowest']:9.2f} {found['peak'] / 1e6:8.0f} "
-            f"{found['grown'] / 1e6:8.0f}  {len(found['faults'])}{held}",
+            f"{found['grown'] / 1e6:8.0f} {found['first']:6,} -> {found['covered']:5,}  {len(found['faults'])}{held}",
             *(f"    {line}" for line in found["faults"].values()),
             sep="\n",
             flush=True,

@@ -12,7 +12,7 @@ import shutil
 import struct
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,22 +20,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from emotiw_keras import costs, history
+from emotiw_keras import costs
 from emotiw_keras.data import archive, images
 from emotiw_keras.data import mp4_boxes as video_boxes
 from emotiw_keras.data.layouts import find_layout
-from emotiw_keras.data.prepare import run as preparing
-from emotiw_keras.data.prepare.journal import Journal
-from emotiw_keras.data.prepare.source import Item
 from emotiw_keras.errors import EmotiwError
-from emotiw_keras.formats import hdf5_trial, inspect, reading
+from emotiw_keras.formats import caffe_schema, hdf5_trial, inspect, reading
 from emotiw_keras.formats.foreign import Limits
 from emotiw_keras.formats.zipped import Zip
-from emotiw_keras.runs import Run
 from emotiw_keras.training import checkpoints, recipe, run_writer
-from emotiw_keras.weights import manifest
 from tests.formats.fuzz_seeds import seeds as weight_seeds
+from tests.fuzz.folders import Scratch, folder_targets
 
+_PROTOTXT_WORDS = {spec.name for table in (caffe_schema.NET, caffe_schema.LAYER) for spec in table.values()}
+_PROTOTXT_WORDS |= {spec.name for _, table in caffe_schema.PARAMS.values() for spec in table.values()} | {*caffe_schema.PARAMS}
 LIMITS = Limits(total_bytes=16 << 20, arrays=5000)
 PIXELS = 1 << 20
 
@@ -57,38 +55,6 @@ class Target:
     words: tuple[str, ...] = field(default=())
     zipped: bool = False
     native: bool = False
-
-
-class Scratch:
-    """A folder whose files are put back as they were where a file of it has been replaced."""
-
-    def __init__(self, files: dict[str, bytes]) -> None:
-        self.path = Path(tempfile.mkdtemp())
-        self.files = files
-        for name, content in files.items():
-            self.put(name, content)
-
-    def put(self, name: str, content: bytes) -> Path:
-        """Write a file."""
-        path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        return path
-
-    @contextlib.contextmanager
-    def replaced(self, data: bytes) -> Iterator[Path]:
-        """The folder with the file that the first byte chooses holding the rest."""
-        names = list(self.files)
-        name = names[data[0] % len(names)] if data else names[0]
-        self.put(name, data[1:])
-        try:
-            yield self.path
-        finally:
-            self.put(name, self.files[name])
-
-    def seeds(self) -> tuple[bytes, ...]:
-        """Each file with the byte that chooses it."""
-        return tuple(bytes([number]) + content for number, content in enumerate(self.files.values()))
 
 
 def _read_image(data: bytes) -> None:
@@ -211,61 +177,6 @@ def _read_table(scratch: Scratch, data: bytes) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-RUN: dict[str, bytes] = {
-    "run.json": json.dumps({
-        "format": 1, "recipe": "small", "finished": True, "labels": ["happy", "sad"], "crops": 2, "seed": 0, "threads": 1,
-        "model": {"name": "alexnet", "width": 0.125, "classes": 2, "input_shape": [67, 67, 3]},
-        "preprocessing": {"channels": "grey", "resize": 72, "crop": 67, "min_max": False, "channel_order": "rgb",
-                          "mean": [1.0, 2.0, 3.0], "std": [1.0, 1.0, 1.0], "mean_image": None},
-        "weights": {"sha256": "0" * 64, "variables": [["conv1/kernel", [11, 11, 3, 12], "float32"]]},
-        "stages": [{"name": "one", "epochs": 2, "best_epoch": 1, "val_accuracy": 0.5, "val_loss": 1.0}],
-        "data": {"faces": {"images": 2}}, "crop": {"reading": "B", "stretch": False}, "versions": {"keras": "3"},
-    }, indent=1).encode(),
-    "data.csv": b"stage,data,path,pixel_hash,label,subject,split,status\none,faces,a.png,00ff,happy,,train,train\n"
-    b"one,faces,b.png,00fe,sad,,val,val\n",
-    "history.csv": b"stage,epoch,learning_rate,loss,accuracy,val_loss,val_accuracy,seconds\none,1,0.1,1.5,0.5,1.4,0.5,3\n",
-    "recipe.toml": b'name = "small"\ndata = ["faces"]\n[model]\nname = "alexnet"\n'
-    b'[[stage]]\nname = "one"\ntrain = ["faces:train"]\n',
-    "model.weights.h5": b"",
-}  # fmt: skip
-
-
-def _read_run(scratch: Scratch, data: bytes) -> None:
-    with scratch.replaced(data) as folder:
-        with contextlib.suppress(EmotiwError):
-            history.read_history(folder / "history.csv")
-        with contextlib.suppress(EmotiwError):
-            recipe.load_recipe(str(folder / "recipe.toml"))
-        run = Run.open(folder)
-        run.rows(), run.seen(), run.selected_on, run.crop, run.crops, run.labels, run.name, run.unrecorded
-        assert run.training_seconds is not None
-
-
-PREPARED_LINE = {"member": "a.png", "state": "1:1", "stem": "a", "label": "happy", "split": ""}
-
-
-def _journal(*changes: dict[str, Any]) -> bytes:
-    row = {"path": "a.png", "label": "happy", "output": "a.png", "status": "ok"}
-    return b"".join(json.dumps({**PREPARED_LINE, "rows": [row], **change}).encode() + b"\n" for change in changes)
-
-
-PREPARED: dict[str, bytes] = {
-    ".prepare.jsonl": _journal({}, {"stem": "b", "rows": [{"path": "a.png", "label": "happy", "output": "b.face1.png"}]}),
-    "prepare.json": b'{"format": 1, "source": "photos", "reading": "B", "size": 96}',
-}
-ITEM = Item(0, "a.png", "a.png", "happy", "", "a", "1:1")
-
-
-def _read_prepared(scratch: Scratch, victim: Path, data: bytes) -> None:
-    with scratch.replaced(data) as folder:
-        journal = Journal(folder)
-        journal.usable([ITEM])
-        journal.outputs()
-        journal.remove_all_but(set())
-        assert victim.read_bytes() == b"not yours"
-        preparing._stored(folder / "prepare.json")
-
-
 def _read_checkpoint(path: Path, data: bytes) -> None:
     path.write_bytes(data)
     checkpoints.best_of(path)
@@ -293,9 +204,7 @@ def _read_toml(path: Path, data: bytes) -> None:
     with contextlib.suppress(EmotiwError):
         recipe.parse_recipe(text, "recipe.toml").to_toml()
     path.write_bytes(data)
-    with contextlib.suppress(EmotiwError):
-        costs.read_costs(path, ("happy", "sad"))
-    manifest._read.__wrapped__(path)
+    costs.read_costs(path, ("happy", "sad"))
 
 
 def _read_weights(path: Path, kind: str, data: bytes) -> None:
@@ -323,8 +232,8 @@ def _reader(kind: str) -> Callable[[Path, Limits], Any]:
 
 def target_names() -> list[str]:
     """The names of all targets."""
-    own = ["images", "video boxes", "zip", "tables", "run folder", "prepared folder", "checkpoint", "done marker", "TOML"]
-    return own + list(reading.READERS)
+    own = ["images", "video boxes", "zip", "tables", "checkpoint", "done marker", "TOML"]
+    return own + list(folder_targets()) + list(reading.READERS)
 
 
 def make(name: str) -> Target:
@@ -337,7 +246,8 @@ def make(name: str) -> Target:
         path = folder / f"net{max(suffixes, key=suffixes.count)}"
         data = tuple(seed.data for seed in mine)
         native = name in ("Keras HDF5", "Keras model", "MatConvNet")
-        return Target(lambda data: _read_weights(path, name, data), data, zipped=data[0][:2] == b"PK", native=native)
+        words = tuple(sorted(_PROTOTXT_WORDS)) if name == "Caffe prototxt" else ()
+        return Target(lambda data: _read_weights(path, name, data), data, words, zipped=data[0][:2] == b"PK", native=native)
     if name == "images":
         return Target(_read_image, _image_seeds(), native=True)
     if name == "video boxes":
@@ -351,17 +261,9 @@ def make(name: str) -> Target:
         scratch = Scratch({"a.png": image, "b.png": image})
         found = tuple(bytes([i]) + content for i, content in enumerate(TABLES.values()))
         return Target(lambda data: _read_table(scratch, data), found, words=("train", "val", "happy", "Training"))
-    if name == "run folder":
-        run = Scratch(RUN)
-        return Target(lambda data: _read_run(run, data), run.seeds(), words=tuple(json.loads(RUN["run.json"])))
-    if name == "prepared folder":
-        victim = folder / "victim.txt"
-        victim.write_bytes(b"not yours")
-        prepared = Scratch(PREPARED)
-        found = (*prepared.seeds(), b"\0" + _journal({"stem": "../victim", "rows": [{"output": str(victim)}]}))
-        return Target(
-            lambda data: _read_prepared(prepared, victim, data), found, words=("member", "rows", "output", ".face1.png")
-        )
+    if name in folder_targets():
+        read, found, words = folder_targets()[name]()
+        return Target(read, found, words=words)
     if name == "checkpoint":
         return Target(lambda data: _read_checkpoint(folder / "e.npz", data), (_checkpoint_seed(),), zipped=True)
     if name == "done marker":
@@ -369,5 +271,4 @@ def make(name: str) -> Target:
         return Target(lambda data: _read_done(folder / "done.json", data), (marker,), words=("best_file", "checksum"))
     assert name == "TOML"
     texts = [recipe.recipe_text(each) for each in recipe.recipe_names()] + ["[costs.happy]\nsad = 0.5\n"]
-    texts.append(manifest.MANIFEST.read_text("utf-8")[:2000])
     return Target(lambda data: _read_toml(folder / "a.toml", data), tuple(text.encode() for text in texts))

@@ -80,3 +80,26 @@ def test_an_encrypted_checkpoint_is_damaged(tmp_path: Path) -> None:
     assert checkpoints.best_of(named) == ""
     with pytest.raises(RunError, match="encrypted"):
         checkpoints.load(named)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', "'c' stands twice"),
+        ('{"a": 1e999}', "1e999 is no number"),
+        ('{"a": -Infinity}', "-Infinity is no number"),
+        ('{"a": NaN}', "NaN is no number"),
+    ],
+)
+def test_json_that_readers_take_differently_is_refused(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(RunError, match=words):
+        read_sealed(tmp_path / "run.json")
+
+
+@pytest.mark.parametrize("url", ["http://[x", "https://example.org:port/a", "https://example.org:0/a", "https:///a"])
+def test_addresses_that_are_none_are_refused(url: str, tmp_path: Path) -> None:
+    text = f'[net]\nkind = "weights"\nformat = "h5"\nurl = "{url}"\nfile = "a.h5"\n'
+    (tmp_path / "manifest.toml").write_text(text)
+    with pytest.raises(ModelError, match="has the address"):
+        load_manifest(tmp_path / "manifest.toml")

@@ -125,6 +125,7 @@ def spoil_facts(change: Callable[[dict], object]) -> Callable[[onnx.ModelProto],
     def spoil(model: onnx.ModelProto) -> None:
         facts = json.loads(model.metadata_props[0].value)
         change(facts)
+        facts.pop("checksum", None)  # as who changes a file on purpose does
         model.metadata_props[0].value = json.dumps(facts)
 
     return spoil
@@ -163,6 +164,18 @@ def outside(model: onnx.ModelProto) -> None:
 def test_a_strangers_file_is_refused(change: Callable, words: str, file: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=words):
         Exported.open(changed(file, tmp_path / "b.onnx", change))
+
+
+def test_a_changed_bit_or_digit_is_refused(file: Path, tmp_path: Path) -> None:
+    whole = file.read_bytes()
+    weights = len(whole) // 2
+    digits = whole.index(b'"resize"')
+    for place in (weights, digits + 12):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        (tmp_path / "b.onnx").write_bytes(damaged)
+        with pytest.raises(ModelError, match="damaged"):
+            Exported.open(tmp_path / "b.onnx")
 
 
 def test_a_cut_or_other_file_is_one_line(file: Path, tmp_path: Path) -> None:

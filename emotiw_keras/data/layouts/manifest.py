@@ -113,7 +113,7 @@ def read_manifest(archive: Archive, member: str) -> Listing:
     read = [f"{name} = {meaning}" for meaning, name in meant.items() if meaning != name]
     listing.notes += [f"columns read as: {', '.join(read)}"] if read else []
     extra = [column for column in columns if column not in meant.values()]
-    listing.notes += [f"ignored columns: {and_more(extra)}"] if extra else []
+    listing.notes += [f"ignored columns: {and_more([each or '(no name)' for each in extra])}"] if extra else []
     return listing
 
 

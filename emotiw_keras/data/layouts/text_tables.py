@@ -40,7 +40,7 @@ def separator_of(line: str) -> str:
 def columns_of(head: bytes) -> list[str]:
     """The column names of a table from its first bytes, stripped and in lower case; [] if they are no text of a table."""
     text = head.decode(encoding_of(head), "replace")
-    text = _DECLARED.sub("", text)
+    text = _DECLARED.sub("", text).lstrip("\r\n")
     line = re.split(r"[\r\n]", text, maxsplit=1)[0]
     try:
         row = next(csv.reader([line], delimiter=separator_of(line), skipinitialspace=True), [])
@@ -70,7 +70,7 @@ def read_rows(archive: Archive, member: str, where: str) -> list[list[str]]:
     """The rows of a table in a folder or zip, the header first, whatever separates cells; DataError if it is none."""
     text = read_text(archive, member, where)
     declared = _DECLARED.match(text)
-    text = text[declared.end() :] if declared else text
+    text = (text[declared.end() :] if declared else text).lstrip("\r\n")
     separator = declared[1] if declared else separator_of(re.split(r"[\r\n]", text, maxsplit=1)[0])
     try:
         return list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from emotiw_keras.data.near.embedding import FLAT, SIDE, embed, shipped_projecti
 from emotiw_keras.data.near.search import Proposals, propose
 from emotiw_keras.data.near.threshold import LOWEST, THRESHOLD
 from emotiw_keras.errors import OutputError
-from emotiw_keras.files import write_atomic
+from emotiw_keras.files import NUMPY_UNREADABLE, write_atomic
 from emotiw_keras.locking import locked
 from emotiw_keras.weights.cache import cache_dir
 
@@ -141,7 +140,7 @@ def _read(path: Path, last: int) -> NearPairs | None:
         with np.load(path, allow_pickle=False) as stored:
             first, second = stored["first"].astype(np.int64), stored["second"].astype(np.int64)
             correlation, mirrored = stored["correlation"].astype(np.float32), stored["mirrored"].astype(bool)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (*NUMPY_UNREADABLE, MemoryError):  # a size that it only claims
         return None
     whole = first.shape == second.shape == correlation.shape == mirrored.shape and first.ndim == 1
     if not whole or (len(first) and (first.min() < 0 or second.max() > last or (first >= second).any())):

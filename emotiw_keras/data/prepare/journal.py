@@ -15,7 +15,7 @@ from emotiw_keras.data.layouts.prepared import FACES_COLUMNS, VIDEO_COLUMNS
 from emotiw_keras.data.prepare.faces import Row
 from emotiw_keras.data.prepare.source import Item
 from emotiw_keras.errors import RunError
-from emotiw_keras.files import is_within, write_atomic, writing
+from emotiw_keras.files import is_within, read_regular, write_atomic, writing
 from emotiw_keras.sealed import strict_json
 
 JOURNAL_FILE = ".prepare.jsonl"
@@ -40,7 +40,7 @@ class Journal:
             return {}
         records = {}
         try:
-            text = self._path.read_text("utf-8", "replace")
+            text = read_regular(self._path).decode("utf-8", "replace").replace("\r\n", "\n")
         except OSError as error:
             raise RunError(f"{self._path} cannot be read: {error.strerror or error}") from error
         self._cut_short = not text.endswith("\n") and bool(text)

@@ -22,10 +22,10 @@ from emotiw_keras.data.prepare.summary import Summary, summarise
 from emotiw_keras.data.prepare.workers import Job, outcomes
 from emotiw_keras.errors import OutputError, RunError, UsageError
 from emotiw_keras.faces.face import Detector
-from emotiw_keras.files import write_atomic
+from emotiw_keras.files import read_regular, real, write_atomic
 from emotiw_keras.hardware import processor_threads
 from emotiw_keras.locking import is_unfinished, locked, sweep
-from emotiw_keras.sealed import strict_json
+from emotiw_keras.sealed import LARGEST, strict_json
 
 SUMMARY_FILE = "summary.json"
 _FORMAT = 1
@@ -118,7 +118,7 @@ def _prepare(
     total = len(source.items)
     if rows_of:
         tell(f"{len(rows_of):,} of {total:,} images are done already" + ("" if todo else ": nothing left to do"))
-    job = Job(source.path.resolve(), folder.resolve(), settings, None if isinstance(detector, str) else detector)
+    job = Job(real(source.path), real(folder), settings, None if isinstance(detector, str) else detector)
     seconds: dict[str, float] = {}
     passing = set()
     with journal:
@@ -162,7 +162,7 @@ def _name(detector: str | Detector | None) -> str:
 
 
 def _check_apart(source: Path, folder: Path) -> None:
-    inner, outer = folder.resolve(), source.resolve()
+    inner, outer = real(folder), real(source)
     if inner == outer or (outer.is_dir() and outer in inner.parents) or inner in outer.parents:
         raise UsageError(f"{folder} and {source} lie one in the other; name a folder for the faces beside the photos")
 
@@ -191,7 +191,7 @@ def _claim(folder: Path, source: Source, settings: Settings) -> None:
 
 def _stored(file: Path) -> dict[str, Any]:
     try:
-        found = strict_json(file.read_bytes())
+        found = strict_json(read_regular(file, LARGEST))
     except (OSError, ValueError) as error:
         raise RunError(f"{file} is damaged: {error}; remove its folder, or name another") from error
     if not isinstance(found, dict) or found.get("format") != _FORMAT:

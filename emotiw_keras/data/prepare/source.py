@@ -19,6 +19,7 @@ from emotiw_keras.data.layouts.text_tables import SUFFIXES
 from emotiw_keras.data.prepare.acted_videos import find_speech
 from emotiw_keras.data.video_files import is_video
 from emotiw_keras.errors import DataError
+from emotiw_keras.files import real
 
 # Names of a second and third face; an image that is itself called so keeps its suffix, so that the two stay apart.
 _FURTHER_FACE = re.compile(r"\.face\d+$")
@@ -82,6 +83,8 @@ def find_images(path: str | os.PathLike[str]) -> Source:
         given.stat()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}; give a folder of photos, a zip or a photo") from error
+    if not (given.is_dir() or given.is_file()):
+        raise DataError(f"{path} is neither a file nor a folder; give a folder of photos, a zip or a photo")
     if given.is_dir():
         return _from_archive(FolderArchive(given), given)
     if given.suffix.lower() in SUFFIXES:
@@ -112,9 +115,9 @@ def _from_archive(archive: Archive, path: Path) -> Source:
         labels, subjects = ([speech.videos[member][i] for member in members] for i in (0, 1))
         notes = [*speech.notes, *(note.replace("no images", f"not {speech.name}") for note in notes)]
         empty = [""] * len(members)
-        return _source(path, path.resolve().name, members, labels, empty, notes, subjects, videos=True)
+        return _source(path, real(path).name, members, labels, empty, notes, subjects, videos=True)
     labels, splits, subjects, told = _classes(members)
-    return _source(path, path.resolve().name, members, labels, splits, [*notes, *told], subjects, videos=is_video(members[0]))
+    return _source(path, real(path).name, members, labels, splits, [*notes, *told], subjects, videos=is_video(members[0]))
 
 
 def _classes(members: Sequence[str]) -> tuple[list[str], list[str], list[str], list[str]]:

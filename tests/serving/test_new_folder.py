@@ -1,0 +1,35 @@
+"""Names of what is made of inputs: whatever the inputs are called, each gets a place, and no name stops the others."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from emotiw_keras.errors import DataError
+from emotiw_keras.files import write_atomic
+from emotiw_keras.serving.new_folder import NewFolder
+
+
+@pytest.mark.parametrize(
+    "name", ["a:b", "12:30:05", "-dash", "100%s", "a" * 255, "ü" * 127, "x" * 255 + "/" + "y" * 255, "=1+1"]
+)
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_every_name_has_a_place_that_can_be_written(name: str, tmp_path: Path) -> None:
+    folder = NewFolder(tmp_path / "out")
+    places = [folder.place(name, ".face12.png") for _ in range(3)]
+    for place in places:
+        write_atomic(place, b"x")
+    assert len({*places}) == 3 and all(place.read_bytes() == b"x" for place in places)
+
+
+def test_long_names_stay_apart(tmp_path: Path) -> None:
+    folder = NewFolder(tmp_path / "out")
+    assert folder.place("a" * 240 + "1", ".png") != folder.place("a" * 240 + "2", ".png")
+
+
+@pytest.mark.parametrize("name", ["C:/x", "C:\\x", "/x", "../x", "a/../../x", "", "a\0b"])
+def test_no_name_leads_out(name: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="leads out"):
+        NewFolder(tmp_path / "out").place(name, ".png")
