@@ -42,6 +42,17 @@ from emotiw_keras.cli.console import named_values, put, tell
     "--keep-duplicates", "duplicates", flag_value="keep", default=None, help="Also train on images that are in val or test too."
 )
 @click.option("--drop-duplicates", "duplicates", flag_value="drop", help="Leave such images out of training.")
+@click.option(
+    "--strategy",
+    type=click.Choice(["auto", "none", "mirrored", "multi-worker"]),
+    default="none",
+    show_default=True,
+    help="Devices that train together: all GPUs (mirrored), or the workers that TF_CONFIG or Slurm names.",
+)
+@click.option("--devices", metavar="LIST", help="Of --strategy mirrored, such as gpu:0,gpu:1; cpu:0,cpu:1 to try it.")
+@click.option(
+    "--wait", type=click.FloatRange(1), metavar="SECONDS", help="How long a worker waits for the others; default: 600."
+)
 @click.option("--restart", is_flag=True, help="Start over; the old run is renamed, not deleted.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and stop.")
 def fit(
@@ -57,6 +68,9 @@ def fit(
     seed: int | None,
     threads: int | None,
     duplicates: str | None,
+    strategy: str,
+    devices: str | None,
+    wait: float | None,
     restart: bool,
     dry_run: bool,
 ) -> None:
@@ -104,9 +118,20 @@ def fit(
 
     from emotiw_keras.training.epoch_progress import Progress
     from emotiw_keras.training.fit import fit as train
+    from emotiw_keras.training.workers import WAIT_SECONDS
 
     outcome = train(
-        chosen, paths, out, threads=threads, restart=restart, dry_run=dry_run, say=tell, progress=Progress.on_stderr()
+        chosen,
+        paths,
+        out,
+        threads=threads,
+        restart=restart,
+        dry_run=dry_run,
+        say=tell,
+        progress=Progress.on_stderr(),
+        strategy=strategy,
+        devices=tuple(devices.split(",")) if devices else (),
+        wait=WAIT_SECONDS if wait is None else wait,
     )
     if outcome.run is not None:
         for stage in outcome.run.info["stages"]:

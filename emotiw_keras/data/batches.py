@@ -20,6 +20,7 @@ WAITING = 2
 """Batches that are made before they are asked for."""
 Batches = Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 Make = Callable[[np.ndarray], tuple[np.ndarray, ...]]
+Share = Callable[[np.ndarray], np.ndarray]
 Signature = tuple[tf.TensorSpec, ...]
 
 
@@ -107,7 +108,9 @@ def face_dataset(
     return _prepared(positions.batch(batch_size).map(lambda chosen: chosen[index::count]), make, signature)
 
 
-def batches(source: Source, order: np.ndarray, draws: np.ndarray | None, batch_size: int, start: int = 0) -> Batches:
+def batches(
+    source: Source, order: np.ndarray, draws: np.ndarray | None, batch_size: int, start: int = 0, share: Share | None = None
+) -> Batches:
     """Batches of a source in a given order.
 
     Args:
@@ -116,6 +119,7 @@ def batches(source: Source, order: np.ndarray, draws: np.ndarray | None, batch_s
         draws: (len(source), columns) by position, such as int32 from `draw_crops`, or None for zeros, int32 (len(source), 3).
         batch_size: images in a batch; the last may be smaller.
         start: batches to leave out at the start.
+        share: positions of a batch -> those that are read here, with their draws; its labels come all.
 
     Yields:
         What the source holds, draws (batch, columns), labels int32 (batch,); a `Pool` holds uint8 (batch, height, width,
@@ -126,8 +130,9 @@ def batches(source: Source, order: np.ndarray, draws: np.ndarray | None, batch_s
     """
 
     def make(positions: np.ndarray) -> tuple[np.ndarray, ...]:
-        drawn = np.zeros((len(positions), 3), np.int32) if draws is None else draws[positions]
-        return source.gather(positions), drawn, source.labels[positions]
+        read = positions if share is None else share(positions)
+        drawn = np.zeros((len(read), 3), np.int32) if draws is None else draws[read]
+        return source.gather(read), drawn, source.labels[positions]
 
     columns, kind = (3, np.int32) if draws is None else (draws.shape[1], draws.dtype)
     labels = tf.TensorSpec((None, *source.labels.shape[1:]), source.labels.dtype)
