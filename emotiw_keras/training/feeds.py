@@ -65,8 +65,8 @@ def epoch_batches(
 
 
 def validation_batches(source: Trained, share: Share | None = None) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-    """Images and labels of a source in its own order; the batches are the same whatever was done before. With `share` the images
-    that this process computes, and all labels."""
+    """Images and labels of a source in its own order; the batches are the same whatever was done before. With `share` the
+    images that this process computes, and all labels."""
     if isinstance(source, Batches):
         for images, labels in source:
             yield images if share is None else tf.gather(images, share(np.arange(len(images)))), labels

@@ -10,7 +10,7 @@ import json
 import re
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,8 +52,8 @@ class Replicas:
         if not isinstance(strategy, kinds):
             names = ", ".join(kind.__name__ for kind in kinds)
             raise UsageError(
-                f"strategy is a {type(strategy).__name__}; expected one of {names}: replicas whose gradients are added up in each "
-                "step, from variables that are the process's own"
+                f"strategy is a {type(strategy).__name__}; expected one of {names}: replicas whose gradients are added up in "
+                "each step, from variables that are the process's own"
             )
         self.strategy = strategy
         self.count = strategy.num_replicas_in_sync
@@ -117,8 +117,8 @@ class Replicas:
         found = {int(task) + (self._chiefs if job == "worker" else 0) for job, task in _TASK.findall(text)} - {self.worker}
         who = f"worker {min(found)}" if len(found) == 1 else "another worker"
         return (
-            f"{who} of {self.workers} was lost: it ended, or cannot be reached any more; see what it said, and start all workers "
-            "again with the same commands, which go on from the newest checkpoint"
+            f"{who} of {self.workers} was lost: it ended, or cannot be reached any more; see what it said, and start all "
+            "workers again with the same commands, which go on from the newest checkpoint"
         )
 
     # ---- messages
@@ -160,7 +160,7 @@ class Replicas:
             return self._adding(tf.constant(values, tf.float32)).numpy()
 
     def _add_bytes(self, raw: np.ndarray) -> np.ndarray:
-        """The sum of bytes that all but one worker leave at 0. Two go in a float32, which every way of adding up keeps exact."""
+        """The sum of bytes that all but one worker leave at 0. Two go in a float32, which any way of adding up keeps exact."""
         padded = np.zeros(len(raw) + len(raw) % 2, np.uint8)
         padded[: len(raw)] = raw
         pairs = padded.view("<u2").astype(np.float32)
@@ -307,8 +307,8 @@ def _connected(workers: Workers, wait: float) -> tf.distribute.Strategy | None:
     if not made:
         named = f" ({', '.join(workers.addresses)})" if workers.addresses else ""
         raise WorkerError(
-            f"worker {workers.number} waited {wait:g} s for the others of {workers.count} workers{named}, and not all came; start "
-            "all of them, look whether their addresses can be reached from here, or set --wait"
+            f"worker {workers.number} waited {wait:g} s for the others of {workers.count} workers{named}, and not all came; "
+            "start all of them, look whether their addresses can be reached from here, or set --wait"
         )
     if isinstance(made[0], tf.distribute.Strategy):
         return made[0]

@@ -66,15 +66,15 @@ def check_layers(model: keras.Model) -> None:
         else:
             continue
         raise UsageError(
-            f"layer {name} of {model.name}, a {type(layer).__name__}, {why}, which would differ with the number of replicas; leave "
-            "it out (a Stage crops, mirrors and changes images itself), or train with --strategy none"
+            f"layer {name} of {model.name}, a {type(layer).__name__}, {why}, which would differ with the number of replicas; "
+            "leave it out (a Stage crops, mirrors and changes images itself), or train with --strategy none"
         )
 
 
 @contextmanager
 def whole_batches(model: keras.Model, rows: Rows) -> Iterator[None]:
-    """Within, batch normalisation has the statistics of the global batch, and dropout the rows of the mask that one process would
-    have drawn for it."""
+    """Within, batch normalisation has the statistics of the global batch, and dropout the rows of the mask that one process
+    would have drawn for it."""
     changed = []
     try:
         for _, layer in inner_layers(model):

@@ -28,8 +28,8 @@ class SharedSteps(StageSteps):
     """`StageSteps` on several replicas: the update, the loss and the scores are those of one, up to the order of sums.
 
     Images and draws are those of this process's replicas (`Replicas.share`), labels those of the global batch. The losses and
-    outputs of all rows come to every process beside the gradients, in the order of the batch; sums and metrics are then computed as
-    in one process.
+    outputs of all rows come to every process beside the gradients, in the order of the batch; sums and metrics are computed of
+    them as in one process.
 
     Args:
         replicas: who computes.
@@ -171,8 +171,8 @@ class SharedSteps(StageSteps):
         other = [variable.path for variable in self._written if id(variable) not in known]
         if other:
             raise UsageError(
-                f"{self.model.name} changes {other[0]} with each batch, which would differ with the number of replicas; train it "
-                "with --strategy none"
+                f"{self.model.name} changes {other[0]} with each batch, which would differ with the number of replicas; train "
+                "it with --strategy none"
             )
 
     def train(self, images: tf.Tensor, draws: tf.Tensor, labels: tf.Tensor, learning_rate: float) -> tuple[float, int]:

@@ -94,8 +94,9 @@ def compare(prepared: Prepared, replicas: Replicas) -> None:
         ("versions of packages", info["versions"], UsageError, "install the same on all"),
         ("the recipe's settings", _settings(recipe), UsageError, f"{same} recipe and options"),
         ("the precision or network", {key: info[key] for key in ("precision", "model", "seed", "labels")}, UsageError,
-         "name --precision, and " + same + " options"),
-        ("data", {"data": info["data"], "teachers": info.get("teachers", {}), "start": _start(prepared)}, DataError, same + " files"),
+         f"name --precision, and {same} options"),
+        ("data", {"data": info["data"]}, DataError, same + " files"),
+        ("the weights of start or teachers", {"start": _start(prepared), **info.get("teachers", {})}, DataError, same + " files"),
         ("the devices", {"replicas here": len(replicas.local)}, UsageError, "give every worker as many GPUs"),
     ]  # fmt: skip
     for what, facts, kind, mend in held:

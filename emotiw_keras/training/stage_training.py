@@ -139,13 +139,13 @@ class StageTraining:
         batches = [each for each in (self.train, self.val) if isinstance(each, Batches)]
         if batches and replicas.workers > 1:
             raise UsageError(
-                f"{self.where} is given {batches[0].kind} {batches[0].name}, of which workers cannot know that it is the same on all; "
-                "give faces in files or arrays"
+                f"{self.where} is given {batches[0].kind} {batches[0].name}, of which workers cannot know that it is the "
+                "same on all; give faces in files or arrays"
             )
         if not batches and self.stage.batch_size < replicas.count:
             raise UsageError(
-                f"{self.where} has batch_size = {self.stage.batch_size} for {replicas.count} replicas; expected at least one image "
-                "for each"
+                f"{self.where} has batch_size = {self.stage.batch_size} for {replicas.count} replicas; expected at least "
+                "one image for each"
             )
 
     def _as_they_are(self, source: Trained) -> bool:
