@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import threading
+import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +27,8 @@ from emotiw_keras.training.workers import WAIT_SECONDS, Workers, devices_of, wor
 
 PIECE = 1 << 22
 """Numbers that are sent at once between workers, outside of steps."""
+LOOK_SECONDS = 5
+"""Between two looks whether the other workers live, and how long each may take to answer, three times."""
 _TASK = re.compile(r"/job:(chief|worker)/(?:replica:0/)?task:(\d+)")
 _LOST = (
     tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError,
@@ -288,40 +292,57 @@ def _connected(workers: Workers, wait: float) -> tf.distribute.Strategy | None:
         resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(spec, task_type=job, task_id=number, rpc_layer="grpc")
     else:
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-    made: list[Any] = []
-
-    def connect() -> None:
-        try:
-            implementation = tf.distribute.experimental.CommunicationImplementation
-            way = implementation.AUTO if tf.config.list_physical_devices("GPU") else implementation.RING
-            options = tf.distribute.experimental.CommunicationOptions(implementation=way)
-            made.append(tf.distribute.MultiWorkerMirroredStrategy(resolver, communication_options=options))
-        except Exception as error:
-            made.append(error)
-
-    # TensorFlow itself would wait for an hour, and hear no Ctrl-C.
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(wait)
+    implementation = tf.distribute.experimental.CommunicationImplementation
+    way = implementation.AUTO if tf.config.list_physical_devices("GPU") else implementation.RING
+    options = tf.distribute.experimental.CommunicationOptions(implementation=way)
+    _wait_no_longer_than(wait)
+    started = time.monotonic()
+    try:
+        with _deadly_signals():
+            return tf.distribute.MultiWorkerMirroredStrategy(resolver, communication_options=options)
+    except (tf.errors.OpError, RuntimeError) as error:
+        text, failed = str(error), error
     where = workers.addresses[workers.number] if workers.addresses else f"task {workers.number} of Slurm"
-    if not made:
-        named = f" ({', '.join(workers.addresses)})" if workers.addresses else ""
-        raise WorkerError(
-            f"worker {workers.number} waited {wait:g} s for the others of {workers.count} workers{named}, and not all came; "
-            "start all of them, look whether their addresses can be reached from here, or set --wait"
-        )
-    if isinstance(made[0], tf.distribute.Strategy):
-        return made[0]
-    text = str(made[0])
     if "could not start grpc server" in text.lower():
         raise WorkerError(
             f"worker {workers.number} cannot listen on {where}: another process has that port; end it, or name another port in "
             f"{workers.source} of all workers"
-        ) from made[0]
-    if isinstance(made[0], tf.errors.OpError):
-        raise WorkerError(f"worker {workers.number} cannot reach the others: {text.splitlines()[0][:200]}") from made[0]
-    if isinstance(made[0], RuntimeError) and "startup" in text:
-        raise UsageError("--strategy multi-worker: TensorFlow has computed in this process already; start a new one") from made[
-            0
-        ]
-    raise made[0]
+        ) from failed
+    if "startup" in text:
+        raise UsageError(
+            "--strategy multi-worker: TensorFlow has computed in this process already; start a new one"
+        ) from failed
+    named = f" ({', '.join(workers.addresses)})" if workers.addresses else ""
+    raise WorkerError(
+        f"worker {workers.number} waited {time.monotonic() - started:.0f} s for the others of {workers.count} workers{named}, and not "
+        "all came; start all of them, look whether their addresses can be reached from here, or set --wait"
+    ) from failed
+
+
+def _wait_no_longer_than(seconds: float) -> None:
+    """Bound the wait for other workers, and look after them often enough that one that is silent is missed within a minute.
+
+    TensorFlow's coordination service waits an hour, whatever it is told, and deaf to signals; the strategy's own watch is used in
+    its place.
+    """
+    from tensorflow.python.distribute.collective_all_reduce_strategy import CollectiveAllReduceExtended
+    from tensorflow.python.eager import context
+
+    context.context().configure_coordination_service(service_type="")
+    CollectiveAllReduceExtended._check_health_initial_timeout = max(1, round(seconds))
+    CollectiveAllReduceExtended._check_health_interval = LOOK_SECONDS
+    CollectiveAllReduceExtended._check_health_timeout = LOOK_SECONDS
+
+
+@contextmanager
+def _deadly_signals() -> Iterator[None]:
+    """Within, Ctrl-C and SIGTERM end the process: TensorFlow waits where no handler of Python's is called."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
