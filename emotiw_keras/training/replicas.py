@@ -28,7 +28,9 @@ from emotiw_keras.training.workers import WAIT_SECONDS, Workers, devices_of, wor
 PIECE = 1 << 22
 """Numbers that are sent at once between workers, outside of steps."""
 LOOK_SECONDS = 5
-"""Between two looks whether the other workers live, and how long each may take to answer, three times."""
+"""Between two looks whether the other workers live."""
+ANSWER_SECONDS = 10
+"""How long each may take to answer, three times: what is silent for longer is lost."""
 _TASK = re.compile(r"/job:(chief|worker)/(?:replica:0/)?task:(\d+)")
 _LOST = (
     tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError,
@@ -314,16 +316,16 @@ def _connected(workers: Workers, wait: float) -> tf.distribute.Strategy | None:
         ) from failed
     named = f" ({', '.join(workers.addresses)})" if workers.addresses else ""
     raise WorkerError(
-        f"worker {workers.number} waited {time.monotonic() - started:.0f} s for the others of {workers.count} workers{named}, and not "
-        "all came; start all of them, look whether their addresses can be reached from here, or set --wait"
+        f"worker {workers.number} waited {time.monotonic() - started:.0f} s for all {workers.count} workers{named}, and "
+        "not all came; start all of them, look whether their addresses can be reached from here, or set --wait"
     ) from failed
 
 
 def _wait_no_longer_than(seconds: float) -> None:
     """Bound the wait for other workers, and look after them often enough that one that is silent is missed within a minute.
 
-    TensorFlow's coordination service waits an hour, whatever it is told, and deaf to signals; the strategy's own watch is used in
-    its place.
+    TensorFlow's coordination service waits an hour, whatever it is told, and deaf to signals; the strategy's own watch is used
+    in its place.
     """
     from tensorflow.python.distribute.collective_all_reduce_strategy import CollectiveAllReduceExtended
     from tensorflow.python.eager import context
@@ -331,7 +333,7 @@ def _wait_no_longer_than(seconds: float) -> None:
     context.context().configure_coordination_service(service_type="")
     CollectiveAllReduceExtended._check_health_initial_timeout = max(1, round(seconds))
     CollectiveAllReduceExtended._check_health_interval = LOOK_SECONDS
-    CollectiveAllReduceExtended._check_health_timeout = LOOK_SECONDS
+    CollectiveAllReduceExtended._check_health_timeout = ANSWER_SECONDS
 
 
 @contextmanager

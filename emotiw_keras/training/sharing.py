@@ -96,7 +96,7 @@ def compare(prepared: Prepared, replicas: Replicas) -> None:
         ("the precision or network", {key: info[key] for key in ("precision", "model", "seed", "labels")}, UsageError,
          f"name --precision, and {same} options"),
         ("data", {"data": info["data"]}, DataError, same + " files"),
-        ("the weights of start or teachers", {"start": _start(prepared), **info.get("teachers", {})}, DataError, same + " files"),
+        ("weights", {"start": _start(prepared), **info.get("teachers", {})}, DataError, same + " files to start from"),
         ("the devices", {"replicas here": len(replicas.local)}, UsageError, "give every worker as many GPUs"),
     ]  # fmt: skip
     for what, facts, kind, mend in held:

@@ -53,9 +53,9 @@ class StagedFineTuner:
         seed: splits, order, crops and new layers.
         metrics: `keras.metrics.Metric` objects, scored in every stage.
         callbacks: `keras.callbacks.Callback` objects; every stage is a training to them.
-        strategy: devices and processes that train together: a `tf.distribute.MirroredStrategy`, `MultiWorkerMirroredStrategy` or
-            `OneDeviceStrategy`, or a word as `emotiw fit --strategy` takes it; the network need not be made in its scope. Each
-            global batch is cut into as many parts as there are replicas (docs/scale.md).
+        strategy: devices and processes that train together: a `tf.distribute.MirroredStrategy`,
+            `MultiWorkerMirroredStrategy` or `OneDeviceStrategy`, or a word as `emotiw fit --strategy` takes it; the network
+            need not be made in its scope. Each global batch is cut into as many parts as there are replicas (docs/scale.md).
         say: takes lines for people; None prints nothing.
 
     Raises:

@@ -107,7 +107,9 @@ class Cluster:
         changes = [word for change in self.changes for word in ("--set", change)]
         return ["fit", str(self.recipe), *data, f"--out={out}", "--threads=1", "--precision=float32", *changes]
 
-    def start(self, count: int = 2, full: bool = False, other: dict[str, str] | None = None, wait: int = 120) -> list[processes.Forked]:
+    def start(
+        self, count: int = 2, full: bool = False, other: dict[str, str] | None = None, wait: int = 120
+    ) -> list[processes.Forked]:
         addresses = ports(count)
         return [
             processes.Forked(
