@@ -65,7 +65,7 @@ def received(host: str) -> int:
     return int(subprocess.run(["ip", "netns", "exec", host, "cat", path], check=True, capture_output=True, text=True).stdout)
 
 
-def test_one_of_two_hosts_is_cut_off_and_both_go_on_later(
+def test_one_of_two_hosts_is_cut_off_and_both_say_so(
     hosts: list[str], recipe_file: Path, faces: dict[str, str], tmp_path: Path
 ) -> None:
     cluster = Cluster(recipe_file, faces, tmp_path / "run", *EVERYTHING, "one.epochs=2000")

@@ -113,7 +113,8 @@ class Cluster:
         addresses = ports(count)
         return [
             processes.Forked(
-                processes.emotiw, *self.arguments(worker, other if worker else None), "--strategy=multi-worker", f"--wait={wait}",
+                processes.emotiw, *self.arguments(worker, other if worker else None),
+                "--strategy=multi-worker", f"--wait={wait}",
                 env={**os.environ, "TF_CONFIG": config(addresses, worker)},
                 preexec_fn=nearly_full if full and worker == 0 else None,
             )
