@@ -1,4 +1,4 @@
-"""Two logical processors train one network as one does: dropout, batch normalisation, averages and whatever a stage can ask for."""
+"""Two logical processors train a network as one does: dropout, batch normalisation, averages, whatever a stage asks for."""
 
 from __future__ import annotations
 
