@@ -34,7 +34,7 @@ endef
 export DEMO_SUMMARY
 
 .DEFAULT_GOAL := help
-.PHONY: help demo reproduce test test-all test-backends chaos fuzz lint types bench dist clean
+.PHONY: help demo reproduce test test-all test-backends chaos fuzz lint types docs bench dist clean
 .DELETE_ON_ERROR:
 
 help:
@@ -45,8 +45,9 @@ help:
 	@echo "make chaos          damage, hostile values and kills in every file that is believed, for ten minutes; SECONDS=60 less"
 	@echo "make fuzz           mutate files towards new code of every reader of foreign bytes; SECONDS=3600 for an hour in all"
 	@echo "make reproduce      train the model that ships again: FER=fer2013.zip names the data; it goes on where it was stopped"
+	@echo "make docs           the documentation as a site, in build/site"
 	@echo "make bench          ours beside PyTorch, ONNX Runtime, OpenVINO and stock Keras; BENCH=\"--parts train --write\" chooses"
-	@echo "make dist           sdist and wheel in dist/, checked as the package index would"
+	@echo "make dist           sdist and wheels, the small one too, in dist/, checked as the package index would"
 	@echo "make clean          remove $(VENV) and what tools left behind"
 
 $(VENV)/bin/python:
@@ -59,7 +60,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/pytho
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) --editable '.[dev,jax,onnx]'
+	$(PIP) --editable '.[dev,hub,jax,onnx]'
 	@touch $@
 
 $(VENV)/.installed-torch: $(VENV)/.installed-test
@@ -68,6 +69,10 @@ $(VENV)/.installed-torch: $(VENV)/.installed-test
 
 $(VENV)/.installed-fuzz: $(VENV)/.installed-test
 	$(PIP) --editable '.[fuzz]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP) --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed
@@ -113,6 +118,12 @@ chaos: $(VENV)/.installed-test
 fuzz: $(VENV)/.installed-fuzz
 	$(VENV)/bin/python -m tests.fuzz --seconds $(SECONDS)
 
+# Warnings, dead links among them, are errors.
+docs: $(VENV)/.installed-docs
+	$(VENV)/bin/python docs/site.py build/docs
+	TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/python -m sphinx -q -W --keep-going -b html build/docs build/site
+	@echo "the documentation: open build/site/index.html"
+
 bench: $(VENV)/.installed-bench
 	$(VENV)/bin/python -m benchmarks $(BENCH)
 
@@ -120,6 +131,7 @@ bench: $(VENV)/.installed-bench
 dist: $(VENV)/.installed-test
 	rm -rf dist
 	$(VENV)/bin/python -m build --outdir dist .
+	$(VENV)/bin/python -m build --wheel --outdir dist light
 	$(PYTHON) -m venv $(VENV)/twine
 	$(VENV)/twine/bin/python -m pip install --quiet --disable-pip-version-check 'twine>=6,<7'
 	$(VENV)/twine/bin/twine check --strict dist/*

@@ -3,8 +3,10 @@
 python -m benchmarks.small_sets faces.zip --pattern '^(.*?)_?(?:[0-9]+[a-z]?)?[.]jpg$' --out small_sets.md
 
 Persons are cut into folds; of each fold's other persons k images a class are drawn by a seed and the fold is read. Nothing is
-chosen on it: strengths come from cross-validation within the training images. Intervals are percentiles of 2,000 resamples of
-persons, over the readings of all folds and seeds together. Rows are written as they come.
+chosen on it: strengths come from cross-validation within the training images. Intervals are of persons drawn again, over the
+readings of all folds and seeds together; beside each way its difference from the probe with an exact test by person, adjusted
+by Holm's method over the table. What was read is kept in a folder beside the table, so that the same command goes on where it
+was stopped; rows are written as they come.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -26,15 +28,23 @@ from emotiw_keras.data.batches import Pool
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.splits import fold_numbers
+from emotiw_keras.evaluation.significance import (
+    accuracy_difference_interval,
+    holm,
+    paired_test,
+    person_numbers,
+    share_interval,
+)
+from emotiw_keras.files import write_atomic
 from emotiw_keras.inference import Inference
 from emotiw_keras.runs import Run
+from emotiw_keras.text import csv_text
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.recipe import load_recipe
 
 SHIPPED = "fer28-face-vgg"
 LAYERS = 5
 BATCH = 128
-RESAMPLES = 2000
 DIRECT = """
 name = "direct"
 data = ["data"]
@@ -70,25 +80,66 @@ class Drawn:
     folder: Path
 
 
-@dataclass
-class Tally:
-    """Readings of one way at one k: whether right, whose, and seconds of each fit."""
+@dataclass(frozen=True)
+class Cell:
+    """What one way made of one training set: which test images are right, whose they are, and how long it took."""
 
-    right: list[np.ndarray] = field(default_factory=list)
-    person: list[np.ndarray] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
+    right: dict[str, bool]
+    person: dict[str, str]
+    seconds: float
 
-    def row(self, k: str, way: str) -> str:
-        """A row of the table."""
-        right, person = np.concatenate(self.right), np.concatenate(self.person)
-        names, number = np.unique(person, return_inverse=True)
-        hits, count = np.bincount(number, right), np.bincount(number)
-        drawn = np.random.default_rng(0).integers(0, len(names), (RESAMPLES, len(names)))
-        low, high = np.percentile(hits[drawn].sum(axis=1) / count[drawn].sum(axis=1), (2.5, 97.5))
-        return (
-            f"| {k} | {way} | {right.mean():.1%} | {low:.1%} - {high:.1%} | {len(right):,} of {len(names):,} persons | "
-            f"{np.median(self.seconds):.0f} s |"
+    @classmethod
+    def read(cls, file: Path) -> Cell:
+        with open(file, newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        right = {row["path"]: row["right"] == "1" for row in rows}
+        return cls(right, {row["path"]: row["person"] for row in rows}, float(rows[0]["seconds"]))
+
+    def write(self, file: Path) -> None:
+        rows = [(path, self.person[path], int(right), round(self.seconds, 1)) for path, right in self.right.items()]
+        write_atomic(file, csv_text([("path", "person", "right", "seconds"), *rows]))
+
+
+Cells = dict[tuple[int, int], Cell]
+"""By fold and seed."""
+
+
+def against(cells: Cells, probe: Cells) -> tuple[float, float, float, float]:
+    """The accuracy of one way less that of the probe on the same readings: points, the ends of 95 % by person, and p."""
+    both = [(key, path) for key in cells if key in probe for path in cells[key].right]
+    mine, its = (np.array([of[key].right[path] for key, path in both], bool) for of in (cells, probe))
+    persons = person_numbers([cells[key].person[path] for key, path in both])
+    low, high = accuracy_difference_interval(its, mine, persons)
+    return 100 * (mine.mean() - its.mean()), 100 * low, 100 * high, paired_test(its, mine, persons)
+
+
+def table(done: dict[tuple[int, str], Cells]) -> str:
+    """The rows of what is done."""
+    lines = [
+        "| images a class | way | accuracy | 95 % by person | read | fits | fit, median | points against the probe (95 %) "
+        "| p, Holm's p |",
+        "|--:|---|--:|--:|--:|--:|--:|---|---|",
+    ]
+    tested = {
+        key: against(cells, done[key[0], "probe"])
+        for key, cells in done.items()
+        if key[1] != "probe" and (key[0], "probe") in done
+    }
+    adjusted = dict(zip(tested, holm([each[3] for each in tested.values()]), strict=True))
+    for (k, way), cells in done.items():
+        right = np.array([each for cell in cells.values() for each in cell.right.values()], bool)
+        person = [each for cell in cells.values() for each in cell.person.values()]
+        low, high = share_interval(right, person_numbers(person))
+        points = p = ""
+        if (k, way) in tested:
+            more, least, most, alone = tested[k, way]
+            points, p = f"{more:+.1f} ({least:+.1f} to {most:+.1f})", f"{alone:.2g}, {adjusted[k, way]:.2g}"
+        seconds = np.median([cell.seconds for cell in cells.values()])
+        lines.append(
+            f"| {k or 'all'} | {way} | {right.mean():.1%} | {low:.1%} - {high:.1%} "
+            f"| {len(right):,} of {len(set(person)):,} persons | {len(cells)} | {seconds:.0f} s | {points} | {p} |"
         )
+    return "\n".join(lines) + "\n"
 
 
 def draw(faces: FaceSet, fold: np.ndarray, test: int, k: int, seed: int, images: Path, folder: Path) -> Drawn:
@@ -186,23 +237,32 @@ def main() -> None:
             shutil.unpack_archive(asked.faces, images)
         faces = load_faces(images, size=48, subject_pattern=asked.pattern)
         fold = fold_numbers(faces.subject, asked.folds)
-        table = ["| images a class | way | accuracy | 95 % by person | read | fit, median |", "|--:|---|--:|--:|--:|--:|"]
+        done: dict[tuple[int, str], Cells] = {}
         for k in asked.k:
             for name, answer in ways(asked.ways, asked.epochs).items():
-                tally = Tally()
                 for test in range(asked.folds):
                     for seed in range(1 if name == "zero-shot" or k == 0 else asked.seeds):
-                        with tempfile.TemporaryDirectory() as scratch:
-                            drawn = draw(faces, fold, test, k, seed, images, Path(scratch))
-                            start = time.monotonic()
-                            right = answer(drawn) == faces.label[drawn.test]
-                            tally.seconds.append(time.monotonic() - start)
-                            tally.right.append(right)
-                            tally.person.append(np.array([faces.subject[i] for i in drawn.test]))
-                            print(f"k {k or 'all'} {name} fold {test} seed {seed}: {right.mean():.1%}", flush=True)
-                table.append(tally.row(str(k or "all"), name))
-                asked.out.write_text("\n".join(table) + "\n")
-    print("\n".join(table))
+                        file = asked.out.with_suffix("") / f"{k or 'all'}-{name}-fold{test}-of-{asked.folds}-seed{seed}.csv"
+                        if not file.exists():
+                            with tempfile.TemporaryDirectory() as scratch:
+                                cell(draw(faces, fold, test, k, seed, images, Path(scratch)), answer).write(file)
+                        done.setdefault((k, name), {})[test, seed] = found = Cell.read(file)
+                        print(
+                            f"k {k or 'all'} {name} fold {test} seed {seed}: {np.mean(list(found.right.values())):.1%}",
+                            flush=True,
+                        )
+                        write_atomic(asked.out, table(done))
+    print(table(done), end="")
+
+
+def cell(drawn: Drawn, answer: Callable[[Drawn], np.ndarray]) -> Cell:
+    """Train, and read the test images."""
+    start = time.monotonic()
+    right = answer(drawn) == drawn.faces.label[drawn.test]
+    seconds = time.monotonic() - start
+    paths = [drawn.faces.paths[i] for i in drawn.test]
+    persons = [drawn.faces.subject[i] for i in drawn.test]
+    return Cell(dict(zip(paths, map(bool, right), strict=True)), dict(zip(paths, persons, strict=True)), seconds)
 
 
 if __name__ == "__main__":

@@ -31,17 +31,18 @@ def compare(
 ) -> None:
     """Put two or more runs side by side on the same images, and say whether the difference is more than chance.
 
-    Accuracy by the exact McNemar test, macro F1 by a paired bootstrap; with more than two runs also adjusted by Holm's
-    method. Labels are matched by name. Leak-free figures leave out what any of the runs was given to train or select on.
+    Accuracy by an exact test (McNemar's, or where persons are known a permutation test by person), macro F1 by a paired
+    bootstrap; with more than two runs also adjusted by Holm's method. Labels are matched by name. Leak-free figures leave
+    out what any of the runs was given to train or select on.
 
     \b
     Example: emotiw compare runs/direct runs/staged --data faces.zip --out side-by-side
     """
-    from emotiw_keras.runs import Run
+    from emotiw_keras.fold_runs import open_runs
 
     if len(runs) < 2:
         raise UsageError(f"comparing needs at least two runs; got {len(runs)}")
-    opened = [Run.open(path) for path in runs]
+    opened = [open_runs(path) for path in runs]
     sources = {scoring["data"] or default_data(run) for run in opened}
     if len(sources) > 1:
         raise UsageError(f"the runs were trained on different data ({', '.join(sorted(sources))}); name one with --data PATH")

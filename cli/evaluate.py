@@ -16,12 +16,13 @@ from emotiw_keras.sealed import json_text
 
 if TYPE_CHECKING:
     from emotiw_keras.evaluation.assessment import Assessment
+    from emotiw_keras.fold_runs import FoldRuns
     from emotiw_keras.runs import Run
 
 ENSEMBLE = "ensemble"
 
 
-def _folders(out: str, runs: list[Run], ensemble: bool) -> list[Path]:
+def _folders(out: str, runs: list[Run | FoldRuns], ensemble: bool) -> list[Path]:
     """One report folder per run: DIR itself for a single one, DIR/NAME for several, numbered where names repeat."""
     if len(runs) == 1:
         return [Path(out)]
@@ -32,20 +33,31 @@ def _folders(out: str, runs: list[Run], ensemble: bool) -> list[Path]:
 
 
 def _text(assessment: Assessment) -> str:
-    from emotiw_keras.reports.score_tables import figures_table, per_class_table
+    from emotiw_keras.reports.score_tables import (
+        agreement_lines,
+        figures_table,
+        folds_table,
+        per_class_table,
+        robust_table,
+    )
     from emotiw_keras.reports.sections import cautions
 
     asked = assessment.question
-    what = f"ensemble of {len(assessment.members)} runs" if assessment.members else str(assessment.run.path)
+    what = f"ensemble of {len(assessment.members)} runs" if assessment.members else str(assessment.path)
+    if assessment.folds:
+        what += f" ({len(assessment.folds)} folds)"
     lines = [f"{what} on {asked.source}, split {asked.split}", figures_table(assessment.result)]
-    return "\n\n".join([*lines, *cautions(assessment), per_class_table(assessment.result)])
+    lines += agreement_lines(assessment.result)
+    more = [robust_table(assessment.result)] if "robust" in assessment.result else []
+    more += [folds_table(assessment.result)] if assessment.folds else []
+    return "\n\n".join([*lines, *cautions(assessment), per_class_table(assessment.result), *more])
 
 
 def _json(assessment: Assessment, several: bool) -> str:
     if assessment.members:
         runs = [str(each.run.path) for each in assessment.members]
         return json_text({"run": ENSEMBLE, "members": runs, **assessment.result})
-    return json_text({"run": str(assessment.run.path), **assessment.result} if several else assessment.result)
+    return json_text({"run": str(assessment.path), **assessment.result} if several else assessment.result)
 
 
 def _write_challenge(assessment: Assessment, folder: Path) -> None:
@@ -77,6 +89,14 @@ def _write_challenge(assessment: Assessment, folder: Path) -> None:
     metavar="DIR",
     help="For a set of videos: write DIR/VIDEO.txt as its annotations are, class names and then one number per frame.",
 )
+@click.option(
+    "--calibrate", is_flag=True, help="Also give calibration error and log loss at the temperature that suits the split val."
+)
+@click.option(
+    "--robust",
+    is_flag=True,
+    help="Score the same faces also with noise, blurred, small, as bad JPEG, dark and cut otherwise: nine times as long.",
+)
 @click.option("--ensemble", is_flag=True, help="Also score the ensemble: the mean of the runs' probabilities.")
 @click.option(
     "--out", metavar="DIR", help="Also write a report folder: an HTML page, the scores, one CSV line per image, and charts."
@@ -89,6 +109,8 @@ def evaluate(
     runs: tuple[str, ...],
     smooth: int,
     challenge: str | None,
+    calibrate: bool,
+    robust: bool,
     ensemble: bool,
     out: str | None,
     as_json: bool,
@@ -96,9 +118,12 @@ def evaluate(
 ) -> None:
     """Score run folders on a data set: accuracy, macro F1, calibration, confusion matrix.
 
+    The folder of `emotiw fit --folds` is scored as a whole: each image by the run that has not been given it.
+
     Data without splits of its own is split as the run split it; leak-free figures leave out every image that is also
-    in a train or val split of the run. The expected cost is lenient with confusions of similar expressions: 0 is
-    correct, 1 the worst confusion. Exit code 3: done, but some images could not be read (each is named).
+    in a train or val split of the run. Where persons are known, intervals are by person. The expected cost is lenient
+    with confusions of similar expressions: 0 is correct, 1 the worst confusion. Exit code 3: done, but some images could
+    not be read (each is named).
 
     In the files of --challenge, a frame without an image takes the answer of the nearest earlier frame that has one; the number
     of such frames is printed.
@@ -106,19 +131,25 @@ def evaluate(
     \b
     Examples:
       emotiw evaluate runs/ng --data faces.zip --out report      and open report/report.html
+      emotiw evaluate runs/two --head votes --data fer2013.zip --votes fer2013new.csv
       emotiw evaluate runs/a runs/b --ensemble --crops 2 --data faces.zip
+      emotiw evaluate runs/ng --data faces.zip --robust          what noise, blur and bad light cost
     """
+    if robust and ensemble:
+        raise UsageError("--robust scores each run by itself; leave out --ensemble")
+    from emotiw_keras.fold_runs import FoldRuns, open_runs
     from emotiw_keras.hardware import keep_memory
-    from emotiw_keras.runs import Run
 
     keep_memory()
-    opened = [Run.open(path) for path in runs]
+    opened = [open_runs(path) for path in runs]
+    if ensemble and any(isinstance(run, FoldRuns) for run in opened):
+        raise UsageError("--ensemble averages over runs that answer the same images; the folds of a cross-validation do not")
     if ensemble and len(opened) < 2:
         raise UsageError("--ensemble averages over runs; name at least two")
     if ensemble and scoring["data"] is None and len({default_data(run) for run in opened}) > 1:
         raise UsageError("the runs were trained on different data; name the data to score the ensemble on with --data PATH")
 
-    score = Scorer(**scoring, smooth=smooth, every_frame=challenge is not None)
+    score = Scorer(**scoring, calibrate=calibrate, smooth=smooth, robust=robust, every_frame=challenge is not None)
     challenges: list[Path | None] = [None] * len(opened) if challenge is None else list(_folders(challenge, opened, False))
     folders: list[Path | None] = [None] * (len(opened) + ensemble)
     if out is not None:

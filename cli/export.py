@@ -19,7 +19,10 @@ from emotiw_keras.cli.console import put, tell
     show_default=True,
     help="tflite and onnx take prepared pixels; onnx needs the extra [onnx].",
 )
-def export(run: str, out: str, kind: str) -> None:
+@click.option(
+    "--head", metavar="NAME", help="Of several heads, the one whose answers are the main ones; default: the run's choice."
+)
+def export(run: str, out: str, kind: str, head: str | None) -> None:
     """Turn the run folder RUN into a model that can be served without this package.
 
     savedmodel is a new folder for TensorFlow, the model in its subfolder 1 as TensorFlow Serving wants it: it takes image
@@ -29,6 +32,8 @@ def export(run: str, out: str, kind: str) -> None:
     tflite and onnx are one new file: it takes uint8 faces, already cut out, in the run's size and channels, and gives
     probabilities. The file holds the labels and the preprocessing expected of the caller.
 
+    Of a network with several heads, savedmodel and onnx also give the answers of each by its name, tflite the main one alone.
+
     Each is loaded again in a new process and compared with the run before OUT appears.
 
     \b
@@ -36,6 +41,8 @@ def export(run: str, out: str, kind: str) -> None:
       emotiw export runs/first served
       emotiw export runs/first face.onnx --format onnx
     """
+    from emotiw_keras.runs import Run
+
     tell(f"exporting {run} and comparing the result in a fresh process")
     if kind == "savedmodel":
         from emotiw_keras.serving.export import export_savedmodel as write
@@ -43,7 +50,7 @@ def export(run: str, out: str, kind: str) -> None:
         from emotiw_keras.serving.portable import export_onnx as write
     else:
         from emotiw_keras.serving.portable import export_tflite as write
-    report = write(run, out)
+    report = write(run if head is None else Run.open(run, head=head), out)
     name = {"savedmodel": "SavedModel", "tflite": "TFLite", "onnx": "ONNX"}[kind]
     put(
         f"{out}: {name}, {report.megabytes:.1f} MB, {len(report.labels)} labels, takes {report.takes}; {report.compared} faces "

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from emotiw_keras.cli import completion
 from emotiw_keras.cli.console import named_values, put, tell
+
+if TYPE_CHECKING:
+    from emotiw_keras.training.fit import Outcome
+    from emotiw_keras.training.recipe import Recipe
 
 
 @click.command(
@@ -53,8 +58,16 @@ from emotiw_keras.cli.console import named_values, put, tell
 @click.option(
     "--wait", type=click.FloatRange(1), metavar="SECONDS", help="How long a worker waits for the others; default: 600."
 )
+@click.option(
+    "--folds",
+    metavar="N",
+    type=click.IntRange(3, 1000),
+    help="Cross-validate: N runs below RUN, each tested on a fold (by person where known) that it was not given.",
+)
+@click.option("--refit", is_flag=True, help="With --folds: also train RUN/final on all folds, the model to be used.")
 @click.option("--restart", is_flag=True, help="Start over; the old run is renamed, not deleted.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and stop.")
+@click.option("--show-batch", metavar="FILE.png", help="Write what the first epochs make of some training images, and stop.")
 def fit(
     recipe: str,
     data: tuple[str, ...],
@@ -71,17 +84,23 @@ def fit(
     strategy: str,
     devices: str | None,
     wait: float | None,
+    folds: int | None,
+    refit: bool,
     restart: bool,
     dry_run: bool,
+    show_batch: str | None,
 ) -> None:
     """Train a network by RECIPE (a shipped one, see `emotiw recipes`, or a .toml file; `demo` if none is named).
 
-    The same command resumes an interrupted run.
+    The same command resumes an interrupted run. With --folds, `emotiw evaluate RUN` puts the answers of all folds together.
     """
+    from emotiw_keras.errors import UsageError
     from emotiw_keras.models.registry import application_names, get_spec
     from emotiw_keras.training.recipe import load_recipe
     from emotiw_keras.training.start import run_of
 
+    if refit and folds is None:
+        raise UsageError("--refit trains on all folds; give --folds N")
     own = []
     if weights is not None:
         own.append(f"model.weights={weights!r}")
@@ -120,30 +139,41 @@ def fit(
     from emotiw_keras.training.fit import fit as train
     from emotiw_keras.training.workers import WAIT_SECONDS
 
-    outcome = train(
-        chosen,
-        paths,
-        out,
-        threads=threads,
-        restart=restart,
-        dry_run=dry_run,
-        say=tell,
-        progress=Progress.on_stderr(),
-        strategy=strategy,
-        devices=tuple(devices.split(",")) if devices else (),
-        wait=WAIT_SECONDS if wait is None else wait,
-    )
-    if outcome.run is not None:
-        for stage in outcome.run.info["stages"]:
-            accuracy = stage.get("val_accuracy")
-            score = "" if accuracy is None else f", val accuracy {accuracy:.1%}"
-            if stage.get("monitor") == "val_macro_f1" and stage.get("val_macro_f1") is not None:
-                score += f", val macro F1 {stage['val_macro_f1']:.3f}"
-            tell(chosen.kind.result(stage, score))
-        put(outcome.run.path)
-    if outcome.unreadable:
-        for line in outcome.unreadable[:20]:
+    options: dict[str, Any] = {"threads": threads, "restart": restart, "dry_run": dry_run, "say": tell}
+    options["progress"] = Progress.on_stderr()
+    if folds is None:
+        listed = tuple(devices.split(",")) if devices else ()
+        seconds = WAIT_SECONDS if wait is None else wait
+        outcome = train(chosen, paths, out, show=show_batch, strategy=strategy, devices=listed, wait=seconds, **options)
+        outcomes: tuple[Outcome, ...] = (outcome,)
+        made = None if outcome.run is None else outcome.run.path
+    else:
+        if show_batch:
+            raise UsageError("--show-batch shows the images of one training; leave out --folds")
+        if strategy != "none" or devices or wait is not None:
+            raise UsageError("--folds trains on one device; leave out --strategy, --devices and --wait")
+        from emotiw_keras.training.cross_validation import cross_validate
+
+        runs, outcomes = cross_validate(chosen, paths, out, folds, refit=refit, **options)
+        made = None if runs is None else runs.path
+    for outcome in outcomes:
+        _tell_stages(outcome, chosen)
+    if made is not None:
+        put(made)
+    unreadable = list(dict.fromkeys(line for outcome in outcomes for line in outcome.unreadable))
+    if unreadable:
+        for line in unreadable[:20]:
             tell(f"could not be read: {line}")
-        if len(outcome.unreadable) > 20:
-            tell(f"... and {len(outcome.unreadable) - 20} more; data.csv names each")
+        if len(unreadable) > 20:
+            tell(f"... and {len(unreadable) - 20} more; data.csv names each")
         sys.exit(3)
+
+
+def _tell_stages(outcome: Outcome, recipe: Recipe) -> None:
+    """A line for each stage of a finished run."""
+    for stage in outcome.run.info["stages"] if outcome.run is not None else ():
+        accuracy = stage.get("val_accuracy")
+        score = "" if accuracy is None else f", val accuracy {accuracy:.1%}"
+        if stage.get("monitor") == "val_macro_f1" and stage.get("val_macro_f1") is not None:
+            score += f", val macro F1 {stage['val_macro_f1']:.3f}"
+        tell(recipe.kind.result(stage, score))

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from emotiw_keras.errors import FULL, EmotiwError, OutputError, WorkerError
+from emotiw_keras.errors import FULL, EmotiwError, ModelError, OutputError, WorkerError
 from emotiw_keras.text import shown
 from emotiw_keras.training.interrupts import Interrupted
 
@@ -28,12 +28,15 @@ COMMANDS = {
     "pathnet-study": ("emotiw_keras.cli.pathnet_study", "Compare PathNet's transfer with its controls."),
     "export": ("emotiw_keras.cli.export", "Turn a run folder into a model that can be served."),
     "pack": ("emotiw_keras.cli.pack", "Write a run as a small folder to ship."),
+    "push": ("emotiw_keras.cli.push", "Put a run on the Hugging Face Hub."),
     "convert": ("emotiw_keras.cli.convert", "Turn weights of another framework into Keras weights."),
     "weights": ("emotiw_keras.cli.weights", "List, fetch and verify the files of original weights."),
     "models": ("emotiw_keras.cli.models", "List the networks."),
     "recipes": ("emotiw_keras.cli.recipes", "List the recipes that ship, or print one."),
 }
 
+FULL_INSTALL = ("keras", "matplotlib", "safetensors", "scipy", "sklearn", "tensorflow", "threadpoolctl", "tomli_w")
+"""What the small distribution, which predicts alone, does without."""
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
 # What click itself ends with when it notices first.
@@ -155,6 +158,11 @@ def run(arguments: list[str] | None = None) -> int:
         where = error.filename or "standard output, or a temporary file"
         _say_error(f"cannot write {where}: {error.strerror}; free some space and run the same command again")
         return OutputError.exit_code
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in FULL_INSTALL:
+            raise
+        _say_error(f"this needs {error.name}, which is not installed; pip install emotiw-keras brings it")
+        return ModelError.exit_code
     except Exception as error:
         # TensorFlow has its own class for it, which cannot be named here without importing TensorFlow.
         if not isinstance(error, MemoryError) and type(error).__name__ != "ResourceExhaustedError":

@@ -22,11 +22,24 @@ from emotiw_keras.cli.console import put, tell
 @click.option(
     "--crops", type=click.Choice(["1", "2", "10"]), help="Crops that the packed run averages over; default: those of RUN."
 )
-def pack(run: str, out: str, data: str, split: str, crops: str | None) -> None:
+@click.option("--votes", metavar="FILE", help="For FER-2013: FER+'s fer2013new.csv, for the temperature of the head of votes.")
+@click.option("--votes-rows", metavar="FILE", help="A table file,row: which row of --votes an image is.")
+@click.option("--head", metavar="NAME", help="Of several heads, the one that OUT answers with unless told otherwise.")
+def pack(
+    run: str,
+    out: str,
+    data: str,
+    split: str,
+    crops: str | None,
+    votes: str | None,
+    votes_rows: str | None,
+    head: str | None,
+) -> None:
     """Write the run folder RUN as a small one: weights in 16 bits, calibrated probabilities, no checkpoints.
 
     The logits are divided by the temperature that makes the labels of --split most likely; images that RUN was trained on are
-    left out. The answers stay the same, only the probabilities change. OUT works wherever a run folder does, but training
+    left out. The answers stay the same, only the probabilities change. By the same images it is settled from which entropy on
+    `emotiw predict` calls an answer uncertain. OUT works wherever a run folder does, but training
     cannot be resumed in it.
 
     \b
@@ -41,8 +54,13 @@ def pack(run: str, out: str, data: str, split: str, crops: str | None) -> None:
         data,
         split=split,
         crops=None if crops is None else int(crops),
+        votes=votes,
+        votes_rows=votes_rows,
+        head=head,
         say=tell,
     )
+    for name, (temperature, before, after) in done.heads.items():
+        tell(f"head {name}: temperature {temperature:.3f}, calibration error {before:.3f} -> {after:.3f} on {split}")
     put(
         f"{done.path}: {done.megabytes:.1f} MB, temperature {done.temperature:.3f}, calibration error {done.ece[0]:.3f} -> "
         f"{done.ece[1]:.3f} on {split}; rounding to 16 bits moved probabilities by at most {done.largest_change:.1g}"

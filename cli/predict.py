@@ -36,6 +36,7 @@ def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> Calla
     show_default=True,
     help="Run folder, a model that ships with the package, or a file of `emotiw export --format onnx`.",
 )
+@click.option("--head", metavar="NAME", help="Which answer of a network with several heads; default: the run's choice.")
 @click.option(
     "--faces",
     type=click.Choice(["detect", "whole"]),
@@ -96,6 +97,7 @@ def predict(
     ctx: click.Context,
     inputs: tuple[str, ...],
     model: str,
+    head: str | None,
     faces: str,
     detector: str | None,
     min_face: float | None,
@@ -117,6 +119,10 @@ def predict(
     Rows go to standard output as they come, one per face, and one for each image or frame without a face. In a video a
     face keeps its number while it is followed. An input that cannot be read is a row with its error, named on standard
     error too, and the exit code is 3. Annotated videos have no sound.
+
+    `uncertain` says that the entropy of the probabilities is above what validation images say is usable. Valence and arousal
+    (-1 to 1) are derived from the probabilities by where words for the expressions lie on Russell's circumplex; they are not
+    measured.
 
     \b
     Examples:
@@ -153,6 +159,7 @@ def predict(
         precision=precision,
         min_face=min_face,
         engine=engine if explain is None else "tensorflow",
+        head=head,
     )
     pipeline = Pipeline(
         predictor,
@@ -163,6 +170,11 @@ def predict(
         keep_faces=explain is not None,
         turned=turned,
     )
+    if (as_json or as_csv) and predictor.usable_entropy is None:
+        tell(
+            f"emotiw: {predictor.source.called} does not say which entropy is usable, so `uncertain` is empty; `emotiw pack` "
+            "settles it"
+        )
     named = expand(inputs)
     show = json_line if as_json else csv_lines(predictor.labels) if as_csv else readable_line
     unreadable = 0

@@ -13,6 +13,7 @@ from emotiw_keras.errors import UsageError
 if TYPE_CHECKING:
     from emotiw_keras.evaluation.assessment import Assessment
     from emotiw_keras.evaluation.evaluate import Read
+    from emotiw_keras.fold_runs import FoldRuns
     from emotiw_keras.runs import Run
 
 Command = Callable[..., Any]
@@ -38,18 +39,28 @@ _OPTIONS = (
         type=float,
         help="Correlation from which two images are one photograph, 0.95 to 1; 0 does not look for them. Default: 0.97.",
     ),
+    click.option("--head", metavar="NAME", help="Which answer of a network with several heads; default: the run's choice."),
+    click.option(
+        "--votes", metavar="FILE", help="For FER-2013: FER+'s fer2013new.csv; the truth is the majority of ten people's votes."
+    ),
+    click.option("--votes-rows", metavar="FILE", help="A table file,row: which row of --votes an image is."),
+    click.option(
+        "--subject-pattern",
+        metavar="REGEX",
+        help="Regular expression on file names for the person, where neither the data nor the run says who it is.",
+    ),
     click.option("--costs", metavar="FILE", help="TOML file with the cost of each confusion, for the expected cost."),
 )
 
 
 def scoring_options(command: Command) -> Command:
-    """--data, --split, --limit, --crops, --near-duplicates and --costs."""
+    """--data, --split, --limit, --crops, --near-duplicates, --head, --votes, --votes-rows, --subject-pattern and --costs."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
-def default_data(run: Run) -> str:
+def default_data(run: Run | FoldRuns) -> str:
     """The data of a run's last stage.
 
     Raises:
@@ -66,8 +77,8 @@ class Scorer:
 
     Args:
         data: what to score on, or None for each run's own.
-        split, limit, crops, costs, near_duplicates: as typed.
-        **videos: what `assess` takes for sets of videos.
+        split, limit, crops, costs, near_duplicates, head, votes, votes_rows, subject_pattern: as typed.
+        **others: what else `assess` takes.
     """
 
     def __init__(
@@ -78,22 +89,35 @@ class Scorer:
         crops: str | None,
         costs: str | None,
         near_duplicates: float | None = None,
-        **videos: Any,
+        head: str | None = None,
+        votes: str | None = None,
+        votes_rows: str | None = None,
+        subject_pattern: str | None = None,
+        **others: Any,
     ) -> None:
         self._data = data
         self._asked: dict[str, Any] = {
-            "split": split, "limit": limit, "crops": None if crops is None else int(crops), "costs": costs, **videos,
+            "split": split, "limit": limit, "crops": None if crops is None else int(crops), "costs": costs,
+            "votes": votes, "votes_rows": votes_rows, "subject_pattern": subject_pattern,
+            **others,
         }  # fmt: skip
         if near_duplicates is not None:
             self._asked["near_duplicates"] = near_duplicates
+        self._head = head
         self._unreadable: set[tuple[str, str]] = set()
         self._said: set[str] = set()
         self._read: Read | None = None
 
-    def __call__(self, run: Run) -> Assessment:
-        """The run's assessment."""
+    def __call__(self, run: Run | FoldRuns) -> Assessment:
+        """The assessment of a run, or of the runs of a cross-validation together."""
+        from emotiw_keras.evaluation.cross_validation import assess_folds
+        from emotiw_keras.fold_runs import FoldRuns
+
+        if isinstance(run, FoldRuns):
+            return assess_folds(run, self, self._asked["split"], self._asked["limit"])
         from emotiw_keras.evaluation.evaluate import assess, read_once
 
+        run = run if self._head is None else run.with_head(self._head)
         source = self._data or default_data(run)
         self._read = self._read or read_once(self._say)
         assessment = assess(

@@ -34,7 +34,7 @@ from emotiw_keras.cli.console import named_values, put, tell
 )
 @click.option(
     "--parts",
-    default="core,rate,amount,remedies,answers",
+    default="core,budget,rate,amount,remedies,answers",
     show_default=True,
     help="Parts of the comparison, separated by commas.",
 )
@@ -60,6 +60,7 @@ def staged_study(
     \b
     Parts:
       core      scratch, direct, FER alone (28 and 32), joint, and FER -> target
+      budget    direct, with as many updates as by FER -> target
       rate      learning rate 0.01 on FER
       amount    50 and 25 % of FER
       remedies  FER -> target with class weights, focal loss, balanced sampling, costs, label smoothing

@@ -34,6 +34,9 @@ _SETS = (
 )
 LABEL_SETS: dict[str, LabelSet] = {label_set.name: label_set for label_set in _SETS}
 
+VOTE_MODES = ("cross_entropy", "probabilistic", "majority", "multi_label")
+"""How the votes of several raters become labels; see `data.votes.labels_of`."""
+
 # What the numbers in each data set's own label files mean.
 NUMBER_CODES: dict[str, dict[str, str]] = {
     "FER-2013": {str(i): label for i, label in enumerate(LABEL_SETS["basic7"].labels)},

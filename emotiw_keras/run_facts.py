@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from emotiw_keras.errors import RunError
+from emotiw_keras.heads import NAME, heads_of
 from emotiw_keras.models.registry import model_names
+from emotiw_keras.sealed import read_sealed
 
 LARGEST_SIDE = 1024
 """Pixels: the largest side of a network's input. A face is cut out with 256; what is larger costs memory and says no more."""
@@ -18,6 +20,9 @@ MOST_CLASSES = 10_000
 MOST_FEATURES = 1000
 """Activations that a classifier reads."""
 MEAN_IMAGE_FILE = "mean_image.npy"
+FOLDS_FILE, FINAL = "folds.json", "final"
+"""What tells that a folder holds the runs of a cross-validation, and its run of all data."""
+MOST_FOLDS = 1000
 
 _HUGE = 1e30
 Holds = Callable[[Any], bool]
@@ -63,6 +68,12 @@ def _hash(value: Any) -> bool:
 
 def _labels(value: Any) -> bool:
     return _list_of(lambda label: isinstance(label, str) and bool(label))(value) and 1 <= len(set(value)) == len(value)
+
+
+def are_heads(value: Any) -> bool:
+    """Whether it is a list of heads, each with a name of its own and its labels."""
+    named = _list_of(lambda head: isinstance(head, dict) and _text(head.get("name")) and _labels(head.get("labels")))(value)
+    return named and len({head["name"] for head in value}) == len(value) and all(NAME.fullmatch(head["name"]) for head in value)
 
 
 def _variable(value: Any) -> bool:
@@ -131,6 +142,8 @@ _FIELDS: dict[str, tuple[Holds, str]] = {
     "stages": (_list_of(_stage), "a list of stages with their results"),
     "finished": (_boolean, "true or false"),
     "files": (_table_of(_hash), "a table of SHA-256 hashes"),
+    "heads": (are_heads, "a list of heads, each a table of name and labels"),
+    "head": (_text, "the name of a head"),
     "unrecorded": (_list_of(_text), "a list of data sets"),
 }
 _WEIGHTS: dict[str, tuple[Holds, str]] = {
@@ -173,9 +186,13 @@ def check_info(info: Mapping[str, Any], path: Path) -> None:
         for key in ("model", "labels", "preprocessing", "weights", "stages"):
             if key not in info:
                 raise RunError(f"{path} is damaged: run.json lacks {key}")
-        classes = info["model"].get("classes", len(info["labels"]))
-        if classes != len(info["labels"]):
-            raise RunError(f"{path} is damaged: run.json names {len(info['labels'])} labels for {classes} classes")
+        heads = heads_of(info)
+        named = sum(len(head.labels) for head in heads) or len(info["labels"])
+        classes = info["model"].get("classes", named)
+        if classes != named:
+            raise RunError(f"{path} is damaged: run.json names {named} labels for {classes} classes")
+        if heads and info["labels"] != next((list(head.labels) for head in heads if head.name == info.get("head")), None):
+            raise RunError(f"{path} is damaged: run.json says head = {info.get('head')!r:.40}, whose labels are not its labels")
     unknown = [key for key in info.get("preprocessing") or {} if key not in _PREPROCESSING]
     if unknown:
         raise RunError(f"{path}: run.json says preprocessing.{unknown[0]}, which this version of emotiw does not know")
@@ -204,3 +221,33 @@ def _damaged(path: Path, key: str, value: Any, words: str) -> RunError:
     shown = repr(value)
     shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
     return RunError(f"{path} is damaged: run.json says {key} = {shown}; expected {words}")
+
+
+def fold_name(number: int) -> str:
+    """The run folder of a fold, which are counted from 0; folders from 1."""
+    return f"fold-{number + 1}"
+
+
+def folds_facts(recipe: str, data: str, folds: int, refit: bool) -> dict[str, Any]:
+    """What `FOLDS_FILE` holds."""
+    return {"format": 1, "recipe": recipe, "data": data, "folds": folds, "refit": refit}
+
+
+def read_folds(folder: Path) -> dict[str, Any]:
+    """What a folder says of its cross-validation.
+
+    Raises:
+        RunError: it holds none, or the file is damaged or of another version.
+    """
+    facts = read_sealed(folder / FOLDS_FILE)
+    expected: dict[str, tuple[Holds, str]] = {
+        "format": (_one_of(1), "1, which this version reads"),
+        "recipe": (_text, "a text"),
+        "data": (_text, "a text"),
+        "folds": (_integer(3, MOST_FOLDS), f"a whole number from 3 to {MOST_FOLDS}"),
+        "refit": (_boolean, "true or false"),
+    }
+    for key, (holds, words) in expected.items():
+        if not holds(facts.get(key)):
+            raise RunError(f"{folder} is damaged: {FOLDS_FILE} has {key} = {facts.get(key)!r:.40}, expected {words}")
+    return facts

@@ -8,14 +8,17 @@ import io
 import lzma
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emotiw_keras.errors import DataError, ModelError, RunError
+from emotiw_keras.errors import DataError, ModelError, RunError, UsageError
 from emotiw_keras.files import sha256_file
-from emotiw_keras.run_facts import MEAN_IMAGE_FILE, check_info
+from emotiw_keras.heads import Head, heads_of
+from emotiw_keras.run_facts import FINAL, FOLDS_FILE, MEAN_IMAGE_FILE, check_info, fold_name, read_folds
 from emotiw_keras.sealed import read_sealed
+from emotiw_keras.uncertainty import UNCERTAINTY_FILE, Usable, read_usable
+from emotiw_keras.weights.hub import fetch_run, is_address
 from emotiw_keras.weights.shipped import shipped_folder, shipped_models
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ WEIGHTS_FILE = "model.weights.h5"
 ROWS_FILE = "data.csv"
 PACKED_ROWS_FILE = "data.csv.xz"
 INFO_FILE = "run.json"
-BELIEVED = ("recipe.toml", ROWS_FILE, PACKED_ROWS_FILE, "history.csv", "search.csv", MEAN_IMAGE_FILE)
+BELIEVED = ("recipe.toml", ROWS_FILE, PACKED_ROWS_FILE, "history.csv", "search.csv", MEAN_IMAGE_FILE, UNCERTAINTY_FILE)
 """Files whose hashes run.json keeps; that of the weights stands beside their shapes, checkpoints are named by theirs."""
 LARGEST_FILE = 1 << 30
 # Bytes of data.csv, and of memory while it is unpacked: such a file may come from strangers.
@@ -81,18 +84,24 @@ class Run:
         path: the folder.
         info: run.json.
         given: the network of a run that was trained with a network of the user's own; None for one of the zoo.
+        chosen: the name of the head that was asked for (`with_head`); None for the run's own choice.
     """
 
     path: Path
     info: dict[str, Any]
     given: keras.Model | None = field(default=None, compare=False, repr=False)
+    chosen: str | None = None
 
     @classmethod
-    def open(cls, path: str | Path, model: keras.Model | None = None) -> Run:
+    def open(cls, path: str | Path, model: keras.Model | None = None, head: str | None = None) -> Run:
         """Open a run folder, or a model that ships by its name, where there is no such folder.
 
+        Of a cross-validation (`fold_runs`) it is the run of all data.
+
         Args:
-            path: the folder, or the name.
+            path: the folder, the name, or the address of a run on the Hugging Face Hub, hf://user/name or
+                hf://user/name@revision, which is fetched into the cache.
+            head: which answer of a network with several heads; None for the run's own choice.
             model: for a run that was trained with a network of the user's own, that network, made anew by the same code: a run
                 holds weights and facts, never code. It takes the run's weights when they are asked for.
 
@@ -100,13 +109,21 @@ class Run:
             ModelError: there is no such folder and no such model.
             RunError: not a run, unfinished, damaged, or of another version.
         """
-        folder = Path(path).expanduser()
+        folder = fetch_run(str(path)) if is_address(path) else Path(path).expanduser()
         if not folder.exists():
             shipped = shipped_folder(str(path))
             if shipped is None:
                 names = f", or one of {', '.join(shipped_models())}" if shipped_models() else ""
                 raise ModelError(f"there is no run folder {folder}; expected the --out of `emotiw fit`{names}")
             folder = shipped
+        elif (folder / FOLDS_FILE).is_file() and not (folder / INFO_FILE).exists():
+            facts = read_folds(folder)
+            if not facts["refit"]:
+                raise RunError(
+                    f"{folder} holds the runs of {facts['folds']} folds and none of all data; name one of them, such as "
+                    f"{folder / fold_name(0)}, or fit again with --refit, which makes one"
+                )
+            folder = folder / FINAL
         info = read_info(folder)
         if not info.get("finished"):
             raise RunError(f"{folder} is not finished; run the `emotiw fit` that made it again, it goes on where it was")
@@ -118,7 +135,39 @@ class Run:
             # A missing one is told by the command that needs it, and so is what an archive itself has to say of its damage.
             if name != PACKED_ROWS_FILE and (folder / name).exists():
                 run.content(name)
-        return run
+        return run if head is None else run.with_head(head)
+
+    def with_head(self, head: str) -> Run:
+        """The same run, its answers those of another head.
+
+        Raises:
+            UsageError: the run has no such head.
+        """
+        names = [each.name for each in self.heads]
+        if head not in names:
+            there = f"; it has {', '.join(names)}" if names else ": its network gives one answer"
+            raise UsageError(f"{self.called} has no head {head!r}{there}")
+        return replace(self, chosen=head)
+
+    @classmethod
+    def from_hub(cls, name: str, revision: str = "main", model: keras.Model | None = None) -> Run:
+        """Open a run on the Hugging Face Hub.
+
+        Args:
+            name: user/name, as on the hub.
+            revision: a branch, a tag or a commit.
+            model: as for `open`.
+
+        Raises:
+            UsageError: no such name can be.
+            ModelError: the hub has no such run or cannot be asked.
+            RunError: as for `open`.
+
+        Example:
+            >>> Run.from_hub("anna/faces").labels     # doctest: +SKIP
+            ('angry', 'happy', 'neutral')
+        """
+        return cls.open(f"hf://{name}@{revision}", model)
 
     def content(self, name: str) -> bytes:
         """The bytes of a file of the run, once they are known to be those that were there when it was finished.
@@ -165,8 +214,20 @@ class Run:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Class names in the order of the network's outputs."""
-        return tuple(self.info["labels"])
+        """Class names in the order of the answers."""
+        head = self.head
+        return tuple(self.info["labels"]) if head is None else head.labels
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The answers of a network with several heads; none of one with a single answer."""
+        return heads_of(self.info)
+
+    @property
+    def head(self) -> Head | None:
+        """The head whose answers these are: the one asked for, else the run's own choice; None where there is one answer."""
+        name = self.chosen or self.info.get("head")
+        return next((each for each in self.heads if each.name == name), None)
 
     @property
     def model_name(self) -> str:
@@ -207,6 +268,24 @@ class Run:
         """Crops of a face whose probabilities are averaged where nobody asks for another number: 1, 2 or 10."""
         return self.info.get("crops", 1)
 
+    @property
+    def usable(self) -> Usable | None:
+        """Up to which entropy its answers are usable; None where the folder does not say, as of a head that is not its choice.
+
+        Raises:
+            RunError: what it says is damaged or of other weights.
+        """
+        if self.chosen not in (None, self.info.get("head")):
+            return None
+        if self.chosen not in (None, self.info.get("head")):
+            return None
+        return read_usable(self.path, self.fingerprint, len(self.labels))
+
+    @property
+    def usable_entropy(self) -> float | None:
+        """That entropy, in nats."""
+        return None if self.usable is None else self.usable.entropy
+
     def face_input(self) -> FaceInput:
         """The layer from bytes to network input.
 
@@ -235,7 +314,8 @@ class Run:
             )
 
     def build(self, policy: str = "float32") -> keras.Model:
-        """The network with the run's weights; it returns probabilities, float32 (batch, classes).
+        """The network with the run's weights; it returns probabilities, float32 (batch, classes), of several heads those of the
+        chosen one.
 
         Args:
             policy: dtype policy to compute in.
@@ -244,16 +324,45 @@ class Run:
             RunError: the weight file is damaged or does not fit the network.
             ModelError: it points at other files, crashes the HDF5 library, or holds numbers that are not finite.
         """
+        if self.info["model"].get("given"):
+            self.check_weights()
+            return self._own_network(policy)
+        head = self.head
+        if head is None:
+            return self._network(policy)
+        from emotiw_keras.models.heads import one_head
+        from emotiw_keras.models.parts import computing_in, empty_networks
+
+        whole = self.build_logits(policy)
+        with computing_in(policy), empty_networks():
+            return one_head(whole, head)
+
+    def build_logits(self, policy: str = "float32") -> keras.Model:
+        """The network before any softmax: of several heads the logits of all side by side. Args, errors: as `build`."""
+        return self._network(policy, classifier_activation=None)
+
+    def build_heads(self, policy: str = "float32") -> keras.Model:
+        """The network with all its heads: their probabilities side by side, in the order of `heads`.
+
+        Args, errors: as `build`.
+        """
+        from emotiw_keras.models.heads import all_heads
+        from emotiw_keras.models.parts import computing_in, empty_networks
+
+        whole = self.build_logits(policy)
+        with computing_in(policy), empty_networks():
+            return all_heads(whole, self.heads)
+
+    def _network(self, policy: str, **options: Any) -> keras.Model:
+        """The network of the zoo with the run's weights."""
         from emotiw_keras.models import registry
         from emotiw_keras.models.parts import computing_in, empty_networks
         from emotiw_keras.models.weights import load_strict, survives
 
         self.check_weights()
         settings = self.info["model"]
-        if settings.get("given"):
-            return self._own_network(policy)
         with computing_in(policy), empty_networks():
-            model = registry.build_described(settings)
+            model = registry.build_described(settings, **options)
         if fingerprint(model) != self.info["weights"]["variables"]:
             raise RunError(f"{self.path}: the weights do not fit {settings['name']} as this version builds it")
         try:

@@ -15,13 +15,13 @@ ROOT = Path(__file__).resolve().parents[1]
 # From the ground up; a module may import from its own floor and from those below.
 FLOORS = (
     ("errors", "files", "hardware", "sealed", "locking", "text", "keras_names", "config"),
-    ("labels", "costs"),
+    ("labels", "costs", "heads", "uncertainty"),
     ("weights",),
     ("formats",),
     ("models", "conversion"),
     ("faces",),
     ("data",),
-    ("runs", "run_facts", "inference", "history", "gradcam"),
+    ("runs", "run_facts", "inference", "history", "gradcam", "fold_runs"),
     ("training", "evaluation", "serving"),
     ("pathnet",),
     ("studies",),
@@ -167,9 +167,12 @@ def test_every_library_that_is_imported_is_declared() -> None:
 
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    # ONNX is needed by one command alone, engines by one option, pillow-heif by one format: all say so where they are missing.
+    # ONNX is needed by one command alone, engines by one option, pillow-heif by one format, the hub by an address: all say so
+    # where they are missing.
     lines = setup["options"]["install_requires"].splitlines()
-    lines += [line for extra in ("onnx", "engines", "heic") for line in setup["options.extras_require"][extra].splitlines()]
+    lines += [
+        line for extra in ("onnx", "engines", "heic", "hub") for line in setup["options.extras_require"][extra].splitlines()
+    ]
     declared = {re.split(r"[<>=~! ;]", line)[0].lower() for line in lines if line and not line.startswith("#")}
     used = {name.split(".")[0] for path in FILES.values() for name, _ in imported(ast.parse(path.read_text()))}
     libraries = {name for name in used if name not in sys.stdlib_module_names} - {"emotiw_keras"}

@@ -1,4 +1,4 @@
-"""The README does what it says: every block below a comment `<!-- runs -->` is run, in order, in one scratch folder.
+"""The README and the pages do what they say: every block below `<!-- runs -->` is run, in order, in one scratch folder.
 
 The other commands need photos, videos, data sets or downloads that are not here. They are read as `emotiw` reads them: its
 options, and of `fit` the recipe, its settings, its names of data sets and what `--weights` means.
@@ -21,15 +21,17 @@ from emotiw_keras.errors import UsageError
 from emotiw_keras.training.recipe import load_recipe
 from emotiw_keras.training.start import run_of
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+PAGES = (README, *sorted((ROOT / "docs").glob("*.md")))
 BLOCK = re.compile(r"^<!-- runs -->\s*\n```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELLS = ("sh", "bash", "shell", "console")
 
 
-def blocks() -> list[tuple[str, str]]:
-    """(language, text) of each block that runs; of console blocks the lines after a prompt."""
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """(language, text) of each block of a page that runs; of console blocks the lines after a prompt."""
     found = []
-    for language, text in BLOCK.findall(README.read_text(encoding="utf-8")):
+    for language, text in BLOCK.findall(page.read_text(encoding="utf-8")):
         lines = text.splitlines()
         if language == "console":
             lines = [line[2:] for line in lines if line.startswith("$ ")]
@@ -37,17 +39,21 @@ def blocks() -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_what_is_marked_as_running_is_a_block_that_runs(page: Path) -> None:
+    assert {language for language, _ in blocks(page)} <= {*SHELLS, "python"}
+    assert len(blocks(page)) == page.read_text(encoding="utf-8").count("<!-- runs -->")
+
+
 def test_the_readme_has_commands_that_run() -> None:
-    languages = [language for language, _ in blocks()]
-    assert set(languages) <= {*SHELLS, "python"}
-    assert len(BLOCK.findall(README.read_text(encoding="utf-8"))) == README.read_text(encoding="utf-8").count("<!-- runs -->")
+    languages = [language for language, _ in blocks(README)]
     assert any(language in SHELLS for language in languages) and "python" in languages
-    assert "emotiw fit" in "".join(text for _, text in blocks())
+    assert "emotiw fit" in "".join(text for _, text in blocks(README))
 
 
 def commands() -> list[tuple[list[str], bool]]:
-    """The words of every `emotiw ...` of the README, and whether it stands in a block: in running text it may be cut short."""
-    text = README.read_text(encoding="utf-8")
+    """The words of every `emotiw ...` of the pages, and whether it stands in a block: in running text it may be cut short."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     lines = [(line, True) for line in re.findall(r"^emotiw .*$", text.replace("\\\n", " "), re.MULTILINE)]
     lines += [(line.replace("\n", " "), False) for line in re.findall(r"`(emotiw\s[^`]+)`", text)]
     found = [(shlex.split(line, comments=True)[1:], whole) for line, whole in lines]
@@ -73,7 +79,7 @@ def understood(command: list[str], whole: bool = True) -> None:
         assert run_of(weights) is not None, f"{weights}: no model that ships"
 
 
-def test_every_command_of_the_readme_is_understood() -> None:
+def test_every_command_of_the_pages_is_understood() -> None:
     found = commands()
     assert len(found) > 40
     for command, whole in found:
@@ -100,10 +106,11 @@ def test_a_command_that_is_wrong_would_be_found(wrong: str, reason: str) -> None
 
 
 @pytest.mark.slow
-def test_the_readmes_blocks_run(tmp_path: Path) -> None:
+def test_the_pages_blocks_run(tmp_path: Path) -> None:
     variables = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     variables.pop("KERAS_BACKEND", None)
-    for language, text in blocks():
+    # The README's first: what it makes (`my_faces`, `runs/mine`) the pages go on with.
+    for language, text in [block for page in PAGES for block in blocks(page)]:
         if language == "python":
             command = [sys.executable, "-c", text]
         else:

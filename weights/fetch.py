@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from emotiw_keras.errors import ModelError
@@ -16,6 +17,9 @@ from emotiw_keras.weights.cache import compare, file_path, find, record_path, re
 from emotiw_keras.weights.manifest import Entry
 from emotiw_keras.weights.transfer import Part, Patience, Progress, Say, download
 from emotiw_keras.weights.web import Failed
+
+BROUGHT = Path(__file__).parent / "detectors"
+"""Files of other packages that are small enough, and free, to come with this one."""
 
 __all__ = ["Patience", "fetch", "find", "in_package", "offline", "verify"]
 
@@ -106,9 +110,9 @@ def _from(url: str, entry: Entry, target: Path, progress: Progress | None, tell:
 
 
 def in_package(entry: Entry) -> Path | None:
-    """Where an installed package has the file of an entry; None if it is not installed or has it no more.
+    """Where this package or the one that the entry names has its file; None if neither does.
 
-    It may lie anywhere in any version of the package, under any name: its hash tells. Nothing of the package is imported.
+    In the other one it may lie anywhere in any version, under any name: its hash tells. Nothing of that package is imported.
 
     Raises:
         ModelError: a file that may be it cannot be read.
@@ -117,12 +121,12 @@ def in_package(entry: Entry) -> Path | None:
 
 
 def _candidates(entry: Entry) -> list[Path]:
-    """Files of its package that have the name or the size of an entry."""
-    try:
-        files = importlib.metadata.distribution(entry.package.partition("==")[0]).files or []
-    except importlib.metadata.PackageNotFoundError:
-        return []
-    places = [Path(str(file.locate())) for file in files]
+    """Files of this package, and of the one that the entry names, that have its name or its size."""
+    places = [BROUGHT / entry.filename]
+    with suppress(importlib.metadata.PackageNotFoundError):
+        places += [
+            Path(str(file.locate())) for file in importlib.metadata.distribution(entry.package.partition("==")[0]).files or []
+        ]
     return [path for path in places if path.is_file() and (path.name == entry.filename or path.stat().st_size == entry.size)]
 
 

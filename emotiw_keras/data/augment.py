@@ -8,18 +8,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from keras import ops
 
+from emotiw_keras.data import degrade
 from emotiw_keras.data.resize import resize_weights
 
-COLUMNS = ("angle", "zoom", "down", "right", "brightness", "contrast", "top", "left", "height", "width", "resample")
+if TYPE_CHECKING:
+    from emotiw_keras.data.face_input import FaceInput
+
+COLUMNS = (
+    "angle", "zoom", "down", "right", "brightness", "contrast", "top", "left", "height", "width", "resample",
+    "low_light", "blur", "noise", "noise_place", "jpeg", "band_top", "band_left", "band_height", "band_width", "band_level",
+)  # fmt: skip
 ERASED_AREA = (0.02, 0.2)
 ERASED_ASPECT = (0.3, 1 / 0.3)
 """Share of the image, and height by width, of what is blanked: Zhong et al. 2020, arXiv:1708.04896, and half of their area."""
 RESAMPLE_STEPS = 8
+BAND = (0.15, 0.4)
+"""Share of the face's side that a band over it is wide: a hand, a mask, dark glasses, the edge of a door."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,17 @@ class Changes:
     contrast: float = 0.0
     erase: float = 0.0
     resample: float = 1.0
+    low_light: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
+    jpeg: int = degrade.UNTOUCHED
+    degrade: float = 0.5
+    occlude: float = 0.0
+
+    @property
+    def degrades(self) -> bool:
+        """Whether anything happens to the grey levels of a face as a camera would have it."""
+        return bool(self.low_light or self.blur or self.noise or self.jpeg < degrade.UNTOUCHED or self.occlude)
 
 
 def draw_changes(count: int, changes: Changes, seed: tuple[int, ...]) -> np.ndarray:
@@ -44,12 +64,13 @@ def draw_changes(count: int, changes: Changes, seed: tuple[int, ...]) -> np.ndar
         seed: whole numbers that name the draw: seed, stage, epoch.
 
     Returns:
-        float32 (count, 11), the columns of `COLUMNS`: radians, factor, two shares of the side, share of the range of grey
-        levels, factor, four shares of the side (all 0 where nothing is blanked), number of the step of resampling.
+        float32 (count, 21), the columns of `COLUMNS`: radians, factor, two shares of the side, share of the range of grey
+        levels, factor, four shares of the side (all 0 where nothing is blanked), number of the step of resampling, share of the
+        light, pixels, grey levels, place in the bank of noise, quality, four shares of the side, grey level of the band.
 
     Example:
         >>> draw_changes(2, Changes(rotate=10.0), (0, 1, 0)).shape
-        (2, 11)
+        (2, 21)
     """
     generator = np.random.Generator(np.random.PCG64(seed))
 
@@ -69,15 +90,41 @@ def draw_changes(count: int, changes: Changes, seed: tuple[int, ...]) -> np.ndar
     chosen = generator.uniform(0, 1, count) < changes.erase
     drawn[chosen, 6:10] = np.stack([*places.T, height, width], axis=1)[chosen]
     drawn[:, 10] = generator.integers(0, RESAMPLE_STEPS, count)
+    _draw_degradations(drawn, changes, np.random.Generator(np.random.PCG64((*seed, 1))))
     return drawn
 
 
+def _draw_degradations(drawn: np.ndarray, changes: Changes, generator: np.random.Generator) -> None:
+    """The columns from 11 on; from a generator of their own, so that the ones before are what they always were."""
+    count = len(drawn)
+
+    def some(share: float) -> np.ndarray:
+        return generator.uniform(0, 1, count) < share
+
+    for column, limit in ((11, changes.low_light), (12, changes.blur), (13, changes.noise)):
+        drawn[:, column] = np.where(some(changes.degrade), limit * generator.uniform(0, 1, count), 0)
+    drawn[:, 14] = generator.integers(0, degrade.NOISE_VALUES, count)
+    qualities = generator.integers(min(changes.jpeg, degrade.UNTOUCHED - 1), degrade.UNTOUCHED, count)
+    touched = some(changes.degrade) & (changes.jpeg < degrade.UNTOUCHED)
+    drawn[:, 15] = np.where(touched, qualities, degrade.UNTOUCHED)
+    wide, across = generator.uniform(*BAND, count), some(0.5)
+    start = generator.uniform(0, 1, count) * (1 - wide)
+    whole, level = np.ones(count), generator.uniform(0, 255, count)
+    lying, standing = (start, 0 * start, wide, whole, level), (0 * start, start, whole, wide, level)
+    bands = np.where(across, lying, standing).T
+    drawn[:, 16:21] = np.where(some(changes.occlude)[:, None], bands, 0)
+
+
 class Augment:
-    """Change images as drawn: shrink and enlarge, turn, zoom and move, brighten, blank a rectangle.
+    """Change images as drawn: shrink and enlarge, turn, zoom and move, brighten, blank a rectangle, and then what a camera does
+    to a face: a band over it, little light, blur, noise, JPEG.
 
     Args:
         changes: how far, as given to `draw_changes`; what it leaves out is not computed.
         std: what the images were divided by, per channel: grey levels to one unit of their values.
+        mean: what was subtracted before, in grey levels: per channel, or float (side, side, channels).
+        grey: whether the channels, if there are several, are all the same.
+        channel_order: "rgb" or "bgr".
 
     Example:
         >>> images = np.zeros((2, 48, 48, 1), np.float32)
@@ -85,8 +132,22 @@ class Augment:
         TensorShape([2, 48, 48, 1])
     """
 
-    def __init__(self, changes: Changes, std: tuple[float, ...]) -> None:
-        self.changes, self.std = changes, tuple(std)
+    def __init__(
+        self, changes: Changes, std: tuple[float, ...], mean: Any = 0.0, *, grey: bool = True, channel_order: str = "rgb"
+    ) -> None:
+        self.changes, self.std, self.grey, self.bgr = changes, tuple(std), grey, channel_order == "bgr"
+        self.mean = np.asarray(mean, np.float32)
+
+    @classmethod
+    def of(cls, changes: Changes, face_input: FaceInput) -> Augment:
+        """The changes of what a layer makes of faces."""
+        mean: Any = face_input.mean
+        if face_input.mean_image is not None:  # where the crop lay is not known here: that of the centre
+            mean = face_input.mean_image
+            start = (mean.shape[0] - face_input.crop) // 2
+            mean = mean[start : start + face_input.crop, start : start + face_input.crop]
+        grey = face_input.channels == "grey"
+        return cls(changes, face_input.std, mean, grey=grey, channel_order=face_input.channel_order)
 
     def __call__(self, images: Any, drawn: Any) -> Any:
         """Change a batch.
@@ -94,7 +155,7 @@ class Augment:
         Args:
             images: float32 (batch, side, side, channels), the mean subtracted: what comes in from outside the image and what
                 is blanked is 0, the mean.
-            drawn: float32 (batch, 11), from `draw_changes`.
+            drawn: float32 (batch, 21), from `draw_changes`.
 
         Returns:
             float32 (batch, side, side, channels).
@@ -112,8 +173,37 @@ class Augment:
             added = ops.reshape(drawn[:, 4], shape) * (255.0 / ops.convert_to_tensor(self.std, "float32"))
             images = images * ops.reshape(drawn[:, 5], shape) + added
         if changes.erase:
-            images = images * ops.cast(ops.logical_not(_rectangles(drawn, side)), "float32")
-        return images
+            images = images * ops.cast(ops.logical_not(_rectangles(drawn[:, 6:10], side)), "float32")
+        return self._degraded(images, drawn) if changes.degrades else images
+
+    def _degraded(self, images: Any, drawn: Any) -> Any:
+        """What a camera would have made of the images, in whole grey levels; others are left alone."""
+        changes, side = self.changes, images.shape[1]
+        faces = self.levels(images)
+        if changes.occlude:
+            faces = ops.where(_rectangles(drawn[:, 16:20], side), ops.reshape(drawn[:, 20], (-1, 1, 1, 1)), faces)
+        if changes.low_light:
+            faces = degrade.darkened(faces, drawn[:, 11])
+        if changes.blur:
+            faces = degrade.blurred(faces, drawn[:, 12], changes.blur)
+        if changes.noise:
+            faces = degrade.noisy(faces, drawn[:, 13], drawn[:, 14])
+        faces = ops.clip(ops.round(faces), 0.0, 255.0)
+        if changes.jpeg < degrade.UNTOUCHED:
+            touched = ops.reshape(drawn[:, 15] < degrade.UNTOUCHED, (-1, 1, 1, 1))
+            faces = ops.where(touched, degrade.compressed(faces, drawn[:, 15]), faces)
+        if self.bgr and not self.grey:
+            faces = ops.flip(faces, axis=-1)
+        happened = ops.sum(drawn[:, 11:14], axis=1) + drawn[:, 18] + ops.cast(drawn[:, 15] < degrade.UNTOUCHED, "float32")
+        inputs = (faces - ops.convert_to_tensor(self.mean)) / ops.convert_to_tensor(self.std, "float32")
+        return ops.where(ops.reshape(happened > 0, (-1, 1, 1, 1)), inputs, images)
+
+    def levels(self, images: Any) -> Any:
+        """Images with mean and deviation put back: grey levels, float32 (batch, side, side, 1 or 3), grey or RGB."""
+        faces = images * ops.convert_to_tensor(self.std, "float32") + ops.convert_to_tensor(self.mean)
+        if self.grey:
+            return faces[..., :1]
+        return ops.flip(faces, axis=-1) if self.bgr else faces
 
     def _resampled(self, images: Any, steps: Any, side: int) -> Any:
         factors = np.linspace(1, self.changes.resample, RESAMPLE_STEPS)
@@ -134,9 +224,9 @@ def _transforms(drawn: Any, side: int) -> Any:
     return ops.stack([cosine, -sine, across, sine, cosine, along, zero, zero], axis=1)
 
 
-def _rectangles(drawn: Any, side: int) -> Any:
-    """Whether a pixel lies in its image's blanked rectangle: bool (batch, side, side, 1)."""
+def _rectangles(places: Any, side: int) -> Any:
+    """Whether a pixel lies in its image's rectangle, of top, left, height and width (batch, 4): bool (batch, side, side, 1)."""
     place = (ops.arange(side, dtype="float32") + 0.5) / side
-    rows = ops.logical_and(place >= drawn[:, 6:7], place < drawn[:, 6:7] + drawn[:, 8:9])
-    columns = ops.logical_and(place >= drawn[:, 7:8], place < drawn[:, 7:8] + drawn[:, 9:10])
+    rows = ops.logical_and(place >= places[:, 0:1], place < places[:, 0:1] + places[:, 2:3])
+    columns = ops.logical_and(place >= places[:, 1:2], place < places[:, 1:2] + places[:, 3:4])
     return ops.logical_and(rows[:, :, None], columns[:, None, :])[..., None]

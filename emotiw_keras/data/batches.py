@@ -59,12 +59,19 @@ class Pool:
         same = len({shape[:2] for shape in shapes}) == 1
         height, width = next(iter(shapes))[:2] if same else (side, side)
         self.shape: tuple[int, ...] = (height, width, channels)
+        self.drawn: slice | None = None
+        """Columns of labels that are shares, of which training draws one in each epoch."""
         self.labels = np.concatenate([faces.label[index] for faces, index in self.parts]).astype(np.int32)
         self._part = np.repeat(np.arange(len(self.parts)), [len(index) for _, index in self.parts])
         self._index = np.concatenate([index for _, index in self.parts])
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def label_spec(self) -> tf.TensorSpec:
+        """What a batch's labels are: int32 (batch,), or rows of numbers where they were replaced by such."""
+        return tf.TensorSpec((None, *self.labels.shape[1:]), self.labels.dtype)
 
     def fingerprint(self) -> str:
         """A hash of the pixels, their order and the size they travel at."""
@@ -109,7 +116,13 @@ def face_dataset(
 
 
 def batches(
-    source: Source, order: np.ndarray, draws: np.ndarray | None, batch_size: int, start: int = 0, share: Share | None = None
+    source: Source,
+    order: np.ndarray,
+    draws: np.ndarray | None,
+    batch_size: int,
+    start: int = 0,
+    share: Share | None = None,
+    labels: np.ndarray | None = None,
 ) -> Batches:
     """Batches of a source in a given order.
 
@@ -120,6 +133,7 @@ def batches(
         batch_size: images in a batch; the last may be smaller.
         start: batches to leave out at the start.
         share: positions of a batch -> those that are read here, with their draws; its labels come all.
+        labels: by position, in place of the source's.
 
     Yields:
         What the source holds, draws (batch, columns), labels int32 (batch,); a `Pool` holds uint8 (batch, height, width,
@@ -129,14 +143,16 @@ def batches(
         DataError: an image that could be read before cannot be read now.
     """
 
+    told = source.labels if labels is None else labels
+
     def make(positions: np.ndarray) -> tuple[np.ndarray, ...]:
         read = positions if share is None else share(positions)
         drawn = np.zeros((len(read), 3), np.int32) if draws is None else draws[read]
-        return source.gather(read), drawn, source.labels[positions]
+        return source.gather(read), drawn, told[positions]
 
     columns, kind = (3, np.int32) if draws is None else (draws.shape[1], draws.dtype)
-    labels = tf.TensorSpec((None, *source.labels.shape[1:]), source.labels.dtype)
-    signature = (tf.TensorSpec((None, *source.shape), source.dtype), tf.TensorSpec((None, columns), kind), labels)
+    spec = tf.TensorSpec((None, *told.shape[1:]), told.dtype)
+    signature = (tf.TensorSpec((None, *source.shape), source.dtype), tf.TensorSpec((None, columns), kind), spec)
     return made_batches(make, order, batch_size, signature, start, owner=source)
 
 

@@ -44,6 +44,8 @@ class FaceSet:
         constant: bool (images,): every pixel is the same.
         reading: how `emotiw prepare` cut them, "" if it did not.
         near: which of them are near duplicates; None where that was not looked for.
+        votes: int32 (images, 10), how many raters gave each image which class (`data.votes.VOTED`); zeros where it has none,
+            None where no image has any.
     """
 
     name: str
@@ -61,6 +63,7 @@ class FaceSet:
     constant: np.ndarray = field(repr=False)
     reading: str = ""
     near: NearTwins | None = field(default=None, repr=False)
+    votes: np.ndarray | None = field(default=None, repr=False)
 
     def indices(self, split: str) -> np.ndarray:
         """The usable images of "train", "val", "test" or "all", in file order.
@@ -146,6 +149,8 @@ class FaceSet:
         digest = hashlib.sha256()
         for row in zip(self.paths, self.pixel_hash, self.label.tolist(), self.split.tolist(), strict=True):
             digest.update(repr(row).encode())
+        if self.votes is not None:
+            digest.update(np.ascontiguousarray(self.votes, "<i4").tobytes())
         return {"layout": self.layout, "images": len(self.paths), "fingerprint": digest.hexdigest()[:16]}
 
     def records(self, roles: Mapping[str, np.ndarray]) -> Iterator[dict[str, str]]:
@@ -181,4 +186,5 @@ class FaceSet:
             pixels=self.pixels.select(rows),
             constant=self.constant[rows],
             near=None if self.near is None else self.near.take(rows),
+            votes=None if self.votes is None else self.votes[rows],
         )

@@ -28,9 +28,11 @@ from emotiw_keras.data.splits import (
     fold_splits,
     group_ids,
     limit_mask,
+    stratified_folds,
     subjects,
 )
 from emotiw_keras.data.video_reading import Choice, read_videos
+from emotiw_keras.data.votes import join_votes, share_votes
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.labels import match_classes
 
@@ -56,6 +58,8 @@ def load_faces(
     workers: int | None = None,
     seconds: float | None = None,
     near_duplicates: float = THRESHOLD,
+    votes: str | os.PathLike[str] | None = None,
+    votes_rows: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> FaceSet:
@@ -79,7 +83,8 @@ def load_faces(
         frames_per_video: of a set of videos, take at most so many of each, drawn from the seed; 0 takes all.
         check: of a set of videos, read each file once before it is used; otherwise a broken one is found when it is.
         fractions: shares of train, val and test where the source has no splits.
-        folds: cut by persons instead of by `fractions`.
+        folds: cut into folds instead of by `fractions`: by person where every image's is known, else stratified, known persons,
+            duplicates and near duplicates together.
         val_share: share of train that becomes val where the source names train and no val, by person where known; 0 is none.
         seed: of the split, of `limit` and of the frames taken of a video.
         limit: images per split, stratified.
@@ -89,6 +94,9 @@ def load_faces(
         near_duplicates: correlation, once aligned, from which two images count as one photograph, 0.95 to 1; a cut of the set
             keeps them on one side. What is found is kept in the cache. 0 does not look for them; nor is it done for videos, nor
             with `seconds` for sets of 2,000 images or more.
+        votes: FER+'s `fer2013new.csv`, for a set that is FER-2013: then the set has `votes` beside its own labels.
+        votes_rows: a table file,row that says which row of `votes`, from 0, is which image of the set; needed where the set
+            is in files with names of their own, as neither their names nor their order tell it.
         progress: called with (images done, images in all).
         say: takes a line before near duplicates are looked for in a large set, which takes a minute or two, once.
 
@@ -112,7 +120,11 @@ def load_faces(
         raise UsageError(f"size = {size}: expected at least {MIN_SIDE} pixels")
     threads = workers or os.cpu_count() or 1
     found = find_layout(path, limit)
+    if votes_rows is not None and votes is None:
+        raise UsageError(f"votes_rows = {os.fspath(votes_rows)} says which row of votes an image is, but votes are not given")
     if isinstance(found, Videos):
+        if votes is not None:
+            raise UsageError(f"{path} is a set of videos, which no votes belong to; leave votes out")
         if folds is not None:
             raise UsageError(f"{path} is a set of videos, which is cut by recording; folds over persons are for sets of images")
         return read_videos(
@@ -130,6 +142,8 @@ def load_faces(
         )
     if every != 1 or frames_per_video:
         raise UsageError(f"{path} is no set of videos: every = {every} and frames_per_video = {frames_per_video} choose frames")
+    if votes is not None:
+        join_votes(found, path, votes, votes_rows)
     listing = without_classes(found, leave_out, path)
     names, label = _labels(listing, labels, path, name)
     rows = np.arange(len(label))
@@ -158,7 +172,10 @@ def load_faces(
         report=[],
         constant=seen.constant,
         reading=listing.reading,
+        votes=None if listing.votes is None else listing.votes[rows],
     )
+    if faces.votes is not None and (shared := share_votes(faces.votes, seen.digest)):
+        listing.notes.append(f"votes of an equal image taken for {shared:,} images without")
     if not usable.any():
         first = f"{faces.paths[0]}: {faces.status[0]}"
         raise DataError(f"{path}: none of {len(rows):,} images can be used; the first, {first}")
@@ -170,9 +187,10 @@ def load_faces(
         ids = np.flatnonzero(usable & (faces.split == "train") if has_splits else usable)
         who = pick(faces.subject, ids)
         if folds is not None:
-            faces.split[ids] = fold_splits(fold_numbers(who, folds.count, seed), folds)
-            persons = len(set(faces.subject) - {""})
-            told = f"{persons:,} persons in {folds.count} folds, seed {seed}: {folds.test} is test, {folds.val} val"
+            number, what = _fold_of(faces, ids, folds.count, seed)
+            faces.split[ids] = fold_splits(number, folds)
+            test = f"{folds.test} is test, " if folds.held_out else ""
+            told = f"{what} in {folds.count} folds, seed {seed}: {test}{folds.val} is val"
             cut = (f"no splits in the source: {told}, {', '.join(map(str, folds.training))} train", True)
         else:
             shares = (1 - val_share, val_share, 0.0) if has_splits else fractions
@@ -187,6 +205,18 @@ def load_faces(
             faces = faces.take(np.flatnonzero(limit_mask(faces.label, faces.split, limit, seed) | ~usable))
     faces.report = _report(faces, listing, cut, None if limit is None else (limit, len(listing.names)))
     return faces
+
+
+def _fold_of(faces: FaceSet, ids: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, str]:
+    """The fold of each of some images, by person where all are known, and what was cut, in words."""
+    who = pick(faces.subject, ids)
+    if all(who):
+        return fold_numbers(who, count, seed), f"{len(set(who)):,} persons"
+    persons = len(set(who) - {""})
+    together = f"persons ({persons:,} are known), duplicates" if persons else "duplicates"
+    groups = group_ids(pick(faces.pixel_hash, ids), who, alike(faces, ids))
+    what = f"{len(ids):,} images, {together} and near duplicates kept together,"
+    return stratified_folds(faces.label[ids], groups, count, seed), what
 
 
 def _labels(listing: Listing, labels: str | Sequence[str], path: object, name: str) -> tuple[tuple[str, ...], np.ndarray]:
@@ -238,6 +268,9 @@ def _report(faces: FaceSet, listing: Listing, cut: tuple[str, bool] | None, limi
     if 0 < unknown < len(faces.subject):
         lines.append(f"person unknown: {unknown:,} images")
     lines += counts_table(faces.counts())
+    if unknown < len(faces.subject):
+        shown = {split: set(pick(faces.subject, np.flatnonzero(faces.split == split))) - {""} for split in faces.counts()}
+        lines.append(f"persons: {', '.join(f'{len(who):,} in {split}' for split, who in shown.items())}")
     lines += duplicates.describe(faces)
     bad = [f"{path}: {status}" for path, status in faces.unreadable()]
     if bad:

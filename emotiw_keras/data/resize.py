@@ -8,6 +8,7 @@ of a float32, and the order of summation, which differs between libraries and th
 from __future__ import annotations
 
 import functools
+import importlib.util
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def resize_weights(source: int, target: int) -> np.ndarray:
 @functools.lru_cache(maxsize=64)
 def _product_weights(source: int, target: int) -> Any:
     """`resize_weights` as what is fastest to multiply by: most of a large one is zeros."""
-    if source <= DENSE:
+    if source <= DENSE or importlib.util.find_spec("scipy") is None:
         return resize_weights(source, target)
     import scipy.sparse  # a fifth of a second, which faces that are cut out do not need
 

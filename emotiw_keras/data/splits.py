@@ -14,22 +14,24 @@ from emotiw_keras.errors import DataError, UsageError
 
 @dataclass(frozen=True)
 class Folds:
-    """Persons cut into `count` folds: `test` is test, the one after it val; of the others those `train` steps after `test`
-    train, from 2 on (all if empty)."""
+    """A set cut into `count` folds: `test` is test, the one after it val; of the others those `train` steps after `test` train,
+    from 2 on (all if empty). With `held_out` false nothing is test: `test` is val, and all others train."""
 
     count: int
     test: int
     train: tuple[int, ...] = ()
+    held_out: bool = True
 
     @property
     def val(self) -> int:
-        """The fold after the test fold."""
-        return (self.test + 1) % self.count
+        """The fold that is val."""
+        return (self.test + 1) % self.count if self.held_out else self.test
 
     @property
     def training(self) -> tuple[int, ...]:
         """The folds that train."""
-        return tuple((self.test + step) % self.count for step in self.train or range(2, self.count))
+        steps = self.train or range(2 if self.held_out else 1, self.count)
+        return tuple((self.test + step) % self.count for step in steps)
 
 
 def check_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:
@@ -124,7 +126,11 @@ def assign_splits(
     Raises:
         UsageError: the fractions are no shares.
     """
-    shares = np.array(check_fractions(fractions))
+    return np.array(SPLITS, dtype="<U5")[_shared_out(label, group, np.array(check_fractions(fractions)), seed)]
+
+
+def _shared_out(label: np.ndarray, group: np.ndarray, shares: np.ndarray, seed: int) -> np.ndarray:
+    """The part of each image, int (images,), where parts have shares; see `assign_splits`."""
     labels, column = np.unique(label, return_inverse=True)
     groups, row = np.unique(group, return_inverse=True)
     content = np.zeros((len(groups), len(labels)), np.int64)
@@ -145,7 +151,7 @@ def assign_splits(
             chosen[g] = _neediest((lack * content[g] / total**2).sum(axis=1), lack.sum(axis=1), allowed)
             have[chosen[g]] += content[g]
             left -= content[g]
-    return np.array(SPLITS, dtype="<U5")[chosen[row]]
+    return chosen[row]
 
 
 def _neediest(of_group: np.ndarray, of_all: np.ndarray, allowed: np.ndarray) -> int:
@@ -195,9 +201,32 @@ def fold_numbers(subject: Sequence[str], count: int, seed: int = 0) -> np.ndarra
     return fold[row]
 
 
+def stratified_folds(label: np.ndarray, group: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
+    """The fold of each image of a set whose persons are not known: each label shared out alike, no group in two.
+
+    Args:
+        label: int (images,) label ids.
+        group: int (images,) from `group_ids`.
+        count: folds.
+        seed: the same seed, labels and groups give the same folds.
+
+    Returns:
+        int64 (images,), 0 to count - 1.
+
+    Raises:
+        DataError: fewer groups than folds.
+    """
+    groups = len(np.unique(group))
+    if groups < count:
+        raise DataError(
+            f"{count} folds of {groups} different photographs: some would be empty; expected at most {groups} folds"
+        )
+    return _shared_out(label, group, np.full(count, 1 / count), seed).astype(np.int64)
+
+
 def fold_splits(fold: np.ndarray, folds: Folds) -> np.ndarray:
     """ "train", "val" or "test" by fold, "" for folds that are left aside: "<U5" (images,)."""
-    names = {**dict.fromkeys(folds.training, "train"), folds.val: "val", folds.test: "test"}
+    names = {**dict.fromkeys(folds.training, "train"), folds.test: "test", folds.val: "val"}
     return np.array([names.get(int(number), "") for number in fold], dtype="<U5")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,7 @@ class Predictions:
         status: "ok", or why the image could not be read.
         truth: int (n,), the true class; -1 where there is none.
         probabilities: float32 (n, classes), 0..1; NaN where the image could not be read.
+        subject: the person each image shows, "" if unknown; empty if nobody is known.
     """
 
     labels: tuple[str, ...]
@@ -37,6 +39,7 @@ class Predictions:
     status: Sequence[str]
     truth: np.ndarray
     probabilities: np.ndarray
+    subject: Sequence[str] = ()
 
     @property
     def readable(self) -> np.ndarray:
@@ -52,7 +55,8 @@ class Predictions:
     def select(self, rows: np.ndarray) -> Predictions:
         """What was said about some of the images, int (m,)."""
         paths, status = pick(self.paths, rows), pick(self.status, rows)
-        return Predictions(self.labels, paths, status, self.truth[rows], self.probabilities[rows])
+        subject = pick(self.subject, rows) if len(self.subject) else ()
+        return Predictions(self.labels, paths, status, self.truth[rows], self.probabilities[rows], subject)
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,10 @@ class Question:
         costs: what each confusion costs.
         costs_file: where they were read from, or None.
         near_duplicates: correlation from which two images count as one photograph; 0 where they were not looked for.
+        head: the answer of a network with several heads that was asked for; None for the run's own choice.
+        votes, votes_rows: FER+'s votes, whose majority is the truth, and which row an image is; None where labels are.
+        calibrate: whether a temperature was chosen on the validation images.
+        subject_pattern: regular expression on file names for the person, or None.
     """
 
     source: str
@@ -76,6 +84,11 @@ class Question:
     costs: Costs
     costs_file: str | None = None
     near_duplicates: float = THRESHOLD
+    head: str | None = None
+    votes: str | None = None
+    votes_rows: str | None = None
+    calibrate: bool = False
+    subject_pattern: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +105,8 @@ class Assessment:
         faces: the data set as the run reads it.
         members: of an ensemble, its members' own assessments; else empty.
         near: where images of the split are near duplicates of what the run was given; None where that is not known.
+        folds: of a cross-validation, the assessments of its runs, each on its own fold.
+        folder: of a cross-validation, the folder of its runs.
         answers: of a set of videos, the probabilities of every image, labelled or not, where they were asked for.
     """
 
@@ -105,11 +120,25 @@ class Assessment:
     members: tuple[Assessment, ...] = ()
     answers: FrameAnswers | None = None
     near: NearSeen | None = None
+    folds: tuple[Assessment, ...] = ()
+    folder: Path | None = None
 
     @property
     def name(self) -> str:
-        """The run's name, or those of the members joined by "+"."""
+        """The run's name, that of the folder of a cross-validation, or those of an ensemble's members joined by "+"."""
+        if self.folder is not None:
+            return self.folder.resolve().name
         return " + ".join(each.run.name for each in self.members) or self.run.name
+
+    @property
+    def path(self) -> Path:
+        """The folder of the run, or of a cross-validation."""
+        return self.folder or self.run.path
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs that answered."""
+        return [each.run for each in self.members or self.folds] or [self.run]
 
 
 def figures(
@@ -127,18 +156,19 @@ def figures(
     readable = predictions.readable
 
     def of(kept: np.ndarray) -> dict[str, Any]:
-        found = kept & readable
+        part = predictions.select(np.flatnonzero(kept & readable))
         return scores(
-            predictions.truth[found],
-            predictions.probabilities[found],
-            predictions.labels,
+            part.truth,
+            part.probabilities,
+            part.labels,
             n=int(kept.sum()),
-            n_found=int(found.sum()),
+            n_found=len(part.truth),
             costs=question.costs.matrix,
+            subject=part.subject,
         )
 
     overall = of(np.ones(len(readable), dtype=bool))
-    head = {key: overall.pop(key) for key in ("n", "n_found", "coverage")}
+    head = {key: overall.pop(key) for key in ("n", "n_found", "coverage", "persons", "person_unknown")}
     asked = {"split": question.split, "crops": question.crops, "selected_on": selected_on}
     costs = {"source": question.costs.source, "matrix": question.costs.matrix.round(4).tolist()}
     leak_free = of(~seen) if (~seen & readable).any() else None

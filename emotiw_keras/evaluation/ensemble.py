@@ -20,20 +20,21 @@ def matched(assessments: Sequence[Assessment]) -> list[Predictions]:
         DataError: they were asked about different images, or do not agree which class an image is.
     """
     first = assessments[0].predictions
+    subject = _persons([each.predictions for each in assessments])
     result = []
     for each in assessments:
         predictions = each.predictions
         columns = label_columns(predictions.labels, first.labels)
         if columns is None:
             raise UsageError(
-                f"{assessments[0].run.path} and {each.run.path} know different labels: {', '.join(first.labels)}, and "
+                f"{assessments[0].path} and {each.path} know different labels: {', '.join(first.labels)}, and "
                 f"{', '.join(predictions.labels)}; only runs with the same labels can be compared"
             )
         order = {path: i for i, path in enumerate(predictions.paths)}
         if len(order) != len(first.paths) or not all(path in order for path in first.paths):
             raise DataError(
-                f"{assessments[0].run.path} finds {len(first.paths)} images in split {each.question.split!r} and "
-                f"{each.run.path} {len(predictions.paths)}, not the same ones: each knows the data's splits from its own "
+                f"{assessments[0].path} finds {len(first.paths)} images in split {each.question.split!r} and "
+                f"{each.path} {len(predictions.paths)}, not the same ones: each knows the data's splits from its own "
                 "training; use --split all, or data with splits of its own"
             )
         rows = [order[path] for path in first.paths]
@@ -42,10 +43,21 @@ def matched(assessments: Sequence[Assessment]) -> list[Predictions]:
         truth = ids[predictions.truth[rows]]
         if not np.array_equal(truth, first.truth):
             place = int(np.flatnonzero(truth != first.truth)[0])
-            raise DataError(f"{first.paths[place]} has another class for {each.run.path} than for {assessments[0].run.path}")
+            raise DataError(f"{first.paths[place]} has another class for {each.path} than for {assessments[0].path}")
         status = [predictions.status[i] for i in rows]
-        result.append(Predictions(first.labels, list(first.paths), status, truth, predictions.probabilities[rows][:, columns]))
+        answers = predictions.probabilities[rows][:, columns]
+        result.append(Predictions(first.labels, list(first.paths), status, truth, answers, subject))
     return result
+
+
+def _persons(predictions: Sequence[Predictions]) -> list[str]:
+    """The person of each image of the first one, as the first that knows says; empty if nobody is known."""
+    known: dict[str, str] = {}
+    for each in predictions:
+        for path, person in zip(each.paths, each.subject, strict=False):
+            if person:
+                known.setdefault(path, person)
+    return [known.get(path, "") for path in predictions[0].paths] if known else []
 
 
 def seen_by_any(assessments: Sequence[Assessment]) -> np.ndarray:

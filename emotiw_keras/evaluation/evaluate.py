@@ -19,19 +19,25 @@ from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.near.threshold import THRESHOLD
 from emotiw_keras.data.splits import stratified
 from emotiw_keras.data.video_reading import checked
+from emotiw_keras.data.votes import by_majority
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.assessment import Assessment, Predictions, Question, figures
+from emotiw_keras.evaluation.calibration import by_agreement, calibrated
 from emotiw_keras.evaluation.near_seen import near_seen
-from emotiw_keras.evaluation.run_splits import found_again, known_splits, own_splits, select, val_of
+from emotiw_keras.evaluation.run_splits import found_again, known_splits, own_splits, persons_of, select, val_of
 from emotiw_keras.evaluation.video_scores import answer_every_image, per_video
 from emotiw_keras.inference import Inference, checked_crops
+from emotiw_keras.uncertainty import selective
 
 if TYPE_CHECKING:
+    from emotiw_keras.evaluation.conditions import Condition
     from emotiw_keras.runs import Run
 
 # From this share of a split's images on, an epoch was chosen on that split; a few duplicates between splits are fewer.
 SELECTED_SHARE = 0.05
 
+Votes = tuple[str, str | None]
+"""FER+'s table of votes, and the table that says which row of it an image is."""
 Progress = Callable[[int, int], None]  # images done, images in all
 
 
@@ -40,7 +46,9 @@ def read_source(
     source: str | os.PathLike[str],
     limit: int | None = None,
     near_duplicates: float = THRESHOLD,
+    subject_pattern: str | None = None,
     say: Callable[[str], None] | None = None,
+    votes: Votes | None = None,
 ) -> FaceSet:
     """Read `source` with the labels, channels and size of the run, without the classes that it left out.
 
@@ -48,7 +56,8 @@ def read_source(
         run: a finished run.
         source: anything `load_faces` recognises, or "generated:large" or "generated:small".
         limit: images per split at most.
-        near_duplicates, say: as `load_faces` has them.
+        near_duplicates, subject_pattern, say: as `load_faces` has them.
+        votes: FER+'s table, and that of rows or None: then an image's label is the majority of its votes.
 
     Raises:
         DataError: the source is missing or bad, or holds classes that the run does not know.
@@ -58,23 +67,33 @@ def read_source(
     if unwanted:
         unwanted = sorted(class_names(classes_of(source)) & class_names(unwanted))
     # Which of train became val is the run's to say.
-    options = {"grey": grey, "size": run.settings["resize"], "leave_out": unwanted, "limit": limit, "val_share": 0}
-    return load_faces(source, labels=tuple(run.labels), check=False, near_duplicates=near_duplicates, say=say, **options)
+    options: dict[str, Any] = {"grey": grey, "size": run.settings["resize"], "leave_out": unwanted, "limit": limit}
+    if votes is not None:
+        options |= {"votes": votes[0], "votes_rows": votes[1], "limit": None}
+    faces = load_faces(
+        source, labels=tuple(run.labels), check=False, near_duplicates=near_duplicates, say=say, val_share=0,
+        subject_pattern=subject_pattern, **options,
+    )  # fmt: skip
+    return faces if votes is None else by_majority(faces)
 
 
-Read = Callable[["Run", "str | os.PathLike[str]", "int | None", float], FaceSet]
+Read = Callable[..., FaceSet]
+"""Called as `read_source` up to `subject_pattern`, and with `votes`."""
 
 
 def read_once(say: Callable[[str], None] | None = None) -> Read:
     """A `read_source` with a memory: runs that read faces alike share what was read; `say` as in `load_faces`."""
     kept: dict[tuple[object, ...], FaceSet] = {}
 
-    def read(run: Run, source: str | os.PathLike[str], limit: int | None, near_duplicates: float) -> FaceSet:
+    def read(
+        run: Run, source: str | os.PathLike[str], limit: int | None, near_duplicates: float, subject_pattern: str | None,
+        votes: Votes | None = None,
+    ) -> FaceSet:  # fmt: skip
         left_out = tuple(run.info.get("leave_out", []))
         pixels = (run.settings["channels"] == "grey", run.settings["resize"])
-        key = (os.fspath(source), run.labels, pixels, left_out, limit, near_duplicates)
+        key = (os.fspath(source), run.labels, pixels, left_out, limit, near_duplicates, subject_pattern, votes)
         if key not in kept:
-            kept[key] = read_source(run, source, limit, near_duplicates, say)
+            kept[key] = read_source(run, source, limit, near_duplicates, subject_pattern, say, votes)
         return kept[key]
 
     return read
@@ -88,6 +107,8 @@ def predict(
     crops: int | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
+    compute: Inference | None = None,
+    condition: Condition | None = None,
 ) -> np.ndarray:
     """The run's probabilities for some images of a set, computed in float32.
 
@@ -98,11 +119,13 @@ def predict(
         crops: crops of a face whose probabilities are averaged (see `Inference`); None for the run's setting.
         batch_size: images computed at once.
         progress: called with (images done, images in all) after each batch.
+        compute: the run's network for such faces, if it is there already.
+        condition: what is done to the faces first.
 
     Returns:
         float32 (n, classes), rows summing to 1.
     """
-    compute = Inference(run, faces.pixels.shape, crops)  # loads TensorFlow
+    compute = compute or Inference(run, faces.pixels.shape, crops)  # loads TensorFlow
     import tensorflow as tf
 
     from emotiw_keras.data.batches import made_batches
@@ -110,12 +133,33 @@ def predict(
     probabilities = np.empty((len(indices), len(faces.labels)), np.float32)
     signature = (tf.TensorSpec((None, *faces.pixels.shape), tf.uint8),)
     done = 0
-    for (images,) in made_batches(lambda chosen: (faces.pixels.gather(chosen),), indices, batch_size, signature):
+
+    def gather(chosen: np.ndarray) -> tuple[np.ndarray]:
+        images = faces.pixels.gather(chosen)
+        return (images if condition is None else condition.of(images),)
+
+    for (images,) in made_batches(gather, indices, batch_size, signature):
         probabilities[done : done + len(images)] = compute(images.numpy())
         done += len(images)
         if progress is not None:
             progress(done, len(indices))
     return probabilities
+
+
+def under_conditions(
+    run: Run, faces: FaceSet, indices: np.ndarray, clean: np.ndarray, *, crops: int, batch_size: int,
+    progress: Progress | None, say: Callable[[str], None] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """The run's figures on the same readable images under each of `conditions.CONDITIONS`, by name; `clean` are its answers."""
+    from emotiw_keras.evaluation.conditions import CONDITIONS, compared
+
+    found, compute = {}, Inference(run, faces.pixels.shape, crops)
+    for condition in CONDITIONS:
+        if say is not None:
+            say(f"the same faces: {condition.words}")
+        answers = predict(run, faces, indices, batch_size=batch_size, progress=progress, compute=compute, condition=condition)
+        found[condition.name] = {"condition": condition.words, **compared(faces.label[indices], clean, answers)}
+    return found
 
 
 def _share_in(hashes: Sequence[str], known: set[str]) -> float:
@@ -125,8 +169,9 @@ def _share_in(hashes: Sequence[str], known: set[str]) -> float:
 def assess(
     run: Run, source: str | os.PathLike[str], *, split: str = "test", limit: int | None = None, crops: int | None = None,
     costs: str | os.PathLike[str] | None = None, batch_size: int = 64, smooth: int = 1, every_frame: bool = False,
-    near_duplicates: float = THRESHOLD, progress: Progress | None = None, say: Callable[[str], None] | None = None,
-    read: Read = read_source,
+    near_duplicates: float = THRESHOLD, subject_pattern: str | None = None, robust: bool = False,
+    progress: Progress | None = None, say: Callable[[str], None] | None = None, read: Read = read_source,
+    votes: str | None = None, votes_rows: str | None = None, calibrate: bool = False,
 ) -> Assessment:  # fmt: skip
     """`evaluate` with all predictions, for reports and for naming the images that could not be read.
 
@@ -136,18 +181,30 @@ def assess(
     crops = checked_crops(crops, run.crops)
     costs_file = None if costs is None else os.fspath(costs)
     costs_by_name = costs_of(run.labels, costs_file)
-    question = Question(printable(os.fspath(source)), split, limit, crops, costs_by_name, costs_file, near_duplicates)
+    if votes_rows is not None and votes is None:
+        raise UsageError(f"votes_rows = {votes_rows} says which row of votes an image is, but votes are not given")
+    if calibrate and split == "val":
+        raise UsageError("calibrate chooses a temperature on val, whose figures would flatter themselves; score another split")
+    question = Question(
+        printable(os.fspath(source)), split, limit, crops, costs_by_name, costs_file, near_duplicates, run.chosen, votes,
+        votes_rows, calibrate, subject_pattern,
+    )  # fmt: skip
     if split not in (*SPLITS, "all"):
         raise UsageError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}, all")
     if batch_size < 1 or (limit is not None and limit < 1):
         raise UsageError(f"batch_size and limit must be at least 1; got {batch_size} and {limit}")
     own = own_splits(source)
     cut = "train" in own and "val" not in own and split in ("train", "val")
-    faces = read(run, source, limit if own and not cut else None, near_duplicates)
+    if robust and smooth != 1:
+        raise UsageError(f"robust and smooth = {smooth} cannot be combined; score spoilt faces one by one")
+    told = {"votes": (votes, votes_rows)} if votes is not None else {}
+    faces = read(run, source, limit if own and not cut and not told else None, near_duplicates, subject_pattern, **told)
     split_of = known_splits(faces, run) if not own else val_of(faces, run) if cut else faces.split
     indices = select(faces, split_of, split, run)
     if limit is not None:
         indices = stratified(indices, faces.label[indices], limit)
+    if robust and isinstance(faces, VideoSet):
+        raise UsageError(f"robust spoils single faces, but {source} is a set of videos; name a set of images")
     if isinstance(faces, VideoSet):
         faces, indices = checked(faces.take(indices), os.cpu_count() or 1), np.arange(len(indices))
     every_frame = every_frame or smooth != 1
@@ -185,11 +242,29 @@ def assess(
     seen = np.array([bool(run.unrecorded) or pixel_hash in leaked for pixel_hash in hashes], dtype=bool)
     if run.unrecorded and say is not None:
         say(f"no leak-free figures: {run.path} was trained on {', '.join(run.unrecorded)}, whose images are not recorded")
-    predictions = Predictions(labels, pick(faces.paths, indices), pick(faces.status, indices), truth, probabilities)
+    paths, status, subject = pick(faces.paths, indices), pick(faces.status, indices), persons_of(faces, indices, run)
+    predictions = Predictions(labels, paths, status, truth, probabilities, subject)
     selected_on = _share_in(hashes, run.selected_on) >= SELECTED_SHARE
     near = None if run.unrecorded else near_seen(faces, indices, leaked)
     alike = None if near is None else near.near
     result = figures(predictions, seen, question, selected_on=selected_on, near=alike)
+    result["uncertain"] = selective(run.usable, truth[readable], probabilities[readable])
+    if robust:
+        result["robust"] = under_conditions(
+            run, faces, kept, probabilities[readable], crops=crops, batch_size=batch_size, progress=progress, say=say
+        )  # fmt: skip
+    if faces.votes is not None:
+        result["votes"] = by_agreement(predictions, faces.votes[indices])
+    if calibrate:
+        asked: dict[str, Any] = {
+            "crops": crops,
+            "near_duplicates": near_duplicates,
+            "subject_pattern": subject_pattern,
+            "read": read,
+            "votes": votes,
+            "votes_rows": votes_rows,
+        }
+        result["calibrated"] = calibrated(predictions, assess(run, source, split="val", progress=progress, **asked))
     if isinstance(faces, VideoSet):
         result |= {"smooth": smooth, "per_video": per_video(faces, indices, probabilities)}
     return Assessment(result, predictions, seen, question, run, indices, faces, answers=answers, near=near)
@@ -198,7 +273,8 @@ def assess(
 def evaluate(
     run: Run, source: str | os.PathLike[str], *, split: str = "test", limit: int | None = None, crops: int | None = None,
     costs: str | os.PathLike[str] | None = None, batch_size: int = 64, smooth: int = 1, near_duplicates: float = THRESHOLD,
-    progress: Progress | None = None,
+    subject_pattern: str | None = None, robust: bool = False, progress: Progress | None = None, votes: str | None = None,
+    votes_rows: str | None = None, calibrate: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Score a run on one split of a data set, in float32 and without augmentation.
 
@@ -219,10 +295,19 @@ def evaluate(
         batch_size: images computed at once.
         smooth: of a set of videos, average the probabilities over so many consecutive frame numbers around each frame.
         near_duplicates: correlation from which two images count as one photograph (see `load_faces`); 0 does not look.
+        robust: score the same faces also with noise, blurred, small, compressed, dark and cut otherwise
+            (`evaluation.conditions`): the key `robust`, of each the figures and the difference to the faces as they are.
+        subject_pattern: regular expression on file names for the person (see `load_faces`). Persons that the data do not name
+            are those that the run knew them by. Where persons are known, all intervals are by person.
         progress: called with (images done, images in all).
+        votes: of FER-2013, FER+'s `fer2013new.csv`: the truth is the majority of ten people's votes; images without one, or
+            whose class the run does not know, are left out.
+        votes_rows: a table file,row that says which row of `votes` an image is (see `load_faces`).
+        calibrate: choose a temperature on the split val, and say what the answers on this split are with it.
 
     Returns:
-        The keys of `emotiw evaluate --json`; of a set of videos also `smooth` and `per_video` (see `videos.per_video`).
+        The keys of `emotiw evaluate --json`; of a set of videos also `smooth` and `per_video` (see `videos.per_video`); with
+        votes also `votes` (`calibration.by_agreement`), with `calibrate` also `calibrated`.
 
     Raises:
         DataError: bad data, a split that does not exist, or costs that cannot be used.
@@ -234,5 +319,6 @@ def evaluate(
     """
     return assess(
         run, source, split=split, limit=limit, crops=crops, costs=costs, batch_size=batch_size, smooth=smooth,
-        near_duplicates=near_duplicates, progress=progress,
+        near_duplicates=near_duplicates, subject_pattern=subject_pattern, robust=robust, progress=progress, votes=votes,
+        votes_rows=votes_rows, calibrate=calibrate,
     ).result  # fmt: skip

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
 from emotiw_keras.costs import cost_matrix
 from emotiw_keras.errors import DataError, ModelError
-from emotiw_keras.evaluation.significance import macro_f1_interval
+from emotiw_keras.evaluation.significance import macro_f1_interval, person_numbers, share_interval
+from emotiw_keras.evaluation.significance import wilson_interval as wilson_interval  # where it has always been found
 
-Z_95 = 1.959963984540054
 ECE_BINS = 15
-
-
-def wilson_interval(right: int, n: int, z: float = Z_95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (Wilson 1927), `right` of `n`, both ends within 0..1.
-
-    Example:
-        >>> low, high = wilson_interval(8, 10)
-        >>> round(low, 4), round(high, 4)
-        (0.4902, 0.9433)
-    """
-    if not 0 <= right <= n or n == 0:
-        raise ValueError(f"right must be within 0..n and n at least 1; got right={right}, n={n}")
-    p = right / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+TEMPERATURES = (0.2, 5.0)
 
 
 def reliability(
@@ -66,6 +51,34 @@ def expected_calibration_error(truth: np.ndarray, probabilities: np.ndarray, bin
     return float(np.abs(kept - promised).sum() / len(truth))
 
 
+def best_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    """The temperature that makes the true classes most likely (Guo et al. 2017, section 4.2).
+
+    Args:
+        truth: int (n,), the true class.
+        probabilities: float (n, classes), rows summing to 1.
+
+    Example:
+        >>> sure = np.full((10, 2), (0.999, 0.001))
+        >>> bool(best_temperature(np.array([0] * 8 + [1] * 2), sure) > 2)      # sure of all, right in eight of ten
+        True
+    """
+    logits = np.log(np.maximum(probabilities.astype(np.float64), 1e-12))
+
+    def loss(temperature: float) -> float:
+        scaled = logits / temperature
+        return float(np.mean(np.logaddexp.reduce(scaled, axis=1) - scaled[np.arange(len(truth)), truth]))
+
+    return float(minimize_scalar(loss, bounds=TEMPERATURES, method="bounded").x)
+
+
+def at_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities float (n, classes) as they are when the logits are divided by a temperature."""
+    powers: np.ndarray = np.maximum(probabilities.astype(np.float64), 1e-12) ** (1 / temperature)
+    powers /= powers.sum(axis=1, keepdims=True)
+    return powers
+
+
 def scores(
     truth: np.ndarray,
     probabilities: np.ndarray,
@@ -73,6 +86,7 @@ def scores(
     n: int | None = None,
     n_found: int | None = None,
     costs: np.ndarray | None = None,
+    subject: Sequence[str] = (),
 ) -> dict[str, Any]:
     """All figures of `emotiw evaluate --json` that follow from truth and probabilities.
 
@@ -88,11 +102,14 @@ def scores(
         n: images asked for, unreadable ones included (default: n_found).
         n_found: images scored (default: len(truth)).
         costs: float (classes, classes), rows are the truth (default: `emotiw_keras.costs.cost_matrix`).
+        subject: (n_found,), the person each image shows, "" if unknown; empty if none is known. Where persons are known, all
+            intervals are by person, an image of an unknown one standing for itself; else they are by image.
 
     Returns:
-        A dictionary ready for JSON: n, n_found, coverage, accuracy, accuracy_ci95, macro_f1, macro_f1_ci95,
-        balanced_accuracy, abaw_score, ece, log_loss, expected_cost, per_class, confusion (rows are the truth), labels. The
-        figures describe the n_found images.
+        A dictionary ready for JSON: n, n_found, coverage, persons (None if none is known), person_unknown (images), accuracy,
+        accuracy_ci95, macro_f1, macro_f1_ci95, balanced_accuracy, abaw_score, ece, log_loss, expected_cost, per_class (with
+        recall_ci95, and persons beside support), confusion (rows are the truth), labels. The figures describe the n_found
+        images.
 
     Raises:
         DataError: there is no image to score.
@@ -134,26 +151,38 @@ def scores(
     costs = cost_matrix(labels) if costs is None else costs
     ids = list(range(classes))
     predicted = probabilities.argmax(axis=1)
-    right = int((predicted == truth).sum())
-    accuracy = right / n_found
+    answered = predicted == truth
+    accuracy = int(answered.sum()) / n_found
+    if len(subject) not in (0, n_found):
+        raise ValueError(f"{len(subject)} persons for {n_found} images; expected one an image, or none")
+    persons, known = person_numbers(subject), np.array([bool(each) for each in subject] or [False] * n_found)
     precision, recall, f1, support = precision_recall_fscore_support(truth, predicted, labels=ids, zero_division=0)
-    macro_f1 = float(np.mean(f1))
+    macro_f1, of_class = float(np.mean(f1)), truth == np.arange(classes)[:, None]
     return {
         "n": int(n),
         "n_found": int(n_found),
         "coverage": n_found / n,
+        "persons": None if persons is None else len(np.unique(persons[known])),
+        "person_unknown": n_found - int(known.sum()),
         "accuracy": accuracy,
-        "accuracy_ci95": list(wilson_interval(right, n_found)),
+        "accuracy_ci95": list(share_interval(answered, persons)),
         "macro_f1": macro_f1,
-        "macro_f1_ci95": list(macro_f1_interval(truth, predicted, classes)),
+        "macro_f1_ci95": list(macro_f1_interval(truth, predicted, classes, persons)),
         "balanced_accuracy": float(np.mean(recall)),
         "abaw_score": 0.67 * macro_f1 + 0.33 * accuracy,
         "ece": expected_calibration_error(truth, probabilities),
         "log_loss": float(log_loss(truth, probabilities, labels=ids)) if classes > 1 else 0.0,
         "expected_cost": float(costs[truth, predicted].mean(dtype=np.float64)),
         "per_class": {
-            label: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(s)}
-            for label, p, r, f, s in zip(labels, precision, recall, f1, support, strict=True)
+            label: {
+                "precision": float(p),
+                "recall": float(r),
+                "recall_ci95": list(share_interval(answered[of], None if persons is None else persons[of])) if s else None,
+                "f1": float(f),
+                "support": int(s),
+                "persons": None if persons is None else len(np.unique(persons[of & known])),
+            }
+            for label, p, r, f, s, of in zip(labels, precision, recall, f1, support, of_class, strict=True)
         },
         "confusion": confusion_matrix(truth, predicted, labels=ids).tolist(),
         "labels": list(labels),

@@ -84,6 +84,8 @@ def _heat(assessment: Assessment, rows: np.ndarray) -> np.ndarray:
     from emotiw_keras.gradcam import LayerCam, heat_of_faces, resized_heat
 
     predictions = assessment.predictions
+    if assessment.folds:
+        return _heat_of_folds(assessment, rows)
     heats = []
     for each in assessment.members or (assessment,):
         columns = label_columns(each.predictions.labels, predictions.labels)
@@ -95,3 +97,16 @@ def _heat(assessment: Assessment, rows: np.ndarray) -> np.ndarray:
         heat = heat_of_faces(cam, face_input, each.faces.pixels.gather(each.indices[own]), classes)
         heats.append(resized_heat(heat, SIDE))
     return np.mean(heats, axis=0)
+
+
+def _heat_of_folds(assessment: Assessment, rows: np.ndarray) -> np.ndarray:
+    """Of a cross-validation: what the run shows that answered."""
+    found = np.zeros((len(rows), SIDE, SIDE), np.float32)
+    first = 0
+    for each in assessment.folds:
+        last = first + len(each.predictions.paths)
+        mine = np.flatnonzero((rows >= first) & (rows < last))
+        if len(mine):
+            found[mine] = _heat(each, rows[mine] - first)
+        first = last
+    return found

@@ -5,29 +5,29 @@ from __future__ import annotations
 import lzma
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-from scipy.optimize import minimize_scalar
 
-from emotiw_keras.data.columns import pick
-from emotiw_keras.errors import DataError, ModelError, OutputError
+from emotiw_keras.data.votes import VOTED
+from emotiw_keras.errors import DataError, ModelError, OutputError, UsageError
 from emotiw_keras.evaluation.assessment import Assessment
-from emotiw_keras.evaluation.evaluate import assess
-from emotiw_keras.evaluation.metrics import expected_calibration_error
+from emotiw_keras.evaluation.calibration import new_to
+from emotiw_keras.evaluation.evaluate import assess, read_once
+from emotiw_keras.evaluation.metrics import best_temperature, expected_calibration_error
 from emotiw_keras.files import sha256_file, write_atomic, writing
 from emotiw_keras.locking import sweep_beside
 from emotiw_keras.models.registry import get_spec
 from emotiw_keras.models.weights import save
 from emotiw_keras.runs import INFO_FILE, PACKED_ROWS_FILE, WEIGHTS_FILE, Run, believed_hashes
 from emotiw_keras.sealed import sealed_json
+from emotiw_keras.uncertainty import UNCERTAINTY_FILE, usable
 
 KEPT = ("recipe.toml", "history.csv", "curves.png", "mean_image.npy")
-TEMPERATURES = (0.2, 5.0)
 LARGEST_CHANGE = 0.02
 """How far a probability may move by the weights' rounding; beyond it the network is not packed."""
 
@@ -42,6 +42,7 @@ class Packed:
         temperature: what the logits were divided by.
         ece: expected calibration error on the images it was chosen on, before and after.
         largest_change: of a probability on those images, by rounding the weights alone.
+        heads: of several heads, each one's temperature and calibration error before and after.
     """
 
     path: Path
@@ -49,36 +50,17 @@ class Packed:
     temperature: float
     ece: tuple[float, float]
     largest_change: float
-
-
-def best_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    """The temperature that makes the true classes most likely (Guo et al. 2017, section 4.2).
-
-    Args:
-        truth: int (n,), the true class.
-        probabilities: float (n, classes), rows summing to 1.
-
-    Example:
-        >>> sure = np.full((10, 2), (0.999, 0.001))
-        >>> bool(best_temperature(np.array([0] * 8 + [1] * 2), sure) > 2)      # sure of all, right in eight of ten
-        True
-    """
-    logits = np.log(np.maximum(probabilities.astype(np.float64), 1e-12))
-
-    def loss(temperature: float) -> float:
-        scaled = logits / temperature
-        return float(np.mean(np.logaddexp.reduce(scaled, axis=1) - scaled[np.arange(len(truth)), truth]))
-
-    return float(minimize_scalar(loss, bounds=TEMPERATURES, method="bounded").x)
+    heads: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
 
 
 def pack(
     run: Run, out: str | os.PathLike[str], source: str | os.PathLike[str], *, split: str = "val", crops: int | None = None,
-    say: Callable[[str], None] | None = None,
+    votes: str | None = None, votes_rows: str | None = None, head: str | None = None, say: Callable[[str], None] | None = None,
 ) -> Packed:  # fmt: skip
     """Write a run as a small run folder: weights of 16 bits, logits divided by the temperature that suits a split, rows zipped.
 
-    The temperature changes the probabilities, never the predicted class. Checkpoints, TensorBoard's files and the paths of the
+    The temperature changes the probabilities, never the predicted class. Beside them stands up to which entropy the answers are
+    usable (`emotiw_keras.uncertainty`), by the same images. Checkpoints, TensorBoard's files and the paths of the
     data are left out. Everything that reads run folders reads this one; training can start from it, but not be resumed.
 
     Args:
@@ -88,12 +70,16 @@ def pack(
         split: images that the temperature is chosen on; never those of the final score. Images that the run was trained on are
             left out: it is more confident on them.
         crops: crops of a face that the packed run averages over by default; None for what the run says.
+        votes, votes_rows: FER+'s votes for `source` (see `load_faces`): of several heads, the one with `ferplus8`'s classes has
+            its temperature by their majority. Each head has a temperature of its own.
+        head: of several heads, the one whose answers the packed run gives by default; None for the run's own choice.
         say: called with each line for the user.
 
     Raises:
         DataError: bad data, or too few images.
         ModelError: the network cannot be rounded to 16 bits.
         OutputError: `out` exists or cannot be written.
+        UsageError: the run has no such head, or none that votes are for.
 
     Example:
         >>> pack(Run.open("runs/fer"), "fer-small", "fer2013.zip").temperature     # doctest: +SKIP
@@ -102,53 +88,76 @@ def pack(
     target = Path(out)
     if target.exists():
         raise OutputError(f"{target} exists already; name a new folder")
+    if head is not None:
+        run = run.with_head(head)
+    sides = {each.name: run.with_head(each.name) for each in run.heads} or {"": run}
+    voted = {name for name, side in sides.items() if name and side.labels == VOTED and votes is not None}
+    if votes is not None and not voted:
+        raise UsageError(f"votes are for a head with the classes {', '.join(VOTED)}, which {run.called} does not have")
     sweep_beside(target)
-    before = assess(run, source, split=split, crops=crops, say=say)
-    new = _new_to(run, before)
-    truth, probabilities = _answers(before, new)
-    if len(truth) < 2 * probabilities.shape[1]:
-        raise DataError(
-            f"split {split!r} of {source} has {len(truth)} images that can be read and that the run was not trained on, too "
-            "few to choose a temperature"
-        )
-    temperature = best_temperature(truth, probabilities)
+    truths: dict[str, dict[str, Any]] = {
+        name: {"votes": votes, "votes_rows": votes_rows} if name in voted else {} for name in sides
+    }
+    read = read_once(say)
+    before = {
+        name: assess(side, source, split=split, crops=crops, say=say, read=read, **truths[name]) for name, side in sides.items()
+    }
+    new = {name: new_to(run, each) for name, each in before.items()}
+    asked = {name: _answers(each, new[name]) for name, each in before.items()}
+    for truth, probabilities in asked.values():
+        if len(truth) < 2 * probabilities.shape[1]:
+            raise DataError(
+                f"split {split!r} of {source} has {len(truth)} images that can be read and that the run was not trained on, "
+                "too few to choose a temperature"
+            )
+    temperatures = {name: best_temperature(*answers) for name, answers in asked.items()}
+    main = "" if run.head is None else run.head.name
     temporary = target.absolute().with_name(f".{os.getpid()}.{target.name}")
+
+    def answers(packed: Run, name: str) -> np.ndarray:
+        side = packed.with_head(name) if name else packed
+        return _answers(assess(side, source, split=split, read=read, **truths[name]), new[name])[1]
+
     with writing(target):
         try:
             temporary.mkdir(parents=True)
-            info = {**run.info, "crops": before.question.crops, "sources": {}}
-            rounded = _write(run, temporary, info, 1.0)
-            change = float(np.abs(_answers(assess(rounded, source, split=split), new)[1] - probabilities).max())
+            info = {**run.info, "crops": before[main].question.crops, "sources": {}}
+            if main:
+                info |= {"head": main, "labels": list(run.labels)}
+            rounded = _write(run, temporary, info, dict.fromkeys(sides, 1.0))
+            change = max(float(np.abs(answers(rounded, name) - asked[name][1]).max()) for name in sides)
             if not change <= LARGEST_CHANGE:
                 raise ModelError(f"with weights of 16 bits a probability moves by {change:.3g}; {run.path} is not packed")
-            packed = _write(run, temporary, info, temperature)
-            after = _answers(assess(packed, source, split=split), new)[1]
-            ece = (expected_calibration_error(truth, probabilities), expected_calibration_error(truth, after))
-            facts = {"bits": 16, "temperature": temperature, "chosen_on": split, "images": len(truth), "ece": ece}
+            packed = _write(run, temporary, info, temperatures)
+            each: dict[str, dict[str, Any]] = {}
+            for name, (truth, probabilities) in asked.items():
+                after = answers(packed, name)
+                ece = [expected_calibration_error(truth, said) for said in (probabilities, after)]
+                each[name] = {"temperature": temperatures[name], "chosen_on": split, "images": len(truth), "ece": ece}
+                if name == main:
+                    limit = usable(truth, after, packed.fingerprint, split)
+                    write_atomic(temporary / UNCERTAINTY_FILE, limit.to_json())
+            facts = {"bits": 16, **each[main], **({"heads": each} if main else {})}
             _write_info(temporary, {**packed.info, "packed": facts})
             size = sum(file.stat().st_size for file in temporary.iterdir())
             os.rename(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    return Packed(target, size / 1e6, temperature, ece, change)
-
-
-def _new_to(run: Run, assessment: Assessment) -> np.ndarray:
-    """bool (n,): the images of an assessment that can be read and that the run, or what it came from, had not trained on."""
-    trained = {row["pixel_hash"] for row in run.each_row() if row["status"] == "train"}
-    hashes = pick(assessment.faces.pixel_hash, assessment.indices)
-    return assessment.predictions.readable & np.array([pixel_hash not in trained for pixel_hash in hashes])
+    found = {name: (facts["temperature"], facts["ece"][0], facts["ece"][1]) for name, facts in each.items()}
+    return Packed(target, size / 1e6, temperatures[main], found[main][1:], change, found if main else {})
 
 
 def _answers(assessment: Assessment, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return assessment.predictions.truth[rows], assessment.predictions.probabilities[rows]
 
 
-def _write(run: Run, folder: Path, info: dict[str, Any], temperature: float) -> Run:
-    """The packed run in `folder`, its logits divided by `temperature`."""
-    net = run.build()
+def _write(run: Run, folder: Path, info: dict[str, Any], temperatures: Mapping[str, float]) -> Run:
+    """The packed run in `folder`, its logits divided by a temperature, those of each head by its own."""
+    net = run.build_logits() if run.heads else run.build()
     classifier = net.get_layer(get_spec(run.model_name).classifier)
-    classifier.set_weights([value / temperature for value in classifier.get_weights()])
+    parts = [np.full(len(head.labels), temperatures[head.name]) for head in run.heads]
+    by = np.concatenate(parts).astype(np.float32) if parts else temperatures[""]
+    classifier.set_weights([value / by for value in classifier.get_weights()])
     whole, weights = folder / "whole.weights.h5", folder / WEIGHTS_FILE
     save(net, whole)
     _halve(whole, weights)

@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 import shlex
 from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from emotiw_keras.data.near.threshold import THRESHOLD
@@ -24,12 +25,28 @@ def stage_images(run: Run) -> dict[str, dict[str, Counter[str]]]:
     Roles are train, val (chose the best epoch), what was left out of training as a duplicate, and test: neither, and in a
     test split. Images from before (the run whose weights this one starts from) are the stage "weights".
     """
+    found: dict[str, dict[str, Counter[str]]] = {}
+    for stage, role, row in _in_roles(run):
+        found.setdefault(stage, {}).setdefault(role, Counter())[row["label"]] += 1
+    return found
+
+
+def stage_persons(run: Run) -> dict[str, dict[str, int]]:
+    """Persons in what each stage saw, where any is known: stage -> role -> persons."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for stage, role, row in _in_roles(run):
+        found.setdefault(stage, {}).setdefault(role, set()).add(row["subject"])
+    counts = {stage: {role: len(each - {""}) for role, each in roles.items()} for stage, roles in found.items()}
+    return {stage: roles for stage, roles in counts.items() if any(roles.values())}
+
+
+def _in_roles(run: Run) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """(stage, role, row of data.csv), without the data sets that a stage left alone; roles as in `stage_images`."""
     used: dict[str, set[str]] = {}
     rows = run.rows()
     for row in rows:
         if row["status"] in (TRAIN, VAL):
             used.setdefault(row["stage"], set()).add(row["data"])
-    found: dict[str, dict[str, Counter[str]]] = {}
     for row in rows:
         if row["data"] not in used.get(row["stage"], ()):
             continue
@@ -37,8 +54,7 @@ def stage_images(run: Run) -> dict[str, dict[str, Counter[str]]]:
         role = status if status in (TRAIN, VAL) else DROPPED if status.startswith("dropped") else TEST
         if role == TEST and (row["split"] != "test" or status != "held out"):
             continue
-        found.setdefault(row["stage"], {}).setdefault(role, Counter())[row["label"]] += 1
-    return found
+        yield row["stage"], role, row
 
 
 def versions() -> dict[str, str]:
@@ -50,6 +66,8 @@ def evaluate_command(assessment: Assessment) -> str:
     """The command that gives these figures again."""
     asked = assessment.question
     runs = [each.run.called for each in assessment.members] or [assessment.run.called]
+    if assessment.folder is not None:
+        runs = [str(assessment.folder)]
     words = ["emotiw", "evaluate", *runs, *(["--ensemble"] if assessment.members else []), "--data", asked.source]
     words += ["--split", asked.split]
     if asked.limit is not None:
@@ -58,8 +76,15 @@ def evaluate_command(assessment: Assessment) -> str:
         words += ["--crops", str(asked.crops)]
     if asked.costs_file is not None:
         words += ["--costs", asked.costs_file]
+    if "robust" in assessment.result:
+        words += ["--robust"]
     if asked.near_duplicates != THRESHOLD:
         words += ["--near-duplicates", f"{asked.near_duplicates:g}"]
+    for option, value in (("--head", asked.head), ("--votes", asked.votes), ("--votes-rows", asked.votes_rows)):
+        words += [option, value] if value is not None else []
+    words += ["--calibrate"] if asked.calibrate else []
+    if asked.subject_pattern is not None:
+        words += ["--subject-pattern", asked.subject_pattern]
     return shlex.join(words)
 
 

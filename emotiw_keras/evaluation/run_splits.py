@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from emotiw_keras.data.columns import pick
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.layouts import find_layout
 from emotiw_keras.data.layouts.listing import SPLITS
@@ -57,6 +59,17 @@ def known_splits(faces: FaceSet, run: Run) -> np.ndarray:
         return exact or (places.get(("", pixel_hash), "") if pixel_hash else "")
 
     return np.array([split_of(*key) for key in zip(faces.paths, faces.pixel_hash, strict=True)], dtype="<U5")
+
+
+def persons_of(faces: FaceSet, indices: np.ndarray, run: Run) -> Sequence[str]:
+    """The person of each of some images: as the data say, else as the run knew the same pixels, else ""; none if all are ""."""
+    subject = pick(faces.subject, indices)
+    if all(subject):
+        return subject
+    known = {row["pixel_hash"]: row["subject"] for row in run.each_row() if row["subject"] and row["pixel_hash"]}
+    if not known:
+        return subject if any(subject) else ()
+    return [person or known.get(digest, "") for person, digest in zip(subject, pick(faces.pixel_hash, indices), strict=True)]
 
 
 def found_again(split_of: np.ndarray, run: Run) -> str:

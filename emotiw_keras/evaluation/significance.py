@@ -1,13 +1,37 @@
-"""How sure a figure or a difference is: bootstrap intervals, paired tests, agreement."""
+"""How sure a figure or a difference is: bootstrap intervals, paired tests, agreement.
+
+Images of one person are answered alike, so that n images of few persons tell less than n of as many persons. Where persons are
+known, they are what is drawn again in a bootstrap (Field and Welsh 2007), and what the two runs of a test are exchanged for.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 RESAMPLES = 2000
 SEED = 0
+Z_95 = 1.959963984540054
+DRAWN_AT_ONCE = 1 << 22
+"""Numbers in memory while persons are drawn."""
+
+
+def wilson_interval(right: float, n: int, z: float = Z_95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927), `right` of `n`, both ends within 0..1.
+
+    Example:
+        >>> low, high = wilson_interval(8, 10)
+        >>> round(low, 4), round(high, 4)
+        (0.4902, 0.9433)
+    """
+    if not 0 <= right <= n or n == 0:
+        raise ValueError(f"right must be within 0..n and n at least 1; got right={right}, n={n}")
+    p = right / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def macro_f1(confusion: np.ndarray) -> np.ndarray:
@@ -27,30 +51,105 @@ def _resampled(cells: np.ndarray, counts: np.ndarray, classes: int) -> np.ndarra
     return (counts @ place).reshape(len(counts), classes, classes)
 
 
-def _draws(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bootstrap over images: which kinds of image there are, and how often each is drawn, (resamples, kinds).
+def person_numbers(subject: Sequence[str]) -> np.ndarray | None:
+    """A number for each person: int64 (n,), or None where no image's person is known.
 
-    Images that count alike are drawn together: the same distribution as drawing one by one, in a fraction of the time.
+    An image of an unknown person counts as a person of its own.
+
+    Args:
+        subject: the person of each image, "" if unknown.
+
+    Example:
+        >>> person_numbers(["KL", "DC", "", "KL", ""]).tolist()
+        [0, 1, 2, 0, 3]
     """
-    kinds, counts = np.unique(codes, return_counts=True)
-    return kinds, np.random.default_rng(SEED).multinomial(len(codes), counts / len(codes), size=RESAMPLES)
+    numbers: dict[str | int, int] = {}
+    found = [numbers.setdefault(person or row, len(numbers)) for row, person in enumerate(subject)]
+    return np.array(found, np.int64) if any(isinstance(key, str) for key in numbers) else None
 
 
-def macro_f1_interval(truth: np.ndarray, predicted: np.ndarray, classes: int) -> tuple[float, float]:
-    """The 95 % percentile bootstrap interval of macro F1, over images (2,000 resamples, one seed).
+def _draws(codes: np.ndarray, persons: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Bootstrap over persons: which kinds of image there are, and how often each is drawn, (resamples, kinds).
+
+    Args:
+        codes: int (n,), the kind of each image.
+        persons: int (n,); None draws images.
+
+    Persons that would count alike, such as those of one image of one kind, are drawn together: the same distribution as drawing
+    one by one, in a fraction of the time.
+    """
+    from scipy.sparse import csr_array
+
+    kinds, kind = np.unique(codes, return_inverse=True)
+    alone = np.ones(len(codes), bool)
+    unit = kind
+    if persons is not None:
+        _, person, images = np.unique(persons, return_inverse=True, return_counts=True)
+        alone = images[person] == 1
+        unit = np.unique(np.where(alone, kind, len(kinds) + person), return_inverse=True)[1]
+    weight = np.bincount(unit, alone)  # persons that a unit stands for
+    weight[weight == 0] = 1
+    content = csr_array((1 / weight[unit], (unit, kind)), shape=(len(weight), len(kinds)))
+    generator, total = np.random.default_rng(SEED), int(weight.sum())
+    step = max(1, DRAWN_AT_ONCE // len(weight))
+    counts = [
+        generator.multinomial(total, weight / total, size=min(step, RESAMPLES - done)) @ content
+        for done in range(0, RESAMPLES, step)
+    ]
+    return kinds, np.concatenate(counts)
+
+
+def _ends(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.percentile(values, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def share_interval(right: np.ndarray, persons: np.ndarray | None = None) -> tuple[float, float]:
+    """The 95 % interval of the share of images that are right: by images Wilson's, by persons a percentile bootstrap.
+
+    Where all persons have the same share, such as all, no draw of persons differs: then it is Wilson's, a person counting once.
+
+    Args:
+        right: bool (n,), at least one.
+        persons: int (n,), from `person_numbers`; None counts by images.
+
+    Example:
+        >>> right = np.array([True] * 30 + [False] * 10 + [True] * 20)
+        >>> low, high = share_interval(right)
+        >>> round(low, 2), round(high, 2)
+        (0.72, 0.91)
+        >>> low, high = share_interval(right, np.arange(60) // 10)      # six persons of ten images, five of them always right
+        >>> low, high
+        (0.5, 1.0)
+    """
+    if persons is None:
+        return wilson_interval(int(right.sum()), len(right))
+    _, person, images = np.unique(persons, return_inverse=True, return_counts=True)
+    shares = np.bincount(person, right) / images
+    if np.ptp(shares) == 0:
+        return wilson_interval(float(shares.sum()), len(shares))
+    kinds, counts = _draws(right.astype(np.int64), persons)
+    return _ends(counts[:, kinds == 1].sum(axis=1) / counts.sum(axis=1))
+
+
+def macro_f1_interval(
+    truth: np.ndarray, predicted: np.ndarray, classes: int, persons: np.ndarray | None = None
+) -> tuple[float, float]:
+    """The 95 % percentile bootstrap interval of macro F1, over persons (2,000 resamples, one seed).
 
     Args:
         truth: int (n,).
         predicted: int (n,).
         classes: how many there are.
+        persons: int (n,), from `person_numbers`; None draws images.
     """
-    kinds, counts = _draws(truth * classes + predicted)
-    values = macro_f1(_resampled(kinds, counts, classes))
-    low, high = np.percentile(values, (2.5, 97.5))
-    return float(low), float(high)
+    kinds, counts = _draws(truth * classes + predicted, persons)
+    return _ends(macro_f1(_resampled(kinds, counts, classes)))
 
 
-def macro_f1_difference(truth: np.ndarray, a: np.ndarray, b: np.ndarray, classes: int) -> tuple[float, float, float]:
+def macro_f1_difference(
+    truth: np.ndarray, a: np.ndarray, b: np.ndarray, classes: int, persons: np.ndarray | None = None
+) -> tuple[float, float, float]:
     """Macro F1 of `b` minus that of `a`, with the ends of its 95 % paired bootstrap interval: both on the same images.
 
     Args:
@@ -58,18 +157,66 @@ def macro_f1_difference(truth: np.ndarray, a: np.ndarray, b: np.ndarray, classes
         a: int (n,), what one run predicted.
         b: int (n,), what the other predicted.
         classes: how many there are.
+        persons: int (n,), from `person_numbers`; None draws images.
     """
-    kinds, counts = _draws((truth * classes + a) * classes + b)
+    kinds, counts = _draws((truth * classes + a) * classes + b, persons)
     rows, of_a, of_b = kinds // classes**2, kinds // classes % classes, kinds % classes
     values = macro_f1(_resampled(rows * classes + of_b, counts, classes))
     values -= macro_f1(_resampled(rows * classes + of_a, counts, classes))
-    low, high = np.percentile(values, (2.5, 97.5))
 
     def whole(answers: np.ndarray) -> float:
         matrix = np.bincount(truth * classes + answers, minlength=classes**2).reshape(classes, classes)
         return float(macro_f1(matrix))
 
-    return whole(b) - whole(a), float(low), float(high)
+    return whole(b) - whole(a), *_ends(values)
+
+
+def accuracy_difference_interval(
+    right_a: np.ndarray, right_b: np.ndarray, persons: np.ndarray | None = None
+) -> tuple[float, float]:
+    """The 95 % paired bootstrap interval of the accuracy of b less that of a: both on the same images.
+
+    Args:
+        right_a, right_b: bool (n,), what each has right.
+        persons: int (n,), from `person_numbers`; None draws images.
+    """
+    kinds, counts = _draws(right_b.astype(np.int64) - right_a, persons)
+    return _ends(counts @ kinds / counts.sum(axis=1))
+
+
+def paired_test(right_a: np.ndarray, right_b: np.ndarray, persons: np.ndarray | None = None) -> float:
+    """Exact two-sided test that two runs are equally often right on the same images.
+
+    By images it is McNemar's (`mcnemar`). By persons it is the permutation test that extends it: if the runs do not differ, all
+    answers to a person's images may be exchanged between them, so that what b has right more often than a of this person's
+    images is as probable with the other sign. The distribution of the sum over persons is added up, not drawn; with one image a
+    person it is McNemar's.
+
+    Args:
+        right_a, right_b: bool (n,), what each has right.
+        persons: int (n,), from `person_numbers`; None tests by images.
+
+    Returns:
+        The probability of a difference at least as large by chance.
+
+    Example:
+        >>> a, b = np.zeros(12, bool), np.ones(12, bool)
+        >>> paired_test(a, b), paired_test(a, b, np.arange(12) // 4)     # twelve images, of three persons
+        (0.00048828125, 0.25)
+    """
+    if persons is None:
+        return mcnemar(int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum()))
+    from scipy.stats import binom
+
+    number = np.unique(persons, return_inverse=True)[1]
+    gain = np.bincount(number, right_b.astype(np.int64) - right_a).astype(np.int64)
+    sizes = np.abs(gain[gain != 0])
+    single = int((sizes == 1).sum())
+    chance = binom.pmf(np.arange(single + 1), single, 0.5)  # of what is gained, 0 to as much as there is
+    for size in sizes[sizes > 1].tolist():
+        chance = (np.pad(chance, (0, size)) + np.pad(chance, (size, 0))) / 2
+    sums = 2 * np.arange(len(chance)) - int(sizes.sum())
+    return min(1.0, float(chance[np.abs(sums) >= abs(int(gain.sum()))].sum()))
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

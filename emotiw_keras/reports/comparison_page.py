@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from emotiw_keras.reports.html import Html, Part, bar, joined, page, table, tag
-from emotiw_keras.reports.score_tables import interval, percent, three
+from emotiw_keras.reports.score_tables import by_what, counted, interval, of_intervals, percent, three
 
 LEVEL = 0.05
 Comparison = dict[str, Any]
@@ -16,12 +16,17 @@ def p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def verdict(pair: dict[str, Any], several: bool) -> str:
-    """What the paired tests say of a pair, in words."""
+def test_of(part: Comparison) -> str:
+    """What the paired test of a comparison is called."""
+    return "McNemar" if part["persons"] is None else "permutation by person"
+
+
+def verdict(pair: dict[str, Any], several: bool, pair_test: str) -> str:
+    """What the paired test says of a pair, in words."""
     better, worse = (pair["b"], pair["a"]) if pair["accuracy_difference"] > 0 else (pair["a"], pair["b"])
     points = 100 * abs(pair["accuracy_difference"])
     adjusted = f", {p_value(pair['mcnemar_p_holm'])} by Holm's method" if several else ""
-    test = f"McNemar p {p_value(pair['mcnemar_p'])}{adjusted}"
+    test = f"{pair_test} p {p_value(pair['mcnemar_p'])}{adjusted}"
     if pair["mcnemar_p_holm"] < LEVEL:
         return f"{better} is more accurate than {worse}, by {points:.1f} points ({test})"
     return f"{pair['a']} and {pair['b']} cannot be told apart by accuracy: {points:.1f} points apart ({test})"
@@ -29,12 +34,12 @@ def verdict(pair: dict[str, Any], several: bool) -> str:
 
 def comparison_text(comparison: Comparison) -> str:
     """For a terminal."""
-    parts = [_text_of(comparison, f"split {comparison['split']}, {comparison['n_found']} of {comparison['n']} images")]
+    parts = [_text_of(comparison, f"split {comparison['split']}, {counted(comparison)} ({comparison['n']:,} asked for)")]
     leak_free = comparison["leak_free"]
     if leak_free is None:
         parts.append("No leak-free comparison: every image is known to one of the runs.")
     elif leak_free["n"] < comparison["n"]:
-        parts.append(_text_of(leak_free, f"leak-free, {leak_free['n_found']} images that none of the runs has seen"))
+        parts.append(_text_of(leak_free, f"leak-free, {counted(leak_free)} that none of the runs has seen"))
     else:
         parts.append("Leak-free: none of the runs has seen any of these images.")
     return "\n\n".join(parts)
@@ -51,10 +56,12 @@ def _text_of(part: Comparison, heading: str) -> str:
     lines.append("")
     for pair in part["pairs"]:
         low, high = pair["macro_f1_difference_ci95"]
-        lines.append(verdict(pair, len(part["pairs"]) > 1) + ".")
+        lines.append(verdict(pair, len(part["pairs"]) > 1, test_of(part)) + ".")
+        least, most = (100 * end for end in pair["accuracy_difference_ci95"])
+        lines.append(f"  accuracy of {pair['b']} less that of {pair['a']}, 95 %: {least:+.1f} to {most:+.1f} points")
         f1 = f"{pair['macro_f1_difference']:+.3f} (95 %: {low:+.3f} to {high:+.3f})"
         lines.append(f"  macro F1 of {pair['b']} less that of {pair['a']}: {f1}; same answer on {percent(pair['agreement'])}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *of_intervals(part)])
 
 
 def comparison_page(comparison: Comparison, source: str, command: str) -> str:
@@ -71,9 +78,10 @@ def comparison_page(comparison: Comparison, source: str, command: str) -> str:
         tag("h1", " against ".join(names)),
         tag(
             "p",
-            f"{source}, split {comparison['split']}, {comparison['n_found']:,} of {comparison['n']:,} images",
+            f"{source}, split {comparison['split']}, {counted(comparison)} ({comparison['n']:,} asked for)",
             class_="quiet",
         ),
+        [tag("p", line, class_="note") for line in of_intervals(comparison)],
         [
             tag("p", f"{run['run']} chose its best epoch on these images: its figures are optimistic.", class_="note")
             for run in comparison["runs"]
@@ -109,15 +117,21 @@ def _figures(part: Comparison, caption: str) -> Html:
         f1 = interval(run["macro_f1_ci95"], three)
         rest = (three(run["balanced_accuracy"]), three(run["expected_cost"]), three(run["ece"]), three(run["log_loss"]))
         rows.append((run["run"], accuracy, interval(run["accuracy_ci95"]), three(run["macro_f1"]), f1, *rest))
-    head = ["run", "accuracy", "95 % (Wilson)", "macro F1", "95 % (bootstrap)", "balanced", "expected cost", "ECE", "log loss"]
+    ends = f"95 %, {by_what(part)}"
+    head = ["run", "accuracy", ends, "macro F1", ends, "balanced", "expected cost", "ECE", "log loss"]
     return table(head, rows, caption)
+
+
+def counted_class(row: dict[str, Any]) -> str:
+    """Images of a class, and the persons that they show where any is known."""
+    return f"{row['support']:,}" + ("" if row["persons"] is None else f" of {row['persons']:,} persons")
 
 
 def _recalls(part: Comparison) -> Html:
     labels = part["runs"][0]["per_class"]
     rows = [
         (
-            f"{label} ({labels[label]['support']:,})",
+            f"{label} ({counted_class(labels[label])})",
             *(bar(three(run["per_class"][label]["recall"]), run["per_class"][label]["recall"]) for run in part["runs"]),
         )
         for label in labels
@@ -130,10 +144,12 @@ def _pairs(part: Comparison) -> Html:
     rows = []
     for pair in part["pairs"]:
         low, high = pair["macro_f1_difference_ci95"]
+        least, most = (100 * end for end in pair["accuracy_difference_ci95"])
         kind = None if pair["mcnemar_p_holm"] >= LEVEL else "better" if pair["accuracy_difference"] > 0 else "worse"
         cells = [
             f"{pair['b']} - {pair['a']}",
             tag("span", f"{100 * pair['accuracy_difference']:+.1f}", class_=kind),
+            f"{least:+.1f} to {most:+.1f}",
             f"{pair['only_b_right']} : {pair['only_a_right']}",
             p_value(pair["mcnemar_p"]),
             *([p_value(pair["mcnemar_p_holm"])] if several else []),
@@ -143,8 +159,9 @@ def _pairs(part: Comparison) -> Html:
             three(pair["kappa"]),
         ]
         rows.append(cells)
-    head = ["difference", "accuracy, points", "only one right", "McNemar p", *(["Holm p"] if several else [])]
-    head += ["macro F1", "95 % (paired bootstrap)", "same answer", "kappa"]
-    caption = "Pairs, on the same images: exact McNemar test of accuracy, paired bootstrap of macro F1"
-    words = [tag("p", verdict(pair, several) + ".") for pair in part["pairs"]]
+    head = ["difference", "accuracy, points", "95 %", "only one right", f"{test_of(part)} p", *(["Holm p"] if several else [])]
+    head += ["macro F1", "95 %", "same answer", "kappa"]
+    test = "exact McNemar test" if part["persons"] is None else "exact permutation test by person"
+    caption = f"Pairs, on the same images: {test} of accuracy, paired bootstrap {by_what(part)} of differences"
+    words = [tag("p", verdict(pair, several, test_of(part)) + ".") for pair in part["pairs"]]
     return joined(table(head, rows, caption + ("; Holm's adjustment over all pairs" if several else "")), words)

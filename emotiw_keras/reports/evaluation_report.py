@@ -18,7 +18,8 @@ from emotiw_keras.reports import sections
 from emotiw_keras.reports.html import Part, page, tag
 from emotiw_keras.reports.near_page import NEAR_FILE, near_csv, near_section
 from emotiw_keras.reports.prediction_sheet import Caption, contact_sheet
-from emotiw_keras.reports.score_tables import percent
+from emotiw_keras.reports.real_pictures import coverage, robust_section
+from emotiw_keras.reports.score_tables import counted, percent
 from emotiw_keras.reports.video_tables import per_video_csv
 from emotiw_keras.sealed import json_text
 from emotiw_keras.text import plain_words
@@ -81,17 +82,20 @@ def confusion_png(
 def report_page(assessment: Assessment) -> str:
     """The report as one HTML document that is self-contained."""
     asked, result = assessment.question, assessment.result
-    runs = [each.run for each in assessment.members] or [assessment.run]
+    runs = assessment.runs
     name = assessment.name
     parts: list[Part] = [
         tag("h1", f"{name} on {Path(asked.source).name}"),
-        tag("p", f"Split {asked.split}, {result['n_found']:,} images, {len(result['labels'])} classes", class_="quiet"),
+        tag("p", f"Split {asked.split}, {counted(result)}, {len(result['labels'])} classes", class_="quiet"),
         sections.summary(assessment),
+        sections.folds(assessment),
         tag("h2", "Classes"),
         sections.classes(assessment),
         sections.costs(assessment),
         tag("h2", "Calibration"),
         sections.calibration(assessment),
+        coverage(assessment),
+        robust_section(assessment),
         tag("h2", "The most confident mistakes"),
         sections.wrong_answers(assessment),
         near_section(assessment),
@@ -124,7 +128,7 @@ def write_report(folder: str | os.PathLike[str], assessment: Assessment) -> list
 
     Args:
         folder: made if missing; files of these names are replaced, nothing else is touched.
-        assessment: of a run or an ensemble.
+        assessment: of a run, an ensemble or a cross-validation.
 
     Returns:
         The paths written.

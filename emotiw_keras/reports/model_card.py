@@ -14,9 +14,9 @@ from typing import Any
 from emotiw_keras.errors import OutputError
 from emotiw_keras.evaluation import provenance
 from emotiw_keras.evaluation.assessment import Assessment
-from emotiw_keras.evaluation.metrics import ECE_BINS, wilson_interval
+from emotiw_keras.evaluation.metrics import ECE_BINS
 from emotiw_keras.files import write_atomic
-from emotiw_keras.reports.score_tables import figures_table, interval, percent, three
+from emotiw_keras.reports.score_tables import agreement_lines, counted, figures_table, interval, percent, persons, three
 from emotiw_keras.reports.sections import cautions
 from emotiw_keras.runs import Run
 
@@ -136,7 +136,10 @@ def model_card(assessment: Assessment, facts: CardFacts) -> str:
         f"A network ({model['name']}, width {model['width']:g}, input {size}) that reads the expression of one face: "
         f"{', '.join(map(_plain, run.labels))}. Trained with emotiw\\_keras {_trained_with(run)}."
     )
-    scored = f"{_plain(asked.source)}, split {asked.split}, {result['n_found']:,} of {result['n']:,} images"
+    if run.head is not None:
+        others = [f"{head.name} ({', '.join(map(_plain, head.labels))})" for head in run.heads if head.name != run.head.name]
+        about += f" This is its answer {run.head.name}; from the same trunk it also gives {'; '.join(others)} (`--head`)."
+    scored = f"{_plain(asked.source)}, split {asked.split}, {counted(result)} ({result['n']:,} asked for)"
     calibration = (
         f"Expected calibration error {three(result['ece'])} (largest probability, {ECE_BINS} bins), log loss "
         f"{three(result['log_loss'])}: of answers with a confidence of p, about p are right, to within that error on average."
@@ -152,6 +155,7 @@ def model_card(assessment: Assessment, facts: CardFacts) -> str:
         "Leak-free: without the images that are also in a train or val split of the run. Expected cost: "
         f"{_plain(asked.costs.source)}.",
         *[f"**{_plain(line)}**" for line in cautions(assessment)],
+        *map(_plain, agreement_lines(result)),
         "### Classes",
         _classes(result),
         "### Calibration",
@@ -181,17 +185,17 @@ def _trained_with(run: Run) -> str:
 
 def _classes(result: dict[str, Any]) -> str:
     leak_free = result["leak_free"]
-    lines = ["| class | precision | recall | 95 % of recall | recall, leak-free | F1 | images |"]
-    lines.append("|---|---:|---:|---:|---:|---:|---:|")
-    for i, (label, row) in enumerate(result["per_class"].items()):
-        ends = interval(list(wilson_interval(result["confusion"][i][i], row["support"]))) if row["support"] else "-"
+    lines = ["| class | precision | recall | 95 % of recall | recall, leak-free | F1 | images | persons |"]
+    lines.append("|---|---:|---:|---:|---:|---:|---:|---:|")
+    for label, row in result["per_class"].items():
+        ends = "-" if row["recall_ci95"] is None else interval(row["recall_ci95"])
         new = (
             "-"
             if leak_free is None or not leak_free["per_class"][label]["support"]
             else percent(leak_free["per_class"][label]["recall"])
         )
-        figures = (three(row["precision"]), percent(row["recall"]), ends, new, three(row["f1"]), f"{row['support']:,}")
-        lines.append(f"| {_plain(label)} | " + " | ".join(figures) + " |")
+        figures = (three(row["precision"]), percent(row["recall"]), ends, new, three(row["f1"]))
+        lines.append(f"| {_plain(label)} | " + " | ".join((*figures, f"{row['support']:,}", persons(row))) + " |")
     return "\n".join(lines)
 
 
@@ -201,9 +205,11 @@ def _data(run: Run, facts: CardFacts) -> str:
         source = run.info.get("sources", {}).get(name, found.get("source", "not recorded"))
         kept = f"{found.get('images', '?')} images, {found.get('layout', 'layout not recorded')}"
         lines.append(f"- {_plain(name)}: {_plain(source)} ({kept}, fingerprint {found.get('fingerprint', 'not recorded')})")
+    known = provenance.stage_persons(run)
     for stage, roles in provenance.stage_images(run).items():
         counts = ", ".join(f"{sum(each.values()):,} {role}" for role, each in roles.items())
-        lines.append(f"- stage {_plain(stage)}: {counts}")
+        shown = ", ".join(f"{count:,} {role}" for role, count in known.get(stage, {}).items())
+        lines.append(f"- stage {_plain(stage)}: {counts}" + (f"; persons: {shown}" if shown else ""))
     terms = (
         _plain(facts.data_terms) if facts.data_terms else "not stated here; ask their source before you share or sell anything"
     )

@@ -10,12 +10,22 @@ import numpy as np
 from emotiw_keras.errors import DataError
 from emotiw_keras.evaluation import provenance
 from emotiw_keras.evaluation.assessment import Assessment
-from emotiw_keras.evaluation.metrics import wilson_interval
 from emotiw_keras.evaluation.mistakes import mistakes
 from emotiw_keras.history import read_history
+from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.reports import charts
 from emotiw_keras.reports.html import Html, bar, image_tag, joined, scrolling, shaded, table, tag
-from emotiw_keras.reports.score_tables import ROWS, columns, interval, percent, three
+from emotiw_keras.reports.score_tables import (
+    ROWS,
+    agreement_lines,
+    by_what,
+    columns,
+    interval,
+    of_intervals,
+    percent,
+    persons,
+    three,
+)
 from emotiw_keras.runs import Run
 
 MISTAKES = 12
@@ -45,6 +55,9 @@ def cautions(assessment: Assessment) -> list[str]:
         lines.append(f"{result['n'] - result['n_found']} images could not be read and are not in the figures.")
     if asked.limit is not None and asked.limit <= result["n"]:
         lines.append(f"Only {result['n']} images of the split were scored (--limit {asked.limit}).")
+    if assessment.run.head is not None and assessment.run.labels == LABEL_SETS["ferplus8"].labels and asked.votes is None:
+        lines.append("Truth is the labels of the data; --votes scores against what ten people say.")
+    lines += of_intervals(result)
     few = [label for label, row in result["per_class"].items() if row["support"] < FEW]
     if few:
         lines.append(f"Fewer than {FEW} images of {', '.join(few)}: their figures, and the macro averages, are unreliable.")
@@ -66,6 +79,7 @@ def summary(assessment: Assessment) -> Html:
         ("expected cost", three(result["expected_cost"]), "0: correct, 1: the worst confusion"),
         ("calibration error", three(result["ece"]), "0: accuracy equals confidence"),
         ("coverage", percent(result["coverage"]), f"{result['n_found']:,} of {result['n']:,} images scored"),
+        ("persons", persons(result), f"intervals are {by_what(result)}"),
     ]
     items = [tag("li", name, tag("span", value, class_="value"), tag("small", note)) for name, value, note in cards]
     head, of = columns(result)
@@ -77,15 +91,29 @@ def summary(assessment: Assessment) -> Html:
         near = leak_free["n"] - result["leak_free_near"]["n"]
         caption += f" Near-free: without {near:,} more that show the same photograph as one of those, nearly the same."
     rows = [(name, *(show(each) for each in of)) for name, show in ROWS]
-    words = (
-        "Accuracy: Wilson's interval. Macro F1: percentile bootstrap over images. ABAW score: 0.67 macro F1 + 0.33 accuracy."
+    how = (
+        "Intervals of accuracy and recall: Wilson's. Macro F1: percentile bootstrap over images."
+        if result["persons"] is None
+        else "Intervals: percentile bootstrap over persons."
     )
     return joined(
         tag("ul", items, class_="cards"),
-        [tag("p", line, class_="note") for line in cautions(assessment)],
+        [tag("p", line, class_="note") for line in (*agreement_lines(result), *cautions(assessment))],
         table(["figure", *head], rows, caption, label="Figures"),
-        tag("p", words, class_="quiet"),
+        tag("p", f"{how} ABAW score: 0.67 macro F1 + 0.33 accuracy.", class_="quiet"),
     )
+
+
+def folds(assessment: Assessment) -> Html | None:
+    """The figures of each fold of a cross-validation."""
+    if not assessment.folds:
+        return None
+    rows = [
+        (row["run"], f"{row['n_found']:,}", persons(row), percent(row["accuracy"]), three(row["macro_f1"]))
+        for row in assessment.result["folds"]
+    ]
+    caption = "Each image is answered by the run of its fold, which was not given it; the figures above are of all together."
+    return table(["fold", "images", "persons", "accuracy", "macro F1"], rows, caption, label="Folds")
 
 
 def classes(assessment: Assessment) -> Html:
@@ -94,15 +122,14 @@ def classes(assessment: Assessment) -> Html:
     labels, confusion = result["labels"], np.array(result["confusion"])
     rows = []
     for i, (label, row) in enumerate(result["per_class"].items()):
-        support = row["support"]
         wrong = np.where(np.arange(len(labels)) == i, -1, confusion[i])
         taken = f"{labels[wrong.argmax()]} ({wrong.max()})" if wrong.max() > 0 else "-"
-        ends = interval(list(wilson_interval(int(confusion[i, i]), support))) if support else "-"
-        figures = (three(row["precision"]), bar(three(row["recall"]), row["recall"]), ends, three(row["f1"]), f"{support:,}")
-        rows.append((label, *figures, taken))
-    head = ["class", "precision", "recall", "95 % of recall", "F1", "images", "most often confused with"]
+        ends = "-" if row["recall_ci95"] is None else interval(row["recall_ci95"])
+        figures = (three(row["precision"]), bar(three(row["recall"]), row["recall"]), ends, three(row["f1"]))
+        rows.append((label, *figures, f"{row['support']:,}", persons(row), taken))
+    head = ["class", "precision", "recall", "95 % of recall", "F1", "images", "persons", "most often confused with"]
     return joined(
-        table(head, rows, "Each class by itself", left=(6,)),
+        table(head, rows, "Each class by itself", left=(7,)),
         tag("h3", "Confusion matrix"),
         confusion_table(labels, confusion),
     )
@@ -190,14 +217,23 @@ def data(assessment: Assessment, run: Run) -> Html:
     """Images of each class in each role, stage by stage, and in what was scored here."""
     parts = []
     here = {label: row["support"] for label, row in assessment.result["per_class"].items()}
+    known = provenance.stage_persons(run)
     for stage, roles in provenance.stage_images(run).items():
         kept = [role for role in (provenance.TRAIN, provenance.VAL, provenance.TEST, provenance.DROPPED) if role in roles]
         rows = [(label, *_bars([roles[role] for role in kept], label)) for label in run.labels]
         rows.append(("all", *(f"{sum(roles[role].values()):,}" for role in kept)))
+        if stage in known:
+            rows.append(("persons", *(f"{known[stage][role]:,}" for role in kept)))
         name = SEEN_BEFORE.get(stage, f"Stage {stage}")
         parts.append(table(["class", *kept], rows, f"{name}: images of each class as the run saw them"))
     rows = [(label, *_bars([here], label)) for label in here]
-    parts.append(table(["class", "images"], [*rows, ("all", f"{sum(here.values()):,}")], "Scored here"))
+    parts.append(
+        table(
+            ["class", "images"],
+            [*rows, ("all", f"{sum(here.values()):,}"), ("persons", persons(assessment.result))],
+            "Scored here",
+        )
+    )
     return joined(*parts)
 
 
@@ -228,7 +264,7 @@ def costs(assessment: Assessment) -> Html:
 
 def reproduce(assessment: Assessment) -> Html:
     """Commands, versions, fingerprints and recipes."""
-    runs = [each.run for each in assessment.members] or [assessment.run]
+    runs = assessment.runs
     faces = assessment.faces
     head = [
         tag("h3", "These figures"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -79,6 +80,12 @@ def open_engine(engine: str, source: Run | Exported, crops: int, shape: Shape, p
     from emotiw_keras.runs import Run
 
     if engine == "tensorflow":
+        if importlib.util.find_spec("tensorflow") is None:
+            why = _needs_tensorflow(source, precision)
+            raise UsageError(
+                f"TensorFlow is not installed{f', and {why}' if why else ''}; pip install emotiw-keras brings it, or give a "
+                "file that `emotiw export --format onnx` wrote"
+            )
         import keras
 
         if keras.backend.backend() != "tensorflow":
@@ -90,7 +97,7 @@ def open_engine(engine: str, source: Run | Exported, crops: int, shape: Shape, p
         return LightInference(source, crops, engine)
     if crops != 1:
         raise UsageError(f"{source.called} is an exported model, which cuts the centre out itself: {crops} crops need the run")
-    compute, count = engines.load(engine, source.model, source.called), len(source.labels)
+    compute, count = engines.load(engine, source.model, source.called, source.output), len(source.labels)
 
     def checked(faces: np.ndarray) -> np.ndarray:
         answers = compute(faces)
@@ -158,8 +165,6 @@ class Automatic:
 
 def _has_tensorflow(source: Run | Exported) -> bool:
     """Whether TensorFlow is here and may compute it."""
-    import importlib.util
-
     from emotiw_keras.runs import Run
 
     backend = (

@@ -25,13 +25,14 @@ def installed() -> tuple[str, ...]:
     return tuple(name for name, module in LIGHT.items() if importlib.util.find_spec(module) is not None)
 
 
-def load(engine: str, model: bytes, called: str) -> Compute:
-    """An ONNX model of one input and one output, in a light engine, in float32.
+def load(engine: str, model: bytes, called: str, output: str = "probabilities") -> Compute:
+    """An ONNX model of one input, in a light engine, in float32.
 
     Args:
         engine: a name in `LIGHT`.
         model: the bytes of the model.
         called: what errors call it.
+        output: the name of the output that is asked for.
 
     Raises:
         UsageError: the engine is not installed.
@@ -43,7 +44,7 @@ def load(engine: str, model: bytes, called: str) -> Compute:
         )
     failures = _failures(engine)
     try:
-        compute = _LOADERS[engine](model)
+        compute = _LOADERS[engine](model, output)
     except failures as error:
         raise _refused(engine, called, error) from error
 
@@ -74,19 +75,19 @@ def _refused(engine: str, called: str, error: Exception) -> ModelError:
     return ModelError(f"{engine} cannot compute the network of {called} ({reason}); choose another engine")
 
 
-def _opencv(model: bytes) -> Compute:
+def _opencv(model: bytes, output: str) -> Compute:
     import cv2
 
     net = cv2.dnn.readNetFromONNX(np.frombuffer(model, np.uint8))
 
     def compute(batch: np.ndarray) -> Any:
         net.setInput(batch)
-        return net.forward()
+        return net.forward(output)
 
     return compute
 
 
-def _onnxruntime(model: bytes) -> Compute:
+def _onnxruntime(model: bytes, output: str) -> Compute:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -94,16 +95,16 @@ def _onnxruntime(model: bytes) -> Compute:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda batch: session.run(None, {name: batch})[0]
+    return lambda batch: session.run([output], {name: batch})[0]
 
 
-def _openvino(model: bytes) -> Compute:
+def _openvino(model: bytes, output: str) -> Compute:
     import openvino
 
     core = openvino.Core()
     # Where the processor knows bfloat16, it would compute in it unasked.
     compiled = core.compile_model(core.read_model(io.BytesIO(model)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda batch: compiled([batch])[compiled.outputs[0]]
+    return lambda batch: compiled([batch])[compiled.output(output)]
 
 
-_LOADERS: dict[str, Callable[[bytes], Compute]] = {"opencv": _opencv, "onnxruntime": _onnxruntime, "openvino": _openvino}
+_LOADERS: dict[str, Callable[[bytes, str], Compute]] = {"opencv": _opencv, "onnxruntime": _onnxruntime, "openvino": _openvino}

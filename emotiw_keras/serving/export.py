@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,24 @@ def facts_of(predictor: Predictor) -> dict[str, Any]:
         "preprocessing": predictor.run.settings,
         "crop": predictor.run.crop,
         "crops": predictor.crops,
+        **heads_facts(predictor.run),
+        "usable_entropy": predictor.usable_entropy,
     }
+
+
+def heads_facts(run: Run) -> dict[str, Any]:
+    """The heads of a run and the chosen one, as run.json says them; nothing of a network with one answer."""
+    head = run.head
+    return {} if head is None else {"heads": run.info["heads"], "head": head.name}
+
+
+def side_answers(predictor: Predictor, faces: Callable[[Predictor], np.ndarray]) -> dict[str, np.ndarray]:
+    """Output -> probabilities of each head of a run, by a predictor of its own, for the faces that `faces` makes it answer."""
+    from emotiw_keras.serving.predictor import Predictor
+
+    run = predictor.run
+    of = {head.name: Predictor(run.with_head(head.name), crops=predictor.crops, engine="tensorflow") for head in run.heads}
+    return {f"probabilities_{name}": faces(each) for name, each in of.items()}
 
 
 def run_fresh(script: str, *arguments: Path) -> None:
@@ -93,7 +111,8 @@ def export_savedmodel(run: Run | str | os.PathLike[str], out: str | os.PathLike[
 
     Signatures: `serving_default` takes `image_bytes`, string (batch,); `pixels` takes `pixels`, uint8 (batch, height,
         width, 1 or 3), RGB, any size. Both give `probabilities` float32 (batch, classes), `labels` string (batch, classes),
-        `label` string (batch,) and `ok` bool (batch,): an image that cannot be decoded has `ok` false, the label "" and
+        `label` string (batch,) and `ok` bool (batch,), of several heads those of the run's own choice, and `probabilities_NAME`
+        and `labels_NAME` of each: an image that cannot be decoded has `ok` false, the label "" and
         zeros, and leaves the others alone. `assets/emotiw.json` holds labels and preprocessing for people, `assets.extra`
         requests by which a server warms up.
 
@@ -129,7 +148,9 @@ def _save(predictor: Predictor, folder: Path, target: Path) -> None:
 
     from emotiw_keras.serving.savedmodel_graph import ServedModel
 
-    served = ServedModel(predictor.net, predictor.face_input, predictor.labels, predictor.crops)
+    run = predictor.run
+    net = run.build_heads() if run.heads else predictor.net
+    served = ServedModel(net, predictor.face_input, predictor.labels, predictor.crops, run.heads, run.head)
     facts = {**facts_of(predictor), "exif_orientation": "ignored"}
     with writing(target):
         try:
@@ -225,7 +246,9 @@ def compare_reloaded(predictor: Predictor, folder: Path) -> tuple[int, float]:
     from emotiw_keras.data.images import decode_image
 
     files, pixels = sample_faces()
-    expected = predictor.predict([decode_image(file) for file in files] + pixels)
+    images = [decode_image(file) for file in files] + pixels
+    expected = predictor.predict(images)
+    sides = side_answers(predictor, lambda each: each.predict(images))
     inputs = {f"bytes_{index}": np.frombuffer(file, np.uint8) for index, file in enumerate(files)}
     inputs.update({f"pixels_{index}": face for index, face in enumerate(pixels)})
     with tempfile.TemporaryDirectory() as scratch:
@@ -233,7 +256,16 @@ def compare_reloaded(predictor: Predictor, folder: Path) -> tuple[int, float]:
         np.savez(source, **inputs)  # type: ignore[arg-type]
         run_fresh("savedmodel_answers.py", folder, source, result)
         with np.load(result, allow_pickle=False) as answers:
-            return len(inputs), _largest_difference(list(inputs), dict(answers), expected, predictor.labels)
+            found = dict(answers)
+    largest = _largest_difference(list(inputs), found, expected, predictor.labels)
+    for head in predictor.run.heads:
+        for name, row in zip(inputs, sides[f"probabilities_{head.name}"], strict=True):
+            said, labels = found[f"{name}/probabilities_{head.name}"], found[f"{name}/labels_{head.name}"]
+            difference = float(np.abs(said - row).max()) if said.shape == row.shape else np.inf
+            if not difference <= TOLERANCE or tuple(labels.tolist()) != head.labels:
+                raise ModelError(f"the exported model differs by {difference:.3g} on {name}, head {head.name}; it was not kept")
+            largest = max(largest, difference)
+    return len(inputs), largest
 
 
 def _largest_difference(

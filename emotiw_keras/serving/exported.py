@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from emotiw_keras.errors import ModelError
+from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.formats.foreign import Limits
 from emotiw_keras.formats.protobuf import Schema, Spec, Wire, last, map_file
-from emotiw_keras.run_facts import LARGEST_SIDE
+from emotiw_keras.heads import heads_of
+from emotiw_keras.run_facts import LARGEST_SIDE, are_heads
 from emotiw_keras.sealed import strict_json
+from emotiw_keras.uncertainty import is_entropy
 
 SUFFIX = ".onnx"
 FACTS = "emotiw"
@@ -38,11 +40,13 @@ class Exported:
         path: the file.
         model: its bytes: `pixels`, uint8 (batch, side, side, channels) -> `probabilities`, float32 (batch, classes).
         facts: what the export wrote into it.
+        chosen: the name of the head that was asked for; None for the file's own choice.
     """
 
     path: Path
     model: bytes
     facts: dict[str, Any]
+    chosen: str | None = None
 
     @classmethod
     def open(cls, path: Path) -> Exported:
@@ -77,7 +81,25 @@ class Exported:
     @property
     def labels(self) -> tuple[str, ...]:
         """Class names in the order of the outputs."""
-        return tuple(self.facts["labels"])
+        head = next((head for head in heads_of(self.facts) if head.name == self.chosen), None)
+        return tuple(self.facts["labels"]) if head is None else head.labels
+
+    @property
+    def output(self) -> str:
+        """The name of the output that holds the answers."""
+        return "probabilities" if self.chosen is None else f"probabilities_{self.chosen}"
+
+    def with_head(self, head: str) -> Exported:
+        """The same file, its answers those of another head.
+
+        Raises:
+            UsageError: it has no such head.
+        """
+        names = [each.name for each in heads_of(self.facts)]
+        if head not in names:
+            there = f"; it has {', '.join(names)}" if names else ": it gives one answer"
+            raise UsageError(f"{self.called} has no head {head!r}{there}")
+        return replace(self, chosen=head)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -93,6 +115,11 @@ class Exported:
     def crops(self) -> int:
         """It cuts the centre out itself."""
         return 1
+
+    @property
+    def usable_entropy(self) -> float | None:
+        """Entropy beyond which its answers are uncertain, if the run that it was made of said so."""
+        return self.facts.get("usable_entropy")
 
     @property
     def fingerprint(self) -> str:
@@ -133,6 +160,11 @@ def _wrong(facts: Any) -> str:
     colours = {"grey": 1, "RGB": 3}
     if not isinstance(shape, list) or shape != ["batch", side, side, colours.get(str(colour))]:
         return f"input = {given!r:.60}"
+    if not are_heads(facts.get("heads", [])):
+        return f"heads = {facts['heads']!r:.60}"
+    limit = facts.get("usable_entropy")
+    if limit is not None and not is_entropy(limit, len(texts)):
+        return f"usable_entropy = {limit!r:.60}"
     crop = facts.get("crop", {"reading": "B", "stretch": False})
     if not isinstance(crop, dict) or not isinstance(crop.get("reading"), str) or type(crop.get("stretch")) is not bool:
         return f"crop = {crop!r:.60}"

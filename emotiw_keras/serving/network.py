@@ -10,6 +10,7 @@ from emotiw_keras.errors import ModelError, RunError
 from emotiw_keras.formats.keras_h5 import ROLES, read_keras_h5
 from emotiw_keras.formats.onnx_writing import onnx_bytes
 from emotiw_keras.models.originals import as_built
+from emotiw_keras.models.registry import get_spec
 from emotiw_keras.runs import WEIGHTS_FILE
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def nodes_of(run: Run) -> tuple[Node, ...] | None:
 
 
 def network_graph(run: Run) -> bytes:
-    """The ONNX model from prepared faces, float32 (batch, channels, height, width), to probabilities (batch, classes).
+    """The ONNX model from prepared faces, float32 (batch, channels, height, width), to probabilities (batch, classes), of
+    several heads those of the chosen one.
 
     Raises:
         RunError: the weight file is damaged or does not fit the network.
@@ -50,7 +52,10 @@ def network_graph(run: Run) -> bytes:
     needed = {name for node in nodes for name in node.arrays}
     if _shapes(arrays) != _listed(run) or arrays.keys() != needed:
         raise RunError(f"{run.path}: the weights do not fit {model['name']} as this version builds it")
-    return onnx_bytes(nodes, arrays, tuple(model["input_shape"]), model["classes"])
+    if run.head is not None:
+        classifier = get_spec(model["name"]).classifier
+        arrays |= {name: array[..., run.head.columns] for name, array in arrays.items() if name.startswith(f"{classifier}.")}
+    return onnx_bytes(nodes, arrays, tuple(model["input_shape"]), len(run.labels))
 
 
 def _shapes(arrays: dict[str, np.ndarray]) -> dict[str, tuple[int, ...]]:

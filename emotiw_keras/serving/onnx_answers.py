@@ -3,7 +3,8 @@
     python -P onnx_answers.py MODEL FACES.npy OUTPUTS.npz
 
 FACES is uint8 (n, side, side, channels). OUTPUTS gets `batch` and `single`, float32 (n, classes): all faces at once, and one by
-one; and `facts`, the text of the model's metadata. It imports nothing of the package: what it can do, any program can.
+one; `facts`, the text of the model's metadata; and the answers of heads. It imports nothing of the package: what it can do,
+any program can.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ def answer(model_file: str, faces_file: str, outputs_file: str) -> None:
     session = onnxruntime.InferenceSession(model_file, providers=["CPUExecutionProvider"])
     faces = np.load(faces_file, allow_pickle=False)
 
-    def probabilities(batch: np.ndarray) -> np.ndarray:
-        return session.run(["probabilities"], {"pixels": batch})[0]
+    def probabilities(batch: np.ndarray, output: str = "probabilities") -> np.ndarray:
+        return session.run([output], {"pixels": batch})[0]
 
+    heads = [output.name for output in session.get_outputs() if output.name != "probabilities"]
     single = np.concatenate([probabilities(face[None]) for face in faces])
     facts = session.get_modelmeta().custom_metadata_map["emotiw"]
-    np.savez(outputs_file, batch=probabilities(faces), single=single, facts=np.array(facts))
+    answers = {name: probabilities(faces, name) for name in heads}
+    answers |= {"batch": probabilities(faces), "single": single, "facts": np.array(facts)}
+    np.savez(outputs_file, **answers)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -32,12 +32,12 @@ _ACTIVATIONS: dict[str, tuple[str, dict[str, Any]] | None] = {
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
-def onnx_model(folded: Folded, classes: int, metadata: Mapping[str, str]) -> ModelProto:
+def onnx_model(folded: Folded, columns: int | Mapping[str, slice], metadata: Mapping[str, str]) -> ModelProto:
     """The graph from `pixels`, uint8 (batch, side, side, channels), to `probabilities`, float32 (batch, classes).
 
     Args:
         folded: the network and what comes before it.
-        classes: outputs of the network.
+        columns: outputs of the network, or by name the part of them that is an output of the model.
         metadata: key -> text, stored in the model.
 
     Raises:
@@ -54,13 +54,23 @@ def onnx_model(folded: Folded, classes: int, metadata: Mapping[str, str]) -> Mod
     if folded.subtract is not None:
         x = graph.add("Sub", x, graph.constant(folded.subtract))
     x = graph.add("Transpose", x, perm=(0, 3, 1, 2))
-    graph.add("Identity", _network(graph, folded.net, x), output=OUTPUT)
+    answers = _network(graph, folded.net, x)
+    named = {OUTPUT: slice(0, columns)} if isinstance(columns, int) else columns
+    for name, part in named.items():
+        if part.stop - part.start == folded.net.output_shape[-1]:
+            graph.add("Identity", answers, output=name)
+        else:
+            limits = ([part.start], [part.stop], [1])
+            graph.add("Slice", answers, *(graph.constant(np.array(values, np.int64)) for values in limits), output=name)
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
             folded.net.name,
             [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ("batch", folded.side, folded.side, folded.channels))],
-            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ("batch", classes))],
+            [
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, ("batch", part.stop - part.start))
+                for name, part in named.items()
+            ],
             graph.arrays,
         ),
         producer_name="emotiw_keras",

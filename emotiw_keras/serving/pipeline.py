@@ -15,6 +15,7 @@ from emotiw_keras.faces.face import turned_back
 from emotiw_keras.serving.input_images import InputImage, Video
 from emotiw_keras.serving.readings import NO_FACE, Box, ImageReading, Reading
 from emotiw_keras.serving.tracking import MEMORY, Tracker
+from emotiw_keras.uncertainty import derived_affect, entropy, named
 
 if TYPE_CHECKING:
     from emotiw_keras.faces.face import Face, Point
@@ -208,8 +209,8 @@ class Pipeline:
             yield ImageReading(each.image, each.video, faces, error, cut_faces)
 
     def _reading(self, cut_face: _CutFace, row: np.ndarray) -> Reading:
-        labels = self._predictor.labels
-        probabilities = {label: float(value) for label, value in zip(labels, row, strict=True)}
+        labels, limit = self._predictor.labels, self._predictor.usable_entropy
+        probabilities = named(labels, row)
         return Reading(
             cut_face.number,
             cut_face.box,
@@ -218,4 +219,6 @@ class Pipeline:
             labels[int(row.argmax())],
             probabilities,
             cut_face.doubt,
+            None if limit is None else bool(entropy(row) > limit),
+            derived_affect(probabilities),
         )

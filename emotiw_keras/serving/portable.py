@@ -16,6 +16,7 @@ import numpy as np
 
 from emotiw_keras.errors import ModelError
 from emotiw_keras.files import atomic_path, writing
+from emotiw_keras.heads import heads_of
 from emotiw_keras.serving.export import (
     TOLERANCE,
     ExportReport,
@@ -23,6 +24,7 @@ from emotiw_keras.serving.export import (
     refuse_existing,
     run_fresh,
     sample_faces,
+    side_answers,
 )
 
 if TYPE_CHECKING:
@@ -36,12 +38,14 @@ MOST_BYTES = 2**31 - 2**20
 
 @dataclass(frozen=True)
 class _Format:
-    """Its name for people, packages that it needs beyond ours, what writes it, and the script that answers with its runtime."""
+    """Its name for people, packages that it needs beyond ours, what writes it, the script that answers with its runtime, and
+    whether it gives the answers of all heads beside those of the chosen one."""
 
     name: str
     packages: tuple[str, ...]
     write: Callable[[Folded, dict[str, Any], Path], None]
     answers: str
+    sides: bool = False
 
 
 def export_onnx(run: Run | str | os.PathLike[str], out: str | os.PathLike[str]) -> ExportReport:
@@ -49,8 +53,8 @@ def export_onnx(run: Run | str | os.PathLike[str], out: str | os.PathLike[str]) 
 
     It takes `pixels`, uint8 (batch, side, side, channels): faces that are cut out, grey (1 channel) or RGB (3) as the run was
     trained, and resized to the run's side, which is what `Predictor.prepare` does. It gives `probabilities`, float32 (batch,
-    classes). Stretch, centre crop, mean and deviation are inside. The metadata's `emotiw` is a JSON object with labels, input
-    and preprocessing.
+    classes); of several heads those of the chosen one, and `probabilities_NAME` of each. Stretch, centre crop, mean and
+    deviation are inside. The metadata's `emotiw` is a JSON object with labels, heads, input and preprocessing.
 
     Args:
         run: a finished run, or the path of its folder.
@@ -66,13 +70,14 @@ def export_onnx(run: Run | str | os.PathLike[str], out: str | os.PathLike[str]) 
         >>> export_onnx("runs/first", "face.onnx").takes                       # doctest: +SKIP
         'uint8 (batch, 256, 256, 1), grey'
     """
-    return _export(run, out, _Format("ONNX", ("onnx", "onnxruntime"), _write_onnx, "onnx_answers.py"))
+    return _export(run, out, _Format("ONNX", ("onnx", "onnxruntime"), _write_onnx, "onnx_answers.py", sides=True))
 
 
 def export_tflite(run: Run | str | os.PathLike[str], out: str | os.PathLike[str]) -> ExportReport:
     """Write a run as a TFLite model to the new file `out`.
 
-    Input, output, arguments and errors as for `export_onnx`; it needs no further package. A ZIP archive with emotiw.json
+    Input, output, arguments and errors as for `export_onnx`, but of several heads it gives the chosen one alone; it needs no
+    further package. A ZIP archive with emotiw.json
     and labels.txt is appended to the model, where TFLite keeps such files: `unzip face.tflite` reads them.
 
     Example:
@@ -97,10 +102,13 @@ def _export(run: Run | str | os.PathLike[str], out: str | os.PathLike[str], form
     if size > MOST_BYTES:
         raise ModelError(f"the weights have {size / 1e9:.1f} GB, a file of {form.name} holds 2; export a savedmodel instead")
     facts = {**facts_of(predictor), "input": _input_facts(predictor)}
-    folded = fold(predictor.net, predictor.face_input)
+    sides = predictor.run.heads if form.sides else ()
+    folded = fold(predictor.run.build_heads() if sides else predictor.net, predictor.face_input)
+    if not form.sides:
+        facts.pop("heads", None)
     with atomic_path(target) as temporary:
         form.write(folded, facts, temporary)
-        difference = _compare(predictor, temporary, form.answers)
+        difference = _compare(predictor, temporary, form.answers, form.sides)
         megabytes = temporary.stat().st_size / 1e6
     takes = f"uint8 (batch, {predictor.side}, {predictor.side}, {predictor.channels}), {facts['input']['colour']}"
     if predictor.run.crops != 1:
@@ -127,7 +135,12 @@ def _write_onnx(folded: Folded, facts: dict[str, Any], path: Path) -> None:
 
     from emotiw_keras.serving.onnx_graph import onnx_model
 
-    model = onnx_model(folded, len(facts["labels"]), {"emotiw": json.dumps(facts)})
+    heads = heads_of(facts)
+    columns = {"probabilities": slice(0, len(facts["labels"]))}
+    if heads:
+        columns = {"probabilities": next(head.columns for head in heads if head.name == facts["head"])}
+        columns |= {f"probabilities_{head.name}": head.columns for head in heads}
+    model = onnx_model(folded, columns, {"emotiw": json.dumps(facts)})
     onnx.save(model, path)
     onnx.checker.check_model(path, full_check=True)
 
@@ -146,7 +159,7 @@ def _faces(predictor: Predictor) -> np.ndarray:
     return np.stack([predictor.prepare(face) for face in sample_faces()[1]])
 
 
-def _compare(predictor: Predictor, model: Path, answers: str) -> float:
+def _compare(predictor: Predictor, model: Path, answers: str, heads: bool) -> float:
     """The largest difference of a probability between the file in a fresh process and the predictor.
 
     Raises:
@@ -154,6 +167,7 @@ def _compare(predictor: Predictor, model: Path, answers: str) -> float:
     """
     faces = _faces(predictor)
     expected = predictor.classify(list(faces))
+    sides = side_answers(predictor, lambda each: each.classify(list(faces))) if heads else {}
     with tempfile.TemporaryDirectory() as scratch:
         source, result = Path(scratch) / "faces.npy", Path(scratch) / "outputs.npz"
         with writing(source):
@@ -162,9 +176,13 @@ def _compare(predictor: Predictor, model: Path, answers: str) -> float:
         with np.load(result, allow_pickle=False) as found:
             labels = json.loads(str(found["facts"]))["labels"]
             batch, single = found["batch"], found["single"]
+            others = {key: found[key] for key in found.files if key.startswith("probabilities_")}
     if labels != list(predictor.labels) or not batch.shape == single.shape == expected.shape:
         raise ModelError(f"the exported model gives {batch.shape} of {labels}, expected {expected.shape}")
     difference = float(max(np.abs(batch - expected).max(), np.abs(single - expected).max()))
+    for name, answers_of in sides.items():
+        same = name in others and others[name].shape == answers_of.shape
+        difference = max(difference, float(np.abs(others[name] - answers_of).max())) if same else np.inf
     # Not "difference > TOLERANCE": a nan must fail too.
     if not difference <= TOLERANCE:
         raise ModelError(f"the exported model differs by {difference:.3g} (allowed {TOLERANCE}); it was not kept")

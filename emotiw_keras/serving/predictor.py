@@ -35,13 +35,18 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 ALIGNED_SIDE = 256
 
 
-def open_source(run_or_name: Run | str | os.PathLike[str], model: keras.Model | None = None) -> Run | Exported:
-    """A run, the run folder of a path, the model of a name, or an exported ONNX file; `model` as for `Run.open`.
+def open_source(
+    run_or_name: Run | str | os.PathLike[str], model: keras.Model | None = None, head: str | None = None
+) -> Run | Exported:
+    """A run, the run folder of a path, the model of a name, or an exported ONNX file; `model` and `head` as for `Run.open`.
 
     Raises:
         ModelError: there is no such folder and no such model, or the file is none that `emotiw export` wrote.
         RunError: the folder is no finished run.
+        UsageError: it has no such head.
     """
+    if head is not None:
+        return open_source(run_or_name, model).with_head(head)
     from emotiw_keras.runs import Run
 
     if isinstance(run_or_name, Run):
@@ -73,18 +78,21 @@ class Predictor:
             "openvino" where they are installed; they compute in float32 and know the networks of the zoo. "auto" begins with
             what starts fastest, and goes on with what computes fastest once many faces have come (`auto.Automatic`); it is
             TensorFlow where nothing else can do what is asked for. Answers differ by rounding, less than 1e-5.
+        head: which answer of a network with several heads; None for the run's own choice.
 
     Attributes:
         source: the run, or the exported file.
         engine: as settled: "auto" where it may still change.
         labels: the classes, in the order of the probabilities.
         crops: crops of a face whose probabilities are averaged.
+        usable_entropy: entropy in nats beyond which its answers are uncertain (`emotiw_keras.uncertainty`); None where the
+            source does not say.
 
     Raises:
         ModelError: there is no such run folder and no such model.
         RunError: `run` is no finished run folder.
-        UsageError: Keras runs on another backend than TensorFlow, a number of crops that cannot be meant, or an engine that is
-            not there or cannot do what the other arguments ask for.
+        UsageError: Keras runs on another backend than TensorFlow, a number of crops that cannot be meant, an engine that is
+            not there or cannot do what the other arguments ask for, or a head that the run does not have.
 
     Example:
         >>> predictor = Predictor("runs/first")                        # doctest: +SKIP
@@ -105,6 +113,7 @@ class Predictor:
         min_face: float | None = None,
         model: keras.Model | None = None,
         engine: str = "auto",
+        head: str | None = None,
     ) -> None:
         if batch_size < 1:
             raise DataError(f"batch_size={batch_size}: expected at least 1")
@@ -113,10 +122,11 @@ class Predictor:
         if min_face is not None and detector is not None and not isinstance(detector, str):
             raise UsageError(f"min_face={min_face} cannot be combined with a detector of your own; leave one out")
         # A wrong path is reported before TensorFlow loads, which takes seconds.
-        self.source = open_source(run, model)
+        self.source = open_source(run, model, head)
         self.engine = settled_engine(engine, self.source, precision)
         self.crops = checked_crops(crops, self.source.crops)
         self.labels: tuple[str, ...] = tuple(self.source.labels)
+        self.usable_entropy = self.source.usable_entropy
         self.batch_size = batch_size
         self.channels = 1 if self.source.settings["channels"] == "grey" else 3
         self.side: int = self.source.settings["resize"]

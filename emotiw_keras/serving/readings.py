@@ -27,6 +27,10 @@ class Reading:
         score: the detector's, 0..1; None where the image is the face.
         label: the most likely class.
         probabilities: class -> probability; their sum is 1.
+        uncertain: whether the entropy of the probabilities is above what the validation images say is usable; None where the
+            run does not say what is.
+        derived: "valence" and "arousal", -1..1, derived from the probabilities, not measured (`uncertainty.derived_affect`);
+            None where the classes have no place on the circumplex.
         doubt: why the answer is unreliable, such as a face that lies on its side; or None.
     """
 
@@ -37,6 +41,8 @@ class Reading:
     label: str
     probabilities: dict[str, float]
     doubt: str | None = None
+    uncertain: bool | None = None
+    derived: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)

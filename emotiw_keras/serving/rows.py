@@ -19,7 +19,8 @@ Show = Callable[[Row], str]
 
 
 def rows_of(reading: ImageReading) -> Iterator[Row]:
-    """Rows with the keys path, frame, seconds, face, box, eyes, detector_score, label, probabilities, doubt, error."""
+    """Rows with the keys path, frame, seconds, face, box, eyes, detector_score, label, probabilities, uncertain, derived,
+    doubt, error."""
     image = reading.image
     place = {"path": image.path, "frame": image.frame, "seconds": image.seconds}
     for face in reading.faces:
@@ -31,11 +32,14 @@ def rows_of(reading: ImageReading) -> Iterator[Row]:
             "detector_score": None if face.score is None else round(face.score, 4),
             "label": face.label,
             "probabilities": face.probabilities,
+            "uncertain": face.uncertain,
+            "derived": face.derived,
             "doubt": face.doubt,
             "error": None,
         }
     if not reading.faces:
-        nothing: Row = dict.fromkeys(("face", "box", "eyes", "detector_score", "label", "probabilities", "doubt"))
+        keys = ("face", "box", "eyes", "detector_score", "label", "probabilities", "uncertain", "derived", "doubt")
+        nothing: Row = dict.fromkeys(keys)
         yield {**place, **nothing, "error": reading.error}
 
 
@@ -56,6 +60,7 @@ def readable_line(row: Row) -> str:
     ranked = sorted(row["probabilities"].items(), key=lambda item: -item[1])
     rest = ", ".join(f"{label} {value:.2f}" for label, value in ranked[1:3])
     doubt = "" if row["doubt"] is None else f", doubtful: {row['doubt']}"
+    doubt = f", uncertain{doubt}" if row["uncertain"] else doubt
     return shown(f"{place}{_which(row)}: {row['label']} {ranked[0][1]:.2f} ({rest}){doubt}")
 
 
@@ -69,7 +74,7 @@ def _which(row: Row) -> str:
 def csv_lines(labels: tuple[str, ...]) -> Show:
     """Lines of a CSV table with one column per class; the header comes first."""
     columns = ["path", "frame", "seconds", "face", "x", "y", "width", "height", "left_x", "left_y", "right_x", "right_y"]
-    columns += ["detector_score", "label", *labels, "doubt", "error"]
+    columns += ["detector_score", "label", *labels, "uncertain", "derived_valence", "derived_arousal", "doubt", "error"]
     first = True
 
     def line(values: list[Any]) -> str:
@@ -83,7 +88,9 @@ def csv_lines(labels: tuple[str, ...]) -> Show:
         box = row["box"] or [None] * 4
         eyes = [value for eye in row["eyes"] for value in eye] if row["eyes"] else [None] * 4
         chances = [None if row["probabilities"] is None else row["probabilities"][label] for label in labels]
-        read = [row["detector_score"], row["label"], *chances, row["doubt"], row["error"]]
+        uncertain = None if row["uncertain"] is None else str(row["uncertain"]).lower()
+        affect = [None] * 2 if row["derived"] is None else [row["derived"][key] for key in ("valence", "arousal")]
+        read = [row["detector_score"], row["label"], *chances, uncertain, *affect, row["doubt"], row["error"]]
         values = [row["path"], row["frame"], row["seconds"], row["face"], *box, *eyes, *read]
         header = line(columns) + "\n" if first else ""
         first = False

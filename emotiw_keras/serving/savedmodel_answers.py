@@ -3,8 +3,8 @@
     python -P savedmodel_answers.py MODEL INPUTS.npz OUTPUTS.npz
 
 INPUTS holds `bytes_0`, ... (uint8 arrays of image files) and `pixels_0`, ... (uint8 (height, width, channels));
-OUTPUTS gets the probabilities, labels, label and ok of each under the same names. It imports nothing of the package: what
-it can do, any server can.
+OUTPUTS gets the probabilities, labels, label and ok of each under the same names, and those of each head. It imports
+nothing of the package: what it can do, any server can.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ def answer(model_folder: str, inputs_file: str, outputs_file: str) -> None:
                 found = model.signatures["serving_default"](image_bytes=tf.constant([inputs[name].tobytes()]))
             else:
                 found = model.signatures["pixels"](pixels=tf.constant(inputs[name][None]))
-            results[f"{name}/probabilities"] = found["probabilities"].numpy()[0]
-            results[f"{name}/labels"] = np.array([word.decode() for word in found["labels"].numpy()[0]])
+            for key, values in found.items():
+                if key.startswith("probabilities"):
+                    results[f"{name}/{key}"] = values.numpy()[0]
+                elif key.startswith("labels"):
+                    results[f"{name}/{key}"] = np.array([word.decode() for word in values.numpy()[0]])
             results[f"{name}/ok"] = found["ok"].numpy()[0]
             results[f"{name}/label"] = np.array(found["label"].numpy()[0].decode())
     np.savez(outputs_file, **results)

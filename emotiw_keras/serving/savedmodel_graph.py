@@ -19,6 +19,7 @@ from emotiw_keras.inference import crop_mean
 
 if TYPE_CHECKING:
     from emotiw_keras.data.face_input import FaceInput
+    from emotiw_keras.heads import Head
 
 WEIGHT_STEPS = 2**15
 # First bytes of the formats that decode_jpeg leaves to others: BMP, GIF (which may be animated), WebP.
@@ -150,13 +151,24 @@ class ServedModel(tf.Module):
     """A run as one TensorFlow object with the signatures `serving_default` (bytes) and `pixels`.
 
     Args:
-        net: float images (batch, crop, crop, channels) -> probabilities (batch, classes), in float32.
+        net: float images (batch, crop, crop, channels) -> probabilities (batch, classes), in float32; of several heads those of
+            all side by side.
         face_input: what prepares faces for it.
         labels: the classes, in the order of the probabilities.
         crops: crops of a face whose probabilities are averaged.
+        heads: of the network; `probabilities_NAME` and `labels_NAME` are the answer of each, beside that of the chosen one.
+        head: the chosen one; None where there is one answer.
     """
 
-    def __init__(self, net: Any, face_input: FaceInput, labels: Sequence[str], crops: int = 1) -> None:
+    def __init__(
+        self,
+        net: Any,
+        face_input: FaceInput,
+        labels: Sequence[str],
+        crops: int = 1,
+        heads: Sequence[Head] = (),
+        head: Head | None = None,
+    ) -> None:
         super().__init__(name="emotiw")
         self._side: int = face_input.resize
         self._grey = face_input.channels == "grey"
@@ -166,6 +178,8 @@ class ServedModel(tf.Module):
         self._net = lambda faces: crop_mean(computing, given, faces, crops)
         self.network_variables = [variable.value for variable in net.weights]
         self._labels = list(labels)
+        self._heads = tuple(heads)
+        self._columns = slice(None) if head is None else head.columns
 
     def prepare(self, images: tf.Tensor) -> tf.Tensor:
         """uint8 (batch, height, width, 3) RGB of any size -> uint8 (batch, side, side, 1 or 3)."""
@@ -181,7 +195,8 @@ class ServedModel(tf.Module):
         count = tf.shape(faces)[0]
         ok = tf.fill(count[None], True) if ok is None else ok
         faces = tf.pad(faces, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
-        probabilities = tf.cast(self._net(faces), tf.float32)[:count]  # type: ignore[no-untyped-call]
+        whole = tf.cast(self._net(faces), tf.float32)[:count]  # type: ignore[no-untyped-call]
+        probabilities = whole[:, self._columns]
         labels = tf.constant(self._labels)
         best = tf.gather(labels, tf.argmax(probabilities, axis=-1))
         return {
@@ -189,6 +204,8 @@ class ServedModel(tf.Module):
             "labels": tf.tile(labels[None], [count, 1]),
             "label": tf.where(ok, best, ""),
             "ok": ok,
+            **{f"probabilities_{head.name}": tf.where(ok[:, None], whole[:, head.columns], 0.0) for head in self._heads},
+            **{f"labels_{head.name}": tf.tile(tf.constant(head.labels)[None], [count, 1]) for head in self._heads},
         }
 
     def from_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -78,6 +78,10 @@ def _typed(value: Any, hint: Any, what: str, key: str) -> Any:
         return tuple(_typed(item, float, what, key) for item in value)
     if text == "tuple[int, ...]" and isinstance(value, list | tuple):
         return tuple(_typed(item, int, what, key) for item in value)
+    if text == "tuple[tuple[str, str], ...]":
+        listed = list(value.items()) if isinstance(value, Mapping) else value
+        if isinstance(listed, list | tuple) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in listed):
+            return tuple((_typed(one, str, what, key), _typed(other, str, what, key)) for one, other in listed)
     if text == "tuple[tuple[str, float], ...]" and isinstance(value, list | tuple):
         pairs = []
         for pair in value:
@@ -93,6 +97,7 @@ def _typed(value: Any, hint: Any, what: str, key: str) -> Any:
     names = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text"}
     names |= {"bool | str": "true, false or a text"}
     names |= {"tuple[str, ...]": "a list of texts", "tuple[float, ...]": "a list of numbers"}
+    names |= {"tuple[tuple[str, str], ...]": "a table of texts"}
     names |= {"tuple[int, ...]": "a list of whole numbers"}
     raise SettingError(f"{what} is {value!r}, expected {names.get(text, text)}", key)
 

@@ -61,12 +61,12 @@ class StageCrops:
 
     def draws_of_epoch(self, epoch: int) -> np.ndarray:
         """What happens to each image in an epoch: its crop, int32 (images, 3); where the stage augments, its crop and
-        `draw_changes`, float32 (images, 3 + 11)."""
+        `draw_changes`, float32 (images, 3 + 21)."""
         crops = self.of_epoch(epoch)
         return self.augmented(crops, (*self.seed, epoch, 4)) if self.stage.augmented else crops
 
     def augmented(self, crops: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
-        """Crops int32 (n, 3) and what else happens to each image, float32 (n, 3 + 11)."""
+        """Crops int32 (n, 3) and what else happens to each image, float32 (n, 3 + 21)."""
         return np.concatenate([crops.astype(np.float32), draw_changes(len(crops), changes_of(self.stage), seed)], axis=1)
 
     def order(self, epoch: int, labels: np.ndarray) -> np.ndarray:

@@ -50,7 +50,7 @@ class Progress:
         step: int,
         steps: int,
         loss: float,
-        right: int,
+        right: float,
         seconds: float,
         images: int | None = None,
     ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from emotiw_keras.data.face_input import FaceInput
+from emotiw_keras.heads import Head, heads_of
 from emotiw_keras.models import registry
 from emotiw_keras.training.caching import as_they_are, plan
 from emotiw_keras.training.epoch_plan import StageCrops
@@ -34,7 +35,13 @@ TIMING_SECONDS = 30.0
 """Stages are timed until so much time is gone, and each for a third of it at most where a single step takes no longer."""
 
 
-def seconds_per_image(model: keras.Model, settings: Mapping[str, Any], stage: Stage, teachers: Teachers | None = None) -> float:
+def seconds_per_image(
+    model: keras.Model,
+    settings: Mapping[str, Any],
+    stage: Stage,
+    teachers: Teachers | None = None,
+    heads: Sequence[Head] = (),
+) -> float:
     """Seconds one training image takes, the best of a few small steps on empty images.
 
     Args:
@@ -42,34 +49,47 @@ def seconds_per_image(model: keras.Model, settings: Mapping[str, Any], stage: St
         settings: `FaceInput` settings.
         stage: optimizer and rates.
         teachers: the stage's, if any.
+        heads: of a network that has several.
     """
     face_input = FaceInput.from_settings({**settings, "mean_image": None})
-    return _seconds(model, face_input, stage, np.zeros((BATCH, 48, 48, 1), np.uint8), teachers)
+    return _seconds(model, face_input, stage, np.zeros((BATCH, 48, 48, 1), np.uint8), teachers, heads)
 
 
-def seconds_with_features(cut: Cut, settings: Mapping[str, Any], stage: Stage) -> tuple[float, float]:
+def seconds_with_features(
+    cut: Cut, settings: Mapping[str, Any], stage: Stage, heads: Sequence[Head] = ()
+) -> tuple[float, float]:
     """Seconds that the features of one crop take, once, and one training image with them, each time.
 
     Args:
         cut: the network in two; the tail's weights change.
         settings: `FaceInput` settings.
         stage: optimizer and rates.
+        heads: of a network that has several.
     """
     face_input = FaceInput.from_settings({**settings, "mean_image": None})
     images, crops = np.zeros((BATCH, 48, 48, 1), np.uint8), np.zeros((BATCH, 3), np.int32)
     prefix = tf.function(lambda: cut.prefix(face_input(images, crops), training=False))
     once = _best(lambda: prefix()[0].numpy())
     features = np.zeros((BATCH, *cut.prefix.output_shape[1:]), tf.as_dtype(cut.prefix.outputs[0].dtype).as_numpy_dtype)
-    return once, _seconds(cut.tail, as_they_are, stage, features)
+    return once, _seconds(cut.tail, as_they_are, stage, features, heads=heads)
 
 
 def _seconds(
-    model: keras.Model, face_input: Callable[..., Any], stage: Stage, batch: np.ndarray, teachers: Teachers | None = None
+    model: keras.Model,
+    face_input: Callable[..., Any],
+    stage: Stage,
+    batch: np.ndarray,
+    teachers: Teachers | None = None,
+    heads: Sequence[Head] = (),
 ) -> float:
     optimizer = make_optimizer(stage, model.trainable_variables, {})
     ones = np.ones(model.output_shape[-1], np.float32)
-    steps = StageSteps(model, face_input, stage, ones, optimizer, batch.shape[1:], batch.dtype, teachers=teachers)
-    draws, labels = StageCrops(stage, BATCH, 0, (0, 0)).draws_of_epoch(0), np.zeros(BATCH, np.int32)
+    labels = np.zeros((BATCH, len(ones)), np.float32) if heads else np.zeros(BATCH, np.int32)
+    spec = tf.TensorSpec((None, *labels.shape[1:]), labels.dtype)
+    steps = StageSteps(
+        model, face_input, stage, ones, optimizer, batch.shape[1:], batch.dtype, teachers=teachers, labels=spec, heads=heads
+    )
+    draws = StageCrops(stage, BATCH, 0, (0, 0)).draws_of_epoch(0)
     return _best(lambda: steps.train(batch, draws, labels, stage.learning_rate))
 
 
@@ -87,7 +107,7 @@ def describe(prepared: Prepared, folder: Path, say: Callable[[str], None]) -> No
     """What a run would be: stages, parameters, disk and time."""
     recipe, info, roles = prepared.recipe, prepared.info, prepared.roles
     start_tensorflow()
-    shape = info["model"]
+    shape, heads = info["model"], heads_of(info)
     model = registry.build_described(shape, classifier_activation=None)
     total = sum(math.prod(variable.shape) for variable in model.weights)
     say(f"{shape['name']}: {total:,} parameters, input {shape['input_shape']}, {info['precision']}")
@@ -111,10 +131,10 @@ def describe(prepared: Prepared, folder: Path, say: Callable[[str], None]) -> No
             this = 0.0
         elif planned.cut is None or planned.against:
             runs = [prepared.teachers[name] for name in stage.teachers]
-            teachers = Teachers(runs, info["labels"], model, model.dtype_policy.name) if runs else None
-            this = seconds_per_image(model, settings, stage, teachers) * images * stage.epochs
+            teachers = Teachers(runs, heads or info["labels"], model, model.dtype_policy.name) if runs else None
+            this = seconds_per_image(model, settings, stage, teachers, heads) * images * stage.epochs
         else:
-            once, each = seconds_with_features(planned.cut, settings, stage)
+            once, each = seconds_with_features(planned.cut, settings, stage, heads)
             this = once * planned.crops + each * images * stage.epochs
             features = max(features, planned.bytes)
         seconds += this

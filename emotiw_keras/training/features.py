@@ -152,7 +152,7 @@ class Features:
     def __init__(self, folder: Path, prefix: keras.Model, face_input: FaceInput, pool: Pool, crops: np.ndarray | None) -> None:
         self.folder, self.prefix, self.face_input, self.pool, self.crops = folder, prefix, face_input, pool, crops
         self.shape: tuple[int, ...] = tuple(prefix.output_shape[1:])
-        self.labels = pool.labels
+        self.labels, self.label_spec, self.drawn = pool.labels, pool.label_spec, pool.drawn
         self.dtype, item = _item(prefix)
         self._rows = BATCH * max(1, BLOCK_BYTES // (item * BATCH))
         self._per_crop = math.ceil(len(pool) / self._rows)

@@ -13,6 +13,7 @@ from emotiw_keras.data.batches import Share, Source, batches
 from emotiw_keras.data.face_input import draw_crops
 from emotiw_keras.training.epoch_plan import StageCrops
 from emotiw_keras.training.features import Features
+from emotiw_keras.training.head_labels import drawn_classes
 from emotiw_keras.training.own_data import Batches
 from emotiw_keras.training.stage import Stage
 
@@ -61,7 +62,9 @@ def epoch_batches(
         train.choose(crops.chosen(epoch))
     else:
         taken = crops.draws_of_epoch(epoch)
-    yield from batches(train, crops.order(epoch, train.labels), taken, stage.batch_size, start, share)
+    columns = getattr(train, "drawn", None)
+    labels = None if columns is None else drawn_classes(train.labels, columns, (*crops.seed, epoch, 5))
+    yield from batches(train, crops.order(epoch, train.labels), taken, stage.batch_size, start, share, labels)
 
 
 def validation_batches(source: Trained, share: Share | None = None) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:

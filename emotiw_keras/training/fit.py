@@ -53,6 +53,7 @@ def fit(
     threads: int | None = None,
     restart: bool = False,
     dry_run: bool = False,
+    show: str | Path | None = None,
     say: Callable[[str], None] = silent,
     progress: Progress | None = None,
     strategy: str | tf.distribute.Strategy | None = None,
@@ -68,6 +69,7 @@ def fit(
         threads: processor threads; None takes all.
         restart: rename an existing run and begin anew.
         dry_run: say what would be done, and stop.
+        show: a PNG to write with some training images as the first epochs have them; then stop.
         say: takes lines for people.
         progress: shows epochs under way.
         strategy: devices and processes that train together: a word of `workers.STRATEGIES` or TensorFlow's strategy; see
@@ -88,6 +90,13 @@ def fit(
         >>> from emotiw_keras.training.recipe import load_recipe
         >>> fit(load_recipe("demo"), {}, "runs/demo")  # doctest: +SKIP
     """
+    if show is not None:
+        from emotiw_keras.training.show_batch import show_batch
+
+        prepared = prepare(recipe, paths, threads=threads, say=say, seconds=LOOK_SECONDS)
+        show_batch(prepared, Path(show).expanduser(), say)
+        if not dry_run:
+            return Outcome(None, prepared.unreadable)
     if dry_run:
         told = told_of(strategy, devices)
         prepared = prepare(recipe, paths, threads=threads, say=say, seconds=LOOK_SECONDS)

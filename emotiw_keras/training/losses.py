@@ -62,6 +62,10 @@ class StageLoss:
         outputs = tf.cast(outputs, tf.float32)
         return tf.nn.log_softmax(outputs) if self._logits else tf.math.log(tf.maximum(outputs, 1e-12))
 
+    def right(self, outputs: Any, labels: tf.Tensor) -> tf.Tensor:
+        """Whether the largest output is the label, int32 (batch,)."""
+        return tf.cast(tf.equal(tf.argmax(outputs, axis=-1, output_type=tf.int32), whole_labels(labels)), tf.int32)
+
     def plain(self, outputs: Any, labels: tf.Tensor) -> tf.Tensor:
         """What validation scores, float32 (batch,): cross-entropy, or the Keras loss."""
         if self._keras is None:

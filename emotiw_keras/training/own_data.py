@@ -229,7 +229,7 @@ def _check(stage: Stage, train: Own) -> None:
         refused["crops_per_image"] = "only faces in files and uint8 arrays have kept crops"
     if not are_faces(train.shape, train.dtype):
         if stage.augmented:
-            refused["rotate, zoom, shift, brightness, contrast, erase or resample"] = "only bytes, uint8, are faces to change"
+            refused[", ".join(stage.augmentations)] = "only bytes, uint8, are faces to change"
         if stage.teachers:
             refused["teachers"] = "they see faces as bytes, uint8"
     for key, why in refused.items():

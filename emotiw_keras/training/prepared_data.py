@@ -112,7 +112,10 @@ def prepare(
     for stage in of_files:
         check_roles(stage, roles[stage.name], say, recipe.kind.selects)
     unreadable = tuple(f"{faces.name}: {path}: {status}" for faces in sets.values() for path, status in faces.unreadable())
-    teachers = teacher_runs(recipe, labels[recipe.stages[-1].name], settings)
+    heads = recipe.model.sides()
+    if heads and (given is not None or own):
+        raise UsageError("model.heads is for a network of the zoo that a recipe makes, and for faces in files")
+    teachers = teacher_runs(recipe, heads or labels[recipe.stages[-1].name], settings)
     info = {
         "format": RUN_FORMAT,
         "recipe": recipe.name,
@@ -121,7 +124,7 @@ def prepare(
         else {
             "name": get_spec(recipe.model.name).name,
             "width": recipe.model.width,
-            "classes": len(labels[recipe.stages[-1].name]),
+            "classes": sum(len(head.labels) for head in heads) or len(labels[recipe.stages[-1].name]),
             "input_shape": [settings["crop"], settings["crop"], settings["input_channels"]],
             **_options(recipe, parent),
         },
@@ -139,6 +142,13 @@ def prepare(
         "stages": [],
         "finished": False,
     }
+    if heads:
+        first = next((head for head in heads if head.name == recipe.model.head), heads[0])
+        info |= {"heads": [{"name": head.name, "labels": list(head.labels)} for head in heads], "head": first.name}
+        info["labels"] = list(first.labels)
+        if not any(head.labels == names for head in heads for names in labels.values()):
+            classes = ", ".join(next(iter(labels.values())))
+            say(f"no head has the classes of the data ({classes}): their own labels teach nothing")
     unrecorded = {part.name for splits in own.values() for part in splits.values() if part.facts().get("batches")}
     for run in (*([parent] if parent is not None else []), *teachers.values()):
         unrecorded |= set(run.unrecorded)
@@ -226,7 +236,9 @@ def _options(recipe: Recipe, parent: Run | None) -> dict[str, Any]:
 
 def _folds(recipe: Recipe, name: str) -> Folds | None:
     chosen = recipe.source.get(name)
-    return Folds(chosen.folds, chosen.fold, chosen.train_folds) if chosen is not None and chosen.folds else None
+    if chosen is None or not chosen.folds:
+        return None
+    return Folds(chosen.folds, chosen.fold, chosen.train_folds, chosen.held_out)
 
 
 def _used(part: Part, sets: Mapping[str, FaceSet]) -> dict[str, FaceSet]:

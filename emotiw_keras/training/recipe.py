@@ -15,6 +15,7 @@ import tomli_w
 
 from emotiw_keras.data.near.threshold import THRESHOLD, check_threshold
 from emotiw_keras.errors import UsageError
+from emotiw_keras.heads import NAME, Head, side_by_side
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.models.registry import application_names, get_spec, known_names, model_names, near_name
 from emotiw_keras.run_facts import LARGEST_SIDE, LARGEST_WIDTH, MOST_FEATURES
@@ -23,7 +24,7 @@ from emotiw_keras.training.checked_fields import SettingError, from_table, setti
 from emotiw_keras.training.keep import KEEPS
 from emotiw_keras.training.keras_objects import described
 from emotiw_keras.training.kinds import KINDS, Kind, kind_of
-from emotiw_keras.training.stage import HEAD_SETTINGS, split_reference
+from emotiw_keras.training.stage import HEAD_SETTINGS, HEADS_SETTINGS, split_reference
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
@@ -39,6 +40,9 @@ class ModelSettings:
         input_size: side of the network's input in pixels; 0 is the published one.
         features: how many of the last activations the classifier reads (`models.features`); 0 leaves the network as it is, or
             as the run is that gives the weights.
+        heads: name -> label set: several answers from one trunk, such as {fer = "basic7", votes = "ferplus8"}. The labels of
+            the data go to the head with `labels` of the recipe, votes (`source.NAME.votes`) to the one with "ferplus8".
+        head: the one whose answers the run gives unless another is asked for; "" is the first.
     """
 
     name: str = setting("alexnet")
@@ -46,6 +50,28 @@ class ModelSettings:
     width: float = setting(1.0, above=0, high=LARGEST_WIDTH)
     input_size: int = setting(0, low=0, high=LARGEST_SIDE)
     features: int = setting(0, low=0, high=MOST_FEATURES)
+    heads: tuple[tuple[str, str], ...] = setting(())
+    head: str = setting("")
+
+    def __post_init__(self) -> None:
+        validate(self, "model")
+        names = [name for name, _ in self.heads]
+        for name, labels in self.heads:
+            if not NAME.fullmatch(name):
+                raise SettingError(f"heads of model names {name!r}, expected letters, digits and '_', a letter first", "heads")
+            if labels not in LABEL_SETS:
+                raise SettingError(
+                    f"heads of model gives {name!r} the labels {labels!r}; known are {', '.join(LABEL_SETS)}", "heads"
+                )
+        if len(set(names)) < len(names):
+            raise SettingError(f"heads of model names a head twice: {', '.join(names)}", "heads")
+        if self.head and self.head not in names:
+            there = f"its heads are {', '.join(names)}" if names else "it has no heads"
+            raise SettingError(f"head of model is {self.head!r}; {there}", "head")
+
+    def sides(self) -> tuple[Head, ...]:
+        """The heads in order; none for a network with one answer."""
+        return side_by_side({name: LABEL_SETS[labels].labels for name, labels in self.heads})
 
 
 @dataclass(frozen=True)
@@ -82,13 +108,18 @@ class SourceSettings:
             faces that the package draws.
         subject_pattern: regular expression on file names; its first group (or the whole match) names the person.
         leave_out: classes that are not read, in any of their usual spellings.
-        folds: cut the persons into so many folds, for a set without splits of its own; 0 cuts images 80/10/10.
+        folds: cut a set without splits of its own into so many folds: by person where every image's is known, else stratified,
+            duplicates and near duplicates together; 0 cuts images 80/10/10.
         fold: the fold that is test, from 0; the one after it is val, all others train.
+        held_out: false makes no fold test: `fold` is val, all others train, for a model to be used when folds have told what
+            it is worth.
         val_share: share of train that becomes val where the source names train and no val, by person where known; 0 is none.
         train_folds: of those others, the folds that train, counted from `fold`: 2 is the one behind val; empty takes all.
         every: of a set of videos, the frames of every so manieth number; from which on, the seed and the video decide.
         frames_per_video: of a set of videos, at most so many of each, drawn from the seed; 0 takes all.
         check: of a set of videos, read each file once before it is used; otherwise a broken one ends the run that meets it.
+        votes: of a set that is FER-2013, FER+'s `fer2013new.csv`: ten people's votes for each image, beside its own label.
+        votes_rows: a table file,row that says which row of `votes` an image is, where neither order nor names tell it.
     """
 
     path: str = setting("")
@@ -97,13 +128,20 @@ class SourceSettings:
     folds: int = setting(0, low=0, high=10_000)
     fold: int = setting(0, low=0)
     train_folds: tuple[int, ...] = setting((), low=0)
+    held_out: bool = setting(True)
     val_share: float = setting(0.1, low=0, high=0.9)
     every: int = setting(1, low=1)
     frames_per_video: int = setting(0, low=0)
     check: bool = setting(True)
+    votes: str = setting("")
+    votes_rows: str = setting("")
 
     def __post_init__(self) -> None:
         validate(self, "source")
+        if self.votes_rows and not self.votes:
+            raise SettingError(
+                f"votes_rows of source is {self.votes_rows!r}, but votes is empty; name FER+'s table", "votes_rows"
+            )
         try:
             re.compile(self.subject_pattern)
         except re.error as error:
@@ -121,10 +159,18 @@ class SourceSettings:
                 "train_folds",
             )
 
+        if not self.held_out and (not self.folds or self.train_folds):
+            raise SettingError(
+                f"held_out of source is false with folds = {self.folds} and train_folds = {list(self.train_folds)}; expected "
+                "folds, of which all but one train",
+                "held_out",
+            )
+
     def reading(self) -> dict[str, Any]:
         """The arguments of `load_faces` that the table sets."""
         keys = ("leave_out", "every", "frames_per_video", "check", "val_share")
-        return {key: getattr(self, key) for key in keys} | {"subject_pattern": self.subject_pattern or None}
+        words = ("subject_pattern", "votes", "votes_rows")
+        return {key: getattr(self, key) for key in keys} | {key: getattr(self, key) or None for key in words}
 
 
 @dataclass(frozen=True)
@@ -189,9 +235,35 @@ class Recipe:
                         known = ", ".join(self.data)
                         raise SettingError(f"{key} of {stage.where} names the data set {source!r}; declared are {known}", key)
         self.kind.check(self)
+        self._check_heads()
         for name in self.source:
             if name not in self.data:
                 raise SettingError(f"[source.{name}] names no declared data set; declared are {', '.join(self.data)}", name)
+
+    def _check_heads(self) -> None:
+        """Refuse what a network with several heads does not heed, and what only such a one does."""
+        names = [name for name, _ in self.model.heads]
+        if names and self.table != "stage":
+            raise SettingError(f"heads of model are for recipes with [[stage]], not with [[{self.table}]]", "heads")
+        for stage in self.stages if self.table == "stage" else ():
+            unheeded: tuple[str, ...] = HEADS_SETTINGS
+            why = "a network with one answer (set model.heads)"
+            if names:
+                unheeded, why = ("sampling", "cost_weight", "costs", "metrics"), "a network with several heads"
+                if stage.kind == "head" or not isinstance(stage.loss, str):
+                    what = "kind" if stage.kind == "head" else "loss"
+                    raise SettingError(f"{what} of {stage.where} is {getattr(stage, what)!r}, which is not for {why}", what)
+            for key in unheeded:
+                if getattr(stage, key) != getattr(type(stage), key):
+                    raise SettingError(f"{key} of {stage.where} is {getattr(stage, key)!r}, which {why} does not heed", key)
+            for head in [*dict(stage.head_weights), *([stage.monitor_head] if stage.monitor_head else [])]:
+                if head not in names:
+                    key = "monitor_head" if head == stage.monitor_head else "head_weights"
+                    raise SettingError(f"{key} of {stage.where} names {head!r}; the heads are {', '.join(names)}", key)
+            if names and any(weight <= 0 for _, weight in stage.head_weights):
+                raise SettingError(
+                    f"head_weights of {stage.where} are {stage.head_weights!r}, expected weights above 0", "head_weights"
+                )
 
     @property
     def table(self) -> str:
@@ -214,15 +286,24 @@ class Recipe:
         """The recipe as plain data with every default filled in; `parse_recipe` reads its TOML back."""
         table = _plain(self)
         for source in table["source"].values():
-            if source["val_share"] == SourceSettings.val_share:
-                del source["val_share"]
+            for key in ("val_share", "held_out", "votes", "votes_rows"):
+                if source[key] == getattr(SourceSettings, key):
+                    del source[key]  # so that recipes of runs from before there was such a setting are still the same
         if not self.model.features:
             del table["model"]["features"]
+        table["model"]["heads"] = dict(self.model.heads)
+        for key in ("heads", "head"):
+            if not table["model"][key]:
+                del table["model"][key]
         for stage in table["stages"]:
             # so that recipes of runs from before there were such stages are still the same
             for key in ("kind", "folds", "refit", "val_least") if stage.get("kind") == "gradient" else ():
                 if key != "val_least" or not stage[key]:
                     del stage[key]
+            for key in HEADS_SETTINGS if self.table == "stage" and not self.model.heads else ():
+                del stage[key]
+            if not stage.get("pull_to_start", True):
+                del stage["pull_to_start"]
         if self.keep == "last":
             del table["keep"]  # so that recipes of runs from before there was a choice are still the same
         if self.near_duplicates == THRESHOLD:

@@ -80,14 +80,15 @@ class SharedSteps(StageSteps):
         weighted, outputs, gradients = self._shared_gradients(parts, rows)
         if self._sharpness:
             gradients = self._shared_uphill(gradients, parts, rows)
+        if self.pull is not None:
+            gradients = self.pull.added(gradients, self._variables, self.optimizer.scale_loss(tf.constant(1.0)))
         with tf.control_dependencies(gradients):
             done = tf.identity(self.optimizer.iterations)
             self.optimizer.apply(gradients, self._variables)
             if self.averages is not None:
                 self.averages.update(done)
         self._gather(labels, outputs)
-        right = tf.equal(tf.argmax(outputs, axis=-1, output_type=tf.int32), whole_labels(labels))
-        return tf.reduce_sum(weighted), tf.reduce_sum(tf.cast(right, tf.int32))
+        return tf.reduce_sum(weighted), tf.reduce_sum(self.loss.right(outputs, labels))
 
     def _shared_gradients(
         self, parts: tuple[Any, ...], rows: Rows, keep: bool = True
@@ -175,7 +176,7 @@ class SharedSteps(StageSteps):
                 "it with --strategy none"
             )
 
-    def train(self, images: tf.Tensor, draws: tf.Tensor, labels: tf.Tensor, learning_rate: float) -> tuple[float, int]:
+    def train(self, images: tf.Tensor, draws: tf.Tensor, labels: tf.Tensor, learning_rate: float) -> tuple[float, float]:
         """As `StageSteps.train`, with every replica of every worker."""
         with self.replicas.watching():
             if self.wishes != self._sent:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+from emotiw_keras.labels import VOTE_MODES
 from emotiw_keras.training.checked_fields import SettingError, setting, validate
 
 OPTIMIZERS = ("caffe_sgd", "adam")
@@ -16,6 +17,14 @@ SAMPLINGS = ("all", "balanced")
 MONITORS = ("val_accuracy", "val_loss", "val_macro_f1")
 SPLITS = ("train", "val", "test", "all")
 KINDS = ("gradient", "head")
+HEADS_SETTINGS = ("votes", "entropy_weight", "head_weights", "monitor_head")
+"""What counts for a network with several heads alone (`model.heads`)."""
+AUGMENTATIONS = (
+    "rotate", "zoom", "shift", "brightness", "contrast", "erase", "resample", "low_light", "blur", "noise", "jpeg", "occlude",
+)  # fmt: skip
+"""What changes training images beyond crop and mirror."""
+DEGRADATIONS = ("low_light", "blur", "noise", "jpeg")
+"""Those that happen to a share of the images, `Stage.degrade`."""
 HEAD_SETTINGS = (
     "name", "kind", "train", "val", "train_share", "class_weight", "monitor", "mirror", "folds", "refit", "val_least",
 )  # fmt: skip
@@ -111,6 +120,9 @@ class Stage(Part):
             a step costs twice as much. 0 does without.
         average_decay: the weights that are scored and kept are a moving average over the steps, with this decay once 10 / (1 -
             decay) steps are done and less before; 0 keeps the weights themselves.
+        pull_to_start: adds half of this times the squared distance of the weights from where the stage began to the loss, so
+            that few images do not pull them far (L2-SP, Li et al. 2018, arXiv:1802.01483; their alpha, 0.001 to 1 there); the
+            history's loss is without it. Layers of `initialise` are left out. 0 does without.
         metrics: `keras.metrics.Metric` objects, scored in training and on validation, for the history and for callbacks.
         callbacks: `keras.callbacks.Callback` objects; each epoch of the stage is one to them.
         monitor: what chooses the best epoch.
@@ -121,11 +133,25 @@ class Stage(Part):
             it by up to this share of its side.
         brightness, contrast: add up to this share of the range of grey levels; multiply by 1 plus or minus up to this share.
         erase: share of the training images of which a rectangle, 2 to 20 % of the area, is blanked (Zhong et al. 2020).
-        resample: shrink each training image by a factor of up to this and enlarge it again; 1 leaves it sharp.
+        resample: shrink each training image by a factor of up to this and enlarge it again; 1 leaves it sharp. 48 pixels shrunk
+            by 2 show what 24 did.
+        low_light: take up to this share of the light away, half-tones more than what is bright.
+        blur: blur by a Gaussian of up to so many pixels of the network's input.
+        noise: add Gaussian noise with a standard deviation of up to so many of 255 grey levels.
+        jpeg: compress as a JPEG file of a quality down to this; 100 does not.
+        degrade: share of the training images that low_light happens to; likewise, drawn for each, blur, noise and jpeg.
+        occlude: share of the training images of which a band from side to side, 15 to 40 % of the face, is covered.
         folds: of the cross-validation of a stage of kind "head"; fewer where there are fewer persons.
         refit: of kind "head": where the run ends with this stage, fit it again on its training and validation images together.
         val_least: leave the stage out, and say so, where it has fewer validation images than this: they could not tell whether
             it is worth anything.
+        votes: how ten people's votes become the labels of the head `ferplus8` (Barsoum et al. 2016): "cross_entropy" to their
+            shares; "probabilistic": a class drawn by them in each epoch; "majority"; "multi_label": any class with 30 % of them
+            is right. Validation takes the majority.
+        entropy_weight: a face that people disagree about counts for less: by this share of the entropy of its votes, whose
+            largest value is 1.
+        head_weights: ordered (head, weight) pairs: what each head counts in the loss, and in what chooses the epoch; others 1.
+        monitor_head: the head whose figures choose the best epoch; "" takes the weighted mean over heads.
         crops_per_image: draw so many random crops of each image once, and each epoch one of them; 0 draws anew each epoch.
         cache_features: whether what the frozen start of the network makes of the crops is computed once and kept, instead of
             once an epoch; the results are the same. true or false; "auto" does so where it saves work and fits the disk.
@@ -166,6 +192,7 @@ class Stage(Part):
     accumulate: int = setting(1, low=1, high=65_536)
     sharpness: float = setting(0.0, low=0, high=10)
     average_decay: float = setting(0.0, low=0, high=0.99999)
+    pull_to_start: float = setting(0.0, low=0, high=1000)
     metrics: tuple[Any, ...] = setting((), keras="Metric")
     callbacks: tuple[Any, ...] = setting((), keras="Callback")
     monitor: str = setting("val_accuracy", choices=MONITORS)
@@ -179,12 +206,22 @@ class Stage(Part):
     contrast: float = setting(0.0, low=0, high=1)
     erase: float = setting(0.0, low=0, high=1)
     resample: float = setting(1.0, low=1, high=64)
+    low_light: float = setting(0.0, low=0, high=0.99)
+    blur: float = setting(0.0, low=0, high=20)
+    noise: float = setting(0.0, low=0, high=255)
+    jpeg: int = setting(100, low=1, high=100)
+    degrade: float = setting(0.5, above=0, high=1)
+    occlude: float = setting(0.0, low=0, high=1)
     crops_per_image: int = setting(0, low=0, high=1000)
     cache_features: bool | str = setting("auto", choices=("auto", True, False))
     kind: str = setting("gradient", choices=KINDS)
     folds: int = setting(5, low=2, high=100)
     refit: bool = setting(False)
     val_least: int = setting(0, low=0)
+    votes: str = setting("cross_entropy", choices=VOTE_MODES)
+    entropy_weight: float = setting(0.0, low=0, high=1)
+    head_weights: tuple[tuple[str, float], ...] = setting(())
+    monitor_head: str = setting("")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -201,11 +238,16 @@ class Stage(Part):
         self._check_objects(where)
         if self.costs and not self.cost_weight:
             raise SettingError(f"costs of {where} is {self.costs!r}, but cost_weight is 0; set it above 0, such as 1", "costs")
+        if self.degrade != 0.5 and not set(DEGRADATIONS) & set(self.augmentations):
+            raise SettingError(
+                f"degrade of {where} is {self.degrade:g}, but nothing is set that it is the share of; set one of "
+                f"{', '.join(DEGRADATIONS)}",
+                "degrade",
+            )
         if self.crops_per_image and not self.random_crop:
             raise SettingError(f"crops_per_image of {where} needs random_crop = true", "crops_per_image")
         kept = {
-            "its images are augmented anew each epoch; switch off rotate, zoom, shift, brightness, contrast, erase and "
-            "resample": self.augmented,
+            f"its images are augmented anew each epoch; leave out {', '.join(self.augmentations)}": self.augmented,
             "its teachers need the images; set it to false": bool(self.teachers),
             "its crops are drawn anew each epoch; set crops_per_image, or random_crop = false": self.random_crop
             and not self.crops_per_image,
@@ -254,10 +296,15 @@ class Stage(Part):
                     )
 
     @property
+    def augmentations(self) -> tuple[str, ...]:
+        """What of `AUGMENTATIONS` is set."""
+        defaults = {field.name: field.default for field in fields(self)}
+        return tuple(name for name in AUGMENTATIONS if getattr(self, name) != defaults[name])
+
+    @property
     def augmented(self) -> bool:
         """Whether training images are changed beyond crop and mirror."""
-        shares = (self.rotate, self.zoom, self.shift, self.brightness, self.contrast, self.erase)
-        return any(shares) or self.resample > 1
+        return bool(self.augmentations)
 
 
 def split_reference(reference: str, what: str, key: str = "train") -> tuple[str, str]:

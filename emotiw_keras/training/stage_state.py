@@ -30,12 +30,13 @@ class StageState:
         best: epoch, value and file of the best epoch so far.
         rows: of history.csv.
         before: hashes of the weights at the start.
+        start: the file that holds the start, where the weights are pulled there; "" elsewhere.
     """
 
     epoch: int = 0
     step: int = 0
     loss: float = 0.0
-    right: int = 0
+    right: float = 0
     seconds: float = 0.0
     waited: int = 0
     features: bool = False
@@ -45,6 +46,7 @@ class StageState:
     best: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     before: dict[str, str] = field(default_factory=dict)
+    start: str = ""
 
 
 def arrays(kind: str, variables: Sequence[keras.Variable]) -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ from emotiw_keras.data.batches import Pool
 from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.data.one_channel import for_grey
 from emotiw_keras.errors import DataError, DivergedError, RunError, UsageError
+from emotiw_keras.heads import heads_of
 from emotiw_keras.runs import Run
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.averages import Averages
@@ -28,10 +29,11 @@ from emotiw_keras.training.class_weights import class_weights
 from emotiw_keras.training.epoch_plan import StageCrops
 from emotiw_keras.training.epoch_progress import Progress, silent
 from emotiw_keras.training.feeds import Trained, epoch_batches, label_spec, steps_in_epoch, validation_batches
-from emotiw_keras.training.freezing import apply_rules, check_moved, digests, initialise_layers, weighted_layers
+from emotiw_keras.training.freezing import apply_rules, check_moved, digests, initialise_layers, layers_named, weighted_layers
 from emotiw_keras.training.interrupts import Flag, Interrupted
 from emotiw_keras.training.optimizers import make_optimizer
 from emotiw_keras.training.own_data import Batches, are_faces
+from emotiw_keras.training.pull_to_start import PullToStart
 from emotiw_keras.training.replicas import Replicas, fingerprint
 from emotiw_keras.training.schedules import learning_rates
 from emotiw_keras.training.shared_step import SAVE, SharedSteps
@@ -121,7 +123,7 @@ class StageTraining:
             self._check_shared(replicas)
         asked = {
             "crops_per_image": stage.crops_per_image, "cache_features": stage.cache_features is True,
-            "teachers": stage.teachers, "rotate, zoom, shift, brightness, contrast, erase or resample": stage.augmented,
+            "teachers": stage.teachers, ", ".join(stage.augmentations): stage.augmented,
         }  # fmt: skip
         for key, value in asked.items():
             if value and self._as_they_are(self.train):
@@ -132,6 +134,8 @@ class StageTraining:
 
     def _check_shared(self, replicas: Replicas) -> None:
         """Refuse what several replicas cannot heed."""
+        if heads_of(self.run.info):
+            raise UsageError(f"{self.where} trains a network of several heads, which one device does; leave out --strategy")
         if self.stage.cache_features is True:
             raise UsageError(
                 f"{self.where} sets cache_features = true, which is for --strategy none: features are kept on one disk"
@@ -226,6 +230,7 @@ class StageTraining:
         self.averages = Averages(run.model, stage.average_decay) if stage.average_decay else None
         if self.averages is not None and found is not None:
             restore("average", self.averages.variables, found)
+        self.pull = self._pull() if stage.pull_to_start else None
         planned = self.plan(self.state.features if found is not None else None)
         self.state.features = planned.cut is not None and not planned.against
         if planned.told:
@@ -239,6 +244,7 @@ class StageTraining:
             restore("metric", [variable for metric in self.metrics for variable in metric.variables], found)
         if run.replicas is not None:
             held = [*run.model.variables, *optimizer.variables, *(() if self.averages is None else self.averages.variables)]
+            held += [] if self.pull is None else self.pull.variables
             run.replicas.spread([*held, *(variable for metric in self.metrics for variable in metric.variables)])
         self.rates = learning_rates(stage, self.per_epoch)
         self.callbacks = Callbacks(
@@ -250,6 +256,19 @@ class StageTraining:
             self.metrics,
             self.state.callbacks,
         )
+
+    def _pull(self) -> PullToStart:
+        """The pull to where the stage began, which a file keeps for an interrupted one."""
+        model, stage = self.run.model, self.stage
+        pull = PullToStart(model, stage.pull_to_start, layers_named(model, stage.initialise, self.where))
+        with self.run.together():
+            if not self.run.writes:
+                return pull  # the chief gives it its values
+            if self.state.start:
+                restore("start", pull.variables, checkpoints.load(self.folder / self.state.start))
+            else:
+                self.state.start = checkpoints.save(self.folder, "best-e0000", arrays("start", pull.variables), {}).name
+        return pull
 
     def _tell_start(self, new: Sequence[str]) -> None:
         model = self.run.model
@@ -264,9 +283,10 @@ class StageTraining:
 
     def _make_steps(self, planned: Plan, optimizer: keras.optimizers.Optimizer) -> None:
         """The compiled steps, on images or on the features of a frozen start."""
-        run, stage, classes = self.run, self.stage, len(self.run.info["labels"])
+        run, stage, heads = self.run, self.stage, heads_of(self.run.info)
+        classes = run.model.output_shape[-1] if heads else len(run.info["labels"])
         weights = np.ones(classes, np.float32)
-        if not isinstance(self.train, Batches) and stage.class_weight != "none":
+        if not heads and not isinstance(self.train, Batches) and stage.class_weight != "none":
             whole = self.train.labels if self.train.labels.ndim == 1 else self.train.labels.argmax(axis=1)
             weights = class_weights(whole, classes, stage.class_weight)
         costs = cost_matrix(run.info["labels"], stage.costs or None) if stage.cost_weight else None
@@ -284,14 +304,14 @@ class StageTraining:
             self.train = kept
             self.steps = self.judge = StageSteps(
                 planned.cut.tail, as_they_are, stage, weights, optimizer, kept.shape, kept.dtype, self.averages, costs,
-                metrics=self.metrics,
+                labels=label_spec(kept), metrics=self.metrics, heads=heads, pull=self.pull,
             )  # fmt: skip
             return
         net, given = self._prepared_for(train)
         taught_by = None
         if stage.teachers:
             teachers = [run.teachers[name] for name in stage.teachers]
-            taught_by = Teachers(teachers, run.info["labels"], net, run.info["precision"])
+            taught_by = Teachers(teachers, heads or run.info["labels"], net, run.info["precision"])
         labels = label_spec(train)
         make = StageSteps if run.replicas is None else partial(SharedSteps, run.replicas)
         self.steps = self.judge = make(
@@ -307,14 +327,17 @@ class StageTraining:
             taught_by,
             labels,
             self.metrics,
+            heads,
+            self.pull,
         )
         if isinstance(self.steps, SharedSteps):
             self.steps.trace()
         if val is not None and (val.shape, val.dtype, label_spec(val)) != (train.shape, train.dtype, labels):
             net, given = self._prepared_for(val)
             self.judge = make(
-                net, given, stage, weights, optimizer, val.shape, val.dtype, labels=label_spec(val), metrics=self.metrics
-            )
+                net, given, stage, weights, optimizer, val.shape, val.dtype, labels=label_spec(val), metrics=self.metrics,
+                heads=heads,
+            )  # fmt: skip
 
     def _prepared_for(self, source: Trained, net: keras.Model | None = None) -> tuple[keras.Model, Callable[..., Any]]:
         """The network (or a part of it from its input on) and the input to compute with: bytes go through `FaceInput`, anything
@@ -471,7 +494,7 @@ class StageTraining:
         held |= arrays("metric", [variable for metric in self.metrics for variable in metric.variables])
         checkpoints.save(folder, f"e{state.epoch:04d}-s{state.step:06d}", held, meta)
         kept = checkpoints.positions(folder)[:CHECKPOINTS_KEPT]
-        referenced = {state.best.get("file", "")}
+        referenced = {state.best.get("file", ""), state.start}
         if len(kept) > 1 and len(list(folder.glob("best-*.npz"))) > 1:
             referenced.add(checkpoints.best_of(kept[1][2]))
         checkpoints.prune(folder, CHECKPOINTS_KEPT, referenced)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emotiw_keras import hardware
 from emotiw_keras.errors import ModelError, UsageError
+from emotiw_keras.heads import Head, heads_of
 from emotiw_keras.models import registry
 from emotiw_keras.runs import Run
 from emotiw_keras.training.recipe import Recipe, recipe_names
+from emotiw_keras.weights.hub import is_address
 from emotiw_keras.weights.shipped import shipped_folder, shipped_models
 
 if TYPE_CHECKING:
@@ -89,12 +91,28 @@ def parent_run(recipe: Recipe) -> Run | None:
     return run
 
 
+def _check_ending(model: keras.Model) -> None:
+    """Refuse heads on a network that does not end in a linear classifier."""
+    from emotiw_keras.models.features import classifier_of
+
+    try:
+        classifier_of(model)
+    except ModelError as error:
+        raise ModelError(
+            f"model.heads needs a network that ends in a Dense layer, which {model.name} does not; leave heads away, or choose "
+            "another network, such as face_vgg"
+        ) from error
+
+
 def run_of(weights: str) -> Run | None:
-    """The run that `weights` names: a run folder, or a model that ships by its name; None for a word or a weight file.
+    """The run that `weights` names: a run folder, a model that ships by its name, or a run on the hub; None for a word or a
+    weight file.
 
     Raises:
         RunError: the folder is no finished run, or damaged.
     """
+    if is_address(weights):
+        return Run.open(weights)
     path = Path(weights).expanduser()
     return Run.open(path) if path.is_dir() or (not path.exists() and shipped_folder(weights) is not None) else None
 
@@ -108,6 +126,8 @@ def start_model(recipe: Recipe, info: Mapping[str, Any], parent: Run | None, say
     given = None if parent is not None or weights == "none" else weights
     find(given, shape["name"], none="--weights none")
     model = registry.build_described(shape, weights=given, classifier_activation=None)
+    if heads_of(info):
+        _check_ending(model)
     if parent is None:
         return model
     if (parent.model_name, parent.info["model"]["width"]) != (shape["name"], shape["width"]):
@@ -116,25 +136,66 @@ def start_model(recipe: Recipe, info: Mapping[str, Any], parent: Run | None, say
             f"--weights {weights} holds {parent.model_name} of width {width:g}, asked for is {shape['name']} of width "
             f"{shape['width']:g}; add --model {parent.model_name} --set model.width={width:g}"
         )
-    start = parent.build()
     classifier = registry.get_spec(shape["name"]).classifier
-    wanted, known = tuple(info["labels"]), parent.labels
+    heads = heads_of(info)
+    if heads:
+        return _headed(model, classifier, heads, parent, shape, say)
+    wanted = tuple(info["labels"])
+    if not set(wanted) <= set(parent.labels):  # another head of the run may know them
+        sides = (parent.with_head(head.name) for head in parent.heads)
+        parent = next((side for side in sides if set(wanted) <= set(side.labels)), parent)
+    start, known = parent.build(), parent.labels
     kept = set(wanted) <= set(known)
-    # Layers with weights alone: the run's network may end in a softmax that this one, which gives logits, has not.
-    old_layers, new_layers = ({layer.name: layer for layer in each.layers if layer.weights} for each in (start, model))
-    if old_layers.keys() != new_layers.keys():
-        raise ModelError(f"--weights {weights}: the layers of {parent.model_name} there are not those that this version builds")
-    for name, old in old_layers.items():
-        if name == classifier and not kept:
-            continue
-        values = old.get_weights()
-        if name == classifier:
-            values = [value[..., [known.index(label) for label in wanted]] for value in values]
-            values = _for_features(values, new_layers[name], parent, shape)
-        new_layers[name].set_weights(values)
+    _take_trunk(start, model, classifier, parent)
+    if kept:
+        last = model.get_layer(classifier)
+        values = [value[..., [known.index(label) for label in wanted]] for value in start.get_layer(classifier).get_weights()]
+        last.set_weights(_for_features(values, last, parent, shape))
     order = "" if wanted == known else f"; outputs of {classifier} taken by class name"
     say(f"weights from {weights}" + (order if kept else f"; it lacks some of these classes, so {classifier} starts anew"))
     return model
+
+
+def _headed(
+    model: keras.Model,
+    classifier: str,
+    heads: Sequence[Head],
+    parent: Run,
+    shape: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> keras.Model:
+    """The network with several heads, its trunk that of a run, and of each head what the run knows of its classes: by the head
+    of that name, else by its own answers. A class that the run does not know starts anew."""
+    new = model.get_layer(classifier).get_weights()
+    told = []
+    for head in heads:
+        side = parent.with_head(head.name) if head.name in {each.name for each in parent.heads} else parent
+        start = side.build()
+        if head is heads[0]:
+            _take_trunk(start, model, classifier, parent)
+        known = [label for label in head.labels if label in side.labels]
+        values = [
+            value[..., [side.labels.index(label) for label in known]] for value in start.get_layer(classifier).get_weights()
+        ]
+        columns = [head.start + head.labels.index(label) for label in known]
+        for value, taken in zip(new, _for_features(values, model.get_layer(classifier), parent, shape), strict=True):
+            value[..., columns] = taken
+        lacking = [label for label in head.labels if label not in known]
+        told.append(f"{head.name} by class name" + (f", {', '.join(lacking)} anew" if lacking else ""))
+    model.get_layer(classifier).set_weights(new)
+    say(f"weights from {parent.called}; heads: {'; '.join(told)}")
+    return model
+
+
+def _take_trunk(start: keras.Model, model: keras.Model, classifier: str, parent: Run) -> None:
+    """Give a network all weights of another but the classifier's."""
+    # Layers with weights alone: the run's network may end in a softmax that this one, which gives logits, has not.
+    old_layers, new_layers = ({layer.name: layer for layer in each.layers if layer.weights} for each in (start, model))
+    if old_layers.keys() != new_layers.keys():
+        raise ModelError(f"--weights {parent.called}: its layers of {parent.model_name} are not those that this version builds")
+    for name, old in old_layers.items():
+        if name != classifier:
+            new_layers[name].set_weights(old.get_weights())
 
 
 def _for_features(

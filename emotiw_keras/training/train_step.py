@@ -12,12 +12,15 @@ from sklearn.metrics import f1_score
 
 from emotiw_keras.data.augment import Augment
 from emotiw_keras.data.face_input import FaceInput
+from emotiw_keras.heads import Head
 from emotiw_keras.models.kernels.large_batches import in_batches
 from emotiw_keras.training.averages import Averages
 from emotiw_keras.training.epoch_plan import changes_of
+from emotiw_keras.training.heads_loss import HeadsLoss
 from emotiw_keras.training.keras_objects import wants_one_hot
 from emotiw_keras.training.losses import StageLoss, in_form, whole_labels
 from emotiw_keras.training.optimizers import as_computed
+from emotiw_keras.training.pull_to_start import PullToStart
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.teachers import Teachers
 
@@ -34,10 +37,12 @@ class StageSteps:
         shape: (height, width, channels) of the images, or that of features.
         dtype: of images or features.
         averages: follow the weights, if given.
+        pull: adds its gradient, if given.
         costs: float (classes, classes), what each answer costs, rows are the truth; for `Stage.cost_weight`.
         teachers: whose answers are learned too, by `Stage.teacher_weight`.
         labels: what a batch's labels are, int32 (batch,) or float32 (batch, classes).
         metrics: of Keras; they gather in training until they are reset.
+        heads: of a network that has several; then labels have the columns of all, and weights are theirs already.
     """
 
     def __init__(
@@ -54,15 +59,18 @@ class StageSteps:
         teachers: Teachers | None = None,
         labels: tf.TensorSpec | None = None,
         metrics: Sequence[keras.metrics.Metric] = (),
+        heads: Sequence[Head] = (),
+        pull: PullToStart | None = None,
     ) -> None:
+        self.pull = pull
         self.model, self.face_input, self.optimizer, self.averages = model, face_input, optimizer, averages
         self.metrics = tuple(metrics)
-        self.loss = StageLoss(stage, model, costs)
+        self.loss = HeadsLoss(stage, model, heads) if heads else StageLoss(stage, model, costs)
         self._sharpness = stage.sharpness
         self._teachers, self._temperature = teachers, stage.temperature
         self._augment: Augment | None = None
         if stage.augmented and isinstance(face_input, FaceInput):  # features are not
-            self._augment = Augment(changes_of(stage), face_input.std)
+            self._augment = Augment.of(changes_of(stage), face_input)
         self._weights = tf.constant(class_weights, tf.float32)
         self._variables = model.trainable_variables
         images = tf.TensorSpec((None, *shape), dtype)
@@ -87,6 +95,8 @@ class StageSteps:
         weighted, outputs, gradients = self._gradients(inputs, labels, taught)
         if self._sharpness:
             gradients = self._uphill(gradients, inputs, labels, taught)
+        if self.pull is not None:
+            gradients = self.pull.added(gradients, self._variables, self.optimizer.scale_loss(tf.constant(1.0)))
         gradients = as_computed(gradients, self.optimizer)
         # an update in place copies the variable first if a gradient's kernel still reads it
         with tf.control_dependencies(gradients):
@@ -95,8 +105,7 @@ class StageSteps:
             if self.averages is not None:
                 self.averages.update(done)
         self._gather(labels, outputs)
-        right = tf.equal(tf.argmax(outputs, axis=-1, output_type=tf.int32), whole_labels(labels))
-        return tf.reduce_sum(weighted), tf.reduce_sum(tf.cast(right, tf.int32))
+        return tf.reduce_sum(weighted), tf.reduce_sum(self.loss.right(outputs, labels))
 
     def _gradients(
         self, inputs: tf.Tensor, labels: tf.Tensor, taught: tf.Tensor | None
@@ -136,13 +145,13 @@ class StageSteps:
         self._gather(labels, outputs)
         return self.loss.log_probabilities(outputs), self.loss.plain(outputs, labels)
 
-    def train(self, images: tf.Tensor, draws: tf.Tensor, labels: tf.Tensor, learning_rate: float) -> tuple[float, int]:
+    def train(self, images: tf.Tensor, draws: tf.Tensor, labels: tf.Tensor, learning_rate: float) -> tuple[float, float]:
         """One update; the sum of the weighted losses and the number of right answers, both before the update."""
         if self._step is None:
             # The graph itself: a `tf.function` looks for the one that fits each time, for a thirtieth of a small step.
             self._step = self._train.get_concrete_function()
         loss, right = self._step(images, draws, labels, tf.constant(learning_rate, tf.float32))
-        return float(loss), int(right)
+        return float(loss), right.numpy().item()
 
     def metric_values(self) -> dict[str, float]:
         """Name -> value of the metrics since they were reset."""
@@ -165,8 +174,10 @@ class StageSteps:
             log_probabilities, losses = self._judge(images, labels)
             said.append(log_probabilities.numpy())
             lost.append(losses.numpy())
-            truth.append(whole_labels(labels).numpy())
+            truth.append((labels if isinstance(self.loss, HeadsLoss) else whole_labels(labels)).numpy())
         log_probabilities, right = np.concatenate(said), np.concatenate(truth)
+        if isinstance(self.loss, HeadsLoss):
+            return self.loss.scores(log_probabilities, right)
         predicted = log_probabilities.argmax(axis=1)
         return {
             "val_loss": float(np.concatenate(lost).mean(dtype=np.float64)),

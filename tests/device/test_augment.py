@@ -21,6 +21,7 @@ def nothing(count: int) -> np.ndarray:
     """Draws that leave everything as it is."""
     drawn = np.zeros((count, len(COLUMNS)), np.float32)
     drawn[:, [COLUMNS.index("zoom"), COLUMNS.index("contrast")]] = 1
+    drawn[:, COLUMNS.index("jpeg")] = 100
     return drawn
 
 

@@ -24,7 +24,7 @@ from emotiw_keras.runs import DATA_COLUMNS, Run
 KEYS = [
     "n", "n_found", "coverage", "split", "crops", "selected_on", "accuracy", "accuracy_ci95", "macro_f1", "macro_f1_ci95",
     "balanced_accuracy", "abaw_score", "ece", "log_loss", "expected_cost", "per_class", "confusion", "labels", "costs",
-    "leak_free", "leak_free_near",
+    "leak_free", "leak_free_near", "uncertain",
 ]  # fmt: skip
 PER_CLASS = {"train": 3, "val": 2, "test": 3}
 

@@ -11,6 +11,7 @@ from emotiw_keras.errors import DataError, ModelError, OutputError, RunError
 from emotiw_keras.evaluation.evaluate import assess
 from emotiw_keras.evaluation.pack import best_temperature, pack
 from emotiw_keras.runs import Run
+from emotiw_keras.uncertainty import entropy
 
 
 def test_the_temperature_that_was_used_is_found() -> None:
@@ -32,6 +33,13 @@ def test_a_packed_run_answers_as_the_run_at_its_temperature(side_by_side: Path, 
     assert {path.name for path in packed.path.iterdir()} >= {"run.json", "model.weights.h5", "data.csv.xz"}
     size = [(folder.path / "model.weights.h5").stat().st_size for folder in (run, packed)]
     assert size[1] < 0.7 * size[0]
+    usable = packed.usable
+    assert usable is not None and usable.chosen_on == "test" and run.usable is None
+    found = assess(packed, faces, split="test")
+    rows = found.predictions.readable
+    unsure = entropy(found.predictions.probabilities[rows])
+    assert usable.images == rows.sum() and usable.coverage == pytest.approx((unsure <= usable.entropy + 1e-6).mean(), abs=0.08)
+    assert found.result["uncertain"]["entropy"] == usable.entropy
     temperature = packed.info["packed"]["temperature"]
     assert temperature != 1 and f"temperature {temperature:.3f}" in done.stdout
     whole, small = (assess(each, faces, split="test", crops=1).predictions for each in (run, packed))

@@ -133,7 +133,9 @@ def test_report_folder(assessment, tmp_path):
     assert all(image["src"].startswith("data:image/jpeg;base64,") for image in images)
     charts = [svg["aria-label"] for svg in read.all("svg")]
     assert f"expected calibration error {result['ece']:.3f}" in charts[0]
-    assert charts[1] == "accuracy over 2 epochs; in the last: train 0.400, val 0.500"
+    assert charts[1].startswith(f"Accuracy over coverage: {result['accuracy']:.1%} of all answers, ")
+    assert "The run does not say which answers are too unsure" in words and result["uncertain"] is None
+    assert charts[2] == "accuracy over 2 epochs; in the last: train 0.400, val 0.500"
     # 3 of 3 training images are happy, the one for selection is sad.
     assert "3 (100.0%)" in read.texts and "1 (100.0%)" in read.texts
 

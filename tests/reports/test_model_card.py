@@ -50,7 +50,7 @@ def test_the_text_tells_figures_data_limits_and_law(assessment: Assessment) -> N
         line = next(line for line in text.splitlines() if line.startswith(f"| {label} |"))
         cells = [cell.strip() for cell in line.split("|")[2:-1]]
         assert cells[0] == f"{row['precision']:.3f}" and cells[1] == f"{100 * row['recall']:.1f} %"
-        assert cells[-1] == str(row["support"])
+        assert cells[-2:] == [str(row["support"]), "-"]
     assert f"| accuracy                  | {100 * result['accuracy']:>15.1f} % |" in text
     assert "for \\*research\\* only" in text and "1 images could not be read" in text
     assert "Article 5(1)(f) of Regulation (EU) 2024/1689" in text and "workplace and education institutions" in " ".join(

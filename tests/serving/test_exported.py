@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +16,13 @@ import onnx
 from PIL import Image
 
 from emotiw_keras.errors import EmotiwError, ModelError, UsageError
+from emotiw_keras.runs import Run
 from emotiw_keras.serving import engines, portable
 from emotiw_keras.serving.exported import Exported
+from emotiw_keras.serving.input_images import InputImage
+from emotiw_keras.serving.pipeline import Pipeline
 from emotiw_keras.serving.predictor import Predictor
+from emotiw_keras.uncertainty import Usable, entropy
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="exports with TensorFlow")
 
@@ -52,6 +57,29 @@ def test_it_answers_as_its_run_does(engine: str, file: Path, run_folder: Path) -
     assert light.labels == Predictor(run_folder).labels and light.crops == 1
     expected = Predictor(run_folder, crops=1, engine="tensorflow").predict(faces)
     np.testing.assert_allclose(light.predict(faces), expected, atol=1e-5)
+
+
+def test_what_is_uncertain_travels_with_it(run_folder: Path, tmp_path: Path) -> None:
+    run = Run.open(shutil.copytree(run_folder, tmp_path / "run"))
+    faces = np.random.default_rng(3).integers(0, 256, (5, 48, 48, 1), np.uint8)
+    unsure = np.sort(entropy(Predictor(run, crops=1).predict(faces)))
+    found = Usable(float(unsure[1:3].mean()), run.fingerprint, "val", 9, 0.5, 0.5, 0.5)
+    (run.path / "uncertainty.json").write_text(found.to_json())
+    file = written(run.path, tmp_path / "face.onnx")
+    for source in (file, run):
+        for engine in engines.installed():
+            predictor = Predictor(source, crops=1, engine=engine)
+            images = [InputImage(str(number), face) for number, face in enumerate(faces)]
+            readings = [each.faces[0] for each in Pipeline(predictor, whole=True).read(images)]
+            assert sum(reading.uncertain is True for reading in readings) == 3, (source, engine)
+    with pytest.raises(ModelError, match="usable_entropy"):
+        Exported.open(changed(file, tmp_path / "odd.onnx", lambda model: said(model, usable_entropy="low")))
+
+
+def said(model: onnx.ModelProto, **facts: object) -> None:
+    """Change what an export says of itself."""
+    entry = next(each for each in model.metadata_props if each.key == "emotiw")
+    entry.value = json.dumps({**json.loads(entry.value), **facts})
 
 
 def test_colour_and_stretch_travel_with_it(colour_run_folder: Path, tmp_path: Path) -> None:

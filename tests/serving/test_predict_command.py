@@ -18,6 +18,7 @@ from emotiw_keras.data.generated import draw_faces
 from emotiw_keras.serving.input_images import InputImage
 from emotiw_keras.serving.inputs import expand, read_inputs
 from emotiw_keras.serving.predictor import Predictor
+from emotiw_keras.uncertainty import derived_affect
 
 Emotiw = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -70,7 +71,8 @@ def test_every_input_gives_its_row_in_order_and_the_bad_ones_are_named(emotiw: E
     assert len(complaints) == 5 and all(row["path"] in done.stderr for row in rows if row["error"])
     good, bad = rows[0], rows[2]
     assert list(good) == list(bad) == [
-        "path", "frame", "seconds", "face", "box", "eyes", "detector_score", "label", "probabilities", "doubt", "error",
+        "path", "frame", "seconds", "face", "box", "eyes", "detector_score", "label", "probabilities", "uncertain", "derived",
+        "doubt", "error",
     ]  # fmt: skip
     assert good["box"] == [0, 0, 48, 48] and good["face"] == 0 and good["eyes"] is None
     assert bad["label"] is None and bad["probabilities"] is None and "zero bytes" in bad["error"]
@@ -92,11 +94,16 @@ def test_probabilities_are_the_predictors(emotiw: Emotiw, faces: Path, run_folde
 def test_csv_has_the_same_rows(emotiw: Emotiw, faces: Path, run_folder: Path) -> None:
     arguments = ("predict", "faces", "text.png", "--model", run_folder, "--faces", "whole")
     table = list(csv.DictReader(io.StringIO(emotiw(*arguments, "--csv", cwd=faces).stdout)))
-    rows = rows_of(emotiw(*arguments, "--json", cwd=faces).stdout)
+    done = emotiw(*arguments, "--json", cwd=faces)
+    assert done.stderr.count("does not say which entropy is usable, so `uncertain` is empty") == 1
+    rows = rows_of(done.stdout)
     assert [row["path"] for row in table] == [row["path"] for row in rows]
     for cells, row in zip(table, rows, strict=True):
         assert cells["error"] == (row["error"] or "")
+        assert cells["uncertain"] == ""
         if row["error"] is None:
+            assert row["uncertain"] is None and row["derived"] == derived_affect(row["probabilities"])
+            assert [float(cells[f"derived_{key}"]) for key in ("valence", "arousal")] == list(row["derived"].values())
             assert {label: float(cells[label]) for label in row["probabilities"]} == pytest.approx(row["probabilities"])
             assert [int(cells[key]) for key in ("x", "y", "width", "height")] == row["box"]
 

@@ -18,7 +18,8 @@ from emotiw_keras.serving.input_images import Video
 from emotiw_keras.serving.inputs import expand, read_inputs
 from tests.serving.marked import MarkedEyes, background, frames_of, put_face, write_video
 
-KEYS = ["path", "frame", "seconds", "face", "box", "eyes", "detector_score", "label", "probabilities", "doubt", "error"]
+KEYS = ["path", "frame", "seconds", "face", "box", "eyes", "detector_score", "label", "probabilities"]
+KEYS += ["uncertain", "derived", "doubt", "error"]
 
 
 def save(path: Path, pixels: np.ndarray, **options: object) -> None:

@@ -335,7 +335,7 @@ def refused(message: str, **changes: Any) -> tuple[str, dict[str, Any]]:
         refused("sampling, which tf.data.Dataset", stage={"sampling": "balanced"}, data=batched),
         refused("train_share, which arrays", stage={"train_share": 0.5}),
         refused("crops_per_image, which arrays", stage={"crops_per_image": 2}),
-        refused("rotate, zoom, .* only bytes", stage={"rotate": 10.0}),
+        refused("rotate, which .* only bytes", stage={"rotate": 10.0}),
         refused("teachers, which arrays", stage={"teachers": ("fer28-face-vgg",)}),
         refused("from_logits=True, but mine returns probabilities", stage={"loss": keras.losses.CategoricalCrossentropy(True)}),
         refused("never ends; expected one epoch", data=lambda: batched().repeat()),

@@ -13,7 +13,7 @@ from emotiw_keras.data.load import load_faces
 from emotiw_keras.errors import UsageError
 from emotiw_keras.evaluation.assessment import Predictions
 from emotiw_keras.evaluation.significance import mcnemar
-from emotiw_keras.reports.study_page import study_page, verdict
+from emotiw_keras.reports.study_page import concentrated, study_page, verdict
 from emotiw_keras.studies.staged import (
     PARTS,
     Arm,
@@ -23,20 +23,30 @@ from emotiw_keras.studies.staged import (
     base_of,
     check_changes,
     difference,
+    lengthened,
     recipe_of,
     steps_of,
     table,
     table_rows,
+    updates_of,
 )  # fmt: skip
+from emotiw_keras.training.recipe import load_recipe
 
 LABELS = ("happy", "sad")
 NET = Net("squeezenet", "weights.npz")
 
 
-def row(key: str, answers: dict[int, tuple[list[str], list[int], list[int]]]) -> Row:
-    """A row from names of images, their classes, and the answers."""
+def row(key: str, answers: dict[int, tuple[list[str], list[int], list[int]]], persons: dict[str, str] | None = None) -> Row:
+    """A row from names of images, their classes, the answers, and maybe the persons that the images show."""
     told = {
-        seed: Predictions(LABELS, names, ["ok"] * len(names), np.array(truth), np.eye(2, dtype=np.float32)[said])
+        seed: Predictions(
+            LABELS,
+            names,
+            ["ok"] * len(names),
+            np.array(truth),
+            np.eye(2, dtype=np.float32)[said],
+            () if persons is None else [persons[name] for name in names],
+        )  # fmt: skip
         for seed, (names, truth, said) in answers.items()
     }
     return Row(Arm(NET, key, key, {}), told, None, 1.0)
@@ -46,13 +56,13 @@ def test_each_run_comes_once_after_the_one_it_starts_from() -> None:
     steps = steps_of(arms_of(NET, (0, 1, 2), 1, PARTS))
     assert len({step.folder for step in steps}) == len(steps)
     for number, step in enumerate(steps):
-        assert step.start is None or step.start in steps[:number]
+        assert {step.start, step.as_long_as} <= {None, *steps[:number]}
     large = [step for step in steps if step.recipe in ("ng2015-fer28", "ng2015-fer32")]
     assert [str(step.folder) for step in large] == [
         f"squeezenet/seed0/{name}" for name in ("fer28", "fer32", "fer28-rate0.01", "fer28-50pc", "fer28-25pc")
     ]
-    # scratch, direct, five staged ways and six remedies, three seeds each; joint once
-    assert len(steps) == 5 + 3 * (2 + 5 + 6) + 1
+    # scratch, direct, the same longer, five staged ways and six remedies, three seeds each; joint once
+    assert len(steps) == 5 + 3 * (3 + 5 + 6) + 1
     assert [arm.key for arm in arms_of(Net("alexnet", "none"), (0,), 1, ("core",))][0] == "direct"
     two = steps_of(arms_of(NET, (0, 1, 2), 2, ("core",)))
     starts = {step.seed: step.start.seed for step in two if step.name == "fer28-target" and step.start is not None}
@@ -88,7 +98,10 @@ def test_an_image_of_two_splits_tests_once() -> None:
     assert (found.only_one, found.only_other, found.n) == (2, 1, 5)
     assert found.p == mcnemar(2, 1)
     assert found.points == pytest.approx(((2 / 4 - 1 / 4) + (2 / 2 - 1 / 2)) / 2)
-    assert table([base, moved])[3].endswith("| 75.0% (50.0% - 100.0%) | 0.750 |  | +37.5 direct | 2 : 1, 1 |")
+    assert "| 75.0% (50.0% - 100.0%) |" in table([base, moved])[3]
+    assert table([base, moved])[3].endswith(" +37.5 direct (-40.0 to +80.0) | 2 : 1, 1, 1 |")
+    assert table([base, moved])[-1].startswith("Intervals and tests by image, as nobody knows who is shown")
+    assert (found.persons, moved.pooled()["persons"]) == (None, None)
     told = list(table_rows([base, moved]))
     assert told[0]["against"] == "" and told[1]["against"] == "direct" and told[1]["points"] == pytest.approx(37.5)
     assert told[1]["accuracy"] == pytest.approx(0.75) and (told[1]["least"], told[1]["most"]) == (0.5, 1.0)
@@ -97,14 +110,72 @@ def test_an_image_of_two_splits_tests_once() -> None:
     ]  # fmt: skip
 
 
+def test_a_difference_of_one_person_is_none() -> None:
+    """Two arms that differ in all images of one person: by image that is much, by person it is one of two halves."""
+    names, truth = [f"{i}" for i in range(40)], [0, 1] * 20
+    persons = {name: "anna" if int(name) < 20 else name for name in names}
+    wrong = [1 - each for each in truth]
+    answers = {0: (names, truth, wrong[:20] + truth[20:]), 1: (names, truth, wrong[:20] + truth[20:])}
+    base, better = row("direct", answers, persons), row("fer28-target", {0: (names, truth, truth)}, persons)
+    found = difference(better, base)
+    assert (found.p, found.persons, found.n) == (1, 21, 40) and found.low == 0 < found.high
+    assert difference(row("fer28-target", {0: (names, truth, truth)}), row("direct", answers)).p < 1e-5
+    assert base.pooled()["persons"] == 21 and base.pooled()["accuracy_ci95"][1] == 1
+    told = "Intervals and tests by person, 21 in the test splits (bootstrap; permutation, exact); Holm's method over 1"
+    assert table([base, better])[-1].startswith(told)
+
+
+def test_tests_are_adjusted_over_the_whole_table(faces: dict[str, str]) -> None:
+    names, truth = [f"{i}" for i in range(12)], [0, 1] * 6
+    wrong = [1 - each for each in truth]
+    rows = [row(key, {0: (names, truth, wrong[:n] + truth[n:])}) for key, n in (("direct", 9), ("fer28", 0), ("fer32", 3))]
+    told = [(each["p"], each["p_holm"]) for each in table_rows(rows)]
+    assert told == [("", ""), (2 / 2**9, 2 * 2 / 2**9), (2 / 2**6, 2 / 2**6)]
+    page = study_page([*rows, row("fer28-target", {0: (names, truth, truth)})], {"fer": load_faces(faces["fer"])}, {}, "x")
+    assert "Holm&#x27;s method over these" in page and "Holm&#x27;s p" in page
+
+
+def test_direct_fine_tuning_gets_the_updates_of_two_stages() -> None:
+    class Told:
+        path = Path("run")
+
+        def __init__(self, recipe: str, images: int, epochs: int) -> None:
+            self.info = {"stages": [{"name": "s", "images": images, "epochs": epochs}]}
+            self.recipe = load_recipe(recipe).to_toml().encode()
+
+        def content(self, name: str) -> bytes:
+            return self.recipe
+
+    arms = {arm.key: arm.runs[0][0] for arm in arms_of(NET, (0,), 1, ("core", "budget"))}
+    staged, long = arms["fer28-target"], arms["direct-long"]
+    assert long.as_long_as == staged and long.start is None and staged.start is not None
+    runs = {staged.start: Told("ng2015-fer28", 3000, 10), staged: Told("ng2015-direct", 140, 30)}
+    batch = {name: load_recipe(name).stages[0].batch_size for name in ("ng2015-fer28", "ng2015-direct")}
+    before, an_epoch = 10 * -(-3000 // batch["ng2015-fer28"]), -(-140 // batch["ng2015-direct"])
+    assert updates_of(staged, runs) == before + 30 * an_epoch  # type: ignore[arg-type]
+    stage = recipe_of(lengthened(long, runs), [], Path("out")).stages[0]  # type: ignore[arg-type]
+    assert (stage.epochs - 1) * an_epoch < before + 30 * an_epoch <= stage.epochs * an_epoch
+    assert stage.step_epochs / stage.epochs == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_a_class_that_rests_on_few_persons_is_named(faces: dict[str, str]) -> None:
+    told = concentrated(load_faces(faces["fer"], name="fer", subject_pattern="^(person[0-9]+)_"))
+    assert told[0] == (
+        "angry of fer rests on 6 persons, 6 of its 10 images show 2 of them: its recall tells of these persons, not of the "
+        "expression."
+    )
+    assert concentrated(load_faces(faces["fer"])) == []
+
+
 def test_the_page_says_agrees_only_where_the_test_does(faces: dict[str, str]) -> None:
     names, truth = [f"{i}" for i in range(40)], [0, 1] * 20
     right, wrong = truth, [1 - each for each in truth]
     direct = row("direct", {0: (names, truth, wrong[:20] + right[20:])})
     better = row("fer28-target", {0: (names, truth, right)})
     alike = row("fer28-target", {0: (names, truth, wrong[:19] + right[19:])})
-    assert verdict(difference(better, direct)) == "agrees" and verdict(difference(direct, better)) == "does not agree"
-    assert verdict(difference(alike, direct)) == "undecided"
+    found, back, none = difference(better, direct), difference(direct, better), difference(alike, direct)
+    assert verdict(found, found.p) == "agrees" and verdict(back, back.p) == "does not agree"
+    assert verdict(none, none.p) == "undecided" == verdict(found, 0.05)
     sets = {name: load_faces(path, name=name) for name, path in faces.items()}
     text = study_page([direct, better], sets, {"ng2015-direct": "name = '<b>'"}, "emotiw staged-study <x>", unfinished=3)
     assert "agrees" in text and "37.8 % (val, inferred)" in text and "3 arms have not been run yet" in text
@@ -117,17 +188,20 @@ def test_a_study_of_every_part_runs_once_and_goes_on(
 ) -> None:
     study = tmp_path / "study"
     changes = ["model.width=0.05", "model.input_size=67", "stage.epochs=1", "stage.batch_size=16", "stage.learning_rate=0.01"]
+    changes += [f"preprocessing.{key}=[{value}, {value}, {value}]" for key, value in (("mean", 128.0), ("std", 64.0))]
     command = ["staged-study", "--net", "alexnet=none", "--out", str(study), "--seeds", "1", "--precision", "float32"]
-    command += ["--parts", "core,answers", "--data", f"fer={faces['fer']}", "--data", f"target={faces['target']}"]
+    command += ["--parts", "core,budget,answers", "--data", f"fer={faces['fer']}", "--data", f"target={faces['target']}"]
     command += [word for change in changes for word in ("--set", change)]
     assert run(command) == 0
     told = capsys.readouterr()
     with open(study / "results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     keys = ["direct", "fer28", "fer32", "joint", "fer28-target", "fer32-target"]
-    assert [each["arm"] for each in rows] == [*keys, "fer28-target-mirror", "fer28-target-ten-crop", "ensemble"]
+    assert [each["arm"] for each in rows] == [*keys, "direct-long", "fer28-target-mirror", "fer28-target-ten-crop", "ensemble"]
     assert all(each["description"] in told.out and 0 <= float(each["accuracy"]) <= 1 for each in rows)
     assert (study / "results.md").read_text("utf-8") in told.out
+    updates = {each["arm"]: int(each["updates"]) for each in rows}
+    assert updates["direct"] < updates["fer28-target"] <= updates["direct-long"] < updates["fer28-target"] + updates["direct"]
     assert len({each["test_images"] for each in rows}) == 1 and float(rows[1]["large_accuracy"]) <= 1
     page = (study / "study.html").read_text("utf-8")
     assert "FER28 -&gt; target" in page and "data:image/jpeg" in page and "have not been run yet" not in page

@@ -28,7 +28,8 @@ class Command:
         # the second stage, frozen as far as conv5, trains on features that are kept
         arguments += ["--set", "two.crops_per_image=2", "--precision", "float32"]
         # the first keeps more than weights and optimizer: averages, gradients of half an update, drawn changes and orders
-        for change in ("average_decay=0.9", "accumulate=2", "sampling=balanced", "rotate=20", "erase=0.5", "brightness=0.1"):
+        changes = ("average_decay=0.9", "accumulate=2", "sampling=balanced", "rotate=20", "erase=0.5", "noise=20", "jpeg=20")
+        for change in (*changes, "pull_to_start=0.1"):
             arguments += ["--set", f"one.{change}"]
         self.arguments = arguments
 

@@ -11,6 +11,8 @@ import pytest
 from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.training.checked_fields import SettingError
 from emotiw_keras.training.optimizers import make_optimizer
+from emotiw_keras.training.pull_to_start import PullToStart
+from emotiw_keras.training.recipe import load_recipe
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.train_step import StageSteps
 
@@ -71,6 +73,47 @@ def test_answers_of_teachers_share_the_loss() -> None:
     each = 0.25 * -log[np.arange(4), LABELS] + 0.75 * 4.0 * imitation
     assert set(asked) == {2.0}
     assert loss == pytest.approx((each * np.array([1.0, 0.5, 2.0, 0.5])).sum(), rel=1e-5)
+
+
+def test_weights_are_pulled_to_where_they_began() -> None:
+    """The gradient of the loss and of strength / 2 times the squared distance; a layer that begins anew is left alone."""
+    keras.utils.set_random_seed(1)
+    image = keras.Input((8, 8, 1))
+    hidden = keras.layers.Dense(4, name="old")(keras.layers.Flatten()(image))
+    model = keras.Model(image, keras.layers.Dense(3, name="new")(hidden))
+    rate, strength = 0.1, 0.25
+    stage = Stage(
+        "s", train=("a:train",), random_crop=False, mirror=False, momentum=0.0, weight_decay=0.0, bias_rate=1.0,
+        pull_to_start=strength,
+    )  # fmt: skip
+    face_input = FaceInput(resize=8, crop=8, mean=(128.0,), std=(64.0,), channels="grey")
+    images = np.random.default_rng(2).integers(0, 256, (4, 8, 8, 1), np.uint8)
+    start = [variable.numpy() for variable in model.trainable_variables]
+    pull = PullToStart(model, strength, {"new"})
+    away = [value + np.random.default_rng(3).normal(0, 0.1, value.shape).astype(np.float32) for value in start]
+
+    def stepped(pull: PullToStart | None) -> list[np.ndarray]:
+        for variable, value in zip(model.trainable_variables, away, strict=True):
+            variable.assign(value)
+        optimizer = make_optimizer(stage, model.trainable_variables, {})
+        steps = StageSteps(model, face_input, stage, np.ones(3, np.float32), optimizer, (8, 8, 1), pull=pull)
+        steps.train(images, np.zeros((4, 3), np.int32), LABELS, rate)
+        return [variable.numpy() for variable in model.trainable_variables]
+
+    plain, pulled = stepped(None), stepped(pull)
+    for number, (before, began) in enumerate(zip(away, start, strict=True)):
+        expected = rate * strength * (before - began) if number < 2 else 0
+        np.testing.assert_allclose(plain[number] - pulled[number], expected, atol=1e-6)
+    assert [start.shape for start in pull.variables] == [(64, 4), (4,)]
+    with pytest.raises(SettingError, match="pull_to_start of stage 's' is 0.1, which a stage of kind 'head' does not heed"):
+        Stage("s", train=("a:train",), kind="head", pull_to_start=0.1)
+
+
+def test_a_recipe_without_a_pull_says_nothing_of_it() -> None:
+    """So that a run that an earlier version began goes on."""
+    recipe = load_recipe("finetune")
+    assert "pull_to_start" not in recipe.to_toml()
+    assert "pull_to_start = 0.1" in load_recipe("finetune", ["all.pull_to_start=0.1"]).to_toml()
 
 
 def test_sharpness_takes_the_gradient_uphill_of_the_weights() -> None:

@@ -50,6 +50,9 @@ def test_predict_needs_no_name(emotiw, tmp_path: Path) -> None:
     for row in rows:
         assert set(row["probabilities"]) == {"angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"}
         np.testing.assert_allclose(sum(row["probabilities"].values()), 1, atol=1e-5)
+        usable, shares = Run.open(DEFAULT).usable, np.array(list(row["probabilities"].values()))
+        assert usable is not None and row["uncertain"] is bool(-(shares * np.log(shares + 1e-12)).sum() > usable.entropy)
+        assert set(row["derived"]) == {"valence", "arousal"} and all(-1 <= value <= 1 for value in row["derived"].values())
 
 
 def test_a_face_that_smiles_is_happy(started_emotiw, shared_data: Path) -> None:

@@ -15,6 +15,8 @@ from emotiw_keras.errors import DataError
 
 VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 OUT = ("unknown", "nf")
+MOST_VOTES = 1000
+"""Of one class for one image; FER+ has ten in all."""
 
 
 def majority(votes: list[int]) -> str:
@@ -70,9 +72,18 @@ def _pixels(source: Source) -> tuple[Archive, str]:
 
 def read_votes(archive: Archive, name: str, where: str) -> tuple[list[str], list[str]]:
     """Class ("" for none) and split of each row of `fer2013new.csv`."""
+    counts, splits = read_counts(archive, name, where)
+    return [majority(row) for row in counts], splits
+
+
+def read_counts(archive: Archive, name: str, where: str) -> tuple[list[list[int]], list[str]]:
+    """Votes, in the order of `VOTES` and `OUT`, and split of each row of `fer2013new.csv`."""
     rows = read_rows(archive, name, where)
-    columns = [column.strip().lower() for column in rows[0]]
-    classes, splits = [], []
+    columns = [column.strip().lower() for column in rows[0]] if rows else []
+    lacking = [column for column in (*VOTES, "usage") if column not in columns]
+    if lacking:
+        raise DataError(f"{where} has no column {lacking[0]!r}; expected FER+'s votes: Usage,Image name,{','.join(VOTES)},...")
+    counts, splits = [], []
     for number, row in enumerate(rows[1:], start=1):
         if not row:
             continue
@@ -82,11 +93,11 @@ def read_votes(archive: Archive, name: str, where: str) -> tuple[list[str], list
         except ValueError as error:
             raise DataError(f"{where}: row {number} has {error}; expected ten whole numbers of votes") from error
         split = split_named(cells["usage"])
-        if split is None or len(row) != len(columns):
+        if split is None or len(row) != len(columns) or not all(0 <= vote <= MOST_VOTES for vote in votes):
             raise DataError(f"{where}: row {number} is {','.join(row)[:80]!r}; expected {','.join(columns)}")
-        classes.append(majority(votes))
+        counts.append(votes)
         splits.append(split)
-    return classes, splits
+    return counts, splits
 
 
 LAYOUT = Layout("FER+", "FER+ (fer2013new.csv with fer2013.csv)", _detect, _read)

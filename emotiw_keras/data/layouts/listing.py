@@ -63,6 +63,8 @@ class Listing:
     """Whether what else lies there is no part of the data set, and need not be told."""
     index: np.ndarray | None = None
     """Which of `images` these are; all in order if None."""
+    votes: np.ndarray | None = None
+    """int32 (images, 10): votes for each image (`data.votes`), zeros where it has none; None where nobody gave any."""
 
     def first_seen(self) -> dict[str, str]:
         """Each class name -> the first image that carries it."""
@@ -109,6 +111,7 @@ def without_classes(listing: Listing, leave_out: Sequence[str], path: object) ->
         classes=[listing.classes[i] for i in rows],
         split=[listing.split[i] for i in rows],
         subject=[listing.subject[i] for i in rows],
+        votes=None if listing.votes is None else listing.votes[rows],
         notes=[*listing.notes, told],
     )
 

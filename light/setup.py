@@ -1,0 +1,59 @@
+"""The small distribution: the same package under another name, with what `predict` needs and nothing else.
+
+`make dist` builds it beside the full one. It is the whole tree with `emotiw_keras` renamed to `emotiw_light`, so that both can
+be installed together and removed apart; version and bounds stand in the full one's setup.cfg alone.
+"""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shutil
+from pathlib import Path
+
+from setuptools import setup
+
+ROOT = Path(__file__).resolve().parents[1]
+NAME = "emotiw_light"
+NEEDED = ("click", "filelock", "h5py", "numpy", "opencv-python-headless", "pillow")
+"""What finds faces, reads expressions and opens exported models."""
+BUILD = Path(__file__).parent / "build" / "renamed"
+
+
+def renamed(text: str) -> str:
+    """Source code that imports the package by its other name."""
+    return re.sub(r"\bemotiw_keras(?=\.[a-z_])|(?<=from )emotiw_keras\b|(?<=import )emotiw_keras\b", NAME, text)
+
+
+full = configparser.ConfigParser()
+full.read(ROOT / "setup.cfg")
+lines = [line for line in full["options"]["install_requires"].splitlines() if line and not line.startswith("#")]
+needed = [line for line in lines if re.split(r"[<>=~!]", line)[0] in NEEDED]
+assert len(needed) == len(NEEDED), needed
+homes = {"emotiw_keras": "emotiw_keras", "emotiw_keras/cli": "cli", "emotiw_keras/weights": "weights"}
+shutil.rmtree(BUILD, ignore_errors=True)
+for place, source in homes.items():
+    target = BUILD / place.replace("emotiw_keras", NAME)
+    shutil.copytree(ROOT / source, target, ignore=shutil.ignore_patterns("__pycache__"))
+for path in BUILD.rglob("*.py"):
+    path.write_text(renamed(path.read_text(encoding="utf-8")), encoding="utf-8")
+version = re.search(r'^__version__ = "(.+)"$', (ROOT / "emotiw_keras/__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
+assert version is not None
+
+setup(
+    name="emotiw-light",
+    version=version[1],
+    description="Facial expressions in photos and videos, without TensorFlow: emotiw-keras for those who only predict",
+    long_description=(ROOT / "light/README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=full["options"]["python_requires"],
+    packages=sorted(path.parent.relative_to(BUILD).as_posix().replace("/", ".") for path in BUILD.rglob("__init__.py")),
+    package_dir={"": BUILD.relative_to(Path(__file__).parent).as_posix()},
+    package_data={
+        name.replace("emotiw_keras", NAME): re.split(r"[,\s]+", value.strip())
+        for name, value in full["options.package_data"].items()
+    },
+    install_requires=needed,
+    entry_points={"console_scripts": [f"emotiw-light = {NAME}.cli.main:main"]},
+)

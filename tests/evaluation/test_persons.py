@@ -1,0 +1,220 @@
+"""Intervals and tests by person: by simulation of persons whose images are answered alike, and against their definitions."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emotiw_keras.errors import UsageError
+from emotiw_keras.evaluation.assessment import Assessment, Predictions, figures
+from emotiw_keras.evaluation.compare import compare
+from emotiw_keras.evaluation.evaluate import assess
+from emotiw_keras.evaluation.metrics import scores
+from emotiw_keras.evaluation.predictions_csv import predictions_csv, read_predictions
+from emotiw_keras.evaluation.provenance import stage_persons
+from emotiw_keras.evaluation.significance import (
+    accuracy_difference_interval,
+    macro_f1_interval,
+    mcnemar,
+    paired_test,
+    person_numbers,
+    share_interval,
+    wilson_interval,
+)
+from emotiw_keras.reports.comparison_page import comparison_page, comparison_text
+from emotiw_keras.reports.evaluation_report import report_page
+from emotiw_keras.reports.score_tables import per_class_table
+from emotiw_keras.runs import DATA_COLUMNS, Run
+
+PERSONS, SETS = 40, 400
+
+
+def answered(random: np.random.Generator, person: np.ndarray) -> np.ndarray:
+    """Whether each image is answered rightly, bool (n,): each person has an own share, 1 / 2 on average."""
+    return random.random(len(person)) < random.beta(1, 1, PERSONS)[person]
+
+
+def drawn(random: np.random.Generator) -> np.ndarray:
+    """The person of each image: 1 to 19 images each."""
+    return np.repeat(np.arange(PERSONS), random.integers(1, 20, PERSONS))
+
+
+def test_intervals_by_person_cover_what_they_say_and_those_by_image_far_less() -> None:
+    random, covered = np.random.default_rng(0), np.zeros(2)
+    for _ in range(SETS):
+        person = drawn(random)
+        right = answered(random, person)
+        ends = np.array([share_interval(right, person), share_interval(right)])
+        covered += (ends[:, 0] <= 0.5) & (ends[:, 1] >= 0.5)
+    by_person, by_image = covered / SETS
+    assert 0.92 <= by_person <= 0.98 and by_image < 0.75
+
+
+def test_the_test_by_person_rejects_as_often_as_it_says_and_that_by_image_far_more() -> None:
+    random, rejected = np.random.default_rng(1), np.zeros(2)
+    for _ in range(SETS):
+        person = drawn(random)
+        a, b = answered(random, person), answered(random, person)
+        rejected += [paired_test(a, b, person) < 0.05, paired_test(a, b) < 0.05]
+    by_person, by_image = rejected / SETS
+    assert 0.02 <= by_person <= 0.08 and by_image > 0.2
+
+
+def test_a_difference_that_holds_for_all_persons_is_found() -> None:
+    random, person = np.random.default_rng(2), np.arange(400) // 10
+    a = random.random(400) < 0.5
+    b = a | (random.random(400) < 0.3)
+    assert paired_test(a, b, person) < 1e-6
+    low, high = accuracy_difference_interval(a, b, person)
+    assert 0 < low < b.mean() - a.mean() < high
+    assert paired_test(a, a, person) == 1 and accuracy_difference_interval(a, a, person) == (0, 0)
+
+
+def test_the_test_by_person_adds_up_all_exchanges() -> None:
+    random = np.random.default_rng(3)
+    for _ in range(20):
+        person = random.integers(0, 8, 30)
+        a, b = random.random(30) < 0.4, random.random(30) < 0.6
+        gain = np.array([(b[person == each].sum() - a[person == each].sum()) for each in range(8)], int)
+        sums = np.array([np.dot(signs, gain) for signs in product((-1, 1), repeat=8)])
+        assert paired_test(a, b, person) == pytest.approx((np.abs(sums) >= abs(gain.sum())).mean())
+        # one image a person: McNemar's
+        only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+        assert paired_test(a, b, np.arange(30)) == pytest.approx(mcnemar(only_a, only_b)) == paired_test(a, b)
+
+
+def test_persons_are_drawn_as_one_by_one() -> None:
+    random = np.random.default_rng(4)
+    person = np.concatenate([np.repeat(np.arange(12), random.integers(2, 9, 12)), np.arange(12, 40)])  # some of one image
+    right = random.random(len(person)) < random.random(40)[person]
+    hits, images = np.bincount(person, right), np.bincount(person)
+    rows = random.integers(0, 40, (20_000, 40))
+    expected = np.percentile(hits[rows].sum(axis=1) / images[rows].sum(axis=1), (2.5, 97.5))
+    assert share_interval(right, person) == pytest.approx(expected, abs=0.015)
+    truth, said = np.zeros(len(person), int), (~right).astype(int)
+    wide, narrow = macro_f1_interval(truth, said, 2, person), macro_f1_interval(truth, said, 2)
+    assert wide[1] - wide[0] > 1.2 * (narrow[1] - narrow[0])
+    assert macro_f1_interval(truth, said, 2, np.arange(len(person))) == narrow
+
+
+def test_persons_who_are_all_read_alike_count_once_each() -> None:
+    right, person = np.ones(60, bool), np.arange(60) // 10
+    assert share_interval(right, person) == wilson_interval(6, 6) != share_interval(right)
+    assert person_numbers(["", ""]) is None and person_numbers([]) is None
+    assert person_numbers(["", "a", "", "a"]).tolist() == [0, 1, 2, 1]  # type: ignore[union-attr]
+
+
+def test_figures_tell_persons_beside_images() -> None:
+    truth = np.array([0] * 6 + [1] * 4)
+    probabilities = np.eye(2)[[0, 0, 0, 1, 1, 1, 1, 1, 1, 1]]
+    subject = ["a"] * 3 + ["b"] * 3 + ["a", "c", "", ""]
+    result = scores(truth, probabilities, ("no", "yes"), subject=subject)
+    assert (result["persons"], result["person_unknown"]) == (3, 2)
+    assert [row["persons"] for row in result["per_class"].values()] == [2, 2]
+    assert result["per_class"]["no"]["recall_ci95"] == [0, 1]  # of two persons one is read, the other is not
+    plain = scores(truth, probabilities, ("no", "yes"))
+    assert plain["persons"] is None and plain["person_unknown"] == 10 and plain["accuracy"] == result["accuracy"]
+    assert plain["per_class"]["no"]["recall_ci95"] == list(wilson_interval(3, 6))
+    assert plain["per_class"]["no"]["persons"] is None
+    with pytest.raises(ValueError, match="9 persons for 10 images"):
+        scores(truth, probabilities, ("no", "yes"), subject=subject[1:])
+    assert "| no    |     1.000 |  0.500 |  0.000 - 1.000 | 0.667 |      6 |       2 |" in per_class_table(result)
+
+
+def test_persons_stay_with_the_answers() -> None:
+    subject = ["a", "", "=b"]
+    told = Predictions(
+        ("no", "yes"), ["x", "y", "z"], ["ok"] * 3, np.array([0, 1, 1]), np.eye(2, dtype=np.float32)[[0, 1, 0]], subject
+    )
+    assert told.select(np.array([2, 0])).subject == ["=b", "a"]
+    assert predictions_csv(told).splitlines()[1] == "x,no,no,1,0,ok,a"
+    assert predictions_csv(replace(told, subject=())).splitlines()[1] == "x,no,no,1,0,ok,"
+
+
+def test_an_older_table_of_answers_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "answers.csv"
+    file.write_text("path,label,predicted,no,yes,status\nx,no,no,1,0,ok\n")
+    assert read_predictions(file, ("no", "yes")).subject == ()
+    file.write_text("path,label,predicted,no,yes,status,subject\nx,no,no,1,0,ok,a\n")
+    assert read_predictions(file, ("no", "yes")).subject == ["a"]
+
+
+@pytest.fixture(scope="module")
+def known(side_by_side: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs of `side_by_side`; `one` knows who its image shows, which the data do not say."""
+    folder = tmp_path_factory.mktemp("known")
+    for name in ("one", "two", "faces"):
+        shutil.copytree(side_by_side / name, folder / name)
+    rows = list(csv.DictReader((folder / "one" / "data.csv").open(newline="")))
+    with open(folder / "one" / "data.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, DATA_COLUMNS)
+        writer.writeheader()
+        writer.writerows({**row, "subject": "anna"} for row in rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def by_pattern(known: Path) -> tuple[Assessment, Assessment]:
+    """Fourteen images, of seven persons by their names: of person 0 the images 0 and 1, and so on."""
+    pattern = r"^(1?[0-9])[.]png"
+    one, two = (assess(Run.open(known / name), known / "faces", subject_pattern=pattern) for name in ("one", "two"))
+    return one, two
+
+
+def test_persons_are_those_of_the_data_and_else_those_the_run_knew(known: Path, by_pattern) -> None:
+    told = assess(Run.open(known / "one"), known / "faces")
+    assert (told.result["persons"], told.result["person_unknown"]) == (1, 13)
+    assert [person for person in told.predictions.subject if person] == ["anna"]
+    assert by_pattern[0].result["persons"] == 14 and "torn.png" in str(by_pattern[0].predictions.paths)
+    assert by_pattern[0].result["per_class"]["sad"]["persons"] == 2
+    assert assess(Run.open(known / "two"), known / "faces").result["persons"] is None
+
+
+def test_reports_and_comparisons_say_by_what(by_pattern, known: Path) -> None:
+    def paired(assessment: Assessment) -> Assessment:
+        """The same with two images to each person."""
+        subject = [person and str(int(person) // 2) for person in assessment.predictions.subject]
+        told = replace(assessment.predictions, subject=subject)
+        result = figures(told, assessment.seen, assessment.question, selected_on=False)
+        return replace(assessment, predictions=told, result={**assessment.result, **result, "leak_free_near": None})
+
+    one, two = map(paired, by_pattern)
+    result = compare([one, two])
+    assert (result["persons"], result["person_unknown"], result["runs"][0]["persons"]) == (7, 0, 7)
+    a, b = (each.predictions.predicted == each.predictions.truth for each in (one, two))
+    order = {path: row for row, path in enumerate(two.predictions.paths)}
+    b = b[[order[path] for path in one.predictions.paths]]
+    read, number = one.predictions.readable, person_numbers(one.predictions.subject)
+    (pair,) = result["pairs"]
+    assert pair["mcnemar_p"] == paired_test(a[read], b[read], number[read])  # type: ignore[index]
+    assert json.loads(json.dumps(result)) == result
+    text, page = comparison_text(result), comparison_page(result, "faces", "emotiw compare")
+    assert "14 images of 7 persons" in text and "permutation by person p" in text and "rest on 7 persons alone" in text
+    assert "95 %, by person" in page and "exact permutation test by person" in page and "14 images of 7 persons" in page
+    report = report_page(one)
+    assert (
+        "14 images of 7 persons" in report and "intervals are by person" in report and "Intervals rest on 7 persons" in report
+    )
+    plain = [assess(Run.open(known / "two"), known / "faces")] * 2
+    assert "Intervals are by image, as nobody knows who is shown" in comparison_text(compare(plain))
+    assert "McNemar p" in comparison_text(compare(plain)) and "95 %, by image" in comparison_page(compare(plain), "faces", "x")
+
+
+def test_a_pattern_that_fits_no_file_is_refused(known: Path) -> None:
+    with pytest.raises(UsageError, match="is no regular expression"):
+        assess(Run.open(known / "one"), known / "faces", subject_pattern="(")
+
+
+def test_pages_count_the_persons_that_a_run_saw(known: Path) -> None:
+    one, two = Run.open(known / "one"), Run.open(known / "two")
+    assert stage_persons(one) == {"s": {"train": 1}} and stage_persons(two) == {}
+    page = report_page(assess(one, known / "faces"))
+    row = '<th scope="row">persons</th><td>1</td></tr>'
+    assert page.count(row) == 2  # of what it was trained on, and of what was scored

@@ -1,0 +1,197 @@
+"""`emotiw fit --folds`: every image tested once by a run that was not given it, persons in one fold, and it goes on."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emotiw_keras.cli.main import run
+from emotiw_keras.data.load import load_faces
+from emotiw_keras.data.splits import Folds, fold_splits, stratified_folds
+from emotiw_keras.errors import DataError, RunError, UsageError
+from emotiw_keras.fold_runs import FoldRuns
+from emotiw_keras.reports.score_tables import folds_table
+from emotiw_keras.run_facts import folds_facts
+from emotiw_keras.runs import Run
+from emotiw_keras.sealed import sealed_json
+from emotiw_keras.training.cross_validation import cross_validate, folded_set
+from emotiw_keras.training.recipe import Recipe, load_recipe, parse_recipe
+from tests.training.conftest import write_faces
+
+RECIPE = """
+name = "small"
+data = ["data"]
+precision = "float32"
+[model]
+name = "face_vgg"
+width = 0.1
+features = 5
+[source.data]
+subject_pattern = "^(person[0-9]+)_"
+[[stage]]
+name = "head"
+kind = "head"
+train = ["data:train"]
+val = ["data:val"]
+refit = true
+"""
+IMAGES = 84
+
+
+@pytest.fixture(scope="module")
+def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("recipe") / "small.toml"
+    file.write_text(RECIPE)
+    return file
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn faces in class folders, twelve persons of seven images."""
+    folder = tmp_path_factory.mktemp("images")
+    write_faces(folder, {".": IMAGES})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def command(recipe_file: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The command of three folds and a final run, which has run once."""
+    out = tmp_path_factory.mktemp("runs") / "mine"
+    words = ["fit", str(recipe_file), "--data", f"data={images}", "--out", str(out), "--folds", "3", "--refit"]
+    assert run(words) == 0
+    return words
+
+
+def test_every_image_is_tested_once_and_no_person_stands_in_two_folds(command: list[str]) -> None:
+    folds = FoldRuns.open(command[-4])
+    tested: Counter[str] = Counter()
+    for each in folds.runs:
+        rows = each.rows()
+        persons = {split: {row["subject"] for row in rows if row["split"] == split} for split in ("train", "val", "test")}
+        assert all(persons.values()) and not persons["test"] & (persons["train"] | persons["val"])
+        tested.update(row["path"] for row in rows if row["split"] == "test")
+    assert len(tested) == IMAGES and set(tested.values()) == {1}
+    final = Run.open(command[-4])  # what predict and export take
+    assert final.path.name == "final"
+    assert Counter(row["split"] for row in final.rows())["test"] == 0 and len(final.rows()) == IMAGES
+    assert final.info["refitted"]["images"] == IMAGES
+
+
+def test_evaluate_pools_the_folds(command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = command[-4]
+    capsys.readouterr()
+    assert run(["evaluate", out, "--json", "--out", str(tmp_path / "report")]) == 0
+    pooled = json.loads(capsys.readouterr().out)
+    single = []
+    for number in (1, 2, 3):
+        assert run(["evaluate", f"{out}/fold-{number}", "--json"]) == 0
+        single.append(json.loads(capsys.readouterr().out))
+    assert (pooled["n"], pooled["persons"], pooled["selected_on"]) == (IMAGES, 12, False)
+    assert [row["accuracy"] for row in pooled["folds"]] == [each["accuracy"] for each in single]
+    assert np.array_equal(pooled["confusion"], np.sum([each["confusion"] for each in single], axis=0))
+    assert pooled["leak_free"]["n"] == IMAGES
+    low, high = pooled["accuracy_ci95"]
+    assert low < pooled["accuracy"] < high
+    assert folds_table(pooled).splitlines()[2].startswith("| fold-1   |     28 |       4 |")
+    page = (tmp_path / "report" / "report.html").read_text("utf-8")
+    assert "intervals are by person" in page and "84 images of 12 persons" in page and f"emotiw evaluate {out}" in page
+    assert run(["evaluate", out, "--split", "val"]) == 2
+    assert "a cross-validation is scored on all its folds" in capsys.readouterr().err
+    assert run(["compare", out, out]) == 0
+    assert "84 images of 12 persons" in capsys.readouterr().out
+
+
+def test_again_it_goes_on_and_ends_in_the_same_bits(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {each.path.name: each.fingerprint for each in FoldRuns.open(command[-4]).runs}
+    assert run(command) == 0
+    assert capsys.readouterr().err.count("is finished already; nothing to do") == 4
+    other = tmp_path / "other"
+    words = [str(other) if word == command[-4] else word for word in command if word != "--refit"]
+    assert run(words) == 0
+    assert {each.path.name: each.fingerprint for each in FoldRuns.open(other).runs} == before
+    with pytest.raises(RunError, match="holds the runs of 3 folds and none of all data; name one of them, such as .*fold-1"):
+        Run.open(other)
+    assert run([*words, "--refit"]) == 0
+    assert Run.open(other).fingerprint == Run.open(command[-4]).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "line"),
+    [
+        (["--folds", "4"], 8, "was made otherwise (folds: 3 -> 4)"),
+        (["--folds", "2"], 2, "2 is not in the range 3<=x<=1000"),
+        (["--refit"], 2, "--refit trains on all folds; give --folds N"),
+    ],
+)
+def test_mistakes_are_one_line(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, line: str
+) -> None:
+    (tmp_path / "folds.json").write_text(sealed_json(folds_facts("small", "data", 3, False)))
+    assert run(["fit", str(recipe_file), "--data", "data=nowhere", "--out", str(tmp_path), *words]) == code
+    assert line in capsys.readouterr().err.strip().splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["folds.json"]
+
+
+def test_a_folder_of_something_else_is_left_alone(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "diary.txt").write_text("mine")
+    words = ["fit", str(recipe_file), "--data", "data=nowhere", "--out", str(tmp_path), "--folds", "3"]
+    assert run(words) == 8
+    assert "holds diary.txt, which is no run of --folds" in capsys.readouterr().err
+    assert run([*words, "--restart"]) == 4  # data that cannot be read leave what is there where it is
+    assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
+
+
+@pytest.mark.parametrize(("key", "value"), [("folds", 2), ("folds", "3"), ("format", 2), ("refit", 1), ("data", ["x"])])
+def test_a_damaged_folder_is_told(tmp_path: Path, key: str, value: object) -> None:
+    facts = folds_facts("small", "data", 3, False)
+    (tmp_path / "folds.json").write_text(sealed_json(facts | {key: value}))
+    with pytest.raises(RunError, match=f"is damaged: folds.json has {key} = "):
+        Run.open(tmp_path)
+    (tmp_path / "folds.json").write_text(sealed_json(facts).replace("3", "4", 1))
+    with pytest.raises(RunError, match=r"is damaged: folds.json is not what its checksum says"):
+        FoldRuns.open(tmp_path)
+
+
+def test_what_folds_would_mean_nothing_for_is_refused() -> None:
+    def changed(text: str) -> Recipe:
+        return parse_recipe(text, "small.toml")
+
+    with pytest.raises(UsageError, match=r"tests each run on data:test, but stage 'head' is given data:all"):
+        folded_set(changed(RECIPE.replace('train = ["data:train"]', 'train = ["data:all"]')))
+    with pytest.raises(UsageError, match=r"--folds beside source.data.folds = 4"):
+        folded_set(changed(RECIPE.replace("[source.data]", "[source.data]\nfolds = 4")))
+    with pytest.raises(UsageError, match="is for recipes of stages"):
+        folded_set(load_recipe("pathnet"))
+    with pytest.raises(UsageError, match="the last stage of recipe 'ng2015-joint' trains on fer, target"):
+        folded_set(load_recipe("ng2015-joint"))
+    with pytest.raises(UsageError, match="folds = 2: expected at least 3"):
+        cross_validate(changed(RECIPE), {"data": "x"}, "nowhere", 2)
+    with pytest.raises(UsageError, match="held_out of source is false with folds = 0"):
+        changed(RECIPE.replace("[source.data]", "[source.data]\nheld_out = false"))
+
+
+def test_without_persons_folds_are_stratified_and_equal_pictures_stay_together(images: Path) -> None:
+    fold_of = {}
+    for fold in range(4):
+        faces = load_faces(images, folds=Folds(4, fold))
+        fold_of |= {path: fold for path, split in zip(faces.paths, faces.split, strict=True) if split == "test"}
+        assert "84 images, duplicates and near duplicates kept together, in 4 folds" in str(faces.report)
+        assert set(np.bincount(faces.label[faces.split == "test"])) == {3}  # of each of seven classes 12
+    assert len(fold_of) == IMAGES
+    whole = load_faces(images, folds=Folds(4, 2, held_out=False))
+    assert Counter(whole.split.tolist()) == {"train": 63, "val": 21}
+    assert {fold_of[path] for path, split in zip(whole.paths, whole.split, strict=True) if split == "val"} == {2}
+    label, group = np.arange(40) % 2, np.arange(40) // 4
+    fold = stratified_folds(label, group, 5)
+    assert all(len(set(fold[group == each])) == 1 for each in range(10)) and np.bincount(fold).tolist() == [8] * 5
+    assert set(fold_splits(fold, Folds(5, 0, held_out=False)).tolist()) == {"train", "val"}
+    with pytest.raises(DataError, match="11 folds of 10 different photographs"):
+        stratified_folds(label, group, 11)
