@@ -54,7 +54,7 @@ class StagedFineTuner:
         metrics: `keras.metrics.Metric` objects, scored in every stage.
         callbacks: `keras.callbacks.Callback` objects; every stage is a training to them.
         strategy: devices and processes that train together: a `tf.distribute.MirroredStrategy`,
-            `MultiWorkerMirroredStrategy` or `OneDeviceStrategy`, or a word as `emotiw fit --strategy` takes it; the network
+            `MultiWorkerMirroredStrategy` or `OneDeviceStrategy`, or a word as `emotiw fit` takes it; the network
             need not be made in its scope. Each global batch is cut into as many parts as there are replicas (docs/scale.md).
         say: takes lines for people; None prints nothing.
 
