@@ -48,6 +48,17 @@ if TYPE_CHECKING:
 )
 @click.option("--drop-duplicates", "duplicates", flag_value="drop", help="Leave such images out of training.")
 @click.option(
+    "--strategy",
+    type=click.Choice(["auto", "none", "mirrored", "multi-worker"]),
+    default="none",
+    show_default=True,
+    help="Devices that train together: all GPUs (mirrored), or the workers that TF_CONFIG or Slurm names.",
+)
+@click.option("--devices", metavar="LIST", help="Of --strategy mirrored, such as gpu:0,gpu:1; cpu:0,cpu:1 to try it.")
+@click.option(
+    "--wait", type=click.FloatRange(1), metavar="SECONDS", help="How long a worker waits for the others; default: 600."
+)
+@click.option(
     "--folds",
     metavar="N",
     type=click.IntRange(3, 1000),
@@ -70,6 +81,9 @@ def fit(
     seed: int | None,
     threads: int | None,
     duplicates: str | None,
+    strategy: str,
+    devices: str | None,
+    wait: float | None,
     folds: int | None,
     refit: bool,
     restart: bool,
@@ -123,16 +137,21 @@ def fit(
 
     from emotiw_keras.training.epoch_progress import Progress
     from emotiw_keras.training.fit import fit as train
+    from emotiw_keras.training.workers import WAIT_SECONDS
 
     options: dict[str, Any] = {"threads": threads, "restart": restart, "dry_run": dry_run, "say": tell}
     options["progress"] = Progress.on_stderr()
     if folds is None:
-        outcome = train(chosen, paths, out, show=show_batch, **options)
+        listed = tuple(devices.split(",")) if devices else ()
+        seconds = WAIT_SECONDS if wait is None else wait
+        outcome = train(chosen, paths, out, show=show_batch, strategy=strategy, devices=listed, wait=seconds, **options)
         outcomes: tuple[Outcome, ...] = (outcome,)
         made = None if outcome.run is None else outcome.run.path
     else:
         if show_batch:
             raise UsageError("--show-batch shows the images of one training; leave out --folds")
+        if strategy != "none" or devices or wait is not None:
+            raise UsageError("--folds trains on one device; leave out --strategy, --devices and --wait")
         from emotiw_keras.training.cross_validation import cross_validate
 
         runs, outcomes = cross_validate(chosen, paths, out, folds, refit=refit, **options)

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from emotiw_keras.errors import FULL, EmotiwError, ModelError, OutputError
+from emotiw_keras.errors import FULL, EmotiwError, ModelError, OutputError, WorkerError
 from emotiw_keras.text import shown
 from emotiw_keras.training.interrupts import Interrupted
 
@@ -102,7 +102,7 @@ def cli() -> None:
 
     Data goes to standard output, progress and messages to standard error. Exit codes: 0 done, 2 wrong usage, 3 done
     but some inputs could not be read, 4 bad data, 5 bad or missing model, 6 cannot write, 7 training diverged, 8
-    damaged or other run.
+    damaged or other run, 9 another worker of the training is missing or was lost.
     """
 
 
@@ -195,6 +195,8 @@ def main() -> None:
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     signal.signal(signal.SIGTERM, _terminated)
     ended.append(run())
+    if ended[0] == WorkerError.exit_code or "TF_CONFIG" in os.environ:
+        _leave(ended)  # what TensorFlow does at the end would wait for workers that are gone
     sys.exit(ended[0])
 
 

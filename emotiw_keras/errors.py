@@ -46,3 +46,9 @@ class RunError(EmotiwError):
     """A run folder that is damaged, unfinished, or was made from another recipe or other data."""
 
     exit_code = 8
+
+
+class WorkerError(EmotiwError):
+    """A training on several workers that cannot begin or go on: one is missing, was lost, or cannot listen on its address."""
+
+    exit_code = 9

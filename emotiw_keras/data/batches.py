@@ -20,6 +20,7 @@ WAITING = 2
 """Batches that are made before they are asked for."""
 Batches = Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 Make = Callable[[np.ndarray], tuple[np.ndarray, ...]]
+Share = Callable[[np.ndarray], np.ndarray]
 Signature = tuple[tf.TensorSpec, ...]
 
 
@@ -120,6 +121,7 @@ def batches(
     draws: np.ndarray | None,
     batch_size: int,
     start: int = 0,
+    share: Share | None = None,
     labels: np.ndarray | None = None,
 ) -> Batches:
     """Batches of a source in a given order.
@@ -130,6 +132,7 @@ def batches(
         draws: (len(source), columns) by position, such as int32 from `draw_crops`, or None for zeros, int32 (len(source), 3).
         batch_size: images in a batch; the last may be smaller.
         start: batches to leave out at the start.
+        share: positions of a batch -> those that are read here, with their draws; its labels come all.
         labels: by position, in place of the source's.
 
     Yields:
@@ -143,8 +146,9 @@ def batches(
     told = source.labels if labels is None else labels
 
     def make(positions: np.ndarray) -> tuple[np.ndarray, ...]:
-        drawn = np.zeros((len(positions), 3), np.int32) if draws is None else draws[positions]
-        return source.gather(positions), drawn, told[positions]
+        read = positions if share is None else share(positions)
+        drawn = np.zeros((len(read), 3), np.int32) if draws is None else draws[read]
+        return source.gather(read), drawn, told[positions]
 
     columns, kind = (3, np.int32) if draws is None else (draws.shape[1], draws.dtype)
     spec = tf.TensorSpec((None, *told.shape[1:]), told.dtype)

@@ -164,9 +164,13 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Source: Ioffe and Szegedy 2015, arXiv:1502.03167.
     """
 
-    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
+    def is_fused(self, inputs: Tensor) -> bool:
+        """Whether the fused kernel computes this input, which also keeps variances with Bessel's correction."""
         has_kernel = keras.backend.backend() == "tensorflow" and self.compute_dtype in ("float32", "bfloat16", "float16")
-        if not (config.fast_kernels() and has_kernel) or len(inputs.shape) != 4 or mask is not None:
+        return config.fast_kernels() and has_kernel and len(inputs.shape) == 4
+
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
+        if not self.is_fused(inputs) or mask is not None:
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 

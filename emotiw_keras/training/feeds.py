@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from emotiw_keras.data.batches import Source, batches
+from emotiw_keras.data.batches import Share, Source, batches
 from emotiw_keras.data.face_input import draw_crops
 from emotiw_keras.training.epoch_plan import StageCrops
 from emotiw_keras.training.features import Features
@@ -33,7 +33,7 @@ def label_spec(source: Trained) -> tf.TensorSpec:
 
 
 def epoch_batches(
-    train: Trained, stage: Stage, crops: StageCrops, epoch: int, start: int
+    train: Trained, stage: Stage, crops: StageCrops, epoch: int, start: int, share: Share | None = None
 ) -> Iterator[tuple[tf.Tensor, Any, tf.Tensor]]:
     """The batches of an epoch: what the source holds, what happens to each image (see `StageCrops`), labels.
 
@@ -43,6 +43,7 @@ def epoch_batches(
         crops: of the stage.
         epoch: from 0; order and crops are drawn for it.
         start: batches to leave out, of a source that can be entered anywhere.
+        share: the positions in a batch of the images that this process computes; its labels come all.
     """
     if isinstance(train, Batches):
         for number, (images, labels) in enumerate(train):
@@ -50,7 +51,11 @@ def epoch_batches(
             drawn = draw_crops(len(images), crops.room, mirror=stage.mirror, seed=seed)
             if not stage.random_crop:
                 drawn[:, :2] = crops.room // 2
-            yield images, crops.augmented(drawn, seed) if stage.augmented else drawn, labels
+            drawn = crops.augmented(drawn, seed) if stage.augmented else drawn
+            if share is not None:
+                mine = share(np.arange(len(images)))
+                images, drawn = tf.gather(images, mine), drawn[mine]
+            yield images, drawn, labels
         return
     taken = None
     if isinstance(train, Features):
@@ -59,13 +64,15 @@ def epoch_batches(
         taken = crops.draws_of_epoch(epoch)
     columns = getattr(train, "drawn", None)
     labels = None if columns is None else drawn_classes(train.labels, columns, (*crops.seed, epoch, 5))
-    yield from batches(train, crops.order(epoch, train.labels), taken, stage.batch_size, start, labels)
+    yield from batches(train, crops.order(epoch, train.labels), taken, stage.batch_size, start, share, labels)
 
 
-def validation_batches(source: Trained) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-    """Images and labels of a source in its own order; the batches are the same whatever was done before."""
+def validation_batches(source: Trained, share: Share | None = None) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    """Images and labels of a source in its own order; the batches are the same whatever was done before. With `share` the
+    images that this process computes, and all labels."""
     if isinstance(source, Batches):
-        yield from source
+        for images, labels in source:
+            yield images if share is None else tf.gather(images, share(np.arange(len(images)))), labels
     else:
-        for images, _, labels in batches(source, np.arange(len(source)), None, VALIDATION_BATCH):
+        for images, _, labels in batches(source, np.arange(len(source)), None, VALIDATION_BATCH, share=share):
             yield images, labels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -19,14 +20,18 @@ from emotiw_keras.training.epoch_progress import silent
 from emotiw_keras.training.kinds import Job
 from emotiw_keras.training.prepared_data import MEAN_IMAGE_FILE, Prepared, needed, prepare
 from emotiw_keras.training.recipe import Recipe
+from emotiw_keras.training.sharing import compare, going_on, join, told_of
 from emotiw_keras.training.stage_images import data_rows, own_rows
 from emotiw_keras.training.start import start_tensorflow
+from emotiw_keras.training.workers import WAIT_SECONDS
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
     from emotiw_keras.data.batches import Pool
     from emotiw_keras.training.epoch_progress import Progress
+    from emotiw_keras.training.replicas import Replicas
 
 LOOK_SECONDS = 15.0
 """How long a dry run looks at the images of a set."""
@@ -51,6 +56,9 @@ def fit(
     show: str | Path | None = None,
     say: Callable[[str], None] = silent,
     progress: Progress | None = None,
+    strategy: str | tf.distribute.Strategy | None = None,
+    devices: Sequence[str] = (),
+    wait: float = WAIT_SECONDS,
 ) -> Outcome:
     """Train by a recipe; called again after an interruption it goes on where it was.
 
@@ -64,12 +72,17 @@ def fit(
         show: a PNG to write with some training images as the first epochs have them; then stop.
         say: takes lines for people.
         progress: shows epochs under way.
+        strategy: devices and processes that train together: a word of `workers.STRATEGIES` or TensorFlow's strategy; see
+            docs/scale.md.
+        devices: of strategy "mirrored", such as ("cpu:0", "cpu:1"); none takes all GPUs.
+        wait: seconds that a worker waits for the others to start.
 
     Raises:
         UsageError: data sets that the recipe does not know, or that are missing.
         DataError: data that cannot be used.
         ModelError: weights that are missing or do not fit.
         RunError: `out` was made from another recipe or other data, or is damaged.
+        WorkerError: another worker did not come, or was lost.
         OutputError: `out` cannot be written.
         DivergedError: the loss stopped being a number.
 
@@ -77,19 +90,28 @@ def fit(
         >>> from emotiw_keras.training.recipe import load_recipe
         >>> fit(load_recipe("demo"), {}, "runs/demo")  # doctest: +SKIP
     """
-    look = dry_run or show is not None
-    prepared = prepare(recipe, paths, threads=threads, say=say, seconds=LOOK_SECONDS if look else None)
-    folder = Path(out).expanduser()
     if show is not None:
         from emotiw_keras.training.show_batch import show_batch
 
+        prepared = prepare(recipe, paths, threads=threads, say=say, seconds=LOOK_SECONDS)
         show_batch(prepared, Path(show).expanduser(), say)
         if not dry_run:
             return Outcome(None, prepared.unreadable)
     if dry_run:
-        recipe.kind.describe(prepared, folder, say)
+        told = told_of(strategy, devices)
+        prepared = prepare(recipe, paths, threads=threads, say=say, seconds=LOOK_SECONDS)
+        if told:
+            say(told)
+        recipe.kind.describe(prepared, Path(out).expanduser(), say)
         return Outcome(None, prepared.unreadable)
-    return Outcome(train(prepared, folder, None, say, progress, restart), prepared.unreadable)
+    replicas = join(recipe, strategy, devices, wait, threads, say)
+    if replicas is not None and not replicas.chief:
+        say, progress = silent, None
+    with nullcontext() if replicas is None else replicas.together():
+        prepared = prepare(recipe, paths, threads=threads, say=say)
+    return Outcome(
+        train(prepared, Path(out).expanduser(), None, say, progress, restart, replicas=replicas), prepared.unreadable
+    )
 
 
 def train(
@@ -101,7 +123,8 @@ def train(
     restart: bool = False,
     metrics: Sequence[keras.metrics.Metric] = (),
     callbacks: Sequence[keras.callbacks.Callback] = (),
-) -> Run:
+    replicas: Replicas | None = None,
+) -> Run | None:
     """Make the run folder, or go on with it. A new one is made only when the network, its weights and its rules are good.
 
     Args:
@@ -112,8 +135,14 @@ def train(
         progress: shows epochs under way.
         metrics, callbacks: Keras objects for every stage.
         restart: rename an existing run and begin anew.
+        replicas: devices and processes that train together.
+
+    Returns:
+        The finished run; None on a worker that does not write it.
     """
     recipe = prepared.recipe
+    if replicas is not None:
+        compare(prepared, replicas)
     before = prepared.parent.rows() if prepared.parent is not None else []
     taught = (row for run in prepared.teachers.values() for row in run.each_row())
     of_files = [part for part in recipe.stages if part.name in prepared.roles]
@@ -122,18 +151,31 @@ def train(
         own_rows(recipe.stages, prepared.own, prepared.info["labels"]),
     )
     videos = any(isinstance(faces, VideoSet) for faces in prepared.sets.values()) or any("frames" in row for row in before[:1])
-    with Claim(folder, recipe.to_toml(), prepared.info, say, restart) as claim:
+    writes = replicas is None or replicas.chief
+    together = nullcontext if replicas is None else replicas.together
+    with ExitStack() as held:
 
         def take() -> dict[str, Any]:
+            assert claim is not None
             info = claim.take(rows, videos)
             if not info["finished"] and recipe.preprocessing.mean_image and not (folder / MEAN_IMAGE_FILE).exists():
                 write_atomic(folder / MEAN_IMAGE_FILE, Path(recipe.preprocessing.mean_image).read_bytes())
             return info
 
-        info = take() if claim.resumes else prepared.info
+        with together():
+            claim = held.enter_context(Claim(folder, recipe.to_toml(), prepared.info, say, restart)) if writes else None
+            info = take() if claim is not None and claim.resumes else prepared.info
+        resumes = claim is not None and claim.resumes
+        if replicas is not None:
+            info = replicas.from_chief(info)
+            if resumes and not info["finished"]:
+                say(going_on(info, replicas, recipe))
         if info["finished"]:
-            return _finished(folder, model, say)
-        start_tensorflow(None if info["threads"] == hardware.processor_threads() else info["threads"])
+            return _finished(folder, model, say) if writes else None
+        if replicas is None:
+            start_tensorflow(None if info["threads"] == hardware.processor_threads() else info["threads"])
+        else:
+            info["strategy"] = replicas.facts()
         import keras
 
         from emotiw_keras.data.batches import Pool
@@ -147,22 +189,26 @@ def train(
         if settings is not None and not settings.get("as_given"):
             # Before the folder is made, the mean image is where the recipe says.
             mean_image = recipe.preprocessing.mean_image
-            source = {"mean_image": mean_image} if mean_image and not claim.resumes else {}
-            face_input = FaceInput.from_settings({**settings, **source}, folder if claim.resumes else ".")
+            source = {"mean_image": mean_image} if mean_image and not resumes else {}
+            face_input = FaceInput.from_settings({**settings, **source}, folder if resumes else ".")
 
         def pool(parts: Mapping[str, np.ndarray]) -> Pool | None:
             chosen = [(prepared.sets[name], index) for name, index in parts.items() if len(index)]
             wanted = needed(settings)
             return Pool(chosen, wanted["resize"], wanted["channels"] == "grey") if chosen else None
 
-        job = Job(folder, info, model, face_input, pool, say, progress, tuple(metrics), tuple(callbacks))
+        job = Job(folder, info, model, face_input, pool, say, progress, tuple(metrics), tuple(callbacks), replicas)
         with computing_in(keras.config.dtype_policy().name):  # that of the recipe is for its own network alone
-            loop = recipe.kind.loop(prepared, job)
-            if not claim.resumes:
-                loop.check()
-                info.update(take())
-                if info["finished"]:  # by another process meanwhile
-                    return _finished(folder, model, say)
+            with together():
+                loop = recipe.kind.loop(prepared, job)
+                if not resumes:
+                    loop.check()
+                    if claim is not None:
+                        info.update(take())
+            if replicas is not None:
+                info["finished"] = replicas.from_chief(info["finished"])
+            if info["finished"]:  # by another process meanwhile
+                return _finished(folder, model, say) if writes else None
             return loop.fit()
 
 

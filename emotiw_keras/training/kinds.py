@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from emotiw_keras.training.epoch_progress import Progress
     from emotiw_keras.training.prepared_data import Prepared
     from emotiw_keras.training.recipe import Recipe
+    from emotiw_keras.training.replicas import Replicas
 
 KINDS = {"stage": "emotiw_keras.training.stages", "search": "emotiw_keras.pathnet.kind"}
 """Table of a recipe -> the module of its kind."""
@@ -44,6 +45,7 @@ class Job:
         say: takes lines for people.
         progress: shows epochs under way.
         metrics, callbacks: Keras objects for every stage.
+        replicas: devices and processes that train together; None is this process on one device.
     """
 
     folder: Path
@@ -55,6 +57,7 @@ class Job:
     progress: Progress | None
     metrics: tuple[keras.metrics.Metric, ...] = ()
     callbacks: tuple[keras.callbacks.Callback, ...] = ()
+    replicas: Replicas | None = None
 
 
 class Loop(Protocol):
@@ -63,8 +66,8 @@ class Loop(Protocol):
     def check(self) -> None:
         """Find what is impossible before anything is written."""
 
-    def fit(self) -> Run:
-        """Train all entries, or those that are left; the finished run."""
+    def fit(self) -> Run | None:
+        """Train all entries, or those that are left; the finished run, or None on a worker that does not write it."""
 
 
 class Kind:
@@ -75,12 +78,14 @@ class Kind:
         tables: what other tables such a recipe has, and their settings.
         selects: whether an entry's `val` chooses its best epoch, or only measures.
         tasks: whether each entry is a task of its own, with its own classes and outputs.
+        shared: whether several devices and processes can train an entry together.
     """
 
     part: ClassVar[type[Part]]
     tables: ClassVar[Mapping[str, type]] = {}
     selects: ClassVar[bool] = True
     tasks: ClassVar[bool] = False
+    shared: ClassVar[bool] = False
 
     def read(self, table: Any, where: str) -> Part:
         """An entry of its table; SettingError where it cannot be meant."""

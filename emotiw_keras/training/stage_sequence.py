@@ -23,6 +23,7 @@ from emotiw_keras.training.freezing import apply_rules, layers_named
 from emotiw_keras.training.head import HeadTraining
 from emotiw_keras.training.interrupts import Flag, delayed_signals
 from emotiw_keras.training.keep import kept_stage
+from emotiw_keras.training.replicas import Replicas
 from emotiw_keras.training.run_writer import csv_text, history_columns, read_done, write_done, write_info
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.stage_state import restore
@@ -48,6 +49,7 @@ class StageLoop:
         progress: takes the state of an epoch under way.
         teachers: the runs that stages name as their teachers, by that name.
         metrics, callbacks: Keras objects for every stage, before a stage's own.
+        replicas: devices and processes that train together; None is this process on one device.
     """
 
     def __init__(
@@ -66,10 +68,21 @@ class StageLoop:
         teachers: Mapping[str, Run] | None = None,
         metrics: Sequence[keras.metrics.Metric] = (),
         callbacks: Sequence[keras.callbacks.Callback] = (),
+        replicas: Replicas | None = None,
     ) -> None:
         self.train, self.val = train, val
         self.run = Surroundings(
-            model, face_input, Path(run_dir), info, seed, say, progress or Progress(), teachers or {}, metrics, callbacks
+            model,
+            face_input,
+            Path(run_dir),
+            info,
+            seed,
+            say,
+            progress or Progress(),
+            teachers or {},
+            metrics,
+            callbacks,
+            replicas,
         )
         self._given = tuple(stages)
         self.stages = tuple(stage for stage in stages if self._has_enough(stage))
@@ -77,11 +90,11 @@ class StageLoop:
             raise UsageError("no stage has as many validation images as its val_least asks for; lower val_least")
         self.rows: list[dict[str, Any]] = []
 
-    def fit(self) -> Run:
+    def fit(self) -> Run | None:
         """Train all stages, or those that are left.
 
         Returns:
-            The finished run.
+            The finished run; None on a worker that does not write it, whose network has its weights all the same.
 
         Raises:
             DivergedError: a loss that is not finite; the best epoch so far stays.
@@ -104,8 +117,14 @@ class StageLoop:
             with delayed_signals() as flag:
                 training = self._training(kept + 1, self.stages[kept], flag)
                 assert isinstance(training, HeadTraining)
-                info["refitted"] = training.refit(info["stages"][kept]["best_file"])
-        self._finish()
+                file = info["stages"][kept]["best_file"]
+                info["refitted"] = self.run.from_chief(lambda: training.refit(file))
+                self._spread()
+        with self.run.together():
+            if self.run.writes:
+                self._finish()
+        if not self.run.writes:
+            return None
         return Run.open(self.run.run_dir, self.run.model if info["model"].get("given") else None)
 
     def check(self) -> None:
@@ -140,24 +159,42 @@ class StageLoop:
 
     def _fit_stage(self, training: StageTraining) -> None:
         """Train a stage, unless that was done before, and go on from its best epoch."""
-        marker = training.folder / "done.json"
-        if not marker.exists():
-            result = training.fit(self._write_rows)
-            write_done(marker, result)
-            discard(self.run.run_dir)
+        run, marker = self.run, training.folder / "done.json"
+        result = run.from_chief(lambda: read_done(marker) if marker.exists() else None)
+        if result is None:
+            if isinstance(training, HeadTraining):  # which takes seconds: the chief fits it for all
+                result = run.from_chief(lambda: training.fit(self._write_rows))
+            else:
+                result = training.fit(self._write_rows)
+            with run.together():
+                if run.writes:
+                    write_done(marker, result)
+                    discard(run.run_dir)
+            result = run.from_chief(lambda: result)  # the names of files are the chief's
         else:
-            result = read_done(marker)
-            self.run.say(f"stage {training.number} {result['name']}: finished before, best epoch {result['best_epoch']}")
+            run.say(f"stage {training.number} {result['name']}: finished before, best epoch {result['best_epoch']}")
         self._restore_model(training.folder / result["best_file"])
-        self._write_rows(result.pop("rows"))
-        self.run.info["stages"].append(result)
-        learning_curves(self.run.run_dir / "history.csv", self.run.run_dir / "curves.png")
+        with run.together():
+            self._write_rows(result.pop("rows"))
+            run.info["stages"].append(result)
+            if run.writes:
+                learning_curves(run.run_dir / "history.csv", run.run_dir / "curves.png")
 
     def _restore_model(self, file: Path) -> None:
-        restore("model", self.run.model.variables, checkpoints.load(file))
+        with self.run.together():
+            if self.run.writes:
+                restore("model", self.run.model.variables, checkpoints.load(file))
+        self._spread()
+
+    def _spread(self) -> None:
+        """Give every worker the chief's weights."""
+        if self.run.replicas is not None:
+            self.run.replicas.spread(self.run.model.variables)
 
     def _write_rows(self, rows: Sequence[dict[str, Any]]) -> None:
         """history.csv and events/ with the rows of one stage in place of those it had."""
+        if not self.run.writes:
+            return
         names = {row["stage"] for row in rows}
         self.rows = [row for row in self.rows if row["stage"] not in names] + list(rows)
         columns = history_columns(self.stages)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from emotiw_keras.costs import cost_matrix
 from emotiw_keras.data.batches import Pool
 from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.data.one_channel import for_grey
-from emotiw_keras.errors import DataError, DivergedError, UsageError
+from emotiw_keras.errors import DataError, DivergedError, RunError, UsageError
 from emotiw_keras.heads import heads_of
 from emotiw_keras.runs import Run
 from emotiw_keras.training import checkpoints
@@ -33,7 +34,9 @@ from emotiw_keras.training.interrupts import Flag, Interrupted
 from emotiw_keras.training.optimizers import make_optimizer
 from emotiw_keras.training.own_data import Batches, are_faces
 from emotiw_keras.training.pull_to_start import PullToStart
+from emotiw_keras.training.replicas import Replicas, fingerprint
 from emotiw_keras.training.schedules import learning_rates
+from emotiw_keras.training.shared_step import SAVE, SharedSteps
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.stage_state import StageState, arrays, restore
 from emotiw_keras.training.teachers import Teachers
@@ -59,6 +62,24 @@ class Surroundings:
     teachers: Mapping[str, Run] = field(default_factory=dict)
     metrics: Sequence[keras.metrics.Metric] = ()
     callbacks: Sequence[keras.callbacks.Callback] = ()
+    replicas: Replicas | None = None
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes the run folder: the only one, or the chief of several."""
+        return self.replicas is None or self.replicas.chief
+
+    def together(self) -> AbstractContextManager[None]:
+        """Within, what one worker does and others do not; where it fails, all end with its error."""
+        return nullcontext() if self.replicas is None else self.replicas.together()
+
+    def from_chief(self, make: Callable[[], Any]) -> Any:
+        """What the worker that writes makes, plain data; every worker has it."""
+        made = None
+        with self.together():
+            if self.writes:
+                made = make()
+        return made if self.replicas is None else self.replicas.from_chief(made)
 
     def stop_if_asked(self, flag: Flag) -> None:
         """Raise `Interrupted` where a signal has come."""
@@ -83,6 +104,7 @@ class StageTraining:
         self, run: Surroundings, number: int, stage: Stage, train: Trained, val: Trained | None, flag: Flag | None = None
     ) -> None:
         self.run, self.number, self.stage, self.flag = run, number, stage, flag or Flag()
+        self.agreed = self.flag if run.replicas is None else Flag()  # several workers stop at the same step
         self.train, self.val = train, val
         self.folder = run.run_dir / "stages" / f"{number:02d}-{stage.name}"
         self.where = f"stage {stage.name!r}"
@@ -96,7 +118,9 @@ class StageTraining:
         Raises:
             UsageError: such a setting.
         """
-        stage = self.stage
+        stage, replicas = self.stage, self.run.replicas
+        if replicas is not None:
+            self._check_shared(replicas)
         asked = {
             "crops_per_image": stage.crops_per_image, "cache_features": stage.cache_features is True,
             "teachers": stage.teachers, ", ".join(stage.augmentations): stage.augmented,
@@ -108,6 +132,26 @@ class StageTraining:
                     "that faces are prepared outside of it"
                 )
 
+    def _check_shared(self, replicas: Replicas) -> None:
+        """Refuse what several replicas cannot heed."""
+        if heads_of(self.run.info):
+            raise UsageError(f"{self.where} trains a network of several heads, which one device does; leave out --strategy")
+        if self.stage.cache_features is True:
+            raise UsageError(
+                f"{self.where} sets cache_features = true, which is for --strategy none: features are kept on one disk"
+            )
+        batches = [each for each in (self.train, self.val) if isinstance(each, Batches)]
+        if batches and replicas.workers > 1:
+            raise UsageError(
+                f"{self.where} is given {batches[0].kind} {batches[0].name}, of which workers cannot know that it is the "
+                "same on all; give faces in files or arrays"
+            )
+        if not batches and self.stage.batch_size < replicas.count:
+            raise UsageError(
+                f"{self.where} has batch_size = {self.stage.batch_size} for {replicas.count} replicas; expected at least "
+                "one image for each"
+            )
+
     def _as_they_are(self, source: Trained) -> bool:
         """Whether the network takes a source without `FaceInput` before it."""
         return self.run.face_input is None or not are_faces(source.shape, source.dtype)
@@ -115,7 +159,7 @@ class StageTraining:
     def plan(self, decided: bool | None = None) -> Plan:
         """Whether what its frozen start makes is computed once; see `caching.plan`."""
         of_files = all(isinstance(part, Pool) for part in (self.train, self.val) if part is not None)
-        if not of_files or self.run.face_input is None:
+        if not of_files or self.run.face_input is None or self.run.replicas is not None:
             return Plan(None, 0, 0, "")  # features are kept of faces in files alone, which `FaceInput` prepares
         count = 0 if self.val is None else len(self.val)
         return plan(self.run.model, self.stage, self.crops, count, self.run.run_dir, decided)
@@ -130,16 +174,20 @@ class StageTraining:
             What the run records of the stage; its rows are among it.
         """
         self._begin()
-        state, stage = self.state, self.stage
+        run, state, stage = self.run, self.state, self.stage
         while state.epoch < stage.epochs and not (stage.patience and state.waited >= stage.patience) and not state.stopped:
             self._epoch()
             with self.averages.in_place() if self.averages is not None else nullcontext():
-                self._close_epoch()
+                trained, scores = self.steps.metric_values(), self._validate()
+                with run.together():
+                    self._close_epoch(trained, scores)
             self._save()
+            self._agree()
             # Told only now: an epoch that was told is never done again.
-            self.run.progress.epoch(self.run.say, stage, state.rows[-1], state.best["epoch"] == state.epoch)
-            after_epoch(state.rows)
-            self.run.stop_if_asked(self.flag)
+            run.progress.epoch(run.say, stage, state.rows[-1], state.best["epoch"] == state.epoch)
+            with run.together():
+                after_epoch(state.rows)
+            run.stop_if_asked(self.agreed)
         self.callbacks.end()
         still = check_moved(self.run.model, state.before, self.where)
         if still:
@@ -163,7 +211,10 @@ class StageTraining:
         layer_rates = apply_rules(run.model, stage.rules, self.where)
         half = run.info["precision"] == "mixed_float16"
         optimizer = make_optimizer(stage, run.model.trainable_variables, layer_rates, scale_loss=half)
-        found = checkpoints.newest(self.folder, run.say) if self.folder.exists() else None
+        found = None
+        with run.together():
+            if run.writes and self.folder.exists():
+                found = checkpoints.newest(self.folder, run.say)
         self.state = StageState() if found is None else checkpoints.restored(StageState, found)
         self.metrics = (*run.metrics, *stage.metrics)
         if found is None:
@@ -174,6 +225,8 @@ class StageTraining:
             restore("model", run.model.variables, found)
             restore("optimizer", optimizer.variables, found)
             run.say(f"stage {self.number} {stage.name}: going on at epoch {self.state.epoch + 1}, step {self.state.step}")
+        if run.replicas is not None and run.replicas.workers > 1:
+            self.state = StageState(**run.replicas.from_chief(vars(self.state)))
         self.averages = Averages(run.model, stage.average_decay) if stage.average_decay else None
         if self.averages is not None and found is not None:
             restore("average", self.averages.variables, found)
@@ -189,6 +242,10 @@ class StageTraining:
         self._make_steps(planned, optimizer)
         if found is not None:
             restore("metric", [variable for metric in self.metrics for variable in metric.variables], found)
+        if run.replicas is not None:
+            held = [*run.model.variables, *optimizer.variables, *(() if self.averages is None else self.averages.variables)]
+            held += [] if self.pull is None else self.pull.variables
+            run.replicas.spread([*held, *(variable for metric in self.metrics for variable in metric.variables)])
         self.rates = learning_rates(stage, self.per_epoch)
         self.callbacks = Callbacks(
             (*run.callbacks, *stage.callbacks),
@@ -204,10 +261,13 @@ class StageTraining:
         """The pull to where the stage began, which a file keeps for an interrupted one."""
         model, stage = self.run.model, self.stage
         pull = PullToStart(model, stage.pull_to_start, layers_named(model, stage.initialise, self.where))
-        if self.state.start:
-            restore("start", pull.variables, checkpoints.load(self.folder / self.state.start))
-        else:
-            self.state.start = checkpoints.save(self.folder, "best-e0000", arrays("start", pull.variables), {}).name
+        with self.run.together():
+            if not self.run.writes:
+                return pull  # the chief gives it its values
+            if self.state.start:
+                restore("start", pull.variables, checkpoints.load(self.folder / self.state.start))
+            else:
+                self.state.start = checkpoints.save(self.folder, "best-e0000", arrays("start", pull.variables), {}).name
         return pull
 
     def _tell_start(self, new: Sequence[str]) -> None:
@@ -253,7 +313,8 @@ class StageTraining:
             teachers = [run.teachers[name] for name in stage.teachers]
             taught_by = Teachers(teachers, heads or run.info["labels"], net, run.info["precision"])
         labels = label_spec(train)
-        self.steps = self.judge = StageSteps(
+        make = StageSteps if run.replicas is None else partial(SharedSteps, run.replicas)
+        self.steps = self.judge = make(
             net,
             given,
             stage,
@@ -269,9 +330,11 @@ class StageTraining:
             heads,
             self.pull,
         )
+        if isinstance(self.steps, SharedSteps):
+            self.steps.trace()
         if val is not None and (val.shape, val.dtype, label_spec(val)) != (train.shape, train.dtype, labels):
             net, given = self._prepared_for(val)
-            self.judge = StageSteps(
+            self.judge = make(
                 net, given, stage, weights, optimizer, val.shape, val.dtype, labels=label_spec(val), metrics=self.metrics,
                 heads=heads,
             )  # fmt: skip
@@ -295,7 +358,11 @@ class StageTraining:
             self.steps.reset_metrics()
             state.rate_factor *= self.callbacks.epoch_begin(state.epoch, self._rate())
         saved = clock = time.monotonic()
-        for images, draws, labels in epoch_batches(train, stage, self.crops, state.epoch, state.step):
+        shared = self.steps if isinstance(self.steps, SharedSteps) else None
+        share = None if shared is None else shared.replicas.share
+        for images, draws, labels in epoch_batches(train, stage, self.crops, state.epoch, state.step, share):
+            if shared is not None:
+                self._wish(shared, time.monotonic() - saved)
             rate = self._rate()
             self.callbacks.batch_begin(state.step)
             loss, right = self.steps.train(images, draws, labels, rate)
@@ -304,6 +371,8 @@ class StageTraining:
                     f"{self.where} diverged: the loss is {loss} at epoch {state.epoch + 1}, step {state.step + 1}, "
                     f"learning rate {rate:g}; the best epoch before it is kept in {self.folder}; {BLAME}"
                 )
+            if shared is not None:
+                self.agreed.number = max(shared.wished - {SAVE}, default=None)
             state.loss += loss
             state.right += right
             state.step += 1
@@ -318,14 +387,14 @@ class StageTraining:
                 stage, state.epoch, state.step, per_epoch, state.loss, state.right, state.seconds, self.images
             )
             if isinstance(train, Batches):
-                self.run.stop_if_asked(self.flag)
+                self.run.stop_if_asked(self.agreed)
                 continue
             if state.step == per_epoch:
                 break
-            if self.flag.number is not None:
+            if self.agreed.number is not None:
                 self._save()
-                self.run.stop_if_asked(self.flag)
-            if now - saved > SECONDS_BETWEEN_CHECKPOINTS:
+                self.run.stop_if_asked(self.agreed)
+            if now - saved > SECONDS_BETWEEN_CHECKPOINTS if shared is None else SAVE in shared.wished:
                 self._save()
                 self.run.progress.note(self.run.say)
                 saved = clock = time.monotonic()
@@ -335,15 +404,44 @@ class StageTraining:
                 f"{train.name} gave {state.step} batches, but {per_epoch} the time before; expected as many each time"
             )
 
-    def _close_epoch(self) -> None:
-        """Validation, the row of the history, the best epoch so far."""
+    def _wish(self, steps: SharedSteps, unsaved: float) -> None:
+        """Tell the other workers, with the next step, of a signal that has come, or that a checkpoint is due."""
+        if self.flag.number is not None:
+            steps.wishes.add(self.flag.number)
+        if self.run.writes and unsaved > SECONDS_BETWEEN_CHECKPOINTS:
+            steps.wishes.add(SAVE)
+
+    def _agree(self) -> None:
+        """After an epoch: every worker holds the same, and all know whether one of them was stopped."""
+        replicas, state = self.run.replicas, self.state
+        if replicas is None:
+            return
+        held = {
+            "weights": fingerprint(self.run.model.variables),
+            "rate_factor": state.rate_factor,
+            "stopped": state.stopped,
+            "best epoch": state.best.get("epoch"),
+        }
+        replicas.agree(
+            held, f"{self.where}: the weights or the state", RunError, "go on from the newest checkpoint on one machine, and "
+            "look for a callback or a device that does not compute the same everywhere"
+        )  # fmt: skip
+        said = [int(number) for number in replicas.exchange(str(self.flag.number or 0).encode())]
+        self.agreed.number = max(said) or None
+
+    def _validate(self) -> dict[str, float]:
+        """What the validation images say; nothing where there are none."""
+        if self.val is None:
+            return {}
+        self.callbacks.test_begin()
+        share = None if self.run.replicas is None else self.run.replicas.share
+        scores = self.judge.evaluate(validation_batches(self.val, share))
+        self.callbacks.test_end(scores)
+        return scores
+
+    def _close_epoch(self, trained: Mapping[str, float], scores: Mapping[str, float]) -> None:
+        """The row of the history, the best epoch so far."""
         state, stage = self.state, self.stage
-        trained = self.steps.metric_values()
-        scores: dict[str, float] = {}
-        if self.val is not None:
-            self.callbacks.test_begin()
-            scores = self.judge.evaluate(validation_batches(self.val))
-            self.callbacks.test_end(scores)
         state.step = 0
         rate = self._rate()
         state.epoch += 1
@@ -366,9 +464,11 @@ class StageTraining:
                 raise DivergedError(f"{self.where} diverged: {name} is {score} after epoch {state.epoch}; {BLAME}")
         state.waited += 1
         if not state.best or value > state.best["value"]:
-            weights = arrays("model", self.run.model.variables)
-            file = checkpoints.save(self.folder, f"best-e{state.epoch:04d}", weights, {})
-            state.best = {"epoch": state.epoch, "value": value, "file": file.name}
+            name = ""  # other workers than the chief hold no file
+            if self.run.writes:
+                weights = arrays("model", self.run.model.variables)
+                name = checkpoints.save(self.folder, f"best-e{state.epoch:04d}", weights, {}).name
+            state.best = {"epoch": state.epoch, "value": value, "file": name}
             state.waited = 0
         left_out = ("stage", "epoch", "seconds", "images_per_second")
         logs = {key: item for key, item in row.items() if key not in left_out}
@@ -378,6 +478,11 @@ class StageTraining:
 
     def _save(self) -> None:
         """Write a checkpoint, and remove those that are not needed any more."""
+        with self.run.together():
+            if self.run.writes:
+                self._write()
+
+    def _write(self) -> None:
         state, folder = self.state, self.folder
         held, meta = arrays("optimizer", self.steps.optimizer.variables), {"state": vars(state)}
         if self.averages is None and state.step == 0 and state.best.get("epoch") == state.epoch:

@@ -21,6 +21,7 @@ class Stages(Kind):
     """Fine-tuning in stages."""
 
     part = Stage
+    shared = True
 
     def describe(self, prepared: Prepared, folder: Path, say: Callable[[str], None]) -> None:
         from emotiw_keras.training.estimate import describe
@@ -65,6 +66,7 @@ class Stages(Kind):
             teachers=prepared.teachers,
             metrics=job.metrics,
             callbacks=job.callbacks,
+            replicas=job.replicas,
         )
 
     def result(self, entry: Mapping[str, Any], score: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,13 @@ from emotiw_keras.training.epoch_progress import Progress, silent
 from emotiw_keras.training.fit import train
 from emotiw_keras.training.prepared_data import prepare
 from emotiw_keras.training.recipe import InputSettings, ModelSettings, Recipe, SourceSettings
+from emotiw_keras.training.sharing import join
 from emotiw_keras.training.stage import Stage
+from emotiw_keras.training.workers import WAIT_SECONDS
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
     from emotiw_keras.data.faceset import FaceSet
     from emotiw_keras.runs import Run
@@ -49,6 +53,9 @@ class StagedFineTuner:
         seed: splits, order, crops and new layers.
         metrics: `keras.metrics.Metric` objects, scored in every stage.
         callbacks: `keras.callbacks.Callback` objects; every stage is a training to them.
+        strategy: devices and processes that train together: a `tf.distribute.MirroredStrategy`,
+            `MultiWorkerMirroredStrategy` or `OneDeviceStrategy`, or a word as `emotiw fit` takes it; the network
+            need not be made in its scope. Each global batch is cut into as many parts as there are replicas (docs/scale.md).
         say: takes lines for people; None prints nothing.
 
     Raises:
@@ -86,6 +93,7 @@ class StagedFineTuner:
         seed: int = 0,
         metrics: Sequence[keras.metrics.Metric] = (),
         callbacks: Sequence[keras.callbacks.Callback] = (),
+        strategy: tf.distribute.Strategy | str | None = None,
         say: Callable[[str], None] | None = print,
     ) -> None:
         from emotiw_keras.data.faceset import FaceSet
@@ -95,7 +103,7 @@ class StagedFineTuner:
 
         self.model, self.run_dir = model, Path(run_dir)
         self.say = say or silent
-        self.metrics, self.callbacks = tuple(metrics), tuple(callbacks)
+        self.metrics, self.callbacks, self.strategy = tuple(metrics), tuple(callbacks), strategy
         self.own = {name: own_splits(name, value) for name, value in data.items() if is_own(value)}
         self.data = {
             name: value if isinstance(value, FaceSet) else str(value) for name, value in data.items() if name not in self.own
@@ -131,11 +139,11 @@ class StagedFineTuner:
         if read:
             raise UsageError(f"data {read[0]!r} is read already; give subject_pattern and the like to load_faces")
 
-    def fit(self, progress: Progress | None = None) -> Run:
+    def fit(self, progress: Progress | None = None) -> Run | None:
         """Train all stages, or those that are left.
 
         Returns:
-            The finished run; `model` holds its weights.
+            The finished run; None on a worker that is not the chief, which holds no run folder. `model` holds its weights.
 
         Raises:
             DataError: data that cannot be used.
@@ -146,13 +154,20 @@ class StagedFineTuner:
         from emotiw_keras.models.weights import load_given, load_strict
         from emotiw_keras.runs import WEIGHTS_FILE
 
-        prepared = prepare(self.recipe, self.data, say=self.say, own=self.own, given=self.given)
+        replicas = join(self.recipe, self.strategy, (), WAIT_SECONDS, None, self.say)
+        say = self.say if replicas is None or replicas.chief else silent
+        with nullcontext() if replicas is None else replicas.together():
+            prepared = prepare(self.recipe, self.data, say=say, own=self.own, given=self.given)
         classes = self.model.output_shape[-1]
         if len(prepared.info["labels"]) != classes:
             found = len(prepared.info["labels"])
             raise ModelError(f"the model has {classes} outputs, the data {found} classes; make it with classes={found}")
-        shown = progress or Progress.on_stderr()
-        run = train(prepared, self.run_dir, self.model, self.say, shown, metrics=self.metrics, callbacks=self.callbacks)
-        # A run that was finished before has not touched the model.
-        (load_strict if self.given is None else load_given)(self.model, run.path / WEIGHTS_FILE)
+        shown = progress or (Progress() if say is silent else Progress.on_stderr())
+        run = train(
+            prepared, self.run_dir, self.model, say, shown, metrics=self.metrics, callbacks=self.callbacks, replicas=replicas
+        )
+        if run is not None:  # one that was finished before has not touched the model
+            (load_strict if self.given is None else load_given)(self.model, run.path / WEIGHTS_FILE)
+        if replicas is not None:
+            replicas.spread(self.model.variables)
         return run

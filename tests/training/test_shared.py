@@ -1,0 +1,48 @@
+"""Two logical processors train a network as one does: dropout, batch normalisation, averages, whatever a stage asks for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import keras
+import pytest
+
+from emotiw_keras.errors import UsageError
+from emotiw_keras.training.shared_layers import check_layers
+from tests import processes
+from tests.training import shared_cases
+
+
+@pytest.mark.parametrize("names", [("plain", "normalised"), ("uneven", "averages"), ("accumulated", "sharpness"), ("weighed",)])
+def test_two_devices_are_one(names: tuple[str, ...], recipe_file: Path, faces: dict[str, str], tmp_path: Path) -> None:
+    done = processes.run(
+        shared_cases.compare_mirrored, str(recipe_file), faces["fer"], faces["target"], str(tmp_path), *names, timeout=900
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert set(found) == set(names)
+    for name, apart in found.items():
+        assert apart["weights"] < 2e-5 * apart["moved"], (name, apart)
+        assert max(apart["loss"], apart["val_loss"]) < 1e-5, (name, apart)
+
+
+@pytest.mark.parametrize("kind", ["GaussianNoise", "renorm", "own"])
+def test_layers_that_would_differ_with_the_number_of_replicas_are_refused(kind: str) -> None:
+    class OwnNormalisation(keras.layers.BatchNormalization):
+        def call(self, inputs, training=None, mask=None):  # type: ignore[no-untyped-def]
+            return inputs
+
+    layer = {
+        "GaussianNoise": lambda: keras.layers.GaussianNoise(0.1, name="odd"),
+        "renorm": lambda: keras.layers.BatchNormalization(renorm=True, name="odd"),
+        "own": lambda: OwnNormalisation(name="odd"),
+    }[kind]()
+    model = keras.Sequential([keras.Input((4,)), layer, keras.layers.Dense(2)])
+    with pytest.raises(UsageError, match="layer odd of"):
+        check_layers(model)
+    check_layers(
+        keras.Sequential(
+            [keras.Input((4,)), keras.layers.BatchNormalization(), keras.layers.Dropout(0.5), keras.layers.Dense(2)]
+        )
+    )
