@@ -37,6 +37,7 @@ CONTENTS = """
 
 photos
 serving
+scale
 scale-reading
 your-faces
 recipes
