@@ -70,6 +70,7 @@ reference/errors
 run-folder
 statistics
 reproducibility
+damaged-files
 ```
 ```{toctree}
 :hidden:

@@ -19,7 +19,8 @@ from emotiw_keras.serving.predictor import Predictor
 from emotiw_keras.weights.shipped import DEFAULT
 
 BOUNDARY = "a-boundary"
-ROW = ["path", "frame", "seconds", "face", "box", "eyes", "detector_score", "label", "probabilities", "doubt", "error"]
+ROW = ["path", "frame", "seconds", "face", "box", "eyes", "detector_score", "label", "probabilities"]
+ROW += ["uncertain", "derived", "doubt", "error"]
 
 
 @dataclass(frozen=True)

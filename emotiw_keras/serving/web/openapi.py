@@ -50,6 +50,25 @@ def _row(labels: Sequence[str]) -> Schema:
             "detector_score": _or_null({**NUMBER, "minimum": 0, "maximum": 1}),
             "label": _or_null({**TEXT, "enum": list(labels)}),
             "probabilities": _or_null(_object({label: {**NUMBER, "minimum": 0, "maximum": 1} for label in labels})),
+            "uncertain": _or_null(
+                {
+                    "type": "boolean",
+                    "description": "Whether the probabilities are too even to be used; null where the model has no limit.",
+                }
+            ),
+            "derived": _or_null(
+                _object(
+                    {
+                        name: {
+                            **NUMBER,
+                            "minimum": -1,
+                            "maximum": 1,
+                            "description": "Derived from the probabilities, not measured.",
+                        }
+                        for name in ("valence", "arousal")
+                    }
+                )
+            ),
             "doubt": _or_null({**TEXT, "description": "Why the answer is unreliable."}),
             "error": _or_null({**TEXT, "description": "Why there is no face, or why the picture cannot be read."}),
         }
