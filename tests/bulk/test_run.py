@@ -205,7 +205,7 @@ def test_an_input_that_ends_its_process_is_a_row(
 def test_kills_of_the_command_and_of_its_workers_change_no_byte(photos: Path, job_for: Jobs, tmp_path: Path) -> None:
     from benchmarks.scale_read import disturbed
 
-    for number in range(60):
+    for number in range(300):
         shutil.copy("photos/happy/01.png", f"photos/{number:03d}.png")
     model = str(job_for("out", []).settings["model"])
     words = ["predict", "photos", "--faces", "whole", "--model", model, "--engine", "opencv", "--jobs", "2", "--shard", "4"]

@@ -104,7 +104,7 @@ def test_the_shared_six_labels_and_one_speaker_left_out(savee: Path) -> None:
         assert [len(persons[split]) for split in ("train", "val", "test")] == [2, 1, 1]
         assert not persons["train"] & persons["val"] and not persons["train"] & persons["test"]
     assert any("classes left out: neutral (8 images)" in line for line in faces.report)
-    assert any("4 persons in 4 folds, seed 0: 3 is test, 0 val, 1, 2 train" in line for line in faces.report)
+    assert any("4 persons in 4 folds, seed 0: 3 is test, 0 is val, 1, 2 train" in line for line in faces.report)
     with pytest.raises(DataError, match="leave_out names 'contempt', which is none of its classes"):
         load_faces(savee, leave_out=["contempt"])
 
