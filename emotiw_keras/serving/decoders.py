@@ -30,7 +30,7 @@ OpenVideo = Callable[[str, str], Video | InputImage]
 _HEAD = struct.Struct("<IQ")
 """Before each message: bytes of its facts, which are JSON, and bytes that follow them."""
 _SMALL = 1 << 16
-OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+OUTSIDE = tuple(getattr(signal, name) for name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
 """Signals that come from outside of a process, not from what it does."""
 _current: Decoders | None = None
 
