@@ -22,7 +22,8 @@ from emotiw_keras.reports.evaluation_report import write_report
 from emotiw_keras.runs import DATA_COLUMNS, Run
 
 KEYS = [
-    "n", "n_found", "coverage", "persons", "person_unknown", "split", "crops", "selected_on", "accuracy", "accuracy_ci95", "macro_f1", "macro_f1_ci95",
+    "n", "n_found", "coverage", "persons", "person_unknown", "split", "crops", "selected_on", "accuracy", "accuracy_ci95",
+    "macro_f1", "macro_f1_ci95",
     "balanced_accuracy", "abaw_score", "ece", "log_loss", "expected_cost", "per_class", "confusion", "labels", "costs",
     "leak_free", "leak_free_near", "uncertain",
 ]  # fmt: skip
