@@ -159,7 +159,10 @@ def lay_out(out: Path) -> None:
     for page, text in pages.items():
         (out / page).parent.mkdir(parents=True, exist_ok=True)
         (out / page).write_text(text, encoding="utf-8")
-    shutil.copytree(docs / "images", out / "images")
+    for path in docs.rglob("*"):  # images, files to download
+        if path.is_file() and path.suffix not in (".md", ".ipynb", ".py") and "__pycache__" not in path.parts:
+            (out / path.relative_to(docs)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, out / path.relative_to(docs))
     shutil.copy(docs / "conf.py", out)
 
 
