@@ -136,6 +136,9 @@ def read_sealed_text(text: bytes, place: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RunError(f"{path.parent} is damaged: {path.name} holds a {type(content).__name__}, expected a JSON object")
     said = content.pop(CHECKSUM, None)
+    for name, value in content.items() if said is None else ():
+        if isinstance(value, str) and value == _checksum({key: each for key, each in content.items() if key != name}):
+            raise RunError(f"{path.parent} is damaged: {path.name} calls its {CHECKSUM} {name!r:.40}; put back a whole copy")
     if said is not None and said != _checksum(content):
         raise RunError(
             f"{path.parent} is damaged: {path.name} is not what its checksum says; put back a whole copy (or, if you changed "

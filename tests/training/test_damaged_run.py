@@ -93,6 +93,15 @@ def test_a_digit_edited_in_run_json_is_noticed(copy: Path) -> None:
         Run.open(copy)
 
 
+def test_a_checksum_that_lost_its_name_is_damage(tmp_path: Path) -> None:
+    text = sealed_json({"format": 1, "labels": ["a", "b"]})
+    (tmp_path / "run.json").write_text(text.replace('"checksum"', '"chgcksum"'))
+    with pytest.raises(RunError, match="run.json calls its checksum 'chgcksum'"):
+        read_sealed(tmp_path / "run.json")
+    (tmp_path / "run.json").write_text('{"format": 1, "weights": "%s"}' % ("0" * 64))  # as one of 0.1, which had none
+    assert read_sealed(tmp_path / "run.json")["format"] == 1
+
+
 def test_a_run_of_0_1_still_opens(copy: Path) -> None:
     as_of_0_1(copy)
     run = Run.open(copy)
