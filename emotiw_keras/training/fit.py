@@ -154,6 +154,8 @@ def train(
     writes = replicas is None or replicas.chief
     together = nullcontext if replicas is None else replicas.together
     with ExitStack() as held:
+        if replicas is not None:
+            held.push(replicas.leave)
 
         def take() -> dict[str, Any]:
             assert claim is not None

@@ -31,6 +31,8 @@ LOOK_SECONDS = 5
 """Between two looks whether the other workers live."""
 ANSWER_SECONDS = 10
 """How long each may take to answer, three times: what is silent for longer is lost."""
+LEAVE_SECONDS = 3
+"""How long a worker stays after the last exchange: the others may still be reading what it sent."""
 _TASK = re.compile(r"/job:(chief|worker)/(?:replica:0/)?task:(\d+)")
 _LOST = (
     tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError,
@@ -192,6 +194,11 @@ class Replicas:
         for worker, text in enumerate(said):
             if text:
                 raise _raised(worker, json.loads(text))
+
+    def leave(self, kind: type[BaseException] | None, *_: object) -> None:
+        """At the end of a training that went well, for an `ExitStack`: wait until the others have read the last exchange."""
+        if kind is None and self.workers > 1:
+            time.sleep(LEAVE_SECONDS)
 
     def agree(self, facts: Mapping[str, Any], what: str, kind: type[EmotiwError], mend: str) -> None:
         """Compare what every worker holds with what the chief holds.
