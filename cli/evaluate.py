@@ -147,6 +147,10 @@ def evaluate(
     opened = [open_runs(path) for path in runs]
     if ensemble and any(isinstance(run, FoldRuns) for run in opened):
         raise UsageError("--ensemble averages over runs that answer the same images; the folds of a cross-validation do not")
+    folds = next((run for run in opened if isinstance(run, FoldRuns)), None)
+    if folds is not None and (robust or calibrate):
+        named = "--robust" if robust else "--calibrate"
+        raise UsageError(f"{named} scores one run; of a cross-validation name one of its folds, such as {folds.runs[0].path}")
     if ensemble and len(opened) < 2:
         raise UsageError("--ensemble averages over runs; name at least two")
     if ensemble and scoring["data"] is None and len({default_data(run) for run in opened}) > 1:

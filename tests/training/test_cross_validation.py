@@ -101,6 +101,9 @@ def test_evaluate_pools_the_folds(command: list[str], capsys: pytest.CaptureFixt
     assert "intervals are by person" in page and "84 images of 12 persons" in page and f"emotiw evaluate {out}" in page
     assert run(["evaluate", out, "--split", "val"]) == 2
     assert "a cross-validation is scored on all its folds" in capsys.readouterr().err
+    for option in ("--robust", "--calibrate"):
+        assert run(["evaluate", out, option]) == 2
+        assert f"{option} scores one run; of a cross-validation name one of its folds" in capsys.readouterr().err
     assert run(["compare", out, out]) == 0
     assert "84 images of 12 persons" in capsys.readouterr().out
 
