@@ -160,9 +160,17 @@ class Augment:
         Returns:
             float32 (batch, side, side, channels).
         """
+        if self.changes.resample > 1:
+            images = self._resampled(images, ops.cast(drawn[:, 10], "int32"), images.shape[1])
+        images = self.unspoilt(images, drawn)
+        return self._degraded(images, drawn) if self.changes.degrades else images
+
+    def unspoilt(self, images: Any, drawn: Any) -> Any:
+        """The same without what hides a face: neither shrunk nor behind a band, dark, blurred, noisy or compressed.
+
+        Arguments and result are those of a call.
+        """
         changes, side = self.changes, images.shape[1]
-        if changes.resample > 1:
-            images = self._resampled(images, ops.cast(drawn[:, 10], "int32"), side)
         if changes.rotate or changes.zoom or changes.shift:
             images = ops.image.affine_transform(
                 images, _transforms(drawn, side), interpolation="bilinear", fill_mode="constant", fill_value=0.0,
@@ -174,7 +182,7 @@ class Augment:
             images = images * ops.reshape(drawn[:, 5], shape) + added
         if changes.erase:
             images = images * ops.cast(ops.logical_not(_rectangles(drawn[:, 6:10], side)), "float32")
-        return self._degraded(images, drawn) if changes.degrades else images
+        return images
 
     def _degraded(self, images: Any, drawn: Any) -> Any:
         """What a camera would have made of the images, in whole grey levels; others are left alone."""

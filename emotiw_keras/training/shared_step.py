@@ -71,9 +71,10 @@ class SharedSteps(StageSteps):
         rows = Rows(tf.shape(labels)[0], self.replicas.count)
 
         def prepared(images: tf.Tensor, draws: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            inputs = self._inputs(self._mine(images, rows), self._mine(draws, rows))
-            taught = () if self._teachers is None else (self._teachers(inputs, self._temperature),)
-            return (inputs, tf.gather(labels, rows.places()), *taught)
+            images, draws = self._mine(images, rows), self._mine(draws, rows)
+            inputs = self._inputs(images, draws)
+            taught = self._taught(images, draws, inputs)
+            return (inputs, tf.gather(labels, rows.places()), *(() if taught is None else (taught,)))
 
         self.optimizer.learning_rate.assign(learning_rate)
         parts = self.replicas.strategy.run(prepared, (images, draws, labels))

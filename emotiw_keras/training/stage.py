@@ -109,7 +109,8 @@ class Stage(Part):
         costs: a TOML file of what each confusion costs, for `cost_weight`; "" takes distances on the circumplex.
         label_smoothing: share of the target spread evenly over the classes.
         teachers: finished runs, or models that ship, whose mean answer to the same augmented image is learned besides the
-            labels (Hinton et al. 2015); with the same classes and the same preprocessing.
+            labels (Hinton et al. 2015); with the same classes and the same preprocessing. What spoils the image (`resample`
+            to `occlude` below) happens behind their back: the network learns to see through it what they saw without.
         teacher_weight: share of the loss that is the teachers'; the rest is the labels'.
         temperature: divides the logits of the network and of its teachers in the teachers' share, which is multiplied by its
             square.

@@ -86,12 +86,20 @@ class StageSteps:
             return self.face_input(images, draws)
         return self._augment(self.face_input(images, draws[:, :3]), draws[:, 3:])
 
+    def _taught(self, images: tf.Tensor, draws: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor | None:
+        """What teachers say of the same crops before anything spoils them: what they know of clear faces is to be learned."""
+        if self._teachers is None:
+            return None
+        if self._augment is not None:
+            inputs = self._augment.unspoilt(self.face_input(images, draws[:, :3]), draws[:, 3:])
+        return self._teachers(inputs, self._temperature)
+
     def _train_step(
         self, images: tf.Tensor, draws: tf.Tensor, labels: tf.Tensor, learning_rate: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         self.optimizer.learning_rate.assign(learning_rate)
         inputs = self._inputs(images, draws)
-        taught = None if self._teachers is None else self._teachers(inputs, self._temperature)
+        taught = self._taught(images, draws, inputs)
         weighted, outputs, gradients = self._gradients(inputs, labels, taught)
         if self._sharpness:
             gradients = self._uphill(gradients, inputs, labels, taught)

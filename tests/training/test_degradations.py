@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from emotiw_keras.cli.main import run as command
 from emotiw_keras.data.face_input import FaceInput
@@ -77,6 +79,29 @@ def test_a_step_sees_spoilt_faces_the_same_ones_each_time() -> None:
     assert np.abs(seen[0] - seen[2]).mean() > 0.1
     loss, _ = steps.train(images, crops.draws_of_epoch(0), np.zeros(16, np.int32), 0.01)
     assert np.isfinite(loss)
+
+
+def test_teachers_see_the_same_crops_before_anything_spoils_them() -> None:
+    spoilt = {**SPOILT, "resample": 3.0, "occlude": 1.0, "rotate": 20.0, "shift": 0.1, "contrast": 0.3}
+    stage = Stage("s", train=("fer:train",), degrade=1.0, **spoilt)  # type: ignore[arg-type]
+    clear = Stage("s", train=("fer:train",), rotate=20.0, shift=0.1, contrast=0.3)
+    layer = FaceInput(resize=48, crop=48, mean=(120.0,) * 3, std=(60.0,) * 3, input_channels=1)
+    images = np.random.default_rng(0).integers(0, 256, (8, 48, 48, 1), np.uint8)
+    draws = StageCrops(stage, 8, 0, (1, 1)).draws_of_epoch(0)
+    shown: list[np.ndarray] = []
+
+    def teacher(inputs: Any, temperature: float) -> Any:
+        shown.append(np.asarray(inputs))
+        return keras.ops.ones((8, 2)) / 2
+
+    model = keras.Sequential([keras.Input((48, 48, 1)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)])
+    optimizer = make_optimizer(stage, model.trainable_variables, {})
+    steps = StageSteps(model, layer, stage, np.ones(2, np.float32), optimizer, (48, 48, 1), teachers=teacher)  # type: ignore[arg-type]
+    inputs = np.asarray(steps._inputs(images, draws))
+    steps._taught(tf.constant(images), tf.constant(draws), tf.constant(inputs))
+    wanted = StageSteps(model, layer, clear, np.ones(2, np.float32), optimizer, (48, 48, 1))._inputs(images, draws)
+    np.testing.assert_array_equal(shown[0], np.asarray(wanted))
+    assert (np.abs(shown[0] - inputs).mean(axis=(1, 2, 3)) > 0.02).all()
 
 
 def test_the_picture_shows_what_is_seen(
