@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ def serve(classify: Classify, labels: Sequence[str], facts: dict[str, Any]) -> N
 
     `{"faces": FILE, "answers": FILE}` is answered by probabilities: scores divided by their sum, which changes nothing where
     they are probabilities. `{"faces": FILE, "seconds": S}` is answered by faces a second in batches of 64, and the
-    milliseconds of each call with a single face, for S seconds each.
+    milliseconds of each call with a single face, for S seconds each, and, under Linux, the largest memory so far in MB.
     """
     print(json.dumps({"labels": list(labels), **facts}), flush=True)
     for line in sys.stdin:
@@ -49,4 +50,13 @@ def _speed(classify: Classify, faces: np.ndarray, seconds: float) -> dict[str, A
         classify(faces[place : place + 1])
         single.append(1000 * (time.perf_counter() - began))
         place = (place + 1) % len(faces)
-    return {"faces_per_second": rate, "single_ms": single}
+    return {"faces_per_second": rate, "single_ms": single, **_peak()}
+
+
+def _peak() -> dict[str, float]:
+    """The largest memory that the process has held, where the system tells it: Linux."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return {}
+    return {"peak_mb": next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024}

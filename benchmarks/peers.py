@@ -1,13 +1,15 @@
 """Runs of ours beside other packages that read expressions, on the test faces of FER-2013, all fed the same crops.
 
-Accuracy with all images and without those that also stand in the train or val split, faces a second in batches of 64, median
-and 99th percentile of the time of one face, size of the weights, version and licence. Each contestant is a process of its own,
-in an environment of its own; after all have answered all faces they take turns while the others wait.
+Accuracy with all images and without those that also stand in the train or val split, how many faces have the first contestant's
+label and by how much a probability differs from its, faces a second in batches of 64, median and 99th percentile of the time of
+one face, the process's largest memory, size of the weights, version and licence. Each contestant is a process of its own, in an
+environment of its own; after all have answered all faces they take turns while the others wait.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shutil
 import statistics
@@ -29,16 +31,18 @@ PEERS = {
     "face_api": "peer_node.mjs",
     "human": "peer_node.mjs",
 }
+LESS_PRECISE = ("tensorflow", "openvino")
+"""The engines that compute in bfloat16."""
 LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
 
-def ours(path: str, precision: str, crops: int | None) -> None:
+def ours(path: str, precision: str, crops: int | None, engine: str) -> None:
     """Be a contestant: a run of ours."""
     import emotiw_keras
     from emotiw_keras.runs import WEIGHTS_FILE, Run
     from emotiw_keras.serving.predictor import Predictor
 
-    predictor = Predictor(Run.open(path), crops=crops, precision=precision, engine="tensorflow")
+    predictor = Predictor(Run.open(path), crops=crops, precision=precision, engine=engine)
     size = (predictor.run.path / WEIGHTS_FILE).stat().st_size
     facts = {"version": emotiw_keras.__version__, "licence": "MIT", "bytes": size}
     serve(lambda faces: predictor.predict(faces[..., None]), predictor.labels, facts)
@@ -61,15 +65,18 @@ def read_test(data: str, limit: int | None) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def variants(options: argparse.Namespace) -> dict[str, list[str]]:
-    """Each run in each precision and with each number of crops: name -> the arguments that ask for it."""
+    """Each run on each engine, in each precision and with each number of crops: name -> the arguments that ask for it."""
     found = {}
-    for run in options.run:
-        for precision in options.precision:
-            for crops in options.crops or [None]:
-                marks = [precision.removeprefix("mixed_")] if len(options.precision) > 1 else []
-                marks += [f"{crops} crop{'s' if crops > 1 else ''}"] if crops else []
-                asked = ["--run", run, "--precision", precision, *(["--crops", str(crops)] if crops else [])]
-                found[", ".join([Path(run).name, *marks])] = asked
+    every = itertools.product(options.run, options.engine, options.precision, options.crops or [None])
+    for run, engine, precision, crops in every:
+        if precision != "float32" and engine not in LESS_PRECISE:
+            print(f"{engine} computes in float32 alone: {precision} left out", file=sys.stderr)
+            continue
+        marks = [engine] if len(options.engine) > 1 else []
+        marks += [precision.removeprefix("mixed_")] if len(options.precision) > 1 else []
+        marks += [f"{crops} crop{'s' if crops > 1 else ''}"] if crops else []
+        asked = ["--run", run, "--engine", engine, "--precision", precision, *(["--crops", str(crops)] if crops else [])]
+        found[", ".join([Path(run).name, *marks])] = asked
     return found
 
 
@@ -105,7 +112,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, An
             figures = each.ask(turn)
             if number:  # the first round warms up
                 rounds[name].append(figures)
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
+    first = next(iter(answers.values()))
     for name, each in contestants.items():
         each.end()
         right = answers[name].argmax(axis=1) == truth
@@ -118,6 +126,9 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, An
             "without_duplicates": float(right[~double].mean()),
             "without_duplicates_ci95": wilson_interval(int(right[~double].sum()), int((~double).sum())),
             "ece": expected_calibration_error(truth, answers[name]),
+            "same_label": float((answers[name].argmax(axis=1) == first.argmax(axis=1)).mean()),
+            "largest_difference": float(np.abs(answers[name] - first).max()),
+            "peak_mb": max((figures["peak_mb"] for figures in rounds[name] if "peak_mb" in figures), default=None),
             "faces_per_second": statistics.median(rates),
             "faces_per_second_spread": [min(rates), max(rates)],
             "single_ms_p50": float(np.percentile(single, 50)),
@@ -132,6 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("data", help="FER-2013: its zip, folder or CSV")
     parser.add_argument("--run", action="append", default=[], help="a run folder of ours; repeatable")
+    parser.add_argument("--engine", nargs="+", default=["tensorflow"], help="what computes ours (tensorflow)")
     parser.add_argument("--precision", nargs="+", default=["float32"], help="what ours compute in (float32)")
     parser.add_argument("--crops", nargs="+", type=int, default=[], help="crops that ours average over (as each run says)")
     parser.add_argument("--python", default=sys.executable, help="the Python of an environment that has the peers installed")
@@ -145,20 +157,22 @@ def main() -> None:
     options = parser.parse_args()
     if options.contestant:
         crops = options.crops[0] if options.crops else None
-        ours(options.run[0], options.precision[0], crops)
+        ours(options.run[0], options.precision[0], crops, options.engine[0])
         return
     names = [*variants(options), *options.peers]
     if len({Path(run).name for run in options.run}) < len(options.run) or len(set(names)) < len(names) or not names:
         parser.error(f"name contestants that differ, at least one; got {', '.join(names) or 'none'}")
     with tempfile.TemporaryDirectory() as scratch:
         rows = measure(options, Path(scratch))
-    figures = ("accuracy", "no twins", "ECE", "faces/s", "p50 ms", "p99 ms", "MB")
+    figures = ("accuracy", "no twins", "ECE", "same", "differs", "faces/s", "p50 ms", "p99 ms", "peak MB", "MB")
     width = max(map(len, rows)) + 1
     print("\n" + " " * width + "".join(f"{name:>10}" for name in figures) + "  version, licence")
     for name, row in rows.items():
         rates = f"{100 * row['accuracy']:9.2f}%{100 * row['without_duplicates']:9.2f}%{row['ece']:10.3f}"
+        rates += f"{100 * row['same_label']:9.2f}%{row['largest_difference']:10.1e}"
         speed = f"{row['faces_per_second']:10.0f}{row['single_ms_p50']:10.2f}{row['single_ms_p99']:10.2f}"
-        print(f"{name:{width}}{rates}{speed}{row['bytes'] / 1e6:10.2f}  {row['version']}, {row['licence']}")
+        peak = "not told" if row["peak_mb"] is None else f"{row['peak_mb']:.0f}"
+        print(f"{name:{width}}{rates}{speed}{peak:>10}{row['bytes'] / 1e6:10.2f}  {row['version']}, {row['licence']}")
     if options.json:
         settings = {key: getattr(options, key) for key in ("limit", "rounds", "seconds")}
         options.json.write_text(json.dumps({"settings": settings, "rows": rows}, indent=2) + "\n")

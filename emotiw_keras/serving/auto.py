@@ -48,7 +48,7 @@ def settled_engine(engine: str, source: Run | Exported, precision: str = "float3
     """
     if engine not in engines.ENGINES:
         raise UsageError(f"engine={engine!r}: expected one of {', '.join(engines.ENGINES)}")
-    needs = _needs_tensorflow(source, precision)
+    needs = _needs_tensorflow(source, precision, engine)
     if engine in ("auto", "tensorflow"):
         if engine == "tensorflow" or needs:
             run_of(source)
@@ -59,11 +59,11 @@ def settled_engine(engine: str, source: Run | Exported, precision: str = "float3
     return engine
 
 
-def _needs_tensorflow(source: Run | Exported, precision: str) -> str:
-    """Why no light engine will do; nothing if one does."""
+def _needs_tensorflow(source: Run | Exported, precision: str, engine: str) -> str:
+    """Why no light engine will do, or the one asked for will not; nothing if it does."""
     from emotiw_keras.runs import Run
 
-    if precision != "float32":
+    if precision != "float32" and (engine in ("auto", "tensorflow") or engine not in engines.less_precise()):
         return f"it computes in float32, not in {precision}"
     if isinstance(source, Run) and nodes_of(source) is None:
         return f"the network of {source.called} ({source.model_name}) is built by Keras alone, or given by its user"
@@ -81,7 +81,7 @@ def open_engine(engine: str, source: Run | Exported, crops: int, shape: Shape, p
 
     if engine == "tensorflow":
         if importlib.util.find_spec("tensorflow") is None:
-            why = _needs_tensorflow(source, precision)
+            why = _needs_tensorflow(source, precision, engine)
             raise UsageError(
                 f"TensorFlow is not installed{f', and {why}' if why else ''}; pip install emotiw-keras brings it, or give a "
                 "file that `emotiw export --format onnx` wrote"
@@ -94,10 +94,10 @@ def open_engine(engine: str, source: Run | Exported, crops: int, shape: Shape, p
             )
         return Inference(run_of(source), shape, crops, precision)
     if isinstance(source, Run):
-        return LightInference(source, crops, engine)
+        return LightInference(source, crops, engine, precision)
     if crops != 1:
         raise UsageError(f"{source.called} is an exported model, which cuts the centre out itself: {crops} crops need the run")
-    compute, count = engines.load(engine, source.model, source.called, source.output), len(source.labels)
+    compute, count = engines.load(engine, source.model, source.called, source.output, precision), len(source.labels)
 
     def checked(faces: np.ndarray) -> np.ndarray:
         answers = compute(faces)

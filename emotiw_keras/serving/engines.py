@@ -25,26 +25,38 @@ def installed() -> tuple[str, ...]:
     return tuple(name for name, module in LIGHT.items() if importlib.util.find_spec(module) is not None)
 
 
-def load(engine: str, model: bytes, called: str, output: str = "probabilities") -> Compute:
-    """An ONNX model of one input, in a light engine, in float32.
+def less_precise() -> tuple[str, ...]:
+    """The light engines that are here and compute in bfloat16 on this processor."""
+    if "openvino" not in installed():
+        return ()
+    import openvino
+
+    return ("openvino",) if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else ()
+
+
+def load(engine: str, model: bytes, called: str, output: str = "probabilities", precision: str = "float32") -> Compute:
+    """An ONNX model of one input, in a light engine.
 
     Args:
         engine: a name in `LIGHT`.
         model: the bytes of the model.
         called: what errors call it.
         output: the name of the output that is asked for.
+        precision: "float32", or "mixed_bfloat16" in an engine of `less_precise`.
 
     Raises:
-        UsageError: the engine is not installed.
+        UsageError: the engine is not installed, or cannot compute in this precision here.
         ModelError: it cannot compute this model.
     """
     if engine not in installed():
         raise UsageError(
             f"engine={engine!r} is not installed; `pip install {engine}`, or choose one of {', '.join(installed())}"
         )
+    if precision != "float32" and engine not in less_precise():
+        raise UsageError(f"engine={engine!r} computes in float32 on this processor, not in {precision}")
     failures = _failures(engine)
     try:
-        compute = _LOADERS[engine](model, output)
+        compute = _openvino(model, output, "bf16") if precision != "float32" else _LOADERS[engine](model, output)
     except failures as error:
         raise _refused(engine, called, error) from error
 
@@ -98,12 +110,12 @@ def _onnxruntime(model: bytes, output: str) -> Compute:
     return lambda batch: session.run([output], {name: batch})[0]
 
 
-def _openvino(model: bytes, output: str) -> Compute:
+def _openvino(model: bytes, output: str, precision: str = "f32") -> Compute:
     import openvino
 
     core = openvino.Core()
     # Where the processor knows bfloat16, it would compute in it unasked.
-    settings: dict[str, object] = {"INFERENCE_PRECISION_HINT": "f32"}
+    settings: dict[str, object] = {"INFERENCE_PRECISION_HINT": precision}
     if thread_limit() is not None:
         settings["INFERENCE_NUM_THREADS"] = thread_limit()
     compiled = core.compile_model(core.read_model(io.BytesIO(model)), "CPU", settings)

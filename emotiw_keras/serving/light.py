@@ -27,9 +27,10 @@ class LightInference:
         run: a finished run whose network `network.nodes_of` knows.
         crops: 1, 2 or 10; None for what the run says.
         engine: a name in `engines.LIGHT`.
+        precision: what it computes in, as `engines.load` has it.
     """
 
-    def __init__(self, run: Run, crops: int | None, engine: str) -> None:
+    def __init__(self, run: Run, crops: int | None, engine: str, precision: str = "float32") -> None:
         self.crops = checked_crops(crops, run.crops)
         self._called = run.called
         if run.settings.get("mean_image"):
@@ -39,7 +40,7 @@ class LightInference:
         except DataError as error:
             raise RunError(f"{run.path} is damaged: {error}") from error
         self._places = crop_places(self._input.room, self.crops)
-        self._net = engines.load(engine, network_graph(run), run.called)
+        self._net = engines.load(engine, network_graph(run), run.called, precision=precision)
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
         """Probabilities of a batch: uint8 (batch, height, width, channels) -> float32 (batch, classes).

@@ -237,6 +237,15 @@ def test_what_no_light_engine_can_do_is_refused_or_left_to_tensorflow(run_folder
     assert auto.settled_engine("auto", lite) == "tensorflow" and Predictor(run_folder).engine == "auto"
 
 
+@pytest.mark.skipif("openvino" not in engines.less_precise(), reason="OpenVINO is not installed, or the processor lacks bfloat16")
+def test_openvino_computes_in_bfloat16_where_it_is_asked_to(run_folder: Path) -> None:
+    run = Run.open(run_folder)
+    faces = faces_for(run.settings)
+    exact = LightInference(run, 1, "openvino")(faces)
+    found = Predictor(run, engine="openvino", precision="mixed_bfloat16", crops=1).predict(faces)
+    assert 0 < np.abs(found - exact).max() < 0.05
+
+
 def test_an_engine_that_is_not_installed_is_named(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(engines.LIGHT, "openvino", "no_such_module")
     with pytest.raises(UsageError, match=r"engine='openvino' is not installed; `pip install openvino`"):
