@@ -44,7 +44,8 @@ help:
 	@echo "make test-backends  the zoo and the device layers on PyTorch"
 	@echo "make chaos          damage, hostile values and kills in every file that is believed, for ten minutes; SECONDS=60 less"
 	@echo "make fuzz           mutate files towards new code of every reader of foreign bytes; SECONDS=3600 for an hour in all"
-	@echo "make reproduce      train the model that ships again: FER=fer2013.zip names the data; it goes on where it was stopped"
+	@echo "make reproduce      train the model that ships again: FER=fer2013.zip VOTES=fer2013new.csv name the data (VOTES_ROWS=rows.csv"
+	@echo "                    where neither order nor names tell rows); it goes on where it was stopped"
 	@echo "make docs           the documentation as a site, in build/site"
 	@echo "make bench          ours beside PyTorch, ONNX Runtime, OpenVINO and stock Keras; BENCH=\"--parts train --write\" chooses"
 	@echo "make dist           sdist and wheels, the small one too, in dist/, checked as the package index would"
@@ -90,10 +91,15 @@ demo: $(VENV)/.installed
 	@$(VENV)/bin/python -c "$$DEMO_SUMMARY" $(OUT)
 
 reproduce: $(VENV)/.installed
-	$(if $(FER),,$(error the model that ships is trained on FER-2013: make reproduce FER=fer2013.zip))
+	$(if $(FER),,$(error the model that ships is trained on FER-2013: make reproduce FER=fer2013.zip VOTES=fer2013new.csv))
+	$(if $(VOTES),,$(error the model that ships is trained on the votes of FER+, too: make reproduce FER=$(FER) VOTES=fer2013new.csv))
 	for recipe in fer28-face-vgg-base fer28-face-vgg-large fer28-face-vgg; do \
 		$(EMOTIW) fit $$recipe --data fer=$(FER) --out runs/$$recipe || exit; done
-	$(EMOTIW) pack runs/fer28-face-vgg runs/packed/fer28-face-vgg --data $(FER) --crops 2
+	for recipe in fer28-face-vgg-votes-base fer28-face-vgg-votes; do \
+		$(EMOTIW) fit $$recipe --data fer=$(FER) --set source.fer.votes=$(VOTES) \
+			$(if $(VOTES_ROWS),--set source.fer.votes_rows=$(VOTES_ROWS)) --out runs/$$recipe || exit; done
+	$(EMOTIW) pack runs/fer28-face-vgg-votes runs/packed/fer28-face-vgg-votes --data $(FER) --crops 2 --head votes \
+		--votes $(VOTES) $(if $(VOTES_ROWS),--votes-rows $(VOTES_ROWS))
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .

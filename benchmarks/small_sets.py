@@ -42,7 +42,7 @@ from emotiw_keras.text import csv_text
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.recipe import load_recipe
 
-SHIPPED = "fer28-face-vgg"
+SHIPPED = "fer28-face-vgg-votes"
 LAYERS = 5
 BATCH = 128
 DIRECT = """

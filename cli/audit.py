@@ -67,7 +67,7 @@ def audit(
 
     \b
     Examples:
-      emotiw audit fer28-face-vgg --data fer2013.zip
+      emotiw audit fer28-face-vgg-votes --data fer2013.zip
       emotiw audit models.toml --adapter "mine=python my_model.py" --data fer2013.zip --out audit
     """
     from emotiw_keras.audit.audit import audit as audited

@@ -23,7 +23,7 @@ PAGES = {
     "benchmarks/RESULTS.md": "results.md",
     "benchmarks/README.md": "benchmarks.md",
     "benchmarks/AUDIT.md": "audit-results.md",
-    "weights/shipped/fer28-face-vgg/README.md": "model-card.md",
+    "weights/shipped/fer28-face-vgg-votes/README.md": "model-card.md",
     "light/README.md": "light.md",
     "examples/keras_user.py": "keras-user.md",
     "docs/notebooks": "notebooks/your_faces.md",

@@ -19,7 +19,7 @@ FACES = np.random.default_rng(3).integers(0, 256, (LARGE_BATCH + 5, 48, 48, 1), 
 
 @pytest.fixture(scope="module")
 def run() -> Run:
-    return Run.open("fer28-face-vgg")
+    return Run.open("fer28-face-vgg-votes")
 
 
 def plain(run: Run, faces: np.ndarray, crops: int) -> np.ndarray:

@@ -76,7 +76,7 @@ def test_it_answers_as_the_full_one(light: Path, tmp_path: Path) -> None:
     ("words", "said", "code"),
     [
         ("fit demo --out x", "which is not installed; pip install emotiw-keras brings it", 5),
-        ("evaluate fer28-face-vgg --data faces", "which is not installed; pip install emotiw-keras brings it", 5),
+        ("evaluate fer28-face-vgg-votes --data faces", "which is not installed; pip install emotiw-keras brings it", 5),
         ("predict faces --engine tensorflow", "TensorFlow is not installed; pip install emotiw-keras brings it", 2),
         ("predict faces --precision mixed_bfloat16", "TensorFlow is not installed, and it computes in float32", 2),
     ],

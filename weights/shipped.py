@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "shipped"
-DEFAULT = "fer28-face-vgg"
+DEFAULT = "fer28-face-vgg-votes"
 """What `emotiw predict` uses where no run is named; called as the recipe that trained it."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import lzma
 import os
 import shutil
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import tomli_w
 
 from emotiw_keras.data.votes import VOTED
 from emotiw_keras.errors import DataError, ModelError, OutputError, UsageError
@@ -27,7 +29,8 @@ from emotiw_keras.runs import INFO_FILE, PACKED_ROWS_FILE, WEIGHTS_FILE, Run, be
 from emotiw_keras.sealed import sealed_json
 from emotiw_keras.uncertainty import UNCERTAINTY_FILE, usable
 
-KEPT = ("recipe.toml", "history.csv", "curves.png", "mean_image.npy")
+RECIPE_FILE = "recipe.toml"
+KEPT = (RECIPE_FILE, "history.csv", "curves.png", "mean_image.npy")
 LARGEST_CHANGE = 0.02
 """How far a probability may move by the weights' rounding; beyond it the network is not packed."""
 
@@ -164,12 +167,21 @@ def _write(run: Run, folder: Path, info: dict[str, Any], temperatures: Mapping[s
     whole.unlink()
     for name in KEPT:
         if (run.path / name).is_file():
-            write_atomic(folder / name, run.content(name))
+            content = run.content(name)
+            write_atomic(folder / name, _without_folders(content) if name == RECIPE_FILE else content)
     # Each image is there once per stage, too far apart for a compressor that looks back less far.
     write_atomic(folder / PACKED_ROWS_FILE, lzma.compress(run.data_csv(), preset=9))
     info = {**info, "files": {}, "weights": {**info["weights"], "sha256": sha256_file(weights)}}
     _write_info(folder, info)
     return Run.open(folder)
+
+
+def _without_folders(recipe: bytes) -> bytes:
+    """The recipe without where votes lay on the machine that trained: their files' names stay."""
+    table = tomllib.loads(recipe.decode())
+    for source in table.get("source", {}).values():
+        source |= {key: Path(source[key]).name for key in ("votes", "votes_rows") if key in source}
+    return tomli_w.dumps(table).encode()
 
 
 def _halve(source: Path, target: Path) -> None:

@@ -72,7 +72,7 @@ class Teachers:
         ModelError: a network takes another input than `like`.
 
     Example:
-        >>> teachers = Teachers([Run.open("fer28-face-vgg")], labels, model, "float32")         # doctest: +SKIP
+        >>> teachers = Teachers([Run.open("fer28-face-vgg-votes")], labels, model, "float32")         # doctest: +SKIP
         >>> teachers(faces, temperature=2.0).shape                                              # doctest: +SKIP
         TensorShape([64, 7])
     """

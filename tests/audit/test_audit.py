@@ -195,7 +195,7 @@ def test_one_command_puts_all_side_by_side(
 ) -> None:
     given = ["--data", str(fer["data"]), "--votes", str(fer["votes"]), "--votes-rows", str(fer["rows"])]
     broken = f"broken={sys.executable} -c exit(3)"
-    words = ["audit", "fer28-face-vgg", "--adapter", f"mine={adapter}", "--adapter", broken, *given]
+    words = ["audit", "fer28-face-vgg-votes", "--adapter", f"mine={adapter}", "--adapter", broken, *given]
     assert run([*words, "--json", "--out", str(tmp_path / "out")]) == 3
     out, err = capsys.readouterr()
     found = json.loads(out)
@@ -230,7 +230,7 @@ def test_the_adapter_of_the_docs_answers(tmp_path: Path) -> None:
 
 def test_the_published_audit_can_be_stated() -> None:
     entries = read_entries(Path(__file__).resolve().parents[2] / "benchmarks" / "audit.toml")
-    assert {each.name for each in entries} >= {"fer28-face-vgg", "fer", "human", "face-api", "facex"}
+    assert {each.name for each in entries} >= {"fer28-face-vgg-votes", "fer", "human", "face-api", "facex"}
 
 
 def test_wrong_usage_is_one_line(fer: dict[str, Path], larger: Path, adapter: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -240,15 +240,15 @@ def test_wrong_usage_is_one_line(fer: dict[str, Path], larger: Path, adapter: st
         (["--adapter", f"a={adapter}", "--adapter", f"a={adapter}", *data], 2, "two models are called 'a'"),
         (["no-such.toml", *data], 2, "cannot read no-such.toml: No such file"),
         (["no-such-run", *data], 5, "there is no run folder"),
-        (["fer28-face-vgg", "--data", str(larger)], 4, "expected FER-2013"),
+        (["fer28-face-vgg-votes", "--data", str(larger)], 4, "expected FER-2013"),
     ):
         assert run(["audit", *words]) == code
         assert said in capsys.readouterr().err
 
 
 def test_a_head_that_a_run_has_not_is_named_in_its_row() -> None:
-    (row,) = audit([Entry("a", run="fer28-face-vgg", head="votes")], some_faces([0]))["models"]
-    assert "votes" in row["error"] and row["exit_code"] == 2
+    (row,) = audit([Entry("a", run="fer28-face-vgg-votes", head="others")], some_faces([0]))["models"]
+    assert "others" in row["error"] and row["exit_code"] == 2
 
 
 def test_two_readers_of_one_name_are_refused() -> None:

@@ -55,18 +55,18 @@ def failed_start_claims_out(case: Case) -> None:
     faces = case.faces()
     wrong = ["fit", "finetune", "--data", f"data={faces}", "--out", "run", "--epochs", 1]
     case.emotiw(*wrong, "--weights", "nowhere.h5", code=(2, 5))
-    case.emotiw(*wrong, "--weights", "fer28-face-vgg", "--set", 'stage.rules=[["no_such_layer", 1.0]]', code=2)
+    case.emotiw(*wrong, "--weights", "fer28-face-vgg-votes", "--set", 'stage.rules=[["no_such_layer", 1.0]]', code=2)
     (case.work / "small.toml").write_text(SMALL_RECIPE.replace("input_size = 67", "input_size = 20"))
     case.emotiw("fit", "small.toml", "--data", f"data={faces}", "--out", "run", code=(2, 5))
     left = list((case.work / "run").rglob("*")) if (case.work / "run").exists() else []
     expect(not left, f"starts that failed left {[path.name for path in left]}")
-    case.emotiw(*wrong, "--weights", "fer28-face-vgg")
+    case.emotiw(*wrong, "--weights", "fer28-face-vgg-votes")
 
 
 def readme_weights_by_name(case: Case) -> None:
     faces = case.faces("my_faces")
     case.emotiw(
-        "fit", "finetune", "--data", f"data={faces}", "--weights", "fer28-face-vgg", "--out", "runs/mine", "--epochs", 1
+        "fit", "finetune", "--data", f"data={faces}", "--weights", "fer28-face-vgg-votes", "--out", "runs/mine", "--epochs", 1
     )
 
 

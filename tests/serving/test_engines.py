@@ -120,7 +120,7 @@ def test_a_mean_image_is_subtracted_where_it_lies(place: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("engine", HERE)
 def test_the_shipped_model_answers_alike_in_batches_of_all_sizes(engine: str) -> None:
-    run = Run.open("fer28-face-vgg")
+    run = Run.open("fer28-face-vgg-votes")
     faces = draw_faces(70, size=48)[0]
     expected = Inference(run, faces.shape[1:])(faces)
     light = LightInference(run, None, engine)
@@ -135,9 +135,9 @@ def test_every_first_label_of_fer2013s_private_test_is_the_same(shared_data: Pat
 
     faces = load_faces(shared_data / "fer2013" / "fer2013_jpg.zip", near_duplicates=0)
     pixels = faces.pixels.gather(faces.indices("test"))
-    expected = Predictor("fer28-face-vgg", engine="tensorflow").predict(pixels)
+    expected = Predictor("fer28-face-vgg-votes", engine="tensorflow").predict(pixels)
     for engine in HERE:
-        found = Predictor("fer28-face-vgg", engine=engine).predict(pixels)
+        found = Predictor("fer28-face-vgg-votes", engine=engine).predict(pixels)
         assert (found.argmax(axis=1) == expected.argmax(axis=1)).all(), engine
         np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=engine)
 
@@ -237,7 +237,9 @@ def test_what_no_light_engine_can_do_is_refused_or_left_to_tensorflow(run_folder
     assert auto.settled_engine("auto", lite) == "tensorflow" and Predictor(run_folder).engine == "auto"
 
 
-@pytest.mark.skipif("openvino" not in engines.less_precise(), reason="OpenVINO is not installed, or the processor lacks bfloat16")
+@pytest.mark.skipif(
+    "openvino" not in engines.less_precise(), reason="OpenVINO is not installed, or the processor lacks bfloat16"
+)
 def test_openvino_computes_in_bfloat16_where_it_is_asked_to(run_folder: Path) -> None:
     run = Run.open(run_folder)
     faces = faces_for(run.settings)
@@ -340,7 +342,7 @@ def test_tensorflow_is_worth_its_import_for_very_many_only(monkeypatch: pytest.M
     assert auto._worth("tensorflow") == auto.VERY_MANY and auto._worth("onnxruntime") == auto.MANY
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     monkeypatch.delitem(sys.modules, "keras")
-    assert not auto._has_tensorflow(Run.open("fer28-face-vgg"))
+    assert not auto._has_tensorflow(Run.open("fer28-face-vgg-votes"))
 
 
 def test_a_rate_is_faces_a_second() -> None:

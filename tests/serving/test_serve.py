@@ -383,7 +383,7 @@ def test_without_the_extra_one_line_names_it(monkeypatch: pytest.MonkeyPatch) ->
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("uvicorn", "starlette") else real(name))
     with pytest.raises(UsageError, match=r"needs starlette and uvicorn: pip install 'emotiw-keras\[serve\]'"):
-        module.serve("fer28-face-vgg", "127.0.0.1", 0, say=print)
+        module.serve("fer28-face-vgg-votes", "127.0.0.1", 0, say=print)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="decoders run apart on Linux, where forking is safe")

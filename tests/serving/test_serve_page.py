@@ -68,7 +68,7 @@ def chromium(film: Path) -> Iterator[Browser]:
 def opened(chromium: Browser, served: Service, width: int, dark: bool = False) -> Page:
     page = chromium.page()
     page.open(f"http://127.0.0.1:{served.port}/", width, dark)
-    page.until("document.getElementById('about').textContent.includes('fer28-face-vgg on opencv')")
+    page.until("document.getElementById('about').textContent.includes('fer28-face-vgg-votes on opencv')")
     return page
 
 

@@ -279,7 +279,9 @@ def test_a_head_without_labels_is_an_error(voted: tuple[str, dict[str, str]], re
     assert "Dense layer" in str(caught.value)
 
 
-def test_a_run_says_both_and_gives_either(two: tuple[Run, list[str]], voted: tuple[str, dict[str, str]]) -> None:
+def test_a_run_says_both_and_gives_either(
+    two: tuple[Run, list[str]], voted: tuple[str, dict[str, str]], run_folder: Path
+) -> None:
     run, said = two
     assert "stage both: training: 42 images for head fer, 36 images for head votes" in said
     assert run.labels == BASIC and run.with_head("votes").labels == VOTED
@@ -289,7 +291,7 @@ def test_a_run_says_both_and_gives_either(two: tuple[Run, list[str]], voted: tup
     with pytest.raises(UsageError, match="has no head 'other'; it has fer, votes"):
         run.with_head("other")
     with pytest.raises(UsageError, match="has no head 'votes': its network gives one answer"):
-        Run.open("fer28-face-vgg", head="votes")
+        Run.open(run_folder, head="votes")
     faces = load_faces(voted[0], near_duplicates=0).pixels.gather(np.arange(5))
     for name, classes in (("fer", 7), ("votes", 8)):
         answers = [Predictor(run, head=name, engine=engine).predict(faces) for engine in ("tensorflow", "opencv")]
@@ -346,6 +348,8 @@ def test_it_is_packed_with_a_temperature_for_each_head(
     run, (source, votes) = two[0], voted
     done = pack(run, tmp_path / "small", source, **votes, head="votes")
     packed = Run.open(tmp_path / "small")
+    # the recipe of a run that is given away does not say where votes lay
+    assert f'votes = "votes.csv"\nvotes_rows = "rows.csv"' in (packed.path / "recipe.toml").read_text()
     assert packed.labels == VOTED and packed.info["head"] == "votes" and set(done.heads) == {"fer", "votes"}
     faces = load_faces(source, near_duplicates=0).pixels.gather(np.arange(6))
     for name in ("fer", "votes"):

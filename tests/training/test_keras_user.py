@@ -336,7 +336,7 @@ def refused(message: str, **changes: Any) -> tuple[str, dict[str, Any]]:
         refused("train_share, which arrays", stage={"train_share": 0.5}),
         refused("crops_per_image, which arrays", stage={"crops_per_image": 2}),
         refused("rotate, which .* only bytes", stage={"rotate": 10.0}),
-        refused("teachers, which arrays", stage={"teachers": ("fer28-face-vgg",)}),
+        refused("teachers, which arrays", stage={"teachers": ("fer28-face-vgg-votes",)}),
         refused("from_logits=True, but mine returns probabilities", stage={"loss": keras.losses.CategoricalCrossentropy(True)}),
         refused("never ends; expected one epoch", data=lambda: batched().repeat()),
         refused("holds x .* expected batches of one size", data=lambda: batched().unbatch()),

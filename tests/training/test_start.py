@@ -88,14 +88,14 @@ def test_a_run_that_a_shipped_recipe_makes_is_named_with_its_command(faces: dict
 
 
 def test_a_model_that_ships_is_started_from_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = run_of("fer28-face-vgg")
+    run = run_of("fer28-face-vgg-votes")
     assert run is not None and run.ships
-    assert parent_run(load_recipe("finetune", ["model.weights=fer28-face-vgg", "model.name=face_vgg"])) == run
+    assert parent_run(load_recipe("finetune", ["model.weights=fer28-face-vgg-votes", "model.name=face_vgg"])) == run
     assert run_of("imagenet") is None and run_of("none") is None and run_of("nothing.h5") is None
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "fer28-face-vgg").mkdir()
+    (tmp_path / "fer28-face-vgg-votes").mkdir()
     with pytest.raises(RunError, match="not a run folder"):  # what lies there comes first, and is not passed over in silence
-        run_of("fer28-face-vgg")
+        run_of("fer28-face-vgg-votes")
 
 
 def test_a_home_folder_is_found_and_the_advice_of_an_error_retrains_no_model_that_ships(
@@ -104,8 +104,8 @@ def test_a_home_folder_is_found_and_the_advice_of_an_error_retrains_no_model_tha
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mine.h5").write_bytes(b"weights")
     assert parent_run(load_recipe("finetune", ["model.weights=~/mine.h5"])) is None
-    with pytest.raises(ModelError, match="the model fer28-face-vgg ships: give its name alone") as caught:
-        parent_run(load_recipe("finetune", ["model.weights=runs/fer28-face-vgg"]))
+    with pytest.raises(ModelError, match="the model fer28-face-vgg-votes ships: give its name alone") as caught:
+        parent_run(load_recipe("finetune", ["model.weights=runs/fer28-face-vgg-votes"]))
     assert "emotiw fit" not in str(caught.value)
     with pytest.raises(ModelError, match="`emotiw fit fer28-face-vgg-base --out runs/fer28-face-vgg-base` makes it"):
         parent_run(load_recipe("finetune", ["model.weights=runs/fer28-face-vgg-base"]))

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from emotiw_keras.data.generated import draw_faces
+from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.runs import Run
 from emotiw_keras.training.recipe import load_recipe, parse_recipe, recipe_names
 from emotiw_keras.weights.shipped import DEFAULT, shipped_folder, shipped_models
@@ -24,9 +25,18 @@ def test_the_default_ships_small_and_says_where_it_comes_from() -> None:
     assert sum(file.stat().st_size for file in run.path.iterdir()) <= LARGEST
     recipe = parse_recipe((run.path / "recipe.toml").read_text(), DEFAULT)
     assert recipe.stages[0].train == ("fer:train",) and recipe.stages[0].val == ("fer:val",) and recipe.duplicates == "keep"
-    made = [load_recipe(Path(name).name) for name in {recipe.model.weights, *recipe.stages[0].teachers}]
-    assert {each.name for each in made} == {"fer28-face-vgg-base", "fer28-face-vgg-large"}
-    assert all(each.model.weights == "none" and not any(stage.teachers for stage in each.stages) for each in made)
+    # every run that it comes from has a recipe, down to random weights
+    made, asked = {recipe.name: recipe}, [recipe]
+    while asked:
+        last = asked.pop()
+        named = {last.model.weights, *(teacher for stage in last.stages for teacher in stage.teachers)} - {"none"}
+        asked += [load_recipe(Path(each).name) for each in named if Path(each).name not in made]
+        made |= {each.name: each for each in asked}
+    others = ("fer28-face-vgg-votes-base", "fer28-face-vgg", "fer28-face-vgg-base", "fer28-face-vgg-large")
+    assert set(made) == {DEFAULT, *others}
+    assert {
+        "../" not in text and "/" not in text for text in (recipe.source["fer"].votes, recipe.source["fer"].votes_rows)
+    } == {True}
     trained = {row["pixel_hash"] for row in run.each_row() if row["status"] == "train"}
     assert len(trained) > 20_000 and run.selected_on == {row["pixel_hash"] for row in run.each_row() if row["split"] == "val"}
     # PrivateTest trained nothing and chose nothing; of PublicTest 280 images, 270 different ones, also stand in Training
@@ -48,7 +58,7 @@ def test_predict_needs_no_name(emotiw, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) == 2
     for row in rows:
-        assert set(row["probabilities"]) == {"angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"}
+        assert set(row["probabilities"]) == {*LABEL_SETS["basic7"].labels, "contempt"}
         np.testing.assert_allclose(sum(row["probabilities"].values()), 1, atol=1e-5)
         usable, shares = Run.open(DEFAULT).usable, np.array(list(row["probabilities"].values()))
         assert usable is not None and row["uncertain"] is bool(-(shares * np.log(shares + 1e-12)).sum() > usable.entropy)
