@@ -349,7 +349,7 @@ def test_it_is_packed_with_a_temperature_for_each_head(
     done = pack(run, tmp_path / "small", source, **votes, head="votes")
     packed = Run.open(tmp_path / "small")
     # the recipe of a run that is given away does not say where votes lay
-    assert f'votes = "votes.csv"\nvotes_rows = "rows.csv"' in (packed.path / "recipe.toml").read_text()
+    assert 'votes = "votes.csv"\nvotes_rows = "rows.csv"' in (packed.path / "recipe.toml").read_text()
     assert packed.labels == VOTED and packed.info["head"] == "votes" and set(done.heads) == {"fer", "votes"}
     faces = load_faces(source, near_duplicates=0).pixels.gather(np.arange(6))
     for name in ("fer", "votes"):
