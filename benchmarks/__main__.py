@@ -79,7 +79,7 @@ def main() -> None:
             print("\n" + "\n".join(table.lines()), flush=True)
             write_json(chosen.json, facts, done)
             if chosen.write:
-                write_results(name, done[name], line)
+                write_results(name, done[name], line, facts["kind"])
         print(f"\n{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
 
 

@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,26 @@ from emotiw_keras.hardware import native_bfloat16, processor_flags, processor_th
 PACKAGES = ("tensorflow", "keras", "numpy", "torch", "onnx", "onnxruntime", "openvino", "opencv-python-headless")
 PRECISIONS = ("float32", "bfloat16")
 SIDE = 4096
+
+
+KINDS = {
+    "amx": ("amx_tile", "Processors with AMX"),
+    "avx512-bf16": ("avx512_bf16", "Processors with AVX-512 and bfloat16, without AMX"),
+    "avx512": ("avx512f", "Processors with AVX-512, without bfloat16"),
+    "avx2": ("avx2", "Processors with AVX2 only"),
+    "other": ("", "Other processors"),
+}
+"""Kinds of processors, whose figures are told apart: the flag that makes one (the first that is there counts), a heading."""
+
+
+def kind(flags: Sequence[str]) -> str:
+    """The kind of a processor with these flags.
+
+    Example:
+        >>> kind(("avx2", "fma", "avx512f"))
+        'avx512'
+    """
+    return next(name for name, (flag, _) in KINDS.items() if not flag or flag in flags)
 
 
 def processor() -> str:
@@ -39,6 +59,7 @@ def describe() -> dict[str, Any]:
         "processor": processor(),
         "cores": processor_threads(),
         "flags": list(processor_flags()),
+        "kind": kind(processor_flags()),
         "native_bfloat16": native_bfloat16(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": platform.platform(),

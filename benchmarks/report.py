@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import KINDS
+
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
@@ -56,15 +58,26 @@ class Table:
         return [f"**{self.title}**", "", shown[0], rule, *shown[1:], *(line for note in self.notes for line in ("", note))]
 
 
-def write_results(part: str, tables: Sequence[Table], machine: str) -> None:
-    """Replace a part's section of RESULTS.md, which begins and ends with a comment of its name."""
+def write_results(part: str, tables: Sequence[Table], machine: str, kind: str) -> None:
+    """Replace a part's section for a kind of processor in RESULTS.md, which begins and ends with a comment of both names; one
+    that is not there yet, and the heading of the kind, are made."""
     text = RESULTS.read_text("utf-8")
-    begin, end = f"<!-- {part} -->", f"<!-- /{part} -->"
-    if begin not in text or end not in text:
-        raise SystemExit(f"{RESULTS} has no section between {begin} and {end}")
+    begin, end = f"<!-- {kind} {part} -->", f"<!-- /{kind} {part} -->"
     body = "\n\n".join("\n".join(table.lines()) for table in tables)
     section = f"{begin}\n{machine}\n\n{body}\n{end}"
-    RESULTS.write_text(re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: section, text, flags=re.DOTALL), "utf-8")
+    if begin in text and end in text:
+        RESULTS.write_text(re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: section, text, flags=re.DOTALL), "utf-8")
+        return
+    kinds = re.search(r"<!-- kinds -->.*?(?=<!-- /kinds -->)", text, flags=re.DOTALL)
+    if kinds is None:
+        raise SystemExit(f"{RESULTS} has no place between <!-- kinds --> and <!-- /kinds --> for {begin}")
+    title = KINDS[kind][1]
+    heading = f"## {title}\n"
+    first, found, rest = kinds.group().partition(heading)
+    own, following, others = rest.partition("\n## ")
+    new = f"{own.rstrip()}\n\n### {part.capitalize()}: {title.removeprefix('Processors with ')}\n\n{section}\n\n".lstrip("\n")
+    placed = f"{first.rstrip()}\n\n{found or heading}\n{new}{following.lstrip()}{others}"
+    RESULTS.write_text(text[: kinds.start()] + placed + text[kinds.end() :], "utf-8")
 
 
 def write_json(path: Path, machine: dict[str, Any], parts: dict[str, Sequence[Table]]) -> None:

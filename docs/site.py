@@ -21,6 +21,7 @@ PAGES = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "benchmarks/RESULTS.md": "results.md",
+    "benchmarks/RECORDS.md": "records.md",
     "benchmarks/README.md": "benchmarks.md",
     "benchmarks/AUDIT.md": "audit-results.md",
     "weights/shipped/fer28-face-vgg-votes/README.md": "model-card.md",
@@ -78,6 +79,7 @@ damaged-files
 
 model-card
 results
+records
 audit-results
 benchmarks
 light

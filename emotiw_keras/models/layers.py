@@ -104,7 +104,8 @@ class LocalResponseNormalization(keras.layers.Layer):
         height, width, channels = inputs.shape[-3:]
         dtype = keras.backend.standardize_dtype(inputs.dtype)
         known = len(inputs.shape) == 4 and height is not None and width is not None
-        blocked = known and channels >= BLOCKED_FROM and channels % BLOCK == 0 and self.depth_radius <= BLOCK
+        fits = known and channels >= BLOCKED_FROM and channels % BLOCK == 0 and self.depth_radius <= BLOCK
+        blocked = fits and config.fast_kernels()
         band = band_blocks(self.depth_radius) if blocked else band_matrix(channels, self.depth_radius)
         # the constants stand in the matrices: a factor on an array of this size costs as much as the root
         beta = self.beta

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from emotiw_keras.heads import heads_of
 from emotiw_keras.runs import Run
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.averages import Averages
+from emotiw_keras.training.behind import Behind, nothing
 from emotiw_keras.training.caching import Plan, as_they_are, make_features, plan
 from emotiw_keras.training.callbacks import Callbacks
 from emotiw_keras.training.class_weights import class_weights
@@ -111,6 +113,9 @@ class StageTraining:
         self.images, self.per_epoch = len(train), steps_in_epoch(train, stage)
         room = 0 if run.face_input is None else run.face_input.room
         self.crops = StageCrops(stage, self.images, room, (run.seed, number))
+        self.behind = Behind(run.say, threads=run.replicas is None)
+        self.new_best: dict[str, np.ndarray] | None = None
+        """The weights of the best epoch, until they are written."""
 
     def check(self) -> None:
         """Refuse settings that change images where the network takes them as they are.
@@ -175,19 +180,15 @@ class StageTraining:
         """
         self._begin()
         run, state, stage = self.run, self.state, self.stage
-        while state.epoch < stage.epochs and not (stage.patience and state.waited >= stage.patience) and not state.stopped:
-            self._epoch()
-            with self.averages.in_place() if self.averages is not None else nullcontext():
-                trained, scores = self.steps.metric_values(), self._validate()
-                with run.together():
-                    self._close_epoch(trained, scores)
-            self._save()
-            self._agree()
-            # Told only now: an epoch that was told is never done again.
-            run.progress.epoch(run.say, stage, state.rows[-1], state.best["epoch"] == state.epoch)
-            with run.together():
-                after_epoch(state.rows)
-            run.stop_if_asked(self.agreed)
+        with self.behind:
+            while state.epoch < stage.epochs and not (stage.patience and state.waited >= stage.patience) and not state.stopped:
+                self._epoch()
+                with self.averages.in_place() if self.averages is not None else nullcontext():
+                    trained, scores = self.steps.metric_values(), self._validate()
+                    with run.together():
+                        self._close_epoch(trained, scores)
+                self._save(partial(self._tell_epoch, after_epoch, list(state.rows), state.best["epoch"]))
+                self._stop_if_asked()
         self.callbacks.end()
         still = check_moved(self.run.model, state.before, self.where)
         if still:
@@ -204,6 +205,22 @@ class StageTraining:
             "did_not_move": still,
             "rows": state.rows,
         }
+
+    def _tell_epoch(
+        self, after_epoch: Callable[[Sequence[dict[str, Any]]], None], rows: Sequence[dict[str, Any]], best: int
+    ) -> None:
+        """Say how the last epoch of `rows` went. Only once its checkpoint is written: an epoch that was told is never done
+        again."""
+        self._agree()
+        self.run.progress.epoch(self.run.say, self.stage, rows[-1], best == rows[-1]["epoch"])
+        with self.run.together():
+            after_epoch(rows)
+
+    def _stop_if_asked(self) -> None:
+        """Stop where a signal has come, with everything written."""
+        if self.agreed.number is not None:
+            self.behind.finish()
+        self.run.stop_if_asked(self.agreed)
 
     def _begin(self) -> None:
         """Freeze, restore or initialise, and make what the steps need."""
@@ -366,6 +383,7 @@ class StageTraining:
             rate = self._rate()
             self.callbacks.batch_begin(state.step)
             loss, right = self.steps.train(images, draws, labels, rate)
+            self.behind.look()
             if not math.isfinite(loss):
                 raise DivergedError(
                     f"{self.where} diverged: the loss is {loss} at epoch {state.epoch + 1}, step {state.step + 1}, "
@@ -387,13 +405,13 @@ class StageTraining:
                 stage, state.epoch, state.step, per_epoch, state.loss, state.right, state.seconds, self.images
             )
             if isinstance(train, Batches):
-                self.run.stop_if_asked(self.agreed)
+                self._stop_if_asked()
                 continue
             if state.step == per_epoch:
                 break
             if self.agreed.number is not None:
                 self._save()
-                self.run.stop_if_asked(self.agreed)
+                self._stop_if_asked()
             if now - saved > SECONDS_BETWEEN_CHECKPOINTS if shared is None else SAVE in shared.wished:
                 self._save()
                 self.run.progress.note(self.run.say)
@@ -464,11 +482,8 @@ class StageTraining:
                 raise DivergedError(f"{self.where} diverged: {name} is {score} after epoch {state.epoch}; {BLAME}")
         state.waited += 1
         if not state.best or value > state.best["value"]:
-            name = ""  # other workers than the chief hold no file
-            if self.run.writes:
-                weights = arrays("model", self.run.model.variables)
-                name = checkpoints.save(self.folder, f"best-e{state.epoch:04d}", weights, {}).name
-            state.best = {"epoch": state.epoch, "value": value, "file": name}
+            self.new_best = arrays("model", self.run.model.variables) if self.run.writes else None
+            state.best = {"epoch": state.epoch, "value": value, "file": ""}  # named once it is written
             state.waited = 0
         left_out = ("stage", "epoch", "seconds", "images_per_second")
         logs = {key: item for key, item in row.items() if key not in left_out}
@@ -476,25 +491,42 @@ class StageTraining:
         state.callbacks, state.stopped = self.callbacks.state(), self.callbacks.stopped
         state.loss, state.right, state.seconds = 0.0, 0, 0.0
 
-    def _save(self) -> None:
-        """Write a checkpoint, and remove those that are not needed any more."""
-        with self.run.together():
-            if self.run.writes:
-                self._write()
+    def _save(self, then: Callable[[], None] = nothing) -> None:
+        """Write a checkpoint of this moment behind the next steps, remove those that are not needed any more, and then call
+        `then`."""
+        self.behind.finish()  # the state names the best epoch's file only then
+        write = self._written() if self.run.writes else nothing
 
-    def _write(self) -> None:
-        state, folder = self.state, self.folder
-        held, meta = arrays("optimizer", self.steps.optimizer.variables), {"state": vars(state)}
-        if self.averages is None and state.step == 0 and state.best.get("epoch") == state.epoch:
-            meta[checkpoints.REST] = state.best["file"]  # written a moment ago; with averages it holds those
-        else:
+        def together() -> None:
+            with self.run.together():
+                write()
+
+        self.behind.begin(together, then)
+
+    def _written(self) -> Callable[[], None]:
+        """What writes a checkpoint of this moment: it holds copies, which later steps do not change."""
+        state, live, folder = copy.deepcopy(self.state), self.state.best, self.folder
+        best, self.new_best = self.new_best, None
+        held = arrays("optimizer", self.steps.optimizer.variables)
+        apart = best is not None and self.averages is None  # with averages the best epoch's file holds those
+        if not apart:
             held |= arrays("model", self.run.model.variables)
         if self.averages is not None:
             held |= arrays("average", self.averages.variables)
         held |= arrays("metric", [variable for metric in self.metrics for variable in metric.variables])
-        checkpoints.save(folder, f"e{state.epoch:04d}-s{state.step:06d}", held, meta)
-        kept = checkpoints.positions(folder)[:CHECKPOINTS_KEPT]
-        referenced = {state.best.get("file", ""), state.start}
-        if len(kept) > 1 and len(list(folder.glob("best-*.npz"))) > 1:
-            referenced.add(checkpoints.best_of(kept[1][2]))
-        checkpoints.prune(folder, CHECKPOINTS_KEPT, referenced)
+
+        def write() -> None:
+            meta: dict[str, Any] = {"state": vars(state)}
+            if best is not None:
+                name = checkpoints.save(folder, f"best-e{state.epoch:04d}", best, {}).name
+                state.best["file"] = live["file"] = name
+                if apart:
+                    meta[checkpoints.REST] = name
+            checkpoints.save(folder, f"e{state.epoch:04d}-s{state.step:06d}", held, meta)
+            kept = checkpoints.positions(folder)[:CHECKPOINTS_KEPT]
+            referenced = {state.best.get("file", ""), state.start}
+            if len(kept) > 1 and len(list(folder.glob("best-*.npz"))) > 1:
+                referenced.add(checkpoints.best_of(kept[1][2]))
+            checkpoints.prune(folder, CHECKPOINTS_KEPT, referenced)
+
+        return write

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import report
-from benchmarks.machine import describe
+from benchmarks.machine import KINDS, describe, kind
 from benchmarks.material import write_faces
 from benchmarks.train import TORCH, work_of
 from benchmarks.turns import heat, summary, take_turns
@@ -53,23 +54,48 @@ def test_a_table_is_markdown_and_replaces_its_own_section_alone(tmp_path: Path, 
     assert table.lines()[2:6] == ["|        | median |", "|--------|-------:|", "| ours   |   12.5 |", "| theirs |    3.0 |"]
     assert table.lines()[-1] == "a note"
     file = tmp_path / "RESULTS.md"
-    file.write_text("before\n<!-- fit -->\nold\n<!-- /fit -->\nbetween\n<!-- train -->\nkept\n<!-- /train -->\n")
+    kept = "between\n<!-- amx train -->\nkept\n<!-- /amx train -->\n\nword\n\n"
+    before = "before\n<!-- kinds -->\n## Processors with AMX\n\n<!-- amx fit -->\n"
+    after = f"<!-- /amx fit -->\n{kept}<!-- /kinds -->\nafter\n"
+    file.write_text(f"{before}old\n{after}")
     monkeypatch.setattr(report, "RESULTS", file)
     for _ in range(2):
-        report.write_results("fit", [table, table], "a machine \\1")
+        report.write_results("fit", [table, table], "a machine \\1", "amx")
     text = file.read_text()
     assert "old" not in text and text.count("**Title**") == 2 and "a machine \\1" in text
-    assert text.startswith("before\n<!-- fit -->") and text.endswith("between\n<!-- train -->\nkept\n<!-- /train -->\n")
-    with pytest.raises(SystemExit, match="no section between <!-- other -->"):
-        report.write_results("other", [table], "")
+    assert text.startswith(before) and text.endswith(after)
+    for part, name in (("fit", "avx2"), ("growth", "amx"), ("train", "avx2"), ("fit", "avx2")):
+        report.write_results(part, [table], f"of {name}", name)
+    found = re.findall(r"^(?:#+ .*|<!-- [^/].*|of .*|kept|word|after)$", file.read_text(), re.MULTILINE)
+    assert found == [
+        "<!-- kinds -->", "## Processors with AMX", "<!-- amx fit -->", "<!-- amx train -->", "kept", "word",
+        "### Growth: AMX", "<!-- amx growth -->", "of amx",
+        "## Processors with AVX2 only", "### Fit: AVX2 only", "<!-- avx2 fit -->", "of avx2",
+        "### Train: AVX2 only", "<!-- avx2 train -->", "of avx2", "after",
+    ]  # fmt: skip
+    file.write_text("nothing")
+    with pytest.raises(SystemExit, match="has no place between <!-- kinds -->"):
+        report.write_results("fit", [table], "", "amx")
     report.write_json(tmp_path / "b.json", {"cores": 2}, {"fit": [table]})
     assert json.loads((tmp_path / "b.json").read_text())["parts"]["fit"] == [{"title": "Title", "x": 1}]
 
 
-def test_the_results_file_has_a_section_for_every_part() -> None:
-    text = report.RESULTS.read_text("utf-8")
-    for part in command.PARTS:
-        assert text.count(f"<!-- {part} -->") == text.count(f"<!-- /{part} -->") == 1
+def test_each_section_of_the_results_is_of_a_part_and_stands_below_its_kind_of_processor() -> None:
+    sections = report.RESULTS.read_text("utf-8").split("<!-- kinds -->")[1].split("<!-- /kinds -->")[0].split("\n## ")[1:]
+    titles = {title: name for name, (_, title) in KINDS.items()}
+    begun = []
+    for section in sections:
+        name = titles[section.splitlines()[0]]
+        begins, ends = (re.findall(rf"<!-- {slash}([^\s/]+) (\S+) -->", section) for slash in ("", "/"))
+        assert begins == ends and all(each == name and part in command.PARTS for each, part in begins)
+        begun += begins
+    assert len(begun) == len(set(begun)) >= len(command.PARTS)
+
+
+def test_a_kind_of_processor_is_told_by_its_flags() -> None:
+    amx = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_tile")
+    kinds = [kind(amx[:count]) for count in (7, 4, 3, 2, 0)]
+    assert kinds == ["amx", "avx512-bf16", "avx512", "avx2", "other"]
 
 
 def test_parts_are_named_or_refused() -> None:
