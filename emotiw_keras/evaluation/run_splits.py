@@ -62,8 +62,8 @@ def known_splits(faces: FaceSet, run: Run) -> np.ndarray:
 
 
 def persons_of(faces: FaceSet, indices: np.ndarray, run: Run) -> Sequence[str]:
-    """The person of each of some images: as the data say, else as the run knew the same pixels, else as names of folders and files
-    tell, else ""; none if all are ""."""
+    """The person of each of some images: as the data say, else as the run knew the same pixels, else as names of folders and
+    files tell, else ""; none if all are ""."""
     subject = pick(faces.subject, indices)
     if all(subject) and not faces.guessed_persons:
         return subject

@@ -12,10 +12,10 @@ from emotiw_keras.labels import canonical
 LEAST = 5
 """With fewer folders nothing tells persons from halves, views or sources of a set; five folds need as many."""
 _WORDS = frozenset(
-    "raw original cropped crops aligned unaligned faces images photos pictures frames clean noisy augmented synthetic generated "
-    "real posed spontaneous gray grey color colour rgb ir depth front frontal profile left right side up down center centre "
-    "male female men women man woman boys girls adults children young old indoor outdoor day night good bad new other misc "
-    "unknown low medium high weak strong".split()
+    "raw original cropped crops aligned unaligned faces images photos pictures frames clean noisy augmented synthetic "
+    "generated real posed spontaneous gray grey color colour rgb ir depth front frontal profile left right side up down center "
+    "centre male female men women man woman boys girls adults children young old indoor outdoor day night good bad new other "
+    "misc unknown low medium high weak strong".split()
 )
 _PIECE = re.compile(
     r"(batch|part|fold|set|split|chunk|shard|cam|camera|view|pose|angle|session|day|week|clip|video|sequence|seq|take|shot|scene|"
@@ -25,7 +25,7 @@ _PIECE = re.compile(
 
 
 def persons_by_folder(places: Sequence[Sequence[str]]) -> tuple[list[str] | None, str]:
-    """The person of each image if the folders below the classes are persons, else None; and a line that says how they were read.
+    """The person of each image if the folders below the classes are persons, else None; and a line on how they were read.
 
     They are where every image lies in one, there are at least `LEAST`, most of them occur under several classes, none is called
     by a word for parts, views, splits or expressions, and they are no numbers that begin anew in each class.
