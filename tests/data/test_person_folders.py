@@ -87,6 +87,16 @@ def test_numbers_that_every_class_shares_are_persons() -> None:
     assert persons_by_folder(some)[0] == [folder for _, folder, _ in some]
 
 
+def test_prepare_reads_the_same_persons_and_a_pattern_overrides_what_it_wrote(tmp_path: Path) -> None:
+    from emotiw_keras.data.prepare.run import prepare
+
+    source = fill(tmp_path / "photos")
+    prepare(source, tmp_path / "faces", no_face="centre", workers=1)
+    faces = load_faces(tmp_path / "faces")
+    assert faces.layout == "prepared faces" and faces.guessed_persons and set(faces.subject) == set(PEOPLE)
+    assert set(load_faces(tmp_path / "faces", subject_pattern="none").subject) == {""}
+
+
 def test_what_a_run_knew_counts_more_than_folders(tmp_path: Path) -> None:
     from emotiw_keras.evaluation.run_splits import persons_of
 

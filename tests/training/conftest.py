@@ -79,9 +79,15 @@ USAGE = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
 
 @pytest.fixture(scope="session")
 def voted(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]]:
-    """Drawn faces, and what [source.fer] says of their votes: 9 of 10 for an image's own class, every seventh has none."""
+    """Drawn faces, and what [source.fer] says of their votes."""
     root = tmp_path_factory.mktemp("voted")
     faces = write_faces(root / "fer", {"train": 42, "val": 21, "test": 21})
+    return str(faces), write_votes(faces, root)
+
+
+def write_votes(faces: Path, root: Path, most: int = 7) -> dict[str, str]:
+    """Votes for drawn faces as FER+ has them: so many of ten for an image's own class, the others for the next one; every
+    seventh has none. What a source says of them."""
     columns = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
     with open(root / "votes.csv", "w", newline="") as votes, open(root / "rows.csv", "w", newline="") as rows:
         table, places = csv.writer(votes), csv.writer(rows)
@@ -91,7 +97,7 @@ def voted(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]
         for number, file in enumerate(files):
             own = VOTED.index(file.parent.name)
             counts = [0] * 10
-            counts[own], counts[(own + 1) % 8] = (0, 0) if number % 7 == 6 else (7, 3)
-            table.writerow([USAGE[file.parent.parent.name], "", *counts])
+            counts[own], counts[(own + 1) % 8] = (0, 0) if number % 7 == 6 else (most, 10 - most)
+            table.writerow([USAGE.get(file.parent.parent.name, "Training"), "", *counts])
             places.writerow([file.relative_to(faces).as_posix(), number])
-    return str(faces), {"votes": str(root / "votes.csv"), "votes_rows": str(root / "rows.csv")}
+    return {"votes": str(root / "votes.csv"), "votes_rows": str(root / "rows.csv")}
