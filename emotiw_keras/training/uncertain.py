@@ -16,7 +16,7 @@ from emotiw_keras.models.parts import computing_in, empty_networks
 from emotiw_keras.runs import Run
 from emotiw_keras.training.feeds import VALIDATION_BATCH, Trained
 from emotiw_keras.training.losses import gives_logits
-from emotiw_keras.training.own_data import Batches, are_faces
+from emotiw_keras.training.own_data import Arrays, Batches, are_faces
 from emotiw_keras.training.stage import Stage, split_reference
 from emotiw_keras.training.stage_training import Surroundings
 from emotiw_keras.uncertainty import Usable, usable, usable_json
@@ -87,6 +87,7 @@ def _new(run: Surroundings, stage: Stage, val: Trained) -> np.ndarray:
         hashes = [digest for faces, index in val.parts for digest in pick(faces.pixel_hash, index)]
         held = np.concatenate([faces.split[index] == CHOSEN_ON for faces, index in val.parts])
     else:
+        assert isinstance(val, Arrays)
         hashes = val.identities()
         held = np.full(len(val), all(split_reference(name, "val")[1] == CHOSEN_ON for name in stage.val))
     return np.flatnonzero(held & np.array([digest not in trained for digest in hashes]))
