@@ -2,6 +2,7 @@
 
 python -m benchmarks.scale_train                   speed: one process of one thread, two workers of one thread each, in turns
 python -m benchmarks.scale_train --part equal      200 steps of AlexNet and FaceVGG: largest differences of loss and weights
+                                                   of two workers, and of two logical processors, from one process
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +25,24 @@ import numpy as np
 from benchmarks.turns import ROOT
 
 FACES = ROOT.parent / "shared/data/fer2013/fer2013_jpg.zip"
+VOTES, ROWS = FACES.with_name("fer2013new.csv"), FACES.with_name("ferplus_rows.csv")
 BATCH = 64
+ALEXNET = ("model.name=alexnet", "model.width=0.4")
+FACE = ("model.name=face_vgg", "model.width=0.25", "model.input_size=48")
+SPOILT = ("fer.rotate=15", "fer.erase=0.3", "fer.noise=20", "fer.blur=1", "fer.jpeg=20", "fer.low_light=0.5")
 NETWORKS = {
-    "AlexNet, width 0.4": ("model.name=alexnet", "model.width=0.4"),
-    "FaceVGG, width 0.25": ("model.name=face_vgg", "model.width=0.25", "model.input_size=48", "fer.average_decay=0.99"),
-    "FaceVGG, accumulate 2": ("model.name=face_vgg", "model.width=0.25", "model.input_size=48", "fer.accumulate=2"),
-}
+    "AlexNet": ALEXNET,
+    "FaceVGG, moving averages": (*FACE, "fer.average_decay=0.99"),
+    "FaceVGG, accumulate 2": (*FACE, "fer.accumulate=2"),
+    "FaceVGG, sharpness 0.05": (*FACE, "fer.sharpness=0.05"),
+    "FaceVGG, faces spoilt": (*FACE, *SPOILT),
+    "FaceVGG, spoilt, a teacher": (*FACE, *SPOILT, "fer.teachers=['{teacher}']", "fer.teacher_weight=0.7"),
+    "FaceVGG, two heads, votes": (
+        *FACE, "model.heads={{fer='basic7', votes='ferplus8'}}", "source.fer.votes={votes}", "source.fer.votes_rows={rows}",
+        "fer.votes=probabilistic",
+    ),
+}  # fmt: skip
+WAYS = {"two workers": (2, ()), "mirrored": (1, ("--strategy=mirrored", "--devices=cpu:0,cpu:1"))}
 SMALLER = {"model.name=alexnet": ("model.width=0.1", "model.input_size=67"), "model.name=face_vgg": ("model.width=0.1",)}
 LINKS = (1e9, 10e9)
 """Bits a second."""
@@ -49,7 +63,21 @@ def summed(parameters: int, batch: int, classes: int) -> int:
     return parameters + batch * (classes + 1) + 3
 
 
-def fit(out: Path, data: str, changes: list[str], limit: int, workers: int) -> list[dict[str, str]]:
+def titled(name: str, settings: Sequence[str]) -> str:
+    """With the width that it has.
+
+    Example:
+        >>> titled("AlexNet, slow", [*ALEXNET, "model.width=0.1"])
+        'AlexNet (0.1), slow'
+    """
+    width = [each for each in settings if each.startswith("model.width=")][-1].partition("=")[2]
+    network, comma, rest = name.partition(",")
+    return f"{network} ({width}){comma}{rest}"
+
+
+def fit(
+    out: Path, data: str, changes: Sequence[str], limit: int, workers: int, words: Sequence[str] = ()
+) -> list[dict[str, str]]:
     """Train, with one thread a process; the rows of the history."""
     sockets = [socket.socket() for _ in range(workers)]
     for each in sockets:
@@ -57,7 +85,7 @@ def fit(out: Path, data: str, changes: list[str], limit: int, workers: int) -> l
     addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
     for each in sockets:
         each.close()
-    words = [word for change in changes for word in ("--set", change)]
+    words = [*words, *(word for change in changes for word in ("--set", change))]
     processes = []
     for number in range(workers):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": number}}
@@ -88,38 +116,50 @@ def weights_of(run: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def equal(folder: Path, data: str, steps: int, smaller: bool) -> None:
-    """Print how far two workers are from one process after so many steps, and how far training has come."""
+def equal(folder: Path, data: str, steps: int, smaller: bool, only: str) -> None:
+    """Print how far two workers, and two logical processors, are from one process after so many steps, and how far training has
+    come. The last batch of an epoch is uneven."""
+    limit = math.ceil(steps / 2) * BATCH - BATCH // 2 + 1
     print(
-        f"{steps} steps of {BATCH}, two epochs      loss one    largest difference: loss, val loss, weights (of weights up to)"
+        f"{steps} steps of {BATCH}, two epochs; from one process     loss   largest difference: loss, val loss, weights (up to)"
     )
+    places = {"teacher": str(folder / "teacher"), "votes": str(VOTES), "rows": str(ROWS)}
     for number, (name, changes) in enumerate(NETWORKS.items()):
-        settings = [*changes, *(SMALLER[changes[0]] if smaller else ()), "stage.epochs=2"]
-        limit = math.ceil(steps / 2) * BATCH
-        runs = [folder / f"{number}-{workers}" for workers in (1, 2)]
-        one, two = (fit(run, data, settings, limit, workers) for run, workers in zip(runs, (1, 2), strict=True))
-        first, second = map(weights_of, runs)
-        apart = {
-            key: max(abs(float(a[key]) - float(b[key])) for a, b in zip(one, two, strict=True)) for key in ("loss", "val_loss")
-        }
-        moved = [(float(np.abs(first[key] - second[key]).max()), float(np.abs(first[key]).max())) for key in first]
-        print(
-            f"{name:34}{float(one[-1]['loss']):9.4f}    {apart['loss']:.1e}  {apart['val_loss']:.1e}  "
-            f"{max(apart for apart, _ in moved):.1e} ({max(size for _, size in moved):.2g})",
-            flush=True,
-        )  # fmt: skip
+        if only not in name:
+            continue
+        shrunk = SMALLER[changes[0]] if smaller else ()
+        settings = [*(change.format(**places) for change in changes), *shrunk, "stage.epochs=2"]
+        if "{teacher}" in str(changes) and not (folder / "teacher").exists():
+            fit(folder / "teacher", data, [*FACE, *shrunk, "stage.epochs=2"], limit, 1)
+        one = fit(folder / f"{number}-one", data, settings, limit, 1)
+        for way, (workers, words) in WAYS.items():
+            two = fit(folder / f"{number}-{way}", data, settings, limit, workers, words)
+            first, second = weights_of(folder / f"{number}-one"), weights_of(folder / f"{number}-{way}")
+            apart = {
+                key: max(abs(float(a[key]) - float(b[key])) for a, b in zip(one, two, strict=True))
+                for key in ("loss", "val_loss")
+            }
+            moved = [(float(np.abs(first[key] - second[key]).max()), float(np.abs(first[key]).max())) for key in first]
+            print(
+                f"{titled(name, settings):38}{way:12}{float(one[-1]['loss']):9.4f}    {apart['loss']:.1e}  "
+                f"{apart['val_loss']:.1e}  {max(apart for apart, _ in moved):.1e} ({max(size for _, size in moved):.2g})",
+                flush=True,
+            )  # fmt: skip
 
 
 def speed(folder: Path, data: str, limit: int, rounds: int) -> None:
     """Print images a second of one process and of two workers, in turns, and what the gradients cost on a wire."""
-    name, settings = next(iter(NETWORKS.items()))
+    settings = NETWORKS["AlexNet"]
     rates: dict[int, list[float]] = {1: [], 2: []}
     for turn in range(rounds):
         for workers in rates:
             rows = fit(folder / f"{turn}-{workers}", data, [*settings, "stage.epochs=3", "fer.val=[]"], limit, workers)
             rates[workers] += [float(row["images_per_second"]) for row in rows[1:]]  # the first epoch warms up
     one, two = (statistics.median(found) for found in rates.values())
-    print(f"{name}, batch {BATCH}, images/s: one process {one:.1f}, two workers {two:.1f}: {two / one:.2f} times")
+    print(
+        f"{titled('AlexNet', settings)}, batch {BATCH}, images/s: one process {one:.1f}, two workers {two:.1f}: "
+        f"{two / one:.2f} times"
+    )
     parameters = sum(value.size for value in weights_of(folder / "0-1").values() if value.dtype == np.float32)
     count = summed(parameters, BATCH, 7)
     sent = wire_bytes(count, 2)
@@ -139,13 +179,14 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=640, help="images of an epoch of the speed part (640)")
     parser.add_argument("--rounds", type=int, default=2, help="turns of the speed part (2)")
     parser.add_argument("--steps", type=int, default=200, help="of the equal part (200)")
-    parser.add_argument("--smaller", action="store_true", help="equal part: networks of width 0.1")
+    parser.add_argument("--smaller", action="store_true", help="equal part: networks of width 0.1, AlexNet on 67 pixels")
+    parser.add_argument("--only", default="", metavar="TEXT", help="equal part: rows whose name holds this")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         if chosen.part == "speed":
             speed(Path(place), chosen.data, chosen.limit, chosen.rounds)
         else:
-            equal(Path(place), chosen.data, chosen.steps, chosen.smaller)
+            equal(Path(place), chosen.data, chosen.steps, chosen.smaller, chosen.only)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,8 @@ _OPTIONS = (
     click.option(
         "--subject-pattern",
         metavar="REGEX",
-        help="Regular expression on file names for the person, where neither the data nor the run says who it is.",
+        help="Regular expression on file names (on paths if it holds a /) for the person, where the data do not say who it is; "
+        "`none`: nobody is known by names of folders and files.",
     ),
     click.option("--costs", metavar="FILE", help="TOML file with the cost of each confusion, for the expected cost."),
 )

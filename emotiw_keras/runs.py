@@ -268,16 +268,13 @@ class Run:
 
     @property
     def usable(self) -> Usable | None:
-        """Up to which entropy its answers are usable; None where the folder does not say, as of a head that is not its choice.
+        """Up to which entropy its answers, those of the chosen head, are usable; None where the folder does not say.
 
         Raises:
             RunError: what it says is damaged or of other weights.
         """
-        if self.chosen not in (None, self.info.get("head")):
-            return None
-        if self.chosen not in (None, self.info.get("head")):
-            return None
-        return read_usable(self.path, self.fingerprint, len(self.labels))
+        other = None if self.chosen in (None, self.info.get("head")) else self.chosen
+        return read_usable(self.path, self.fingerprint, len(self.labels), other)
 
     @property
     def usable_entropy(self) -> float | None:

@@ -47,8 +47,14 @@ class Usable:
     accuracy_usable: float
 
     def to_json(self) -> str:
-        """What `read_usable` reads."""
-        return sealed_json({"format": 1, **asdict(self)})
+        """What `read_usable` reads, of a run with one answer."""
+        return usable_json(self)
+
+
+def usable_json(own: Usable, heads: Mapping[str, Usable] | None = None) -> str:
+    """The content of `uncertainty.json`: of the run's own answer, and of its other heads by name."""
+    others = {name: asdict(limit) for name, limit in (heads or {}).items()}
+    return sealed_json({"format": 1, **asdict(own), **({"heads": others} if others else {})})
 
 
 def entropy(probabilities: np.ndarray) -> np.ndarray:
@@ -117,8 +123,14 @@ def selective(limit: Usable | None, truth: np.ndarray, probabilities: np.ndarray
     return {"entropy": limit.entropy, "chosen_on": limit.chosen_on, "coverage": float(kept.mean()), "accuracy": accuracy}
 
 
-def read_usable(folder: Path, weights: str, classes: int) -> Usable | None:
+def read_usable(folder: Path, weights: str, classes: int, head: str | None = None) -> Usable | None:
     """What a run folder says of its answers; None where it says nothing.
+
+    Args:
+        folder: of the run.
+        weights: SHA-256 of its weight file.
+        classes: of the answers.
+        head: another head than the run's own choice.
 
     Raises:
         RunError: the file is damaged, or is of other weights.
@@ -127,6 +139,13 @@ def read_usable(folder: Path, weights: str, classes: int) -> Usable | None:
     if not path.exists():
         return None
     content = read_sealed(path)
+    if content.get("format") == 1 and head is not None:
+        others = content.get("heads", {})
+        if not isinstance(others, dict) or not isinstance(others.get(head, {}), dict):
+            raise RunError(f"{folder} is damaged: {UNCERTAINTY_FILE} does not hold the entropy of usable answers")
+        if head not in others:
+            return None
+        content = {"format": 1, **others[head]}
     values: dict[str, Any] = {key: content.get(key) for key in Usable.__dataclass_fields__}
     shares = [values[key] for key in ("accuracy", "coverage", "accuracy_usable")]
     if (

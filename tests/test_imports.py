@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # From the ground up; a module may import from its own floor and from those below.
 FLOORS = (
-    ("errors", "files", "hardware", "sealed", "locking", "text", "keras_names", "config"),
+    ("errors", "files", "hardware", "sealed", "locking", "text", "keras_names", "config", "own_process"),
     ("labels", "costs", "heads", "uncertainty"),
     ("weights",),
     ("formats",),

@@ -11,9 +11,7 @@ import json
 import os
 import platform
 import queue
-import signal
 import subprocess
-import sys
 import threading
 import traceback
 from dataclasses import replace
@@ -25,6 +23,7 @@ from emotiw_keras.bulk.job import PREDICT, Job, Record, Shards, job_of
 from emotiw_keras.bulk.places import folder_at
 from emotiw_keras.errors import EmotiwError, UsageError
 from emotiw_keras.hardware import limit_threads
+from emotiw_keras.own_process import end, how_it_ended, own_streams, start_python
 from emotiw_keras.sealed import strict_json
 from emotiw_keras.serving.decoders import OUTSIDE, DecodersLost, apart
 
@@ -67,12 +66,9 @@ def _check_out(job: Job, host: str) -> None:
 
 def serve() -> None:
     """Be a worker."""
-    # What libraries print must not stand among the answers.
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
+    questions, answers = own_streams()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     limit_threads(1)
-    questions = sys.stdin.buffer
     with contextlib.suppress(BrokenPipeError):
         try:
             job = job_of(json.loads(questions.readline()))
@@ -126,16 +122,8 @@ class _Died(Exception):
     """A worker process ended without an answer; `code` is how, `place` the entry that it was at, or None."""
 
     def __init__(self, code: int, place: int | None) -> None:
-        told = f"was ended by {_signal(-code)}" if code < 0 else f"ended with exit code {code}"
-        super().__init__("lost its decoders to a kill" if code == LOST else told)
+        super().__init__("lost its decoders to a kill" if code == LOST else how_it_ended(code))
         self.place, self.outside = place, code == LOST or -code in OUTSIDE
-
-
-def _signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 class Worker:
@@ -178,16 +166,7 @@ class Worker:
                     ) from error
 
     def _start(self) -> None:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-        self._process = subprocess.Popen(
-            # -P: nothing is imported from the folder the user happens to be in.
-            [sys.executable, "-P", "-c", _COMMAND],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            # Ctrl-C is for the parent, which then ends its workers.
-            start_new_session=True,
-        )
+        self._process = start_python(_COMMAND)
         self._ask(self._job.as_dict())
 
     def _ask(self, question: object) -> dict[str, Any]:
@@ -204,9 +183,7 @@ class Worker:
             else:
                 raise EOFError
         except (EOFError, OSError, ValueError) as error:
-            process.kill()
-            # What ended it by itself comes before our own signal.
-            raise _Died(process.wait(), place) from error
+            raise _Died(end(process), place) from error
         if "error" in answer:
             self.close()
             raise getattr(errors, answer["error"])(answer["text"])
@@ -219,12 +196,7 @@ class Worker:
         """End the process."""
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
-            process.wait()
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    with contextlib.suppress(OSError):  # what it was to be sent is not sent
-                        stream.close()
+            end(process)
 
     def stop(self) -> None:
         """End it for good, from another thread: what is being done fails."""

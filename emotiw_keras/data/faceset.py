@@ -37,6 +37,7 @@ class FaceSet:
         label: int (images,), -1 where the status is not "ok".
         split: "<U5" (images,): "train", "val" or "test"; "" for an unreadable image of a source without splits.
         subject: the person, "" if unknown.
+        guessed_persons: whether only names of folders or files tell the persons.
         pixel_hash: the identity of the decoded pixels (`duplicates.pixel_hash`), "" where unreadable.
         status: "ok", or why the image cannot be used.
         pixels: the images themselves.
@@ -64,6 +65,7 @@ class FaceSet:
     reading: str = ""
     near: NearTwins | None = field(default=None, repr=False)
     votes: np.ndarray | None = field(default=None, repr=False)
+    guessed_persons: bool = False
 
     def indices(self, split: str) -> np.ndarray:
         """The usable images of "train", "val", "test" or "all", in file order.

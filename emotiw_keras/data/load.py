@@ -77,7 +77,8 @@ def load_faces(
         memory_budget: bytes the pixels may take in memory; above it they are packed into a file in the cache folder that goes
             with the process, or, where the disk has no room, decoded again in each epoch. Default: `HELD_BYTES`, and where
             the disk has no room half of the available memory.
-        subject_pattern: a regular expression on file names for the person; a `subject` column has precedence.
+        subject_pattern: a regular expression for the person, on file names, or on paths if it holds a "/". A `subject` column
+            has precedence over it; what names of folders and files look like has not. "none" is nobody.
         leave_out: classes that are not read, in any of their usual spellings; they are counted in the report.
         every: of a set of videos, take the frames of every so manieth number; from which on, the seed and the video decide.
         frames_per_video: of a set of videos, take at most so many of each, drawn from the seed; 0 takes all.
@@ -166,6 +167,7 @@ def load_faces(
         label=np.where(usable, label[rows], -1),
         split=split[rows],
         subject=[subject[i] for i in rows],
+        guessed_persons=bool(listing.guess) and subject_pattern is None,
         pixel_hash=seen.digest,
         status=seen.status,
         pixels=pixels,
@@ -174,6 +176,8 @@ def load_faces(
         reading=listing.reading,
         votes=None if listing.votes is None else listing.votes[rows],
     )
+    if subject_pattern is None and listing.guess:
+        listing.notes.append(listing.guess)
     if faces.votes is not None and (shared := share_votes(faces.votes, seen.digest)):
         listing.notes.append(f"votes of an equal image taken for {shared:,} images without")
     if not usable.any():
@@ -244,6 +248,8 @@ def _subjects(listing: Listing, pattern: str | None) -> list[str]:
     if pattern is None:
         return listing.subject
     found = subjects(listing.names, pattern)
+    if listing.guess:
+        return found
     return [given or matched for given, matched in zip(listing.subject, found, strict=True)]
 
 

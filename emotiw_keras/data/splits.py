@@ -11,6 +11,9 @@ import numpy as np
 from emotiw_keras.data.layouts.listing import SPLITS
 from emotiw_keras.errors import DataError, UsageError
 
+NOBODY = "none"
+"""As a pattern for persons: nobody is known, whatever names of folders and files look like."""
+
 
 @dataclass(frozen=True)
 class Folds:
@@ -46,8 +49,8 @@ def subjects(names: Sequence[str], pattern: str) -> list[str]:
     """The person each file name shows.
 
     Args:
-        names: paths; the pattern is searched in what follows the last "/".
-        pattern: a regular expression; the person is its group 1, or the whole match where it has no group.
+        names: paths; the pattern is searched in what follows the last "/", or in the whole path if it holds a "/" itself.
+        pattern: a regular expression; the person is its group 1, or the whole match where it has no group. "none" is nobody.
 
     Returns:
         One name for each path, "" where the pattern does not match.
@@ -59,12 +62,16 @@ def subjects(names: Sequence[str], pattern: str) -> list[str]:
     Example:
         >>> subjects(["angry/Al_Gore_0002.jpg", "sad/Al_Gore_0007.jpg"], r"^(.*)_[0-9]+[.]jpg$")
         ['Al_Gore', 'Al_Gore']
+        >>> subjects(["angry/anna/1.jpg", "sad/ben/1.jpg"], "/([^/]+)/[^/]+$")
+        ['anna', 'ben']
     """
+    if pattern == NOBODY:
+        return [""] * len(names)
     try:
         expression = re.compile(pattern)
     except re.error as error:
         raise UsageError(f"subject_pattern {pattern!r} is no regular expression: {error}") from error
-    matches = [expression.search(name.rpartition("/")[2]) for name in names]
+    matches = [expression.search(name if "/" in pattern else name.rpartition("/")[2]) for name in names]
     if not any(matches):
         raise DataError(f"subject_pattern {pattern!r} matches none of {len(names):,} file names, such as {names[0]!r}")
     group = 1 if expression.groups else 0

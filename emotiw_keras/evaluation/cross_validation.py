@@ -10,6 +10,7 @@ import numpy as np
 
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.assessment import Assessment, Predictions, figures
+from emotiw_keras.evaluation.calibration import by_agreement
 from emotiw_keras.evaluation.near_seen import NearSeen
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def assess_folds(
 
     Returns:
         An assessment whose predictions are those of all folds and whose `result` has beside the usual figures `folds`:
-        `FOLD_FIGURES` of each.
+        `FOLD_FIGURES` of each; with votes also `votes`.
 
     Raises:
         UsageError: another split, or a limit.
@@ -55,6 +56,9 @@ def assess_folds(
         {"run": run.name, **{key: each.result[key] for key in FOLD_FIGURES}}
         for run, each in zip(folds.runs, parts, strict=True)
     ]
+    votes = [each.faces.votes[each.indices] for each in parts if each.faces.votes is not None]
+    if votes:
+        result["votes"] = by_agreement(predictions, np.concatenate(votes))
     indices = np.concatenate([each.indices for each in parts])
     return replace(
         parts[0], result=result, predictions=predictions, seen=seen, indices=indices, near=near, folds=tuple(parts),

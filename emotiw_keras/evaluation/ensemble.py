@@ -9,6 +9,7 @@ import numpy as np
 
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.assessment import Assessment, Predictions, figures, label_columns
+from emotiw_keras.evaluation.calibration import by_agreement
 from emotiw_keras.evaluation.near_seen import NearSeen
 
 
@@ -100,5 +101,7 @@ def ensemble(assessments: Sequence[Assessment]) -> Assessment:
     near = _near_any(assessments)
     alike = None if near is None else near.near
     result = figures(predictions, seen, question, selected_on=selected_on, near=alike)
+    if first.faces.votes is not None:
+        result["votes"] = by_agreement(predictions, first.faces.votes[first.indices])
     whole = replace(first, result=result, predictions=predictions, seen=seen, question=question, members=tuple(assessments))
     return replace(whole, near=near)

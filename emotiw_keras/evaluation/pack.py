@@ -27,7 +27,7 @@ from emotiw_keras.models.registry import get_spec
 from emotiw_keras.models.weights import save
 from emotiw_keras.runs import INFO_FILE, PACKED_ROWS_FILE, WEIGHTS_FILE, Run, believed_hashes
 from emotiw_keras.sealed import sealed_json
-from emotiw_keras.uncertainty import UNCERTAINTY_FILE, usable
+from emotiw_keras.uncertainty import UNCERTAINTY_FILE, Usable, usable, usable_json
 
 RECIPE_FILE = "recipe.toml"
 KEPT = (RECIPE_FILE, "history.csv", "curves.png", "mean_image.npy")
@@ -62,9 +62,10 @@ def pack(
 ) -> Packed:  # fmt: skip
     """Write a run as a small run folder: weights of 16 bits, logits divided by the temperature that suits a split, rows zipped.
 
-    The temperature changes the probabilities, never the predicted class. Beside them stands up to which entropy the answers are
-    usable (`emotiw_keras.uncertainty`), by the same images. Checkpoints, TensorBoard's files and the paths of the
-    data are left out. Everything that reads run folders reads this one; training can start from it, but not be resumed.
+    The temperature changes the probabilities, never the predicted class. Beside them stands up to which entropy the answers, of
+    each head its own, are usable (`emotiw_keras.uncertainty`), by the same images. Checkpoints, TensorBoard's files and the
+    paths of the data are left out. Everything that reads run folders reads this one; training can start from it, but not be
+    resumed.
 
     Args:
         run: a finished run.
@@ -133,13 +134,13 @@ def pack(
                 raise ModelError(f"with weights of 16 bits a probability moves by {change:.3g}; {run.path} is not packed")
             packed = _write(run, temporary, info, temperatures)
             each: dict[str, dict[str, Any]] = {}
+            limits: dict[str, Usable] = {}
             for name, (truth, probabilities) in asked.items():
                 after = answers(packed, name)
                 ece = [expected_calibration_error(truth, said) for said in (probabilities, after)]
                 each[name] = {"temperature": temperatures[name], "chosen_on": split, "images": len(truth), "ece": ece}
-                if name == main:
-                    limit = usable(truth, after, packed.fingerprint, split)
-                    write_atomic(temporary / UNCERTAINTY_FILE, limit.to_json())
+                limits[name] = usable(truth, after, packed.fingerprint, split)
+            write_atomic(temporary / UNCERTAINTY_FILE, usable_json(limits.pop(main), limits))
             facts = {"bits": 16, **each[main], **({"heads": each} if main else {})}
             _write_info(temporary, {**packed.info, "packed": facts})
             size = sum(file.stat().st_size for file in temporary.iterdir())

@@ -62,14 +62,16 @@ def known_splits(faces: FaceSet, run: Run) -> np.ndarray:
 
 
 def persons_of(faces: FaceSet, indices: np.ndarray, run: Run) -> Sequence[str]:
-    """The person of each of some images: as the data say, else as the run knew the same pixels, else ""; none if all are ""."""
+    """The person of each of some images: as the data say, else as the run knew the same pixels, else as names of folders and
+    files tell, else ""; none if all are ""."""
     subject = pick(faces.subject, indices)
-    if all(subject):
+    if all(subject) and not faces.guessed_persons:
         return subject
     known = {row["pixel_hash"]: row["subject"] for row in run.each_row() if row["subject"] and row["pixel_hash"]}
     if not known:
         return subject if any(subject) else ()
-    return [person or known.get(digest, "") for person, digest in zip(subject, pick(faces.pixel_hash, indices), strict=True)]
+    rows = zip(subject, (known.get(digest, "") for digest in pick(faces.pixel_hash, indices)), strict=True)
+    return [(knew or person) if faces.guessed_persons else (person or knew) for person, knew in rows]
 
 
 def found_again(split_of: np.ndarray, run: Run) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from emotiw_keras.errors import EmotiwError
+from emotiw_keras.own_process import how_it_ended, signal_name
 from emotiw_keras.serving.input_images import InputImage, Video
 
 DecodeImage = Callable[[str, bytes, str], InputImage]
@@ -165,10 +166,8 @@ class Decoders:
                 raise EOFError
         (code,) = struct.unpack("<i", answer)
         if self._blameless and error is not None and -code in OUTSIDE:
-            raise DecodersLost(f"a decoder was ended by {signal.Signals(-code).name}; run the same command again")
-        if code < 0:
-            return f"cannot decode: the decoder was ended by {signal.Signals(-code).name}"
-        return f"cannot decode: the decoder ended with exit code {code} ({error})"
+            raise DecodersLost(f"a decoder was ended by {signal_name(-code)}; run the same command again")
+        return f"cannot decode: the decoder {how_it_ended(code)}" + (f" ({error})" if code >= 0 else "")
 
     def close(self) -> None:
         """End them."""

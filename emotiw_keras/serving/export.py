@@ -155,6 +155,7 @@ def _save(predictor: Predictor, folder: Path, target: Path) -> None:
     with writing(target):
         try:
             tf.saved_model.save(served, str(folder), signatures=served.signatures())
+            _write_warm_up(folder / "assets.extra")
         except tf.errors.OpError as error:
             # TensorFlow's own file system reports a full or forbidden disk in its own classes and many words.
             if "No space left" in error.message:
@@ -162,7 +163,6 @@ def _save(predictor: Predictor, folder: Path, target: Path) -> None:
             raise OutputError(f"cannot write {target}: {' '.join(error.message.split())[:300]}") from error
         (folder / "assets").mkdir(exist_ok=True)
         (folder / "assets" / "emotiw.json").write_text(json.dumps(facts, indent=2) + "\n")
-        _write_warm_up(folder / "assets.extra")
 
 
 def _write_warm_up(folder: Path) -> None:

@@ -106,7 +106,8 @@ class SourceSettings:
     Attributes:
         path: what is read when the command line gives no `--data` for it; "generated:large" and "generated:small" are
             faces that the package draws.
-        subject_pattern: regular expression on file names; its first group (or the whole match) names the person.
+        subject_pattern: regular expression on file names, or on paths if it holds a "/"; its first group (or the whole match)
+            names the person. It overrides what names of folders look like; "none" reads nobody from them.
         leave_out: classes that are not read, in any of their usual spellings.
         folds: cut a set without splits of its own into so many folds: by person where every image's is known, else stratified,
             duplicates and near duplicates together; 0 cuts images 80/10/10.

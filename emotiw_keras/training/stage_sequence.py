@@ -28,6 +28,8 @@ from emotiw_keras.training.run_writer import csv_text, history_columns, read_don
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.stage_state import restore
 from emotiw_keras.training.stage_training import StageTraining, Surroundings
+from emotiw_keras.training.uncertain import Answers, settled, validation_answers
+from emotiw_keras.uncertainty import UNCERTAINTY_FILE
 
 
 class StageLoop:
@@ -113,6 +115,10 @@ class StageLoop:
             folder = self._training(kept + 1, self.stages[kept]).folder
             self._restore_model(folder / info["stages"][kept]["best_file"])
             info["kept"] = self.stages[kept].name
+        answers: Answers = {}
+        with self.run.together():
+            if self.run.writes:  # before the validation images train a classifier that is fitted again
+                answers = validation_answers(self.run, self.stages[kept], self.val[self.stages[kept].name])
         if self.stages[kept].refit:
             with delayed_signals() as flag:
                 training = self._training(kept + 1, self.stages[kept], flag)
@@ -122,7 +128,7 @@ class StageLoop:
                 self._spread()
         with self.run.together():
             if self.run.writes:
-                self._finish()
+                self._finish(answers)
         if not self.run.writes:
             return None
         return Run.open(self.run.run_dir, self.run.model if info["model"].get("given") else None)
@@ -202,12 +208,14 @@ class StageLoop:
         write_atomic(self.run.run_dir / "history.csv", csv_text((*columns, *metrics), self.rows))
         write_events(self.run.run_dir / "events", self.rows)
 
-    def _finish(self) -> None:
+    def _finish(self, answers: Answers) -> None:
         run_dir, model, info = self.run.run_dir, self.run.model, self.run.info
         discard(run_dir)  # what a kill just before this left
         with atomic_path(run_dir / WEIGHTS_FILE) as temporary:
             check_room(temporary, weight_bytes(model))
             model.save_weights(temporary)
         info["weights"] = {"sha256": sha256_file(run_dir / WEIGHTS_FILE), "variables": fingerprint(model)}
+        if (content := settled(answers, info.get("head", ""), info["weights"]["sha256"], self.run.say)) is not None:
+            write_atomic(run_dir / UNCERTAINTY_FILE, content)
         info["finished"] = True
         write_info(run_dir, info)

@@ -139,8 +139,6 @@ class StageTraining:
 
     def _check_shared(self, replicas: Replicas) -> None:
         """Refuse what several replicas cannot heed."""
-        if heads_of(self.run.info):
-            raise UsageError(f"{self.where} trains a network of several heads, which one device does; leave out --strategy")
         if self.stage.cache_features is True:
             raise UsageError(
                 f"{self.where} sets cache_features = true, which is for --strategy none: features are kept on one disk"

@@ -48,7 +48,7 @@ def killed(before: str, counted: str, *words: str) -> None:
     def writes(_: Any, mode: str = "r", *__: Any, **___: Any) -> bool:
         return bool(set(mode) & set("wax+"))
 
-    for name in ("replace", "fsync", "unlink", "mkdir", "rmdir"):
+    for name in ("replace", "rename", "fsync", "unlink", "mkdir", "rmdir"):
         setattr(os, name, watched(getattr(os, name)))
     opened = watched(io.open, writes)
     builtins.open = io.open = opened  # type: ignore[assignment]
@@ -77,11 +77,13 @@ class Command:
         words: its words; {m} is the material and {out} is OUT.
         made: what of OUT is compared.
         name: what OUT is called.
+        at_once: whether OUT is there whole or not at all, so that what a killed one left is what another one makes.
     """
 
     words: str
     made: Callable[[Path], Any]
     name: str = "out"
+    at_once: bool = False
 
 
 def training(run: Path) -> Any:
@@ -110,6 +112,30 @@ def report(folder: Path) -> Any:
     return files["scores.json"], files["predictions.csv"], sorted(files)
 
 
+def served(folder: Path) -> Any:
+    """What a SavedModel says of faces that are drawn, to four digits (its bytes are others each time), and its files."""
+    import tensorflow as tf
+
+    faces = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 1), np.uint8)
+    said = tf.saved_model.load(str(folder / "1")).signatures["pixels"](pixels=tf.constant(faces))
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return np.round(said["probabilities"].numpy(), 4).tolist(), said["labels"].numpy().tolist(), files
+
+
+def side_by_side(folder: Path) -> Any:
+    """The figures of a comparison, and that its page is there."""
+    files = content_of(folder)
+    return files["compare.json"], sorted(files)
+
+
+def study(folder: Path) -> Any:
+    """The table of a study without the times, its pages, and the weights of its runs."""
+    with open(folder / "results.csv", newline="") as file:
+        rows = [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+    runs = {path.parent.relative_to(folder).as_posix(): training(path.parent) for path in folder.rglob("run.json")}
+    return rows, runs, sorted(path.name for path in folder.iterdir() if path.is_file())
+
+
 _FREEZES = 'rules = [["conv1", 0.0], ["*", 1.0]]\ncache_features = true\ncrops_per_image = 1'
 FROZEN = RECIPE.replace('name = "two"', f'name = "two"\n{_FREEZES}')
 COMMANDS = {
@@ -118,9 +144,17 @@ COMMANDS = {
     "prepare": Command("prepare {m}/photos {out} --no-face centre --workers 1", content_of),
     "predict --annotate": Command("predict {m}/photos --model {m}/run --faces whole --annotate {out}", content_of),
     "convert": Command("convert {m}/alexnet.weights.h5 --model alexnet --width 0.0625 --out {out}", weights, "a.weights.h5"),
-    "pack": Command("pack {m}/run {out} --data {m}/faces", packed),
-    "export": Command("export {m}/run {out} --format onnx", lambda file: file.read_bytes(), "a.onnx"),
+    "pack": Command("pack {m}/run {out} --data {m}/faces", packed, at_once=True),
+    "export, ONNX": Command("export {m}/run {out} --format onnx", lambda file: file.read_bytes(), "a.onnx", at_once=True),
+    "export, TFLite": Command("export {m}/run {out} --format tflite", lambda file: file.read_bytes(), "a.tflite", at_once=True),
+    "export, SavedModel": Command("export {m}/run {out}", served, at_once=True),
     "evaluate --out": Command("evaluate {m}/run --data {m}/faces --limit 7 --out {out}", report),
+    "compare --out": Command("compare {m}/run {m}/run --data {m}/faces --limit 7 --out {out}", side_by_side),
+    "staged-study": Command(
+        "staged-study --data fer={m}/faces --data target={m}/faces --net alexnet=none --out {out} --seeds 1 --parts core "
+        "--threads 1 --precision float32 --set model.width=0.0625 --set model.input_size=67 --set limit=7 --set stage.epochs=1",
+        study,
+    ),
     "card": Command("card {m}/run --data {m}/faces --limit 7 --out {out}", lambda file: file.read_bytes(), "card.md"),
 }
 
@@ -182,6 +216,8 @@ class Commands:
             again = self._run(processes.emotiw, (), command.words, out)
             if again.returncode in _TAKEN and out.exists():
                 self._whole(out)
+                if command.at_once:
+                    assert command.made(out) == expected, "the place is taken by something else than the command makes"
                 fresh = self._place(command)
                 again = self._run(processes.emotiw, (), command.words, fresh)
                 assert again.returncode == 0, again.stderr

@@ -275,7 +275,7 @@ def test_an_image_that_kills_its_process_is_named_and_tried_again_later(tmp_path
     killer = source / "Train" / "Angry" / "killer.png"
     save(killer, np.full((50, 50), 13, np.uint8))
     summary = prepare(source, out, detector=Dotted(), workers=2)
-    assert summary.unreadable == [("Train/Angry/killer.png", "the process that read it was ended by signal 9")]
+    assert summary.unreadable == [("Train/Angry/killer.png", "the process that read it was ended by SIGKILL")]
     assert summary.total.with_face == 9
     assert prepare(source, out, detector=Dotted(), workers=2).new == 1
 

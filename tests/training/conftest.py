@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from emotiw_keras.data.generated import draw_faces
+from emotiw_keras.data.votes import VOTED
 from emotiw_keras.labels import LABEL_SETS
 
 RECIPE = """
@@ -70,3 +72,32 @@ def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("recipe") / "tiny.toml"
     file.write_text(RECIPE)
     return file
+
+
+USAGE = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
+
+
+@pytest.fixture(scope="session")
+def voted(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]]:
+    """Drawn faces, and what [source.fer] says of their votes."""
+    root = tmp_path_factory.mktemp("voted")
+    faces = write_faces(root / "fer", {"train": 42, "val": 21, "test": 21})
+    return str(faces), write_votes(faces, root)
+
+
+def write_votes(faces: Path, root: Path, most: int = 7) -> dict[str, str]:
+    """Votes for drawn faces as FER+ has them: so many of ten for an image's own class, the others for the next one; every
+    seventh has none. What a source says of them."""
+    columns = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
+    with open(root / "votes.csv", "w", newline="") as votes, open(root / "rows.csv", "w", newline="") as rows:
+        table, places = csv.writer(votes), csv.writer(rows)
+        table.writerow(["Usage", "Image name", *columns])
+        places.writerow(["file", "row"])
+        files = sorted(faces.rglob("*.png"))
+        for number, file in enumerate(files):
+            own = VOTED.index(file.parent.name)
+            counts = [0] * 10
+            counts[own], counts[(own + 1) % 8] = (0, 0) if number % 7 == 6 else (most, 10 - most)
+            table.writerow([USAGE.get(file.parent.parent.name, "Training"), "", *counts])
+            places.writerow([file.relative_to(faces).as_posix(), number])
+    return {"votes": str(root / "votes.csv"), "votes_rows": str(root / "rows.csv")}

@@ -4,54 +4,77 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+_SPOILT = ("one.noise=20", "one.blur=1", "one.jpeg=20", "one.low_light=0.5", "one.occlude=0.3", "one.degrade=0.7")
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     # name -> network, settings beside `SMALL`
     "plain": ("alexnet", ()),
     "normalised": ("face_vgg", ()),
     "averages": ("face_vgg", ("one.average_decay=0.9",)),
     "accumulated": ("alexnet", ("one.accumulate=2", "one.clip_norm=0.5", "one.optimizer=adam", "one.learning_rate=0.001")),
-    "sharpness": ("face_vgg", ("one.sharpness=0.05",)),
+    "sharpness": ("face_vgg", ("one.sharpness=0.05", "one.pull_to_start=0.1")),
     "weighed": ("alexnet", ("one.class_weight=balanced", "one.sampling=balanced", "one.loss=focal", "one.cost_weight=0.5")),
     "uneven": ("face_vgg", ("one.batch_size=41",)),  # of 42 images: one replica has none of the last batch
     "augmented": ("face_vgg", ("one.rotate=20", "one.erase=0.5", "one.brightness=0.1", "one.label_smoothing=0.1")),
-}
+    # the teacher sees what the network sees before it is spoilt
+    "taught": ("face_vgg", (*_SPOILT, "one.teachers=['{teacher}']", "one.teacher_weight=0.7", "one.temperature=2")),
+    "voted": (
+        "face_vgg",
+        ("model.heads={{fer='basic7', votes='ferplus8'}}", "source.fer.votes={votes}", "source.fer.votes_rows={votes_rows}",
+         "data=['fer']", "stage.train=['fer:train']", "stage.val=['fer:val']", "one.votes=probabilistic",
+         "one.entropy_weight=0.3", "one.average_decay=0.9", "one.batch_size=41", "two.votes=multi_label"),
+    ),
+}  # fmt: skip
 SMALL = ("model.width=0.05", "stage.epochs=2")
 NORMAL = ("model.width=0.1", "model.input_size=32", "two.initialise=['classifier']")
 
 
-def settings(name: str) -> list[str]:
-    """The words of `emotiw fit` for a variant."""
+def settings(name: str, **places: str) -> list[str]:
+    """The words of `emotiw fit` for a variant; `places` of its teacher and votes."""
     network, changes = VARIANTS[name]
     sizes = NORMAL if network == "face_vgg" else ()
-    return [f"model.name={network}", *SMALL, *sizes, *changes]
+    return [f"model.name={network}", *SMALL, *sizes, *(change.format(**places) for change in changes)]
 
 
-def fit(recipe: str, fer: str, target: str, out: str, name: str, *devices: str) -> None:
-    """Train a variant on these devices of this process."""
+def fit(recipe: str, data: Mapping[str, str], out: str, name: str, *devices: str) -> None:
+    """Train a variant on these devices of this process.
+
+    Args:
+        recipe: a file.
+        data: `fer` and `target`, and where the variant wants them `teacher`, `votes` and `votes_rows`.
+        out: the run folder.
+        name: the variant.
+        devices: none is this process on one.
+    """
     from emotiw_keras.training.fit import fit as train
     from emotiw_keras.training.recipe import load_recipe
 
+    chosen = load_recipe(recipe, settings(name, **data))
     train(
-        load_recipe(recipe, settings(name)), {"fer": fer, "target": target}, out, threads=1,
-        strategy="mirrored" if devices else "none", devices=devices,
+        chosen, {key: data[key] for key in chosen.data}, out, threads=1, strategy="mirrored" if devices else "none",
+        devices=devices,
     )  # fmt: skip
 
 
-def compare_mirrored(recipe: str, fer: str, target: str, folder: str, *names: str) -> None:
-    """Print, for each variant, by how much two logical processors differ from one."""
+def compare_mirrored(recipe: str, told: str, folder: str, *names: str) -> None:
+    """Print, for each variant, by how much two logical processors differ from one; `told` is JSON of `data` as for `fit`."""
     import tensorflow as tf
 
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
+    data: dict[str, str] = json.loads(told)
+    if "taught" in names:
+        data["teacher"] = str(Path(folder, "teacher"))
+        fit(recipe, data, data["teacher"], "normalised")
     found: dict[str, Any] = {}
     for name in names:
         one, two = Path(folder, f"{name}-one"), Path(folder, f"{name}-two")
-        fit(recipe, fer, target, str(one), name)
-        fit(recipe, fer, target, str(two), name, "cpu:0", "cpu:1")
+        fit(recipe, data, str(one), name)
+        fit(recipe, data, str(two), name, "cpu:0", "cpu:1")
         found[name] = differences(one, two)
     json.dump(found, sys.stdout)
 

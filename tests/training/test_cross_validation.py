@@ -20,7 +20,7 @@ from emotiw_keras.runs import Run
 from emotiw_keras.sealed import sealed_json
 from emotiw_keras.training.cross_validation import cross_validate, folded_set
 from emotiw_keras.training.recipe import Recipe, load_recipe, parse_recipe
-from tests.training.conftest import write_faces
+from tests.training.conftest import write_faces, write_votes
 
 RECIPE = """
 name = "small"
@@ -106,6 +106,24 @@ def test_evaluate_pools_the_folds(command: list[str], capsys: pytest.CaptureFixt
         assert f"{option} scores one run; of a cross-validation name one of its folds" in capsys.readouterr().err
     assert run(["compare", out, out]) == 0
     assert "84 images of 12 persons" in capsys.readouterr().out
+
+
+def test_folds_and_ensembles_are_scored_by_votes(
+    command: list[str], images: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out, votes = command[-4], write_votes(images, tmp_path, most=8)
+    asked = ["--votes", votes["votes"], "--votes-rows", votes["votes_rows"], "--near-duplicates", "0"]
+    capsys.readouterr()
+    assert run(["evaluate", out, *asked, "--json"]) == 0
+    pooled = json.loads(capsys.readouterr().out)
+    assert pooled["votes"]["majority"] == pooled["votes"]["agreed"]["n"] == pooled["n"] == IMAGES // 7 * 6
+    assert pooled["votes"]["agreed"]["accuracy"] == pytest.approx(pooled["accuracy"])
+    assert run(["evaluate", out, *asked]) == 0
+    assert "where at least 8 of ten agree" in capsys.readouterr().out
+    runs = [f"{out}/fold-{number}" for number in (1, 2)]
+    assert run(["evaluate", *runs, *asked, "--data", str(images), "--split", "all", "--ensemble", "--json"]) == 0
+    *_, ensemble = map(json.loads, capsys.readouterr().out.splitlines())
+    assert ensemble["votes"]["agreed"]["n"] == IMAGES // 7 * 6
 
 
 def test_again_it_goes_on_and_ends_in_the_same_bits(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
@@ -34,8 +33,6 @@ from emotiw_keras.training.recipe import load_recipe, parse_recipe
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.train_step import StageSteps
 
-from .conftest import write_faces
-
 BASIC = LABEL_SETS["basic7"].labels
 RECIPE = """
 name = "two"
@@ -56,27 +53,6 @@ epochs = 2
 batch_size = 16
 learning_rate = 0.02
 """
-USAGE = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
-
-
-@pytest.fixture(scope="module")
-def voted(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]]:
-    """Drawn faces, and what [source.fer] says of their votes: 9 of 10 for an image's own class, every seventh has none."""
-    root = tmp_path_factory.mktemp("voted")
-    faces = write_faces(root / "fer", {"train": 42, "val": 21, "test": 21})
-    columns = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
-    with open(root / "votes.csv", "w", newline="") as votes, open(root / "rows.csv", "w", newline="") as rows:
-        table, places = csv.writer(votes), csv.writer(rows)
-        table.writerow(["Usage", "Image name", *columns])
-        places.writerow(["file", "row"])
-        files = sorted(faces.rglob("*.png"))
-        for number, file in enumerate(files):
-            own = VOTED.index(file.parent.name)
-            counts = [0] * 10
-            counts[own], counts[(own + 1) % 8] = (0, 0) if number % 7 == 6 else (7, 3)
-            table.writerow([USAGE[file.parent.parent.name], "", *counts])
-            places.writerow([file.relative_to(faces).as_posix(), number])
-    return str(faces), {"votes": str(root / "votes.csv"), "votes_rows": str(root / "rows.csv")}
 
 
 def changes(source: dict[str, str], *more: str) -> list[str]:

@@ -151,7 +151,7 @@ def wait_for(worker: processes.Forked, start: str) -> None:
     raise AssertionError(lines)
 
 
-EVERYTHING = (*shared_cases.settings("averages"), "one.accumulate=2", "one.epochs=3")
+EVERYTHING = (*shared_cases.settings("augmented"), "one.average_decay=0.9", "one.accumulate=2", "one.epochs=3", "one.noise=20")
 
 
 def test_two_workers_end_as_one_process(recipe_file: Path, faces: dict[str, str], tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from emotiw_keras.data.archive import Archive
 from emotiw_keras.data.layouts.file_names import persons_named
 from emotiw_keras.data.layouts.listing import Listing, and_more, list_images, split_named
+from emotiw_keras.data.layouts.person_folders import persons_by_folder
 from emotiw_keras.data.layouts.table import Layout, NotRecognised, Source
 from emotiw_keras.errors import DataError
 from emotiw_keras.labels import canonical
@@ -77,8 +78,7 @@ def _read_classes(source: Source) -> Listing:
     depth = below_common_folder(members)
     _check_loose(members, depth, _tops(members, depth), source.given)
     listing = list_images("class folders", source.archive, members)
-    listing.classes, listing.subject, notes = classes_and_persons([member.split("/")[depth:] for member in members])
-    listing.notes += notes
+    listing.classes, listing.subject, listing.guess = classes_and_persons([member.split("/")[depth:] for member in members])
     return listing
 
 
@@ -88,7 +88,7 @@ SPLIT_FOLDERS = Layout(
     _detect_splits,
     _read_splits,
 )
-CLASS_FOLDERS = Layout("class folders", "<class>/; <person>/<class>/", _detect_classes, _read_classes)
+CLASS_FOLDERS = Layout("class folders", "<class>/; <person>/<class>/; <class>/<person>/", _detect_classes, _read_classes)
 
 
 def _tops(members: Sequence[str], depth: int) -> list[str]:
@@ -102,23 +102,26 @@ def _check_loose(members: Sequence[str], depth: int, tops: Sequence[str], given:
         raise NotRecognised(f"{given}: layout not recognised: {loose:,} images lie in no class folder{folders}")
 
 
-def classes_and_persons(places: Sequence[Sequence[str]]) -> tuple[list[str], list[str], list[str]]:
-    """Class, person ("" if unknown) of each image, and lines that say what was read so.
+def classes_and_persons(places: Sequence[Sequence[str]]) -> tuple[list[str], list[str], str]:
+    """Class, person ("" if unknown) of each image, and a line that says how persons were read, "" if nothing looks like them.
 
     Args:
         places: the folders of each image, outermost first, and its file's name.
 
     The outermost folder is the class. Where it names no expression in any image, and the folder right above each image
-    does, it is the person. Without such folders the files' names may tell persons (CK+, KDEF, JAFFE).
+    does, it is the person. Without such folders the files' names may tell persons (CK+, KDEF, JAFFE), or folders below the
+    classes (`persons_by_folder`).
     """
     upper = {place[0] for place in places}
     inner = all(len(place) > 2 and canonical(place[-2]) for place in places)
     if inner and not any(canonical(name) for name in upper):
         note = f"folders read as persons: {and_more(sorted(upper))}; the folders in them are the classes"
-        return [place[-2] for place in places], [place[0] for place in places], [note]
-    found = persons_named([place[-1] for place in places])
-    notes = [] if found is None else [f"persons read from file names as {found[0]} writes them: {len(set(found[1])):,}"]
-    return [place[0] for place in places], [""] * len(places) if found is None else found[1], notes
+        return [place[-2] for place in places], [place[0] for place in places], note
+    classes, found = [place[0] for place in places], persons_named([place[-1] for place in places])
+    if found is not None:
+        return classes, found[1], f"persons read from file names as {found[0]} writes them: {len(set(found[1])):,}"
+    persons, note = persons_by_folder(places)
+    return classes, persons or [""] * len(places), note
 
 
 def place_of(member: str, depth: int) -> Place:
@@ -149,9 +152,9 @@ def _split_folders(archive: Archive, members: list[str], depth: int, given: str)
     listing.used |= {place.member for place in unlabelled}
     listing.split = [split[place.folder] for place in labelled]
     inside = [place.member.split("/")[depth + place.folder.count("/") + 1 :] for place in labelled]
-    listing.classes, listing.subject, notes = classes_and_persons(inside)
+    listing.classes, listing.subject, listing.guess = classes_and_persons(inside)
     read = [f"{folder} = {name}" for folder, name in sorted(split.items()) if folder != name]
-    listing.notes += [*([f"splits read as: {', '.join(read)}"] if read else []), *notes]
+    listing.notes += [f"splits read as: {', '.join(read)}"] if read else []
     if unlabelled:
         example = unlabelled[0].member
         listing.notes.append(f"left out: {len(unlabelled):,} images of the test split without a class ({example} ...)")

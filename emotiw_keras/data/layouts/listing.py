@@ -55,6 +55,9 @@ class Listing:
     split: list[str]
     subject: list[str]
     notes: list[str] = field(default_factory=list)
+    guess: str = ""
+    """How persons were read, or why not, from names of folders or files, which a `subject_pattern` overrides; "" where the data
+    themselves say who is shown, or nothing does."""
     reading: str = ""
     """How aligned faces were cut (`faces.alignment.READINGS`); "" for images of another kind."""
     used: set[str] = field(default_factory=set)

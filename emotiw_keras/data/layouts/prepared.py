@@ -60,6 +60,8 @@ def read_prepared(archive: Archive, member: str) -> Listing:
         listing.split.append(cells["split"])
         # Frames of one video are alike: where nobody knows who it is, the video itself stands for the person.
         listing.subject.append(cells.get("subject") or (cells["path"] if cells.get("frame") else ""))
+    if any(listing.subject) and not any(cells.get("frame") for _, cells in kept):
+        listing.guess = "persons as names of folders or files told them when the faces were cut out"
     if not kept:
         raise DataError(f"{where}: no faces with a class among {len(table):,} rows; prepare images that lie in class folders")
     settings = posixpath.join(folder, SETTINGS_FILE)

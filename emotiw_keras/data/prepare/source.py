@@ -136,13 +136,13 @@ def _classes(members: Sequence[str]) -> tuple[list[str], list[str], list[str], l
         labels.append(parts[0] if place is None and len(parts) > 1 else "" if place is None else place.class_name)
         splits.append((split_of(place.folder.split("/")[0]) or "") if place is not None and len(parts) > 1 else "")
         inside.append(parts if place is None else parts[place.folder.count("/") + 1 :])
-    subjects, notes = [""] * len(members), list[str]()
+    subjects, note = [""] * len(members), ""
     labelled = [i for i, label in enumerate(labels) if label]
     if labelled:
-        classes, persons, notes = classes_and_persons([inside[i] for i in labelled])
+        classes, persons, note = classes_and_persons([inside[i] for i in labelled])
         for i, name, person in zip(labelled, classes, persons, strict=True):
             labels[i], subjects[i] = name, person
-    return labels, splits, subjects, notes
+    return labels, splits, subjects, [note] if note else []
 
 
 def _source(

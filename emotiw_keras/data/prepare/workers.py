@@ -6,11 +6,9 @@ whatever moment, so does the worker.
 
 from __future__ import annotations
 
-import os
 import pickle
 import queue
 import subprocess
-import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
@@ -23,6 +21,7 @@ from emotiw_keras.data.prepare.face_settings import Settings
 from emotiw_keras.data.prepare.faces import FaceCutter, Outcome, failed
 from emotiw_keras.data.prepare.source import Item, open_for_reading
 from emotiw_keras.faces.face import Detector
+from emotiw_keras.own_process import end, how_it_ended, own_streams, start_python
 
 _ATTEMPTS = 2
 _COMMAND = "from emotiw_keras.data.prepare.workers import serve; serve()"
@@ -51,12 +50,9 @@ def serve() -> None:
     """Be a worker: a job and then items come in, outcomes or the exception that stopped them go out."""
     import cv2
 
-    # What libraries print must not stand among the answers.
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
+    questions, answers = own_streams()
     # The images are what runs in parallel.
     cv2.setNumThreads(1)
-    questions = sys.stdin.buffer
     # Either means that the parent is gone or needs no more.
     with suppress(EOFError, BrokenPipeError):
         try:
@@ -101,17 +97,7 @@ class _Worker:
         return Outcome(item.index, [failed(item, f"the process that read it {reason}")], lasting=False)
 
     def _start(self) -> None:
-        # The parent's import path, for detectors that are the caller's own.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-        self._process = subprocess.Popen(
-            # -P: nothing is imported from the folder the user happens to be in.
-            [sys.executable, "-P", "-c", _COMMAND],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            # Ctrl-C is for the parent, which then ends its workers.
-            start_new_session=True,
-        )
+        self._process = start_python(_COMMAND)  # with this import path, for detectors that are the caller's own
         try:
             self._ask(self._job)
         except _Died as error:
@@ -124,16 +110,14 @@ class _Worker:
             _send(process.stdin, question)  # type: ignore[arg-type]
             answer = pickle.load(process.stdout)
         except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
-            code = process.wait()
-            raise _Died(f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}") from error
+            raise _Died(how_it_ended(end(process))) from error
         if isinstance(answer, BaseException):
             raise answer
         return answer
 
     def close(self) -> None:
         if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
+            end(self._process)
             self._process = None
 
 
