@@ -65,7 +65,7 @@ def test_predict_with_a_model_that_is_not_there_names_those_that_are(emotiw: Emo
     done = emotiw("predict", "face.png", "--model", "runs/none")
     assert done.returncode == 5
     assert done.stderr == (
-        "emotiw: error: there is no run folder runs/none; expected the --out of `emotiw fit`, or one of fer28-face-vgg-votes\n"
+        "emotiw: error: there is no run folder runs/none; expected the --out of `emotiw fit`, or one of fer28-face-vgg, fer28-face-vgg-votes\n"
     )
 
 
@@ -103,7 +103,7 @@ def test_the_shell_completes_recipes_networks_and_runs(tmp_path: Path, monkeypat
 
     assert offered("fit", "fine") == ["finetune"]
     assert offered("fit", "--model", "vgg_cnn_m_2") == ["vgg_cnn_m_2048"]
-    assert offered("fit", "--weights", "fer28-f") == ["fer28-face-vgg-votes"]
+    assert offered("fit", "--weights", "fer28-f") == ["fer28-face-vgg", "fer28-face-vgg-votes"]
     assert offered("predict", "photo.jpg", "--model", "ru") == offered("evaluate", "ru") == ["runs/mine"]
     assert "--annotate" in offered("predict", "--ann")
 
