@@ -54,3 +54,10 @@ def quiet_tensorflow() -> None:
     """Keep TensorFlow's start-up quiet, unless the user has asked for all of it by TF_CPP_MIN_LOG_LEVEL=0."""
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0":
         sys.meta_path.insert(0, QuietTensorFlow())
+
+
+def loud_tensorflow() -> None:
+    """Take `quiet_tensorflow` back, before TensorFlow is imported."""
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3":
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, QuietTensorFlow)]
