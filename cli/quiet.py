@@ -31,18 +31,29 @@ def _silent_stderr() -> Iterator[None]:
 
 
 class QuietTensorFlow:
-    """An import hook for the first `import tensorflow`, whose libraries write before any log level counts."""
+    """An import hook for the first `import tensorflow`, whose libraries write before any log level counts.
+
+    It stays while others only ask whether there is a TensorFlow.
+    """
+
+    def __init__(self) -> None:
+        self._looking = False
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Leave every import alone but that of TensorFlow itself."""
-        if name != "tensorflow":
+        if name != "tensorflow" or self._looking:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        self._looking = True
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self._looking = False
         if spec is not None and spec.loader is not None:
             load = spec.loader.exec_module
 
             def quietly(module: ModuleType) -> None:
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
                 with _silent_stderr():
                     load(module)
 

@@ -49,7 +49,7 @@ def test_verbose_shows_the_traceback_under_the_line(capsys: pytest.CaptureFixtur
 
 
 def test_verbose_gives_tensorflow_its_voice_back_and_the_next_command_is_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")  # as `main` has it
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     quiet_tensorflow()
     assert cli_main.run(["recipes"]) == 0
@@ -58,6 +58,15 @@ def test_verbose_gives_tensorflow_its_voice_back_and_the_next_command_is_itself(
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0" and not isinstance(sys.meta_path[0], QuietTensorFlow)
     assert talk.verbose
     assert cli_main.run(["recipes"]) == 0 and not talk.verbose
+
+
+def test_tensorflow_is_silent_though_somebody_asked_before_whether_it_is_there() -> None:
+    """Its libraries write while they are loaded, whatever the log level: a look for it must not use the hook up."""
+    code = "import importlib.util as u\nfrom emotiw_keras.cli.quiet import quiet_tensorflow\nquiet_tensorflow()\n"
+    code += "assert u.find_spec('tensorflow') and u.find_spec('tensorflow')\nimport tensorflow"
+    variables = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_quiet_names_what_is_left_out_and_nothing_else(emotiw: Emotiw, tmp_path: Path) -> None:
