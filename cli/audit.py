@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from emotiw_keras.cli import completion
-from emotiw_keras.cli.console import SOME_UNREADABLE, put, tell
+from emotiw_keras.cli.console import SOME_UNREADABLE, put, tell, warn
 from emotiw_keras.sealed import json_text
 
 
@@ -95,6 +95,6 @@ def audit(
         tell(f"report: {Path(out) / 'audit.html'} (beside it audit.md, audit.json)")
     failed = [row for row in result["models"] if "error" in row]
     for row in failed:
-        tell(f"emotiw: could not ask {row['name']}: {row['error']}")
+        warn(f"emotiw: could not ask {row['name']}: {row['error']}")
     if failed:
         ctx.exit(failed[0]["exit_code"] if len(failed) == len(entries) else SOME_UNREADABLE)

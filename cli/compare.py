@@ -59,6 +59,7 @@ def compare(
     put(json_text(comparison) if as_json else comparison_text(comparison))
     if out is not None:
         from emotiw_keras.files import write_atomic
+        from emotiw_keras.reports.only_right import only_right_section
 
         (source,) = sources
         options = {**scoring, "data": source}
@@ -66,7 +67,8 @@ def compare(
             word for name, value in options.items() if value is not None for word in (f"--{name.replace('_', '-')}", str(value))
         ]
         command = shlex.join(["emotiw", "compare", *runs, *given])
+        faces = only_right_section(assessments, [each["run"] for each in comparison["runs"]])
         write_atomic(Path(out) / "compare.json", json_text(comparison, indent=2) + "\n")
-        write_atomic(Path(out) / "compare.html", comparison_page(comparison, source, command))
+        write_atomic(Path(out) / "compare.html", comparison_page(comparison, source, command, faces))
         tell(f"report: {Path(out) / 'compare.html'}")
     score.finish(ctx)

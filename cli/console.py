@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import click
 
+from emotiw_keras import progress, talk
 from emotiw_keras.errors import UsageError
+from emotiw_keras.talk import Notice
 from emotiw_keras.text import shown, shown_lines
 
 SOME_UNREADABLE = 3
@@ -15,12 +16,25 @@ SOME_UNREADABLE = 3
 
 
 def tell(line: str) -> None:
-    """One line for people; what would break it, or take over the terminal, is escaped."""
-    click.echo(shown(line), err=True)
+    """One line for people, with --quiet only a `Notice`; what would break it, or take over the terminal, is escaped."""
+    if isinstance(line, Notice) or not talk.quiet:
+        progress.clear()
+        click.echo(shown(line), err=True)
+
+
+def warn(line: str) -> None:
+    """One line that --quiet keeps: a warning, or an input that is left out or cannot be read."""
+    tell(Notice(line))
+
+
+def remark(line: str) -> None:
+    """`tell`, with the command's name before the line."""
+    tell(type(line)(f"emotiw: {line}"))
 
 
 def put(text: object) -> None:
     """Lines of data."""
+    progress.clear()
     click.echo(shown_lines(str(text)))
 
 
@@ -48,15 +62,3 @@ def put_table(rows: Sequence[Sequence[str]], right: int) -> None:
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         put("  ".join(cells).rstrip())
-
-
-def counter(words: str) -> Callable[[int, int], None] | None:
-    """What shows on a terminal how many of how many are done, in words such as "scored {} of {} images"; None elsewhere."""
-    if not sys.stderr.isatty():
-        return None
-
-    def show(done: int, total: int) -> None:
-        count = words.format(f"{done:,}", f"{total:,}")
-        click.echo(f"\r  {count}" + ("\n" if done == total else ""), err=True, nl=False)
-
-    return show

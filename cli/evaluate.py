@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emotiw_keras.cli import completion
-from emotiw_keras.cli.console import put
+from emotiw_keras.cli.console import put, warn
 from emotiw_keras.cli.console import tell as say
 from emotiw_keras.cli.scoring import Scorer, default_data, scoring_options
 from emotiw_keras.errors import UsageError
@@ -65,12 +65,12 @@ def _write_challenge(assessment: Assessment, folder: Path) -> None:
 
     assert assessment.answers is not None, "every frame was asked for"
     written = write_challenge(assessment.answers, assessment.predictions.labels, folder)
-    say(
+    (warn if written.filled else say)(
         f"challenge: {folder} ({len(written.paths):,} videos, {written.frames:,} frames; {written.filled:,} without a readable "
         "image took the answer of the nearest earlier frame, or of the nearest later one at the start of a video)"
     )
     if written.empty:
-        say(f"challenge: no readable image, so every frame is -1: {', '.join(written.empty)}")
+        warn(f"challenge: no readable image, so every frame is -1: {', '.join(written.empty)}")
 
 
 @click.command()

@@ -32,7 +32,7 @@ def export(run: str, out: str, kind: str, head: str | None) -> None:
     tflite and onnx are one new file: it takes uint8 faces, already cut out, in the run's size and channels, and gives
     probabilities. The file holds the labels and the preprocessing expected of the caller.
 
-    Of a network with several heads, savedmodel and onnx also give the answers of each by its name, tflite the main one alone.
+    Of a network with several heads, each also gives the answers of every head by its name.
 
     Each is loaded again in a new process and compared with the run before OUT appears.
 

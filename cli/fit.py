@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emotiw_keras.cli import completion
-from emotiw_keras.cli.console import named_values, put, tell
+from emotiw_keras.cli.console import SOME_UNREADABLE, named_values, put, tell, warn
+from emotiw_keras.talk import most
 
 if TYPE_CHECKING:
     from emotiw_keras.training.fit import Outcome
@@ -132,15 +133,16 @@ def fit(
         own.append(f"stage.epochs={epochs}")  # a recipe without stages has no such table
     chosen = load_recipe(recipe, [*own, *changes], limit=limit, precision=precision, seed=seed, duplicates=duplicates)
     for note in notes:
-        tell(note)
+        warn(note)
     paths = named_values(data, "--data", f"NAME=PATH with a name of recipe {chosen.name!r} ({', '.join(chosen.data)})")
 
+    from emotiw_keras.progress import Bar
     from emotiw_keras.training.epoch_progress import Progress
     from emotiw_keras.training.fit import fit as train
     from emotiw_keras.training.workers import WAIT_SECONDS
 
-    options: dict[str, Any] = {"threads": threads, "restart": restart, "dry_run": dry_run, "say": tell}
-    options["progress"] = Progress.on_stderr()
+    options: dict[str, Any] = {"threads": threads, "restart": restart, "dry_run": dry_run}
+    options |= {"say": warn if dry_run else tell, "progress": Progress(Bar("images"))}  # what a dry run says is all it gives
     if folds is None:
         listed = tuple(devices.split(",")) if devices else ()
         seconds = WAIT_SECONDS if wait is None else wait
@@ -162,11 +164,12 @@ def fit(
         put(made)
     unreadable = list(dict.fromkeys(line for outcome in outcomes for line in outcome.unreadable))
     if unreadable:
-        for line in unreadable[:20]:
-            tell(f"could not be read: {line}")
-        if len(unreadable) > 20:
-            tell(f"... and {len(unreadable) - 20} more; data.csv names each")
-        sys.exit(3)
+        shown = unreadable[: most(20)]
+        for line in shown:
+            warn(f"could not be read: {line}")
+        if len(shown) < len(unreadable):
+            warn(f"... and {len(unreadable) - len(shown)} more; data.csv names each")
+        sys.exit(SOME_UNREADABLE)
 
 
 def _tell_stages(outcome: Outcome, recipe: Recipe) -> None:

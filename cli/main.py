@@ -12,8 +12,9 @@ from typing import Any
 
 import click
 
+from emotiw_keras import progress, talk
 from emotiw_keras.errors import FULL, EmotiwError, ModelError, OutputError, WorkerError
-from emotiw_keras.text import shown
+from emotiw_keras.text import shown, shown_lines
 from emotiw_keras.training.interrupts import Interrupted
 
 # name -> (module, one-line help): listed here so that `emotiw --help` imports no command.
@@ -55,7 +56,9 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        return getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name.replace("-", "_"))
+        from emotiw_keras.cli.levels import with_levels
+
+        return with_levels(getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name.replace("-", "_")))
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0] if args else ""
@@ -100,7 +103,8 @@ def cli() -> None:
     emotiw predict me.jpg --model runs/first    find the faces in a photo and read their expressions
     emotiw export runs/first served             make a SavedModel of it
 
-    Data goes to standard output, progress and messages to standard error. Exit codes: 0 done, 2 wrong usage, 3 done
+    Data goes to standard output, progress and messages to standard error; -q after a command leaves warnings and errors
+    alone, -v tells more. Exit codes: 0 done, 2 wrong usage, 3 done
     but some inputs could not be read, 4 bad data, 5 bad or missing model, 6 cannot write, 7 training diverged, 8
     damaged or other run, 9 another worker of the training is missing or was lost.
     """
@@ -110,9 +114,14 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _say_error(message: str) -> None:
+def _say_error(message: str, error: BaseException | None = None) -> None:
+    progress.clear()
     with suppress(OSError):  # the exit code says it too
         click.echo(shown(f"emotiw: error: {_one_line(message)}"), err=True)
+        if talk.verbose and error is not None:
+            import traceback
+
+            click.echo(shown_lines("".join(traceback.format_exception(error)).rstrip()), err=True)
 
 
 def _drop_output() -> None:
@@ -126,6 +135,7 @@ def _terminated(signum: int, frame: Any) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; an error that is a bug of ours rises with its traceback."""
+    talk.quiet = talk.verbose = False
     try:
         result = cli.main(args=arguments, prog_name="emotiw", standalone_mode=False)
         # In this mode click returns the code of ctx.exit(); a command's own return value is not a code unless it is
@@ -135,7 +145,7 @@ def run(arguments: list[str] | None = None) -> int:
             sys.stdout.flush()
         return code
     except EmotiwError as error:
-        _say_error(str(error))
+        _say_error(str(error), error)
         return error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
@@ -146,6 +156,7 @@ def run(arguments: list[str] | None = None) -> int:
         _say_error(error.format_message().rstrip(".") + help_hint)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
+        progress.clear()
         click.echo("emotiw: interrupted", err=True)
         return INTERRUPTED
     except Interrupted as error:
@@ -159,19 +170,19 @@ def run(arguments: list[str] | None = None) -> int:
             raise
         _drop_output()
         where = error.filename or "standard output, or a temporary file"
-        _say_error(f"cannot write {where}: {error.strerror}; free some space and run the same command again")
+        _say_error(f"cannot write {where}: {error.strerror}; free some space and run the same command again", error)
         return OutputError.exit_code
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in FULL_INSTALL:
             raise
-        _say_error(f"this needs {error.name}, which is not installed; pip install emotiw-keras brings it")
+        _say_error(f"this needs {error.name}, which is not installed; pip install emotiw-keras brings it", error)
         return ModelError.exit_code
     except Exception as error:
         # TensorFlow has its own class for it, which cannot be named here without importing TensorFlow.
         if not isinstance(error, MemoryError) and type(error).__name__ != "ResourceExhaustedError":
             raise
         detail = f" ({_one_line(str(error))[:200]})" if str(error) else ""
-        _say_error(f"out of memory{detail}; use a smaller batch or --limit, or close other programs")
+        _say_error(f"out of memory{detail}; use a smaller batch or --limit, or close other programs", error)
         return 1
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
-from emotiw_keras.cli.console import SOME_UNREADABLE, put, tell
+from emotiw_keras.cli.console import SOME_UNREADABLE, put, remark, warn
 from emotiw_keras.errors import UsageError
+from emotiw_keras.progress import Bar
 
 F = TypeVar("F", bound=Callable[..., Any])
 _SPREAD = ("runner", "jobs", "address", "kind", "shard")
@@ -126,12 +126,6 @@ def prepare_settings(faces: str, no_face: str, detector: str | None, reading: st
     return {**found, "frames": frames}
 
 
-def _counter() -> Callable[[int], None]:
-    if not sys.stderr.isatty():
-        return lambda inputs: None
-    return lambda inputs: click.echo(f"\r  {inputs:,} inputs", err=True, nl=False)
-
-
 def run_job(
     ctx: click.Context,
     command: str,
@@ -167,18 +161,17 @@ def run_job(
         from emotiw_keras.bulk.tables import pyarrow_parquet
 
         pyarrow_parquet()
-    show = _counter()
-    tally = run(job, inputs, runner_of(runner or LOCAL, jobs, address), lambda line: tell(f"emotiw: {line}"), show)
-    if show is not None and sys.stderr.isatty():
-        tell("")
+    bar = Bar("inputs")
+    tally = run(job, inputs, runner_of(runner or LOCAL, jobs, address), remark, bar.to)
+    bar.close()
     counts = f"{tally.inputs:,} inputs, {tally.images:,} images and frames, {tally.faces:,} faces"
     put(f"{counts}, {tally.failed:,} unreadable: {out}")
     for note, count in tally.notes.most_common():
-        tell(f"emotiw: {note}: {count:,} images")
+        warn(f"emotiw: {note}: {count:,} images")
     for path, reason in tally.failures:
-        tell(f"emotiw: cannot read {path}: {reason}")
+        warn(f"emotiw: cannot read {path}: {reason}")
     if tally.failed > len(tally.failures):
         more = tally.failed - len(tally.failures)
-        tell(f"emotiw: and {more:,} more that cannot be read; `emotiw summary {out}` has the reasons")
+        warn(f"emotiw: and {more:,} more that cannot be read; `emotiw summary {out}` has the reasons")
     if tally.failed:
         ctx.exit(SOME_UNREADABLE)

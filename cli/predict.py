@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from emotiw_keras.cli import completion, parts
-from emotiw_keras.cli.console import SOME_UNREADABLE, put, tell
+from emotiw_keras.cli.console import SOME_UNREADABLE, put, remark, warn
 from emotiw_keras.errors import UsageError
 from emotiw_keras.weights.shipped import DEFAULT
 
@@ -186,7 +186,7 @@ def predict(
         turned=turned,
     )
     if (as_json or as_csv) and predictor.usable_entropy is None:
-        tell(
+        warn(
             f"emotiw: {predictor.source.called} does not say which entropy is usable, so `uncertain` is empty; `emotiw pack` "
             "settles it"
         )
@@ -205,20 +205,17 @@ def predict(
 
             explainer = Explainer(predictor, explain, paths)
 
-        def say(remark: str) -> None:
-            tell(f"emotiw: {remark}")
-
-        readings = stack.enter_context(contextlib.closing(pipeline.read(read_inputs(named, say), threads=True)))
+        readings = stack.enter_context(contextlib.closing(pipeline.read(read_inputs(named, remark), threads=True)))
         for reading in readings:
             for row in rows_of(reading):
                 put(show(row))
             image = reading.image
             for note in image.notes:
-                say(f"{image.path}: {note}")
+                warn(f"emotiw: {image.path}: {note}")
             if reading.failed:
                 unreadable += 1
                 place = image.path if image.frame is None else f"{image.path} frame {image.frame}"
-                say(f"cannot read {place}: {reading.error}")
+                warn(f"emotiw: cannot read {place}: {reading.error}")
             if annotator is not None:
                 annotator.write(reading)
             if explainer is not None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emotiw_keras.cli import parts
-from emotiw_keras.cli.console import SOME_UNREADABLE, counter, put, tell
+from emotiw_keras.cli.console import SOME_UNREADABLE, put, tell, warn
 from emotiw_keras.errors import UsageError
+from emotiw_keras.progress import Bar
 
 if TYPE_CHECKING:
     from emotiw_keras.data.prepare import Summary
@@ -108,7 +109,7 @@ def prepare(
     (src,) = sources
     from emotiw_keras.data.prepare import prepare as prepare_faces
 
-    start = time.perf_counter()
+    start, bar = time.perf_counter(), Bar("images")
     summary = prepare_faces(
         src,
         out,
@@ -119,13 +120,14 @@ def prepare(
         frames=frames,
         near_duplicates=near_duplicates,
         workers=workers,
-        progress=counter("{} of {} images"),
+        progress=bar.to,
         say=tell,
     )
+    bar.close()
     if summary.new:
         tell(_time_line(summary, time.perf_counter() - start))
     put(json.dumps(summary.as_dict()) if as_json else "\n".join(summary.table()))
     for path, reason in summary.unreadable:
-        tell(f"emotiw: cannot read {path}: {reason}")
+        warn(f"emotiw: cannot read {path}: {reason}")
     if summary.unreadable:
         ctx.exit(SOME_UNREADABLE)

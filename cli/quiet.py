@@ -31,18 +31,29 @@ def _silent_stderr() -> Iterator[None]:
 
 
 class QuietTensorFlow:
-    """An import hook for the first `import tensorflow`, whose libraries write before any log level counts."""
+    """An import hook for the first `import tensorflow`, whose libraries write before any log level counts.
+
+    It stays while others only ask whether there is a TensorFlow.
+    """
+
+    def __init__(self) -> None:
+        self._looking = False
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Leave every import alone but that of TensorFlow itself."""
-        if name != "tensorflow":
+        if name != "tensorflow" or self._looking:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        self._looking = True
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self._looking = False
         if spec is not None and spec.loader is not None:
             load = spec.loader.exec_module
 
             def quietly(module: ModuleType) -> None:
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
                 with _silent_stderr():
                     load(module)
 
@@ -54,3 +65,10 @@ def quiet_tensorflow() -> None:
     """Keep TensorFlow's start-up quiet, unless the user has asked for all of it by TF_CPP_MIN_LOG_LEVEL=0."""
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0":
         sys.meta_path.insert(0, QuietTensorFlow())
+
+
+def loud_tensorflow() -> None:
+    """Take `quiet_tensorflow` back, before TensorFlow is imported."""
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3":
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, QuietTensorFlow)]

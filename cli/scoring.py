@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emotiw_keras.cli.console import SOME_UNREADABLE, counter, tell
+from emotiw_keras.cli.console import SOME_UNREADABLE, tell, warn
 from emotiw_keras.errors import UsageError
+from emotiw_keras.progress import Bar
 
 if TYPE_CHECKING:
     from emotiw_keras.evaluation.assessment import Assessment
@@ -121,14 +122,14 @@ class Scorer:
         run = run if self._head is None else run.with_head(self._head)
         source = self._data or default_data(run)
         self._read = self._read or read_once(self._say)
-        assessment = assess(
-            run, source, progress=counter("scored {} of {} images"), say=self._say, read=self._read, **self._asked
-        )
+        bar = Bar("images")
+        assessment = assess(run, source, progress=bar.to, say=self._say, read=self._read, **self._asked)
+        bar.close()
         predictions = assessment.predictions
         for path, status in zip(predictions.paths, predictions.status, strict=True):
             if status != "ok" and (source, path) not in self._unreadable:
                 self._unreadable.add((source, path))
-                tell(f"emotiw: could not read {path} in {source}: {status}")
+                warn(f"emotiw: could not read {path} in {source}: {status}")
         return assessment
 
     def _say(self, line: str) -> None:
@@ -139,5 +140,5 @@ class Scorer:
     def finish(self, ctx: click.Context) -> None:
         """End with exit code 3 if some images could not be read."""
         if self._unreadable:
-            tell(f"emotiw: {len(self._unreadable)} images could not be read")
+            warn(f"emotiw: {len(self._unreadable)} images could not be read")
             ctx.exit(SOME_UNREADABLE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from emotiw_keras.cli import completion
-from emotiw_keras.cli.console import tell
+from emotiw_keras.cli.console import remark
 from emotiw_keras.training.interrupts import Interrupted
 from emotiw_keras.weights.shipped import DEFAULT
 
@@ -56,7 +56,5 @@ def serve(model: str, port: int, host: str, allowed: tuple[str, ...], waiting: i
     """
     from emotiw_keras.serving.web.service import serve as service
 
-    number = service(
-        model, host, port, engine=engine, allowed=allowed, waiting=waiting, say=lambda line: tell(f"emotiw: {line}")
-    )
+    number = service(model, host, port, engine=engine, allowed=allowed, waiting=waiting, say=remark)
     raise Interrupted(number, "stopped")

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from emotiw_keras.cli.console import put, put_table, tell
+from emotiw_keras.cli.console import put, put_table, tell, warn
 from emotiw_keras.errors import ModelError
+from emotiw_keras.progress import Bar
 
 if TYPE_CHECKING:
     from emotiw_keras.weights.manifest import Entry
 
 COLUMNS = ("key", "model", "MB", "licence", "in the cache")
-SECONDS_BETWEEN_REDRAWS = 0.2
 
 
 @click.group()
@@ -87,9 +85,9 @@ def fetch(names: tuple[str, ...], no_convert: bool, as_json: bool) -> None:
     rows = []
     for entry in {entry.key: entry for entry in map(get_entry, names)}.values():
         _tell_licence(entry)
-        line = _Line()
-        path = fetch_file(entry, progress=line.progress, say=line.say)
-        line.clear()
+        bar = Bar("B")
+        path = fetch_file(entry, progress=bar.to, say=tell)
+        bar.close()
         row = {"key": entry.key, "path": str(path), "sha256": cache.recorded(path), "converted": None}
         if not no_convert:
             converted = _convert(entry, path)
@@ -134,9 +132,9 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
     if not names:
         strangers = sorted(path.name for path in folder.iterdir() if path.name not in known) if folder.is_dir() else []
         if strangers:
-            tell(f"not in the manifest, so not checked: {', '.join(strangers)} in {folder}")
+            warn(f"not in the manifest, so not checked: {', '.join(strangers)} in {folder}")
         if not entries:
-            tell(f"no fetched file in {folder}")
+            warn(f"no fetched file in {folder}")
     if wrong:
         raise ModelError(f"{len(wrong)} of {len(rows)} files are wrong: {'; '.join(wrong)}")
 
@@ -145,7 +143,7 @@ def _tell_licence(entry: Entry) -> None:
     licence = entry.licence or "none is stated; ask its authors what you may do with it"
     tell(f"{entry.key}: licence: {licence}")
     if entry.non_commercial:
-        tell(f"{entry.key}: WARNING: for non-commercial use only; what is trained from it may be bound by the same terms")
+        warn(f"{entry.key}: WARNING: for non-commercial use only; what is trained from it may be bound by the same terms")
 
 
 def _convert(entry: Entry, path: Path) -> Path | None:
@@ -156,31 +154,8 @@ def _convert(entry: Entry, path: Path) -> Path | None:
     if entry.kind != "weights" or entry.model not in model_names():
         return None
     if entry.format in ARCHIVES:
-        tell(f"{entry.key}: an archive; unpack it and give a file of it to `emotiw convert --model {entry.model}`")
+        warn(f"{entry.key}: an archive; unpack it and give a file of it to `emotiw convert --model {entry.model}`")
         return None
     from emotiw_keras.conversion.convert import convert_to_cache
 
     return convert_to_cache(entry.model, path, say=tell)
-
-
-class _Line:
-    """Progress of a download, redrawn where standard error is a terminal, and lasting lines anywhere."""
-
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._drawn = 0.0
-
-    def progress(self, got: int, whole: int) -> None:
-        now = time.monotonic()
-        if self._terminal and (now - self._drawn > SECONDS_BETWEEN_REDRAWS or got == whole):
-            self._drawn = now
-            text = f"{got / 1e6:.1f} of {whole / 1e6:.1f} MB ({got / whole:.0%})" if whole else f"{got / 1e6:.1f} MB"
-            click.echo(f"\r\x1b[K{text}", err=True, nl=False)
-
-    def clear(self) -> None:
-        if self._terminal and self._drawn:
-            click.echo("\r\x1b[K", err=True, nl=False)
-
-    def say(self, line: str) -> None:
-        self.clear()
-        tell(line)

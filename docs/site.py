@@ -49,6 +49,7 @@ affwild2
 pathnet
 weights
 python
+trackers
 ```
 ```{toctree}
 :hidden:

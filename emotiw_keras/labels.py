@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from emotiw_keras.errors import DataError, UsageError
+from emotiw_keras.talk import most
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,8 @@ def match_classes(
     unknown = sorted(name for name in found if name not in matched)
     if unknown:
         shown = ", ".join(f"{name!r} ({found[name]})" for name in unknown[:5])
-        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        told = unknown[: most(5)]
+        more = f" and {len(unknown) - len(told)} more" if len(told) < len(unknown) else ""
         written = "[" + ", ".join(f'"{name}"' for name in unknown[:5]) + "]"
         raise DataError(
             f"unknown class name{'s' if len(unknown) > 1 else ''} {shown}{more} under {title}, which knows "

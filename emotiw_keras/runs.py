@@ -195,6 +195,16 @@ class Run:
         if said is not None and found != said:
             raise RunError(f"{self.path} is damaged: {name} has SHA-256 {found[:16]}..., run.json says {said[:16]}...")
 
+    def __repr__(self) -> str:
+        head = "" if self.head is None else f", head {self.head.name}"
+        return f"Run({self.called!r}, {self.model_name}, {len(self.labels)} classes{head})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: name, classes, accuracies and learning curves."""
+        from emotiw_keras.run_view import run_view
+
+        return run_view(self)
+
     @property
     def name(self) -> str:
         """The folder's name."""

@@ -15,7 +15,7 @@ from setuptools import setup
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "emotiw_light"
-NEEDED = ("click", "filelock", "h5py", "numpy", "opencv-python-headless", "pillow")
+NEEDED = ("click", "filelock", "h5py", "numpy", "opencv-python-headless", "pillow", "tqdm")
 """What finds faces, reads expressions and opens exported models."""
 EXTRAS = ("engines", "heic", "serve")
 """Extras of the full one that it has too."""

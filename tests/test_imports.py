@@ -14,14 +14,27 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # From the ground up; a module may import from its own floor and from those below.
 FLOORS = (
-    ("errors", "files", "hardware", "sealed", "locking", "text", "keras_names", "config", "own_process"),
+    (
+        "errors",
+        "files",
+        "hardware",
+        "sealed",
+        "locking",
+        "text",
+        "keras_names",
+        "config",
+        "own_process",
+        "talk",
+        "progress",
+        "html",
+    ),
     ("labels", "costs", "heads", "uncertainty"),
     ("weights",),
     ("formats",),
     ("models", "conversion"),
     ("faces",),
     ("data",),
-    ("runs", "run_facts", "inference", "history", "gradcam", "fold_runs"),
+    ("runs", "run_facts", "inference", "history", "charts", "run_view", "gradcam", "fold_runs"),
     ("training", "evaluation", "serving"),
     ("pathnet", "bulk"),
     ("studies", "audit"),
@@ -31,7 +44,7 @@ FLOORS = (
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 # On these floors the rooms have no doors between them.
 SEPARATE = {"training", "evaluation", "serving"}
-HEAVY = ("tensorflow", "keras", "jax", "torch", "cv2", "matplotlib", "sklearn", "scipy", "PIL")
+HEAVY = ("tensorflow", "keras", "jax", "torch", "cv2", "matplotlib", "sklearn", "scipy", "PIL", "tqdm")
 LIGHT = (
     "__init__", "config", "labels", "errors", "files", "runs", "models.registry", "training.stage", "training.recipe",
     "training.interrupts",

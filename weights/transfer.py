@@ -14,6 +14,7 @@ from pathlib import Path
 from emotiw_keras.errors import OutputError
 from emotiw_keras.files import read_regular, write_atomic, writing
 from emotiw_keras.sealed import LARGEST, strict_json
+from emotiw_keras.talk import Notice
 from emotiw_keras.weights.web import Failed, Interrupted, open_url, refusal, trouble
 
 CHUNK = 2**18
@@ -98,7 +99,7 @@ def download(url: str, part: Part, *, size: int, patience: Patience, progress: P
                 raise Failed(f"{error}, and asks to wait {wait:,.0f} s") from error
             if failures >= patience.tries:
                 raise Failed(f"{error}" + (f", {failures} times in a row" if failures > 1 else "")) from error
-            say(f"{error}; trying again in {wait:.0f} s ({failures + 1} of {patience.tries})")
+            say(Notice(f"{error}; trying again in {wait:.0f} s ({failures + 1} of {patience.tries})"))
             time.sleep(wait)
 
 
@@ -120,7 +121,7 @@ def _try(url: str, part: Part, size: int, stall: float, progress: Progress | Non
             raise Interrupted("the server has no bytes after those at hand", 0)
         elif response.status == 200:
             if start:
-                say(f"the server sends the file from its start; the {megabytes(start)} at hand are dropped")
+                say(Notice(f"the server sends the file from its start; the {megabytes(start)} at hand are dropped"))
             start, total = 0, response.length or 0
         else:
             raise refusal(response)

@@ -10,6 +10,7 @@ from emotiw_keras.data.archive import printable
 from emotiw_keras.data.images import SUFFIXES
 from emotiw_keras.data.layouts.folders import split_of
 from emotiw_keras.data.video_files import VIDEO_SUFFIXES
+from emotiw_keras.talk import Notice, most
 
 _NAMED = 3
 """Files that are left out and named; the others are counted."""
@@ -25,7 +26,7 @@ class LeftOut:
 
     def add(self, name: str) -> None:
         self.count += 1
-        if len(self.names) < _NAMED:
+        if most(_NAMED) is None or len(self.names) < _NAMED:
             self.names.append(name)
 
     def told(self) -> str:
@@ -41,7 +42,7 @@ def end_of(name: str, count: int, left: LeftOut, say: Say) -> Iterator[Entry]:
         saw = f"{left.count:,} other files ({left.told()})" if left.count else "no files"
         yield wrong(name, f"holds no images and no videos, but {saw}; looked for {known}")
     elif left.count:
-        say(f"{name}: no images or videos, so left out: {left.count:,} files ({left.told()})")
+        say(Notice(f"{name}: no images or videos, so left out: {left.count:,} files ({left.told()})"))
 
 
 def placed(entry: Entry) -> Entry:

@@ -21,6 +21,7 @@ from emotiw_keras.data.layouts.prepared import FACES_COLUMNS, FACES_FILE, SETTIN
 from emotiw_keras.errors import RunError, UsageError
 from emotiw_keras.locking import locked, sweep
 from emotiw_keras.sealed import read_sealed_text, sealed_json, strict_json
+from emotiw_keras.talk import Notice
 from emotiw_keras.text import csv_text
 
 PARTS = "_parts.jsonl"
@@ -53,7 +54,9 @@ def run(job: Job, inputs: Sequence[str], do: Runner, say: Say, progress: Callabl
     folder = folder_at(job.out)
     with contextlib.ExitStack() as stack:
         if not is_address(job.out):
-            stack.enter_context(locked(Path(job.out), lambda: say(f"another process works in {job.out}; waiting for it")))
+            stack.enter_context(
+                locked(Path(job.out), lambda: say(Notice(f"another process works in {job.out}; waiting for it")))
+            )
         before = _claim(folder, job)
         if not is_address(job.out):
             sweep(Path(job.out))
@@ -170,7 +173,7 @@ class _Known:
             raise self._changed(f"shard {shard.number}, {self._difference(record, shard)}")
         for file in record["files"]:
             if self._folder.size(file["name"]) != file["bytes"]:
-                self._say(f"{self._folder.name}/{file['name']} is missing or damaged, and is made again")
+                self._say(Notice(f"{self._folder.name}/{file['name']} is missing or damaged, and is made again"))
                 if self._table is not None:
                     self._redone[shard.number] = record
                 return False

@@ -8,6 +8,7 @@ from typing import Literal
 from emotiw_keras.conversion.matching import Match
 from emotiw_keras.formats.foreign import Foreign, Layout
 from emotiw_keras.models.registry import get_spec
+from emotiw_keras.talk import Notice, most
 from emotiw_keras.weights.imagenet import imagenet_synsets
 
 Order = Literal["rgb", "bgr"]
@@ -81,7 +82,8 @@ class Conversion:
         if self.rows is not None:
             first = next(m for m in self.matches if foreign.arrays[m.weight].ndim == 2)
             line = f"rows of {first.ours} taken in the order {_ROWS[self.rows]}, which the file does not state"
-            lines.append(line if self.checked else f"{line}; the other fits as well: settle it with --check IMAGE=CLASS")
+            doubt = "; the other fits as well: settle it with --check IMAGE=CLASS"
+            lines.append(line if self.checked else Notice(line + doubt))
         folded = sum(m.normalisation is not None and m.normalisation.mean is None for m in self.matches)
         if folded:
             lines.append(f"{folded} batch normalisations are folded into their convolutions; ours are left with the biases")
@@ -94,8 +96,8 @@ class Conversion:
 
     def _matched(self) -> str:
         pairs = [m.ours if m.ours == m.theirs else f"{m.theirs} -> {m.ours}" for m in self.matches]
-        more = f", and {len(pairs) - _LAYERS_SHOWN} more" if len(pairs) > _LAYERS_SHOWN else ""
-        return ", ".join(pairs[:_LAYERS_SHOWN]) + more
+        told = pairs[: most(_LAYERS_SHOWN)]
+        return ", ".join(told) + (f", and {len(pairs) - len(told)} more" if len(told) < len(pairs) else "")
 
 
 def _grouped(ignored: dict[str, str]) -> list[str]:
@@ -103,10 +105,10 @@ def _grouped(ignored: dict[str, str]) -> list[str]:
     by_reason: dict[str, list[str]] = {}
     for what, why in ignored.items():
         by_reason.setdefault(why, []).append(what)
-    lines = []
+    lines: list[str] = []
     for why, names in by_reason.items():
-        if len(names) > _IGNORED_SHOWN:
-            lines.append(f"ignored {len(names)} of {names[0]}, {names[1]}, ...: {why}")
+        if len(names) > (most(_IGNORED_SHOWN) or len(names)):
+            lines.append(Notice(f"ignored {len(names)} of {names[0]}, {names[1]}, ...: {why}"))
         else:
-            lines += [f"ignored {what}: {why}" for what in names]
+            lines += [Notice(f"ignored {what}: {why}") for what in names]
     return lines

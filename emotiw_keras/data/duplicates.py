@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from emotiw_keras.data.near.groups import describe as near_lines
+from emotiw_keras.talk import Notice, most
 
 if TYPE_CHECKING:
     from emotiw_keras.data.faceset import FaceSet
@@ -73,15 +74,16 @@ def describe(faces: FaceSet) -> list[str]:
             count = int(also_in(faces.pixel_hash, faces.split, [later], [earlier]).sum())
             if count:
                 equal[later, earlier] = count
-                lines.append(f"duplicates: {count:,} {later} images also stand in {earlier}")
+                lines.append(Notice(f"duplicates: {count:,} {later} images also stand in {earlier}"))
     lines += near_lines(faces, equal)
     conflicts = conflicting_groups(faces.pixel_hash, faces.label)
     if conflicts:
         example = conflicts[0]
-        names = ", ".join(f"{faces.paths[i]} {faces.labels[faces.label[i]]}" for i in example[:3])
-        lines.append(f"conflicting labels: {len(conflicts):,} images carry more than one label ({names})")
+        names = ", ".join(f"{faces.paths[i]} {faces.labels[faces.label[i]]}" for i in example[: most(3)])
+        lines.append(Notice(f"conflicting labels: {len(conflicts):,} images carry more than one label ({names})"))
     constant = np.flatnonzero(faces.constant)
     if constant.size:
-        named = ", ".join(faces.paths[i] for i in constant[:5]) + (" ..." if constant.size > 5 else "")
-        lines.append(f"constant images (every pixel the same): {constant.size:,} ({named})")
+        told = constant[: most(5)]
+        named = ", ".join(faces.paths[i] for i in told) + (" ..." if len(told) < len(constant) else "")
+        lines.append(Notice(f"constant images (every pixel the same): {constant.size:,} ({named})"))
     return lines

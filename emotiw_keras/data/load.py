@@ -35,6 +35,7 @@ from emotiw_keras.data.video_reading import Choice, read_videos
 from emotiw_keras.data.votes import join_votes, share_votes
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.labels import match_classes
+from emotiw_keras.talk import Notice
 
 
 def load_faces(
@@ -280,5 +281,5 @@ def _report(faces: FaceSet, listing: Listing, cut: tuple[str, bool] | None, limi
     lines += duplicates.describe(faces)
     bad = [f"{path}: {status}" for path, status in faces.unreadable()]
     if bad:
-        lines.append(f"unreadable, so left out: {len(bad):,} ({and_more(bad)})")
+        lines.append(Notice(f"unreadable, so left out: {len(bad):,} ({and_more(bad)})"))
     return lines

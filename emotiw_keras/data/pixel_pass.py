@@ -24,6 +24,7 @@ from emotiw_keras.data.packing import packing_file, write_all
 from emotiw_keras.data.resize import resize, to_grey
 from emotiw_keras.errors import DataError
 from emotiw_keras.hardware import available_memory
+from emotiw_keras.talk import Notice
 
 Shape = tuple[int, int, int]
 """(height, width, channels), channels 1 (grey) or 3 (RGB)."""
@@ -246,7 +247,7 @@ def read_pixels(
     if needed > allowed and seconds is None:
         told = f"{needed / 2**30:,.2f} GiB of pixels are more than the {allowed / 2**30:,.2f} GiB of memory allowed"
         how = "packed once into a temporary file" if file is not None else "decoded in each epoch, as the disk is full too"
-        listing.notes.append(f"{told}, so they are {how}")
+        listing.notes.append(Notice(f"{told}, so they are {how}"))
 
     def decode(i: int) -> None:
         if late(1):
@@ -264,8 +265,8 @@ def read_pixels(
     readable[:] = [status == OK for status in seen.status]
     unseen = sum(not digest and status == OK for digest, status in zip(seen.digest, seen.status, strict=True))
     if unseen:
-        known = f"{count - unseen:,} of {count:,} images"
-        listing.notes.append(f"looked at {known}, the others taken on trust: no word on duplicates and broken files among them")
+        known = f"looked at {count - unseen:,} of {count:,} images, the others taken on trust"
+        listing.notes.append(Notice(f"{known}: no word on duplicates and broken files among them"))
         held = None
     return held or streamed, seen
 

@@ -23,6 +23,7 @@ from emotiw_keras.data.pixel_pass import StreamedPixels, run_chunks
 from emotiw_keras.data.splits import assign_splits, counts_table, group_ids, limit_mask, subjects
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.labels import match_classes
+from emotiw_keras.talk import Notice
 
 LAYOUT = "Aff-Wild2"
 # Frames whose pixels, with the numbers of all, identify a video.
@@ -333,16 +334,16 @@ def _report(faces: VideoSet, videos: Videos, choice: Choice, cut: bool) -> list[
         lines.append(f"skipped because of {asked}, seed {choice.seed}: {skipped:,}")
     if without:
         named = [f"{name} {len(numbers):,} ({and_more(ranges(numbers).split(), 2)})" for name, numbers in without.items()]
-        lines.append(f"without an image: {gone:,} labelled frames of {len(without):,} videos: {and_more(named)}")
+        lines.append(Notice(f"without an image: {gone:,} labelled frames of {len(without):,} videos: {and_more(named)}"))
     beyond = [f"{name} {table.beyond(number):,}" for number, name in enumerate(table.names) if table.beyond(number)]
     if beyond:
-        lines.append(f"images beyond the rows of the annotation, so left out: {and_more(beyond)}")
+        lines.append(Notice(f"images beyond the rows of the annotation, so left out: {and_more(beyond)}"))
     others = [f"{name}/{other}" for name, frames in zip(table.names, table.frames, strict=True) for other in frames.others]
     if others:
-        lines.append(f"no numbered images, so left out: {len(others):,} files ({and_more(others)})")
+        lines.append(Notice(f"no numbered images, so left out: {len(others):,} files ({and_more(others)})"))
     apart = without_annotation(videos)
     if apart:
-        lines.append(f"folders in {FACES}/ without an annotation, so left out: {len(apart):,} ({and_more(apart)})")
+        lines.append(Notice(f"folders in {FACES}/ without an annotation, so left out: {len(apart):,} ({and_more(apart)})"))
     if cut:
         shares = " / ".join(f"{fraction:.0%}" for fraction in choice.fractions)
         lines.append(
@@ -354,7 +355,7 @@ def _report(faces: VideoSet, videos: Videos, choice: Choice, cut: bool) -> list[
     lines += _twice(table)
     bad = [f"{path}: {status}" for path, status in faces.unreadable()]
     if bad:
-        lines.append(f"unreadable, so left out: {len(bad):,} ({and_more(bad)})")
+        lines.append(Notice(f"unreadable, so left out: {len(bad):,} ({and_more(bad)})"))
     return lines
 
 

@@ -21,6 +21,7 @@ from emotiw_keras.data.layouts.listing import Listing, and_more
 from emotiw_keras.data.layouts.text_tables import read_rows, whole_number
 from emotiw_keras.errors import DataError
 from emotiw_keras.labels import LABEL_SETS, VOTE_MODES, class_key
+from emotiw_keras.talk import Notice
 
 if TYPE_CHECKING:
     from emotiw_keras.data.faceset import FaceSet
@@ -178,10 +179,9 @@ def join_votes(
     each = [{tuple(counts[row]) for row in its} for its in places]
     listing.votes = np.array([[*one.pop()] if len(one) == 1 else NONE for one in map(set, each)], np.int32)
     several = sum(len(one) > 1 for one in each)
-    listing.notes.append(
-        f"votes of {where}, {how}: {int(listing.votes.any(axis=1).sum()):,} of {len(places):,} images"
-        + (f"; {several:,} with several rows that differ are left without" if several else "")
-    )
+    told = f"votes of {where}, {how}: {int(listing.votes.any(axis=1).sum()):,} of {len(places):,} images"
+    without = f"{told}; {several:,} with several rows that differ are left without"
+    listing.notes.append(Notice(without) if several else told)
 
 
 def share_votes(votes: np.ndarray, pixel_hash: Sequence[str]) -> int:

@@ -27,6 +27,7 @@ from emotiw_keras.evaluation.near_seen import near_seen
 from emotiw_keras.evaluation.run_splits import found_again, known_splits, own_splits, persons_of, select, val_of
 from emotiw_keras.evaluation.video_scores import answer_every_image, per_video
 from emotiw_keras.inference import Inference, checked_crops
+from emotiw_keras.talk import Notice
 from emotiw_keras.uncertainty import selective
 
 if TYPE_CHECKING:
@@ -241,7 +242,11 @@ def assess(
     # of what data.csv does not know anything may have been trained on
     seen = np.array([bool(run.unrecorded) or pixel_hash in leaked for pixel_hash in hashes], dtype=bool)
     if run.unrecorded and say is not None:
-        say(f"no leak-free figures: {run.path} was trained on {', '.join(run.unrecorded)}, whose images are not recorded")
+        say(
+            Notice(
+                f"no leak-free figures: {run.path} was trained on {', '.join(run.unrecorded)}, whose images are not recorded"
+            )
+        )
     paths, status, subject = pick(faces.paths, indices), pick(faces.status, indices), persons_of(faces, indices, run)
     predictions = Predictions(labels, paths, status, truth, probabilities, subject)
     selected_on = _share_in(hashes, run.selected_on) >= SELECTED_SHARE

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TextIO
+from typing import Any
 
+from emotiw_keras.progress import Bar
 from emotiw_keras.training.epoch_progress import Progress as StageProgress
 from emotiw_keras.training.epoch_progress import duration
 
@@ -13,14 +14,14 @@ SECONDS_BETWEEN_LINES = 15.0
 
 
 class Progress(StageProgress):
-    """A line that redraws itself on a terminal; a lasting one where the best path was measured, and every quarter of a minute.
+    """A bar where somebody watches; a lasting line where the best path was measured, and every quarter of a minute.
 
     Args:
-        terminal: where the redrawn line goes, or None to draw none.
+        bar: to draw, or None.
     """
 
-    def __init__(self, terminal: TextIO | None = None) -> None:
-        super().__init__(terminal)
+    def __init__(self, bar: Bar | None = None) -> None:
+        super().__init__(bar)
         self._told = time.monotonic()
 
     def generation(
@@ -36,5 +37,6 @@ class Progress(StageProgress):
             self.close()
             self._told = time.monotonic()
             say(f"  {line}")
-        else:
-            self.redraw(line)
+        elif self.bar is not None:
+            note = f"fitness {row['accuracy']:.1%}, best path {path}"
+            self.bar.to(row["epoch"], row["epoch"] + left, f"{name}, generations at most", note)

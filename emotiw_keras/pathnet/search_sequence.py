@@ -20,6 +20,7 @@ from emotiw_keras.pathnet.path_step import PathSteps
 from emotiw_keras.pathnet.search import Search
 from emotiw_keras.pathnet.search_progress import Progress
 from emotiw_keras.pathnet.stream import Stream
+from emotiw_keras.progress import Bar
 from emotiw_keras.runs import WEIGHTS_FILE, Run, fingerprint
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.events import write_events
@@ -82,7 +83,7 @@ class SearchLoop:
         self.parent, self.face_input, self.run_dir, self.info, self.say = (
             prepared.parent, job.face_input, job.folder, job.info, job.say,
         )  # fmt: skip
-        self.progress = Progress(None if job.progress is None else job.progress.terminal)
+        self.progress = Progress(None if job.progress is None or job.progress.bar is None else Bar("generations"))
         self.train = {each.name: job.pool(prepared.roles[each.name].train) for each in self.searches}
         self.val = {each.name: job.pool(prepared.roles[each.name].val) for each in self.searches}
         self.classes = {each.name: len(prepared.labels[each.name]) for each in self.searches}

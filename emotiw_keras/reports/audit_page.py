@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from emotiw_keras.audit.faces import LABELS
-from emotiw_keras.reports.html import Part, bar, page, scrolling, table, tag
+from emotiw_keras.html import Part, bar, page, scrolling, table, tag
 from emotiw_keras.reports.score_tables import percent, three
 
 Row = dict[str, Any]

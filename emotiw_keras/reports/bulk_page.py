@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from emotiw_keras.bulk.job import PREPARE
 from emotiw_keras.bulk.summary import BINS, TENTHS, Film, Summary, side_names
-from emotiw_keras.reports.html import Html, bar, joined, page, table, tag
+from emotiw_keras.html import Html, bar, joined, page, table, tag
 
 # Of middle lightness, so that they are seen on white and on black.
 COLOURS = ("#d1495b", "#7a9e3b", "#8d6cab", "#e0a100", "#3d7fc1", "#2a9d8f", "#8a8f98", "#c26a2d", "#b5538c", "#5b7553")

@@ -1,48 +1,15 @@
-"""Charts as SVG inside a page: sharp at every width, in the colours of light and dark."""
+"""Charts of a report, as SVG: see `emotiw_keras.charts`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 
 import numpy as np
 
+from emotiw_keras.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, frame, short, svg
 from emotiw_keras.evaluation.metrics import reliability
-from emotiw_keras.history import Epoch
-from emotiw_keras.reports.html import Html, tag
-
-WIDTH, HEIGHT = 440, 320
-LEFT, RIGHT, TOP, BOTTOM = 54, 26, 24, 42  # margins
-
-
-def _n(value: float) -> str:
-    return f"{value:.1f}"
-
-
-def _frame(
-    across: Callable[[float], float],
-    up: Callable[[float], float],
-    x_ticks: Sequence[tuple[float, str]],
-    y_ticks: Sequence[tuple[float, str]],
-    x_title: str,
-    y_title: str,
-) -> list[Html]:
-    """Grid, ticks and titles of the axes."""
-    parts = []
-    for value, text in y_ticks:
-        y = up(value)
-        parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=_n(y), y2=_n(y), class_="grid"))
-        parts.append(tag("text", text, x=LEFT - 6, y=_n(y + 5), text_anchor="end", class_="quiet"))
-    for value, text in x_ticks:
-        parts.append(tag("text", text, x=_n(across(value)), y=HEIGHT - BOTTOM + 18, text_anchor="middle", class_="quiet"))
-    parts.append(tag("text", x_title, x=(LEFT + WIDTH - RIGHT) // 2, y=HEIGHT - 4, text_anchor="middle"))
-    parts.append(tag("text", y_title, x=4, y=14))
-    return parts
-
-
-def _svg(label: str, *parts: object) -> Html:
-    return tag("svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=label)
+from emotiw_keras.html import Html, tag
 
 
 def reliability_chart(truth: np.ndarray, probabilities: np.ndarray) -> Html:
@@ -62,7 +29,7 @@ def reliability_chart(truth: np.ndarray, probabilities: np.ndarray) -> Html:
         return HEIGHT - BOTTOM - value * (HEIGHT - TOP - BOTTOM)
 
     ticks = [(i / 5, f"{20 * i} %") for i in range(6)]
-    parts = _frame(across, up, ticks, ticks, "confidence (the largest probability)", "accuracy")
+    parts = frame(across, up, ticks, ticks, "confidence (the largest probability)", "accuracy")
     for number in np.flatnonzero(images):
         left, wide = across(number / bins), (WIDTH - LEFT - RIGHT) / bins
         title = (
@@ -72,12 +39,17 @@ def reliability_chart(truth: np.ndarray, probabilities: np.ndarray) -> Html:
         share = images[number] / images.sum()
         for value, kind in ((kept[number] / images[number], "kept"), (share, "count")):
             inset = 1 if kind == "kept" else wide / 4
-            box = {"x": _n(left + inset), "y": _n(up(value)), "width": _n(wide - 2 * inset), "height": _n(up(0) - up(value))}
+            box = {
+                "x": short(left + inset),
+                "y": short(up(value)),
+                "width": short(wide - 2 * inset),
+                "height": short(up(0) - up(value)),
+            }
             shape = tag("rect", class_=kind, **box)
             parts.append(shape if kind == "count" else _titled(shape, title))
-    parts.append(tag("line", x1=_n(across(0)), y1=_n(up(0)), x2=_n(across(1)), y2=_n(up(1)), class_="ideal"))
+    parts.append(tag("line", x1=short(across(0)), y1=short(up(0)), x2=short(across(1)), y2=short(up(1)), class_="ideal"))
     gap = abs(kept - promised).sum() / images.sum()
-    return _svg(f"Reliability diagram: expected calibration error {gap:.3f} over {int(images.sum())} images", *parts)
+    return svg(f"Reliability diagram: expected calibration error {gap:.3f} over {int(images.sum())} images", *parts)
 
 
 def coverage_chart(coverage: np.ndarray, accuracy: np.ndarray, chosen: float | None) -> Html:
@@ -96,67 +68,46 @@ def coverage_chart(coverage: np.ndarray, accuracy: np.ndarray, chosen: float | N
         return HEIGHT - BOTTOM - value * (HEIGHT - TOP - BOTTOM)
 
     ticks = [(i / 5, f"{20 * i} %") for i in range(6)]
-    parts = _frame(across, up, ticks, ticks, "share of images that are answered", "accuracy")
+    parts = frame(across, up, ticks, ticks, "share of images that are answered", "accuracy")
     shown = np.unique(np.linspace(0, len(coverage) - 1, min(200, len(coverage))).round().astype(int))
     points = [(across(coverage[i]), up(accuracy[i])) for i in shown]
-    parts.append(tag("polyline", points=" ".join(f"{_n(x)},{_n(y)}" for x, y in points), class_="train"))
+    parts.append(tag("polyline", points=" ".join(f"{short(x)},{short(y)}" for x, y in points), class_="train"))
     if chosen is not None:
-        parts.append(tag("line", x1=_n(across(chosen)), x2=_n(across(chosen)), y1=_n(up(0)), y2=_n(up(1)), class_="ideal"))
+        parts.append(
+            tag("line", x1=short(across(chosen)), x2=short(across(chosen)), y1=short(up(0)), y2=short(up(1)), class_="ideal")
+        )
     half = accuracy[np.searchsorted(coverage, 0.5)]
-    return _svg(f"Accuracy over coverage: {accuracy[-1]:.1%} of all answers, {half:.1%} of the surer half", *parts)
+    return svg(f"Accuracy over coverage: {accuracy[-1]:.1%} of all answers, {half:.1%} of the surer half", *parts)
 
 
 def _titled(shape: Html, title: str) -> Html:
     return tag("g", tag("title", title), shape)
 
 
-def curve_chart(epochs: Sequence[Epoch], measure: str) -> Html:
-    """Loss or accuracy over the epochs of all stages, for train and val; each second stage on a shaded ground.
+def interval_chart(rows: Sequence[tuple[str, float, float, float]], words: str) -> Html:
+    """Shares of 0..1 with their intervals on one scale, a strip each under its name, which may be long.
 
     Args:
-        epochs: in their order.
-        measure: "loss" or "accuracy".
+        rows: name, share, and the ends of its interval.
+        words: what the chart shows.
     """
-    names = {"train": measure, "val": f"val_{measure}"}
-    lines = {kind: [getattr(epoch, name) for epoch in epochs] for kind, name in names.items()}
-    known = [value for values in lines.values() for value in values if math.isfinite(value)]
-    top = 1.0 if measure == "accuracy" else max(known, default=1.0) * 1.05 or 1.0
+    low, high = min(row[2] for row in rows), max(row[3] for row in rows)
+    low, high = math.floor(10 * low) / 10, max(math.ceil(10 * high) / 10, math.floor(10 * low) / 10 + 0.1)
 
-    def across(epoch: float) -> float:
-        return LEFT + (epoch + 0.5) / len(epochs) * (WIDTH - LEFT - RIGHT)
+    def across(value: float) -> str:
+        return short(24 + (value - low) / (high - low) * (WIDTH - 48))
 
-    def up(value: float) -> float:
-        return HEIGHT - BOTTOM - min(value / top, 1.0) * (HEIGHT - TOP - BOTTOM)
-
-    step = _nice(top / 5)
-    rate = measure == "accuracy"
-    y_ticks = [(i * step, f"{100 * i * step:.0f} %" if rate else f"{i * step:.3g}") for i in range(int(top / step + 1e-9) + 1)]
-    every = max(1, round(len(epochs) / 6))
-    x_ticks = [(i, str(i + 1)) for i in range(len(epochs)) if (i + 1) % every == 0 or i == 0 and every > 2]
+    tenths = [low + 0.1 * i for i in range(round(10 * (high - low)) + 1)]
+    grid = [tag("line", x1=across(value), x2=across(value), y1=0, y2=20, class_="grid") for value in tenths]
     parts: list[Html] = []
-    start = 0
-    for number, (stage, group) in enumerate(groupby(epochs, key=lambda epoch: epoch.stage)):
-        count = len(list(group))
-        left, right = across(start - 0.5), across(start + count - 0.5)
-        if number % 2:
-            band = {"x": _n(left), "width": _n(right - left), "y": TOP, "height": HEIGHT - TOP - BOTTOM}
-            parts.append(tag("rect", class_="band", **band))
-        if right - left > 7 * len(stage):
-            parts.append(tag("text", stage, x=_n((left + right) / 2), y=TOP + 14, text_anchor="middle", class_="quiet"))
-        start += count
-    parts += _frame(across, up, x_ticks, y_ticks, "epoch, counted over all stages", measure)
-    for kind, values in lines.items():
-        points = [(across(i), up(value)) for i, value in enumerate(values) if math.isfinite(value)]
-        if len(points) > 1:
-            parts.append(tag("polyline", points=" ".join(f"{_n(x)},{_n(y)}" for x, y in points), class_=kind))
-        if len(points) <= 40:
-            parts += [tag("circle", cx=_n(x), cy=_n(y), r=3, class_=f"dot {kind}") for x, y in points]
-    finite = {kind: [value for value in values if math.isfinite(value)] for kind, values in lines.items()}
-    last = ", ".join(f"{kind} {values[-1]:.3f}" for kind, values in finite.items() if values)
-    return _svg(f"{measure} over {len(epochs)} epochs; in the last: {last}", *parts)
-
-
-def _nice(step: float) -> float:
-    """The next 1, 2 or 5 times a power of ten."""
-    power = 10.0 ** math.floor(math.log10(step))
-    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step * 0.999)
+    for name, value, least, most in rows:
+        label = f"{name}: {value:.1%}, 95 %: {least:.1%} to {most:.1%}"
+        line = tag("line", x1=across(least), x2=across(most), y1=10, y2=10, class_="train")
+        dot = tag("circle", cx=across(value), cy=10, r=5, class_="dot train")
+        strip = tag("svg", grid, line, dot, viewBox=f"0 0 {WIDTH} 20", role="img", aria_label=label)
+        parts += [tag("small", f"{name}, {100 * value:.1f} %"), strip]
+    named = [
+        tag("text", f"{100 * value:.0f} %", x=across(value), y=14, text_anchor="middle", class_="quiet") for value in tenths
+    ]
+    parts.append(tag("svg", named, viewBox=f"0 0 {WIDTH} 20", aria_hidden="true"))
+    return tag("figure", parts, tag("figcaption", words), class_="chart", style="max-width: 42rem")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from emotiw_keras.reports.html import Html, Part, bar, joined, page, table, tag
+from emotiw_keras.html import Html, Part, bar, joined, page, table, tag
 from emotiw_keras.reports.score_tables import by_what, counted, interval, of_intervals, percent, three
 
 LEVEL = 0.05
@@ -64,13 +64,14 @@ def _text_of(part: Comparison, heading: str) -> str:
     return "\n".join([*lines, *of_intervals(part)])
 
 
-def comparison_page(comparison: Comparison, source: str, command: str) -> str:
+def comparison_page(comparison: Comparison, source: str, command: str, faces: Html | None = None) -> str:
     """One HTML document that is self-contained.
 
     Args:
         comparison: from `compare`.
         source: the data, as the user named it.
         command: the command that reproduces it.
+        faces: those that one run alone got right (`only_right_section`).
     """
     names = [run["run"] for run in comparison["runs"]]
     leak_free = comparison["leak_free"]
@@ -90,6 +91,7 @@ def comparison_page(comparison: Comparison, source: str, command: str) -> str:
         _figures(comparison, "All images"),
         _recalls(comparison),
         _pairs(comparison),
+        faces,
         tag("h2", "Leak-free"),
     ]
     if leak_free is None:

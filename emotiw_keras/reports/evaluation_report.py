@@ -14,14 +14,15 @@ from emotiw_keras.data.splits import stratified
 from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.predictions_csv import predictions_csv
 from emotiw_keras.files import write_atomic, write_encoded
+from emotiw_keras.html import Part, page, tag
 from emotiw_keras.locking import sweep_beside
 from emotiw_keras.reports import sections
-from emotiw_keras.reports.html import Part, page, tag
 from emotiw_keras.reports.near_page import NEAR_FILE, near_csv, near_section
 from emotiw_keras.reports.prediction_sheet import Caption, contact_sheet
 from emotiw_keras.reports.real_pictures import coverage, robust_section
 from emotiw_keras.reports.score_tables import counted, percent
 from emotiw_keras.reports.video_tables import per_video_csv
+from emotiw_keras.run_view import training
 from emotiw_keras.sealed import json_text
 from emotiw_keras.text import plain_words
 
@@ -103,7 +104,7 @@ def report_page(assessment: Assessment) -> str:
         tag("h2", "Training"),
     ]
     for run in runs:
-        parts += [tag("h3", run.name) if len(runs) > 1 else None, sections.training(run)]
+        parts += [tag("h3", run.name) if len(runs) > 1 else None, training(run)]
     parts.append(tag("h2", "Images"))
     for run in runs:
         parts += [tag("h3", run.name) if len(runs) > 1 else None, sections.data(assessment, run)]

@@ -8,7 +8,7 @@ import io
 from emotiw_keras.data.resize import resize
 from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.mistakes import SIDE
-from emotiw_keras.reports.html import Html, image_tag, joined, tag
+from emotiw_keras.html import Html, image_tag, joined, tag
 from emotiw_keras.text import sheet_cell
 
 SHOWN = 24

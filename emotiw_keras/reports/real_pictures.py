@@ -6,8 +6,8 @@ import numpy as np
 
 from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.conditions import CONDITIONS
+from emotiw_keras.html import Html, image_tag, joined, table, tag
 from emotiw_keras.reports import charts
-from emotiw_keras.reports.html import Html, image_tag, joined, table, tag
 from emotiw_keras.reports.score_tables import ROBUST_HEAD, percent, robust_rows
 from emotiw_keras.uncertainty import coverage_curve
 

@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from emotiw_keras.errors import DataError
 from emotiw_keras.evaluation import provenance
 from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.mistakes import mistakes
-from emotiw_keras.history import read_history
+from emotiw_keras.html import Html, bar, image_tag, joined, scrolling, shaded, table, tag
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.reports import charts
-from emotiw_keras.reports.html import Html, bar, image_tag, joined, scrolling, shaded, table, tag
 from emotiw_keras.reports.score_tables import (
     ROWS,
     agreement_lines,
@@ -147,7 +145,7 @@ def confusion_table(labels: Sequence[str], confusion: np.ndarray) -> Html:
         for i, label in enumerate(labels)
     ]
     caption = "Rows: the true class (images). Columns: the predicted class. Colour: the share of the row."
-    return table(["true class", *labels], rows, caption, label="Confusion matrix")
+    return table(["true class", *labels], rows, caption, label="Confusion matrix", matrix=True)
 
 
 def calibration(assessment: Assessment) -> Html:
@@ -183,34 +181,6 @@ def wrong_answers(assessment: Assessment) -> Html:
         "convolution found evidence for it."
     )
     return joined(tag("p", explanation, class_="quiet"), tag("ul", items, class_="cards faces"))
-
-
-def training(run: Run) -> Html:
-    """Learning curves and results of the stages."""
-    info = run.info
-    rows = []
-    for stage in info["stages"]:
-        accuracy, f1 = stage.get("val_accuracy"), stage.get("val_macro_f1")
-        rows.append(
-            (
-                stage["name"],
-                f"{stage.get('images', 0):,}",
-                stage.get("epochs", "-"),
-                stage.get("best_epoch", "-"),
-                "-" if accuracy is None else percent(accuracy),
-                "-" if f1 is None else three(f1),
-            )
-        )
-    head = ["stage", "images", "epochs", "best epoch", "val accuracy", "val macro F1"]
-    stages = table(head, rows, "Stages, in their order") if rows else tag("p", "The run has no record of its stages.")
-    try:
-        epochs = read_history(run.path / "history.csv")
-    except DataError as error:
-        return joined(tag("p", f"No learning curves: {error}.", class_="quiet"), stages)
-    kinds = (("key", "train"), ("key val", "val"))
-    key = tag("p", [(tag("span", class_=kind, aria_hidden="true"), name) for kind, name in kinds])
-    figures = [tag("figure", charts.curve_chart(epochs, measure)) for measure in ("accuracy", "loss")]
-    return joined(stages, key, tag("div", figures, class_="charts"))
 
 
 def data(assessment: Assessment, run: Run) -> Html:
@@ -258,7 +228,13 @@ def costs(assessment: Assessment) -> Html:
         "details",
         tag("summary", "What each confusion costs"),
         tag("p", f"{source}. The expected cost is the mean over images of what the answer costs."),
-        table(["true class", *result["labels"]], rows, "Rows: the true class. Columns: the predicted class.", label="Costs"),
+        table(
+            ["true class", *result["labels"]],
+            rows,
+            "Rows: the true class. Columns: the predicted class.",
+            label="Costs",
+            matrix=True,
+        ),
     )
 
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from emotiw_keras.data.columns import pick
 from emotiw_keras.evaluation.significance import holm
+from emotiw_keras.html import Html, Part, bar, image_tag, joined, page, scrolling, table, tag
+from emotiw_keras.reports.charts import interval_chart
 from emotiw_keras.reports.comparison_page import LEVEL, counted_class, p_value
-from emotiw_keras.reports.html import Html, Part, bar, image_tag, page, scrolling, table, tag
 from emotiw_keras.reports.score_tables import FEW_PERSONS, percent, three
 from emotiw_keras.reports.sections import confusion_table
 from emotiw_keras.studies.staged import REMEDIES, Difference, Row, difference, disgust, of_tests, row_of, table_rows
@@ -102,10 +103,11 @@ def study_page(
 
 
 def _figures(rows: Sequence[Row], net: str) -> Html:
-    lines = []
+    lines, shares = [], []
     for each in table_rows(rows):
         if each["net"] != net:
             continue
+        shares.append((each["description"], each["accuracy"], each["low"], each["high"]))
         pair = ends = against = ""
         if each["p"] != "":
             pair = f"{each['only_this']} : {each['only_other']}, {p_value(each['p'])}, {p_value(each['p_holm'])}"
@@ -137,7 +139,8 @@ def _figures(rows: Sequence[Row], net: str) -> Html:
         f"{net}. The base is direct fine-tuning; for remedies, crops and ensembles the plain FER28 -> target. Each image tests "
         f"once, however many splits it is in. {of_tests(list(table_rows(rows)))} Updates: batches that made the weights."
     )
-    return table(head, lines, caption, left=(13,), label=f"Figures of {net}")
+    words = f"{net}: accuracy on the target's test images, mean over seeds, and its 95 % interval"
+    return joined(interval_chart(shares, words), table(head, lines, caption, left=(13,), label=f"Figures of {net}"))
 
 
 def _claims(rows: Sequence[Row], net: str) -> Html | None:

@@ -22,6 +22,7 @@ from emotiw_keras.errors import ModelError, OutputError
 from emotiw_keras.files import writing
 from emotiw_keras.formats import protobuf_writing as wire
 from emotiw_keras.locking import sweep_beside
+from emotiw_keras.uncertainty import entropy
 
 if TYPE_CHECKING:
     from emotiw_keras.runs import Run
@@ -109,12 +110,12 @@ def run_fresh(script: str, *arguments: Path) -> None:
 def export_savedmodel(run: Run | str | os.PathLike[str], out: str | os.PathLike[str]) -> ExportReport:
     """Write the SavedModel of a run to the new folder `out/1`: TensorFlow Serving takes the folders in `out` for versions.
 
-    Signatures: `serving_default` takes `image_bytes`, string (batch,); `pixels` takes `pixels`, uint8 (batch, height,
-        width, 1 or 3), RGB, any size. Both give `probabilities` float32 (batch, classes), `labels` string (batch, classes),
-        `label` string (batch,) and `ok` bool (batch,), of several heads those of the run's own choice, and `probabilities_NAME`
-        and `labels_NAME` of each: an image that cannot be decoded has `ok` false, the label "" and
-        zeros, and leaves the others alone. `assets/emotiw.json` holds labels and preprocessing for people, `assets.extra`
-        requests by which a server warms up.
+    Signatures: `serving_default` takes `image_bytes`, string (batch,); `pixels` takes `pixels`, uint8 (batch, height, width, 1
+    or 3), RGB, any size. Both give `probabilities` float32 (batch, classes), `labels` string (batch, classes), `label` string
+    (batch,) and `ok` bool (batch,), of several heads those of the run's own choice, and `probabilities_NAME` and `labels_NAME`
+    of each; where the run says which entropy is usable, also `uncertain` bool (batch,). An image that cannot be decoded has
+    `ok` false, the label "" and zeros, and leaves the others alone. `assets/emotiw.json` holds labels and preprocessing for
+    people, `assets.extra` requests by which a server warms up.
 
     Args:
         run: a finished run, or the path of its folder.
@@ -150,7 +151,9 @@ def _save(predictor: Predictor, folder: Path, target: Path) -> None:
 
     run = predictor.run
     net = run.build_heads() if run.heads else predictor.net
-    served = ServedModel(net, predictor.face_input, predictor.labels, predictor.crops, run.heads, run.head)
+    served = ServedModel(
+        net, predictor.face_input, predictor.labels, predictor.crops, run.heads, run.head, predictor.usable_entropy
+    )
     facts = {**facts_of(predictor), "exif_orientation": "ignored"}
     with writing(target):
         try:
@@ -258,6 +261,13 @@ def compare_reloaded(predictor: Predictor, folder: Path) -> tuple[int, float]:
         with np.load(result, allow_pickle=False) as answers:
             found = dict(answers)
     largest = _largest_difference(list(inputs), found, expected, predictor.labels)
+    if predictor.usable_entropy is not None:
+        for name in inputs:
+            unsure = bool(entropy(found[f"{name}/probabilities"]) > predictor.usable_entropy)
+            if bool(found[f"{name}/uncertain"]) != unsure:
+                raise ModelError(
+                    f"the exported model calls {name} {'sure' if unsure else 'uncertain'}, its probabilities do not"
+                )
     for head in predictor.run.heads:
         for name, row in zip(inputs, sides[f"probabilities_{head.name}"], strict=True):
             said, labels = found[f"{name}/probabilities_{head.name}"], found[f"{name}/labels_{head.name}"]

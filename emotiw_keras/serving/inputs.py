@@ -14,6 +14,7 @@ from emotiw_keras.data.prefetch import map_ahead
 from emotiw_keras.errors import DataError
 from emotiw_keras.hardware import processor_threads
 from emotiw_keras.serving.input_images import InputImage, Video
+from emotiw_keras.talk import Notice
 
 # Threads that decode the images of a folder or zip; each holds one, which may be large.
 DECODERS = 4
@@ -129,7 +130,7 @@ def _read_archive(name: str, zipped: bool, say: Callable[[str], None]) -> Iterat
         saw = f"{len(others):,} other files ({and_more(others)})" if others else "no files"
         yield InputImage(name, None, f"holds no images and no videos, but {saw}; looked for {known}")
     elif others:
-        say(f"{name}: no images or videos, so left out: {len(others):,} files ({and_more(others)})")
+        say(Notice(f"{name}: no images or videos, so left out: {len(others):,} files ({and_more(others)})"))
 
     def read(member: str) -> InputImage | str:
         """The image; of a video its name, since a video is opened when its turn comes."""

@@ -38,14 +38,12 @@ MOST_BYTES = 2**31 - 2**20
 
 @dataclass(frozen=True)
 class _Format:
-    """Its name for people, packages that it needs beyond ours, what writes it, the script that answers with its runtime, and
-    whether it gives the answers of all heads beside those of the chosen one."""
+    """Its name for people, packages that it needs beyond ours, what writes it, and the script that answers with its runtime."""
 
     name: str
     packages: tuple[str, ...]
     write: Callable[[Folded, dict[str, Any], Path], None]
     answers: str
-    sides: bool = False
 
 
 def export_onnx(run: Run | str | os.PathLike[str], out: str | os.PathLike[str]) -> ExportReport:
@@ -70,15 +68,14 @@ def export_onnx(run: Run | str | os.PathLike[str], out: str | os.PathLike[str]) 
         >>> export_onnx("runs/first", "face.onnx").takes                       # doctest: +SKIP
         'uint8 (batch, 256, 256, 1), grey'
     """
-    return _export(run, out, _Format("ONNX", ("onnx", "onnxruntime"), _write_onnx, "onnx_answers.py", sides=True))
+    return _export(run, out, _Format("ONNX", ("onnx", "onnxruntime"), _write_onnx, "onnx_answers.py"))
 
 
 def export_tflite(run: Run | str | os.PathLike[str], out: str | os.PathLike[str]) -> ExportReport:
     """Write a run as a TFLite model to the new file `out`.
 
-    Input, output, arguments and errors as for `export_onnx`, but of several heads it gives the chosen one alone; it needs no
-    further package. A ZIP archive with emotiw.json
-    and labels.txt is appended to the model, where TFLite keeps such files: `unzip face.tflite` reads them.
+    Input, output, arguments and errors as for `export_onnx`; it needs no further package. A ZIP archive with emotiw.json and
+    labels.txt is appended to the model, where TFLite keeps such files: `unzip face.tflite` reads them.
 
     Example:
         >>> export_tflite("runs/first", "face.tflite").compared                # doctest: +SKIP
@@ -102,13 +99,10 @@ def _export(run: Run | str | os.PathLike[str], out: str | os.PathLike[str], form
     if size > MOST_BYTES:
         raise ModelError(f"the weights have {size / 1e9:.1f} GB, a file of {form.name} holds 2; export a savedmodel instead")
     facts = {**facts_of(predictor), "input": _input_facts(predictor)}
-    sides = predictor.run.heads if form.sides else ()
-    folded = fold(predictor.run.build_heads() if sides else predictor.net, predictor.face_input)
-    if not form.sides:
-        facts.pop("heads", None)
+    folded = fold(predictor.run.build_heads() if predictor.run.heads else predictor.net, predictor.face_input)
     with atomic_path(target) as temporary:
         form.write(folded, facts, temporary)
-        difference = _compare(predictor, temporary, form.answers, form.sides)
+        difference = _compare(predictor, temporary, form.answers)
         megabytes = temporary.stat().st_size / 1e6
     takes = f"uint8 (batch, {predictor.side}, {predictor.side}, {predictor.channels}), {facts['input']['colour']}"
     if predictor.run.crops != 1:
@@ -130,18 +124,22 @@ def _input_facts(predictor: Predictor) -> dict[str, Any]:
     }
 
 
+def _columns(facts: dict[str, Any]) -> dict[str, slice]:
+    """Outputs by name: the answers, and of several heads those of each beside the chosen one's."""
+    heads = heads_of(facts)
+    if not heads:
+        return {"probabilities": slice(0, len(facts["labels"]))}
+    chosen = next(head.columns for head in heads if head.name == facts["head"])
+    return {"probabilities": chosen, **{f"probabilities_{head.name}": head.columns for head in heads}}
+
+
 def _write_onnx(folded: Folded, facts: dict[str, Any], path: Path) -> None:
     import onnx
 
     from emotiw_keras.serving.exported import FACTS, SEAL, seal
     from emotiw_keras.serving.onnx_graph import onnx_model
 
-    heads = heads_of(facts)
-    columns = {"probabilities": slice(0, len(facts["labels"]))}
-    if heads:
-        columns = {"probabilities": next(head.columns for head in heads if head.name == facts["head"])}
-        columns |= {f"probabilities_{head.name}": head.columns for head in heads}
-    model = onnx_model(folded, columns, {})
+    model = onnx_model(folded, _columns(facts), {})
     sealed = {**facts, SEAL: seal(model.graph.SerializeToString(), facts)}
     onnx.helper.set_model_props(model, {FACTS: json.dumps(sealed)})
     onnx.save(model, path)
@@ -151,7 +149,7 @@ def _write_onnx(folded: Folded, facts: dict[str, Any], path: Path) -> None:
 def _write_tflite(folded: Folded, facts: dict[str, Any], path: Path) -> None:
     from emotiw_keras.serving.tflite_graph import tflite_model
 
-    path.write_bytes(tflite_model(folded))
+    path.write_bytes(tflite_model(folded, _columns(facts) if "heads" in facts else None))
     with zipfile.ZipFile(path, "a") as archive:
         # ZipInfo without a time: the same run gives the same bytes.
         archive.writestr(zipfile.ZipInfo("emotiw.json"), json.dumps(facts, indent=2) + "\n")
@@ -162,7 +160,7 @@ def _faces(predictor: Predictor) -> np.ndarray:
     return np.stack([predictor.prepare(face) for face in sample_faces()[1]])
 
 
-def _compare(predictor: Predictor, model: Path, answers: str, heads: bool) -> float:
+def _compare(predictor: Predictor, model: Path, answers: str) -> float:
     """The largest difference of a probability between the file in a fresh process and the predictor.
 
     Raises:
@@ -170,7 +168,7 @@ def _compare(predictor: Predictor, model: Path, answers: str, heads: bool) -> fl
     """
     faces = _faces(predictor)
     expected = predictor.classify(list(faces))
-    sides = side_answers(predictor, lambda each: each.classify(list(faces))) if heads else {}
+    sides = side_answers(predictor, lambda each: each.classify(list(faces)))
     with tempfile.TemporaryDirectory() as scratch:
         source, result = Path(scratch) / "faces.npy", Path(scratch) / "outputs.npz"
         with writing(source):

@@ -3,7 +3,7 @@
     python -P savedmodel_answers.py MODEL INPUTS.npz OUTPUTS.npz
 
 INPUTS holds `bytes_0`, ... (uint8 arrays of image files) and `pixels_0`, ... (uint8 (height, width, channels));
-OUTPUTS gets the probabilities, labels, label and ok of each under the same names, and those of each head. It imports
+OUTPUTS gets the probabilities, labels, label, ok and uncertain of each under the same names, and those of each head. It imports
 nothing of the package: what it can do, any server can.
 """
 
@@ -30,7 +30,8 @@ def answer(model_folder: str, inputs_file: str, outputs_file: str) -> None:
                     results[f"{name}/{key}"] = values.numpy()[0]
                 elif key.startswith("labels"):
                     results[f"{name}/{key}"] = np.array([word.decode() for word in values.numpy()[0]])
-            results[f"{name}/ok"] = found["ok"].numpy()[0]
+            for key in {"ok", "uncertain"} & found.keys():
+                results[f"{name}/{key}"] = found[key].numpy()[0]
             results[f"{name}/label"] = np.array(found["label"].numpy()[0].decode())
     np.savez(outputs_file, **results)
 

@@ -147,6 +147,12 @@ def _big_endian(digits: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(digits * tf.constant([2**24, 2**16, 2**8, 1], tf.int64))
 
 
+def _entropy(probabilities: tf.Tensor) -> tf.Tensor:
+    """As `emotiw_keras.uncertainty.entropy`: float32 (batch, classes) -> float64 (batch,), in nats."""
+    values = tf.cast(probabilities, tf.float64)
+    return -tf.reduce_sum(tf.math.xlogy(values, values), axis=-1)
+
+
 class ServedModel(tf.Module):
     """A run as one TensorFlow object with the signatures `serving_default` (bytes) and `pixels`.
 
@@ -158,6 +164,7 @@ class ServedModel(tf.Module):
         crops: crops of a face whose probabilities are averaged.
         heads: of the network; `probabilities_NAME` and `labels_NAME` are the answer of each, beside that of the chosen one.
         head: the chosen one; None where there is one answer.
+        usable_entropy: in nats; answers with a larger one are `uncertain`, an output that there is not where it is None.
     """
 
     def __init__(
@@ -168,6 +175,7 @@ class ServedModel(tf.Module):
         crops: int = 1,
         heads: Sequence[Head] = (),
         head: Head | None = None,
+        usable_entropy: float | None = None,
     ) -> None:
         super().__init__(name="emotiw")
         self._side: int = face_input.resize
@@ -180,6 +188,7 @@ class ServedModel(tf.Module):
         self._labels = list(labels)
         self._heads = tuple(heads)
         self._columns = slice(None) if head is None else head.columns
+        self._usable = usable_entropy
 
     def prepare(self, images: tf.Tensor) -> tf.Tensor:
         """uint8 (batch, height, width, 3) RGB of any size -> uint8 (batch, side, side, 1 or 3)."""
@@ -199,8 +208,10 @@ class ServedModel(tf.Module):
         probabilities = whole[:, self._columns]
         labels = tf.constant(self._labels)
         best = tf.gather(labels, tf.argmax(probabilities, axis=-1))
+        unsure = {} if self._usable is None else {"uncertain": ok & (_entropy(probabilities) > self._usable)}
         return {
             "probabilities": tf.where(ok[:, None], probabilities, 0.0),
+            **unsure,
             "labels": tf.tile(labels[None], [count, 1]),
             "label": tf.where(ok, best, ""),
             "ok": ok,

@@ -20,13 +20,11 @@ def answer(model_file: str, faces_file: str, outputs_file: str) -> None:
     runner = tf.lite.Interpreter(model_path=model_file).get_signature_runner("serving_default")
     faces = np.load(faces_file, allow_pickle=False)
 
-    def probabilities(batch: np.ndarray) -> np.ndarray:
-        return runner(pixels=batch)["probabilities"]
-
-    single = np.concatenate([probabilities(face[None]) for face in faces])
+    single = np.concatenate([runner(pixels=face[None])["probabilities"] for face in faces])
+    answers = dict(runner(pixels=faces))
     with zipfile.ZipFile(model_file) as archive:
         facts = archive.read("emotiw.json").decode()
-    np.savez(outputs_file, batch=probabilities(faces), single=single, facts=np.array(facts))
+    np.savez(outputs_file, batch=answers.pop("probabilities"), single=single, facts=np.array(facts), **answers)
 
 
 if __name__ == "__main__":

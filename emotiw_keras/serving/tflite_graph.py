@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -10,11 +11,11 @@ from emotiw_keras.serving.folding import Folded
 
 
 class _Pixels(tf.Module):
-    """uint8 (batch, side, side, channels) -> probabilities."""
+    """uint8 (batch, side, side, channels) -> probabilities, by name."""
 
-    def __init__(self, folded: Folded) -> None:
+    def __init__(self, folded: Folded, columns: Mapping[str, slice]) -> None:
         super().__init__(name="emotiw")
-        self._folded = folded
+        self._folded, self._columns = folded, dict(columns)
         self.network_variables = [variable.value for variable in folded.net.weights]
 
     def classify(self, pixels: Any) -> dict[str, Any]:
@@ -29,15 +30,20 @@ class _Pixels(tf.Module):
         faces = faces[:, folded.start : stop, folded.start : stop, :]
         if folded.subtract is not None:
             faces = faces - tf.constant(folded.subtract)
-        return {"probabilities": tf.cast(folded.net(faces, training=False), tf.float32)}
+        whole = tf.cast(folded.net(faces, training=False), tf.float32)
+        return {name: whole[:, columns] for name, columns in self._columns.items()}
 
 
-def tflite_model(folded: Folded) -> bytes:
-    """The model from `pixels`, uint8 (batch, side, side, channels), to `probabilities`, float32 (batch, classes).
+def tflite_model(folded: Folded, columns: Mapping[str, slice] | None = None) -> bytes:
+    """The model from `pixels`, uint8 (batch, side, side, channels), to outputs, float32 (batch, classes) each.
 
     It holds the operators of TFLite alone, none of TensorFlow's.
+
+    Args:
+        folded: the network and the steps before it.
+        columns: by name, the part of the network's outputs that is an output of the model; None for all as `probabilities`.
     """
-    module = _Pixels(folded)
+    module = _Pixels(folded, columns or {"probabilities": slice(None)})
     spec = tf.TensorSpec((None, folded.side, folded.side, folded.channels), tf.uint8, name="pixels")
     function = tf.function(module.classify, jit_compile=False).get_concrete_function(spec)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)

@@ -18,6 +18,7 @@ import numpy as np
 
 from emotiw_keras.errors import RunError
 from emotiw_keras.files import NUMPY_UNREADABLE, check_regular, replace_flushed, sha256_file, writing
+from emotiw_keras.talk import Notice
 
 S = TypeVar("S")
 HASH_CHARACTERS = 16
@@ -143,7 +144,7 @@ def newest(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
         try:
             return load(path)
         except RunError as error:
-            say(f"{error}; going back to the one before")
+            say(Notice(f"{error}; going back to the one before"))
     if found:
         raise RunError(f"{folder}: all {len(found)} checkpoints are damaged; start anew with --restart (the old run is kept)")
     return None

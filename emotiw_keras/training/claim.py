@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from emotiw_keras.locking import locked, sweep
+from emotiw_keras.talk import Notice
 from emotiw_keras.training.run_writer import move_aside, resumable, start_or_resume
 
 
@@ -53,11 +54,11 @@ class Claim:
         info = start_or_resume(self._folder, self._recipe, self._info, rows, videos)
         if info is not self._info and not info["finished"]:
             for line in _changes(info, self._info):
-                self._say(line)
+                self._say(Notice(line))
         return info
 
     def _waiting(self) -> None:
-        self._say(f"another process trains in {self._folder}; waiting for it")
+        self._say(Notice(f"another process trains in {self._folder}; waiting for it"))
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

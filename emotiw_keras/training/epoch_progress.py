@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable, Mapping
-from typing import Any, TextIO
+from typing import Any
 
+from emotiw_keras.progress import Bar
 from emotiw_keras.training.stage import Stage
-
-SECONDS_BETWEEN_REDRAWS = 0.2
 
 
 def silent(line: str) -> None:
@@ -27,21 +24,15 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """A line that redraws itself on a terminal, and one lasting line an epoch anywhere.
+    """A bar of a stage where somebody watches, and one lasting line an epoch anywhere.
 
     Args:
-        terminal: where the redrawn line goes, or None to draw none.
+        bar: to draw, or None.
     """
 
-    def __init__(self, terminal: TextIO | None = None) -> None:
-        self.terminal = terminal
-        self._drawn = 0.0
+    def __init__(self, bar: Bar | None = None) -> None:
+        self.bar = bar if bar is not None and bar.seen else None
         self._line = ""
-
-    @classmethod
-    def on_stderr(cls) -> Progress:
-        """Redraws only where standard error is a terminal."""
-        return cls(sys.stderr if sys.stderr.isatty() else None)
 
     def step(
         self,
@@ -66,19 +57,14 @@ class Progress:
             f"{stage.name} epoch {epoch + 1}/{stage.epochs}, step {step}/{steps}: loss {loss / done:.3f}, "
             f"accuracy {right / done:.1%}, {rate:.1f} images/s, {duration(left)} left"
         )
-        self.redraw(self._line)
-
-    def redraw(self, line: str) -> None:
-        """Show a line in place of the last one, on a terminal and not too often."""
-        now = time.monotonic()
-        if self.terminal is not None and now - self._drawn > SECONDS_BETWEEN_REDRAWS:
-            self._drawn = now
-            self.terminal.write(f"\r\x1b[K{line}")
-            self.terminal.flush()
+        if self.bar is not None:
+            where = f"{stage.name} epoch {epoch + 1}/{stage.epochs}"
+            note = f"loss {loss / done:.3f}, accuracy {right / done:.1%}"
+            self.bar.to(epoch * whole + done, stage.epochs * whole, where, note)
 
     def note(self, say: Callable[[str], None]) -> None:
-        """A lasting line in the middle of a long epoch, where no line redraws itself."""
-        if self.terminal is None:
+        """A lasting line in the middle of a long epoch, where no bar is seen."""
+        if self.bar is None:
             say(f"  {self._line}")
 
     def epoch(self, say: Callable[[str], None], stage: Stage, row: Mapping[str, Any], best: bool) -> None:
@@ -95,7 +81,6 @@ class Progress:
         )
 
     def close(self) -> None:
-        """Clear the redrawn line."""
-        if self.terminal is not None and self._drawn:
-            self.terminal.write("\r\x1b[K")
-            self.terminal.flush()
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.close()

@@ -32,6 +32,7 @@ from emotiw_keras.data.batches import Pool, batches
 from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.data.one_channel import for_grey
 from emotiw_keras.files import replace_flushed, sha256_file, writing
+from emotiw_keras.talk import Notice
 
 FORMAT = 2
 BLOCK_BYTES = 64 << 20
@@ -258,7 +259,7 @@ class Features:
             if match and whole:
                 found[int(match[1])] = path
             else:
-                say(f"features {path} are damaged; computing them anew")
+                say(Notice(f"features {path} are damaged; computing them anew"))
                 with suppress(OSError):
                     path.unlink()
         return found

@@ -16,6 +16,7 @@ from emotiw_keras.data.near.groups import alike
 from emotiw_keras.data.splits import group_ids, stratified
 from emotiw_keras.errors import UsageError
 from emotiw_keras.models.features import classifier_of
+from emotiw_keras.talk import Notice
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.caching import Plan, as_they_are
 from emotiw_keras.training.class_weights import class_weights
@@ -119,7 +120,7 @@ class HeadTraining(StageTraining):
         taken = np.arange(len(labels))
         if len(taken) > MOST_IMAGES:
             taken = np.sort(stratified(taken, labels, MOST_IMAGES, self.run.seed))
-            self.run.say(f"  fitted on {MOST_IMAGES:,} of them, of each class its share")
+            self.run.say(Notice(f"  fitted on {MOST_IMAGES:,} of them, of each class its share"))
         ends = np.cumsum([0, *map(len, sources)])
         features = [
             self._features(source, taken[(taken >= first) & (taken < end)] - first)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from emotiw_keras.talk import Notice
 from emotiw_keras.training.stage import Stage
 
 KEEPS = ("last", "best")
@@ -35,7 +36,7 @@ def kept_stage(stages: Sequence[Stage], results: Sequence[Mapping[str, Any]], ke
     if keep == "best":
         say(f"stage {stages[best].name} is kept: stage {ends}, {other}")
         return best
-    say(f"warning: stage {ends}, worse than before: stage {other}; the last is kept (--set keep=best keeps the best)")
+    say(Notice(f"warning: stage {ends}, worse than before: stage {other}; the last is kept (--set keep=best keeps the best)"))
     return last
 
 

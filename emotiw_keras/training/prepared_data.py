@@ -19,6 +19,7 @@ from emotiw_keras.faces.alignment import DEFAULT_READING
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.models.registry import get_spec
 from emotiw_keras.runs import RUN_FORMAT, Run
+from emotiw_keras.talk import Notice
 from emotiw_keras.training.epoch_progress import silent
 from emotiw_keras.training.recipe import Recipe
 from emotiw_keras.training.stage import Part, Stage
@@ -104,7 +105,7 @@ def prepare(
     drop = recipe.duplicates == "drop"
     alike, between = photographs(sets, say) if drop else ({}, 0)
     if between:
-        say(f"near duplicates: {between:,} pairs of images of two data sets show one photograph")
+        say(Notice(f"near duplicates: {between:,} pairs of images of two data sets show one photograph"))
     roles = {stage.name: stage_roles(stage, sets, drop, alike) for stage in of_files}
     for each in of_files:
         if isinstance(each, Stage) and each.train_share < 1:
@@ -148,7 +149,7 @@ def prepare(
         info["labels"] = list(first.labels)
         if not any(head.labels == names for head in heads for names in labels.values()):
             classes = ", ".join(next(iter(labels.values())))
-            say(f"no head has the classes of the data ({classes}): their own labels teach nothing")
+            say(Notice(f"no head has the classes of the data ({classes}): their own labels teach nothing"))
     unrecorded = {part.name for splits in own.values() for part in splits.values() if part.facts().get("batches")}
     for run in (*([parent] if parent is not None else []), *teachers.values()):
         unrecorded |= set(run.unrecorded)

@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from emotiw_keras import errors
 from emotiw_keras.errors import EmotiwError, UsageError, WorkerError
+from emotiw_keras.talk import most
 from emotiw_keras.training.interrupts import Interrupted
 from emotiw_keras.training.workers import WAIT_SECONDS, Workers, devices_of, workers_of
 
@@ -212,8 +213,9 @@ class Replicas:
                 from emotiw_keras.training.run_writer import differences
 
                 found = [line.replace(" -> ", f" on worker 0, on worker {worker} ") for line in differences(said[0], its)]
-                more = f" and {len(found) - 2} more" if len(found) > 2 else ""
-                raise kind(f"{what} of worker {worker} differ from those of worker 0: {'; '.join(found[:2])}{more}; {mend}")
+                told = found[: most(2)]
+                more = f" and {len(found) - len(told)} more" if len(told) < len(found) else ""
+                raise kind(f"{what} of worker {worker} differ from those of worker 0: {'; '.join(told)}{more}; {mend}")
 
 
 def _described(error: BaseException) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from emotiw_keras.files import write_atomic, writing
 from emotiw_keras.run_facts import plain_name
 from emotiw_keras.runs import DATA_COLUMNS, INFO_FILE, VIDEO_COLUMNS, Run, believed_hashes, read_info
 from emotiw_keras.sealed import read_sealed, sealed_json, strict_toml
+from emotiw_keras.talk import most
 from emotiw_keras.training.stage import Stage
 
 HISTORY_COLUMNS = (
@@ -122,9 +123,10 @@ def resumable(path: Path, recipe_toml: str, info: Mapping[str, Any]) -> dict[str
         changed += differences(old.get("data"), info["data"], "data") + differences(model, info["model"], "model")
         changed += differences(old.get("teachers", {}), info.get("teachers", {}), "teachers")
         if changed:
-            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+            told = changed[: most(3)]
+            more = f" and {len(changed) - len(told)} more" if len(told) < len(changed) else ""
             raise RunError(
-                f"{path} was made from another recipe or other data: {'; '.join(changed[:3])}{more}; "
+                f"{path} was made from another recipe or other data: {'; '.join(told)}{more}; "
                 "give another --out, or --restart to begin anew (the old run is renamed, not deleted)"
             )
         return old

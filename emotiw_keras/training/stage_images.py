@@ -12,6 +12,7 @@ from emotiw_keras.data.columns import pick
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.splits import of_each_class
 from emotiw_keras.errors import DataError
+from emotiw_keras.talk import Notice
 from emotiw_keras.training.stage import Part, split_reference
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def check_roles(stage: Part, roles: Roles, say: Callable[[str], None], selects: 
         raise DataError(f"{stage.where} has no training images: {', '.join(stage.train)} hold none")
     if stage.val and not val:
         raise DataError(f"{stage.where} has no validation images: {', '.join(stage.val)} hold none")
-    say(
+    told = (
         f"{stage.table} {stage.name}: trains on {count:,} images of {', '.join(stage.train)}"
         + (f", {'selects' if selects else 'is measured'} on {val:,} of {', '.join(stage.val)}" if val else "")
         + (", keeps the last epoch" if selects and not val and getattr(stage, "kind", "") != "head" else "")
@@ -123,12 +124,14 @@ def check_roles(stage: Part, roles: Roles, say: Callable[[str], None], selects: 
         + (f"; {near:,} more because their photograph stands there nearly the same" if near else "")
         + (f"; {spared:,} not taken, by train_share" if spared else "")
     )
+    say(Notice(told) if dropped or near else told)
     for names, what, so in (
         (roles.untrained, "training", "the network cannot learn them"),
         (roles.unjudged, "validation", "what chooses the epoch knows nothing of them"),
     ):
         if names:
-            say(f"warning: {stage.table} {stage.name}: no {what} images of {', '.join(names)}, which the data have: {so}")
+            missing = f"no {what} images of {', '.join(names)}, which the data have"
+            say(Notice(f"warning: {stage.table} {stage.name}: {missing}: {so}"))
 
 
 def data_rows(

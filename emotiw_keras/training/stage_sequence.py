@@ -13,6 +13,7 @@ from emotiw_keras.errors import UsageError
 from emotiw_keras.files import atomic_path, check_room, sha256_file, write_atomic
 from emotiw_keras.models.weights import weight_bytes
 from emotiw_keras.runs import WEIGHTS_FILE, Run, fingerprint
+from emotiw_keras.talk import Notice
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.curves import learning_curves
 from emotiw_keras.training.epoch_progress import Progress, silent
@@ -156,7 +157,9 @@ class StageLoop:
         count = 0 if val is None else len(val)
         if count >= stage.val_least:
             return True
-        self.run.say(f"stage {stage.name} is left out: it has {count:,} validation images, val_least is {stage.val_least:,}")
+        self.run.say(
+            Notice(f"stage {stage.name} is left out: it has {count:,} validation images, val_least is {stage.val_least:,}")
+        )
         return False
 
     def _training(self, number: int, stage: Stage, flag: Flag | None = None) -> StageTraining:

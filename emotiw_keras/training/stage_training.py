@@ -22,6 +22,7 @@ from emotiw_keras.data.one_channel import for_grey
 from emotiw_keras.errors import DataError, DivergedError, RunError, UsageError
 from emotiw_keras.heads import heads_of
 from emotiw_keras.runs import Run
+from emotiw_keras.talk import Notice
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.averages import Averages
 from emotiw_keras.training.behind import Behind, nothing
@@ -190,7 +191,7 @@ class StageTraining:
         self.callbacks.end()
         still = check_moved(self.run.model, state.before, self.where)
         if still:
-            self.run.say(f"warning: {self.where}: these trainable weights did not move: {', '.join(still)}")
+            self.run.say(Notice(f"warning: {self.where}: these trainable weights did not move: {', '.join(still)}"))
         return {
             "name": stage.name,
             "epochs": len(state.rows),
@@ -251,7 +252,7 @@ class StageTraining:
         if planned.told:
             run.say(f"  {planned.told}")
         if self._as_they_are(self.train):
-            run.say("  inputs go into the network as they are: no random crop or mirror of the stage")
+            run.say(Notice("  inputs go into the network as they are: no random crop or mirror of the stage"))
         if isinstance(self.train, Batches):
             run.say(f"  {self.train.kind} {self.train.name}: an interrupted run goes on at the end of its last whole epoch")
         self._make_steps(planned, optimizer)

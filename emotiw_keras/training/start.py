@@ -12,6 +12,7 @@ from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.heads import Head, heads_of
 from emotiw_keras.models import registry
 from emotiw_keras.runs import Run
+from emotiw_keras.talk import Notice
 from emotiw_keras.training.recipe import Recipe, recipe_names
 from emotiw_keras.weights.hub import is_address
 from emotiw_keras.weights.shipped import shipped_folder, shipped_models
@@ -152,7 +153,10 @@ def start_model(recipe: Recipe, info: Mapping[str, Any], parent: Run | None, say
         values = [value[..., [known.index(label) for label in wanted]] for value in start.get_layer(classifier).get_weights()]
         last.set_weights(_for_features(values, last, parent, shape))
     order = "" if wanted == known else f"; outputs of {classifier} taken by class name"
-    say(f"weights from {weights}" + (order if kept else f"; it lacks some of these classes, so {classifier} starts anew"))
+    if kept:
+        say(f"weights from {weights}{order}")
+    else:
+        say(Notice(f"weights from {weights}; it lacks some of these classes, so {classifier} starts anew"))
     return model
 
 

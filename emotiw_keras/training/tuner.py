@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from emotiw_keras.data.near.threshold import THRESHOLD
 from emotiw_keras.errors import ModelError, UsageError
+from emotiw_keras.progress import Bar
 from emotiw_keras.training.epoch_progress import Progress, silent
 from emotiw_keras.training.fit import train
 from emotiw_keras.training.prepared_data import prepare
@@ -162,7 +163,7 @@ class StagedFineTuner:
         if len(prepared.info["labels"]) != classes:
             found = len(prepared.info["labels"])
             raise ModelError(f"the model has {classes} outputs, the data {found} classes; make it with classes={found}")
-        shown = progress or (Progress() if say is silent else Progress.on_stderr())
+        shown = progress or Progress(None if say is silent else Bar("images"))
         run = train(
             prepared, self.run_dir, self.model, say, shown, metrics=self.metrics, callbacks=self.callbacks, replicas=replicas
         )

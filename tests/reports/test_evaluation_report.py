@@ -20,8 +20,8 @@ from emotiw_keras.evaluation.assessment import Assessment, Predictions
 from emotiw_keras.evaluation.evaluate import assess
 from emotiw_keras.evaluation.mistakes import most_confident
 from emotiw_keras.evaluation.predictions_csv import predictions_csv
+from emotiw_keras.html import Html, joined, page, table, tag
 from emotiw_keras.reports.evaluation_report import confusion_png, report_page, write_report
-from emotiw_keras.reports.html import Html, joined, page, table, tag
 from emotiw_keras.reports.score_tables import figures_table
 from emotiw_keras.runs import Run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,22 @@ import pytest
 
 from emotiw_keras.audit.faces import CONDITIONS, LABELS, AuditFaces
 from emotiw_keras.audit.figures import of_answers, of_humans, share
+from emotiw_keras.bulk.summary import Film, Summary
+from emotiw_keras.data.faceset import FaceSet
+from emotiw_keras.data.load import load_faces
+from emotiw_keras.evaluation.assessment import Predictions
 from emotiw_keras.evaluation.compare import compare
 from emotiw_keras.evaluation.ensemble import ensemble
 from emotiw_keras.evaluation.evaluate import assess
+from emotiw_keras.html import image_tag, page, table, tag
 from emotiw_keras.reports.audit_page import audit_page, audit_text
+from emotiw_keras.reports.bulk_page import summary_page
 from emotiw_keras.reports.comparison_page import comparison_page
 from emotiw_keras.reports.evaluation_report import report_page
-from emotiw_keras.reports.html import image_tag, page, table, tag
+from emotiw_keras.reports.only_right import only_right_section
+from emotiw_keras.reports.study_page import study_page
 from emotiw_keras.runs import Run
+from emotiw_keras.studies.staged import PARTS, Net, Row, arms_of
 from tests.browser import Browser, browser, find_browser
 
 PROGRAM = find_browser()
@@ -31,6 +40,12 @@ CONTRAST = """(() => { const light = text => { const [r, g, b] = text.match(/[\\
   return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), b]; })()"""
 # Charts must draw all of their shapes side by side: an unclosed one swallows those after it, which are then not drawn.
 NESTED = "[...document.querySelectorAll('svg :is(line, rect, circle, polyline, text)')].filter(e => e.firstElementChild).length"
+# Tables that must be scrolled to be seen whole, and words of charts that stand out of them.
+CUT = """[...document.querySelectorAll('figure.table .scroll')].filter(e => e.scrollWidth > e.clientWidth + 1)
+  .map(e => `${e.ariaLabel}: ${e.scrollWidth} in ${e.clientWidth}`)
+  .concat([...document.querySelectorAll('svg text')].filter(e => { const t = e.getBoundingClientRect(),
+    s = e.ownerSVGElement.getBoundingClientRect(); return t.left < s.left - 1 || t.right > s.right + 1; })
+  .map(e => e.textContent))"""
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +82,26 @@ def test_an_audit_is_a_table_of_markdown() -> None:
     assert "14.3 % (" in text  # noise: ten of seventy
 
 
+def a_study(faces: FaceSet) -> str:
+    """The page of a study whose networks guess, every part of it."""
+    generator, (n, classes) = np.random.default_rng(0), (70, len(faces.labels))
+    names, truth = [f"{i}.png" for i in range(n)], np.arange(n) % classes
+    rows = []
+    for arm in arms_of(Net("squeezenet", "weights.npz"), (0,), 1, PARTS):
+        answers = generator.dirichlet(np.ones(classes), n).astype(np.float32)
+        rows.append(Row(arm, {0: Predictions(tuple(faces.labels), names, ["ok"] * n, truth, answers)}, 0.2, 1.0, 1234))
+    command = "emotiw staged-study " + "long/" * 80
+    return study_page(rows, {"fer": faces}, {"direct": f'name = "{"long" * 100}"'}, command)
+
+
+def a_summary() -> Summary:
+    """What many photos and a film gave."""
+    found = Summary("predict", {"inputs": 12_345_678, "images": 12_345_000, "faces": 99}, Counter({"happy": 5, "neutral": 4}))
+    found.failures = Counter({"no such file or folder: " + "deep/" * 40: 3})
+    found.films, found.film_count = [Film("deep/" * 30 + "a.mp4", spans=[Counter(found.labels)] * 9)], 4
+    return found
+
+
 @pytest.fixture(scope="module")
 def pages(side_by_side: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, int]]:
     """The pages, and how many images each has."""
@@ -78,20 +113,23 @@ def pages(side_by_side: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     texts = {
         "report": report_page(both[0]),
         "ensemble": report_page(ensemble(both)),
-        "compare": comparison_page(compare(both), "faces/" + "deep/" * 60, "emotiw compare " + "long/" * 80),
     }
+    faces = only_right_section(both, ["one", "a-run-of-a-long-name" * 4])
+    texts["compare"] = comparison_page(compare(both), "faces/" + "deep/" * 60, "emotiw compare " + "long/" * 80, faces)
+    texts["study"] = a_study(load_faces("generated:small", limit=20))
+    texts["summary"] = summary_page(a_summary(), "s3://" + "deep/" * 40)
     texts["audit"] = audit_page(an_audit(), "emotiw audit " + "long/" * 80)
     for name, text in texts.items():
         (folder / f"{name}.html").write_text(text, "utf-8")
     return {name: (folder / f"{name}.html", text.count("<img ")) for name, text in texts.items()}
 
 
-@pytest.mark.parametrize("name", ["report", "ensemble", "compare", "audit"])
+@pytest.mark.parametrize("name", ["report", "ensemble", "compare", "audit", "study", "summary"])
 def test_a_page_is_complete_silent_and_fits(
     chromium: Browser, pages: dict[str, tuple[Path, int]], name: str, tmp_path: Path
 ) -> None:
     path, images = pages[name]
-    assert (images == 0) is (name in ("compare", "audit"))
+    assert (images == 0) is (name in ("audit", "summary"))
     for width, dark in ((1280, False), (390, False), (390, True)):
         opened = chromium.page()
         opened.open(path, width, dark)
@@ -101,6 +139,7 @@ def test_a_page_is_complete_silent_and_fits(
         assert opened.value("[...document.images].filter(each => !each.naturalWidth).length") == 0
         assert opened.value("document.images.length") == images
         assert opened.value(NESTED) == 0
+        assert opened.value(CUT) == []
         contrast, ground = opened.value(CONTRAST)
         assert contrast > 7 and (ground < 0.1) is dark
     opened.screenshot(tmp_path / "page.png")
@@ -119,13 +158,15 @@ def test_a_wide_image_and_long_names_fit_a_phone(chromium: Browser, tmp_path: Pa
 
 def test_what_is_wrong_would_be_noticed(chromium: Browser, tmp_path: Path) -> None:
     """The checks above can fail: a page that shouts, asks for an image, and is too wide."""
-    bad = page("bad", tag("div", style="width: 2000px; height: 1px"), tag("img", src="nowhere.png", alt=""))
+    cut = table(["a", "b"], [["x", tag("td", tag("div", style="width: 2000px"))]], "cut")
+    bad = page("bad", tag("div", style="width: 2000px; height: 1px"), tag("img", src="nowhere.png", alt=""), cut)
     bad = re.sub("<meta http-equiv.*?>", "<script>console.log('loud')</script>", bad)
     (tmp_path / "bad.html").write_text(bad)
     opened = chromium.page()
     opened.open(tmp_path / "bad.html", 390)
     assert "loud" in opened.said and len(opened.requests) == 2
     assert opened.value("document.documentElement.scrollWidth") > 390
+    assert [line.split(":")[0] for line in opened.value(CUT)] == ["cut"]
     assert opened.value("[...document.images].filter(each => !each.naturalWidth).length") == 1
     guarded = page("guarded", tag("img", src="nowhere.png", alt=""))
     (tmp_path / "guarded.html").write_text(guarded)

@@ -15,6 +15,7 @@ from PIL import Image
 from emotiw_keras.data.images import decode_image
 from emotiw_keras.serving.predictor import Predictor
 from emotiw_keras.serving.savedmodel_graph import ServedModel
+from emotiw_keras.uncertainty import entropy
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="served by TensorFlow alone")
 
@@ -72,3 +73,14 @@ def test_pixels_have_the_same_rows(signatures: dict[str, Any], count: int) -> No
         "probabilities": [count, 7], "labels": [count, 7], "label": [count], "ok": [count],
     }  # fmt: skip
     assert found["ok"].numpy().all()
+
+
+def test_uncertain_answers_are_named_where_the_run_says_which_are(predictor: Predictor) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (8, 30, 40, 3), np.uint8)
+    limit = float(np.sort(entropy(predictor.predict(images)))[3:5].mean())
+    served = ServedModel(predictor.net, predictor.face_input, predictor.labels, usable_entropy=limit)
+    found = served.from_pixels(tf.constant(images))
+    expected = entropy(found["probabilities"].numpy()) > limit
+    assert found["uncertain"].numpy().tolist() == expected.tolist() and 0 < expected.sum() < 8
+    broken = served.classify(served.prepare(tf.constant(images)), tf.fill([8], False))
+    assert not broken["uncertain"].numpy().any(), "what could not be read has no answer to doubt"

@@ -356,23 +356,27 @@ def test_both_answers_are_exported(two: tuple[Run, list[str]], tmp_path: Path) -
     import tensorflow as tf
 
     from emotiw_keras.serving.export import export_savedmodel
-    from emotiw_keras.serving.portable import export_onnx
+    from emotiw_keras.serving.portable import export_onnx, export_tflite
 
     run = two[0].with_head("votes")
     assert export_onnx(run, tmp_path / "face.onnx").labels == VOTED
     export_savedmodel(run, tmp_path / "served")
+    export_tflite(run, tmp_path / "face.tflite")
+    small = tf.lite.Interpreter(str(tmp_path / "face.tflite")).get_signature_runner()
     faces = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 1), np.uint8)
     found = tf.saved_model.load(str(tmp_path / "served" / "1")).signatures["pixels"](pixels=tf.constant(faces))
     assert {key for key in found if key.startswith("labels")} == {"labels", "labels_fer", "labels_votes"}
     for name, labels in (("fer", BASIC), ("votes", VOTED)):
         wanted = Predictor(run, head=name, engine="opencv").predict(faces)
         np.testing.assert_allclose(found[f"probabilities_{name}"].numpy(), wanted, atol=1e-5)
+        np.testing.assert_allclose(small(pixels=faces)[f"probabilities_{name}"], wanted, atol=1e-5)
         assert found[f"labels_{name}"].numpy()[0].tolist() == [label.encode() for label in labels]
         for engine in ("opencv", "onnxruntime"):
             exported = Predictor(tmp_path / "face.onnx", head=name, engine=engine)
             assert exported.labels == labels
             np.testing.assert_allclose(exported.predict(faces), wanted, atol=1e-5)
     np.testing.assert_array_equal(found["probabilities"].numpy(), found["probabilities_votes"].numpy())
+    np.testing.assert_array_equal(small(pixels=faces)["probabilities"], small(pixels=faces)["probabilities_votes"])
     assert Predictor(tmp_path / "face.onnx").labels == VOTED
     with pytest.raises(UsageError, match="has no head 'other'"):
         Predictor(tmp_path / "face.onnx", head="other")

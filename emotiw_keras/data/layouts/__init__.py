@@ -22,6 +22,7 @@ from emotiw_keras.data.layouts.affwild2 import Videos
 from emotiw_keras.data.layouts.listing import Images, Listing, and_more
 from emotiw_keras.data.layouts.table import Layout, NotRecognised, Source
 from emotiw_keras.errors import DataError
+from emotiw_keras.talk import Notice
 
 __all__ = ["KNOWN", "TABLE", "Layout", "Listing", "Images", "Source", "Videos", "classes_of", "find_layout"]
 
@@ -95,9 +96,9 @@ def _tell_what_is_left_out(listing: Listing, source: Source) -> None:
     others = [name for name in source.names if name not in listing.used]
     images = set(source.images)
     if apart := [name for name in others if name not in images]:
-        listing.notes.append(f"no images, so left out: {len(apart):,} files ({and_more(apart)})")
+        listing.notes.append(Notice(f"no images, so left out: {len(apart):,} files ({and_more(apart)})"))
     if apart := [name for name in others if name in images]:
-        listing.notes.append(f"images that no class is given for, so left out: {len(apart):,} ({and_more(apart)})")
+        listing.notes.append(Notice(f"images that no class is given for, so left out: {len(apart):,} ({and_more(apart)})"))
     if source.archive.left_out:
         told = "linked folders, special files and folders of systems and viewers left out"
-        listing.notes.append(f"{told}: {and_more(source.archive.left_out)}")
+        listing.notes.append(Notice(f"{told}: {and_more(source.archive.left_out)}"))

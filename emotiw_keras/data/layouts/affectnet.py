@@ -19,6 +19,7 @@ from emotiw_keras.data.layouts.table import Layout, Source
 from emotiw_keras.data.layouts.text_tables import read_rows, whole_number
 from emotiw_keras.errors import DataError
 from emotiw_keras.labels import NUMBER_CODES
+from emotiw_keras.talk import Notice
 
 _CODES = NUMBER_CODES["AffectNet"]
 _NONE = {"8": "none", "9": "uncertain", "10": "no face"}
@@ -106,11 +107,11 @@ def _class(number: str, where: str) -> str | None:
 
 
 def _notes(others: list[str], missing: list[str]) -> list[str]:
-    notes = []
+    notes: list[str] = []
     if others:
-        notes.append(f"without one of the eight expressions ({', '.join(_NONE.values())}), left out: {len(others):,}")
+        notes.append(Notice(f"without one of the eight expressions ({', '.join(_NONE.values())}), left out: {len(others):,}"))
     if missing:
-        notes.append(f"annotations without an image, left out: {len(missing):,} ({and_more(missing)})")
+        notes.append(Notice(f"annotations without an image, left out: {len(missing):,} ({and_more(missing)})"))
     return notes
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import posixpath
 
 from emotiw_keras.data.layouts.boxes import Box, BoxedImages
-from emotiw_keras.data.layouts.listing import Listing
+from emotiw_keras.data.layouts.listing import Listing, and_more
 from emotiw_keras.data.layouts.table import Layout, Source
 from emotiw_keras.data.layouts.text_tables import read_text
 from emotiw_keras.errors import DataError
 from emotiw_keras.labels import NUMBER_CODES
+from emotiw_keras.talk import Notice
 
 LIST = "label.lst"
 _ROW = "image_name face_id top left right bottom confidence expression"
@@ -57,7 +58,7 @@ def _read(source: Source) -> Listing:
         raise DataError(f"{where}: none of the photos that it names is in {source.given}; unpack them there")
     listing.notes.append("faces are the boxes of the list; those of one photo stay in one split")
     if missing:
-        listing.notes.append(f"photos of the list that are not there: {len(missing):,} faces ({', '.join(missing[:3])} ...)")
+        listing.notes.append(Notice(f"photos of the list that are not there: {len(missing):,} faces ({and_more(missing, 3)})"))
     return listing
 
 

@@ -12,6 +12,7 @@ from emotiw_keras.data.layouts.listing import Listing, and_more, split_named
 from emotiw_keras.data.layouts.table import Layout, Source
 from emotiw_keras.data.layouts.text_tables import columns_of, read_rows, whole_number
 from emotiw_keras.errors import DataError
+from emotiw_keras.talk import Notice
 
 VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 OUT = ("unknown", "nf")
@@ -47,10 +48,8 @@ def _read(source: Source) -> Listing:
         raise DataError(f"{where} and {pixels} put rows into different splits; expected the same rows in the same order")
     listing.layout, listing.split = "FER+", given
     left = len(classes) - len(listing.names)
-    listing.notes.append(
-        f"classes by the majority of ten votes, single votes not counted; without a majority, unknown or no face, so left out: "
-        f"{left:,} images"
-    )
+    told = "classes by the majority of ten votes, single votes not counted; without a majority, unknown or no face, so left out"
+    listing.notes.append(Notice(f"{told}: {left:,} images"))
     listing.used |= {name, pixels}
     return listing
 

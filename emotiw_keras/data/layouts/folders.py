@@ -14,6 +14,7 @@ from emotiw_keras.data.layouts.person_folders import persons_by_folder
 from emotiw_keras.data.layouts.table import Layout, NotRecognised, Source
 from emotiw_keras.errors import DataError
 from emotiw_keras.labels import canonical
+from emotiw_keras.talk import Notice
 
 _SFEW_CLASSES = frozenset({"Angry", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise"})
 _SFEW_SPLITS = frozenset({"Train", "Val", "Test"})
@@ -157,7 +158,7 @@ def _split_folders(archive: Archive, members: list[str], depth: int, given: str)
     listing.notes += [f"splits read as: {', '.join(read)}"] if read else []
     if unlabelled:
         example = unlabelled[0].member
-        listing.notes.append(f"left out: {len(unlabelled):,} images of the test split without a class ({example} ...)")
+        listing.notes.append(Notice(f"left out: {len(unlabelled):,} images of the test split without a class ({example} ...)"))
     return listing
 
 

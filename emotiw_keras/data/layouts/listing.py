@@ -12,6 +12,7 @@ import numpy as np
 from emotiw_keras.data.archive import Archive, ArchiveImages, printable
 from emotiw_keras.errors import DataError
 from emotiw_keras.labels import class_key
+from emotiw_keras.talk import most
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES: dict[str, str] = {
@@ -121,5 +122,6 @@ def without_classes(listing: Listing, leave_out: Sequence[str], path: object) ->
 
 def and_more(names: list[str], shown: int = 5) -> str:
     """The first names of a list and how many follow."""
-    rest = len(names) - shown
-    return ", ".join(map(printable, names[:shown])) + (f" and {rest:,} more" if rest > 0 else "")
+    told = names[: most(shown)]
+    rest = len(names) - len(told)
+    return ", ".join(map(printable, told)) + (f" and {rest:,} more" if rest > 0 else "")

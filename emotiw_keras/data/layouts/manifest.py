@@ -13,6 +13,7 @@ from emotiw_keras.data.layouts.table import Layout, Source
 from emotiw_keras.data.layouts.text_tables import read_rows, whole_number
 from emotiw_keras.errors import DataError
 from emotiw_keras.labels import canonical
+from emotiw_keras.talk import Notice
 
 # The first name of a column that is there counts.
 NAMES: dict[str, tuple[str, ...]] = {
@@ -113,7 +114,7 @@ def read_manifest(archive: Archive, member: str) -> Listing:
     read = [f"{name} = {meaning}" for meaning, name in meant.items() if meaning != name]
     listing.notes += [f"columns read as: {', '.join(read)}"] if read else []
     extra = [column for column in columns if column not in meant.values()]
-    listing.notes += [f"ignored columns: {and_more([each or '(no name)' for each in extra])}"] if extra else []
+    listing.notes += [Notice(f"ignored columns: {and_more([each or '(no name)' for each in extra])}")] if extra else []
     return listing
 
 

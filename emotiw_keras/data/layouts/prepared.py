@@ -12,6 +12,7 @@ from emotiw_keras.data.layouts.text_tables import read_rows
 from emotiw_keras.errors import DataError
 from emotiw_keras.faces.alignment import READINGS
 from emotiw_keras.sealed import strict_json
+from emotiw_keras.talk import Notice
 
 FACES_FILE = "faces.csv"
 SETTINGS_FILE = "prepare.json"
@@ -97,14 +98,14 @@ def _reading(data: bytes, where: str) -> str:
 
 
 def _notes(*stages: list[tuple[int, dict[str, str]]]) -> list[str]:
-    notes = []
+    notes: list[str] = []
     reasons = ("without a face of their own", "without a class", "without a split where others have one")
     for before, after, reason in zip(stages, stages[1:], reasons, strict=False):
         if len(before) > len(after):
             numbers = {number for number, _ in after}
             names = [cells["path"] for number, cells in before if number not in numbers]
-            notes.append(f"rows {reason}, left out: {len(names):,} ({and_more(names)})")
+            notes.append(Notice(f"rows {reason}, left out: {len(names):,} ({and_more(names)})"))
     doubtful = [cells["output"] for _, cells in stages[-1] if cells["status"] != OK]
     if doubtful:
-        notes.append(f"faces that are not sure, kept: {len(doubtful):,} ({and_more(doubtful)}); their status says why")
+        notes.append(Notice(f"faces that are not sure, kept: {len(doubtful):,} ({and_more(doubtful)}); their status says why"))
     return notes

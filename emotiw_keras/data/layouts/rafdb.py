@@ -9,6 +9,7 @@ from emotiw_keras.data.layouts.table import Layout, Source
 from emotiw_keras.data.layouts.text_tables import read_text
 from emotiw_keras.errors import DataError
 from emotiw_keras.labels import NUMBER_CODES
+from emotiw_keras.talk import Notice
 
 # As the authors spell it, and as it should be.
 LISTS = ("list_patition_label.txt", "list_partition_label.txt")
@@ -74,7 +75,7 @@ def _listed(source: Source, name: str) -> Listing:
     listing.used.add(name)
     listing.notes.append(f"the list names {'aligned' if aligned else 'original'} images: {len(members):,}")
     if missing:
-        listing.notes.append(f"images of the list that are not there: {len(missing):,} ({and_more(missing)})")
+        listing.notes.append(Notice(f"images of the list that are not there: {len(missing):,} ({and_more(missing)})"))
     return listing
 
 

@@ -12,6 +12,7 @@ from emotiw_keras.data.layouts.drawn import is_generated
 from emotiw_keras.data.layouts.listing import SPLITS
 from emotiw_keras.data.near.pairs import NearPairs, near_pairs
 from emotiw_keras.data.splits import group_ids
+from emotiw_keras.talk import Notice
 
 if TYPE_CHECKING:
     from emotiw_keras.data.faceset import FaceSet
@@ -123,5 +124,5 @@ def describe(faces: FaceSet, equal: Mapping[tuple[str, str], int]) -> list[str]:
         for earlier in present[:i]:
             count = int(stands_also(faces, later, earlier).sum()) - equal.get((later, earlier), 0)
             if count:
-                lines.append(f"near duplicates: {count:,} more {later} images stand in {earlier} nearly the same")
+                lines.append(Notice(f"near duplicates: {count:,} more {later} images stand in {earlier} nearly the same"))
     return lines

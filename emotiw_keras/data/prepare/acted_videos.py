@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from emotiw_keras.data.layouts.listing import and_more
 from emotiw_keras.labels import LABEL_SETS, canonical
+from emotiw_keras.talk import Notice
 
 SAVEE_CODES = {"a": "angry", "d": "disgust", "f": "fear", "h": "happy", "n": "neutral", "sa": "sad", "su": "surprise"}
 _SAVEE = re.compile(r"(?:^|/)(?:([^/]+)/|([A-Za-z]+)_)(sa|su|[adfhn])(\d{1,3})\.[^./]+$")
@@ -49,12 +50,10 @@ def find_speech(members: Sequence[str]) -> Speech | None:
             notes = [f"{name}: {len(videos):,} videos of {len(speakers):,} speakers ({and_more(speakers)})"]
             others = [member for member in members if member not in videos]
             if others:
-                notes.append(f"videos whose names say nothing, left out: {len(others):,} ({and_more(others)})")
+                notes.append(Notice(f"videos whose names say nothing, left out: {len(others):,} ({and_more(others)})"))
             if doubtful:
-                notes.append(
-                    f"videos whose own name says another speaker or emotion than their folders, which count: {len(doubtful):,} "
-                    f"({and_more(doubtful)})"
-                )
+                told = "videos whose own name says another speaker or emotion than their folders, which count"
+                notes.append(Notice(f"{told}: {len(doubtful):,} ({and_more(doubtful)})"))
             return Speech(name, videos, notes)
     return None
 

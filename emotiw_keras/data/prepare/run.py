@@ -26,6 +26,7 @@ from emotiw_keras.files import read_regular, real, write_atomic
 from emotiw_keras.hardware import processor_threads
 from emotiw_keras.locking import is_unfinished, locked, sweep
 from emotiw_keras.sealed import LARGEST, strict_json
+from emotiw_keras.talk import Notice
 
 SUMMARY_FILE = "summary.json"
 _FORMAT = 1
@@ -95,7 +96,7 @@ def prepare(
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{out} is a file; name a folder for the faces")
     _check_empty_or_ours(folder)
-    with locked(folder, lambda: tell(f"another process prepares faces in {out}; waiting for it")):
+    with locked(folder, lambda: tell(Notice(f"another process prepares faces in {out}; waiting for it"))):
         _check_empty_or_ours(folder)
         _claim(folder, source, settings)
         return _prepare(source, folder, settings, detector, near_duplicates, workers, progress, tell)

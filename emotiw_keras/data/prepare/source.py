@@ -20,6 +20,7 @@ from emotiw_keras.data.prepare.acted_videos import find_speech
 from emotiw_keras.data.video_files import is_video
 from emotiw_keras.errors import DataError
 from emotiw_keras.files import real
+from emotiw_keras.talk import Notice
 
 # Names of a second and third face; an image that is itself called so keeps its suffix, so that the two stay apart.
 _FURTHER_FACE = re.compile(r"\.face\d+$")
@@ -110,10 +111,10 @@ def _from_archive(archive: Archive, path: Path) -> Source:
     if not members:
         saw = f"{len(others):,} other files ({and_more(others)})" if others else "no files"
         raise DataError(f"{path}: no images: saw {saw}")
-    notes = [f"no images, so left out: {len(others):,} files ({and_more(others)})"] if others else []
+    notes: list[str] = [Notice(f"no images, so left out: {len(others):,} files ({and_more(others)})")] if others else []
     if speech is not None:
         labels, subjects = ([speech.videos[member][i] for member in members] for i in (0, 1))
-        notes = [*speech.notes, *(note.replace("no images", f"not {speech.name}") for note in notes)]
+        notes = [*speech.notes, *(Notice(note.replace("no images", f"not {speech.name}")) for note in notes)]
         empty = [""] * len(members)
         return _source(path, real(path).name, members, labels, empty, notes, subjects, videos=True)
     labels, splits, subjects, told = _classes(members)

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Callable, Sequence
 
 from emotiw_keras.errors import UsageError
+from emotiw_keras.talk import Notice
 
 NEEDED = {
     "starlette": "starlette",
@@ -81,6 +82,6 @@ def serve(
             app = application(facts, batcher, metrics, limits, [*allowed, host])
             try:
                 where = f"{address_of(bound)} answers with {facts.model} on {facts.engine}; Ctrl-C stops it"
-                return Server(app, limits, lambda: say(where)).answer(bound)
+                return Server(app, limits, lambda: say(Notice(where))).answer(bound)
             finally:
                 batcher.close()

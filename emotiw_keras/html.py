@@ -12,6 +12,10 @@ import numpy as np
 
 from emotiw_keras.text import shown_lines
 
+MOST_ON_A_PHONE = 3
+"""Columns that fit side by side on a phone."""
+WRAPPED = 12
+"""Characters of a cell from which on it may take several lines."""
 VOID = frozenset({"img", "meta"})
 # Shapes of SVG must be closed, or the next one lies inside of them.
 SHAPES = frozenset({"line", "rect", "polyline", "circle"})
@@ -24,7 +28,7 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif;
   overflow-wrap: anywhere; }
-main { max-width: 66rem; margin: 0 auto; padding: 1rem clamp(0.75rem, 3vw, 2rem) 4rem; }
+main { max-width: 78rem; margin: 0 auto; padding: 1rem clamp(0.75rem, 3vw, 2rem) 4rem; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 1rem 0 0.25rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.25rem; margin: 2.5rem 0 0.75rem; padding-top: 1rem; border-top: 1px solid var(--line); }
 h3 { font-size: 1rem; margin: 1.5rem 0 0.5rem; }
@@ -36,15 +40,17 @@ figure.table { margin: 1rem 0; } figure.table figcaption { max-width: 46rem; fon
 .scroll:focus-visible { outline: 2px solid var(--blue); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.925rem; }
 th, td { padding: 0.3rem 0.6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 7rem; }
+td.long { white-space: normal; min-width: 4.5rem; }
 th.left, td.left { text-align: left; }
-thead th { border-bottom-width: 2px; vertical-align: bottom; }
+thead th { border-bottom-width: 2px; vertical-align: bottom; white-space: normal; overflow-wrap: normal; }
 tbody th { font-weight: 500; }
 td.shade { background: color-mix(in srgb, var(--blue) calc(var(--share) * 60%), transparent); text-align: center;
   min-width: 3rem; }
 td.right { outline: 1px solid var(--line); outline-offset: -1px; font-weight: 600; }
 td.bar { min-width: 7rem; background: linear-gradient(to right, color-mix(in srgb, var(--blue) 35%, transparent) var(--share),
   transparent var(--share)); }
+.wide { font-size: 0.85rem; } .wide th, .wide td { padding: 0.3rem 0.4rem; } .wide td.bar { min-width: 4.5rem; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)); gap: 0.75rem; margin: 1rem 0;
   padding: 0; list-style: none; }
 .cards li { background: var(--panel); border: 1px solid var(--line); border-radius: 8px; padding: 0.6rem 0.8rem; }
@@ -55,6 +61,7 @@ td.bar { min-width: 7rem; background: linear-gradient(to right, color-mix(in srg
 img { max-width: 100%; height: auto; }
 .faces img { width: 100%; aspect-ratio: 1; border-radius: 4px; display: block; background: #808080; }
 .faces figcaption { grid-column: 1 / -1; font-size: 0.875rem; overflow-wrap: anywhere; color: var(--ink); }
+.faces div { font-size: 0.875rem; } .faces p { margin: 0 0 0.25rem; }
 .faces .path { color: var(--quiet); font-size: 0.8rem; display: block; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 1rem; }
 .charts figure, figure.chart { margin: 0.5rem 0; }
@@ -80,7 +87,16 @@ dl { display: grid; grid-template-columns: minmax(7rem, max-content) minmax(0, 1
 dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
 summary { cursor: pointer; }
 @media (max-width: 30rem) { body { font-size: 15px; } th, td { padding: 0.3rem 0.4rem; }
-  th:first-child, td:first-child { white-space: normal; min-width: 7rem; }
+  .matrix { width: 100%; font-size: 0.75rem; } .matrix td.shade { min-width: 0; padding: 0.3rem 0.1rem; }
+  .matrix th:first-child { min-width: 0; }
+  .matrix thead th:not(:first-child) { writing-mode: vertical-rl; transform: rotate(180deg); padding: 0.2rem;
+    text-align: left; }
+  .wide, .wide tbody, .wide tr, .wide th, .wide td { display: block; } .wide thead { display: none; }
+  .wide tr { padding: 0.4rem 0; border-bottom: 1px solid var(--line); }
+  .wide { font-size: 0.925rem; } .wide tbody th { font-weight: 700; }
+  .wide tbody th, .wide td { border: 0; padding: 0.1rem 0; white-space: normal; }
+  .wide td { display: flex; justify-content: space-between; gap: 1rem; text-align: right; }
+  .wide td::before { content: attr(data-of); color: var(--quiet); text-align: left; }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 0.5rem; } }
 """
 # Nothing but what the page itself holds: a browser refuses the rest, whatever a file's name may have smuggled in.
@@ -138,7 +154,13 @@ def scrolling(table: Html, label: str) -> Html:
 
 
 def table(
-    head: Sequence[Part], rows: Iterable[Sequence[Part]], caption: str, *, left: Sequence[int] = (), label: str | None = None
+    head: Sequence[Part],
+    rows: Iterable[Sequence[Part]],
+    caption: str,
+    *,
+    left: Sequence[int] = (),
+    label: str | None = None,
+    matrix: bool = False,
 ) -> Html:
     """A table with a heading in each row; a cell that is a `td` already is taken as it is.
 
@@ -148,19 +170,29 @@ def table(
         caption: what it shows.
         left: columns of words, which start at the left.
         label: for readers of the screen, if the caption is long.
+        matrix: whether it is one of small cells, whose headings stand upright on a phone; of other tables with many columns
+            each row becomes a list there.
     """
 
     def cell(place: int, value: Part) -> Html:
-        if isinstance(value, Html) and value.startswith("<td"):
-            return value
-        kind = "left" if place in left else None
-        return tag("th", value, scope="row", class_=kind) if place == 0 else tag("td", value, class_=kind)
+        if place and isinstance(value, Html) and value.startswith("<td"):
+            return Html(f'<td data-of="{_escaped(head[place])}"{value[3:]}') if wide else value
+        kind = " ".join(["left"] * (place in left) + ["long"] * (place > 0 and _wraps(value))) or None
+        if place == 0:
+            return tag("th", value, scope="row", class_=kind)
+        return tag("td", value, class_=kind, data_of=head[place] if wide else None)
 
+    wide = len(head) > MOST_ON_A_PHONE and not matrix
     heads = [tag("th", value, scope="col", class_="left" if i in left else None) for i, value in enumerate(head)]
     body = [tag("tr", [cell(i, value) for i, value in enumerate(row)]) for row in rows]
     # The caption is outside the part that scrolls, so that its lines can wrap.
-    whole = tag("table", tag("thead", tag("tr", heads)), tag("tbody", body), aria_label=label or caption)
+    kind = "matrix" if matrix else "wide" if wide else None
+    whole = tag("table", tag("thead", tag("tr", heads)), tag("tbody", body), aria_label=label or caption, class_=kind)
     return tag("figure", tag("figcaption", caption), scrolling(whole, label or caption), class_="table")
+
+
+def _wraps(value: Part) -> bool:
+    return isinstance(value, str) and not isinstance(value, Html) and len(value) > WRAPPED
 
 
 def shaded(value: Part, share: float, right: bool = False) -> Html:
@@ -170,7 +202,7 @@ def shaded(value: Part, share: float, right: bool = False) -> Html:
 
 def bar(value: Part, share: float) -> Html:
     """A cell with a bar, of 0..1 of its width, under the value."""
-    return tag("td", value, class_="bar", style=f"--share: {100 * share:.1f}%")
+    return tag("td", value, class_="bar long" if _wraps(value) else "bar", style=f"--share: {100 * share:.1f}%")
 
 
 def image_tag(pixels: np.ndarray, alt: str) -> Html:
