@@ -65,7 +65,8 @@ def test_predict_with_a_model_that_is_not_there_names_those_that_are(emotiw: Emo
     done = emotiw("predict", "face.png", "--model", "runs/none")
     assert done.returncode == 5
     assert done.stderr == (
-        "emotiw: error: there is no run folder runs/none; expected the --out of `emotiw fit`, or one of fer28-face-vgg, fer28-face-vgg-votes\n"
+        "emotiw: error: there is no run folder runs/none; expected the --out of `emotiw fit`, or one of fer28-face-vgg, "
+        "fer28-face-vgg-votes\n"
     )
 
 
