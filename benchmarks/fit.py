@@ -33,7 +33,7 @@ def fitted(data: str, limit: int, width: float, train: int, val: int) -> dict[st
     done = subprocess.run(watched, capture_output=True, text=True, cwd=ROOT)
     if done.returncode != 0:
         sys.exit(f"emotiw {' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
-    return json.loads(done.stdout)
+    return json.loads(done.stdout.splitlines()[-1])  # before it stands where the run was
 
 
 def run(options: Options) -> list[Table]:
