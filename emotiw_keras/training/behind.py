@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
 from emotiw_keras.errors import OutputError
+from emotiw_keras.talk import Notice
 
 
 def nothing() -> None:
@@ -48,7 +49,7 @@ class Behind:
             try:
                 self.finish()
             except OutputError as failed:  # the error that ends the block stays the one that is raised
-                self._say(f"warning: {failed}")
+                self._say(Notice(f"warning: {failed}"))
 
     def begin(self, write: Callable[[], None], then: Callable[[], None] = nothing) -> None:
         """Finish the last write, and begin another.
