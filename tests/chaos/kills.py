@@ -128,14 +128,6 @@ def side_by_side(folder: Path) -> Any:
     return files["compare.json"], sorted(files)
 
 
-def study(folder: Path) -> Any:
-    """The table of a study without the times, its pages, and the weights of its runs."""
-    with open(folder / "results.csv", newline="") as file:
-        rows = [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
-    runs = {path.parent.relative_to(folder).as_posix(): training(path.parent) for path in folder.rglob("run.json")}
-    return rows, runs, sorted(path.name for path in folder.iterdir() if path.is_file())
-
-
 _FREEZES = 'rules = [["conv1", 0.0], ["*", 1.0]]\ncache_features = true\ncrops_per_image = 1'
 FROZEN = RECIPE.replace('name = "two"', f'name = "two"\n{_FREEZES}')
 COMMANDS = {
@@ -150,11 +142,6 @@ COMMANDS = {
     "export, SavedModel": Command("export {m}/run {out}", served, at_once=True),
     "evaluate --out": Command("evaluate {m}/run --data {m}/faces --limit 7 --out {out}", report),
     "compare --out": Command("compare {m}/run {m}/run --data {m}/faces --limit 7 --out {out}", side_by_side),
-    "staged-study": Command(
-        "staged-study --data fer={m}/faces --data target={m}/faces --net alexnet=none --out {out} --seeds 1 --parts core "
-        "--threads 1 --precision float32 --set model.width=0.0625 --set model.input_size=67 --set limit=7 --set stage.epochs=1",
-        study,
-    ),
     "card": Command("card {m}/run --data {m}/faces --limit 7 --out {out}", lambda file: file.read_bytes(), "card.md"),
 }
 
