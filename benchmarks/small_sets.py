@@ -152,11 +152,12 @@ def draw(faces: FaceSet, fold: np.ndarray, test: int, k: int, seed: int, images:
 
 
 def answers(run: Run, drawn: Drawn) -> np.ndarray:
-    """What a run reads in the test images: labels of the set, int (images,)."""
+    """What a run reads in the test images: labels of the set, int (images,), -1 where it says a class that the set lacks."""
     pool = Pool([(drawn.faces, drawn.test)], run.settings["resize"], True)
     net = Inference(run, pool.shape)
     whole = np.concatenate([net(pool.gather(part)) for part in np.array_split(np.arange(len(pool)), -(-len(pool) // BATCH))])
-    return np.array([drawn.faces.labels.index(label) for label in run.labels])[whole.argmax(axis=1)]
+    labels = drawn.faces.labels
+    return np.array([labels.index(label) if label in labels else -1 for label in run.labels])[whole.argmax(axis=1)]
 
 
 def trained(drawn: Drawn, recipe: str, changes: list[str], out: str) -> np.ndarray:
