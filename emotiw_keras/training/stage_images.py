@@ -180,7 +180,7 @@ def _own_rows(
             status[DROPPED_NEAR] = of.near.get(name, none)
             status[SPARED] = of.spared.get(name, none)
             for row in faces.records(status):
-                yield {"stage": stage.name, **row}
+                yield {"stage": stage.name, **row, "data": name}  # a set that was read before may be called otherwise
 
 
 def own_rows(stages: Sequence[Part], own: OwnData, labels: Sequence[str]) -> Iterator[dict[str, str]]:

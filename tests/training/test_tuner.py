@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from emotiw_keras import Stage, StagedFineTuner
+from emotiw_keras.data.load import load_faces
 from emotiw_keras.errors import ModelError
 from emotiw_keras.models import AlexNet
 
@@ -31,3 +32,11 @@ def test_a_second_call_loads_what_the_first_trained(faces: dict[str, str], tmp_p
 def test_a_model_that_could_not_be_rebuilt_is_refused(faces: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not alexnet of width 0.2"):
         tuner(faces, tmp_path / "run", width=0.2)
+
+
+def test_a_set_that_was_read_before_is_recorded_as_the_tuner_calls_it(faces: dict[str, str], tmp_path: Path) -> None:
+    read = load_faces(faces["fer"], name="otherwise")
+    model = AlexNet(weights=None, classes=7, input_shape=(67, 67, 3), width=0.05)
+    stage = Stage("one", train=("fer:train",), val=("fer:val",), epochs=1, learning_rate=0.0001)
+    run = StagedFineTuner(model, [stage], data={"fer": read}, run_dir=tmp_path / "run", width=0.05, say=None).fit()
+    assert {row["data"] for row in run.rows()} == {"fer"} and run.seen()["train"]
