@@ -49,7 +49,7 @@ def write_photos(paths: list[Path], out: Path, count: int, size: tuple[int, int]
         image = cv2.convertScaleAbs(image, alpha=generator.uniform(0.8, 1.2))
         scale = min(size[0] / width, size[1] / height, 2.0)
         inner = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-        scene = cv2.GaussianBlur(cv2.resize(image, size), (0, 0), size[0] / 50)
+        scene = cv2.resize(cv2.resize(image, (32, 24), interpolation=cv2.INTER_AREA), size, interpolation=cv2.INTER_CUBIC)
         left, top = ((size[axis] - inner.shape[1 - axis]) // 2 for axis in (0, 1))
         scene[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
         options = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_PROGRESSIVE, int(progressive)]

@@ -14,7 +14,6 @@ import re
 import struct
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -121,27 +120,12 @@ def _units(scans: _Scans, parts: list[int]) -> int:
 def _takes_more(data: bytes, end: int, pixels: np.ndarray) -> bool:
     """Whether other bytes at the end of the last scan change the image."""
     whole = data[:end].rstrip(b"\xff")
-    # OpenCV is the faster one, and nearly every file is whole.
-    if np.array_equal(_by_opencv(whole + _OTHER_BITS + _END, pixels.shape[-1]), pixels):
-        return False
     try:
         changed = _decoded(whole + _OTHER_BITS + _END)
         # Pillow and OpenCV have a libjpeg each, and need not agree everywhere.
         return not np.array_equal(changed, pixels) and not np.array_equal(changed, _decoded(whole + _END))
     except (OSError, SyntaxError, ValueError):
         return True  # what lies behind a whole scan is not read, and so no reason to stop
-
-
-def _by_opencv(data: bytes, channels: int) -> np.ndarray | None:
-    """Pixels as they lie in the file, uint8 (height, width, channels); None where OpenCV has none of so many channels."""
-    if channels not in (1, 3):
-        return None
-    kind = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
-    try:
-        found = cv2.imdecode(np.frombuffer(data, np.uint8), kind | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:
-        return None
-    return None if found is None else found.reshape(*found.shape[:2], channels)
 
 
 def _decoded(data: bytes) -> np.ndarray:

@@ -35,7 +35,7 @@ SAME_FACE = 0.3
 PART = 340
 # Of a tile, in the network's pixels: its longest side, what two have in common, and what its sides are multiples of, so that
 # they can be halved as often as the network does.
-LONGEST_TILE, COMMON, MULTIPLE = 576, 48, 32
+LONGEST_TILE, COMMON, MULTIPLE = 672, 48, 32
 OVERLAP = 0.25
 # Of the longer side, around an image in which no face was found.
 ROOM = 0.25
@@ -242,8 +242,11 @@ class BlazeFaceDetector:
         wider = (-room, -room, width + 2 * room, height + 2 * room)
         with self._crew.at_work():
             looks: list[Look] = [partial(self.near.look, image, (0, 0, width, height))]
-            for level in levels(width, height, self.finest):
-                looks += self._looks(image, level)
+            finer = image
+            # Each copy is made of the next finer one: a photo of many pixels is gone through once.
+            for level in reversed(levels(width, height, self.finest)):
+                finer, more = self._looks(finer, level, (width, height))
+                looks += more
             # A face that fills the image, cut on all sides, is seen from further away.
             return self._found(image, looks) or self._found(image, [partial(net.look, image, wider) for net in self._nets])
 
@@ -251,11 +254,12 @@ class BlazeFaceDetector:
     def _nets(self) -> tuple[BlazeFace, BlazeFace]:
         return self.near, self.far
 
-    def _looks(self, image: np.ndarray, level: Level) -> list[Look]:
-        steps = np.array(image.shape[1::-1]) / (level.width, level.height)
+    def _looks(self, finer: np.ndarray, level: Level, size: tuple[int, int]) -> tuple[np.ndarray, list[Look]]:
+        """A copy of an image of some width and height, made of a finer one, and what to look at in it."""
+        steps = np.array(size) / (level.width, level.height)
         how = cv2.INTER_AREA if steps.max() > 1 else cv2.INTER_LINEAR
-        small = cv2.resize(image, (level.width, level.height), interpolation=how)
-        return [partial(self.far.look_at_tile, small, tile, steps) for tile in level.tiles]
+        small = cv2.resize(finer, (level.width, level.height), interpolation=how)
+        return small, [partial(self.far.look_at_tile, small, tile, steps) for tile in level.tiles]
 
     def _found(self, image: np.ndarray, looks: Sequence[Look]) -> list[Face]:
         """The faces among what is proposed."""
