@@ -28,7 +28,7 @@ FLOORS = (
         "progress",
         "html",
     ),
-    ("labels", "costs", "heads", "uncertainty"),
+    ("labels", "costs", "heads", "uncertainty", "engines"),
     ("weights",),
     ("formats",),
     ("models", "conversion"),

@@ -169,7 +169,7 @@ def _probabilities(parts: list[np.ndarray], entry: Entry, count: int) -> np.ndar
 
 
 def _onnx(path: Path, called: str) -> Callable[[np.ndarray], np.ndarray]:
-    from emotiw_keras.serving import engines
+    from emotiw_keras import engines
 
     engine = "onnxruntime" if "onnxruntime" in engines.installed() else "opencv"
     wire, view = Wire(path.name), map_file(path, Limits(total_bytes=2**31))

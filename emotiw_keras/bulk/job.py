@@ -98,7 +98,9 @@ def named_inputs(inputs: tuple[str, ...]) -> dict[str, Any]:
 
 def versions_of(engine: str, kind: str) -> dict[str, str]:
     """Of the libraries that a job's bits depend on; one that is missing is "none"."""
-    names = ("numpy", "opencv-python-headless", "pillow", *_LIBRARIES[engine], *(("pyarrow",) if kind == "parquet" else ()))
+    # The detector takes ONNX Runtime where it is.
+    names = ("numpy", "opencv-python-headless", "pillow", "onnxruntime", *_LIBRARIES[engine])
+    names += ("pyarrow",) if kind == "parquet" else ()
     found = {"emotiw_keras": emotiw_keras.__version__}
     for name in names:
         try:
@@ -115,7 +117,7 @@ def settled(engine: str, source: Run | Exported, precision: str) -> str:
     Raises:
         ModelError, RunError, UsageError: as `Predictor`.
     """
-    from emotiw_keras.serving import engines
+    from emotiw_keras import engines
     from emotiw_keras.serving.auto import settled_engine
 
     found = settled_engine(engine, source, precision)

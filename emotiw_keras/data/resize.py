@@ -15,7 +15,9 @@ import numpy as np
 
 WEIGHT_ONE = 2**15
 DENSE = 512
-"""Pixels of a side up to which the weights are multiplied with their zeros."""
+"""Pixels of a side up to which the weights are multiplied as pieces with few zeros, above without any."""
+BAND = 24
+"""About so many rows of an image go into a piece."""
 # ITU-R BT.601 luma in 1/65536; the sum is 65536, so a grey image stays what it is.
 LUMA = (19595, 38470, 7471)
 
@@ -49,13 +51,38 @@ def resize_weights(source: int, target: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=64)
-def _product_weights(source: int, target: int) -> Any:
-    """`resize_weights` as what is fastest to multiply by: most of a large one is zeros."""
-    if source <= DENSE or importlib.util.find_spec("scipy") is None:
-        return resize_weights(source, target)
+def _sparse_weights(source: int, target: int) -> Any:
+    """`resize_weights` without its zeros."""
     import scipy.sparse  # a fifth of a second, which faces that are cut out do not need
 
     return scipy.sparse.csr_matrix(resize_weights(source, target))
+
+
+@functools.lru_cache(maxsize=64)
+def _bands(source: int, target: int) -> list[tuple[slice, slice, np.ndarray]]:
+    """Rows of the result, the rows before that they are made of, and their weights: those of few rows, next to each other, lie
+    close together. Products this small are done by one thread; those of the whole matrix would wait for each other where
+    several threads resize."""
+    weights = resize_weights(source, target)
+    size = max(1, BAND * target // source)
+    found = []
+    for start in range(0, target, size):
+        rows = slice(start, min(start + size, target))
+        used = np.flatnonzero(weights[rows].any(axis=0))
+        columns = slice(int(used[0]), int(used[-1]) + 1)
+        found.append((rows, columns, np.ascontiguousarray(weights[rows, columns])))
+    return found
+
+
+def _product(flat: np.ndarray, target: int) -> np.ndarray:
+    """`resize_weights` times float32 (rows, n), rounded: float32 (target, n)."""
+    source = len(flat)
+    if source > DENSE and importlib.util.find_spec("scipy") is not None:
+        return np.rint(_sparse_weights(source, target) @ flat)
+    result = np.empty((target, flat.shape[1]), np.float32)
+    for rows, columns, weights in _bands(source, target):
+        np.matmul(weights, flat[columns], out=result[rows])
+    return np.rint(result, out=result)
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -77,12 +104,12 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     result = image
     if rows != height:
         flat = result.reshape(rows, -1).astype(np.float32)
-        flat = np.rint(_product_weights(rows, height) @ flat)
+        flat = _product(flat, height)
         result = flat.reshape((height, *image.shape[1:]))
     if columns != width:
         moved = np.moveaxis(result, 1, 0)
         flat = np.ascontiguousarray(moved, dtype=np.float32).reshape(columns, -1)
-        flat = np.rint(_product_weights(columns, width) @ flat)
+        flat = _product(flat, width)
         result = np.moveaxis(flat.reshape((width, *moved.shape[1:])), 0, 1)
     return np.ascontiguousarray(result, dtype=np.uint8)
 

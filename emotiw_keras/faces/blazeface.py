@@ -1,22 +1,28 @@
 """BlazeFace finds faces, and the face mesh confirms them and places the eyes. The default.
 
 Bazarevsky et al.: BlazeFace: Sub-millisecond Neural Face Detection on Mobile GPUs, 2019, arXiv:1907.05047. The model files are
-MediaPipe's and come with this package (`weights/detectors`); OpenCV runs them, without TensorFlow. Thresholds are
-those of MediaPipe.
+MediaPipe's and come with this package (`weights/detectors`); ONNX Runtime computes them where it is installed, else OpenCV,
+without TensorFlow. Thresholds are those of MediaPipe.
+
+Faces of many sizes are found in copies of the image of several sizes. The network is made of convolutions, so that it looks at
+such a copy as a whole, and at a large one in tiles that overlap.
 """
 
 from __future__ import annotations
 
 import math
-import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from emotiw_keras.errors import ModelError
+from emotiw_keras.faces.crew import Crew
 from emotiw_keras.faces.detector_input import as_rgb
+from emotiw_keras.faces.detector_net import DetectorNet, fastest
 from emotiw_keras.faces.face import MIN_FACE, Face
 from emotiw_keras.faces.mesh import FaceMesh, Square, eye_centres, square_of_points, upright_square
 from emotiw_keras.faces.plausible import plausible
@@ -24,16 +30,20 @@ from emotiw_keras.weights.cache import file_path, find
 from emotiw_keras.weights.fetch import in_package
 from emotiw_keras.weights.manifest import get_entry
 
-MIN_SCORE = 0.5
 SAME_FACE = 0.3
-# Larger images are looked at as a whole and in parts, down to this side: faces of `MIN_FACE` pixels are found in them.
+# So many pixels of an image are the network's side at the finest: faces of `MIN_FACE` pixels are found then.
 PART = 340
+# Of a tile, in the network's pixels: its longest side, what two have in common, and what its sides are multiples of, so that
+# they can be halved as often as the network does.
+LONGEST_TILE, COMMON, MULTIPLE = 672, 48, 32
 OVERLAP = 0.25
 # Of the longer side, around an image in which no face was found.
 ROOM = 0.25
 MOST_STEP = 3.0
 # A part of up to so many times the finest side is fine enough: before sixteenths, which are many, and after.
 NEAR, NEAR_AT_LAST = 1.1, 1.25
+
+FAR_SIDE = 192
 
 Region = tuple[int, int, int, int]
 
@@ -45,6 +55,9 @@ class Candidates:
     boxes: np.ndarray
     eyes: np.ndarray
     scores: np.ndarray
+
+
+Look = Callable[[], Candidates]
 
 
 def model_file(key: str) -> Path:
@@ -65,11 +78,25 @@ def model_file(key: str) -> Path:
     return path
 
 
-def parts(width: int, height: int, finest: float = PART) -> list[Region]:
-    """The regions of an image to look at: the whole, its overlapping quarters and sixteenths, and so on to `finest` a side.
+@dataclass(frozen=True)
+class Level:
+    """A copy of an image of another size: its width and height, and the tiles in it that the network looks at, all of one size.
 
-    Beyond sixteenths a side shrinks by up to `MOST_STEP`. No face falls between two levels below a step of 4: the largest that
-    fits into the overlap of two regions is about five times the smallest that is found in one.
+    A tile may end beyond the copy, where it is black.
+    """
+
+    width: int
+    height: int
+    tiles: tuple[Region, ...]
+
+
+def levels(width: int, height: int, finest: float = PART) -> list[Level]:
+    """The copies of an image to look at: one as large as the network's input, finer ones, up to `finest` pixels of the image
+    for the input's side.
+
+    The second and the third show, in the input's size, quarters and sixteenths that overlap by a quarter. Beyond, a copy is
+    finer by up to `MOST_STEP`. No face falls between two levels below a step of 4: the largest that fits into what two tiles
+    have in common is about five times the smallest that is found in one.
     """
     longest = max(width, height)
     sides: list[float] = []
@@ -80,19 +107,20 @@ def parts(width: int, height: int, finest: float = PART) -> list[Region]:
     if sides[-1] > NEAR_AT_LAST * finest:
         steps = math.ceil(math.log(sides[-1] / finest) / math.log(MOST_STEP))
         sides += [sides[-1] * (finest / sides[-1]) ** (step / steps) for step in range(1, steps + 1)]
-    regions = []
-    for side in map(math.ceil, sides):
-        tops, lefts = _starts(height, side), _starts(width, side)
-        regions += [(left, top, min(side, width), min(side, height)) for top in tops for left in lefts]
-    return regions
+    found = []
+    for side in sides:
+        across, down = (max(1, round(length * FAR_SIDE / side)) for length in (width, height))
+        (lefts, wide), (tops, high) = _stretches(across), _stretches(down)
+        found.append(Level(across, down, tuple((left, top, wide, high) for top in tops for left in lefts)))
+    return found
 
 
-def _starts(length: int, side: int) -> list[int]:
-    """Where overlapping stretches of `side` begin that cover `length` evenly."""
-    if length <= side:
-        return [0]
-    steps = math.ceil((length - side) / (side * (1 - OVERLAP)))
-    return [round(step * (length - side) / steps) for step in range(steps + 1)]
+def _stretches(length: int) -> tuple[list[int], int]:
+    """Where overlapping stretches begin that cover `length` evenly, and their common length."""
+    number = max(1, math.ceil((length - COMMON) / (LONGEST_TILE - COMMON)))
+    stretch = math.ceil((length + (number - 1) * COMMON) / number)
+    starts = [round(place * (length - stretch) / max(1, number - 1)) for place in range(number)]
+    return starts, math.ceil(stretch / MULTIPLE) * MULTIPLE
 
 
 def merged(found: Candidates) -> Candidates:
@@ -126,14 +154,16 @@ class BlazeFace:
         path: its TFLite file.
         side: of its square input.
         grids: stride and number of anchors per cell, for each of its grids.
-        outputs: names of its scores and of its boxes.
+        outputs: names of the scores of each grid, then of the boxes.
+        engine: what computes it (`detector_net.ENGINES`).
     """
 
-    def __init__(self, path: Path, side: int, grids: tuple[tuple[int, int], ...], outputs: tuple[str, str]) -> None:
-        self.net = cv2.dnn.readNetFromTFLite(np.fromfile(path, np.uint8))  # a path that is no UTF-8 would end the process
+    def __init__(
+        self, path: Path, side: int, grids: tuple[tuple[int, int], ...], outputs: tuple[str, ...], engine: str
+    ) -> None:
+        self.net = DetectorNet(path, outputs, engine)
         self.side = side
-        self.outputs = outputs
-        self.anchors = np.concatenate([_anchors(side // stride, stride, number) for stride, number in grids])
+        self.grids = grids
 
     def look(self, image: np.ndarray, region: Region) -> Candidates:
         """Candidates in a region of an image, uint8 (height, width, 3) RGB, in its coordinates; around it is black."""
@@ -149,60 +179,91 @@ class BlazeFace:
         start = border + np.rint(beyond * scale).astype(int)
         framed = np.zeros((self.side, self.side, 3), np.uint8)
         framed[start[1] : start[1] + shown[1], start[0] : start[0] + shown[0]] = small
-        self.net.setInput(cv2.dnn.blobFromImage(framed, 1 / 127.5, mean=(127.5, 127.5, 127.5)))
-        logits, values = self.net.forward(self.outputs)
-        scores = 1 / (1 + np.exp(-np.clip(logits.ravel(), -80, 80)))
-        kept = scores > MIN_SCORE
-        # Centre, size, then six points, of which the first two are the eyes.
-        values, anchors = values.reshape(-1, 8, 2)[kept], self.anchors[kept]
-        steps = np.array([width, height]) / size
-        sizes = values[:, 1] * steps
-        centres = (values[:, 0] + anchors - border) * steps + (left, top) - 0.5
-        eyes = (values[:, 2:4] + anchors[:, None] - border) * steps + (left, top) - 0.5
-        return Candidates(np.concatenate([centres - sizes / 2, sizes], axis=1), eyes, scores[kept])
+        return self._candidates(framed, -border, np.array([width, height]) / size, np.array([left, top]))
 
+    def look_at_tile(self, small: np.ndarray, tile: Region, steps: np.ndarray) -> Candidates:
+        """Candidates in a tile of a copy of an image, in the image's coordinates, in which a pixel of the copy has `steps`."""
+        left, top, width, height = tile
+        seen = small[top : top + height, left : left + width]
+        if seen.shape[:2] != (height, width):
+            framed = np.zeros((height, width, 3), np.uint8)
+            framed[: seen.shape[0], : seen.shape[1]] = seen
+            seen = framed
+        return self._candidates(seen, np.array([left, top]), steps, np.zeros(2))
 
-def _anchors(cells: int, stride: int, number: int) -> np.ndarray:
-    """Centres (cells * cells * number, 2) as x, y in input pixels, row by row."""
-    rows, columns = np.mgrid[:cells, :cells]
-    centres = (np.stack([columns, rows], axis=-1).reshape(-1, 2) + 0.5) * stride
-    return np.repeat(centres, number, axis=0)
+    def _candidates(self, seen: np.ndarray, start: np.ndarray, steps: np.ndarray, origin: np.ndarray) -> Candidates:
+        """What the network proposes; a pixel (x, y) of what it sees is ((x, y) + start) * steps + origin - 0.5 of the image."""
+        outputs = self.net(cv2.dnn.blobFromImage(seen, 1 / 127.5, mean=(127.5, 127.5, 127.5)))
+        found = []
+        for (stride, number), logits, values in zip(self.grids, outputs, outputs[len(self.grids) :], strict=False):
+            # (anchor, row, column) -> row by row, cell by cell, as the anchors are counted.
+            rows, columns, anchors = np.nonzero(logits[0].transpose(1, 2, 0) > 0)
+            centres = (np.stack([columns, rows], axis=1) + 0.5) * stride
+            # Centre, size, then six points, of which the first two are the eyes.
+            chosen = values[0].reshape(number, 8, 2, *values.shape[2:])[anchors, :, :, rows, columns]
+            sizes = chosen[:, 1] * steps
+            middles = (chosen[:, 0] + centres + start) * steps + origin - 0.5
+            eyes = (chosen[:, 2:4] + centres[:, None] + start) * steps + origin - 0.5
+            scores = 1 / (1 + np.exp(-np.clip(logits[0][anchors, rows, columns], -80, 80)))
+            found.append(Candidates(np.concatenate([middles - sizes / 2, sizes], axis=1), eyes, scores))
+        return _joined(found)
 
 
 class BlazeFaceDetector:
-    """The full-range network looks at the image and its parts, the short-range one at faces that fill the image."""
+    """The full-range network looks at copies of the image of several sizes, the short-range one at faces that fill it.
+
+    Args:
+        min_face: pixels of the smallest faces that are looked for.
+        engine: what computes (`detector_net.ENGINES`); None for the fastest that is installed.
+    """
 
     name = "blazeface"
 
-    def __init__(self, min_face: float = MIN_FACE) -> None:
+    def __init__(self, min_face: float = MIN_FACE, engine: str | None = None) -> None:
         self.finest = PART * min_face / MIN_FACE
+        self.engine = engine or fastest()
+        self._crew = Crew()
         far = model_file("blazeface-full-range")
         near = model_file("blazeface-short-range")
         mesh = model_file("face-mesh")
         try:
-            self.far = BlazeFace(far, 192, ((4, 1),), ("reshaped_classifier_face_4", "reshaped_regressor_face_4"))
-            self.near = BlazeFace(near, 128, ((8, 2), (16, 6)), ("classificators", "regressors"))
-            self.mesh = FaceMesh(mesh)
-        except cv2.error as error:
-            raise ModelError(f"OpenCV {cv2.__version__} cannot read the models in {far.parent}: {error.err}") from error
-        self._lock = threading.Lock()
+            self.far = BlazeFace(far, FAR_SIDE, ((4, 1),), ("classifier_face_4", "regressor_face_4"), self.engine)
+            of_near = ("classificator_8", "classificator_16", "regressor_8", "regressor_16")
+            self.near = BlazeFace(near, 128, ((8, 2), (16, 6)), of_near, self.engine)
+            self.mesh = FaceMesh(mesh, self.engine, self._crew)
+        except ModelError as error:
+            raise ModelError(f"cannot read the models in {far.parent}: {error}") from error
 
     def detect(self, image: np.ndarray) -> list[Face]:
         """Faces of one upright image, uint8 (height, width, 3) RGB or (height, width[, 1]) grey, largest box first."""
         image = as_rgb(image)
         height, width = image.shape[:2]
-        whole = (0, 0, width, height)
         room = round(ROOM * max(width, height))
         wider = (-room, -room, width + 2 * room, height + 2 * room)
-        with self._lock:
-            found = self._search(image, [self.near.look(image, whole)], parts(width, height, self.finest))
+        with self._crew.at_work():
+            looks: list[Look] = [partial(self.near.look, image, (0, 0, width, height))]
+            finer = image
+            # Each copy is made of the next finer one: a photo of many pixels is gone through once.
+            for level in reversed(levels(width, height, self.finest)):
+                finer, more = self._looks(finer, level, (width, height))
+                looks += more
             # A face that fills the image, cut on all sides, is seen from further away.
-            return found or self._search(image, [self.near.look(image, wider)], [wider])
+            return self._found(image, looks) or self._found(image, [partial(net.look, image, wider) for net in self._nets])
 
-    def _search(self, image: np.ndarray, looks: list[Candidates], regions: list[Region]) -> list[Face]:
-        """Faces that the far network finds in some regions, or that others have proposed."""
-        looks += [self.far.look(image, region) for region in regions]
-        found = merged(Candidates(*(np.concatenate([getattr(look, key) for look in looks]) for key in _FIELDS)))
+    @property
+    def _nets(self) -> tuple[BlazeFace, BlazeFace]:
+        return self.near, self.far
+
+    def _looks(self, finer: np.ndarray, level: Level, size: tuple[int, int]) -> tuple[np.ndarray, list[Look]]:
+        """A copy of an image of some width and height, made of a finer one, and what to look at in it."""
+        steps = np.array(size) / (level.width, level.height)
+        how = cv2.INTER_AREA if steps.max() > 1 else cv2.INTER_LINEAR
+        small = cv2.resize(finer, (level.width, level.height), interpolation=how)
+        return small, [partial(self.far.look_at_tile, small, tile, steps) for tile in level.tiles]
+
+    def _found(self, image: np.ndarray, looks: Sequence[Look]) -> list[Face]:
+        """The faces among what is proposed."""
+        found = merged(_joined(self._crew.each(lambda look: look(), looks)))
         squares = [
             upright_square(box[:2] + box[2:] / 2, box[2:].max(), *eyes)
             for box, eyes in zip(found.boxes, found.eyes, strict=True)
@@ -218,6 +279,10 @@ class BlazeFaceDetector:
         """Points and presence for each square, by two looks: the second is upright by the points of the first."""
         first = self.mesh.fit(image, squares)
         return self.mesh.refine(image, [square_of_points(points) for points, _ in first])
+
+
+def _joined(found: Sequence[Candidates]) -> Candidates:
+    return Candidates(*(np.concatenate([getattr(each, key) for each in found]) for key in _FIELDS))
 
 
 _FIELDS = ("boxes", "eyes", "scores")

@@ -26,16 +26,19 @@ DETECTORS = tuple(_HOMES)
 MIN_SIDE = 10
 
 
-def get_detector(name: str | None = None, min_face: float | None = None) -> Detector:
-    """A detector, made once in a process; threads may share it, and wait for each other.
+def get_detector(name: str | None = None, min_face: float | None = None, engine: str | None = None) -> Detector:
+    """A detector, made once in a process; threads may share it.
 
     Args:
         name: one of `DETECTORS`; None is the default.
         min_face: pixels of the smallest faces to look for; None is `face.MIN_FACE`. More is faster in large images; smaller
             faces may be found all the same.
+        engine: what computes the networks of `blazeface`: "onnxruntime" or "opencv"; None for the first of them that is
+            installed. The others are OpenCV's own.
 
     Raises:
-        UsageError: there is no detector of that name, or `min_face` is below 10.
+        UsageError: there is no detector of that name, `min_face` is below 10, or the engine is none of those, is not installed,
+            or is asked of another detector than `blazeface`.
         ModelError: its file or package is missing, or not what it should be; the message says what to do.
 
     Example:
@@ -48,13 +51,21 @@ def get_detector(name: str | None = None, min_face: float | None = None) -> Dete
     smallest = MIN_FACE if min_face is None else float(min_face)
     if not MIN_SIDE <= smallest < math.inf:
         raise UsageError(f"min_face={min_face}: expected a number of pixels, at least {MIN_SIDE}")
-    return _made(name, smallest)
+    if name != DEFAULT:
+        if engine is not None:
+            raise UsageError(f"engine={engine!r}: the detector {name} is OpenCV's own; engines are for {DEFAULT}")
+        return _made(name, smallest)
+    from emotiw_keras.faces.detector_net import ENGINES, fastest
+
+    if engine not in (None, *ENGINES):
+        raise UsageError(f"engine={engine!r}: expected one of {', '.join(ENGINES)} for the detector {name}")
+    return _made(name, smallest, engine or fastest())
 
 
 @functools.cache
-def _made(name: str, min_face: float) -> Detector:
+def _made(name: str, *settings: object) -> Detector:
     module, attribute = _HOMES[name]
-    return getattr(importlib.import_module(module), attribute)(min_face)
+    return getattr(importlib.import_module(module), attribute)(*settings)
 
 
 def detect(image: np.ndarray, detector: str | Detector | None = None) -> list[Face]:

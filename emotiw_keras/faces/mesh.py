@@ -1,7 +1,7 @@
 """MediaPipe's face mesh: 468 points of one face, and whether it is a face at all.
 
 Kartynnik, Ablavatski, Grishchenko, Grundmann: Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs, 2019,
-arXiv:1907.06724. The network is run by OpenCV, several crops at a time.
+arXiv:1907.06724.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from emotiw_keras.faces.crew import Crew
+from emotiw_keras.faces.detector_net import DetectorNet
+
 SIDE = 192
 POINTS = 468
-BATCH = 16
 # The mesh was trained on squares of 1.5 times the size of a face, upright by the line between the eyes.
 MARGIN = 1.5
 # The mean of the points from two crops, of 1.5 and of 1.2 times the face, is steadier than either.
@@ -69,11 +71,17 @@ def eye_centres(points: np.ndarray) -> np.ndarray:
 
 
 class FaceMesh:
-    """The network, read from its TFLite file."""
+    """The network.
 
-    def __init__(self, path: Path) -> None:
-        self.net = cv2.dnn.readNetFromTFLite(np.fromfile(path, np.uint8))  # a path that is no UTF-8 would end the process
-        self.outputs = ("conv2d_20", "conv2d_30")
+    Args:
+        path: its TFLite file.
+        engine: what computes it (`detector_net.ENGINES`).
+        crew: who computes.
+    """
+
+    def __init__(self, path: Path, engine: str, crew: Crew) -> None:
+        self.net = DetectorNet(path, ("conv2d_20", "conv2d_30"), engine)
+        self._crew = crew
 
     def fit(self, image: np.ndarray, squares: list[Square]) -> list[tuple[np.ndarray, float]]:
         """Points (468, 2) in the image and the probability 0..1 of a face, for each square.
@@ -82,18 +90,14 @@ class FaceMesh:
             image: uint8 (height, width, 3) RGB.
             squares: where to look.
         """
-        found: list[tuple[np.ndarray, float]] = []
-        for start in range(0, len(squares), BATCH):
-            matrices = [square.matrix() for square in squares[start : start + BATCH]]
-            crops = [self._crop(image, matrix) for matrix in matrices]
-            self.net.setInput(cv2.dnn.blobFromImages(crops, 1 / 255, ddepth=cv2.CV_32F))
-            points, flags = self.net.forward(self.outputs)
-            # The points of a crop and of its mirror image lie symmetric about 95.5: they, too, have pixel centres at integers.
-            for matrix, flat, flag in zip(matrices, points, flags, strict=True):
-                back = cv2.invertAffineTransform(matrix)
-                flat_points = flat.reshape(POINTS, 3)[:, :2]
-                found.append((flat_points @ back[:, :2].T + back[:, 2], float(1 / (1 + np.exp(-float(flag.item()))))))
-        return found
+        return self._crew.each(lambda square: self._fit(image, square.matrix()), squares)
+
+    def _fit(self, image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, float]:
+        points, flag = self.net(cv2.dnn.blobFromImage(self._crop(image, matrix), 1 / 255))
+        # The points of a crop and of its mirror image lie symmetric about 95.5: they, too, have pixel centres at integers.
+        back = cv2.invertAffineTransform(matrix)
+        flat_points = points.reshape(POINTS, 3)[:, :2]
+        return flat_points @ back[:, :2].T + back[:, 2], float(1 / (1 + np.exp(-float(flag.item()))))
 
     def refine(self, image: np.ndarray, squares: list[Square]) -> list[tuple[np.ndarray, float]]:
         """As `fit`, from crops of all `ZOOMS`: the mean of the points weighted by probability, and the highest probability."""

@@ -18,7 +18,8 @@ INPUT, OUTPUT = "faces", "probabilities"
 OPSET, IR_VERSION = 17, 8
 MOST_BYTES = 2**31 - 2**20
 """A message of protocol buffers has less than 2 GiB; all but the arrays is far below a mebibyte."""
-_FLOAT, _FLOAT_TYPE, _INT_TYPE, _INTS_TYPE = 1, 1, 2, 7
+_FLOAT, _INT64 = 1, 7
+_FLOAT_TYPE, _INT_TYPE, _TEXT_TYPE, _INTS_TYPE = 1, 2, 3, 7
 
 
 def onnx_bytes(nodes: Iterable[Node], arrays: Mapping[str, np.ndarray], shape: tuple[int, int, int], classes: int) -> bytes:
@@ -47,16 +48,50 @@ def onnx_bytes(nodes: Iterable[Node], arrays: Mapping[str, np.ndarray], shape: t
     if not writer.ends_in_softmax:
         writer.step(Node("softmax", "softmax", (writer.last,), ("softmax",)))
     writer.emit("Identity", [writer.tensors[writer.last]], OUTPUT)
-    return writer.model(shape, classes)
+    height, width, channels = shape
+    return writer.written({INPUT: ["batch", channels, height, width]}, {OUTPUT: ["batch", classes]})
 
 
-class _Writer:
+class Graph:
+    """The operators and arrays of a model in the making."""
+
+    def __init__(self) -> None:
+        self._nodes: list[bytes] = []
+        self._stored: list[list[bytes | memoryview]] = []
+
+    def emit(self, op: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
+        """Append an operator; returns the name of its output."""
+        output = output or f"{op.lower()}_{len(self._nodes)}"
+        body = [wire.text(1, name) for name in inputs] + [wire.text(2, output), wire.text(3, output), wire.text(4, op)]
+        self._nodes.append(b"".join(body + [wire.block(5, _attribute(*item)) for item in attributes.items()]))
+        return output
+
+    def store(self, name: str, values: np.ndarray) -> str:
+        """Append an array, as float32, or as int64 if it holds such; returns its name."""
+        whole = values.dtype == np.int64
+        stored = np.asarray(values, "<i8" if whole else "<f4", order="C")
+        head = b"".join(wire.number(1, size) for size in stored.shape) + wire.number(2, _INT64 if whole else _FLOAT)
+        content = stored.data.cast("B") if stored.size else b""
+        self._stored.append([head + wire.text(8, name), wire.tag(9, 2), wire.varint(stored.nbytes), content])
+        return name
+
+    def written(self, inputs: Mapping[str, list[int | str]], outputs: Mapping[str, list[int | str]]) -> bytes:
+        """The whole file; inputs and outputs with their shapes, in which a name stands for any size."""
+        graph: list[bytes | memoryview] = [*(wire.block(1, node) for node in self._nodes), wire.text(2, "network")]
+        for parts in self._stored:
+            graph += [wire.tag(5, 2), wire.varint(sum(map(len, parts))), *parts]
+        graph += [wire.block(11, _value(name, shape)) for name, shape in inputs.items()]
+        graph += [wire.block(12, _value(name, shape)) for name, shape in outputs.items()]
+        head = wire.number(1, IR_VERSION) + wire.text(2, "emotiw_keras") + wire.block(8, wire.number(2, OPSET))
+        return b"".join([head, wire.tag(7, 2), wire.varint(sum(map(len, graph))), *graph])
+
+
+class _Writer(Graph):
     """Nodes and arrays in the making. A tensor that is written over gets a new name: in ONNX each is made once."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        super().__init__()
         self._arrays = arrays
-        self._nodes: list[bytes] = []
-        self._stored: list[list[bytes | memoryview]] = []
         self._flat: set[str] = set()
         self._normalised: dict[str, Node] = {}
         self.tensors = {"data": INPUT}
@@ -71,42 +106,18 @@ class _Writer:
         self.tensors[node.outputs[0]] = make(node, [self.tensors[name] for name in node.inputs])
         self.last, self.ends_in_softmax = node.outputs[0], node.op == "softmax"
 
-    def emit(self, op: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
-        """Append an operator; returns the name of its output."""
-        output = output or f"{op.lower()}_{len(self._nodes)}"
-        body = [wire.text(1, name) for name in inputs] + [wire.text(2, output), wire.text(3, output), wire.text(4, op)]
-        self._nodes.append(b"".join(body + [wire.block(5, _attribute(*item)) for item in attributes.items()]))
-        return output
-
-    def model(self, shape: tuple[int, int, int], classes: int) -> bytes:
-        """The whole file."""
-        height, width, channels = shape
-        graph: list[bytes | memoryview] = [*(wire.block(1, node) for node in self._nodes), wire.text(2, "network")]
-        for parts in self._stored:
-            graph += [wire.tag(5, 2), wire.varint(sum(map(len, parts))), *parts]
-        graph.append(wire.block(11, _value(INPUT, ["batch", channels, height, width])))
-        graph.append(wire.block(12, _value(OUTPUT, ["batch", classes])))
-        head = wire.number(1, IR_VERSION) + wire.text(2, "emotiw_keras") + wire.block(8, wire.number(2, OPSET))
-        return b"".join([head, wire.tag(7, 2), wire.varint(sum(map(len, graph))), *graph])
-
     def _array(self, name: str) -> np.ndarray:
         if name not in self._arrays:
             raise ModelError(f"the array {name} is missing")
         return self._arrays[name]
-
-    def _store(self, name: str, values: np.ndarray) -> str:
-        stored = np.asarray(values, "<f4", order="C")
-        head = b"".join(wire.number(1, size) for size in stored.shape) + wire.number(2, _FLOAT) + wire.text(8, name)
-        self._stored.append([head, wire.tag(9, 2), wire.varint(stored.nbytes), stored.data.cast("B") if stored.size else b""])
-        return name
 
     def _weights(self, node: Node, *axes: int) -> list[str]:
         first, *rest = node.arrays
         kernel = self._array(first)
         if kernel.ndim != (len(axes) or 2):
             raise ModelError(f"layer {node.name} has weights of {kernel.ndim} axes")
-        stored = self._store(first, kernel.transpose(axes) if axes else kernel)
-        return [stored, *(self._store(name, self._array(name)) for name in rest)]
+        stored = self.store(first, kernel.transpose(axes) if axes else kernel)
+        return [stored, *(self.store(name, self._array(name)) for name in rest)]
 
     def _conv(self, node: Node, inputs: list[str]) -> str:
         top, bottom, left, right = node.attrs["pad"]
@@ -135,7 +146,7 @@ class _Writer:
         if "limit" not in node.attrs:
             return self._as(inputs, self.emit("Relu", inputs))
         limits = {"low": 0.0, "high": node.attrs["limit"]}
-        stored = [self._store(f"{node.name}.{name}", np.array(limit)) for name, limit in limits.items()]
+        stored = [self.store(f"{node.name}.{name}", np.array(limit)) for name, limit in limits.items()]
         return self._as(inputs, self.emit("Clip", [*inputs, *stored]))
 
     def _as(self, inputs: list[str], y: str) -> str:
@@ -177,7 +188,7 @@ class _Writer:
         before = self._normalised.get(node.inputs[0])
         if before is None:
             raise ModelError(f"layer {node.name}: no ONNX is known here for a scale without a normalisation before it")
-        values = [self._store(name, self._array(name)) for name in (*node.arrays, *before.arrays)]
+        values = [self.store(name, self._array(name)) for name in (*node.arrays, *before.arrays)]
         return self.emit("BatchNormalization", [*inputs, *values], epsilon=float(before.attrs["epsilon"]))
 
     def _add(self, node: Node, inputs: list[str]) -> str:
@@ -203,6 +214,8 @@ class _Writer:
 def _attribute(name: str, value: Any) -> bytes:
     if isinstance(value, float):
         return wire.text(1, name) + wire.single(2, value) + wire.number(20, _FLOAT_TYPE)
+    if isinstance(value, str):
+        return wire.text(1, name) + wire.text(4, value) + wire.number(20, _TEXT_TYPE)
     if isinstance(value, int):
         return wire.text(1, name) + wire.number(3, value) + wire.number(20, _INT_TYPE)
     return wire.text(1, name) + b"".join(wire.number(8, each) for each in value) + wire.number(20, _INTS_TYPE)

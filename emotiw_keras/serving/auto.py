@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from emotiw_keras import engines
 from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.inference import Inference, checked_answers
-from emotiw_keras.serving import engines
 from emotiw_keras.serving.light import LightInference
 from emotiw_keras.serving.network import nodes_of
 from emotiw_keras.serving.speeds import fastest

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from emotiw_keras import engines
 from emotiw_keras.data.host import HostFaceInput
 from emotiw_keras.data.preprocessing_settings import crop_places
 from emotiw_keras.errors import DataError, RunError
 from emotiw_keras.inference import checked_answers, checked_crops
-from emotiw_keras.serving import engines
 from emotiw_keras.serving.network import network_graph
 
 if TYPE_CHECKING:

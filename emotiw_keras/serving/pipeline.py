@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from emotiw_keras.data.prefetch import ahead as made_ahead
+from emotiw_keras.data.prefetch import map_ahead
 from emotiw_keras.errors import UsageError
 from emotiw_keras.faces.face import turned_back
+from emotiw_keras.hardware import processor_threads
 from emotiw_keras.serving.input_images import InputImage, Video
 from emotiw_keras.serving.readings import NO_FACE, Box, ImageReading, Reading
 from emotiw_keras.serving.tracking import MEMORY, Tracker
 from emotiw_keras.uncertainty import derived_affect, entropy, named
 
 if TYPE_CHECKING:
-    from emotiw_keras.faces.face import Face, Point
+    from emotiw_keras.faces.face import Detector, Face, Point
     from emotiw_keras.serving.predictor import Predictor
 
 # Images whose pixels are kept for drawing wait for a full batch only until they fill this.
@@ -70,6 +73,10 @@ def window(text: str) -> Callable[[float], int]:
     if match[2]:
         return lambda rate: int(match[2])
     return lambda rate: max(1, round(float(match[1]) * rate))
+
+
+def _array(pixels: np.ndarray) -> np.ndarray:
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
 
 class Smoother:
@@ -140,49 +147,69 @@ class Pipeline:
 
         Args:
             inputs: what to read.
-            threads: whether faces may be found in another thread while the network computes.
+            threads: whether faces may be found in other threads while the network computes: of several images at once, of a
+                video in one frame after the other.
 
         Raises:
             ModelError, UsageError: as `Predictor.detector`.
         """
         if not self._whole:
             _ = self._predictor.detector  # a missing one is reported before the first image is read
-        found = self._found(inputs)
+        found = self._found(inputs, processor_threads() if threads else 1)
         return self._classified(made_ahead(found, FOUND_AHEAD) if threads else found)
 
-    def _found(self, inputs: Iterable[InputImage | Video]) -> Iterator[_Found]:
-        for source in inputs:
-            if isinstance(source, InputImage):
-                yield self._find(source, None, None, None)
+    def _found(self, inputs: Iterable[InputImage | Video], threads: int) -> Iterator[_Found]:
+        for still, group in itertools.groupby(inputs, lambda source: isinstance(source, InputImage)):
+            if not still:
+                yield from self._found_in_videos(cast("Iterator[Video]", group))
                 continue
+            images = ((cast("InputImage", image), self._detector_of_next()) for image in group)
+            if threads == 1:
+                yield from itertools.starmap(self._find_in_image, images)
+            else:
+                yield from map_ahead(lambda pair: self._find_in_image(*pair), images, threads)
+
+    def _detector_of_next(self) -> Detector | None:
+        return None if self._whole else self._predictor.detector_of_next()
+
+    def _found_in_videos(self, videos: Iterable[Video]) -> Iterator[_Found]:
+        for source in videos:
             tracker = None if self._whole else Tracker(self._predictor.video_detector, self._every)
             frames = self._smooth if isinstance(self._smooth, int) else max(1, self._smooth(source.rate))
             smoother = Smoother(frames) if frames > 1 else None
             for image in source.frames:
-                yield self._find(image, source, tracker, smoother)
+                cut_faces = [] if image.pixels is None else self._cut_of_frame(image.pixels, tracker)
+                yield _Found(self._kept(image), source, cut_faces, smoother)
 
-    def _find(self, image: InputImage, video: Video | None, tracker: Tracker | None, smoother: Smoother | None) -> _Found:
-        pixels = image.pixels
-        if pixels is None:
-            return _Found(image, video, [], smoother)
-        if self._whole:
-            box = (0, 0, pixels.shape[1], pixels.shape[0])
-            cut_faces = [_CutFace(0, box, None, None, self._predictor.prepare(pixels))]
-        else:
-            array = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-            faces = enumerate(self._predictor.detector.detect(array)) if tracker is None else tracker.follow(array)
-            cut_faces = [self._cut(array, number, face) for number, face in faces]
-            if not cut_faces and self._turned and video is None:
-                image, cut_faces = self._look_turned(image, array)
-        # Gone as soon as it is not needed: a photo may have 200 MB.
-        kept = image if self._keep_pixels else replace(image, pixels=None)
-        return _Found(kept, video, cut_faces, smoother)
+    def _find_in_image(self, image: InputImage, detector: Detector | None) -> _Found:
+        pixels, cut_faces = image.pixels, list[_CutFace]()
+        if pixels is not None and detector is None:
+            cut_faces = [self._uncut(pixels)]
+        elif pixels is not None and detector is not None:
+            array = _array(pixels)
+            cut_faces = [self._cut(array, number, face) for number, face in enumerate(detector.detect(array))]
+            if not cut_faces and self._turned:
+                image, cut_faces = self._look_turned(image, array, detector)
+        return _Found(self._kept(image), None, cut_faces, None)
 
-    def _look_turned(self, image: InputImage, array: np.ndarray) -> tuple[InputImage, list[_CutFace]]:
+    def _cut_of_frame(self, pixels: np.ndarray, tracker: Tracker | None) -> list[_CutFace]:
+        if tracker is None:
+            return [self._uncut(pixels)]
+        array = _array(pixels)
+        return [self._cut(array, number, face) for number, face in tracker.follow(array)]
+
+    def _uncut(self, pixels: np.ndarray) -> _CutFace:
+        return _CutFace(0, (0, 0, pixels.shape[1], pixels.shape[0]), None, None, self._predictor.prepare(pixels))
+
+    def _kept(self, image: InputImage) -> InputImage:
+        """Without its pixels as soon as they are not needed: a photo may have 200 MB."""
+        return image if self._keep_pixels else replace(image, pixels=None)
+
+    def _look_turned(self, image: InputImage, array: np.ndarray, detector: Detector) -> tuple[InputImage, list[_CutFace]]:
         """The faces of the first turn that shows some, with their places in the image as it is, and a note on it."""
         for quarters, degrees in ((1, "90 degrees to the left"), (3, "90 degrees to the right"), (2, "180 degrees")):
             turned = np.ascontiguousarray(np.rot90(array, quarters))
-            faces = self._predictor.detector.detect(turned)
+            faces = detector.detect(turned)
             if faces:
                 height, width = array.shape[:2]
                 back = [turned_back(face, quarters, width, height) for face in faces]

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 Image = np.ndarray | str | os.PathLike[str] | bytes | pillow.Image
 BATCH_SIZE = 64
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+FEW_PHOTOS = 8
+"""Photos in which OpenCV finds the faces, which begins at once, before ONNX Runtime is worth its start."""
 # Pixels a side of the aligned face, as `emotiw prepare` writes it; the run's own size is made from it.
 ALIGNED_SIDE = 256
 
@@ -77,7 +79,9 @@ class Predictor:
         engine: what computes: "tensorflow", or one that starts in a fraction of a second: "opencv", and "onnxruntime" and
             "openvino" where they are installed; they compute in float32 and know the networks of the zoo. "auto" begins with
             what starts fastest, and goes on with what computes fastest once many faces have come (`auto.Automatic`); it is
-            TensorFlow where nothing else can do what is asked for. Answers differ by rounding, less than 1e-5.
+            TensorFlow where nothing else can do what is asked for. Answers differ by rounding, less than 1e-5. "opencv" and
+            "onnxruntime" compute the default detector too; with the others OpenCV does for the first `FEW_PHOTOS` photos, from
+            then on, and in videos, ONNX Runtime where it is installed.
         head: which answer of a network with several heads; None for the run's own choice.
 
     Attributes:
@@ -133,7 +137,9 @@ class Predictor:
         self._precision = precision
         self._compute = self._opened()
         self._detector = detector
+        self._detector_engine = engine if engine in ("opencv", "onnxruntime") else None
         self._min_face = min_face
+        self._photos = 0
 
     def _opened(self) -> Callable[[np.ndarray], np.ndarray]:
         if self.engine == "auto":
@@ -181,20 +187,33 @@ class Predictor:
             ModelError: its package or its file is missing.
             UsageError: no detector has this name.
         """
-        return self._find_detector(MIN_FACE)
+        return self._find_detector(MIN_FACE, "opencv" if self._photos < FEW_PHOTOS else None)
+
+    def detector_of_next(self) -> Detector:
+        """What finds the faces of the next photo, counted by the calls; as `detector`."""
+        found = self.detector
+        self._photos += 1
+        return found
+
+    def settle_detector(self) -> None:
+        """Let one engine find the faces of all photos, the first ones too: what is found then depends on no photo before."""
+        self._photos = FEW_PHOTOS
 
     @property
     def video_detector(self) -> Detector:
         """What finds the faces of videos, as `detector`; it looks for somewhat larger ones, unless `min_face` says
         otherwise."""
-        return self._find_detector(MIN_FACE_OF_VIDEOS)
+        return self._find_detector(MIN_FACE_OF_VIDEOS, None)
 
-    def _find_detector(self, usual: float) -> Detector:
+    def _find_detector(self, usual: float, engine: str | None) -> Detector:
         if self._detector is not None and not isinstance(self._detector, str):
             return self._detector
-        from emotiw_keras.faces.detectors import get_detector
+        from emotiw_keras.faces.detectors import DEFAULT, get_detector
 
-        return get_detector(self._detector, usual if self._min_face is None else self._min_face)
+        smallest = usual if self._min_face is None else self._min_face
+        if self._detector not in (None, DEFAULT):
+            return get_detector(self._detector, smallest)
+        return get_detector(self._detector, smallest, engine=self._detector_engine or engine)
 
     def prepare(self, image: Image) -> np.ndarray:
         """Bring one face to the run's channels and size.

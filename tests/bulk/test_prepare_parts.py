@@ -21,7 +21,7 @@ from tests.serving.marked import MarkedEyes, background, frames_of, put_face, wr
 
 @pytest.fixture(autouse=True)
 def source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("emotiw_keras.faces.detectors.get_detector", lambda name=None, min_face=None: MarkedEyes())
+    monkeypatch.setattr("emotiw_keras.faces.detectors.get_detector", lambda name=None, min_face=None, engine=None: MarkedEyes())
     monkeypatch.chdir(tmp_path)
     for number in range(12):
         image = background(seed=number)

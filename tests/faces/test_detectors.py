@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 
 from emotiw_keras.errors import ModelError, UsageError
-from emotiw_keras.faces import DETECTORS, Face, blazeface, detect, get_detector, plausible, viola_jones
+from emotiw_keras.faces import DETECTORS, Face, blazeface, detect, detector_net, get_detector, plausible, viola_jones
+from emotiw_keras.faces.crew import Crew
 from emotiw_keras.faces.detectors import DEFAULT
 from emotiw_keras.faces.face import turned_back
 from emotiw_keras.weights.fetch import fetch
@@ -134,29 +136,72 @@ def test_plausible_faces_come_largest_first() -> None:
     assert plausible.plausible([small, bad, GOOD], 200, 200) == [GOOD, small]
 
 
-@pytest.mark.parametrize("size", [(100, 100), (640, 480), (480, 641), (1920, 1080), (4000, 50)])
-def test_parts_cover_the_image_and_stay_inside(size: tuple[int, int]) -> None:
-    width, height = size
-    regions = blazeface.parts(width, height)
-    assert regions[0] == (0, 0, width, height)
-    finest = min(max(region[2:]) for region in regions)
-    covered = np.zeros((height, width), bool)
-    for left, top, across, down in regions:
-        assert 0 <= left <= left + across <= width and 0 <= top <= top + down <= height
-        if max(across, down) == finest:
+@pytest.mark.parametrize("size", [(100, 100), (640, 480), (480, 641), (1920, 1080), (4000, 50), (4000, 3000)])
+def test_tiles_cover_every_level_and_have_what_is_between_two_in_common(size: tuple[int, int]) -> None:
+    found = blazeface.levels(*size)
+    assert max(found[0].width, found[0].height) == blazeface.FAR_SIDE
+    assert max(size) / max(found[-1].width, found[-1].height) <= blazeface.NEAR_AT_LAST * blazeface.PART / blazeface.FAR_SIDE
+    for level in found:
+        covered = np.zeros((level.height, level.width), bool)
+        for left, top, across, down in level.tiles:
+            assert across % blazeface.MULTIPLE == down % blazeface.MULTIPLE == 0
+            assert max(across, down) <= blazeface.LONGEST_TILE
             covered[top : top + down, left : left + across] = True
-    assert covered.all()
-    assert finest <= blazeface.NEAR_AT_LAST * blazeface.PART
+        assert covered.all()
+        for starts in ({tile[0] for tile in level.tiles}, {tile[1] for tile in level.tiles}):
+            side = level.tiles[0][2 if starts == {tile[0] for tile in level.tiles} else 3]
+            assert all(later - earlier <= side - blazeface.COMMON for earlier, later in itertools.pairwise(sorted(starts)))
 
 
-def test_parts_grow_with_the_pixels_and_shrink_with_the_smallest_face() -> None:
-    small, large = (blazeface.parts(width, width * 3 // 4) for width in (4000, 8000))
-    assert 3 < len(large) / len(small) < 5
-    assert len(blazeface.parts(8000, 6000, finest=4 * blazeface.PART)) < len(large) / 10
-    for regions in (small, large):
+def test_levels_grow_with_the_pixels_and_shrink_with_the_smallest_face() -> None:
+    def pixels(*arguments: float) -> int:
+        return sum(across * down for level in blazeface.levels(*arguments) for _, _, across, down in level.tiles)
+
+    small, large = (blazeface.levels(width, width * 3 // 4) for width in (4000, 8000))
+    assert 3 < pixels(8000, 6000) / pixels(4000, 3000) < 5
+    assert pixels(8000, 6000, 4 * blazeface.PART) < pixels(8000, 6000) / 10
+    for found in (small, large):
         # Each level is at most three times as coarse as the next, so that no size of face falls between.
-        sides = sorted({max(region[2:]) for region in regions})
-        assert all(coarse / fine <= blazeface.MOST_STEP + 0.01 for fine, coarse in zip(sides, sides[1:], strict=False))
+        sides = [level.width for level in found]
+        assert all(fine / coarse <= blazeface.MOST_STEP + 0.01 for coarse, fine in itertools.pairwise(sides))
+
+
+@pytest.mark.skipif("onnxruntime" not in detector_net.engines.installed(), reason="compares with ONNX Runtime")
+def test_engines_find_the_same_candidates(tmp_path: Path) -> None:
+    """Networks whose channels are filled up, in any size of image, answer as OpenCV does, which gets them as they are."""
+    image = np.random.default_rng(0).integers(0, 256, (1, 3, 96, 160)).astype(np.float32) / 255
+    outputs = {
+        "blazeface-full-range": ("classifier_face_4", "regressor_face_4"),
+        "blazeface-short-range": ("classificator_8", "classificator_16", "regressor_8", "regressor_16"),
+        "face-mesh": ("conv2d_20", "conv2d_30"),
+    }
+    for key, names in outputs.items():
+        batch = np.resize(image, (1, 3, 192, 192)) if key == "face-mesh" else image
+        file = blazeface.model_file(key)
+        first, second = (detector_net.DetectorNet(file, names, engine)(batch) for engine in detector_net.ENGINES)
+        for one, other in zip(first, second, strict=True):
+            np.testing.assert_allclose(one, other, atol=2e-4, err_msg=key)
+
+
+def test_networks_of_opencv_answer_as_the_files_do() -> None:
+    """OpenCV's own reader of TFLite, which knows one size only, and ours."""
+    file = blazeface.model_file("blazeface-full-range")
+    batch = np.random.default_rng(0).uniform(-1, 1, (1, 3, 192, 192)).astype(np.float32)
+    net = cv2.dnn.readNetFromTFLite(np.fromfile(file, np.uint8))
+    net.setInput(batch)
+    expected = net.forward(("reshaped_classifier_face_4", "reshaped_regressor_face_4"))
+    found = detector_net.DetectorNet(file, ("classifier_face_4", "regressor_face_4"), "opencv")(batch)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.transpose(0, 2, 3, 1).ravel(), other.ravel(), atol=1e-4)
+
+
+def test_a_crew_does_each_piece_once_in_order_and_tells_what_failed() -> None:
+    crew = Crew()
+    with crew.at_work():
+        assert crew.each(lambda number: number * number, range(100)) == [number * number for number in range(100)]
+        assert crew.each(abs, []) == []
+        with pytest.raises(ZeroDivisionError):
+            crew.each(lambda number: 1 // number, [3, 2, 1, 0])
 
 
 @pytest.mark.parametrize("quarters", (1, 2, 3))

@@ -18,7 +18,7 @@ def predict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     """Run `emotiw predict ... --json` in the test's folder: predict("a.png", "--every", 5) -> code, rows, err."""
     from emotiw_keras.cli.main import run
 
-    monkeypatch.setattr("emotiw_keras.faces.detectors.get_detector", lambda name=None, min_face=None: MarkedEyes())
+    monkeypatch.setattr("emotiw_keras.faces.detectors.get_detector", lambda name=None, min_face=None, engine=None: MarkedEyes())
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: object, json_rows: bool = True) -> Any:

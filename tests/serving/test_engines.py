@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from emotiw_keras import engines
 from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.data.generated import draw_faces
 from emotiw_keras.data.preprocessing_settings import settings_for
@@ -22,7 +23,7 @@ from emotiw_keras.files import sha256_file
 from emotiw_keras.inference import Inference
 from emotiw_keras.models import registry
 from emotiw_keras.runs import RUN_FORMAT, WEIGHTS_FILE, Run, fingerprint
-from emotiw_keras.serving import auto, engines, speeds
+from emotiw_keras.serving import auto, speeds
 from emotiw_keras.serving.auto import Automatic
 from emotiw_keras.serving.light import LightInference
 from emotiw_keras.serving.predictor import Predictor

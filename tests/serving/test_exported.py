@@ -15,9 +15,10 @@ pytest.importorskip("onnx", reason="onnx is not installed (the extra [onnx])")
 import onnx
 from PIL import Image
 
+from emotiw_keras import engines
 from emotiw_keras.errors import EmotiwError, ModelError, UsageError
 from emotiw_keras.runs import Run
-from emotiw_keras.serving import engines, portable
+from emotiw_keras.serving import portable
 from emotiw_keras.serving.exported import Exported
 from emotiw_keras.serving.input_images import InputImage
 from emotiw_keras.serving.pipeline import Pipeline

@@ -231,7 +231,7 @@ def test_the_answer_for_a_face_on_its_side_is_doubtful(
         def detect(self, image: np.ndarray) -> list[Face]:
             return [Face((10, 10, 60, 60), ((30, 20), (40, 50)), 0.9, "sideways")]
 
-    monkeypatch.setattr("emotiw_keras.faces.detectors.get_detector", lambda name=None, min_face=None: Sideways())
+    monkeypatch.setattr("emotiw_keras.faces.detectors.get_detector", lambda name=None, min_face=None, engine=None: Sideways())
     save(tmp_path / "a.png", crowd(1))
     assert predict("a.png").rows[0]["doubt"] == "tilted by 72 degrees"
     assert "doubtful: tilted by 72 degrees" in predict("a.png", json_rows=False).out
@@ -241,7 +241,7 @@ def test_the_answer_for_a_face_on_its_side_is_doubtful(
 def test_the_smallest_face_reaches_the_detector(predict: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float | None] = []
 
-    def made(name: str | None = None, min_face: float | None = None) -> MarkedEyes:
+    def made(name: str | None = None, min_face: float | None = None, engine: str | None = None) -> MarkedEyes:
         asked.append(min_face)
         return MarkedEyes()
 

@@ -21,6 +21,7 @@ from emotiw_keras.data.prepare.face_settings import Settings
 from emotiw_keras.data.prepare.faces import FaceCutter, Outcome, failed
 from emotiw_keras.data.prepare.source import Item, open_for_reading
 from emotiw_keras.faces.face import Detector
+from emotiw_keras.hardware import limit_threads
 from emotiw_keras.own_process import end, how_it_ended, own_streams, start_python
 
 _ATTEMPTS = 2
@@ -48,11 +49,9 @@ class Job:
 
 def serve() -> None:
     """Be a worker: a job and then items come in, outcomes or the exception that stopped them go out."""
-    import cv2
-
     questions, answers = own_streams()
     # The images are what runs in parallel.
-    cv2.setNumThreads(1)
+    limit_threads(1)
     # Either means that the parent is gone or needs no more.
     with suppress(EOFError, BrokenPipeError):
         try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import io
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from emotiw_keras.hardware import processor_threads, thread_limit
 
 Compute = Callable[[np.ndarray], np.ndarray]
 """One batch, of the type and shape that the model takes -> probabilities, float32 (batch, classes)."""
+Outputs = Callable[[np.ndarray], Sequence[np.ndarray]]
+"""One batch -> the outputs that were asked for, float32, in that order."""
 
 ENGINES = ("auto", "tensorflow", "onnxruntime", "openvino", "opencv")
 LIGHT: dict[str, str] = {"opencv": "cv2", "onnxruntime": "onnxruntime", "openvino": "openvino"}
@@ -48,6 +51,28 @@ def load(engine: str, model: bytes, called: str, output: str = "probabilities", 
         UsageError: the engine is not installed, or cannot compute in this precision here.
         ModelError: it cannot compute this model.
     """
+    outputs = load_outputs(engine, model, called, (output,), precision=precision)
+    return lambda batch: outputs(batch)[0]
+
+
+def load_outputs(
+    engine: str,
+    model: bytes,
+    called: str,
+    outputs: Sequence[str],
+    threads: int | None = None,
+    precision: str = "float32",
+) -> Outputs:
+    """The same for several outputs. Of what comes back several threads may make use at once, but not of OpenCV's.
+
+    Args:
+        engine, model, called, precision: as for `load`.
+        outputs: the names of the outputs that are asked for.
+        threads: that compute one batch, but in OpenCV, which has one setting for the process; None for all processors.
+
+    Raises:
+        UsageError, ModelError: as `load`.
+    """
     if engine not in installed():
         raise UsageError(
             f"engine={engine!r} is not installed; `pip install {engine}`, or choose one of {', '.join(installed())}"
@@ -56,13 +81,16 @@ def load(engine: str, model: bytes, called: str, output: str = "probabilities", 
         raise UsageError(f"engine={engine!r} computes in float32 on this processor, not in {precision}")
     failures = _failures(engine)
     try:
-        compute = _openvino(model, output, "bf16") if precision != "float32" else _LOADERS[engine](model, output)
+        if precision == "float32":
+            compute = _LOADERS[engine](model, list(outputs), threads)
+        else:
+            compute = _openvino(model, list(outputs), threads, "bf16")
     except failures as error:
         raise _refused(engine, called, error) from error
 
-    def checked(batch: np.ndarray) -> np.ndarray:
+    def checked(batch: np.ndarray) -> list[np.ndarray]:
         try:
-            return np.array(compute(batch), np.float32)  # a copy: the engine may use its memory again
+            return [np.array(each, np.float32) for each in compute(batch)]  # copies: the engine may use its memory again
         except failures as error:
             raise _refused(engine, called, error) from error
 
@@ -87,39 +115,52 @@ def _refused(engine: str, called: str, error: Exception) -> ModelError:
     return ModelError(f"{engine} cannot compute the network of {called} ({reason}); choose another engine")
 
 
-def _opencv(model: bytes, output: str) -> Compute:
+def _opencv(model: bytes, outputs: list[str], threads: int | None) -> Outputs:
     import cv2
 
     net = cv2.dnn.readNetFromONNX(np.frombuffer(model, np.uint8))
 
     def compute(batch: np.ndarray) -> Any:
         net.setInput(batch)
-        return net.forward(output)
+        return net.forward(outputs)
 
     return compute
 
 
-def _onnxruntime(model: bytes, output: str) -> Compute:
+def _onnxruntime(model: bytes, outputs: list[str], threads: int | None) -> Outputs:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = processor_threads()
+    options.intra_op_num_threads = threads or processor_threads()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda batch: session.run([output], {name: batch})[0]
+    return lambda batch: session.run(outputs, {name: batch})
 
 
-def _openvino(model: bytes, output: str, precision: str = "f32") -> Compute:
+def _openvino(model: bytes, outputs: list[str], threads: int | None, precision: str = "f32") -> Outputs:
     import openvino
 
     core = openvino.Core()
     # Where the processor knows bfloat16, it would compute in it unasked.
     settings: dict[str, object] = {"INFERENCE_PRECISION_HINT": precision}
-    if thread_limit() is not None:
-        settings["INFERENCE_NUM_THREADS"] = thread_limit()
+    threads = threads or thread_limit()
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
     compiled = core.compile_model(core.read_model(io.BytesIO(model)), "CPU", settings)
-    return lambda batch: compiled([batch])[compiled.output(output)]
+    mine = threading.local()
+
+    def compute(batch: np.ndarray) -> Any:
+        if not hasattr(mine, "request"):
+            mine.request = compiled.create_infer_request()
+        answers = mine.request.infer([batch])
+        return [answers[compiled.output(output)] for output in outputs]
+
+    return compute
 
 
-_LOADERS: dict[str, Callable[[bytes, str], Compute]] = {"opencv": _opencv, "onnxruntime": _onnxruntime, "openvino": _openvino}
+_LOADERS: dict[str, Callable[[bytes, list[str], int | None], Outputs]] = {
+    "opencv": _opencv,
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+}
