@@ -39,6 +39,11 @@ for place, source in homes.items():
     shutil.copytree(ROOT / source, target, ignore=shutil.ignore_patterns("__pycache__"))
 for path in BUILD.rglob("*.py"):
     path.write_text(renamed(path.read_text(encoding="utf-8")), encoding="utf-8")
+default = re.search(r'^DEFAULT = "(.+)"$', (ROOT / "weights/shipped.py").read_text(encoding="utf-8"), re.MULTILINE)
+assert default is not None
+for model in (BUILD / NAME / "weights/shipped").iterdir():
+    if model.name != default[1]:  # one model is enough to predict
+        shutil.rmtree(model)
 version = re.search(r'^__version__ = "(.+)"$', (ROOT / "emotiw_keras/__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
 assert version is not None
 

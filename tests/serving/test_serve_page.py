@@ -100,7 +100,7 @@ def test_photos_are_read_and_drawn(chromium: Browser, served: Service, how: str,
     )
     not_an_image = "not an image in a known format (JPEG, PNG, BMP, GIF, WEBP, TIFF, PPM, AVIF, HEIC)"
     assert articles == [
-        ["one.png", "1 face", 1, 7],
+        ["one.png", "1 face", 1, 8],
         ["four.png", "4 faces", 4, 28],
         ["<img src=x onerror=alert(1)>\\u202egpj.png", not_an_image, 0, 0],
         ["wall.png", "no face found", 0, 0],
@@ -125,7 +125,7 @@ def test_photos_are_read_and_drawn(chromium: Browser, served: Service, how: str,
 def test_the_camera_is_followed_and_let_go(chromium: Browser, served: Service, width: int, tmp_path: Path) -> None:
     page = opened(chromium, served, width)
     page.value("document.getElementById('start').click()")
-    page.until("document.querySelectorAll('#stage .box').length === 1 && document.querySelectorAll('#seen .bar').length === 7")
+    page.until("document.querySelectorAll('#stage .box').length === 1 && document.querySelectorAll('#seen .bar').length === 8")
     before = served.metric('emotiw_requests_total{path="/predict",status="200"}')
     page.until("document.getElementById('rate').textContent.endsWith('answers a second')")
     while served.metric('emotiw_requests_total{path="/predict",status="200"}') < before + 3:

@@ -230,6 +230,7 @@ def test_a_network_that_answers_no_number_is_an_error_everywhere(
         first_array(file)[...] = np.nan
 
     with_weights(copy, spoil)
+    (copy / "uncertainty.json").unlink()  # of the weights as they were
     image = str(next(Path(faces["target"]).rglob("*.png")))
     for command in (
         ["predict", image, "--faces", "whole", "--model", str(copy), "--json"],

@@ -17,7 +17,8 @@ from .conftest import RECIPE
 
 def test_every_shipped_recipe_survives_its_own_toml() -> None:
     names = {"demo", "demo-direct", "finetune", "fer28-scratch", "ng2015-direct", "ng2015-fer28", "ng2015-fer32"}
-    names |= {"fer28-face-vgg", "fer28-face-vgg-base", "fer28-face-vgg-large", "fer28-face-vgg-votes"}
+    names |= {"fer28-face-vgg", "fer28-face-vgg-base", "fer28-face-vgg-large"}
+    names |= {"fer28-face-vgg-votes", "fer28-face-vgg-votes-base"}
     names |= {"ng2015-fer28-target", "ng2015-fer32-target", "ng2015-joint"}
     names |= {"pathnet", "pathnet-finetune", "pathnet-transfer", "affwild2-senet50", "affwild2-senet50-followup"}
     assert set(recipe_names()) == names
