@@ -101,7 +101,7 @@ def test_photos_are_read_and_drawn(chromium: Browser, served: Service, how: str,
     not_an_image = "not an image in a known format (JPEG, PNG, BMP, GIF, WEBP, TIFF, PPM, AVIF, HEIC)"
     assert articles == [
         ["one.png", "1 face", 1, 8],
-        ["four.png", "4 faces", 4, 28],
+        ["four.png", "4 faces", 4, 32],
         ["<img src=x onerror=alert(1)>\\u202egpj.png", not_an_image, 0, 0],
         ["wall.png", "no face found", 0, 0],
     ]
