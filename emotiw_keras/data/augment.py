@@ -54,6 +54,11 @@ class Changes:
         """Whether anything happens to the grey levels of a face as a camera would have it."""
         return bool(self.low_light or self.blur or self.noise or self.jpeg < degrade.UNTOUCHED or self.occlude)
 
+    @property
+    def spoils(self) -> bool:
+        """Whether anything hides a face: what `Augment.unspoilt` leaves out."""
+        return self.resample > 1 or self.degrades
+
 
 def draw_changes(count: int, changes: Changes, seed: tuple[int, ...]) -> np.ndarray:
     """Draw what happens to each of `count` images, one and the same on every platform and backend.

@@ -90,7 +90,7 @@ class StageSteps:
         """What teachers say of the same crops before anything spoils them: what they know of clear faces is to be learned."""
         if self._teachers is None:
             return None
-        if self._augment is not None:
+        if self._augment is not None and self._augment.changes.spoils:
             inputs = self._augment.unspoilt(self.face_input(images, draws[:, :3]), draws[:, 3:])
         return self._teachers(inputs, self._temperature)
 

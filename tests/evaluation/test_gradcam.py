@@ -146,7 +146,7 @@ def test_heat_lies_where_the_crop_lay_and_colours_it() -> None:
 
 def test_what_the_heat_covers_matters_to_the_answer(shared_data: Path) -> None:
     """The figures of the module's docstring."""
-    predictor = Predictor("fer28-face-vgg-votes", batch_size=200)
+    predictor = Predictor("fer28-face-vgg", batch_size=200)
     with zipfile.ZipFile(shared_data / "fer2013" / "fer2013_jpg.zip") as archive:
         names = sorted(name for name in archive.namelist() if name.startswith("PrivateTest/") and name.endswith(".jpg"))
         generator = np.random.default_rng(0)

@@ -102,6 +102,10 @@ def test_teachers_see_the_same_crops_before_anything_spoils_them() -> None:
     wanted = StageSteps(model, layer, clear, np.ones(2, np.float32), optimizer, (48, 48, 1))._inputs(images, draws)
     np.testing.assert_array_equal(shown[0], np.asarray(wanted))
     assert (np.abs(shown[0] - inputs).mean(axis=(1, 2, 3)) > 0.02).all()
+    # where nothing spoils them the teachers see the very inputs, which are not computed again
+    plain = StageSteps(model, layer, clear, np.ones(2, np.float32), optimizer, (48, 48, 1), teachers=teacher)  # type: ignore[arg-type]
+    plain._taught(tf.constant(images), tf.constant(draws), tf.constant(inputs))
+    np.testing.assert_array_equal(shown[1], inputs)
 
 
 def test_the_picture_shows_what_is_seen(
