@@ -13,7 +13,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import keras
@@ -32,8 +32,6 @@ LOOK_SECONDS = 5
 """Between two looks whether the other workers live."""
 ANSWER_SECONDS = 10
 """How long each may take to answer, three times: what is silent for longer is lost."""
-LEAVE_SECONDS = 3
-"""How long a worker stays after the last exchange: the others may still be reading what it sent."""
 _TASK = re.compile(r"/job:(chief|worker)/(?:replica:0/)?task:(\d+)")
 _LOST = (
     tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError,
@@ -190,6 +188,8 @@ class Replicas:
                 raise  # nobody would answer
             failed = error
         said = self.exchange(b"" if failed is None else json.dumps(_described(failed)).encode())
+        if any(said):
+            self._goodbye()
         if failed is not None:
             raise failed
         for worker, text in enumerate(said):
@@ -197,9 +197,16 @@ class Replicas:
                 raise _raised(worker, json.loads(text))
 
     def leave(self, kind: type[BaseException] | None, *_: object) -> None:
-        """At the end of a training that went well, for an `ExitStack`: wait until the others have read the last exchange."""
-        if kind is None and self.workers > 1:
-            time.sleep(LEAVE_SECONDS)
+        """At the end of a training that went well or was stopped at one step by all, for an `ExitStack`: wait until the others
+        have read the last exchange."""
+        if kind is None or issubclass(kind, Interrupted):
+            self._goodbye()
+
+    def _goodbye(self) -> None:
+        """Before all end: what a worker sends is read from it, so none may be gone before the others have the last exchange.
+        Who takes part in one more has it; whether this one comes through is nobody's concern."""
+        with suppress(WorkerError):
+            self.exchange(b"")
 
     def agree(self, facts: Mapping[str, Any], what: str, kind: type[EmotiwError], mend: str) -> None:
         """Compare what every worker holds with what the chief holds.
@@ -208,6 +215,8 @@ class Replicas:
             EmotiwError: of `kind`: they differ.
         """
         said = [json.loads(text) for text in self.exchange(json.dumps(facts, sort_keys=True).encode())]
+        if any(its != said[0] for its in said):
+            self._goodbye()
         for worker, its in enumerate(said):
             if its != said[0]:
                 from emotiw_keras.training.run_writer import differences
