@@ -147,9 +147,9 @@ def equal(folder: Path, data: str, steps: int, smaller: bool, only: str) -> None
             )  # fmt: skip
 
 
-def speed(folder: Path, data: str, limit: int, rounds: int) -> None:
+def speed(folder: Path, data: str, limit: int, rounds: int, batch: int) -> None:
     """Print images a second of one process and of two workers, in turns, and what the gradients cost on a wire."""
-    settings = NETWORKS["AlexNet"]
+    settings = [*NETWORKS["AlexNet"], f"fer.batch_size={batch}"]
     rates: dict[int, list[float]] = {1: [], 2: []}
     for turn in range(rounds):
         for workers in rates:
@@ -157,16 +157,16 @@ def speed(folder: Path, data: str, limit: int, rounds: int) -> None:
             rates[workers] += [float(row["images_per_second"]) for row in rows[1:]]  # the first epoch warms up
     one, two = (statistics.median(found) for found in rates.values())
     print(
-        f"{titled('AlexNet', settings)}, batch {BATCH}, images/s: one process {one:.1f}, two workers {two:.1f}: "
-        f"{two / one:.2f} times"
+        f"{titled('AlexNet', settings)}, batch {batch}, images/s: one process {one:.1f}, two workers {two:.1f}: "
+        f"{two / one:.2f} times ({', '.join(f'{min(found):.1f} - {max(found):.1f}' for found in rates.values())})"
     )
     parameters = sum(value.size for value in weights_of(folder / "0-1").values() if value.dtype == np.float32)
-    count = summed(parameters, BATCH, 7)
+    count = summed(parameters, batch, 7)
     sent = wire_bytes(count, 2)
     print(f"a step adds up {count:,} numbers: each of two workers sends {sent / 1e6:.1f} MB and receives as much")
     for link in LINKS:
         seconds = 8 * sent / link
-        computes = BATCH / two * 1e3
+        computes = batch / two * 1e3
         print(f"  at {link / 1e9:g} Gbit/s {seconds * 1e3:.1f} ms, beside {computes:.0f} ms that a step takes here")
 
 
@@ -177,6 +177,7 @@ def main() -> None:
     parser.add_argument("--part", choices=("speed", "equal"), default="speed")
     parser.add_argument("--data", default=str(FACES), help="FER-2013 in any layout")
     parser.add_argument("--limit", type=int, default=640, help="images of an epoch of the speed part (640)")
+    parser.add_argument("--batch", type=int, default=BATCH, help="global batch of the speed part (64)")
     parser.add_argument("--rounds", type=int, default=2, help="turns of the speed part (2)")
     parser.add_argument("--steps", type=int, default=200, help="of the equal part (200)")
     parser.add_argument("--smaller", action="store_true", help="equal part: networks of width 0.1, AlexNet on 67 pixels")
@@ -184,7 +185,7 @@ def main() -> None:
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         if chosen.part == "speed":
-            speed(Path(place), chosen.data, chosen.limit, chosen.rounds)
+            speed(Path(place), chosen.data, chosen.limit, chosen.rounds, chosen.batch)
         else:
             equal(Path(place), chosen.data, chosen.steps, chosen.smaller, chosen.only)
 
