@@ -16,7 +16,7 @@ from keras import ops
 from emotiw_keras import config
 from emotiw_keras.errors import ModelError
 from emotiw_keras.keras_names import PACKAGE
-from emotiw_keras.models.kernels import fused, side_by_side, winograd
+from emotiw_keras.models.kernels import fused, winograd
 from emotiw_keras.models.kernels.large_batches import traced_in_batches
 
 # A channel's neighbours lie in its own block of so many channels and the two beside it.
@@ -213,10 +213,7 @@ def pair(value: int | tuple[int, int] | list[int]) -> tuple[int, int]:
 
 def _convolved(x: Tensor, kernel: Tensor, strides: tuple[int, int], padding: Any, training: bool) -> Tensor | None:
     """The convolution in the way that is faster here than the direct one; None where none is."""
-    for way in (winograd, side_by_side):
-        if way.suits(x, kernel, strides, padding, training):
-            return way.convolve(x, kernel)
-    return None
+    return winograd.convolve(x, kernel) if winograd.suits(x, kernel, strides, padding, training) else None
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)

@@ -14,7 +14,7 @@ from emotiw_keras import config
 from emotiw_keras.errors import UsageError
 from emotiw_keras.models import build, layers
 from emotiw_keras.models.grey_folding import grey_twin
-from emotiw_keras.models.kernels import cast_once, fused, side_by_side, space_to_depth, winograd
+from emotiw_keras.models.kernels import cast_once, fused, space_to_depth, winograd
 from emotiw_keras.models.kernels.large_batches import in_batches
 from emotiw_keras.models.layers import BatchNormalization
 from emotiw_keras.training.optimizers import AdamW
@@ -25,7 +25,6 @@ MEAN = (104.0, 117.0, 123.0)
 ENTRIES = {
     fused: ("compiled", "in_one_loop", "relu_and_concatenate"),
     winograd: ("convolve",),
-    side_by_side: ("convolve",),
     space_to_depth: ("convolve",),
     layers: ("band_blocks",),
 }
@@ -105,12 +104,12 @@ TOLERANCE = {"float32": (1e-5, 3e-2), "mixed_bfloat16": (6e-2, 0.4)}
 def test_training_and_large_batches_are_the_same_without(
     policy: str, calls: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (winograd, side_by_side, space_to_depth):
+    for module in (winograd, space_to_depth):
         monkeypatch.setattr(module, "bfloat16_tiles", lambda: True)
     plain = trained_step(policy, fast=False)
     assert not calls
     fast = trained_step(policy, fast=True)
-    wanted = {"float32": {"winograd.convolve"}, "mixed_bfloat16": {"side_by_side.convolve", "space_to_depth.convolve"}}
+    wanted = {"float32": {"winograd.convolve"}, "mixed_bfloat16": {"space_to_depth.convolve"}}
     assert wanted[policy] | {"fused.in_one_loop", "fused.compiled", "layers.band_blocks"} <= set(calls)
     errors = [np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(fast, plain, strict=True)]
     smooth, before_units = TOLERANCE[policy]
