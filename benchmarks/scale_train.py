@@ -207,14 +207,19 @@ def speed(folder: Path, data: str, limit: int, rounds: int, batch: int) -> None:
         print(f"  at {link / 1e9:g} Gbit/s {seconds * 1e3:.1f} ms, beside {computes:.0f} ms that a step takes here")
 
 
-def await_line(workers: Sequence[Worker], pattern: str, seconds: float = 600) -> None:
-    """Wait until the first has said it."""
-    limit = time.monotonic() + seconds
-    while not re.search(pattern, workers[0].said(), re.MULTILINE):
-        for worker in workers:
-            if worker.process.poll() is not None or time.monotonic() > limit:
-                sys.exit(f"expected {pattern!r}; {worker.process.returncode} after:\n{worker.said()[-2000:]}")
+def told(workers: Sequence[Worker], pattern: str) -> list[str]:
+    """Where the first has said it."""
+    return re.findall(pattern, workers[0].said(), re.MULTILINE)
+
+
+def await_line(workers: Sequence[Worker], pattern: str, times: int = 1, seconds: float = 600) -> float:
+    """The seconds until the first had said it so often, or until they are over."""
+    begin = time.monotonic()
+    while len(told(workers, pattern)) < times and time.monotonic() - begin < seconds:
+        if any(worker.process.poll() is not None for worker in workers):
+            sys.exit("\n".join(f"a worker ended with {each.process.returncode}:\n{each.said()[-2000:]}" for each in workers))
         time.sleep(0.02)
+    return time.monotonic() - begin
 
 
 def kill(workers: Sequence[Worker], number: int) -> tuple[float, str]:
@@ -236,48 +241,50 @@ def kill(workers: Sequence[Worker], number: int) -> tuple[float, str]:
 
 def kills(folder: Path, data: str, limit: int, count: int, seed: int) -> None:
     """Print how a run ends that is killed over and over: a quarter of the kills while workers start, the rest in an epoch."""
-    generator, epochs = random.Random(seed), 2 * count
+    generator, epochs = random.Random(seed), 2 * count + 2  # a kill lets two be done at most
     words = (f"--wait={WITHIN // 2}",)
     settings = [*FACE, *SMALLER[FACE[0]], "fer.average_decay=0.99", f"stage.epochs={epochs}"]
     plain, out = folder / "undisturbed", folder / "killed"
-    begin = time.monotonic()
     whole = start(plain, data, settings, limit, 2, words)
-    await_line(whole, EPOCH)
-    starting = time.monotonic() - begin
+    starting = await_line(whole, BEGUN)
+    epoch = await_line(whole, EPOCH, 3) / 3
     end(whole)
-    epoch = (time.monotonic() - begin - starting) / epochs
-    moments: Counter[tuple[int, str]] = Counter()
-    said, told, slowest = Counter[str](), Counter[str](), 0.0
+    moments, said, done, slowest = Counter[str](), Counter[str](), Counter[str](), 0.0
     for turn in range(count):
         workers = start(out, data, settings, limit, 2, words)
         number = generator.randrange(2)
         if generator.random() < 0.25:
-            time.sleep(generator.uniform(0, starting))
+            await_line(workers, BEGUN, seconds=generator.uniform(0, starting))
         else:
-            await_line(workers, generator.choice((BEGUN, EPOCH)))
-            time.sleep(generator.uniform(0, epoch))
-        moment = "in an epoch" if re.search(BEGUN, workers[0].said(), re.MULTILINE) else "starting"
+            begun = generator.randrange(2)
+            starting = await_line(workers, BEGUN)
+            await_line(workers, EPOCH, begun)
+            await_line(workers, EPOCH, begun + 1, generator.uniform(0, epoch))
+        moment = "in an epoch" if told(workers, BEGUN) else "starting"
         seconds, line = kill(workers, number)
-        moments[number, moment] += 1
+        moments[f"worker {number} {moment}"] += 1
         slowest = max(slowest, seconds)
         said[re.sub(r"[0-9.]+:[0-9]+", "ADDRESS", line.partition(";")[0])] += 1
-        print(f"{turn + 1}: worker {number}, {moment}; the other after {seconds:.1f} s: {line}", file=sys.stderr, flush=True)
-        told.update(re.findall(EPOCH, workers[0].said(), re.MULTILINE))
+        done.update(told(workers, EPOCH))
+        print(
+            f"{turn + 1}: worker {number} {moment}, {len(done)} epochs done; the other after {seconds:.1f} s: {line}",
+            file=sys.stderr,
+            flush=True,
+        )
     workers = start(out, data, settings, limit, 2, words)
     end(workers)
-    told.update(re.findall(EPOCH, workers[0].said(), re.MULTILINE))
+    done.update(told(workers, EPOCH))
     rows, expected = history(out), history(plain)
     numbers = [int(row["epoch"]) for row in rows]
     if numbers != list(range(1, epochs + 1)):
         sys.exit(f"{out}: history.csv has epochs {numbers}, expected 1 to {epochs} once each")
-    twice = [number for number, times in told.items() if times > 1]
+    twice = [number for number, times in done.items() if times > 1]
     if twice:
         sys.exit(f"epochs {twice} were told, and done again")
     first, second = weights_of(plain), weights_of(out)
     apart = max(float(np.abs(first[key].astype(float) - second[key]).max()) for key in first)
     pairs = [(float(a[key]), float(b[key])) for a, b in zip(rows, expected, strict=True) for key in ("loss", "val_loss")]
-    print(f"{sum(moments.values())} kills (worker, when: how many): ", end="")
-    print(", ".join(f"{number} {moment}: {n}" for (number, moment), n in sorted(moments.items())))
+    print(f"{count} kills: {', '.join(f'{n} of {moment}' for moment, n in sorted(moments.items()))}")
     print(f"the other ended after {slowest:.1f} s at most, with exit code {LOST} and a line:")
     for line, n in said.most_common():
         print(f"  {n} x {line}")
