@@ -3,6 +3,8 @@
 python -m benchmarks.scale_train                   speed: one process of one thread, two workers of one thread each, in turns
 python -m benchmarks.scale_train --part equal      200 steps of AlexNet and FaceVGG: largest differences of loss and weights
                                                    of two workers, and of two logical processors, from one process
+python -m benchmarks.scale_train --part kills      30 times kill -9 of one worker or the other at moments drawn by a seed: how
+                                                   the other ends, and whether the run that goes on is the undisturbed one
 """
 
 from __future__ import annotations
@@ -12,11 +14,15 @@ import csv
 import json
 import math
 import os
+import random
+import re
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,6 +52,12 @@ WAYS = {"two workers": (2, ()), "mirrored": (1, ("--strategy=mirrored", "--devic
 SMALLER = {"model.name=alexnet": ("model.width=0.1", "model.input_size=67"), "model.name=face_vgg": ("model.width=0.1",)}
 LINKS = (1e9, 10e9)
 """Bits a second."""
+LOST, WITHIN = 9, 60
+"""The exit code of a worker that lost another, and the seconds within which it ends."""
+EPOCH = r"^  fer epoch ([0-9]+)/"
+"""How the first worker tells of an epoch that is done."""
+BEGUN = r"^stage 1 fer: "
+"""What it says when it is about to train."""
 
 
 def wire_bytes(numbers: int, workers: int) -> float:
@@ -75,35 +87,60 @@ def titled(name: str, settings: Sequence[str]) -> str:
     return f"{network} ({width}){comma}{rest}"
 
 
-def fit(
-    out: Path, data: str, changes: Sequence[str], limit: int, workers: int, words: Sequence[str] = ()
-) -> list[dict[str, str]]:
-    """Train, with one thread a process; the rows of the history."""
+class Worker:
+    """A command `emotiw fit` that runs, with one thread, and what it has said."""
+
+    def __init__(self, words: Sequence[str], talk: Path, cluster: str = "") -> None:
+        self.talk = talk
+        command = [sys.executable, "-P", "-m", "emotiw_keras.cli.main", "fit", "fer28-scratch", *words]
+        environment = {**os.environ, **({"TF_CONFIG": cluster} if cluster else {})}
+        with open(talk, "w") as file:
+            self.process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=file)
+
+    def said(self) -> str:
+        return self.talk.read_text(encoding="utf-8", errors="replace")
+
+
+def start(out: Path, data: str, changes: Sequence[str], limit: int, workers: int, words: Sequence[str] = ()) -> list[Worker]:
+    """The workers of a training, begun; only the first is to write `out`."""
     sockets = [socket.socket() for _ in range(workers)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))
     addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
     for each in sockets:
         each.close()
-    words = [*words, *(word for change in changes for word in ("--set", change))]
-    processes = []
+    words = [
+        f"--data=fer={data}", f"--out={out}", f"--limit={limit}", "--threads=1", "--precision=float32", *words,
+        *(word for change in changes for word in ("--set", change)),
+        *(["--strategy=multi-worker"] if workers > 1 else []),
+    ]  # fmt: skip
+    found = []
     for number in range(workers):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": number}}
-        command = [
-            sys.executable, "-P", "-m", "emotiw_keras.cli.main", "fit", "fer28-scratch", f"--data=fer={data}", f"--out={out}",
-            f"--limit={limit}", "--threads=1", "--precision=float32", *words,
-            *(["--strategy=multi-worker"] if workers > 1 else []),
-        ]  # fmt: skip
-        environment = {**os.environ, **({"TF_CONFIG": json.dumps(task)} if workers > 1 else {})}
-        processes.append(
-            subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        )
-    for process in processes:
-        _, talk = process.communicate(timeout=1200)
-        if process.returncode:
-            sys.exit(f"emotiw fit ended with {process.returncode}:\n{talk[-2000:]}")
-    with open(out / "history.csv", newline="") as file:
+        talk = out.with_name(f"{out.name}-{number}.txt")
+        found.append(Worker(words, talk, json.dumps(task) if workers > 1 else ""))
+    return found
+
+
+def end(workers: Sequence[Worker]) -> None:
+    """Wait until all are done."""
+    for worker in workers:
+        if worker.process.wait(timeout=1200):
+            sys.exit(f"emotiw fit ended with {worker.process.returncode}:\n{worker.said()[-2000:]}")
+
+
+def history(run: Path) -> list[dict[str, str]]:
+    """The rows of the history."""
+    with open(run / "history.csv", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def fit(
+    out: Path, data: str, changes: Sequence[str], limit: int, workers: int, words: Sequence[str] = ()
+) -> list[dict[str, str]]:
+    """Train, with one thread a process; the rows of the history."""
+    end(start(out, data, changes, limit, workers, words))
+    return history(out)
 
 
 def weights_of(run: Path) -> dict[str, np.ndarray]:
@@ -170,22 +207,111 @@ def speed(folder: Path, data: str, limit: int, rounds: int, batch: int) -> None:
         print(f"  at {link / 1e9:g} Gbit/s {seconds * 1e3:.1f} ms, beside {computes:.0f} ms that a step takes here")
 
 
+def told(workers: Sequence[Worker], pattern: str) -> list[str]:
+    """Where the first has said it."""
+    return re.findall(pattern, workers[0].said(), re.MULTILINE)
+
+
+def await_line(workers: Sequence[Worker], pattern: str, times: int = 1, seconds: float = 600) -> float:
+    """The seconds until the first had said it so often, or until they are over."""
+    begin = time.monotonic()
+    while len(told(workers, pattern)) < times and time.monotonic() - begin < seconds:
+        if any(worker.process.poll() is not None for worker in workers):
+            sys.exit("\n".join(f"a worker ended with {each.process.returncode}:\n{each.said()[-2000:]}" for each in workers))
+        time.sleep(0.02)
+    return time.monotonic() - begin
+
+
+def kill(workers: Sequence[Worker], number: int) -> tuple[float, str]:
+    """`kill -9` one of two: the seconds until the other has ended, and its last line. It must end in a minute with code 9."""
+    workers[number].process.kill()
+    begin = time.monotonic()
+    workers[number].process.wait()
+    left = workers[1 - number]
+    try:
+        code = left.process.wait(timeout=WITHIN)
+    except subprocess.TimeoutExpired:
+        left.process.kill()
+        sys.exit(f"worker {1 - number} still ran {WITHIN} s after worker {number} was killed:\n{left.said()[-2000:]}")
+    line = left.said().strip().splitlines()[-1]
+    if code != LOST or not re.search("was lost|waited", line) or "Traceback" in left.said():
+        sys.exit(f"worker {1 - number} ended with {code} when worker {number} was killed:\n{left.said()[-2000:]}")
+    return time.monotonic() - begin, line
+
+
+def kills(folder: Path, data: str, limit: int, count: int, seed: int) -> None:
+    """Print how a run ends that is killed over and over: a quarter of the kills while workers start, the rest in an epoch."""
+    generator, epochs = random.Random(seed), 2 * count + 2  # a kill lets two be done at most
+    words = (f"--wait={WITHIN // 2}",)
+    settings = [*FACE, *SMALLER[FACE[0]], "fer.average_decay=0.99", f"stage.epochs={epochs}"]
+    plain, out = folder / "undisturbed", folder / "killed"
+    whole = start(plain, data, settings, limit, 2, words)
+    starting = await_line(whole, BEGUN)
+    epoch = await_line(whole, EPOCH, 3) / 3
+    end(whole)
+    moments, said, done, slowest = Counter[str](), Counter[str](), Counter[str](), 0.0
+    for turn in range(count):
+        workers = start(out, data, settings, limit, 2, words)
+        number = generator.randrange(2)
+        if generator.random() < 0.25:
+            await_line(workers, BEGUN, seconds=generator.uniform(0, starting))
+        else:
+            begun = generator.randrange(2)
+            starting = await_line(workers, BEGUN)
+            await_line(workers, EPOCH, begun)
+            await_line(workers, EPOCH, begun + 1, generator.uniform(0, epoch))
+        moment = "in an epoch" if told(workers, BEGUN) else "starting"
+        seconds, line = kill(workers, number)
+        moments[f"worker {number} {moment}"] += 1
+        slowest = max(slowest, seconds)
+        said[re.sub(r"[0-9.]+:[0-9]+", "ADDRESS", line.partition(";")[0])] += 1
+        done.update(told(workers, EPOCH))
+        print(
+            f"{turn + 1}: worker {number} {moment}, {len(done)} epochs done; the other after {seconds:.1f} s: {line}",
+            file=sys.stderr,
+            flush=True,
+        )
+    workers = start(out, data, settings, limit, 2, words)
+    end(workers)
+    done.update(told(workers, EPOCH))
+    rows, expected = history(out), history(plain)
+    numbers = [int(row["epoch"]) for row in rows]
+    if numbers != list(range(1, epochs + 1)):
+        sys.exit(f"{out}: history.csv has epochs {numbers}, expected 1 to {epochs} once each")
+    twice = [number for number, times in done.items() if times > 1]
+    if twice:
+        sys.exit(f"epochs {twice} were told, and done again")
+    first, second = weights_of(plain), weights_of(out)
+    apart = max(float(np.abs(first[key].astype(float) - second[key]).max()) for key in first)
+    pairs = [(float(a[key]), float(b[key])) for a, b in zip(rows, expected, strict=True) for key in ("loss", "val_loss")]
+    print(f"{count} kills: {', '.join(f'{n} of {moment}' for moment, n in sorted(moments.items()))}")
+    print(f"the other ended after {slowest:.1f} s at most, with exit code {LOST} and a line:")
+    for line, n in said.most_common():
+        print(f"  {n} x {line}")
+    print(f"{epochs} epochs, each once in history.csv; none that was told was done again")
+    print(f"largest difference from the undisturbed run: weights {apart:g}, losses {max(abs(a - b) for a, b in pairs):g}")
+
+
 def main() -> None:
     """Run a part."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale_train", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--part", choices=("speed", "equal"), default="speed")
+    parser.add_argument("--part", choices=("speed", "equal", "kills"), default="speed")
     parser.add_argument("--data", default=str(FACES), help="FER-2013 in any layout")
-    parser.add_argument("--limit", type=int, default=640, help="images of an epoch of the speed part (640)")
+    parser.add_argument("--limit", type=int, default=640, help="images of an epoch of the parts speed and kills (640)")
     parser.add_argument("--batch", type=int, default=BATCH, help="global batch of the speed part (64)")
     parser.add_argument("--rounds", type=int, default=2, help="turns of the speed part (2)")
     parser.add_argument("--steps", type=int, default=200, help="of the equal part (200)")
     parser.add_argument("--smaller", action="store_true", help="equal part: networks of width 0.1, AlexNet on 67 pixels")
     parser.add_argument("--only", default="", metavar="TEXT", help="equal part: rows whose name holds this")
+    parser.add_argument("--kills", type=int, default=30, help="of the part of this name (30)")
+    parser.add_argument("--seed", type=int, default=0, help="of the kills (0)")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         if chosen.part == "speed":
             speed(Path(place), chosen.data, chosen.limit, chosen.rounds, chosen.batch)
+        elif chosen.part == "kills":
+            kills(Path(place), chosen.data, chosen.limit, chosen.kills, chosen.seed)
         else:
             equal(Path(place), chosen.data, chosen.steps, chosen.smaller, chosen.only)
 
