@@ -38,9 +38,9 @@ def pack(
     """Write the run folder RUN as a small one: weights in 16 bits, calibrated probabilities, no checkpoints.
 
     The logits are divided by the temperature that makes the labels of --split most likely; images that RUN was trained on are
-    left out. The answers stay the same, only the probabilities change. By the same images it is settled from which entropy on
-    `emotiw predict` calls an answer uncertain. OUT works wherever a run folder does, but training
-    cannot be resumed in it.
+    left out, and where its classifier was fitted again on them (refit), its cross-validation stands for them. The answers stay
+    the same, only the probabilities change. By the same images it is settled from which entropy on `emotiw predict` calls an
+    answer uncertain. OUT works wherever a run folder does, but training cannot be resumed in it.
 
     \b
     Example: emotiw pack runs/fer28 fer-small --data fer2013.zip
@@ -60,8 +60,8 @@ def pack(
         say=tell,
     )
     for name, (temperature, before, after) in done.heads.items():
-        tell(f"head {name}: temperature {temperature:.3f}, calibration error {before:.3f} -> {after:.3f} on {split}")
+        tell(f"head {name}: temperature {temperature:.3f}, calibration error {before:.3f} -> {after:.3f} on {done.chosen_on}")
     put(
         f"{done.path}: {done.megabytes:.1f} MB, temperature {done.temperature:.3f}, calibration error {done.ece[0]:.3f} -> "
-        f"{done.ece[1]:.3f} on {split}; rounding to 16 bits moved probabilities by at most {done.largest_change:.1g}"
+        f"{done.ece[1]:.3f} on {done.chosen_on}; rounding to 16 bits moved probabilities by at most {done.largest_change:.1g}"
     )

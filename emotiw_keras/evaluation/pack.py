@@ -16,15 +16,15 @@ import numpy as np
 import tomli_w
 
 from emotiw_keras.data.votes import VOTED
-from emotiw_keras.errors import DataError, ModelError, OutputError, UsageError
-from emotiw_keras.evaluation.assessment import Assessment
-from emotiw_keras.evaluation.calibration import new_to
+from emotiw_keras.errors import ModelError, OutputError, UsageError
+from emotiw_keras.evaluation.calibration import unseen
 from emotiw_keras.evaluation.evaluate import assess, read_once
-from emotiw_keras.evaluation.metrics import best_temperature, expected_calibration_error
+from emotiw_keras.evaluation.metrics import at_temperature, best_temperature, expected_calibration_error
 from emotiw_keras.files import check_room, sha256_file, write_atomic, writing
 from emotiw_keras.locking import sweep_beside
 from emotiw_keras.models.registry import get_spec
 from emotiw_keras.models.weights import save
+from emotiw_keras.out_of_fold import read_out_of_fold, write_out_of_fold
 from emotiw_keras.runs import INFO_FILE, PACKED_ROWS_FILE, WEIGHTS_FILE, Run, believed_hashes
 from emotiw_keras.sealed import sealed_json
 from emotiw_keras.uncertainty import UNCERTAINTY_FILE, Usable, usable, usable_json
@@ -46,6 +46,7 @@ class Packed:
         ece: expected calibration error on the images it was chosen on, before and after.
         largest_change: of a probability on those images, by rounding the weights alone.
         heads: of several heads, each one's temperature and calibration error before and after.
+        chosen_on: the images: a split, or "cross-validation" of a classifier that was fitted again on its validation images.
     """
 
     path: Path
@@ -54,6 +55,7 @@ class Packed:
     ece: tuple[float, float]
     largest_change: float
     heads: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    chosen_on: str = "val"
 
 
 def pack(
@@ -72,7 +74,8 @@ def pack(
         out: the new folder.
         source: data with the split.
         split: images that the temperature is chosen on; never those of the final score. Images that the run was trained on are
-            left out: it is more confident on them.
+            left out: it is more confident on them. Where its classifier was fitted again on the validation images (`refit`),
+            the temperature is chosen by what it said of images in the folds that they were left out of.
         crops: crops of a face that the packed run averages over by default; None for what the run says.
         votes, votes_rows: FER+'s votes for `source` (see `load_faces`): of several heads, the one with `ferplus8`'s classes has
             its temperature by their majority. Each head has a temperature of its own.
@@ -106,21 +109,14 @@ def pack(
     before = {
         name: assess(side, source, split=split, crops=crops, say=say, read=read, **truths[name]) for name, side in sides.items()
     }
-    new = {name: new_to(run, each) for name, each in before.items()}
-    asked = {name: _answers(each, new[name]) for name, each in before.items()}
-    for truth, probabilities in asked.values():
-        if len(truth) < 2 * probabilities.shape[1]:
-            raise DataError(
-                f"split {split!r} of {source} has {len(truth)} images that can be read and that the run was not trained on, "
-                "too few to choose a temperature"
-            )
-    temperatures = {name: best_temperature(*answers) for name, answers in asked.items()}
+    asked = {name: unseen(run, each) for name, each in before.items()}
+    temperatures = {name: best_temperature(each.truth, each.probabilities) for name, each in asked.items()}
     main = "" if run.head is None else run.head.name
     temporary = target.absolute().with_name(f".{os.getpid()}.{target.name}")
 
     def answers(packed: Run, name: str) -> np.ndarray:
         side = packed.with_head(name) if name else packed
-        return _answers(assess(side, source, split=split, read=read, **truths[name]), new[name])[1]
+        return assess(side, source, split=split, read=read, **truths[name]).predictions.probabilities
 
     with writing(target):
         try:
@@ -129,17 +125,22 @@ def pack(
             if main:
                 info |= {"head": main, "labels": list(run.labels)}
             rounded = _write(run, temporary, info, dict.fromkeys(sides, 1.0))
-            change = max(float(np.abs(answers(rounded, name) - asked[name][1]).max()) for name in sides)
+            change = max(
+                float(np.nanmax(np.abs(answers(rounded, name) - was.predictions.probabilities))) for name, was in before.items()
+            )
             if not change <= LARGEST_CHANGE:
                 raise ModelError(f"with weights of 16 bits a probability moves by {change:.3g}; {run.path} is not packed")
             packed = _write(run, temporary, info, temperatures)
             each: dict[str, dict[str, Any]] = {}
             limits: dict[str, Usable] = {}
-            for name, (truth, probabilities) in asked.items():
-                after = answers(packed, name)
-                ece = [expected_calibration_error(truth, said) for said in (probabilities, after)]
-                each[name] = {"temperature": temperatures[name], "chosen_on": split, "images": len(truth), "ece": ece}
-                limits[name] = usable(truth, after, packed.fingerprint, split)
+            for name, by in asked.items():
+                scaled = at_temperature(by.probabilities, temperatures[name])
+                after = scaled if by.rows is None else answers(packed, name)[by.rows]
+                ece = [expected_calibration_error(by.truth, said) for said in (by.probabilities, after)]
+                each[name] = {"temperature": temperatures[name], "chosen_on": by.chosen_on, "images": len(by.truth), "ece": ece}
+                limits[name] = usable(by.truth, after, packed.fingerprint, by.chosen_on)
+            if (folds := read_out_of_fold(run)) is not None:
+                write_out_of_fold(temporary, run.labels, folds[0], at_temperature(folds[1], temperatures[main]))
             write_atomic(temporary / UNCERTAINTY_FILE, usable_json(limits.pop(main), limits))
             facts = {"bits": 16, **each[main], **({"heads": each} if main else {})}
             _write_info(temporary, {**packed.info, "packed": facts})
@@ -148,11 +149,7 @@ def pack(
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     found = {name: (facts["temperature"], facts["ece"][0], facts["ece"][1]) for name, facts in each.items()}
-    return Packed(target, size / 1e6, temperatures[main], found[main][1:], change, found if main else {})
-
-
-def _answers(assessment: Assessment, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return assessment.predictions.truth[rows], assessment.predictions.probabilities[rows]
+    return Packed(target, size / 1e6, temperatures[main], found[main][1:], change, found if main else {}, asked[main].chosen_on)
 
 
 def _write(run: Run, folder: Path, info: dict[str, Any], temperatures: Mapping[str, float]) -> Run:
