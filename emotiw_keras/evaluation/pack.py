@@ -17,7 +17,7 @@ import tomli_w
 
 from emotiw_keras.data.votes import VOTED
 from emotiw_keras.errors import ModelError, OutputError, UsageError
-from emotiw_keras.evaluation.calibration import unseen
+from emotiw_keras.evaluation.calibration import CLEAN, spoilt, unseen
 from emotiw_keras.evaluation.evaluate import assess, read_once
 from emotiw_keras.evaluation.metrics import at_temperature, best_temperature, expected_calibration_error
 from emotiw_keras.files import check_room, sha256_file, write_atomic, writing
@@ -31,6 +31,8 @@ from emotiw_keras.uncertainty import UNCERTAINTY_FILE, Usable, usable, usable_js
 
 RECIPE_FILE = "recipe.toml"
 KEPT = (RECIPE_FILE, "history.csv", "curves.png", "mean_image.npy")
+ROBUST = "robust"
+CALIBRATE = (CLEAN, ROBUST)
 LARGEST_CHANGE = 0.02
 """How far a probability may move by the weights' rounding; beyond it the network is not packed."""
 
@@ -60,7 +62,8 @@ class Packed:
 
 def pack(
     run: Run, out: str | os.PathLike[str], source: str | os.PathLike[str], *, split: str = "val", crops: int | None = None,
-    votes: str | None = None, votes_rows: str | None = None, head: str | None = None, say: Callable[[str], None] | None = None,
+    votes: str | None = None, votes_rows: str | None = None, head: str | None = None, calibrate: str = "clean",
+    say: Callable[[str], None] | None = None,
 ) -> Packed:  # fmt: skip
     """Write a run as a small run folder: weights of 16 bits, logits divided by the temperature that suits a split, rows zipped.
 
@@ -80,18 +83,23 @@ def pack(
         votes, votes_rows: FER+'s votes for `source` (see `load_faces`): of several heads, the one with `ferplus8`'s classes has
             its temperature by their majority. Each head has a temperature of its own.
         head: of several heads, the one whose answers the packed run gives by default; None for the run's own choice.
+        calibrate: the faces that the temperature suits: "clean", as they are; "robust", the same faces also under each of
+            `conditions.CONDITIONS`, all together, for pictures of other cameras.
         say: called with each line for the user.
 
     Raises:
         DataError: bad data, or too few images.
         ModelError: the network cannot be rounded to 16 bits.
         OutputError: `out` exists or cannot be written.
-        UsageError: the run has no such head, or none that votes are for.
+        UsageError: the run has no such head, or none that votes are for; another word than those for `calibrate`, or "robust"
+            where the images are a cross-validation's or in videos.
 
     Example:
         >>> pack(Run.open("runs/fer"), "fer-small", "fer2013.zip").temperature     # doctest: +SKIP
         0.83
     """
+    if calibrate not in CALIBRATE:
+        raise UsageError(f"calibrate = {calibrate!r}; expected one of {', '.join(CALIBRATE)}")
     target = Path(out)
     if target.exists():
         raise OutputError(f"{target} exists already; name a new folder")
@@ -102,21 +110,26 @@ def pack(
     if votes is not None and not voted:
         raise UsageError(f"votes are for a head with the classes {', '.join(VOTED)}, which {run.called} does not have")
     sweep_beside(target)
-    truths: dict[str, dict[str, Any]] = {
-        name: {"votes": votes, "votes_rows": votes_rows} if name in voted else {} for name in sides
-    }
     read = read_once(say)
-    before = {
-        name: assess(side, source, split=split, crops=crops, say=say, read=read, **truths[name]) for name, side in sides.items()
+    asked_of: dict[str, dict[str, Any]] = {
+        name: {"read": read, "near_duplicates": 0, **({"votes": votes, "votes_rows": votes_rows} if name in voted else {})}
+        for name in sides
     }
+    before = {name: assess(side, source, split=split, crops=crops, say=say, **asked_of[name]) for name, side in sides.items()}
     asked = {name: unseen(run, each) for name, each in before.items()}
-    temperatures = {name: best_temperature(each.truth, each.probabilities) for name, each in asked.items()}
+    told = {
+        name: spoilt(by, before[name], say) if calibrate == ROBUST else {CLEAN: by.probabilities} for name, by in asked.items()
+    }
+    temperatures = {
+        name: best_temperature(np.tile(by.truth, len(told[name])), np.concatenate([*told[name].values()]))
+        for name, by in asked.items()
+    }
     main = "" if run.head is None else run.head.name
     temporary = target.absolute().with_name(f".{os.getpid()}.{target.name}")
 
     def answers(packed: Run, name: str) -> np.ndarray:
         side = packed.with_head(name) if name else packed
-        return assess(side, source, split=split, read=read, **truths[name]).predictions.probabilities
+        return assess(side, source, split=split, **asked_of[name]).predictions.probabilities
 
     with writing(target):
         try:
@@ -138,11 +151,20 @@ def pack(
                 after = scaled if by.rows is None else answers(packed, name)[by.rows]
                 ece = [expected_calibration_error(by.truth, said) for said in (by.probabilities, after)]
                 each[name] = {"temperature": temperatures[name], "chosen_on": by.chosen_on, "images": len(by.truth), "ece": ece}
+                if calibrate == ROBUST:
+                    each[name]["conditions"] = {
+                        condition: [
+                            expected_calibration_error(by.truth, at_temperature(shares, t)) for t in (1, temperatures[name])
+                        ]
+                        for condition, shares in told[name].items()
+                    }
                 limits[name] = usable(by.truth, after, packed.fingerprint, by.chosen_on)
             if (folds := read_out_of_fold(run)) is not None:
                 write_out_of_fold(temporary, run.labels, folds[0], at_temperature(folds[1], temperatures[main]))
             write_atomic(temporary / UNCERTAINTY_FILE, usable_json(limits.pop(main), limits))
             facts = {"bits": 16, **each[main], **({"heads": each} if main else {})}
+            if "packed" in run.info:
+                facts["before"] = run.info["packed"]  # its temperatures are in the weights already
             _write_info(temporary, {**packed.info, "packed": facts})
             size = sum(file.stat().st_size for file in temporary.iterdir())
             os.rename(temporary, target)
