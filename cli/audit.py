@@ -10,6 +10,7 @@ import click
 
 from emotiw_keras.cli import completion
 from emotiw_keras.cli.console import SOME_UNREADABLE, put, tell, warn
+from emotiw_keras.errors import UsageError
 from emotiw_keras.sealed import json_text
 
 
@@ -41,6 +42,11 @@ from emotiw_keras.sealed import json_text
     help="Seconds that an adapter has to start, and for each set of faces.",
 )
 @click.option("--out", metavar="DIR", help="Also write audit.html, audit.md and audit.json into this folder.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Keep answers in DIR/answers, and take those that are there: only what changed is asked again.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 @click.pass_context
 def audit(
@@ -55,6 +61,7 @@ def audit(
     near_duplicates: float | None,
     timeout: float,
     out: str | None,
+    resume: bool,
     as_json: bool,
 ) -> None:
     """Score any reader of expressions on the test faces of FER-2013, in the same columns.
@@ -64,6 +71,9 @@ def audit(
     PrivateTest, without pictures that also stand in the other splits, equal or nearly so; FER+'s majority; agreement with a
     human rater; noise, blur and few pixels; calibration; each class; and on what it was trained and selected, where that is
     known. docs/audit.md shows an adapter in 20 lines. Exit code 3: done, but a model could not be asked.
+
+    With --resume an audit that was interrupted goes on. A run or a file is asked again if its weights or what is stated of it
+    have changed, an adapter if its command or its first line has: delete its files in DIR/answers if it changed otherwise.
 
     \b
     Examples:
@@ -77,13 +87,15 @@ def audit(
     from emotiw_keras.hardware import keep_memory
     from emotiw_keras.reports.audit_page import audit_page, audit_text
 
+    if resume and out is None:
+        raise UsageError("--resume keeps answers in the folder of --out; name one with --out DIR")
     keep_memory()
     entries = distinct([*(entry for word in models for entry in entry_of(word)), *map(adapter_entry, adapters)])
     near = THRESHOLD if near_duplicates is None else near_duplicates
     faces = read_test(data, votes, votes_rows, limit=limit, near_duplicates=near, say=tell)
     for line in faces.report:
         tell(line)
-    result = audited(entries, faces, timeout=timeout, say=tell)
+    result = audited(entries, faces, timeout=timeout, say=tell, keep=Path(out or ".") / "answers" if resume else None)
     put(json_text(result) if as_json else audit_text(result))
     if out is not None:
         from emotiw_keras.files import write_atomic

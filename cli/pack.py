@@ -25,6 +25,13 @@ from emotiw_keras.cli.console import put, tell
 @click.option("--votes", metavar="FILE", help="For FER-2013: FER+'s fer2013new.csv, for the temperature of the head of votes.")
 @click.option("--votes-rows", metavar="FILE", help="A table file,row: which row of --votes an image is.")
 @click.option("--head", metavar="NAME", help="Of several heads, the one that OUT answers with unless told otherwise.")
+@click.option(
+    "--calibrate",
+    type=click.Choice(["clean", "robust"]),
+    default="clean",
+    show_default=True,
+    help="Choose the temperature on the faces as they are, or also noisy, blurred, small, compressed, dark and cut otherwise.",
+)
 def pack(
     run: str,
     out: str,
@@ -34,13 +41,16 @@ def pack(
     votes: str | None,
     votes_rows: str | None,
     head: str | None,
+    calibrate: str,
 ) -> None:
     """Write the run folder RUN as a small one: weights in 16 bits, calibrated probabilities, no checkpoints.
 
     The logits are divided by the temperature that makes the labels of --split most likely; images that RUN was trained on are
-    left out. The answers stay the same, only the probabilities change. By the same images it is settled from which entropy on
-    `emotiw predict` calls an answer uncertain. OUT works wherever a run folder does, but training
-    cannot be resumed in it.
+    left out, and where its classifier was fitted again on them (refit), its cross-validation stands for them. The answers stay
+    the same, only the probabilities change. By the same images it is settled from which entropy on `emotiw predict` calls an
+    answer uncertain. OUT works wherever a run folder does, but training cannot be resumed in it.
+
+    With `--calibrate robust` one temperature suits the faces as they are and as other cameras would take them.
 
     \b
     Example: emotiw pack runs/fer28 fer-small --data fer2013.zip
@@ -57,11 +67,12 @@ def pack(
         votes=votes,
         votes_rows=votes_rows,
         head=head,
+        calibrate=calibrate,
         say=tell,
     )
     for name, (temperature, before, after) in done.heads.items():
-        tell(f"head {name}: temperature {temperature:.3f}, calibration error {before:.3f} -> {after:.3f} on {split}")
+        tell(f"head {name}: temperature {temperature:.3f}, calibration error {before:.3f} -> {after:.3f} on {done.chosen_on}")
     put(
         f"{done.path}: {done.megabytes:.1f} MB, temperature {done.temperature:.3f}, calibration error {done.ece[0]:.3f} -> "
-        f"{done.ece[1]:.3f} on {split}; rounding to 16 bits moved probabilities by at most {done.largest_change:.1g}"
+        f"{done.ece[1]:.3f} on {done.chosen_on}; rounding to 16 bits moved probabilities by at most {done.largest_change:.1g}"
     )

@@ -144,6 +144,10 @@ _FIELDS: dict[str, tuple[Holds, str]] = {
     "files": (_table_of(_hash), "a table of SHA-256 hashes"),
     "heads": (are_heads, "a list of heads, each a table of name and labels"),
     "head": (_text, "the name of a head"),
+    "refitted": (
+        lambda value: isinstance(value, dict) and _text(value.get("stage")),
+        "a table of the stage that was fitted again",
+    ),
     "unrecorded": (_list_of(_text), "a list of data sets"),
 }
 _WEIGHTS: dict[str, tuple[Holds, str]] = {

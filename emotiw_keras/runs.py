@@ -36,7 +36,12 @@ WEIGHTS_FILE = "model.weights.h5"
 ROWS_FILE = "data.csv"
 PACKED_ROWS_FILE = "data.csv.xz"
 INFO_FILE = "run.json"
-BELIEVED = ("recipe.toml", ROWS_FILE, PACKED_ROWS_FILE, "history.csv", "search.csv", MEAN_IMAGE_FILE, UNCERTAINTY_FILE)
+OUT_OF_FOLD_FILE = "out_of_fold.csv"
+"""What a classifier that was fitted on the validation images too said of each image in the fold that it was left out of."""
+BELIEVED = (
+    "recipe.toml", ROWS_FILE, PACKED_ROWS_FILE, "history.csv", "search.csv", MEAN_IMAGE_FILE, UNCERTAINTY_FILE,
+    OUT_OF_FOLD_FILE,
+)  # fmt: skip
 """Files whose hashes run.json keeps; that of the weights stands beside their shapes, checkpoints are named by theirs."""
 LARGEST_FILE = 1 << 30
 # Bytes of data.csv, and of memory while it is unpacked: such a file may come from strangers.
@@ -439,6 +444,12 @@ class Run:
                         f"says {expected:,}"
                     )
 
+    def each_row_as_trained(self) -> Iterator[dict[str, str]]:
+        """`each_row`; the validation images that the classifier was fitted again on are "train", as what they became."""
+        again = self.info.get("refitted", {}).get("stage")
+        for row in self.each_row():
+            yield row | {"status": "train"} if row["stage"] == again and row["status"] == "val" else row
+
     def data_csv(self) -> bytes:
         """data.csv as it is, unzipped in a packed run.
 
@@ -474,7 +485,7 @@ class Run:
     def seen(self) -> dict[str, set[str]]:
         """Pixel hashes by role: "train" (also what was dropped as a duplicate), "val" (chose an epoch), "test" (neither)."""
         roles: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
-        for row in self.each_row():
+        for row in self.each_row_as_trained():
             status = row["status"]
             role = "train" if status == "train" or status.startswith("dropped") else "val" if status == "val" else "test"
             if row["pixel_hash"]:

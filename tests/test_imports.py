@@ -34,7 +34,7 @@ FLOORS = (
     ("models", "conversion"),
     ("faces",),
     ("data",),
-    ("runs", "run_facts", "inference", "history", "charts", "run_view", "gradcam", "fold_runs"),
+    ("runs", "run_facts", "inference", "history", "charts", "run_view", "gradcam", "fold_runs", "out_of_fold"),
     ("training", "evaluation", "serving"),
     ("pathnet", "bulk"),
     ("studies", "audit"),

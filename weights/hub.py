@@ -36,6 +36,7 @@ FILES = (
     "history.csv",
     "mean_image.npy",
     "uncertainty.json",
+    "out_of_fold.csv",
     "curves.png",
     "README.md",
     "run.json",

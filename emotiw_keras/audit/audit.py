@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,14 @@ from emotiw_keras import __version__
 from emotiw_keras.audit.entries import UNKNOWN, Entry, distinct
 from emotiw_keras.audit.faces import CONDITIONS, LABELS, AuditFaces
 from emotiw_keras.audit.figures import check_labels, in_order, of_answers, of_humans, share
-from emotiw_keras.audit.readers import opened
+from emotiw_keras.audit.kept import KeptAnswers
+from emotiw_keras.audit.readers import Reader, opened
 from emotiw_keras.errors import EmotiwError
 
 TIMEOUT = 1800.0
+AS_THEY_ARE = "clean"
+Ask = Callable[[Entry, Reader, np.ndarray, str], np.ndarray]
+"""An entry, its reader, faces and what they are called -> the reader's probabilities."""
 
 
 def audit(
@@ -23,6 +28,7 @@ def audit(
     *,
     timeout: float = TIMEOUT,
     say: Callable[[str], None] | None = None,
+    keep: Path | None = None,
 ) -> dict[str, Any]:
     """Ask every reader, and put the figures side by side. Nothing is chosen by them: the test faces are only read.
 
@@ -33,6 +39,7 @@ def audit(
         faces: from `read_test`.
         timeout: seconds that an adapter has for each answer.
         say: takes a line when a reader begins.
+        keep: a folder that takes every answer, and out of which answers are taken that are there already (`KeptAnswers`).
 
     Returns:
         `{"version", "data", "conditions", "humans", "models": [row, ...]}`, ready for JSON. A row has `name`, `labels`, facts
@@ -41,12 +48,12 @@ def audit(
     Raises:
         UsageError: two entries have one name.
     """
-    rows = []
+    rows, say = [], say or (lambda _: None)
+    ask: Ask = _ask if keep is None else KeptAnswers(keep, say).ask
     for number, entry in enumerate(distinct(entries), start=1):
-        if say is not None:
-            say(f"{number} of {len(entries)}: {entry.name}")
+        say(f"{number} of {len(entries)}: {entry.name}")
         try:
-            rows.append({"name": entry.name, **_row(entry, faces, timeout)})
+            rows.append({"name": entry.name, **_row(entry, faces, timeout, ask)})
         except EmotiwError as error:
             facts = {"trained_on": entry.trained_on or UNKNOWN, "selected_on": entry.selected_on or UNKNOWN}
             rows.append({"name": entry.name, **facts, "error": str(error), "exit_code": error.exit_code})
@@ -66,13 +73,17 @@ def audit(
     }
 
 
-def _row(entry: Entry, faces: AuditFaces, timeout: float) -> dict[str, Any]:
+def _ask(entry: Entry, reader: Reader, faces: np.ndarray, called: str) -> np.ndarray:
+    return reader.predict(faces)
+
+
+def _row(entry: Entry, faces: AuditFaces, timeout: float, ask: Ask) -> dict[str, Any]:
     with opened(entry, faces, timeout) as reader:
         check_labels(reader.labels, entry.name)
-        figures = of_answers(reader.predict(faces.pixels), reader.labels, faces)
+        figures = of_answers(ask(entry, reader, faces.pixels, AS_THEY_ARE), reader.labels, faces)
         robust = {}
         for condition in CONDITIONS:
-            answers = in_order(reader.predict(faces.under(condition)), reader.labels, LABELS)
+            answers = in_order(ask(entry, reader, faces.under(condition), condition), reader.labels, LABELS)
             lost = np.isnan(answers).any(axis=1)
             said = np.where(lost, -1, np.nan_to_num(answers, nan=-1.0).argmax(axis=1))
             robust[condition] = share(said == faces.truth)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from emotiw_keras.audit.entries import UNKNOWN, Entry, Input
 from emotiw_keras.audit.faces import AuditFaces
 from emotiw_keras.data.resize import resize
 from emotiw_keras.errors import ModelError
+from emotiw_keras.files import sha256_file
 from emotiw_keras.formats.foreign import Limits
 from emotiw_keras.formats.protobuf import Schema, Spec, Wire, last, map_file
 
@@ -33,10 +35,12 @@ class Reader(Protocol):
         labels: its classes, in the order of its columns.
         facts: what tables say of it: "how" a face reaches it, and where known "version", "licence", "bytes", "trained_on",
             "selected_on", "source".
+        identity: a hash of the weights, where they are at hand; "" of an adapter, which is known by its command and its facts.
     """
 
     labels: tuple[str, ...]
     facts: dict[str, Any]
+    identity: str
 
     def predict(self, faces: np.ndarray) -> np.ndarray:
         """uint8 (n, 48, 48) -> float32 (n, labels), rows of sum 1, or of NaN where no face was found."""
@@ -65,8 +69,10 @@ def opened(entry: Entry, faces: AuditFaces, timeout: float) -> Iterator[Reader]:
 
 
 class _Answers:
-    def __init__(self, labels: tuple[str, ...], facts: dict[str, Any], predict: Callable[[np.ndarray], np.ndarray]) -> None:
-        self.labels, self.facts, self.predict = labels, facts, predict
+    def __init__(
+        self, labels: tuple[str, ...], facts: dict[str, Any], predict: Callable[[np.ndarray], np.ndarray], identity: str = ""
+    ) -> None:
+        self.labels, self.facts, self.predict, self.identity = labels, facts, predict, identity
         self.facts.pop("labels", None)
 
 
@@ -77,7 +83,7 @@ def _told(entry: Entry) -> dict[str, str]:
 
 def _of_run(entry: Entry, faces: AuditFaces) -> Reader:
     from emotiw_keras import __version__
-    from emotiw_keras.runs import WEIGHTS_FILE, Run
+    from emotiw_keras.runs import INFO_FILE, WEIGHTS_FILE, Run
     from emotiw_keras.serving.predictor import Predictor
 
     predictor = Predictor(entry.run, crops=entry.crops, head=entry.head or None)
@@ -85,6 +91,7 @@ def _of_run(entry: Entry, faces: AuditFaces) -> Reader:
     facts: dict[str, Any] = {"version": __version__, "how": f"the face as it is; {mirrored}", **_told(entry)}
     source = predictor.source
     if isinstance(source, Run):
+        identity = sha256_file(source.path / INFO_FILE)  # which has the hashes of all that it answers by
         facts["bytes"] = (source.path / WEIGHTS_FILE).stat().st_size
         if source.unrecorded:
             facts |= {"trained_on": f"{', '.join(source.unrecorded)}, whose images are not recorded"}
@@ -94,12 +101,13 @@ def _of_run(entry: Entry, faces: AuditFaces) -> Reader:
             facts["selected_on"] = entry.selected_on or _splits_in(source.selected_on, faces)
             facts["source"] = entry.source or "the run's own record of its images"
     else:
+        identity = hashlib.sha256(source.model).hexdigest()
         facts["bytes"] = len(source.model)
 
     def predict(pixels: np.ndarray) -> np.ndarray:
         return checked_probabilities(predictor.predict(pixels[..., None]), entry.name)
 
-    return _Answers(predictor.labels, facts, predict)
+    return _Answers(predictor.labels, facts, predict, identity)
 
 
 def _splits_in(hashes: set[str], faces: AuditFaces) -> str:
@@ -127,7 +135,9 @@ def _of_file(entry: Entry) -> Reader:
     if not path.exists():
         raise ModelError(f"{entry.name}: there is no {entry.file}")
     onnx = path.suffix.lower() == ".onnx"
-    size = path.stat().st_size if path.is_file() else sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
+    files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
+    size = sum(each.stat().st_size for each in files)
+    identity = " ".join(map(sha256_file, files))
     compute = _onnx(path, entry.name) if onnx else _keras(path, entry)
     how = f"the face at {given.side} x {given.side}, {given.channels}, {given.low:g} to {given.high:g}"
 
@@ -138,7 +148,7 @@ def _of_file(entry: Entry) -> Reader:
         ]
         return _probabilities(parts, entry, len(pixels))
 
-    return _Answers(entry.labels, {"how": how, "bytes": size, **_told(entry)}, predict)
+    return _Answers(entry.labels, {"how": how, "bytes": size, **_told(entry)}, predict, identity)
 
 
 def prepared(faces: np.ndarray, given: Input) -> np.ndarray:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.metrics import log_loss
 
+from emotiw_keras.data.annotated_videos import VideoSet
 from emotiw_keras.data.columns import pick
 from emotiw_keras.data.votes import AGREED, agreed
-from emotiw_keras.errors import DataError
+from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.metrics import at_temperature, best_temperature, expected_calibration_error, wilson_interval
+from emotiw_keras.out_of_fold import read_out_of_fold
 
 if TYPE_CHECKING:
     from emotiw_keras.evaluation.assessment import Assessment, Predictions
     from emotiw_keras.runs import Run
+
+FOLDS, CLEAN = "cross-validation", "clean"
 
 
 def by_agreement(predictions: Predictions, votes: np.ndarray) -> dict[str, Any]:
@@ -40,9 +46,84 @@ def by_agreement(predictions: Predictions, votes: np.ndarray) -> dict[str, Any]:
 
 def new_to(run: Run, assessment: Assessment) -> np.ndarray:
     """bool (n,): the images of an assessment that can be read and that the run, or what it came from, had not trained on."""
-    trained = {row["pixel_hash"] for row in run.each_row() if row["status"] == "train"}
+    trained = {row["pixel_hash"] for row in run.each_row_as_trained() if row["status"] == "train"}
     hashes = pick(assessment.faces.pixel_hash, assessment.indices)
     return assessment.predictions.readable & np.array([pixel_hash not in trained for pixel_hash in hashes])
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """Answers about images that trained nothing, to calibrate by.
+
+    Attributes:
+        truth: int (n,).
+        probabilities: float (n, classes).
+        chosen_on: what they are: the name of a split, or `FOLDS`.
+        rows: bool, of the assessment's images those that these are; None where they are answers of a cross-validation.
+    """
+
+    truth: np.ndarray
+    probabilities: np.ndarray
+    chosen_on: str
+    rows: np.ndarray | None
+
+
+def unseen(run: Run, assessment: Assessment) -> Unseen:
+    """The images of an assessment that a run was not trained on. Where too few are left because its classifier was fitted again
+    on its validation images: what it said of images in the folds that they were left out of.
+
+    Raises:
+        DataError: too few images.
+    """
+    rows, asked, found = new_to(run, assessment), assessment.question, assessment.predictions
+    least = 2 * len(found.labels)
+    if rows.sum() >= least:
+        return Unseen(found.truth[rows], found.probabilities[rows], asked.split, rows)
+    why = (
+        f"split {asked.split!r} of {asked.source} has {int(rows.sum())} images that can be read and that the run was not "
+        "trained on, too few to choose a temperature"
+    )
+    if "refitted" not in run.info:
+        raise DataError(why)
+    kept = read_out_of_fold(run) if asked.votes is None else None
+    if kept is None or len(kept[0]) < least:
+        lacking = "no answers of its cross-validation by votes" if asked.votes else "no answers of its cross-validation"
+        raise DataError(
+            f"{why}: its classifier was fitted again on its validation images (refit), and it keeps {lacking}; name images "
+            "that are new to it, or train it anew"
+        )
+    return Unseen(*kept, FOLDS, None)
+
+
+def spoilt(by: Unseen, assessment: Assessment, say: Callable[[str], None] | None = None) -> dict[str, np.ndarray]:
+    """The probabilities of the same images under each of `conditions.CONDITIONS`, by name; "clean" are those that are there.
+
+    Args:
+        by: images of the assessment.
+        assessment: what they are from.
+        say: called with a line for each condition.
+
+    Raises:
+        UsageError: they are answers of a cross-validation, whose images are not at hand, or faces in videos.
+    """
+    from emotiw_keras.evaluation.conditions import CONDITIONS
+    from emotiw_keras.evaluation.evaluate import predict
+    from emotiw_keras.inference import Inference
+
+    if by.rows is None:
+        raise UsageError(
+            f"the images of split {assessment.question.split!r} trained the run (refit), and its cross-validation knows them "
+            "as they are alone; to calibrate by spoilt faces too name images that are new to it"
+        )
+    if isinstance(assessment.faces, VideoSet):
+        raise UsageError(f"spoilt are single faces, but {assessment.question.source} is a set of videos; name a set of images")
+    run, faces, indices = assessment.run, assessment.faces, assessment.indices[by.rows]
+    compute, found = Inference(run, faces.pixels.shape, assessment.question.crops), {CLEAN: by.probabilities}
+    for condition in CONDITIONS:
+        if say is not None:
+            say(f"{f'head {run.chosen}: ' if run.chosen else ''}the same faces: {condition.words}")
+        found[condition.name] = predict(run, faces, indices, compute=compute, condition=condition)
+    return found
 
 
 def calibrated(predictions: Predictions, val: Assessment) -> dict[str, Any]:
@@ -58,19 +139,14 @@ def calibrated(predictions: Predictions, val: Assessment) -> dict[str, Any]:
     Raises:
         DataError: too few images to choose on.
     """
-    chosen = new_to(val.run, val)
-    if chosen.sum() < 2 * len(predictions.labels):
-        raise DataError(
-            f"split 'val' of {val.question.source} has {int(chosen.sum())} images that can be read and that the run was not "
-            "trained on, too few to choose a temperature"
-        )
-    temperature = best_temperature(val.predictions.truth[chosen], val.predictions.probabilities[chosen])
+    chosen = unseen(val.run, val)
+    temperature = best_temperature(chosen.truth, chosen.probabilities)
     read = predictions.readable
     truth, answers = predictions.truth[read], at_temperature(predictions.probabilities[read], temperature)
     return {
         "temperature": temperature,
-        "chosen_on": "val",
-        "images": int(chosen.sum()),
+        "chosen_on": chosen.chosen_on,
+        "images": len(chosen.truth),
         "ece": expected_calibration_error(truth, answers),
         "log_loss": float(log_loss(truth, answers, labels=range(len(predictions.labels)))),
     }

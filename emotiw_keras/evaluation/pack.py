@@ -16,21 +16,23 @@ import numpy as np
 import tomli_w
 
 from emotiw_keras.data.votes import VOTED
-from emotiw_keras.errors import DataError, ModelError, OutputError, UsageError
-from emotiw_keras.evaluation.assessment import Assessment
-from emotiw_keras.evaluation.calibration import new_to
+from emotiw_keras.errors import ModelError, OutputError, UsageError
+from emotiw_keras.evaluation.calibration import CLEAN, spoilt, unseen
 from emotiw_keras.evaluation.evaluate import assess, read_once
-from emotiw_keras.evaluation.metrics import best_temperature, expected_calibration_error
+from emotiw_keras.evaluation.metrics import at_temperature, best_temperature, expected_calibration_error
 from emotiw_keras.files import check_room, sha256_file, write_atomic, writing
 from emotiw_keras.locking import sweep_beside
 from emotiw_keras.models.registry import get_spec
 from emotiw_keras.models.weights import save
+from emotiw_keras.out_of_fold import read_out_of_fold, write_out_of_fold
 from emotiw_keras.runs import INFO_FILE, PACKED_ROWS_FILE, WEIGHTS_FILE, Run, believed_hashes
 from emotiw_keras.sealed import sealed_json
 from emotiw_keras.uncertainty import UNCERTAINTY_FILE, Usable, usable, usable_json
 
 RECIPE_FILE = "recipe.toml"
 KEPT = (RECIPE_FILE, "history.csv", "curves.png", "mean_image.npy")
+ROBUST = "robust"
+CALIBRATE = (CLEAN, ROBUST)
 LARGEST_CHANGE = 0.02
 """How far a probability may move by the weights' rounding; beyond it the network is not packed."""
 
@@ -46,6 +48,7 @@ class Packed:
         ece: expected calibration error on the images it was chosen on, before and after.
         largest_change: of a probability on those images, by rounding the weights alone.
         heads: of several heads, each one's temperature and calibration error before and after.
+        chosen_on: the images: a split, or "cross-validation" of a classifier that was fitted again on its validation images.
     """
 
     path: Path
@@ -54,11 +57,13 @@ class Packed:
     ece: tuple[float, float]
     largest_change: float
     heads: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    chosen_on: str = "val"
 
 
 def pack(
     run: Run, out: str | os.PathLike[str], source: str | os.PathLike[str], *, split: str = "val", crops: int | None = None,
-    votes: str | None = None, votes_rows: str | None = None, head: str | None = None, say: Callable[[str], None] | None = None,
+    votes: str | None = None, votes_rows: str | None = None, head: str | None = None, calibrate: str = "clean",
+    say: Callable[[str], None] | None = None,
 ) -> Packed:  # fmt: skip
     """Write a run as a small run folder: weights of 16 bits, logits divided by the temperature that suits a split, rows zipped.
 
@@ -72,23 +77,29 @@ def pack(
         out: the new folder.
         source: data with the split.
         split: images that the temperature is chosen on; never those of the final score. Images that the run was trained on are
-            left out: it is more confident on them.
+            left out: it is more confident on them. Where its classifier was fitted again on the validation images (`refit`),
+            the temperature is chosen by what it said of images in the folds that they were left out of.
         crops: crops of a face that the packed run averages over by default; None for what the run says.
         votes, votes_rows: FER+'s votes for `source` (see `load_faces`): of several heads, the one with `ferplus8`'s classes has
             its temperature by their majority. Each head has a temperature of its own.
         head: of several heads, the one whose answers the packed run gives by default; None for the run's own choice.
+        calibrate: the faces that the temperature suits: "clean", as they are; "robust", the same faces also under each of
+            `conditions.CONDITIONS`, all together, for pictures of other cameras.
         say: called with each line for the user.
 
     Raises:
         DataError: bad data, or too few images.
         ModelError: the network cannot be rounded to 16 bits.
         OutputError: `out` exists or cannot be written.
-        UsageError: the run has no such head, or none that votes are for.
+        UsageError: the run has no such head, or none that votes are for; another word than those for `calibrate`, or "robust"
+            where the images are a cross-validation's or in videos.
 
     Example:
         >>> pack(Run.open("runs/fer"), "fer-small", "fer2013.zip").temperature     # doctest: +SKIP
         0.83
     """
+    if calibrate not in CALIBRATE:
+        raise UsageError(f"calibrate = {calibrate!r}; expected one of {', '.join(CALIBRATE)}")
     target = Path(out)
     if target.exists():
         raise OutputError(f"{target} exists already; name a new folder")
@@ -99,28 +110,26 @@ def pack(
     if votes is not None and not voted:
         raise UsageError(f"votes are for a head with the classes {', '.join(VOTED)}, which {run.called} does not have")
     sweep_beside(target)
-    truths: dict[str, dict[str, Any]] = {
-        name: {"votes": votes, "votes_rows": votes_rows} if name in voted else {} for name in sides
-    }
     read = read_once(say)
-    before = {
-        name: assess(side, source, split=split, crops=crops, say=say, read=read, **truths[name]) for name, side in sides.items()
+    asked_of: dict[str, dict[str, Any]] = {
+        name: {"read": read, "near_duplicates": 0, **({"votes": votes, "votes_rows": votes_rows} if name in voted else {})}
+        for name in sides
     }
-    new = {name: new_to(run, each) for name, each in before.items()}
-    asked = {name: _answers(each, new[name]) for name, each in before.items()}
-    for truth, probabilities in asked.values():
-        if len(truth) < 2 * probabilities.shape[1]:
-            raise DataError(
-                f"split {split!r} of {source} has {len(truth)} images that can be read and that the run was not trained on, "
-                "too few to choose a temperature"
-            )
-    temperatures = {name: best_temperature(*answers) for name, answers in asked.items()}
+    before = {name: assess(side, source, split=split, crops=crops, say=say, **asked_of[name]) for name, side in sides.items()}
+    asked = {name: unseen(run, each) for name, each in before.items()}
+    told = {
+        name: spoilt(by, before[name], say) if calibrate == ROBUST else {CLEAN: by.probabilities} for name, by in asked.items()
+    }
+    temperatures = {
+        name: best_temperature(np.tile(by.truth, len(told[name])), np.concatenate([*told[name].values()]))
+        for name, by in asked.items()
+    }
     main = "" if run.head is None else run.head.name
     temporary = target.absolute().with_name(f".{os.getpid()}.{target.name}")
 
     def answers(packed: Run, name: str) -> np.ndarray:
         side = packed.with_head(name) if name else packed
-        return _answers(assess(side, source, split=split, read=read, **truths[name]), new[name])[1]
+        return assess(side, source, split=split, **asked_of[name]).predictions.probabilities
 
     with writing(target):
         try:
@@ -129,30 +138,40 @@ def pack(
             if main:
                 info |= {"head": main, "labels": list(run.labels)}
             rounded = _write(run, temporary, info, dict.fromkeys(sides, 1.0))
-            change = max(float(np.abs(answers(rounded, name) - asked[name][1]).max()) for name in sides)
+            change = max(
+                float(np.nanmax(np.abs(answers(rounded, name) - was.predictions.probabilities))) for name, was in before.items()
+            )
             if not change <= LARGEST_CHANGE:
                 raise ModelError(f"with weights of 16 bits a probability moves by {change:.3g}; {run.path} is not packed")
             packed = _write(run, temporary, info, temperatures)
             each: dict[str, dict[str, Any]] = {}
             limits: dict[str, Usable] = {}
-            for name, (truth, probabilities) in asked.items():
-                after = answers(packed, name)
-                ece = [expected_calibration_error(truth, said) for said in (probabilities, after)]
-                each[name] = {"temperature": temperatures[name], "chosen_on": split, "images": len(truth), "ece": ece}
-                limits[name] = usable(truth, after, packed.fingerprint, split)
+            for name, by in asked.items():
+                scaled = at_temperature(by.probabilities, temperatures[name])
+                after = scaled if by.rows is None else answers(packed, name)[by.rows]
+                ece = [expected_calibration_error(by.truth, said) for said in (by.probabilities, after)]
+                each[name] = {"temperature": temperatures[name], "chosen_on": by.chosen_on, "images": len(by.truth), "ece": ece}
+                if calibrate == ROBUST:
+                    each[name]["conditions"] = {
+                        condition: [
+                            expected_calibration_error(by.truth, at_temperature(shares, t)) for t in (1, temperatures[name])
+                        ]
+                        for condition, shares in told[name].items()
+                    }
+                limits[name] = usable(by.truth, after, packed.fingerprint, by.chosen_on)
+            if (folds := read_out_of_fold(run)) is not None:
+                write_out_of_fold(temporary, run.labels, folds[0], at_temperature(folds[1], temperatures[main]))
             write_atomic(temporary / UNCERTAINTY_FILE, usable_json(limits.pop(main), limits))
             facts = {"bits": 16, **each[main], **({"heads": each} if main else {})}
+            if "packed" in run.info:
+                facts["before"] = run.info["packed"]  # its temperatures are in the weights already
             _write_info(temporary, {**packed.info, "packed": facts})
             size = sum(file.stat().st_size for file in temporary.iterdir())
             os.rename(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     found = {name: (facts["temperature"], facts["ece"][0], facts["ece"][1]) for name, facts in each.items()}
-    return Packed(target, size / 1e6, temperatures[main], found[main][1:], change, found if main else {})
-
-
-def _answers(assessment: Assessment, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return assessment.predictions.truth[rows], assessment.predictions.probabilities[rows]
+    return Packed(target, size / 1e6, temperatures[main], found[main][1:], change, found if main else {}, asked[main].chosen_on)
 
 
 def _write(run: Run, folder: Path, info: dict[str, Any], temperatures: Mapping[str, float]) -> Run:

@@ -143,8 +143,8 @@ def train(
     recipe = prepared.recipe
     if replicas is not None:
         compare(prepared, replicas)
-    before = prepared.parent.rows() if prepared.parent is not None else []
-    taught = (row for run in prepared.teachers.values() for row in run.each_row())
+    before = list(prepared.parent.each_row_as_trained()) if prepared.parent is not None else []
+    taught = (row for run in prepared.teachers.values() for row in run.each_row_as_trained())
     of_files = [part for part in recipe.stages if part.name in prepared.roles]
     rows = chain(
         data_rows(of_files, prepared.sets, prepared.roles, before, taught if prepared.teachers else None),

@@ -16,6 +16,7 @@ from emotiw_keras.data.near.groups import alike
 from emotiw_keras.data.splits import group_ids, stratified
 from emotiw_keras.errors import UsageError
 from emotiw_keras.models.features import classifier_of
+from emotiw_keras.out_of_fold import write_out_of_fold
 from emotiw_keras.talk import Notice
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.caching import Plan, as_they_are
@@ -69,7 +70,7 @@ class HeadTraining(StageTraining):
         run.say(f"stage {self.number} {stage.name}: {len(self.train):,} images, the classifier alone")
         kernel, *biases = classifier_of(run.model).get_weights()
         start = kernel, biases[0] if biases else np.zeros(kernel.shape[1], np.float32)
-        head = self._fitted([self.train], start)
+        head, _ = self._fitted([self.train], start)
         scores = self._scores()
         seconds = max(time.monotonic() - started, 1e-3)
         row = {
@@ -98,7 +99,8 @@ class HeadTraining(StageTraining):
         }
 
     def refit(self, file: str) -> dict[str, Any]:
-        """Fit the classifier again, on training and validation images; nothing scores it any more but its cross-validation.
+        """Fit the classifier again, on training and validation images; nothing scores it any more but its cross-validation,
+        whose answers are left in the run folder.
 
         Args:
             file: what `fit` left in the stage's folder.
@@ -109,12 +111,14 @@ class HeadTraining(StageTraining):
         assert self.val is not None and not isinstance(self.val, Batches)
         self.run.say(f"stage {self.stage.name} is fitted again, with its {len(self.val):,} validation images")
         held = checkpoints.load(self.folder / file).arrays
-        head = self._fitted([self.train, self.val], (held["start/kernel"], held["start/bias"]))
+        head, labels = self._fitted([self.train, self.val], (held["start/kernel"], held["start/bias"]))
+        write_out_of_fold(self.run.run_dir, self.run.info["labels"], labels, head.answers)
         self.run.say(f"  {self.stage.name}: {_told(head)}")
         return {"stage": self.stage.name, "images": len(self.train) + len(self.val), **_facts(head)}
 
-    def _fitted(self, sources: Sequence[Trained], start: tuple[np.ndarray, np.ndarray]) -> LinearHead:
-        """Fit the classifier on all images of some sources, beginning with kernel and bias, and give it to the network."""
+    def _fitted(self, sources: Sequence[Trained], start: tuple[np.ndarray, np.ndarray]) -> tuple[LinearHead, np.ndarray]:
+        """Fit the classifier on all images of some sources, beginning with kernel and bias, and give it to the network; with it
+        come the labels of the images that it was fitted on."""
         stage, classifier = self.stage, classifier_of(self.run.model)
         labels, groups = np.concatenate([each.labels for each in sources if not isinstance(each, Batches)]), _groups(sources)
         taken = np.arange(len(labels))
@@ -136,7 +140,7 @@ class HeadTraining(StageTraining):
                 folds=stage.folds, seed=self.run.seed, where=self.where,
             )  # fmt: skip
         classifier.set_weights([head.kernel, head.bias][: len(classifier.weights)])
-        return head
+        return head, labels
 
     def _features(self, source: Trained, taken: np.ndarray) -> np.ndarray:
         """What the classifier reads, float32 (views, images, features): the centre crop, and with `mirror` its mirror image."""

@@ -39,6 +39,7 @@ class LinearHead:
         temperature: what the logits were divided by.
         accuracy, log_loss: of all images, each answered by a head that was fitted without its person.
         folds: of the cross-validation.
+        answers: float64 (images, classes), the probabilities behind `accuracy` and `log_loss`.
     """
 
     kernel: np.ndarray
@@ -49,6 +50,7 @@ class LinearHead:
     accuracy: float
     log_loss: float
     folds: int
+    answers: np.ndarray
 
 
 def fit_linear_head(
@@ -104,6 +106,7 @@ def fit_linear_head(
         )
     splits = _splits(labels, groups, min(folds, count), seed)
     best: tuple[tuple[float, float], _Space, int, float] | None = None
+    answers = np.empty((0, classes))
     for space in _spaces(features, start):
         logits = np.full((len(STRENGTHS), *features.shape[:2], classes), -MISSING)
         for inside, outside in splits:
@@ -114,14 +117,15 @@ def fit_linear_head(
             # rounded, so that the last bits of sums decide nothing
             score = (_accuracy(each / temperature, labels, weights[labels]), -round(loss, 6))
             if best is None or score > best[0]:
-                best = score, space, number, temperature
+                best, answers = (score, space, number, temperature), _probabilities(each / temperature)
     assert best is not None
     (accuracy, loss), space, number, temperature = best
     kernel, bias = list(_path(space.mine, labels, weights, classes, STRENGTHS[: number + 1]))[-1]
     kernel, bias = space.unfold(kernel, bias)
     kernel, bias = (kernel / temperature).astype(np.float32), (bias / temperature).astype(np.float32)
     used = space.answers is not None
-    return LinearHead(kernel, bias, float(STRENGTHS[number]), used, temperature, float(accuracy), float(-loss), len(splits))
+    strength, count = float(STRENGTHS[number]), len(splits)
+    return LinearHead(kernel, bias, strength, used, temperature, float(accuracy), float(-loss), count, answers)
 
 
 def _splits(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -82,7 +82,7 @@ def _new(run: Surroundings, stage: Stage, val: Trained) -> np.ndarray:
     """Positions of the validation images that trained nothing and belong to no test set."""
     assert not isinstance(val, Batches)
     info = {**run.info, "finished": True}
-    trained = {row["pixel_hash"] for row in Run(run.run_dir, info).each_row() if row["status"] == "train"}
+    trained = {row["pixel_hash"] for row in Run(run.run_dir, info).each_row_as_trained() if row["status"] == "train"}
     if isinstance(val, Pool):
         hashes = [digest for faces, index in val.parts for digest in pick(faces.pixel_hash, index)]
         held = np.concatenate([faces.split[index] == CHOSEN_ON for faces, index in val.parts])

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -211,6 +212,44 @@ def test_one_command_puts_all_side_by_side(
     assert "ended with exit code 3" in lost["error"] and "could not ask broken" in err
     assert "| mine" in (tmp_path / "out" / "audit.md").read_text()
     assert "could not be asked" in (tmp_path / "out" / "audit.html").read_text()
+
+
+def test_an_audit_that_is_run_again_asks_only_what_has_changed(
+    fer: dict[str, Path], adapter: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    count, mine = tmp_path / "asked", tmp_path / "my_model.py"
+    whole = mine.read_text().replace("    faces =", f"    open({str(count)!r}, 'a').write('x')\n    faces =")
+    mine.write_text(whole)
+    words = ["audit", "--adapter", f"mine={adapter}", "--data", str(fer["data"]), "--near-duplicates", "0", "--json"]
+    words += ["--out", str(tmp_path / "out")]
+    sets = 1 + len(CONDITIONS)
+
+    def told(*more: str) -> tuple[dict[str, Any], str, int]:
+        before = len(count.read_text()) if count.exists() else 0
+        run([*words, *more])
+        out, err = capsys.readouterr()
+        return json.loads(out)["models"][0], err, len(count.read_text()) - before
+
+    # interrupted after two sets of faces
+    mine.write_text(whole.replace("    faces =", f"    if len(open({str(count)!r}).read()) == 3: sys.exit(1)\n    faces ="))
+    lost, _, asked = told("--resume")
+    assert "ended with exit code 1" in lost["error"] and asked == 3
+    mine.write_text(whole)
+    first, err, asked = told("--resume")
+    assert asked == sets - 2 and err.count("as it answered before") == 2
+    again, err, asked = told("--resume")
+    assert again == first and asked == 0 and err.count("as it answered before") == sets
+    kept = sorted((tmp_path / "out" / "answers").iterdir())
+    assert len(kept) == sets and kept[0].name.startswith("mine-blur-")
+    kept[0].write_bytes(kept[0].read_bytes()[:-9])
+    again, err, asked = told("--resume")
+    assert again == first and asked == 1 and f"{kept[0].name} is damaged; asked again" in err
+    assert told()[::2] == (first, sets)  # without the option everything is asked
+    assert told("--resume", "--limit", "14")[2] == sets  # other faces
+    mine.write_text(whole.replace('"1.2"', '"1.3"'))
+    changed, _, asked = told("--resume")
+    assert changed["version"] == "1.3" and asked == sets
+    assert run([*words[:-2], "--resume"]) == 2 and "name one with --out DIR" in capsys.readouterr().err
 
 
 def test_the_adapter_of_the_docs_answers(tmp_path: Path) -> None:

@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emotiw_keras.errors import DataError, ModelError, OutputError, RunError
-from emotiw_keras.evaluation.evaluate import assess
+from emotiw_keras.cli.main import run as emotiw_here
+from emotiw_keras.errors import DataError, ModelError, OutputError, RunError, UsageError
+from emotiw_keras.evaluation.conditions import CONDITIONS
+from emotiw_keras.evaluation.evaluate import assess, predict
+from emotiw_keras.evaluation.metrics import at_temperature, expected_calibration_error
 from emotiw_keras.evaluation.pack import best_temperature, pack
 from emotiw_keras.runs import Run
 from emotiw_keras.uncertainty import entropy
@@ -76,3 +79,31 @@ def test_what_is_there_stays_and_damage_is_told(side_by_side: Path, tmp_path: Pa
         Run.open(packed).rows()
     with pytest.raises(ModelError, match="there is no run folder no-such"):
         Run.open("no-such")
+
+
+def test_a_temperature_can_suit_spoilt_faces_too(
+    side_by_side: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emotiw_keras.evaluation.metrics.TEMPERATURES", (0.2, 500.0))  # a network that has learned little
+    run, faces = Run.open(side_by_side / "two"), side_by_side / "faces"
+    words = ["pack", str(run.path), str(tmp_path / "small"), "--data", str(faces), "--split", "test", "--calibrate", "robust"]
+    assert emotiw_here(words) == 0
+    assert f"the same faces: {CONDITIONS[0].words}" in capsys.readouterr().err
+    found = assess(run, faces, split="test", crops=1)
+    rows = found.predictions.readable
+    truth, shares = found.predictions.truth[rows], [found.predictions.probabilities[rows]]
+    shares += [predict(run, found.faces, found.indices[rows], crops=1, condition=each) for each in CONDITIONS]
+    packed = Run.open(tmp_path / "small")
+    facts = packed.info["packed"]
+    temperature = best_temperature(np.tile(truth, len(shares)), np.concatenate(shares))
+    assert facts["temperature"] == pytest.approx(temperature, rel=1e-3)
+    assert abs(temperature - best_temperature(truth, shares[0])) > 0.01  # which clean faces alone would have
+    assert list(facts["conditions"]) == ["clean", *(each.name for each in CONDITIONS)]
+    for spoilt, told in zip(shares, facts["conditions"].values(), strict=True):
+        expected = [expected_calibration_error(truth, at_temperature(spoilt, each)) for each in (1, temperature)]
+        assert told == pytest.approx(expected, abs=1e-3)
+    # packed once more, it says what is in its weights already
+    again = pack(packed, tmp_path / "again", faces, split="test")
+    assert Run.open(again.path).info["packed"]["before"] == facts
+    with pytest.raises(UsageError, match="calibrate = 'dark'; expected one of clean, robust"):
+        pack(run, tmp_path / "none", faces, calibrate="dark")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from emotiw_keras.errors import DataError, ModelError, UsageError
+from emotiw_keras.errors import DataError, ModelError, RunError, UsageError
 from emotiw_keras.evaluation.evaluate import assess
-from emotiw_keras.runs import Run
+from emotiw_keras.evaluation.metrics import at_temperature, best_temperature, expected_calibration_error
+from emotiw_keras.evaluation.pack import pack
+from emotiw_keras.out_of_fold import read_out_of_fold
+from emotiw_keras.runs import OUT_OF_FOLD_FILE, Run
+from emotiw_keras.sealed import sealed_json
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.linear_head import LinearHead, fit_linear_head
 from emotiw_keras.training.recipe import Recipe, load_recipe, parse_recipe
@@ -142,6 +147,59 @@ def test_the_better_stage_is_kept_and_fitted_again(trained: tuple[Run, list[str]
     assert run.info["model"]["features"] == 5
     # an ordinary network afterwards
     assert assess(run, faces["fer"], split="test").result["accuracy"] > 1 / 7
+
+
+def test_images_that_fitted_the_classifier_again_calibrate_nothing(
+    trained: tuple[Run, list[str]], faces: dict[str, str], tmp_path: Path
+) -> None:
+    run, source = trained[0], faces["fer"]
+    of_head = [row["status"] for row in run.each_row_as_trained() if row["split"] == "val" and row["stage"] == "head"]
+    assert set(of_head) == {"train"}
+    kept = read_out_of_fold(run)
+    assert kept is not None
+    truth, told = kept
+    assert len(truth) == run.info["refitted"]["images"]
+    right = told.argmax(axis=1) == truth
+    balanced = np.mean([right[truth == label].mean() for label in np.unique(truth)])
+    assert run.info["refitted"]["accuracy"] == pytest.approx(balanced)
+
+    done = pack(run, tmp_path / "small", source)
+    packed = Run.open(tmp_path / "small")
+    assert done.chosen_on == "cross-validation" and packed.info["packed"]["images"] == len(truth)
+    assert done.temperature == pytest.approx(best_temperature(truth, told))
+    assert done.ece == pytest.approx(
+        [expected_calibration_error(truth, each) for each in (told, at_temperature(told, done.temperature))]
+    )
+    assert packed.usable is not None and packed.usable.chosen_on == "cross-validation"
+    found = assess(run, source, calibrate=True, near_duplicates=0).result["calibrated"]
+    assert (found["chosen_on"], found["images"]) == ("cross-validation", len(truth))
+    assert found["temperature"] == pytest.approx(done.temperature)
+    # what is packed is calibrated already; images that are new to the run choose themselves
+    assert pack(packed, tmp_path / "again", source).temperature == pytest.approx(1, abs=0.02)
+    assert pack(run, tmp_path / "other", source, split="test").chosen_on == "test"
+    # a run of before kept no such answers
+    shutil.copytree(run.path, tmp_path / "before")
+    (tmp_path / "before" / OUT_OF_FOLD_FILE).unlink()
+    with pytest.raises(RunError, match=f"{OUT_OF_FOLD_FILE} cannot be read"):
+        pack(Run.open(tmp_path / "before"), tmp_path / "none", source)
+    files = {name: digest for name, digest in run.info["files"].items() if name != OUT_OF_FOLD_FILE}
+    info = {key: value for key, value in run.info.items() if key != "checksum"}
+    (tmp_path / "before" / "run.json").write_text(sealed_json({**info, "files": files}))
+    with pytest.raises(DataError, match="has 0 images .* fitted again on its validation images .* name images that are new"):
+        pack(Run.open(tmp_path / "before"), tmp_path / "none", source)
+
+
+def test_what_comes_from_it_knows_that_they_trained_it(
+    trained: tuple[Run, list[str]], recipe: Recipe, faces: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "r.toml").write_text(RECIPE)
+    asked = load_recipe(
+        str(tmp_path / "r.toml"), [f"model.weights={trained[0].path}", "head.refit=false", "rest.val_least=1000"]
+    )
+    run = fit(asked, {"fer": faces["fer"]}, tmp_path / "run").run
+    assert run is not None
+    with pytest.raises(DataError, match="has 0 images that can be read and that the run was not trained on"):
+        pack(run, tmp_path / "small", faces["fer"])
 
 
 @pytest.mark.parametrize("line", ["  head: accuracy", "stage 2 rest:", "stage head is fitted again"])
