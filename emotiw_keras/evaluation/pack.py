@@ -17,9 +17,10 @@ import tomli_w
 
 from emotiw_keras.data.votes import VOTED
 from emotiw_keras.errors import ModelError, OutputError, UsageError
-from emotiw_keras.evaluation.calibration import CLEAN, spoilt, unseen
+from emotiw_keras.evaluation.calibration import unseen
 from emotiw_keras.evaluation.evaluate import assess, read_once
 from emotiw_keras.evaluation.metrics import at_temperature, best_temperature, expected_calibration_error
+from emotiw_keras.evaluation.spoilt import CLEAN, spoilt
 from emotiw_keras.files import check_room, sha256_file, write_atomic, writing
 from emotiw_keras.locking import sweep_beside
 from emotiw_keras.models.registry import get_spec
