@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -148,19 +148,20 @@ def predict(
 
 
 def under_conditions(
-    run: Run, faces: FaceSet, indices: np.ndarray, clean: np.ndarray, *, crops: int, batch_size: int,
-    progress: Progress | None, say: Callable[[str], None] | None,
-) -> dict[str, Any]:  # fmt: skip
-    """The run's figures on the same readable images under each of `conditions.CONDITIONS`, by name; `clean` are its answers."""
-    from emotiw_keras.evaluation.conditions import CONDITIONS, compared
+    run: Run, faces: FaceSet, indices: np.ndarray, *, crops: int | None = None, batch_size: int = 64,
+    progress: Progress | None = None, say: Callable[[str], None] | None = None,
+) -> Iterator[tuple[Condition, np.ndarray]]:  # fmt: skip
+    """Each of `conditions.CONDITIONS`, and the run's probabilities of the same readable images under it, as of `predict`."""
+    from emotiw_keras.evaluation.conditions import CONDITIONS
 
-    found, compute = {}, Inference(run, faces.pixels.shape, crops)
+    compute = Inference(run, faces.pixels.shape, crops)
     for condition in CONDITIONS:
         if say is not None:
-            say(f"the same faces: {condition.words}")
-        answers = predict(run, faces, indices, batch_size=batch_size, progress=progress, compute=compute, condition=condition)
-        found[condition.name] = {"condition": condition.words, **compared(faces.label[indices], clean, answers)}
-    return found
+            say(f"{f'head {run.chosen}: ' if run.chosen else ''}the same faces: {condition.words}")
+        yield (
+            condition,
+            predict(run, faces, indices, batch_size=batch_size, progress=progress, compute=compute, condition=condition),
+        )
 
 
 def _share_in(hashes: Sequence[str], known: set[str]) -> float:
@@ -255,9 +256,13 @@ def assess(
     result = figures(predictions, seen, question, selected_on=selected_on, near=alike)
     result["uncertain"] = selective(run.usable, truth[readable], probabilities[readable])
     if robust:
-        result["robust"] = under_conditions(
-            run, faces, kept, probabilities[readable], crops=crops, batch_size=batch_size, progress=progress, say=say
-        )  # fmt: skip
+        from emotiw_keras.evaluation.conditions import compared
+
+        worse = under_conditions(run, faces, kept, crops=crops, batch_size=batch_size, progress=progress, say=say)
+        result["robust"] = {
+            each.name: {"condition": each.words, **compared(truth[readable], probabilities[readable], answers)}
+            for each, answers in worse
+        }
     if faces.votes is not None:
         result["votes"] = by_agreement(predictions, faces.votes[indices])
     if calibrate:

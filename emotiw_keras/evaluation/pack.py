@@ -15,12 +15,13 @@ import h5py
 import numpy as np
 import tomli_w
 
+from emotiw_keras.data.annotated_videos import VideoSet
 from emotiw_keras.data.votes import VOTED
 from emotiw_keras.errors import ModelError, OutputError, UsageError
-from emotiw_keras.evaluation.calibration import unseen
-from emotiw_keras.evaluation.evaluate import assess, read_once
+from emotiw_keras.evaluation.assessment import Assessment
+from emotiw_keras.evaluation.calibration import Unseen, unseen
+from emotiw_keras.evaluation.evaluate import assess, read_once, under_conditions
 from emotiw_keras.evaluation.metrics import at_temperature, best_temperature, expected_calibration_error
-from emotiw_keras.evaluation.spoilt import CLEAN, spoilt
 from emotiw_keras.files import check_room, sha256_file, write_atomic, writing
 from emotiw_keras.locking import sweep_beside
 from emotiw_keras.models.registry import get_spec
@@ -32,7 +33,7 @@ from emotiw_keras.uncertainty import UNCERTAINTY_FILE, Usable, usable, usable_js
 
 RECIPE_FILE = "recipe.toml"
 KEPT = (RECIPE_FILE, "history.csv", "curves.png", "mean_image.npy")
-ROBUST = "robust"
+CLEAN, ROBUST = "clean", "robust"
 CALIBRATE = (CLEAN, ROBUST)
 LARGEST_CHANGE = 0.02
 """How far a probability may move by the weights' rounding; beyond it the network is not packed."""
@@ -119,7 +120,8 @@ def pack(
     before = {name: assess(side, source, split=split, crops=crops, say=say, **asked_of[name]) for name, side in sides.items()}
     asked = {name: unseen(run, each) for name, each in before.items()}
     told = {
-        name: spoilt(by, before[name], say) if calibrate == ROBUST else {CLEAN: by.probabilities} for name, by in asked.items()
+        name: {CLEAN: by.probabilities, **(_spoilt(by, before[name], say) if calibrate == ROBUST else {})}
+        for name, by in asked.items()
     }
     temperatures = {
         name: best_temperature(np.tile(by.truth, len(told[name])), np.concatenate([*told[name].values()]))
@@ -173,6 +175,20 @@ def pack(
             shutil.rmtree(temporary, ignore_errors=True)
     found = {name: (facts["temperature"], facts["ece"][0], facts["ece"][1]) for name, facts in each.items()}
     return Packed(target, size / 1e6, temperatures[main], found[main][1:], change, found if main else {}, asked[main].chosen_on)
+
+
+def _spoilt(by: Unseen, assessment: Assessment, say: Callable[[str], None] | None) -> dict[str, np.ndarray]:
+    """The probabilities of images of an assessment under each of `conditions.CONDITIONS`, by name: float32 (n, classes)."""
+    if by.rows is None:
+        raise UsageError(
+            f"the images of split {assessment.question.split!r} trained the run (refit), and its cross-validation knows them "
+            "as they are alone; to calibrate by spoilt faces too name images that are new to it"
+        )
+    run, faces, crops = assessment.run, assessment.faces, assessment.question.crops
+    if isinstance(faces, VideoSet):
+        raise UsageError(f"spoilt are single faces, but {assessment.question.source} is a set of videos; name a set of images")
+    answers = under_conditions(run, faces, assessment.indices[by.rows], crops=crops, say=say)
+    return {condition.name: shares for condition, shares in answers}
 
 
 def _write(run: Run, folder: Path, info: dict[str, Any], temperatures: Mapping[str, float]) -> Run:

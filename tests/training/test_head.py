@@ -177,6 +177,8 @@ def test_images_that_fitted_the_classifier_again_calibrate_nothing(
     # what is packed is calibrated already; images that are new to the run choose themselves
     assert pack(packed, tmp_path / "again", source).temperature == pytest.approx(1, abs=0.02)
     assert pack(run, tmp_path / "other", source, split="test").chosen_on == "test"
+    with pytest.raises(UsageError, match="its cross-validation knows them as they are alone"):
+        pack(run, tmp_path / "none", source, calibrate="robust")
     # a run of before kept no such answers
     shutil.copytree(run.path, tmp_path / "before")
     (tmp_path / "before" / OUT_OF_FOLD_FILE).unlink()

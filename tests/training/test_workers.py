@@ -8,11 +8,15 @@ import resource
 import signal
 import socket
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from emotiw_keras.errors import UsageError
+from emotiw_keras.errors import DataError, UsageError, WorkerError
+from emotiw_keras.training.interrupts import Interrupted
 from emotiw_keras.training.workers import devices_of, strategy_word, workers_of
 from tests import processes
 from tests.training import shared_cases
@@ -70,6 +74,46 @@ def test_auto_is_several_workers_only_where_several_are_named() -> None:
     assert strategy_word("auto", {}) == "auto"
     with pytest.raises(UsageError, match="expected auto, none"):
         strategy_word("parameter-server")
+
+
+def test_all_take_part_in_one_more_exchange_before_they_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a worker sends is read from it: who is gone before the others have read it takes it along."""
+    from emotiw_keras.training.replicas import Replicas
+
+    other, exchanged = b"", list[bytes]()
+
+    def exchange(self: Replicas, message: bytes) -> list[bytes]:
+        exchanged.append(message)
+        if len(exchanged) == 2:
+            raise WorkerError("worker 1 of 2 was lost: it has read all, and is gone")
+        return [message, other]
+
+    monkeypatch.setattr(Replicas, "exchange", exchange)
+    replicas = object.__new__(Replicas)
+    replicas.workers, replicas.worker = 2, 0
+
+    def exchanges(part: Callable[[], None], error: type[BaseException] | None = None) -> int:
+        exchanged.clear()
+        with pytest.raises(error) if error else nullcontext():
+            part()
+        return len(exchanged)
+
+    def fails() -> None:
+        with replicas.together():
+            raise DataError("no faces")
+
+    def goes_well() -> None:
+        with replicas.together():
+            pass
+
+    other = b'{"images": 70}'
+    for images, error, count in ((70, None, 1), (49, DataError, 2)):
+        assert exchanges(partial(replicas.agree, {"images": images}, "the data", DataError, "mend it"), error) == count
+    other = b""
+    assert exchanges(goes_well) == 1 and exchanges(fails, DataError) == 2
+    other = b'{"kind": "DataError", "text": "no faces", "code": 4}'
+    assert exchanges(goes_well, DataError) == 2
+    assert [exchanges(partial(replicas.leave, kind)) for kind in (None, Interrupted, DataError)] == [1, 1, 0]
 
 
 @pytest.mark.parametrize("devices", [("cpu",), ("cpu:0", "cpu:0"), ("cpu:0", "gpu:1"), ("cpu:1",), ("tpu:0",)])
