@@ -133,6 +133,8 @@ def _onnxruntime(model: bytes, outputs: list[str], threads: int | None) -> Outpu
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or processor_threads()
     options.log_severity_level = 3
+    # Between two batches its threads would wait by turning, on processors where faces are looked for.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda batch: session.run(outputs, {name: batch})

@@ -21,7 +21,7 @@ import numpy as np
 
 from emotiw_keras.errors import ModelError
 from emotiw_keras.faces.crew import Crew
-from emotiw_keras.faces.detector_input import as_rgb
+from emotiw_keras.faces.detector_input import as_rgb, resized
 from emotiw_keras.faces.detector_net import DetectorNet, fastest
 from emotiw_keras.faces.face import MIN_FACE, Face
 from emotiw_keras.faces.mesh import FaceMesh, Square, eye_centres, square_of_points, upright_square
@@ -165,21 +165,20 @@ class BlazeFace:
         self.side = side
         self.grids = grids
 
-    def look(self, image: np.ndarray, region: Region) -> Candidates:
-        """Candidates in a region of an image, uint8 (height, width, 3) RGB, in its coordinates; around it is black."""
+    def look(self, small: np.ndarray, region: Region, steps: np.ndarray) -> Candidates:
+        """Candidates in a region of a copy of an image, uint8 (height, width, 3) RGB, in the image's coordinates, in which a
+        pixel of the copy has `steps`; around the copy is black."""
         left, top, width, height = region
         scale = self.side / max(width, height)
         size = np.maximum(1, np.rint(np.array([width, height]) * scale)).astype(int)
-        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        seen = image[max(0, top) : top + height, max(0, left) : left + width]
+        seen = small[max(0, top) : top + height, max(0, left) : left + width]
         beyond = np.array([max(0, -left), max(0, -top)])
         shown = size if not beyond.any() else np.maximum(1, np.rint(np.array(seen.shape[1::-1]) * scale)).astype(int)
-        small = cv2.resize(seen, shown.tolist(), interpolation=how)
         border = (self.side - size) // 2
         start = border + np.rint(beyond * scale).astype(int)
         framed = np.zeros((self.side, self.side, 3), np.uint8)
-        framed[start[1] : start[1] + shown[1], start[0] : start[0] + shown[0]] = small
-        return self._candidates(framed, -border, np.array([width, height]) / size, np.array([left, top]))
+        framed[start[1] : start[1] + shown[1], start[0] : start[0] + shown[0]] = resized(seen, (int(shown[0]), int(shown[1])))
+        return self._candidates(framed, -border, np.array([width, height]) / size * steps, np.array([left, top]) * steps)
 
     def look_at_tile(self, small: np.ndarray, tile: Region, steps: np.ndarray) -> Candidates:
         """Candidates in a tile of a copy of an image, in the image's coordinates, in which a pixel of the copy has `steps`."""
@@ -237,29 +236,21 @@ class BlazeFaceDetector:
     def detect(self, image: np.ndarray) -> list[Face]:
         """Faces of one upright image, uint8 (height, width, 3) RGB or (height, width[, 1]) grey, largest box first."""
         image = as_rgb(image)
-        height, width = image.shape[:2]
-        room = round(ROOM * max(width, height))
-        wider = (-room, -room, width + 2 * room, height + 2 * room)
+        size = image.shape[1::-1]
         with self._crew.at_work():
-            looks: list[Look] = [partial(self.near.look, image, (0, 0, width, height))]
-            finer = image
+            small, looks = image, list[Look]()
             # Each copy is made of the next finer one: a photo of many pixels is gone through once.
-            for level in reversed(levels(width, height, self.finest)):
-                finer, more = self._looks(finer, level, (width, height))
-                looks += more
+            for level in reversed(levels(*size, self.finest)):
+                small = resized(small, (level.width, level.height))
+                steps = np.array(size) / (level.width, level.height)
+                looks += [partial(self.far.look_at_tile, small, tile, steps) for tile in level.tiles]
+            width, height = level.width, level.height
+            looks.append(partial(self.near.look, small, (0, 0, width, height), steps))
             # A face that fills the image, cut on all sides, is seen from further away.
-            return self._found(image, looks) or self._found(image, [partial(net.look, image, wider) for net in self._nets])
-
-    @property
-    def _nets(self) -> tuple[BlazeFace, BlazeFace]:
-        return self.near, self.far
-
-    def _looks(self, finer: np.ndarray, level: Level, size: tuple[int, int]) -> tuple[np.ndarray, list[Look]]:
-        """A copy of an image of some width and height, made of a finer one, and what to look at in it."""
-        steps = np.array(size) / (level.width, level.height)
-        how = cv2.INTER_AREA if steps.max() > 1 else cv2.INTER_LINEAR
-        small = cv2.resize(finer, (level.width, level.height), interpolation=how)
-        return small, [partial(self.far.look_at_tile, small, tile, steps) for tile in level.tiles]
+            room = round(ROOM * max(width, height))
+            wider = (-room, -room, width + 2 * room, height + 2 * room)
+            further = [partial(net.look, small, wider, steps) for net in (self.near, self.far)]
+            return self._found(image, looks) or self._found(image, further)
 
     def _found(self, image: np.ndarray, looks: Sequence[Look]) -> list[Face]:
         """The faces among what is proposed."""

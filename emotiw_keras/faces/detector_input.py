@@ -1,4 +1,4 @@
-"""The two forms of an image that detectors take, from whatever array they are given."""
+"""The forms of an image that detectors take, from whatever array they are given."""
 
 from __future__ import annotations
 
@@ -28,6 +28,17 @@ def as_grey(image: np.ndarray) -> np.ndarray:
     if image.ndim == 3 and image.shape[2] == 3:
         return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     return image.reshape(image.shape[:2])
+
+
+def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The image as another of `size`, width and height: a smaller one by means over areas, so that nothing is left out.
+
+    Example:
+        >>> resized(np.array([[0, 4, 8, 9], [4, 8, 9, 10]], np.uint8), (2, 1))
+        array([[4, 9]], dtype=uint8)
+    """
+    smaller = size[0] < image.shape[1] or size[1] < image.shape[0]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
 
 
 def _check(image: np.ndarray) -> None:

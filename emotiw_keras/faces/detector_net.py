@@ -5,7 +5,7 @@ as often as it does. ONNX Runtime computes whole blocks of 16 channels and leave
 meets an operator that it does not know in it. So for it channels are filled up with zeros, which change nothing:
 
 - a step that widens a tensor by channels of zero and adds a convolution to it becomes two convolutions, side by side;
-- a ReLU with a slope for each channel, max(x, 0) + slope min(x, 0), becomes slope x + (1 - slope) max(x, 0).
+- a ReLU with a slope for each channel, max(x, 0) + slope min(x, 0), becomes x + sign(1 - slope) max(-|1 - slope| x, 0).
 """
 
 from __future__ import annotations
@@ -43,15 +43,16 @@ class DetectorNet:
         path: its TFLite file.
         outputs: names of convolutions in it.
         engine: one of `ENGINES`.
+        shape: batch, height and width of all that comes; None for any.
 
     Raises:
         ModelError: the file is damaged, or the engine cannot compute it.
         UsageError: the engine is not installed.
     """
 
-    def __init__(self, path: Path, outputs: Sequence[str], engine: str) -> None:
+    def __init__(self, path: Path, outputs: Sequence[str], engine: str, shape: tuple[int, int, int] | None = None) -> None:
         network = read_tflite(path.read_bytes(), path.name)
-        self._model = onnx_of(network, outputs, BLOCK if engine == "onnxruntime" else 1)
+        self._model = onnx_of(network, outputs, BLOCK if engine == "onnxruntime" else 1, shape)
         self._called, self._outputs, self._engine = path.name, outputs, engine
         self._lock = threading.Lock()
         self._made = 0
@@ -85,13 +86,15 @@ class DetectorNet:
             return self._load()
 
 
-def onnx_of(network: Network, outputs: Sequence[str], block: int) -> bytes:
+def onnx_of(network: Network, outputs: Sequence[str], block: int, shape: tuple[int, int, int] | None = None) -> bytes:
     """A network as an ONNX model whose tensors are (batch, channels, height, width).
 
     Args:
         network: what the file says.
         outputs: names of convolutions whose results are asked for; what comes after them is left out.
         block: the numbers of channels inside are multiples of it; 1 leaves all as it is, slopes too.
+        shape: batch, height and width of the input; None for any. ONNX Runtime adds in its fast layout only what it knows to be
+            of the same size beforehand.
     """
     made = _Converter(network, outputs, block)
     for step in network.steps:
@@ -101,7 +104,8 @@ def onnx_of(network: Network, outputs: Sequence[str], block: int) -> bytes:
     sizes: dict[str, list[int | str]] = {
         name: ["batch", network.shapes[name][3], f"height_{place}", f"width_{place}"] for place, name in enumerate(outputs)
     }
-    return made.graph.written({network.input: ["batch", network.shapes[network.input][3], "height", "width"]}, sizes)
+    batch, height, width = shape or ("batch", "height", "width")
+    return made.graph.written({network.input: [batch, network.shapes[network.input][3], height, width]}, sizes)
 
 
 @dataclass(frozen=True)
@@ -242,12 +246,15 @@ class _Converter:
         """A ReLU with a slope for each channel."""
         if self._block == 1:
             return self.graph.emit("PRelu", [source, self.graph.store(f"{output}.slopes", slopes[:, None, None])], output)
-        positive = self.graph.emit("Relu", [source], f"{output}.relu")
-        parts = []
-        for place, (name, factors) in enumerate(((source, slopes), (positive, 1 - slopes))):
-            stored = self.graph.store(f"{output}.factors_{place}", factors[:, None, None, None])
-            parts.append(self.graph.emit("Conv", [name, stored], f"{output}.{place}", kernel_shape=[1, 1], group=len(factors)))
-        return self.graph.emit("Add", parts[::-1], output)
+        more = 1 - slopes
+        below = self._scaled(source, -np.abs(more), f"{output}.below")
+        below = self._scaled(self.graph.emit("Relu", [below], f"{output}.relu"), np.sign(more), f"{output}.signed")
+        return self.graph.emit("Add", [below, source], output)
+
+    def _scaled(self, source: str, factors: np.ndarray, output: str) -> str:
+        """Each channel times a number, as a convolution, which ONNX Runtime fuses with the ReLU or the sum behind it."""
+        stored = self.graph.store(f"{output}.factors", factors[:, None, None, None])
+        return self.graph.emit("Conv", [source, stored], output, kernel_shape=[1, 1], group=len(factors))
 
     def _resize_bilinear(self, step: Step) -> None:
         if not step.settings["half_pixel"] or step.settings["align_corners"]:

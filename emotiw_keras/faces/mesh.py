@@ -80,7 +80,7 @@ class FaceMesh:
     """
 
     def __init__(self, path: Path, engine: str, crew: Crew) -> None:
-        self.net = DetectorNet(path, ("conv2d_20", "conv2d_30"), engine)
+        self.net = DetectorNet(path, ("conv2d_20", "conv2d_30"), engine, (1, SIDE, SIDE))
         self._crew = crew
 
     def fit(self, image: np.ndarray, squares: list[Square]) -> list[tuple[np.ndarray, float]]:

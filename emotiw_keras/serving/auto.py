@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from emotiw_keras.runs import Run
     from emotiw_keras.serving.exported import Exported
 
+SOME = 200
+"""Faces after which ONNX Runtime is worth its start, which the detector has most often made by then."""
 MANY = 1_000
-"""Faces after which an engine is worth its start, when it takes a fraction of a second."""
+"""The same of an engine that takes a second or so."""
 VERY_MANY = 20_000
 """The same of TensorFlow, whose import takes seconds where nothing has imported it yet."""
 Shape = tuple[int, int, int]
@@ -125,9 +127,9 @@ def fastest_light(source: Run | Exported, crops: int, shape: Shape) -> str:
 class Automatic:
     """The network of a run in the engine that suits the number of faces that have come so far.
 
-    It begins with the first of `engines.LIGHT` that is installed. After `MANY` faces the others are timed, after `VERY_MANY`
-    TensorFlow too (after `MANY` where it is imported already), each once on a machine for a network: the cache keeps what was
-    found (`speeds`). The fastest goes on.
+    It begins with the first of `engines.LIGHT` that is installed. After `SOME` faces ONNX Runtime is timed beside it, after
+    `MANY` the others, after `VERY_MANY` TensorFlow (after `MANY` where it is imported already), each once on a machine for a
+    network: the cache keeps what was found (`speeds`). The fastest goes on.
 
     Args:
         source: what to compute, which a light engine can.
@@ -186,4 +188,6 @@ def _has_tensorflow(source: Run | Exported) -> bool:
 
 
 def _worth(engine: str) -> int:
+    if engine == "onnxruntime":
+        return SOME
     return VERY_MANY if engine == "tensorflow" and "tensorflow" not in sys.modules else MANY

@@ -20,7 +20,7 @@ from emotiw_keras.sealed import read_sealed, sealed_json
 from emotiw_keras.weights.cache import cache_dir
 
 FOLDER = "engines"
-FACES, ROUNDS = 64, 3
+FACES, ROUNDS = 32, 3
 _PACKAGES = ("opencv-python-headless", "onnxruntime", "openvino", "tensorflow")
 
 

@@ -176,9 +176,9 @@ def test_engines_find_the_same_candidates(tmp_path: Path) -> None:
         "face-mesh": ("conv2d_20", "conv2d_30"),
     }
     for key, names in outputs.items():
-        batch = np.resize(image, (1, 3, 192, 192)) if key == "face-mesh" else image
+        batch, shape = (np.resize(image, (1, 3, 192, 192)), (1, 192, 192)) if key == "face-mesh" else (image, None)
         file = blazeface.model_file(key)
-        first, second = (detector_net.DetectorNet(file, names, engine)(batch) for engine in detector_net.ENGINES)
+        first, second = (detector_net.DetectorNet(file, names, engine, shape)(batch) for engine in detector_net.ENGINES)
         for one, other in zip(first, second, strict=True):
             np.testing.assert_allclose(one, other, atol=2e-4, err_msg=key)
 

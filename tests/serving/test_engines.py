@@ -305,8 +305,20 @@ def automatic(run: Path) -> Automatic:
 def test_few_faces_stay_with_what_starts_fastest(run_folder: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     timed = Timed(monkeypatch, opencv=10.0, onnxruntime=20.0)
     several = automatic(run_folder)
-    several(np.zeros((auto.MANY - 1, 1, 1, 1), np.uint8))
+    several(np.zeros((auto.SOME - 1, 1, 1, 1), np.uint8))
     assert several.engine == "opencv" and timed.opened == ["opencv"] and not timed.timed and not cache.exists()
+
+
+def test_some_faces_are_worth_onnx_runtime_and_nothing_that_starts_later(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    timed = Timed(monkeypatch, opencv=10.0, onnxruntime=20.0, tensorflow=30.0)
+    some = automatic(run_folder)
+    for _ in range(4):
+        some(np.zeros((auto.SOME // 2, 1, 1, 1), np.uint8))
+    assert some.engine == "onnxruntime" and timed.opened == ["opencv", "onnxruntime"] and timed.timed == [10.0, 20.0]
+    some(np.zeros((auto.MANY, 1, 1, 1), np.uint8))  # TensorFlow is imported here
+    assert some.engine == "tensorflow" and timed.timed == [10.0, 20.0, 30.0]
 
 
 def test_many_faces_go_on_with_the_fastest_which_is_timed_once(
@@ -340,7 +352,7 @@ def test_a_cache_that_cannot_be_written_keeps_nothing(
 def test_tensorflow_is_worth_its_import_for_very_many_only(monkeypatch: pytest.MonkeyPatch) -> None:
     assert auto._worth("tensorflow") == auto.MANY
     monkeypatch.delitem(sys.modules, "tensorflow")
-    assert auto._worth("tensorflow") == auto.VERY_MANY and auto._worth("onnxruntime") == auto.MANY
+    assert auto._worth("tensorflow") == auto.VERY_MANY and auto._worth("openvino") == auto.MANY
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     monkeypatch.delitem(sys.modules, "keras")
     assert not auto._has_tensorflow(Run.open("fer28-face-vgg-votes"))
