@@ -74,37 +74,37 @@ def staged_study(
     from emotiw_keras.errors import UsageError
     from emotiw_keras.files import write_atomic
     from emotiw_keras.models.registry import model_names
-    from emotiw_keras.studies import staged
+    from emotiw_keras.studies import staged, staged_arms, staged_table
 
     paths = named_values(data, "--data", "fer=PATH and target=PATH")
-    if set(paths) != {staged.LARGE, staged.SMALL}:
+    if set(paths) != {staged_arms.LARGE, staged_arms.SMALL}:
         raise UsageError(f"--data names {', '.join(paths)}; expected fer=PATH and target=PATH")
-    chosen = [staged.Net(*pair) for pair in named_values(nets, "--net", "MODEL=WEIGHTS").items()]
+    chosen = [staged_arms.Net(*pair) for pair in named_values(nets, "--net", "MODEL=WEIGHTS").items()]
     for net in chosen:
         if net.name not in model_names():
             raise UsageError(f"--net {net.name}: no such network; allowed are {', '.join(model_names())}")
     asked = [part.strip() for part in parts.split(",")]
-    unknown = [part for part in asked if part not in staged.PARTS]
+    unknown = [part for part in asked if part not in staged_arms.PARTS]
     if unknown:
-        raise UsageError(f"--parts {parts!r}: there is no {unknown[0]!r}; expected some of {','.join(staged.PARTS)}")
+        raise UsageError(f"--parts {parts!r}: there is no {unknown[0]!r}; expected some of {','.join(staged_arms.PARTS)}")
     if "core" not in asked:
         raise UsageError(f"--parts {parts!r}: the other parts are compared with core; add it")
     folder = Path(out)
     command = shlex.join(["emotiw", *sys.argv[1:]])
-    ways = sum(len(staged.arms_of(net, range(seeds), large_seeds, asked)) for net in chosen)
-    sets = staged.read_sets(paths, chosen[0], changes, folder)
-    recipes = staged.recipes_as_run(chosen[0], changes, precision, folder)
+    ways = sum(len(staged_arms.arms_of(net, range(seeds), large_seeds, asked)) for net in chosen)
+    sets = staged_arms.read_sets(paths, chosen[0], changes, folder)
+    recipes = staged_arms.recipes_as_run(chosen[0], changes, precision, folder)
 
     def finished(rows: list[staged.Row]) -> None:
         from emotiw_keras.reports.study_page import study_page
 
-        write_atomic(folder / staged.RESULTS_FILE, staged.results_csv(rows))
-        write_atomic(folder / staged.TABLE_FILE, "\n".join(staged.table(rows)) + "\n")
-        write_atomic(folder / staged.PAGE_FILE, study_page(rows, sets, recipes, command, ways - len(rows)))
+        write_atomic(folder / staged_table.RESULTS_FILE, staged_table.results_csv(rows))
+        write_atomic(folder / staged_table.TABLE_FILE, "\n".join(staged_table.table(rows)) + "\n")
+        write_atomic(folder / staged_table.PAGE_FILE, study_page(rows, sets, recipes, command, ways - len(rows)))
 
     rows = staged.study(
         chosen, paths, out, seeds=range(seeds), large_seeds=large_seeds, parts=asked, changes=changes, precision=precision,
         threads=threads, say=tell, finished=finished,
     )  # fmt: skip
-    put("\n".join(staged.table(rows)))
-    put(f"{folder / staged.PAGE_FILE}: open it in a browser")
+    put("\n".join(staged_table.table(rows)))
+    put(f"{folder / staged_table.PAGE_FILE}: open it in a browser")

@@ -236,7 +236,7 @@ class BlazeFaceDetector:
     def detect(self, image: np.ndarray) -> list[Face]:
         """Faces of one upright image, uint8 (height, width, 3) RGB or (height, width[, 1]) grey, largest box first."""
         image = as_rgb(image)
-        size = image.shape[1::-1]
+        size = image.shape[1], image.shape[0]
         with self._crew.at_work():
             small, looks = image, list[Look]()
             # Each copy is made of the next finer one: a photo of many pixels is gone through once.

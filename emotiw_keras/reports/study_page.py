@@ -16,7 +16,9 @@ from emotiw_keras.reports.charts import interval_chart
 from emotiw_keras.reports.comparison_page import LEVEL, counted_class, p_value
 from emotiw_keras.reports.score_tables import FEW_PERSONS, percent, three
 from emotiw_keras.reports.sections import confusion_table
-from emotiw_keras.studies.staged import REMEDIES, Difference, Row, difference, disgust, of_tests, row_of, table_rows
+from emotiw_keras.studies.staged import Row
+from emotiw_keras.studies.staged_arms import REMEDIES
+from emotiw_keras.studies.staged_table import Difference, difference, disgust, of_tests, row_of, table_rows
 
 if TYPE_CHECKING:
     from emotiw_keras.data.faceset import FaceSet

@@ -28,7 +28,8 @@ from emotiw_keras.reports.evaluation_report import report_page
 from emotiw_keras.reports.only_right import only_right_section
 from emotiw_keras.reports.study_page import study_page
 from emotiw_keras.runs import Run
-from emotiw_keras.studies.staged import PARTS, Net, Row, arms_of
+from emotiw_keras.studies.staged import Row
+from emotiw_keras.studies.staged_arms import PARTS, Net, arms_of
 from tests.browser import Browser, browser, find_browser
 
 PROGRAM = find_browser()

@@ -14,22 +14,19 @@ from emotiw_keras.errors import UsageError
 from emotiw_keras.evaluation.assessment import Predictions
 from emotiw_keras.evaluation.significance import mcnemar
 from emotiw_keras.reports.study_page import concentrated, study_page, verdict
-from emotiw_keras.studies.staged import (
+from emotiw_keras.studies.staged import Row
+from emotiw_keras.studies.staged_arms import (
     PARTS,
     Arm,
     Net,
-    Row,
     arms_of,
-    base_of,
     check_changes,
-    difference,
     lengthened,
     recipe_of,
     steps_of,
-    table,
-    table_rows,
     updates_of,
-)  # fmt: skip
+)
+from emotiw_keras.studies.staged_table import base_of, difference, table, table_rows
 from emotiw_keras.training.recipe import load_recipe
 
 LABELS = ("happy", "sad")
