@@ -15,7 +15,8 @@ from emotiw_keras.sealed import sealed_json
 from emotiw_keras.training.epoch_progress import silent
 from emotiw_keras.training.fit import Outcome, fit
 from emotiw_keras.training.prepared_data import prepare
-from emotiw_keras.training.recipe import Recipe, SourceSettings
+from emotiw_keras.training.recipe import Recipe
+from emotiw_keras.training.recipe_tables import SourceSettings
 from emotiw_keras.training.run_writer import move_aside
 from emotiw_keras.training.stage import Stage
 

@@ -14,7 +14,7 @@ from emotiw_keras.runs import fingerprint
 from emotiw_keras.training.freezing import inner_layers
 from emotiw_keras.training.losses import gives_logits
 from emotiw_keras.training.own_data import OwnData, are_faces
-from emotiw_keras.training.recipe import InputSettings
+from emotiw_keras.training.recipe_tables import InputSettings
 
 RESIZE = 8 / 7
 """Side of a face before the crop by that of the crop: 256 to 224."""

@@ -13,7 +13,8 @@ from emotiw_keras.progress import Bar
 from emotiw_keras.training.epoch_progress import Progress, silent
 from emotiw_keras.training.fit import train
 from emotiw_keras.training.prepared_data import prepare
-from emotiw_keras.training.recipe import InputSettings, ModelSettings, Recipe, SourceSettings
+from emotiw_keras.training.recipe import Recipe
+from emotiw_keras.training.recipe_tables import InputSettings, ModelSettings, SourceSettings
 from emotiw_keras.training.sharing import join
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.workers import WAIT_SECONDS

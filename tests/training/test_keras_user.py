@@ -22,7 +22,7 @@ from emotiw_keras.data import FaceInput, load_faces
 from emotiw_keras.errors import EmotiwError, ModelError, RunError, UsageError
 from emotiw_keras.evaluation.evaluate import evaluate
 from emotiw_keras.models import AlexNet
-from emotiw_keras.training.recipe import InputSettings
+from emotiw_keras.training.recipe_tables import InputSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 FREE = (("*", 1.0),)
