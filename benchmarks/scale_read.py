@@ -1,12 +1,12 @@
 """Photos in parts: equal bytes, kills, memory and speed of `emotiw predict --out` and `emotiw prepare --runner`.
 
     python -m benchmarks.scale_read                                      everything, about ten minutes on two idle cores
-    python -m benchmarks.scale_read --photos 200000 --real 2000          more than an hour
+    python -m benchmarks.scale_read --photos 200000 --prepare 200000 --real 2000 --real-prepare 2000      hours
     python -m benchmarks.scale_read --photos 20000 --real 200 --kills 6  less of it; --parts equal kills memory chooses
 
 Parts
   equal    generated tiny photos with a small network, and real-sized ones with the model that ships, by `local` of 1 and 2
-           processes and `ray` of 2: photos a second, the same bytes, each input once; tiny ones through `prepare` too
+           processes and `ray` of 2: photos a second, the same bytes, each input once; both through `prepare` too
   kills    the same job with workers and the command itself killed at random moments, and begun again until it is done
   listing  names a second of the command, which alone lists and cuts, by the form of the input, and its memory
   memory   peaks of the command and of a worker by the number of photos
@@ -225,8 +225,9 @@ def check_once(folder: Path, inputs: Path) -> int:
 def words_of(kind: str, source: Path, out: Path, run_folder: Path, runner: str, shard: int) -> list[str]:
     name, jobs = RUNNERS[runner]
     spread = ["--runner", name, "--jobs", str(jobs), "--shard", str(shard)]
-    if kind == "prepare":
-        return ["prepare", str(source), str(out), "--detector", "viola_jones", "--no-face", "centre", *spread]
+    if kind.endswith("prepare"):
+        detector = [] if kind.startswith("real") else ["--detector", "viola_jones"]
+        return ["prepare", str(source), str(out), *detector, "--no-face", "centre", *spread]
     model = ["--model", str(run_folder), "--faces", "whole"] if kind == "tiny" else []
     return ["predict", str(source), "--out", str(out), *model, *spread]
 
@@ -235,16 +236,17 @@ def equal(work: Path, given: argparse.Namespace, run_folder: Path) -> None:
     """Photos a second by runner, and whether the bytes are the same."""
     print("\n| job | photos | runner | seconds | photos a second | command's peak, MiB | a worker's, MiB | bytes |")
     print("|---|---|---|---|---|---|---|---|")
-    for kind, number in (("tiny", given.photos), ("prepare", given.prepare), ("real", given.real)):
+    jobs = {"tiny": given.photos, "tiny prepare": given.prepare, "real": given.real, "real prepare": given.real_prepare}
+    for kind, number in jobs.items():
         if not number:
             continue
-        if kind == "real":
+        if kind.startswith("real"):
             source = write_real(work / f"real-{number}", number)
         else:
             source = write_tiny(work / f"tiny-{number}", number)
         first, count = "", 0
         for runner in given.runners:
-            out = work / f"{kind}-{runner.replace(' ', '-')}"
+            out = work / f"{kind}-{runner}".replace(" ", "-")
             shutil.rmtree(out, ignore_errors=True)
             shard = 1000 if kind == "tiny" else max(1, number // 20)
             course = run(words_of(kind, source, out, run_folder, runner, shard))
@@ -315,6 +317,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=60_000, help="tiny ones through predict; 0 leaves them out")
     parser.add_argument("--prepare", type=int, default=1_000, help="tiny ones through prepare")
     parser.add_argument("--real", type=int, default=60, help="real-sized ones through predict")
+    parser.add_argument("--real-prepare", type=int, default=60, help="real-sized ones through prepare")
     parser.add_argument("--killed", type=int, default=4_000, help="tiny ones of the job that is killed")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--memory", type=int, nargs="+", default=[2_000, 20_000])
