@@ -7,6 +7,7 @@ within a larger scene, and two faces move through a film of 60 frames a second. 
 to rows; what it takes to start and the first photos are not counted. Beside each rate stands that of a program that only
 decodes. The boxes and eyes of both trees are compared on the photos as they are.
 
+`--growth 100 1000 10000` has seconds and peak memory of `predict` by the number of photos, or of frames, instead.
 `--old PATH` is the root of another checkout, such as `git worktree add PATH COMMIT` makes.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -57,13 +59,13 @@ def write_photos(paths: list[Path], out: Path, count: int, size: tuple[int, int]
 
 
 def write_film(paths: list[Path], out: Path, count: int, size: tuple[int, int]) -> None:
-    """A film in which the first two photos move to and fro, side by side."""
+    """A film in which the first and the last photo move to and fro, side by side."""
     import cv2
     import numpy as np
 
     out.mkdir()
     film = cv2.VideoWriter(str(out / "film.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 60.0, size)
-    two = [cv2.imread(str(path)) for path in paths[:2]]
+    two = [cv2.imread(str(path)) for path in (paths[0], paths[-1])]
     for frame in range(count):
         scene = np.full((size[1], size[0], 3), 96, np.uint8)
         for place, image in enumerate(two):
@@ -127,7 +129,8 @@ def predict(source: str, run: str, parts: bool) -> dict[str, Any]:
             count += 1
             faces += len(reading.faces)
         wall, cpu = time.perf_counter() - start, time.process_time() - worked
-    found = {"images": count, "faces": faces, "rate": count / wall}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    found = {"images": count, "faces": faces, "rate": count / wall, "seconds": wall, "peak MiB": peak}
     if parts:
         found["milliseconds"] = {name: 1000 * value / count for name, value in (seconds | {"all": cpu}).items()}
     return found
@@ -213,6 +216,27 @@ def ask(imports: Path, what: str, *arguments: Any) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def growth(imports: Path, paths: list[Path], folder: Path, name: str, counts: list[int], model: str) -> dict[str, Any]:
+    """Seconds and peak memory of `predict` on sets of several sizes, each in a process of its own; a hundred files at most."""
+    size, _ = SETS[name]
+    found = {}
+    if name != "film":
+        write_photos(paths, folder / "grown", min(100, *counts), size, progressive=False)
+    for count in counts:
+        source = folder / f"{name}-{count}"
+        if name == "film":
+            write_film(paths, source, count, size)
+        else:
+            files = sorted((folder / "grown").iterdir())
+            source.mkdir()
+            for index in range(count):
+                os.link(files[index % len(files)], source / f"{index:06}.jpg")
+        found[str(count)] = told = ask(imports, "predict", str(source), model, False)
+        figures = f"{told['seconds']:.1f} s, {told['rate']:.1f} a second, peak {told['peak MiB']:,} MiB"
+        print(f"growth   {name:6} {told['images']:,} images: {figures}", flush=True)
+    return found
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -223,6 +247,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="turns (3)")
     parser.add_argument("--progressive", action="store_true", help="photos are progressive JPEGs")
     parser.add_argument("--only", nargs="+", choices=("faces", "predict", "prepare", "parts", "decode"), help="not all of it")
+    parser.add_argument("--growth", nargs="+", type=int, default=[], metavar="N", help="sets of so many images instead")
     parser.add_argument("--model", default="fer28-face-vgg", help="run folder or name of a model (fer28-face-vgg)")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -246,6 +271,10 @@ def main() -> None:
             print("faces", json.dumps(figures["faces"]), flush=True)
         paths = [path for path in photos_below(options.photos) if "noface" not in path.parts]
         for name in options.sets:
+            if options.growth:
+                grown = growth(trees["new"], paths, Path(folder), name, options.growth, options.model)
+                figures[f"growth {name}"] = grown
+                continue
             size, usual = SETS[name]
             source = Path(folder) / name
             if name == "film":

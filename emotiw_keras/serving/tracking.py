@@ -23,7 +23,7 @@ FLOW_SIDE = 640
 BORDER = 0.1  # of a box, on each side
 MOST_POINTS = 64  # of a face
 RETURNED_WITHIN = 1.0  # pixels of that copy
-FEWEST_POINTS = 12
+FEWEST_POINTS = 6  # a face of 40 pixels has about ten
 LARGEST_ZOOM = 1.25  # from one frame to the next
 # Correlation of the box's patch with that of the frame before; boxes of two persons exceed it in 3 of 100 pairs.
 SAME_LOOK = 0.7

@@ -80,6 +80,18 @@ def test_a_moving_face_keeps_its_number_and_its_eyes(every: int) -> None:
     assert detector.asked == (21 if every == 1 else 5)
 
 
+def test_a_small_face_is_carried_too() -> None:
+    """Of 28 pixels, with fewer than twelve points to follow: the detector was asked about every frame."""
+    detector = MarkedEyes()
+    tracker = Tracker(detector, every=5)
+    for index in range(11):
+        frame = background()
+        true = put_face(frame, 60 + index, 70 + index // 2, 28)
+        ((number, face),) = tracker.follow(frame)
+        assert number == 0 and eye_error(face, true) < 0.5
+    assert detector.asked == 3
+
+
 def test_a_carried_face_turns_and_grows_with_the_image() -> None:
     photo = background(320, 320)
     start = put_face(photo, 90, 80, 140)
