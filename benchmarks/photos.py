@@ -259,6 +259,8 @@ def main() -> None:
         return
     if options.photos is None:
         parser.error("--photos is missing: a folder of photos with faces")
+    if options.growth and (options.old or options.only or options.count):
+        parser.error("--growth measures `predict` of this tree alone, on these numbers: leave --old, --only and --count out")
     wanted = options.only or ("faces", "predict", "prepare", "parts", "decode")
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -244,7 +244,8 @@ class BlazeFaceDetector:
                 small = resized(small, (level.width, level.height))
                 steps = np.array(size) / (level.width, level.height)
                 looks += [partial(self.far.look_at_tile, small, tile, steps) for tile in level.tiles]
-            width, height = level.width, level.height
+            # The coarsest copy, which comes last, has pixels enough for the near network.
+            height, width = small.shape[:2]
             looks.append(partial(self.near.look, small, (0, 0, width, height), steps))
             # A face that fills the image, cut on all sides, is seen from further away.
             room = round(ROOM * max(width, height))
