@@ -28,7 +28,8 @@ from emotiw_keras.training.replicas import Replicas
 from emotiw_keras.training.run_writer import csv_text, history_columns, read_done, write_done, write_info
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.stage_state import restore
-from emotiw_keras.training.stage_training import StageTraining, Surroundings
+from emotiw_keras.training.stage_training import StageTraining
+from emotiw_keras.training.surroundings import Surroundings
 from emotiw_keras.training.uncertain import Answers, settled, validation_answers
 from emotiw_keras.uncertainty import UNCERTAINTY_FILE
 

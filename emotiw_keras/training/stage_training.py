@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -17,11 +14,9 @@ import numpy as np
 
 from emotiw_keras.costs import cost_matrix
 from emotiw_keras.data.batches import Pool
-from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.data.one_channel import for_grey
-from emotiw_keras.errors import DataError, DivergedError, RunError, UsageError
+from emotiw_keras.errors import DataError, DivergedError, UsageError
 from emotiw_keras.heads import heads_of
-from emotiw_keras.runs import Run
 from emotiw_keras.talk import Notice
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.averages import Averages
@@ -30,65 +25,25 @@ from emotiw_keras.training.caching import Plan, as_they_are, make_features, plan
 from emotiw_keras.training.callbacks import Callbacks
 from emotiw_keras.training.class_weights import class_weights
 from emotiw_keras.training.epoch_plan import StageCrops
-from emotiw_keras.training.epoch_progress import Progress, silent
 from emotiw_keras.training.feeds import Trained, epoch_batches, label_spec, steps_in_epoch, validation_batches
 from emotiw_keras.training.freezing import apply_rules, check_moved, digests, initialise_layers, layers_named, weighted_layers
-from emotiw_keras.training.interrupts import Flag, Interrupted
+from emotiw_keras.training.interrupts import Flag
 from emotiw_keras.training.optimizers import make_optimizer
 from emotiw_keras.training.own_data import Batches, are_faces
 from emotiw_keras.training.pull_to_start import PullToStart
-from emotiw_keras.training.replicas import Replicas, fingerprint
 from emotiw_keras.training.schedules import learning_rates
+from emotiw_keras.training.shared_stage import agree, check_shared, wish
 from emotiw_keras.training.shared_step import SAVE, SharedSteps
 from emotiw_keras.training.stage import Stage
+from emotiw_keras.training.stage_checkpoints import checkpoint_of
 from emotiw_keras.training.stage_state import StageState, arrays, restore
+from emotiw_keras.training.surroundings import Surroundings
 from emotiw_keras.training.teachers import Teachers
 from emotiw_keras.training.train_step import StageSteps
 
 # A kill costs at most the shorter of one epoch and five minutes.
 SECONDS_BETWEEN_CHECKPOINTS = 240.0
-CHECKPOINTS_KEPT = 2
 BLAME = "lower learning_rate, raise warmup_steps or set clip_norm with --set, and start anew with --restart"
-
-
-@dataclass
-class Surroundings:
-    """What all stages of a run share; see `StageLoop`."""
-
-    model: keras.Model
-    face_input: FaceInput | None
-    run_dir: Path
-    info: dict[str, Any]
-    seed: int = 0
-    say: Callable[[str], None] = silent
-    progress: Progress = field(default_factory=Progress)
-    teachers: Mapping[str, Run] = field(default_factory=dict)
-    metrics: Sequence[keras.metrics.Metric] = ()
-    callbacks: Sequence[keras.callbacks.Callback] = ()
-    replicas: Replicas | None = None
-
-    @property
-    def writes(self) -> bool:
-        """Whether this process writes the run folder: the only one, or the chief of several."""
-        return self.replicas is None or self.replicas.chief
-
-    def together(self) -> AbstractContextManager[None]:
-        """Within, what one worker does and others do not; where it fails, all end with its error."""
-        return nullcontext() if self.replicas is None else self.replicas.together()
-
-    def from_chief(self, make: Callable[[], Any]) -> Any:
-        """What the worker that writes makes, plain data; every worker has it."""
-        made = None
-        with self.together():
-            if self.writes:
-                made = make()
-        return made if self.replicas is None else self.replicas.from_chief(made)
-
-    def stop_if_asked(self, flag: Flag) -> None:
-        """Raise `Interrupted` where a signal has come."""
-        if flag.number is not None:
-            self.progress.close()
-            raise Interrupted(flag.number, f"stopped and saved; the same command goes on from {self.run_dir}")
 
 
 class StageTraining:
@@ -124,9 +79,9 @@ class StageTraining:
         Raises:
             UsageError: such a setting.
         """
-        stage, replicas = self.stage, self.run.replicas
-        if replicas is not None:
-            self._check_shared(replicas)
+        stage = self.stage
+        if self.run.replicas is not None:
+            check_shared(stage, self.train, self.val, self.run.replicas)
         asked = {
             "crops_per_image": stage.crops_per_image, "cache_features": stage.cache_features is True,
             "teachers": stage.teachers, ", ".join(stage.augmentations): stage.augmented,
@@ -137,24 +92,6 @@ class StageTraining:
                     f"{self.where} sets {key}, but {self.run.model.name} takes its inputs as they are; pass preprocessing, so "
                     "that faces are prepared outside of it"
                 )
-
-    def _check_shared(self, replicas: Replicas) -> None:
-        """Refuse what several replicas cannot heed."""
-        if self.stage.cache_features is True:
-            raise UsageError(
-                f"{self.where} sets cache_features = true, which is for --strategy none: features are kept on one disk"
-            )
-        batches = [each for each in (self.train, self.val) if isinstance(each, Batches)]
-        if batches and replicas.workers > 1:
-            raise UsageError(
-                f"{self.where} is given {batches[0].kind} {batches[0].name}, of which workers cannot know that it is the "
-                "same on all; give faces in files or arrays"
-            )
-        if not batches and self.stage.batch_size < replicas.count:
-            raise UsageError(
-                f"{self.where} has batch_size = {self.stage.batch_size} for {replicas.count} replicas; expected at least "
-                "one image for each"
-            )
 
     def _as_they_are(self, source: Trained) -> bool:
         """Whether the network takes a source without `FaceInput` before it."""
@@ -210,7 +147,8 @@ class StageTraining:
     ) -> None:
         """Say how the last epoch of `rows` went. Only once its checkpoint is written: an epoch that was told is never done
         again."""
-        self._agree()
+        if self.run.replicas is not None:
+            self.agreed.number = agree(self.run.replicas, self.run.model, self.state, self.flag, self.where)
         self.run.progress.epoch(self.run.say, self.stage, rows[-1], best == rows[-1]["epoch"])
         with self.run.together():
             after_epoch(rows)
@@ -378,7 +316,7 @@ class StageTraining:
         share = None if shared is None else shared.replicas.share
         for images, draws, labels in epoch_batches(train, stage, self.crops, state.epoch, state.step, share):
             if shared is not None:
-                self._wish(shared, time.monotonic() - saved)
+                wish(shared, self.flag, self.run.writes and time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS)
             rate = self._rate()
             self.callbacks.batch_begin(state.step)
             loss, right = self.steps.train(images, draws, labels, rate)
@@ -420,31 +358,6 @@ class StageTraining:
             raise DataError(
                 f"{train.name} gave {state.step} batches, but {per_epoch} the time before; expected as many each time"
             )
-
-    def _wish(self, steps: SharedSteps, unsaved: float) -> None:
-        """Tell the other workers, with the next step, of a signal that has come, or that a checkpoint is due."""
-        if self.flag.number is not None:
-            steps.wishes.add(self.flag.number)
-        if self.run.writes and unsaved > SECONDS_BETWEEN_CHECKPOINTS:
-            steps.wishes.add(SAVE)
-
-    def _agree(self) -> None:
-        """After an epoch: every worker holds the same, and all know whether one of them was stopped."""
-        replicas, state = self.run.replicas, self.state
-        if replicas is None:
-            return
-        held = {
-            "weights": fingerprint(self.run.model.variables),
-            "rate_factor": state.rate_factor,
-            "stopped": state.stopped,
-            "best epoch": state.best.get("epoch"),
-        }
-        replicas.agree(
-            held, f"{self.where}: the weights or the state", RunError, "go on from the newest checkpoint on one machine, and "
-            "look for a callback or a device that does not compute the same everywhere"
-        )  # fmt: skip
-        said = [int(number) for number in replicas.exchange(str(self.flag.number or 0).encode())]
-        self.agreed.number = max(said) or None
 
     def _validate(self) -> dict[str, float]:
         """What the validation images say; nothing where there are none."""
@@ -494,38 +407,15 @@ class StageTraining:
         """Write a checkpoint of this moment behind the next steps, remove those that are not needed any more, and then call
         `then`."""
         self.behind.finish()  # the state names the best epoch's file only then
-        write = self._written() if self.run.writes else nothing
+        best, self.new_best = self.new_best, None
+        write = nothing
+        if self.run.writes:
+            write = checkpoint_of(
+                self.folder, self.state, self.run.model, self.steps.optimizer, self.averages, self.metrics, best
+            )
 
         def together() -> None:
             with self.run.together():
                 write()
 
         self.behind.begin(together, then)
-
-    def _written(self) -> Callable[[], None]:
-        """What writes a checkpoint of this moment: it holds copies, which later steps do not change."""
-        state, live, folder = copy.deepcopy(self.state), self.state.best, self.folder
-        best, self.new_best = self.new_best, None
-        held = arrays("optimizer", self.steps.optimizer.variables)
-        apart = best is not None and self.averages is None  # with averages the best epoch's file holds those
-        if not apart:
-            held |= arrays("model", self.run.model.variables)
-        if self.averages is not None:
-            held |= arrays("average", self.averages.variables)
-        held |= arrays("metric", [variable for metric in self.metrics for variable in metric.variables])
-
-        def write() -> None:
-            meta: dict[str, Any] = {"state": vars(state)}
-            if best is not None:
-                name = checkpoints.save(folder, f"best-e{state.epoch:04d}", best, {}).name
-                state.best["file"] = live["file"] = name
-                if apart:
-                    meta[checkpoints.REST] = name
-            checkpoints.save(folder, f"e{state.epoch:04d}-s{state.step:06d}", held, meta)
-            kept = checkpoints.positions(folder)[:CHECKPOINTS_KEPT]
-            referenced = {state.best.get("file", ""), state.start}
-            if len(kept) > 1 and len(list(folder.glob("best-*.npz"))) > 1:
-                referenced.add(checkpoints.best_of(kept[1][2]))
-            checkpoints.prune(folder, CHECKPOINTS_KEPT, referenced)
-
-        return write

@@ -18,7 +18,7 @@ from emotiw_keras.training.feeds import VALIDATION_BATCH, Trained
 from emotiw_keras.training.losses import gives_logits
 from emotiw_keras.training.own_data import Arrays, Batches, are_faces
 from emotiw_keras.training.stage import Stage, split_reference
-from emotiw_keras.training.stage_training import Surroundings
+from emotiw_keras.training.surroundings import Surroundings
 from emotiw_keras.uncertainty import Usable, usable, usable_json
 
 CHOSEN_ON = "val"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,3 +97,23 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def entry(server: Server) -> Entry:
     """A file whose size and hash are published."""
     return Entry(key="net", kind="weights", format="caffemodel", url=server.url(), size=len(DATA), hashes={"sha256": SHA256})
+
+
+class Told:
+    """Takes the lines of a fetch; with EMOTIW_SHOW set they are shown, to be read by a person."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def __call__(self, line: str) -> None:
+        self.lines.append(line)
+        if os.environ.get("EMOTIW_SHOW"):
+            print(line)
+
+    def __contains__(self, words: str) -> bool:
+        return any(words in line for line in self.lines)
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()

@@ -1,0 +1,63 @@
+"""A stage that several replicas train: what they cannot heed, what they wish for, what they must agree on after an epoch."""
+
+from __future__ import annotations
+
+import keras
+
+from emotiw_keras.errors import RunError, UsageError
+from emotiw_keras.training.feeds import Trained
+from emotiw_keras.training.interrupts import Flag
+from emotiw_keras.training.own_data import Batches
+from emotiw_keras.training.replicas import Replicas, fingerprint
+from emotiw_keras.training.shared_step import SAVE, SharedSteps
+from emotiw_keras.training.stage import Stage
+from emotiw_keras.training.stage_state import StageState
+
+
+def check_shared(stage: Stage, train: Trained, val: Trained | None, replicas: Replicas) -> None:
+    """Refuse what several replicas cannot heed.
+
+    Raises:
+        UsageError: kept features; a dataset of batches for several workers; fewer images in a batch than replicas.
+    """
+    where = f"stage {stage.name!r}"
+    if stage.cache_features is True:
+        raise UsageError(f"{where} sets cache_features = true, which is for --strategy none: features are kept on one disk")
+    batches = [each for each in (train, val) if isinstance(each, Batches)]
+    if batches and replicas.workers > 1:
+        raise UsageError(
+            f"{where} is given {batches[0].kind} {batches[0].name}, of which workers cannot know that it is the "
+            "same on all; give faces in files or arrays"
+        )
+    if not batches and stage.batch_size < replicas.count:
+        raise UsageError(
+            f"{where} has batch_size = {stage.batch_size} for {replicas.count} replicas; expected at least one image for each"
+        )
+
+
+def wish(steps: SharedSteps, flag: Flag, due: bool) -> None:
+    """Tell the other workers, with the next step, of a signal that has come, or that a checkpoint is due."""
+    if flag.number is not None:
+        steps.wishes.add(flag.number)
+    if due:
+        steps.wishes.add(SAVE)
+
+
+def agree(replicas: Replicas, model: keras.Model, state: StageState, flag: Flag, where: str) -> int | None:
+    """After an epoch: every worker holds the same. The signal that has come to one of them, if any.
+
+    Raises:
+        RunError: they differ.
+    """
+    held = {
+        "weights": fingerprint(model.variables),
+        "rate_factor": state.rate_factor,
+        "stopped": state.stopped,
+        "best epoch": state.best.get("epoch"),
+    }
+    replicas.agree(
+        held, f"{where}: the weights or the state", RunError, "go on from the newest checkpoint on one machine, and "
+        "look for a callback or a device that does not compute the same everywhere"
+    )  # fmt: skip
+    said = [int(number) for number in replicas.exchange(str(flag.number or 0).encode())]
+    return max(said) or None
