@@ -24,6 +24,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from emotiw_keras.audit.adapter import Adapter
 from emotiw_keras.data.batches import Pool
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.load import load_faces
@@ -42,6 +43,7 @@ from emotiw_keras.text import csv_text
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.recipe import load_recipe
 
+SIDE = 48
 SHIPPED = "fer28-face-vgg-votes"
 LAYERS = 5
 BATCH = 128
@@ -205,13 +207,27 @@ def probe(drawn: Drawn) -> np.ndarray:
     return found.predict((features(drawn.test) - mean) / spread)
 
 
-def ways(names: list[str], epochs: int) -> dict[str, Callable[[Drawn], np.ndarray]]:
+def peer(command: str) -> Callable[[Drawn], np.ndarray]:
+    """Somebody else's reader as it is, which gets the test images grey and 48 x 48."""
+
+    def read(drawn: Drawn) -> np.ndarray:
+        with Adapter(command) as reader:
+            said = reader.predict(Pool([(drawn.faces, drawn.test)], SIDE, True).gather(np.arange(len(drawn.test)))[..., 0])
+            labels = drawn.faces.labels
+            first = np.array([labels.index(label) if label in labels else -1 for label in reader.labels])[said.argmax(axis=1)]
+            return np.where(np.isnan(said).any(axis=1), -1, first)  # where it found no face
+
+    return read
+
+
+def ways(names: list[str], epochs: int, adapters: dict[str, str]) -> dict[str, Callable[[Drawn], np.ndarray]]:
     """Name -> how it answers."""
     known: dict[str, Callable[[Drawn], np.ndarray]] = {
         "zero-shot": lambda drawn: answers(Run.open(SHIPPED), drawn),
         "probe": probe,
         "finetune": lambda drawn: trained(drawn, "finetune", [], "finetune"),
         "direct": lambda drawn: trained(drawn, DIRECT, [f"all.epochs={epochs}"], "direct"),
+        **{name: peer(command) for name, command in adapters.items()},
     }
     return {name: known[name] for name in names}
 
@@ -224,10 +240,12 @@ def main() -> None:
     parser.add_argument("--k", nargs="+", type=int, default=[5, 10, 50, 0], help="images a class; 0 takes all (5 10 50 0)")
     parser.add_argument("--folds", type=int, default=3, help="of persons (3)")
     parser.add_argument("--seeds", type=int, default=3, help="draws of the training images (3)")
-    parser.add_argument("--ways", nargs="+", default=["zero-shot", "probe", "finetune"], help="also: direct")
+    parser.add_argument("--ways", nargs="+", default=["zero-shot", "probe", "finetune"], help="also: direct, names of adapters")
+    parser.add_argument("--adapter", action="append", default=[], metavar="NAME=COMMAND", help="another's reader, as it is")
     parser.add_argument("--epochs", type=int, default=40, help="of training from nothing (40)")
     parser.add_argument("--out", type=Path, default=Path("small_sets.md"), help="the table (small_sets.md)")
     asked = parser.parse_args()
+    adapters = dict(word.split("=", 1) for word in asked.adapter)
     keras.utils.set_random_seed(0)
     with tempfile.TemporaryDirectory() as unpacked:
         # a copy, since a manifest lies with its images
@@ -236,13 +254,14 @@ def main() -> None:
             shutil.copytree(asked.faces, images)
         else:
             shutil.unpack_archive(asked.faces, images)
-        faces = load_faces(images, size=48, subject_pattern=asked.pattern)
+        faces = load_faces(images, size=SIDE, subject_pattern=asked.pattern)
         fold = fold_numbers(faces.subject, asked.folds)
         done: dict[tuple[int, str], Cells] = {}
+        untrained = {"zero-shot", *adapters}
         for k in asked.k:
-            for name, answer in ways(asked.ways, asked.epochs).items():
+            for name, answer in ways(asked.ways, asked.epochs, adapters).items():
                 for test in range(asked.folds):
-                    for seed in range(1 if name == "zero-shot" or k == 0 else asked.seeds):
+                    for seed in range(1 if name in untrained or k == 0 else asked.seeds):
                         file = asked.out.with_suffix("") / f"{k or 'all'}-{name}-fold{test}-of-{asked.folds}-seed{seed}.csv"
                         if not file.exists():
                             with tempfile.TemporaryDirectory() as scratch:
