@@ -38,8 +38,9 @@ def heading(facts: dict, options: Options) -> str:
     """A line that says where and when a section was measured."""
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)
     quick = " `--quick`: the figures mean nothing." if options.quick else ""
+    beyond = ", held to AVX2" if facts["held to AVX2"] else ""
     return (
-        f"{facts['processor']}, {facts['cores']} cores, {' '.join(facts['flags'])}; {facts['memory_gib']} GiB; Python "
+        f"{facts['processor']}, {facts['cores']} cores, {' '.join(facts['flags'])}{beyond}; {facts['memory_gib']} GiB; Python "
         f"{facts['python']}, {versions}. Medians of {options.rounds} rounds in turns, or of the runs that a table tells, "
         f"{time.strftime('%F')}.{quick}"
     )
@@ -57,8 +58,13 @@ def main() -> None:
     parser.add_argument("--faces", type=Path, default=FACES if FACES.exists() else None, help="FER-2013 in any layout")
     parser.add_argument("--photos", type=Path, default=PHOTOS if PHOTOS.exists() else None, help="a folder of photos")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="file for every figure (bench.json)")
+    parser.add_argument(
+        "--avx2", action="store_true", help="compute as a processor with AVX2 only, as far as frameworks can be told"
+    )
     parser.add_argument("--write", action="store_true", help="write the tables into benchmarks/RESULTS.md")
     chosen = parser.parse_args()
+    if chosen.avx2:
+        machine.hold_to_avx2()
     missing = {package for part in chosen.parts for package in NEEDED.get(part, ()) if not importlib.util.find_spec(package)}
     if missing:
         parser.error(f"{', '.join(sorted(missing))} not installed: pip install -e '.[bench]', or choose other --parts")

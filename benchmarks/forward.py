@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import machine
 from benchmarks.report import Options, Table, spread
+from benchmarks.train import measured
 from benchmarks.turns import Contestant, serve, summary
 
 Answer = Callable[[np.ndarray], np.ndarray]
@@ -170,7 +172,7 @@ def agreement(folder: Path, options: Options, run: Path, workers: dict[str, Cont
     side = opened.settings["resize"]
     prepared = np.stack([resize(image, side, side) for image in faces.pixels.gather(chosen)])
     np.save(folder / "test.npy", prepared)
-    names = ("onnxruntime float32", "predictor float32", "predictor bfloat16")
+    names = measured(("onnxruntime float32", "predictor float32", "predictor bfloat16"))
     answers = {name: np.array(workers[name].figure(str(folder / "test.npy"))) for name in names}
     top = {name: rows.argmax(axis=1) for name, rows in answers.items()}
     right = {name: float((rows == faces.label[chosen]).mean()) for name, rows in top.items()}
@@ -193,7 +195,8 @@ def run(options: Options) -> list[Table]:
         folder = Path(scratch)
         made = write_all(folder, options)
         workers = {
-            name: Contestant(name, ["benchmarks.forward", name, str(seconds)], {FOLDER: scratch}) for name in CONTESTANTS
+            name: Contestant(name, ["benchmarks.forward", name, str(seconds)], {FOLDER: scratch})
+            for name in measured(CONTESTANTS)
         }
         wanted = workers["predictor float32"].outputs
         gaps = {name: worker.check(wanted, LIMITS[name.split()[-1]]) for name, worker in workers.items()}
@@ -204,6 +207,8 @@ def run(options: Options) -> list[Table]:
                 batches[name].append(worker.figure(str(BATCH)))
                 singles[name] += worker.figure("1")
         notes = agreement(folder, options, made, workers)
+        if machine.held():
+            notes.append("ONNX Runtime, TFLite and OpenVINO cannot be held to AVX2: their figures are of the whole processor.")
         for worker in workers.values():
             worker.close()
     rates = {name: summary(figures) for name, figures in batches.items()}

@@ -17,7 +17,14 @@ from emotiw_keras.hardware import native_bfloat16, processor_flags, processor_th
 PACKAGES = ("tensorflow", "keras", "numpy", "torch", "onnx", "onnxruntime", "openvino", "opencv-python-headless")
 PRECISIONS = ("float32", "bfloat16")
 SIDE = 4096
-
+HELD_TO_AVX2 = {
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "DNNL_MAX_CPU_ISA": "AVX2",
+    "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+}
+"""Variables that keep TensorFlow, XLA and PyTorch from what a newer processor has beyond AVX2. ONNX Runtime knows none."""
 
 KINDS = {
     "amx": ("amx_tile", "Processors with AMX"),
@@ -27,6 +34,26 @@ KINDS = {
     "other": ("", "Other processors"),
 }
 """Kinds of processors, whose figures are told apart: the flag that makes one (the first that is there counts), a heading."""
+
+
+def hold_to_avx2() -> None:
+    """Let this process and those it starts compute as on a processor that has AVX2 only; before a framework is imported."""
+    os.environ.update(HELD_TO_AVX2)
+
+
+def held() -> bool:
+    """Whether `hold_to_avx2` counts here."""
+    return all(os.environ.get(name) == value for name, value in HELD_TO_AVX2.items())
+
+
+def flags() -> tuple[str, ...]:
+    """The processor's flags that count: of a held one those of AVX2."""
+    return tuple(flag for flag in processor_flags() if not held() or flag in ("avx2", "fma"))
+
+
+def precisions() -> tuple[str, ...]:
+    """What is measured here: bfloat16 only where the processor has it, for emulated products take minutes."""
+    return PRECISIONS if native_bfloat16() else ("float32",)
 
 
 def kind(flags: Sequence[str]) -> str:
@@ -58,8 +85,9 @@ def describe() -> dict[str, Any]:
     return {
         "processor": processor(),
         "cores": processor_threads(),
-        "flags": list(processor_flags()),
-        "kind": kind(processor_flags()),
+        "flags": list(flags()),
+        "held to AVX2": held(),
+        "kind": kind(flags()),
         "native_bfloat16": native_bfloat16(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": platform.platform(),
@@ -96,14 +124,14 @@ def main() -> None:
 
 
 def product_rates(rounds: int, torch: bool = True) -> dict[str, Any]:
-    """By precision, the best of `rounds` of each library, in turns; and the better of the libraries."""
+    """By precision of `precisions`, the best of `rounds` of each library, in turns; and the better of the libraries."""
     from benchmarks.turns import take_turns
 
-    contestants = {f"{library} {p}": (library, p) for p in PRECISIONS for library in (("tf", "torch") if torch else ("tf",))}
+    contestants = {f"{library} {p}": (library, p) for p in precisions() for library in (("tf", "torch") if torch else ("tf",))}
     commands = {name: ["benchmarks.machine", *arguments] for name, arguments in contestants.items()}
     figures = take_turns(commands, rounds, dict.fromkeys(commands, 0.0))
     best = {name: max(rates) for name, rates in figures.items()}
-    return {p: max(rate for name, rate in best.items() if name.endswith(f" {p}")) for p in PRECISIONS} | {"each": best}
+    return {p: max(rate for name, rate in best.items() if name.endswith(f" {p}")) for p in precisions()} | {"each": best}
 
 
 if __name__ == "__main__":

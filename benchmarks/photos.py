@@ -90,7 +90,7 @@ def timed(seconds: dict[str, float], name: str, function: Any) -> Any:
     return call
 
 
-def predict(source: str, run: str, parts: bool) -> dict[str, Any]:
+def predict(source: str, run: str, parts: bool, settings: dict[str, Any]) -> dict[str, Any]:
     """Rates of the pipeline as the command uses it; with `parts` the shares of the processor time, computed in one thread."""
     from emotiw_keras.serving import inputs
     from emotiw_keras.serving.decoders import apart
@@ -103,7 +103,7 @@ def predict(source: str, run: str, parts: bool) -> dict[str, Any]:
     with open(os.devnull, "w") as nowhere, apart(decoded, opened):
         from emotiw_keras.serving.predictor import Predictor
 
-        predictor = Predictor(run)
+        predictor = Predictor(run, **settings)
         pipeline = Pipeline(predictor, every=EVERY)
         film = any(Path(source).glob("*.mp4"))
         if parts:
@@ -216,7 +216,9 @@ def ask(imports: Path, what: str, *arguments: Any) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def growth(imports: Path, paths: list[Path], folder: Path, name: str, counts: list[int], model: str) -> dict[str, Any]:
+def growth(
+    imports: Path, paths: list[Path], folder: Path, name: str, counts: list[int], more: tuple[Any, ...]
+) -> dict[str, Any]:
     """Seconds and peak memory of `predict` on sets of several sizes, each in a process of its own; a hundred files at most."""
     size, _ = SETS[name]
     found = {}
@@ -231,7 +233,7 @@ def growth(imports: Path, paths: list[Path], folder: Path, name: str, counts: li
             source.mkdir()
             for index in range(count):
                 os.link(files[index % len(files)], source / f"{index:06}.jpg")
-        found[str(count)] = told = ask(imports, "predict", str(source), model, False)
+        found[str(count)] = told = ask(imports, "predict", str(source), *more)
         figures = f"{told['seconds']:.1f} s, {told['rate']:.1f} a second, peak {told['peak MiB']:,} MiB"
         print(f"growth   {name:6} {told['images']:,} images: {figures}", flush=True)
     return found
@@ -249,6 +251,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=("faces", "predict", "prepare", "parts", "decode"), help="not all of it")
     parser.add_argument("--growth", nargs="+", type=int, default=[], metavar="N", help="sets of so many images instead")
     parser.add_argument("--model", default="fer28-face-vgg", help="run folder or name of a model (fer28-face-vgg)")
+    parser.add_argument("--engine", help="of `predict`, as its option (the command's own choice)")
+    parser.add_argument("--precision", help="of `predict`, as its option (float32)")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -261,6 +265,8 @@ def main() -> None:
         parser.error("--photos is missing: a folder of photos with faces")
     if options.growth and (options.old or options.only or options.count):
         parser.error("--growth measures `predict` of this tree alone, on these numbers: leave --old, --only and --count out")
+    settings = {key: getattr(options, key) for key in ("engine", "precision") if getattr(options, key)}
+    more = (options.model, False, settings)
     wanted = options.only or ("faces", "predict", "prepare", "parts", "decode")
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -274,7 +280,7 @@ def main() -> None:
         paths = [path for path in photos_below(options.photos) if "noface" not in path.parts]
         for name in options.sets:
             if options.growth:
-                grown = growth(trees["new"], paths, Path(folder), name, options.growth, options.model)
+                grown = growth(trees["new"], paths, Path(folder), name, options.growth, more)
                 figures[f"growth {name}"] = grown
                 continue
             size, usual = SETS[name]
@@ -286,11 +292,11 @@ def main() -> None:
             for part in ("predict", "prepare"):
                 if part not in wanted or (part, name) == ("prepare", "film"):
                     continue
-                more = (options.model, False) if part == "predict" else ()
+                given = more if part == "predict" else ()
                 rates: dict[str, list[float]] = {tree: [] for tree in trees}
                 for _ in range(options.rounds):
                     for tree, imports in trees.items():
-                        rates[tree].append(ask(imports, part, str(source), *more)["rate"])
+                        rates[tree].append(ask(imports, part, str(source), *given)["rate"])
                 figures[f"{part} {name}"] = rates
                 told = [
                     f"{tree} {statistics.median(each):.1f} ({min(each):.1f} - {max(each):.1f})" for tree, each in rates.items()
@@ -299,7 +305,9 @@ def main() -> None:
                 print(f"{part:8} {name:6} images/s: {', '.join(told)}; {ratio:.2f} times", flush=True)
             if "parts" in wanted:
                 for tree, imports in trees.items():
-                    figures[f"parts {name} {tree}"] = found = ask(imports, "predict", str(source), options.model, True)
+                    figures[f"parts {name} {tree}"] = found = ask(
+                        imports, "predict", str(source), options.model, True, settings
+                    )
                     times = ", ".join(f"{part} {value:.2f}" for part, value in found["milliseconds"].items())
                     print(f"parts    {name:6} {tree}: ms of processor an image, one thread: {times}", flush=True)
             if "decode" in wanted:

@@ -13,7 +13,7 @@ import argparse
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,11 @@ WEIGHTS = "PEER_WEIGHTS"
 def precision_of(contestant: str) -> str:
     """float32 or bfloat16."""
     return contestant.split()[-1]
+
+
+def measured(names: Iterable[str]) -> tuple[str, ...]:
+    """The contestants whose precision this processor has."""
+    return tuple(name for name in names if precision_of(name) in machine.precisions())
 
 
 def network_of(name: str, width: float) -> Any:
@@ -91,15 +96,15 @@ def our_step(model: Any, face_input: Any, batch: int) -> tuple[Callable[[], None
     """One step of `emotiw fit` on a batch of 48x48 bytes; and the network and input that it computes with."""
     import tensorflow as tf
 
+    from emotiw_keras.data import one_channel
     from emotiw_keras.data.face_input import draw_crops
-    from emotiw_keras.data.one_channel import for_grey
     from emotiw_keras.training.optimizers import make_optimizer
     from emotiw_keras.training.stage import Stage
     from emotiw_keras.training.train_step import StageSteps
 
     stage = Stage("bench", train=("bench:train",), learning_rate=RATE)
     optimizer = make_optimizer(stage, model.trainable_variables, {})
-    net, given = for_grey(model, face_input)
+    net, given = one_channel.for_grey(model, face_input)
     steps = StageSteps(net, given, stage, np.ones(7, np.float32), optimizer, (48, 48, 1))
     images = np.random.default_rng(1).integers(0, 256, (batch, 48, 48, 1), np.uint8)
     crops = draw_crops(batch, face_input.room, mirror=True, seed=(0,))
@@ -321,15 +326,15 @@ def measure(network: str, batches: list[int], options: Options, products: dict[s
         reference = Contestant("ours float32", commands(OURS, batches[0], 0)["ours float32"], environment)
         reference.close()
         # quick: one of each kind, for compiling takes most of a minute
-        ways = [name for name in TORCH if not options.quick or "channels_last" in name]
+        ways = [name for name in measured(TORCH) if not options.quick or "channels_last" in name]
         heats = heat(reference.outputs, commands(tuple(ways), batches[0], seconds), limits, environment)
-        best = [max((n for n in heats if precision_of(n) == p), key=heats.__getitem__) for p in machine.PRECISIONS]
+        best = [max((n for n in heats if precision_of(n) == p), key=heats.__getitem__) for p in machine.precisions()]
         for batch in batches:
-            names = (*OURS, *(STOCK if batch == batches[0] else ()), *best)
+            names = (*measured(OURS), *(measured(STOCK) if batch == batches[0] else ()), *best)
             # each has taken a step before its first turn; at large batches, of half a minute a step, that must do
             warm_up = batch == batches[0]
             # large batches of both precisions at once are more than 24 GB: those of one precision take turns by themselves
-            parts = [names] if warm_up else [[n for n in names if precision_of(n) == p] for p in machine.PRECISIONS]
+            parts = [names] if warm_up else [[n for n in names if precision_of(n) == p] for p in machine.precisions()]
             taken: dict[str, list[float]] = {}
             for part in parts:
                 taken |= take_turns(commands(tuple(part), batch, seconds), options.rounds, limits, environment, warm_up)
@@ -376,6 +381,8 @@ def run(options: Options) -> Iterator[Table]:
         f"Products of two matrices of 4096 x 4096, GFLOP/s, the best of each: {told}. The share is of the better library's in "
         "the same precision, for the arithmetic that each step needs (ours takes one channel of a grey face, the others three)."
     )
+    if machine.precisions() != machine.PRECISIONS:
+        note += " The processor has no bfloat16, whose emulation takes minutes a step: left out."
     for network in options.networks:
         for table in measure(network, batches, options, products):
             table.notes.append(note)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -13,10 +15,11 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import report
-from benchmarks.machine import KINDS, describe, kind
+from benchmarks.machine import HELD_TO_AVX2, KINDS, describe, hold_to_avx2, kind, precisions
 from benchmarks.material import write_faces
-from benchmarks.train import TORCH, work_of
-from benchmarks.turns import heat, summary, take_turns
+from benchmarks.train import OURS, TORCH, measured, work_of
+from benchmarks.turns import ROOT, heat, summary, take_turns
+from benchmarks.ways import ALL, LEAVE_OUT
 
 
 def contestant(output: float, start: int) -> list[str]:
@@ -120,3 +123,39 @@ def test_material_is_of_its_size_in_all_classes_and_no_two_are_alike(
     assert len({file.parent.name for file in files}) == 7 and len(files) == 21
     assert {image.shape for image in images} == {size if channels == 1 else (*size, 3)}
     assert len({image.tobytes() for image in images}) == 21
+
+
+def test_a_processor_held_to_avx2_is_told_apart_and_has_no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in HELD_TO_AVX2:
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr("benchmarks.machine.processor_flags", lambda: ("avx2", "fma", "avx512f", "avx512_bf16"))
+    monkeypatch.setattr("emotiw_keras.hardware.processor_flags", lambda: ("avx2", "fma", "avx512f", "avx512_bf16"))
+    assert not describe()["held to AVX2"] and describe()["kind"] == "avx512-bf16"
+    assert measured(OURS) == OURS and precisions() == ("float32", "bfloat16")
+    hold_to_avx2()
+    facts = describe()
+    assert facts["held to AVX2"] and (facts["kind"], facts["flags"]) == ("avx2", ["avx2", "fma"])
+    assert measured(OURS) == OURS[:1] and precisions() == ("float32",)
+
+
+def test_each_fast_way_can_be_left_out() -> None:
+    code = """
+from benchmarks.ways import ALL, LEAVE_OUT
+from emotiw_keras import config, hardware
+from emotiw_keras.data import one_channel
+from emotiw_keras.models import layers
+from emotiw_keras.models.kernels import cast_once, fused, space_to_depth, winograd
+
+def held():
+    return [winograd.suits, fused.suits, space_to_depth.suits, layers.LARGE_KERNEL, layers.BLOCKED_FROM,
+            layers.BatchNormalization.is_fused, one_channel.for_grey, cast_once.narrow_kernels, hardware._large_pages,
+            hardware.keep_memory, config.fast_kernels()]
+
+for name, leave_out in LEAVE_OUT.items():
+    before = held()
+    leave_out()
+    print(name, sum(one is not other for one, other in zip(before, held())), sep=": ")
+"""
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    changes = dict(line.split(": ") for line in said.stdout.splitlines())
+    assert changes.pop(ALL) == "0" and len(changes) == len(LEAVE_OUT) - 1 and set(changes.values()) == {"1"}
