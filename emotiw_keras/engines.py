@@ -28,9 +28,13 @@ def installed() -> tuple[str, ...]:
     return tuple(name for name, module in LIGHT.items() if importlib.util.find_spec(module) is not None)
 
 
-def less_precise() -> tuple[str, ...]:
-    """The light engines that are here and compute in bfloat16 on this processor."""
-    if "openvino" not in installed():
+def computing_in(precision: str) -> tuple[str, ...]:
+    """The light engines that are here and compute in a precision on this processor: all in "float32", OpenVINO in
+    "mixed_bfloat16" where the processor has it."""
+    here = installed()
+    if precision == "float32":
+        return here
+    if precision != "mixed_bfloat16" or "openvino" not in here:
         return ()
     import openvino
 
@@ -45,7 +49,7 @@ def load(engine: str, model: bytes, called: str, output: str = "probabilities", 
         model: the bytes of the model.
         called: what errors call it.
         output: the name of the output that is asked for.
-        precision: "float32", or "mixed_bfloat16" in an engine of `less_precise`.
+        precision: one that the engine computes in; see `computing_in`.
 
     Raises:
         UsageError: the engine is not installed, or cannot compute in this precision here.
@@ -77,8 +81,8 @@ def load_outputs(
         raise UsageError(
             f"engine={engine!r} is not installed; `pip install {engine}`, or choose one of {', '.join(installed())}"
         )
-    if precision != "float32" and engine not in less_precise():
-        raise UsageError(f"engine={engine!r} computes in float32 on this processor, not in {precision}")
+    if engine not in computing_in(precision):
+        raise UsageError(f"engine={engine!r} does not compute in {precision} on this processor; choose another, or float32")
     failures = _failures(engine)
     try:
         if precision == "float32":

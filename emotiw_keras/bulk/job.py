@@ -112,7 +112,7 @@ def versions_of(engine: str, kind: str) -> dict[str, str]:
 
 def settled(engine: str, source: Run | Exported, precision: str) -> str:
     """The engine of a job: "auto" is the first of OpenVINO, ONNX Runtime and OpenCV that is installed and can compute the
-    network, else TensorFlow. Nothing is timed, so that the same machine always takes the same one.
+    network in this precision, else TensorFlow. Nothing is timed, so that the same machine always takes the same one.
 
     Raises:
         ModelError, RunError, UsageError: as `Predictor`.
@@ -123,7 +123,7 @@ def settled(engine: str, source: Run | Exported, precision: str) -> str:
     found = settled_engine(engine, source, precision)
     if found != "auto":
         return found
-    here = engines.installed()
+    here = engines.computing_in(precision)
     return next(name for name in ("openvino", "onnxruntime", "opencv") if name in here)
 
 

@@ -65,8 +65,9 @@ def _needs_tensorflow(source: Run | Exported, precision: str, engine: str) -> st
     """Why no light engine will do, or the one asked for will not; nothing if it does."""
     from emotiw_keras.runs import Run
 
-    if precision != "float32" and (engine in ("auto", "tensorflow") or engine not in engines.less_precise()):
-        return f"it computes in float32, not in {precision}"
+    able = engines.computing_in(precision)
+    if not able or (engine in engines.installed() and engine not in able):
+        return f"it does not compute in {precision} here"
     if isinstance(source, Run) and nodes_of(source) is None:
         return f"the network of {source.called} ({source.model_name}) is built by Keras alone, or given by its user"
     return ""
@@ -121,34 +122,37 @@ def fastest_light(source: Run | Exported, crops: int, shape: Shape) -> str:
     names = engines.installed()
     if len(names) == 1:
         return names[0]
-    return fastest(names, (source.fingerprint, crops), shape, lambda engine: open_engine(engine, source, crops, shape))
+    return fastest(
+        names, (source.fingerprint, crops, "float32"), shape, lambda engine: open_engine(engine, source, crops, shape)
+    )
 
 
 class Automatic:
     """The network of a run in the engine that suits the number of faces that have come so far.
 
-    It begins with the first of `engines.LIGHT` that is installed. After `SOME` faces ONNX Runtime is timed beside it, after
-    `MANY` the others, after `VERY_MANY` TensorFlow (after `MANY` where it is imported already), each once on a machine for a
-    network: the cache keeps what was found (`speeds`). The fastest goes on.
+    It begins with the first of `engines.LIGHT` that is installed and can compute it. After `SOME` faces ONNX Runtime is timed
+    beside it, after `MANY` the others, after `VERY_MANY` TensorFlow (after `MANY` where it is imported already), each once on a
+    machine for a network: the cache keeps what was found (`speeds`). The fastest goes on.
 
     Args:
         source: what to compute, which a light engine can.
         crops: crops of a face whose probabilities are averaged.
         shape: height, width and channels of the faces.
+        precision: what to compute in; engines that cannot are left out.
 
     Attributes:
         engine: the name of the one in use.
     """
 
-    def __init__(self, source: Run | Exported, crops: int, shape: Shape) -> None:
-        self._source, self._crops, self._shape = source, crops, shape
-        first, *others = engines.installed()
+    def __init__(self, source: Run | Exported, crops: int, shape: Shape, precision: str = "float32") -> None:
+        self._source, self._crops, self._shape, self._precision = source, crops, shape, precision
+        first, *others = engines.computing_in(precision)
         self._waiting = [*others, *(["tensorflow"] if _has_tensorflow(source) else [])]
         self._seen = 0
         self.engine, self._compute = first, self._opened(first)
 
     def _opened(self, engine: str) -> engines.Compute:
-        return open_engine(engine, self._source, self._crops, self._shape)
+        return open_engine(engine, self._source, self._crops, self._shape, self._precision)
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
         """Probabilities of a batch: uint8 (batch, height, width, channels) -> float32 (batch, classes).
@@ -172,7 +176,7 @@ class Automatic:
                 opened[engine] = self._opened(engine)
             return opened[engine]
 
-        subject = (self._source.fingerprint, self._crops)
+        subject = (self._source.fingerprint, self._crops, self._precision)
         self.engine = fastest([self.engine, *others], subject, self._shape, of)
         self._compute = of(self.engine)
 

@@ -143,7 +143,7 @@ class Predictor:
 
     def _opened(self) -> Callable[[np.ndarray], np.ndarray]:
         if self.engine == "auto":
-            return Automatic(self.source, self.crops, (self.side, self.side, self.channels))
+            return Automatic(self.source, self.crops, (self.side, self.side, self.channels), self._precision)
         return open_engine(self.engine, self.source, self.crops, (self.side, self.side, self.channels), self._precision)
 
     @property

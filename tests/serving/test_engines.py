@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from emotiw_keras import engines
+from emotiw_keras.bulk.job import settled
 from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.data.generated import draw_faces
 from emotiw_keras.data.preprocessing_settings import settings_for
@@ -227,10 +228,10 @@ def test_faces_that_overflow_are_told_though_engines_take_nan_for_nought(engine:
 
 
 def test_what_no_light_engine_can_do_is_refused_or_left_to_tensorflow(run_folder: Path, tmp_path: Path) -> None:
-    for change, words in (({"precision": "mixed_bfloat16"}, "not in mixed_bfloat16"),):
-        with pytest.raises(UsageError, match=words):
-            Predictor(run_folder, engine="opencv", **change)
-        assert auto.settled_engine("auto", Run.open(run_folder), **change) == "tensorflow"
+    for engine, precision in (("opencv", "mixed_bfloat16"), ("opencv", "mixed_float16"), ("openvino", "mixed_float16")):
+        with pytest.raises(UsageError, match=f"engine='{engine}' cannot do this: it does not compute in {precision} here"):
+            Predictor(run_folder, engine=engine, precision=precision)
+    assert auto.settled_engine("auto", Run.open(run_folder), "mixed_float16") == "tensorflow"
     with pytest.raises(UsageError, match="engine='gpu': expected one of auto, tensorflow"):
         Predictor(run_folder, engine="gpu")
     lite = zoo_run(tmp_path / "lite", "efficientnet_lite0", 64, 0.25)
@@ -240,14 +241,22 @@ def test_what_no_light_engine_can_do_is_refused_or_left_to_tensorflow(run_folder
 
 
 @pytest.mark.skipif(
-    "openvino" not in engines.less_precise(), reason="OpenVINO is not installed, or the processor lacks bfloat16"
+    not engines.computing_in("mixed_bfloat16"), reason="OpenVINO is not installed, or the processor lacks bfloat16"
 )
-def test_openvino_computes_in_bfloat16_where_it_is_asked_to(run_folder: Path) -> None:
+@pytest.mark.parametrize("engine", ["openvino", "auto"])
+def test_openvino_computes_in_bfloat16_where_that_is_asked_for(engine: str, run_folder: Path) -> None:
     run = Run.open(run_folder)
     faces = faces_for(run.settings)
     exact = LightInference(run, 1, "openvino")(faces)
-    found = Predictor(run, engine="openvino", precision="mixed_bfloat16", crops=1).predict(faces)
-    assert 0 < np.abs(found - exact).max() < 0.05
+    found = Predictor(run, engine=engine, precision="mixed_bfloat16", crops=1)
+    assert 0 < np.abs(found.predict(faces) - exact).max() < 0.05
+    assert settled(engine, run, "mixed_bfloat16") == "openvino"
+
+
+def test_bfloat16_is_left_to_tensorflow_where_no_light_engine_has_it(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(engines.LIGHT, "openvino", "no_such_module")
+    assert engines.computing_in("mixed_bfloat16") == ()
+    assert auto.settled_engine("auto", Run.open(run_folder), "mixed_bfloat16") == "tensorflow"
 
 
 def test_an_engine_that_is_not_installed_is_named(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
