@@ -138,8 +138,9 @@ def _figures(rows: Sequence[Row], net: str) -> Html:
         "only right here : there, p, Holm's p", "FER test", "the paper, on SFEW",
     ]  # fmt: skip
     caption = (
-        f"{net}. The base is direct fine-tuning; for remedies, crops and ensembles the plain FER28 -> target. Each image tests "
-        f"once, however many splits it is in. {of_tests(list(table_rows(rows)))} Updates: batches that made the weights."
+        f"{net}. The base is direct fine-tuning; for remedies, crops, ensembles and direct fine-tuning with as many updates "
+        "it is the plain FER28 -> target. Each image tests once, however many splits it is in. "
+        f"{of_tests(list(table_rows(rows)))} Updates: batches that made the weights."
     )
     words = f"{net}: accuracy on the target's test images, mean over seeds, and its 95 % interval"
     return joined(interval_chart(shares, words), table(head, lines, caption, left=(13,), label=f"Figures of {net}"))

@@ -79,8 +79,9 @@ COLUMNS = (
 
 
 def base_of(key: str) -> str:
-    """What an arm is compared with: remedies and ways to answer with the plain two stages, everything else with direct."""
-    return "fer28-target" if key.startswith("fer28-target-") or key == "ensemble" else "direct"
+    """What an arm is compared with: remedies, ways to answer, and direct fine-tuning with as many updates with the plain two
+    stages; everything else with direct."""
+    return "fer28-target" if key.startswith("fer28-target-") or key in ("ensemble", "direct-long") else "direct"
 
 
 def table_rows(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
