@@ -210,7 +210,8 @@ def links(tree: Path, folder: Path) -> Path:
 
 def ask(imports: Path, what: str, *arguments: Any) -> dict[str, Any]:
     """What a function of this module says in a process that imports another package."""
-    environment = {**os.environ, "PYTHONPATH": str(imports), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    also = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(imports), *also]), "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, str(Path(__file__)), "--child", json.dumps([what, *arguments])]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
