@@ -64,13 +64,13 @@ def read_test(data: str, limit: int | None) -> tuple[np.ndarray, np.ndarray, np.
 
 def variants(options: argparse.Namespace) -> dict[str, list[str]]:
     """Each run on each engine, in each precision and with each number of crops: name -> the arguments that ask for it."""
-    from emotiw_keras.engines import less_precise
+    from emotiw_keras.engines import computing_in
 
     found = {}
     every = itertools.product(options.run, options.engine, options.precision, options.crops or [None])
     for run, engine, precision, crops in every:
-        if precision != "float32" and engine not in ("tensorflow", *less_precise()):
-            print(f"{engine} computes in float32 alone here: {precision} left out", file=sys.stderr)
+        if precision != "float32" and engine not in ("tensorflow", *computing_in(precision)):
+            print(f"{engine} does not compute in {precision} here: left out", file=sys.stderr)
             continue
         marks = [engine] if len(options.engine) > 1 else []
         marks += [precision.removeprefix("mixed_")] if len(options.precision) > 1 else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import peers
-from benchmarks.peers import LABELS, PEERS, peer_command
+from benchmarks.peers import LABELS, PEERS, peer_command, variants
 from emotiw_keras.audit.adapter import Adapter
 
 STAND_INS = {
@@ -68,3 +69,12 @@ def test_scores_of_any_sum_become_probabilities(tmp_path: Path) -> None:
     )
     with Adapter([sys.executable, "-c", code]) as mine:
         assert mine.predict(np.zeros((70, 48, 48), np.uint8)).tolist() == [[0.75, 0.25]] * 70
+
+
+def test_an_engine_is_left_out_in_a_precision_that_it_does_not_compute_in(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = argparse.Namespace(
+        run=["runs/a"], engine=["opencv", "tensorflow"], precision=["float32", "mixed_bfloat16"], crops=[]
+    )
+    found = variants(asked)
+    assert list(found) == ["a, opencv, float32", "a, tensorflow, float32", "a, tensorflow, bfloat16"]
+    assert "opencv does not compute in mixed_bfloat16 here: left out" in capsys.readouterr().err
