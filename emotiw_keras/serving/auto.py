@@ -66,8 +66,11 @@ def _needs_tensorflow(source: Run | Exported, precision: str, engine: str) -> st
     from emotiw_keras.runs import Run
 
     able = engines.computing_in(precision)
-    if not able or (engine in engines.installed() and engine not in able):
-        return f"it does not compute in {precision} here"
+    if engine in engines.LIGHT:
+        if engine in engines.installed() and engine not in able:
+            return f"it does not compute in {precision} here"
+    elif not able:
+        return f"no other engine here computes in {precision}"
     if isinstance(source, Run) and nodes_of(source) is None:
         return f"the network of {source.called} ({source.model_name}) is built by Keras alone, or given by its user"
     return ""
