@@ -98,6 +98,8 @@ def staged_study(
     def finished(rows: list[staged.Row]) -> None:
         from emotiw_keras.reports.study_page import study_page
 
+        if staged_table.tells_more(folder / staged_table.RESULTS_FILE, rows, ways):
+            return
         write_atomic(folder / staged_table.RESULTS_FILE, staged_table.results_csv(rows))
         write_atomic(folder / staged_table.TABLE_FILE, "\n".join(staged_table.table(rows)) + "\n")
         write_atomic(folder / staged_table.PAGE_FILE, study_page(rows, sets, recipes, command, ways - len(rows)))

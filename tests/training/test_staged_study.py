@@ -26,7 +26,7 @@ from emotiw_keras.studies.staged_arms import (
     steps_of,
     updates_of,
 )
-from emotiw_keras.studies.staged_table import base_of, difference, table, table_rows
+from emotiw_keras.studies.staged_table import base_of, difference, results_csv, table, table_rows, tells_more
 from emotiw_keras.training.recipe import load_recipe
 
 LABELS = ("happy", "sad")
@@ -105,6 +105,15 @@ def test_an_image_of_two_splits_tests_once() -> None:
     assert [base_of(key) for key in ("joint", "fer28-target", "fer28-target-focal-loss", "ensemble", "direct-long")] == [
         "direct", "direct", "fer28-target", "fer28-target", "fer28-target",
     ]  # fmt: skip
+
+
+def test_a_study_that_is_called_again_takes_no_arms_away(tmp_path: Path) -> None:
+    rows = [row(key, {0: (["a", "b"], [0, 1], [0, 1])}) for key in ("direct", "fer28", "fer28-target")]
+    file = tmp_path / "results.csv"
+    assert not tells_more(file, rows[:1], 3)
+    file.write_text(results_csv(rows))
+    assert tells_more(file, rows[:1], 3) and tells_more(file, rows[:2], 5)
+    assert not tells_more(file, rows, 5) and not tells_more(file, rows[:2], 2)  # as many, or all that are asked for now
 
 
 def test_a_difference_of_one_person_is_none() -> None:
