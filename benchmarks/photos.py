@@ -269,6 +269,8 @@ def main() -> None:
     settings = {key: getattr(options, key) for key in ("engine", "precision") if getattr(options, key)}
     more = (options.model, False, settings)
     wanted = options.only or ("faces", "predict", "prepare", "parts", "decode")
+    if settings and not options.growth and not {"predict", "parts"} & set(wanted):
+        parser.error(f"--{' and --'.join(settings)} are for predict and parts, which --only leaves out")
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         trees = {"new": links(ROOT, Path(folder) / "new")}

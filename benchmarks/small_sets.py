@@ -220,16 +220,15 @@ def peer(command: str) -> Callable[[Drawn], np.ndarray]:
     return read
 
 
-def ways(names: list[str], epochs: int, adapters: dict[str, str]) -> dict[str, Callable[[Drawn], np.ndarray]]:
+def ways(epochs: int, adapters: dict[str, str]) -> dict[str, Callable[[Drawn], np.ndarray]]:
     """Name -> how it answers."""
-    known: dict[str, Callable[[Drawn], np.ndarray]] = {
+    return {
         "zero-shot": lambda drawn: answers(Run.open(SHIPPED), drawn),
         "probe": probe,
         "finetune": lambda drawn: trained(drawn, "finetune", [], "finetune"),
         "direct": lambda drawn: trained(drawn, DIRECT, [f"all.epochs={epochs}"], "direct"),
         **{name: peer(command) for name, command in adapters.items()},
     }
-    return {name: known[name] for name in names}
 
 
 def main() -> None:
@@ -245,7 +244,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=40, help="of training from nothing (40)")
     parser.add_argument("--out", type=Path, default=Path("small_sets.md"), help="the table (small_sets.md)")
     asked = parser.parse_args()
-    adapters = dict(word.split("=", 1) for word in asked.adapter)
+    adapters = {name: command for name, _, command in (word.partition("=") for word in asked.adapter)}
+    known = ways(asked.epochs, adapters)
+    if unknown := sorted(set(asked.ways) - set(known)):
+        parser.error(f"--ways {' '.join(unknown)}: expected some of {', '.join(known)}; --adapter NAME=COMMAND adds one")
+    if idle := sorted(set(adapters) - set(asked.ways) | set(adapters) & set(ways(0, {}))):
+        parser.error(
+            f"--adapter {', '.join(idle)}: the name of an adapter stands among --ways too, and is of none that is there"
+        )
     keras.utils.set_random_seed(0)
     with tempfile.TemporaryDirectory() as unpacked:
         # a copy, since a manifest lies with its images
@@ -259,7 +265,7 @@ def main() -> None:
         done: dict[tuple[int, str], Cells] = {}
         untrained = {"zero-shot", *adapters}
         for k in asked.k:
-            for name, answer in ways(asked.ways, asked.epochs, adapters).items():
+            for name, answer in ((name, known[name]) for name in asked.ways):
                 for test in range(asked.folds):
                     for seed in range(1 if name in untrained or k == 0 else asked.seeds):
                         file = asked.out.with_suffix("") / f"{k or 'all'}-{name}-fold{test}-of-{asked.folds}-seed{seed}.csv"

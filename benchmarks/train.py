@@ -92,8 +92,8 @@ def finite(loss: float) -> None:
         raise SystemExit(f"the loss is {loss}; nothing was measured")
 
 
-def our_step(model: Any, face_input: Any, batch: int) -> tuple[Callable[[], None], Any, Any]:
-    """One step of `emotiw fit` on a batch of 48x48 bytes; and the network and input that it computes with."""
+def our_step(model: Any, face_input: Any, batch: int) -> tuple[Callable[[], None], Any, Any, Any]:
+    """One step of `emotiw fit` on a batch of 48x48 bytes; and the network, the input and the optimizer that compute it."""
     import tensorflow as tf
 
     from emotiw_keras.data import one_channel
@@ -109,7 +109,7 @@ def our_step(model: Any, face_input: Any, batch: int) -> tuple[Callable[[], None
     images = np.random.default_rng(1).integers(0, 256, (batch, 48, 48, 1), np.uint8)
     crops = draw_crops(batch, face_input.room, mirror=True, seed=(0,))
     taken = [tf.constant(x) for x in (images, crops, labels_of(batch))]
-    return lambda: finite(steps.train(*taken, RATE)[0]), net, given
+    return lambda: finite(steps.train(*taken, RATE)[0]), net, given, optimizer
 
 
 def stock(layer: Any) -> Any:
@@ -177,7 +177,7 @@ def serve_keras(options: argparse.Namespace) -> None:
     model = network_of(options.network, options.width)
     face_input, faces = grey_input(options.network)
     if ours:
-        step, net, given = our_step(model, face_input, options.batch)
+        step, net, given, _ = our_step(model, face_input, options.batch)
     else:
         net, given = stock_network(model), face_input
         step = stock_step(net, random_floats(face_input, options.batch))

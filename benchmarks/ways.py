@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.report import Table, spread
-from benchmarks.train import LIMITS, floats, grey_input, network_of, our_step
+from benchmarks.train import LIMITS, RATE, grey_input, network_of, our_step
 from benchmarks.turns import Contestant, rate_of, serve, summary
 
 ALL = "all ways"
@@ -119,16 +119,19 @@ LEAVE_OUT: dict[str, Callable[[], None]] = {
 
 
 def _trains(options: argparse.Namespace) -> None:
+    """Images a second of train steps. What must agree is what the first step learns: the logarithms of the lengths of all
+    gradients, decay included, which stand in the optimizer's histories afterwards."""
     import keras
 
     from emotiw_keras import hardware
 
     hardware.keep_memory()
     keras.config.set_dtype_policy({"float32": "float32", "bfloat16": "mixed_bfloat16"}[options.precision])
-    face_input, faces = grey_input(options.network)
-    step, net, given = our_step(network_of(options.network, options.width), face_input, options.batch)
-    outputs = np.asarray(net(floats(given, faces), training=False), np.float32)
-    serve(outputs, rate_of(step, options.batch, options.seconds))
+    face_input, _ = grey_input(options.network)
+    step, _, _, optimizer = our_step(network_of(options.network, options.width), face_input, options.batch)
+    step()
+    lengths = [np.linalg.norm(history.numpy() / RATE) for history in optimizer.histories]
+    serve(np.log(lengths), rate_of(step, options.batch, options.seconds))
 
 
 def _answers(options: argparse.Namespace) -> None:
