@@ -33,7 +33,7 @@ from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.near import pairs as near
 from emotiw_keras.data.near.embedding import FEATURES, SIDE, Projection, features, mirrored_order, thumbnails
 from emotiw_keras.data.near.threshold import LOWEST, THRESHOLD
-from emotiw_keras.data.pixel_pass import MemoryPixels, PackedPixels
+from emotiw_keras.data.pixel_stores import MemoryPixels, PackedPixels
 from emotiw_keras.data.splits import group_ids
 
 THRESHOLDS = (0.95, 0.96, THRESHOLD, 0.98, 0.99)

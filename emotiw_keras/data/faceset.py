@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from emotiw_keras.data.near.groups import NearTwins
-    from emotiw_keras.data.pixel_pass import PixelStore
+    from emotiw_keras.data.pixel_stores import PixelStore
 
 OK = "ok"
 HELD_OUT = "held out"

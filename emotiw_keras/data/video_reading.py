@@ -19,7 +19,8 @@ from emotiw_keras.data.faceset import OK, Progress
 from emotiw_keras.data.images import ImageError, decode_image, read_header
 from emotiw_keras.data.layouts.affwild2 import FACES, SPLITS, Frames, Videos, find_frames, ranges, without_annotation
 from emotiw_keras.data.layouts.listing import and_more, class_names
-from emotiw_keras.data.pixel_pass import StreamedPixels, run_chunks
+from emotiw_keras.data.pixel_pass import run_chunks
+from emotiw_keras.data.pixel_stores import StreamedPixels
 from emotiw_keras.data.splits import assign_splits, counts_table, group_ids, limit_mask, subjects
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.labels import match_classes

@@ -11,8 +11,9 @@ from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.near import pairs as near
 from emotiw_keras.data.near.embedding import FEATURES, embed, features, mirrored_order, shipped_projection
 from emotiw_keras.data.near.groups import photographs
+from emotiw_keras.data.near.search import LIKENESS, MOST, propose
 from emotiw_keras.data.near.threshold import THRESHOLD
-from emotiw_keras.data.pixel_pass import MemoryPixels
+from emotiw_keras.data.pixel_stores import MemoryPixels
 from emotiw_keras.errors import UsageError
 from emotiw_keras.training.recipe import load_recipe, parse_recipe
 from emotiw_keras.training.stage import Stage
@@ -57,6 +58,45 @@ def test_the_features_of_a_mirrored_image_are_those_of_the_image_in_another_orde
     assert features(images).shape == (3, FEATURES)
     np.testing.assert_allclose(one[:, :even], other[:, :even], atol=2e-3)
     np.testing.assert_allclose(one[:, even:], -other[:, even:], atol=2e-3)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_of_many_alike_the_most_alike_are_proposed(parts: int) -> None:
+    draw = np.random.default_rng(3)
+    vectors = draw.standard_normal((2500, 6)).astype(np.float32)  # of so few dimensions hundreds are alike
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    part = draw.integers(parts, size=len(vectors))
+    proposals = list(propose(vectors, 4, part if parts > 1 else None))
+    first, second, mirrored = (
+        np.concatenate([getattr(some, name) for some in proposals]) for name in ("first", "second", "mirrored")
+    )
+    odd = vectors[:, 4:] @ vectors[:, 4:].T
+    alike = vectors[:, :4] @ vectors[:, :4].T + np.abs(odd)
+    assert np.array_equal(np.unique(first), first[np.flatnonzero(np.diff(first, prepend=-1))]), "by first image"
+    for i in range(len(vectors)):
+        later = np.arange(i + 1, len(vectors))
+        later = later[(alike[i, later] > LIKENESS) & ((part[i] != part[later]) | (parts == 1))]
+        best = later[np.argsort(-alike[i, later], kind="stable")][:MOST]
+        got = second[first == i]
+        assert len(got) == len(best)
+        np.testing.assert_allclose(alike[i, got], alike[i, best], atol=1e-5)
+        np.testing.assert_array_equal(mirrored[first == i], odd[i, got] < 0)
+
+
+@pytest.mark.parametrize("disk", ["room", "full"])
+def test_thumbnails_that_memory_does_not_hold_give_the_same_pairs(
+    disk: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMOTIW_CACHE", str(tmp_path))
+    whole = photos(20)
+    images = np.stack([*map(cut, whole), *(cut(photo, 14, 11) for photo in whole)])
+    expected = found(images)
+    monkeypatch.setattr(near, "_HELD", 1000)
+    if disk == "full":
+        monkeypatch.setattr(near, "packing_file", lambda size: None)
+    pairs = found(images)
+    assert len(pairs) and pairs.second.tolist() == expected.second.tolist()
+    assert pairs.correlation.tolist() == expected.correlation.tolist()
 
 
 def test_flat_images_are_no_duplicates_and_a_burst_is_one_group(tmp_path: Path) -> None:

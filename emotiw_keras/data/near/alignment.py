@@ -63,8 +63,8 @@ def coarse(
         float32 (pairs,) and int (pairs,), the point of the grid: scale, row shift, column shift.
     """
     plain, count = _sampling(1.0, 0.0), len(SHIFTS)
-    middle = _unit((plain @ others @ plain.T).reshape(len(others), -1))
-    turned = _unit((plain @ others[:, :, ::-1] @ plain.T).reshape(len(others), -1))
+    sampled = plain @ others @ plain.T
+    middle, turned = (_unit(each.reshape(len(others), -1)) for each in (sampled, sampled[:, :, ::-1]))
     cuts = [
         (grid @ images @ grid.T)
         .reshape(-1, count, _SAMPLES, count, _SAMPLES)

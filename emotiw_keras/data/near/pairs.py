@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,16 +16,16 @@ from emotiw_keras.data.near.alignment import coarse, fine, hopeful
 from emotiw_keras.data.near.embedding import FLAT, SIDE, embed, shipped_projection, thumbnails
 from emotiw_keras.data.near.search import Proposals, propose
 from emotiw_keras.data.near.threshold import LOWEST, THRESHOLD
+from emotiw_keras.data.packing import packing_file
+from emotiw_keras.data.pixel_stores import MemoryPixels, PackedPixels, PixelStore
 from emotiw_keras.errors import OutputError
 from emotiw_keras.files import NUMPY_UNREADABLE, write_atomic
 from emotiw_keras.locking import locked
 from emotiw_keras.weights.cache import cache_dir
 
-if TYPE_CHECKING:
-    from emotiw_keras.data.pixel_pass import PixelStore
-
 _VERSION = 1  # of the method; another one finds its pairs anew
-_READ, _ALIGNED = 4096, 256
+_READ, _GATHERED, _PAIRS = 4096, 256, 2048  # images and pairs at a time
+_HELD = 2**26  # bytes of thumbnails in memory
 WORTH_KEEPING = 2000  # images; a smaller set is searched about as fast as the cache is read
 
 
@@ -106,8 +105,8 @@ class _Images:
         part, out = self.part(rows), np.empty((len(rows), SIDE, SIDE), np.uint8)
         for number in np.unique(part):
             here = np.flatnonzero(part == number)
-            for start in range(0, len(here), _ALIGNED):
-                some = here[start : start + _ALIGNED]
+            for start in range(0, len(here), _GATHERED):
+                some = here[start : start + _GATHERED]
                 out[some] = thumbnails(self._stores[number].gather(rows[some] - self._starts[number]))
         return out
 
@@ -149,54 +148,55 @@ def _read(path: Path, last: int) -> NearPairs | None:
 
 
 def search(images: _Images, rows: np.ndarray, across: bool) -> NearPairs:
-    """Embed, propose, align; memory holds the embeddings and the images of one block."""
-    even = shipped_projection().even
+    """Embed, propose, align; memory holds the embeddings, the images of a few blocks and at most `_HELD` bytes of others."""
+    none = np.empty(0, np.int64)
+    blocks = [NearPairs(none, none, np.empty(0, np.float32), np.empty(0, bool))]
+    if not len(rows):
+        return blocks[0]
+    held = _room(len(rows))
     vectors, shows = [], []
     for start in range(0, len(rows), _READ):
         thumbs = images.thumbs(rows[start : start + _READ])
         vectors.append(embed(thumbs))
         shows.append(thumbs.std(axis=(1, 2)) >= FLAT)
-    none = np.empty(0, np.int64)
-    empty = NearPairs(none, none, np.empty(0, np.float32), np.empty(0, bool))
-    if not vectors:
-        return empty
-    kept = np.concatenate(shows)
-    rows, all_vectors = rows[kept], np.concatenate(vectors)[kept]
-    part = images.part(rows) if across else None
-    blocks = [empty]
+        if held is not None:
+            for i, thumb in enumerate(thumbs, start):
+                held.put(i, thumb[..., None])
+    kept = np.flatnonzero(np.concatenate(shows))
+    part = images.part(rows[kept]) if across else None
+
+    def thumbs_of(positions: np.ndarray) -> np.ndarray:
+        chosen = kept[positions]
+        return images.thumbs(rows[chosen]) if held is None else held.gather(chosen)[..., 0]
+
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for some in propose(all_vectors, even, part):
-            if not len(some.first):
-                continue
-            for chosen in np.array_split(np.arange(len(some.first)), -(-len(some.first) // (16 * _ALIGNED))):
-                first, second, mirrored = some.first[chosen], some.second[chosen], some.mirrored[chosen]
-                value = _align(pool, images, rows, some.at(chosen))
+        for some in propose(np.concatenate(vectors)[kept], shipped_projection().even, part):
+            chunks = [some.at(np.arange(at, min(at + _PAIRS, len(some.first)))) for at in range(0, len(some.first), _PAIRS)]
+            for chunk, value in zip(chunks, pool.map(lambda chunk: _align(thumbs_of, chunk), chunks), strict=True):
                 near = value >= LOWEST
-                blocks.append(NearPairs(rows[first[near]], rows[second[near]], value[near], mirrored[near]))
+                first, second = rows[kept[chunk.first[near]]], rows[kept[chunk.second[near]]]
+                blocks.append(NearPairs(first, second, value[near], chunk.mirrored[near]))
     fields = ("first", "second", "correlation", "mirrored")
     return NearPairs(*(np.concatenate([getattr(block, name) for block in blocks]) for name in fields))
 
 
-def _align(
-    pool: ThreadPoolExecutor,
-    images: _Images,
-    rows: np.ndarray,
-    some: Proposals,
-) -> np.ndarray:
+def _room(count: int) -> MemoryPixels | PackedPixels | None:
+    """What holds thumbnails, each of which is compared many times: memory or a file; None where the disk is full, too."""
+    shape, readable = (SIDE, SIDE, 1), np.ones(count, bool)
+    if count * SIDE * SIDE <= _HELD:
+        return MemoryPixels(np.empty((count, *shape), np.uint8), readable)
+    file = packing_file(count * SIDE * SIDE)
+    return None if file is None else PackedPixels(file, shape, readable)
+
+
+def _align(thumbs: Callable[[np.ndarray], np.ndarray], some: Proposals) -> np.ndarray:
     """float32 (pairs,), the correlation of each pair; 0 where even a coarse look says no."""
-    mirrored = some.mirrored
     ones, one = np.unique(some.first, return_inverse=True)
     others, other = np.unique(some.second, return_inverse=True)
-    left, right = (images.thumbs(rows[each]).astype(np.float32) for each in (ones, others))
-    value, point = coarse(left, right, one, other, mirrored)
-    out = np.zeros(len(mirrored), np.float32)
-
-    def run(chosen: np.ndarray) -> None:
-        for k in chosen.tolist():
-            there = right[other[k]]
-            out[k] = fine(left[one[k]], there[:, ::-1] if mirrored[k] else there, int(point[k]), THRESHOLD)
-
-    promising = np.flatnonzero(hopeful(value, some.likeness))
-    if len(promising):
-        list(pool.map(run, np.array_split(promising, min(len(promising), 16))))
+    left, right = (thumbs(each).astype(np.float32) for each in (ones, others))
+    value, point = coarse(left, right, one, other, some.mirrored)
+    out = np.zeros(len(value), np.float32)
+    for k in np.flatnonzero(hopeful(value, some.likeness)).tolist():
+        there = right[other[k]]
+        out[k] = fine(left[one[k]], there[:, ::-1] if some.mirrored[k] else there, int(point[k]), THRESHOLD)
     return out

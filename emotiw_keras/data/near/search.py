@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 LIKENESS = 0.55
 """Two images are proposed from this product of their embeddings on (`benchmarks/near_duplicates.py` shows what it finds)."""
@@ -41,28 +44,48 @@ def propose(vectors: np.ndarray, even: int, part: np.ndarray | None = None) -> I
         The pairs of 512 first images at a time, by first image.
     """
     straight, turned = np.ascontiguousarray(vectors[:, :even]), np.ascontiguousarray(vectors[:, even:])
-    for top in range(0, len(vectors), _ROWS):
-        firsts, seconds, flips, likeness = [], [], [], []
-        for left in range(top, len(vectors), _COLUMNS):
-            odd = turned[top : top + _ROWS] @ turned[left : left + _COLUMNS].T
-            alike = np.abs(odd)
-            alike += straight[top : top + _ROWS] @ straight[left : left + _COLUMNS].T
-            row, column = _places(alike > LIKENESS)
-            keep = column + left > row + top
-            if part is not None:
-                keep &= part[row + top] != part[column + left]
-            row, column = row[keep], column[keep]
-            firsts.append(row + top)
-            seconds.append(column + left)
-            flips.append(odd[row, column] < 0)
-            likeness.append(alike[row, column])
-        first, second, flip, value = (np.concatenate(each) for each in (firsts, seconds, flips, likeness))
-        order = np.lexsort((second, -value, first))
-        first, second, flip, value = first[order], second[order], flip[order], value[order]
-        # the place of each pair among those of its first image
-        place = np.arange(len(first)) - np.searchsorted(first, first)
-        best = place < MOST
-        yield Proposals(first[best], second[best], flip[best], value[best])
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(vectors), workers * _ROWS):
+            tops = range(start, min(start + workers * _ROWS, len(vectors)), _ROWS)
+            with threadpool_limits(1):  # each thread multiplies by itself: the products are small
+                found = list(pool.map(lambda top: _of_block(straight, turned, part, top), tops))
+            yield from found
+
+
+def _of_block(straight: np.ndarray, turned: np.ndarray, part: np.ndarray | None, top: int) -> Proposals:
+    """The pairs of the first images from `top` on. Once `MOST` are known of an image, only what is more alike than the
+    least of them is looked at: in a large set many pass `LIKENESS`."""
+    rows = slice(top, top + _ROWS)
+    floor = np.full((len(straight[rows]), 1), LIKENESS, np.float32)
+    blocks, waiting = [], 0
+    for left in range(top, len(straight), _COLUMNS):
+        odd = turned[rows] @ turned[left : left + _COLUMNS].T
+        alike = np.abs(odd)
+        alike += straight[rows] @ straight[left : left + _COLUMNS].T
+        row, column = _places(alike > floor)
+        keep = column + left > row + top
+        if part is not None:
+            keep &= part[row + top] != part[column + left]
+        row, column = row[keep], column[keep]
+        blocks.append(Proposals(row + top, column + left, odd[row, column] < 0, alike[row, column]))
+        waiting += len(row)
+        if waiting > 4 * _ROWS:
+            best = _best(blocks)
+            last = np.flatnonzero(np.diff(best.first, append=-1))  # of each image, the least alike
+            full = last[last - np.searchsorted(best.first, best.first[last]) == MOST - 1]
+            floor[best.first[full] - top, 0] = best.likeness[full]
+            blocks, waiting = [best], 0
+    return _best(blocks)
+
+
+def _best(blocks: list[Proposals]) -> Proposals:
+    """The `MOST` most alike of each first image, the most alike first."""
+    fields = ("first", "second", "mirrored", "likeness")
+    pairs = Proposals(*(np.concatenate([getattr(block, name) for block in blocks]) for name in fields))
+    pairs = pairs.at(np.lexsort((pairs.second, -pairs.likeness, pairs.first)))
+    place = np.arange(len(pairs.first)) - np.searchsorted(pairs.first, pairs.first)
+    return pairs.at(place < MOST)
 
 
 def _places(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

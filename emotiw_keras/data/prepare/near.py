@@ -15,7 +15,7 @@ from emotiw_keras.data.contact_sheet import FACE, GAP, INK, PAPER, QUIET, TEXT, 
 from emotiw_keras.data.duplicates import pixel_hash
 from emotiw_keras.data.near.embedding import SIDE, thumbnails
 from emotiw_keras.data.near.pairs import NearPairs, near_pairs
-from emotiw_keras.data.pixel_pass import MemoryPixels
+from emotiw_keras.data.pixel_stores import MemoryPixels
 from emotiw_keras.files import write_atomic, write_encoded
 from emotiw_keras.text import sheet_cell
 
