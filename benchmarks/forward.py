@@ -1,7 +1,7 @@
 """Our predictor beside the SavedModel, TFLite, ONNX Runtime, OpenVINO and PyTorch on one network: batches and single faces.
 
 All runtimes get our own exports of the run; PyTorch gets the authors' network with the run's weights and ready-made floats, the
-others uint8 faces. Probabilities must agree before anything is timed: to 1e-5 in float32, 0.05 in bfloat16.
+others uint8 faces. Probabilities must agree before anything is timed: to 3e-5 in float32, 0.05 in bfloat16.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmarks.train import measured
 from benchmarks.turns import Contestant, serve, summary
 
 Answer = Callable[[np.ndarray], np.ndarray]
-LIMITS = {"float32": 1e-5, "bfloat16": 0.05}
+LIMITS = {"float32": 3e-5, "bfloat16": 0.05}
 BATCH = 64
 FOLDER = "FORWARD_FOLDER"
 
