@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import lzma
 import os
 import re
 import shutil
@@ -23,7 +24,7 @@ from emotiw_keras.errors import FULL, OutputError
 
 NUMPY_UNREADABLE = (
     OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, SyntaxError, OverflowError, RuntimeError, struct.error,
-    tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+    tokenize.TokenError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
 )  # fmt: skip
 """What NumPy and zipfile raise on files that are no arrays: the header of one is read as Python's source."""
 # h5py hides the number in its words.

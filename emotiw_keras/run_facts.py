@@ -18,6 +18,7 @@ LARGEST_SIDE = 1024
 LARGEST_WIDTH = 8.0
 MOST_CLASSES = 10_000
 MOST_FEATURES = 1000
+MOST_MODULES = 4096
 """Activations that a classifier reads."""
 MEAN_IMAGE_FILE = "mean_image.npy"
 FOLDS_FILE, FINAL = "folds.json", "final"
@@ -97,6 +98,18 @@ def _set(value: Any) -> bool:
     return isinstance(value, dict) and count(value.get("images", 0)) and count(value.get("videos", 0))
 
 
+def _options(value: Any) -> bool:
+    """What `PathNet` is built with beyond its size; nothing else may come out of a file, such as where weights are."""
+    size = _integer(1, MOST_MODULES)
+    known: dict[str, Holds] = {
+        "path": _list_of(_list_of(_integer(0, MOST_MODULES))),
+        **dict.fromkeys(("layers", "modules", "active", "filters"), size),
+        "combine": _one_of("sum", "average"),
+        "reduce": _one_of("pool", "stride", "none"),
+    }
+    return isinstance(value, dict) and all(key in known and known[key](item) for key, item in value.items())
+
+
 _side = _integer(1, LARGEST_SIDE)
 _MODEL: dict[str, tuple[Holds, str]] = {
     "width": (lambda value: _number(value) and 0 < value <= LARGEST_WIDTH, f"a number above 0 and up to {LARGEST_WIDTH:g}"),
@@ -105,7 +118,7 @@ _MODEL: dict[str, tuple[Holds, str]] = {
         lambda value: _list_of(_side, 3)(value) and value[2] in (1, 3),
         f"height, width (up to {LARGEST_SIDE}) and 1 or 3 channels",
     ),
-    "options": (_table_of(lambda value: True), "a table"),
+    "options": (_options, "path, layers, modules, active, filters, combine and reduce"),
     "features": (_integer(1, MOST_FEATURES), f"a whole number from 1 to {MOST_FEATURES}"),
     "given": (_boolean, "true or false"),
     "logits": (_boolean, "true or false"),
@@ -179,6 +192,8 @@ def check_info(info: Mapping[str, Any], path: Path) -> None:
             rules = {key: rule for key, rule in rules.items() if key != "input_shape"}  # any network has any
         elif table == "model" and values.get("name") not in model_names():
             continue  # whoever builds it knows what it needs
+        if table == "model" and "options" in values and values.get("name") != "pathnet":
+            raise _damaged(path, "model.options", values["options"], f"none for {values.get('name')!r}")
         for key, (holds, words) in rules.items():
             if key in values and not holds(values[key]):
                 raise _damaged(path, f"{table}.{key}" if table else key, values[key], words)

@@ -398,7 +398,7 @@ def build_described(settings: Mapping[str, Any], **options: Any) -> keras.Model:
         classes=settings["classes"],
         input_shape=tuple(settings["input_shape"]),
         width=settings["width"],
-        **{"weights": None, **settings.get("options", {}), **options},
+        **{**settings.get("options", {}), "weights": None, **options},
     )
     if "features" not in settings:
         return model

@@ -15,10 +15,11 @@ UPWARDS = ("accuracy", "macro_f1")
 class Callbacks:
     """`keras.callbacks.CallbackList` for one stage.
 
-    A callback sees a stage as one training: `on_train_begin`, the stage's epochs numbered from 0, `on_train_end`. It may set
-    `model.stop_training`, and the learning rate on `model.optimizer`; what the schedule says is multiplied by that change from
-    then on. The plain values that a callback has gathered (numbers, texts: how long `EarlyStopping` or `ReduceLROnPlateau` has
-    waited, and for what) go into checkpoints and come back.
+    A callback sees a stage as one training: `on_train_begin`, the stage's epochs numbered from 0, `on_train_end`; batches of
+    validation are not shown to it. It may set `model.stop_training`, which ends the epoch after that step, and the rate
+    on `model.optimizer`: by what factor it differs from the schedule holds from then on. The plain values that a callback has
+    gathered (numbers, texts: how long `EarlyStopping` or `ReduceLROnPlateau` has waited, and for what) go into checkpoints and
+    come back.
 
     Args:
         callbacks: in order.
@@ -30,6 +31,7 @@ class Callbacks:
 
     Attributes:
         any: whether there are callbacks.
+        began_at: the rate that one of them set at the beginning of a new stage, or None.
     """
 
     def __init__(
@@ -42,14 +44,17 @@ class Callbacks:
         metrics: Sequence[keras.metrics.Metric],
         state: Sequence[Mapping[str, Any]],
     ) -> None:
-        self.any = bool(callbacks)
+        self.any, self.began_at = bool(callbacks), None
         self._callbacks, self._model, self._optimizer = tuple(callbacks), model, optimizer
         if not self.any:
             return
         model.optimizer, model.stop_training = optimizer, False
         _set_modes(callbacks, metrics)
         self._list = keras.callbacks.CallbackList(list(callbacks), model=model, epochs=epochs, steps=steps, verbose=0)
+        before = float(optimizer.learning_rate)
         self._list.on_train_begin()
+        if not state and float(optimizer.learning_rate) != before:
+            self.began_at = float(optimizer.learning_rate)
         for callback, values in zip(callbacks, state, strict=False):
             vars(callback).update(values)
 
@@ -69,28 +74,33 @@ class Callbacks:
             for callback in self._callbacks
         ]
 
-    def _changed(self, rate: float) -> float:
-        """By what factor callbacks changed the rate that they found."""
-        now = float(self._optimizer.learning_rate)
-        return now / rate if rate and abs(now - rate) > 1e-6 * rate else 1.0
+    def _factor(self, scheduled: float, factor: float) -> float:
+        """What the rate is now, as a multiple of what the schedule says; `factor` where no callback has changed it."""
+        rate, now = scheduled * factor, float(self._optimizer.learning_rate)
+        if not scheduled or abs(now - rate) <= 1e-6 * max(now, rate):
+            return factor
+        return now / scheduled
 
-    def epoch_begin(self, epoch: int, rate: float) -> float:
-        """Before an epoch, whose first step is to have this rate; the factor by which callbacks changed it."""
+    def epoch_begin(self, epoch: int, scheduled: float, factor: float) -> float:
+        """Before an epoch, whose first step is to have `factor` times the scheduled rate; the factor after it."""
         if not self.any:
-            return 1.0
-        self._optimizer.learning_rate.assign(rate)
+            return factor
+        self._optimizer.learning_rate.assign(scheduled * factor)
         self._list.on_epoch_begin(epoch)
-        return self._changed(rate)
+        return self._factor(scheduled, factor)
 
-    def batch_begin(self, step: int) -> None:
-        """Before a step."""
-        if self.any:
-            self._list.on_train_batch_begin(step)
+    def batch_begin(self, step: int, scheduled: float, factor: float) -> float:
+        """Before a step, which is to have `factor` times the scheduled rate; the factor after it."""
+        if not self.any:
+            return factor
+        self._optimizer.learning_rate.assign(scheduled * factor)
+        self._list.on_train_batch_begin(step)
+        return self._factor(scheduled, factor)
 
-    def batch_end(self, step: int, logs: Mapping[str, float], rate: float) -> float:
-        """After a step; the factor by which callbacks changed the rate."""
+    def batch_end(self, step: int, logs: Mapping[str, float], scheduled: float, factor: float) -> float:
+        """After a step, which had `factor` times the scheduled rate; the factor after it."""
         self._list.on_train_batch_end(step, dict(logs))
-        return self._changed(rate)
+        return self._factor(scheduled, factor)
 
     def test_begin(self) -> None:
         """Before validation."""
@@ -102,13 +112,13 @@ class Callbacks:
         if self.any:
             self._list.on_test_end({name.removeprefix("val_"): value for name, value in scores.items()})
 
-    def epoch_end(self, epoch: int, logs: Mapping[str, float], rate: float) -> float:
-        """After an epoch, with its row of the history; the factor by which callbacks changed the rate."""
+    def epoch_end(self, epoch: int, logs: Mapping[str, float], scheduled: float, factor: float) -> float:
+        """After an epoch, with its row of the history, before a step of `factor` times the scheduled rate: the factor then."""
         if not self.any:
-            return 1.0
-        self._optimizer.learning_rate.assign(rate)
+            return factor
+        self._optimizer.learning_rate.assign(scheduled * factor)
         self._list.on_epoch_end(epoch, dict(logs))
-        return self._changed(rate)
+        return self._factor(scheduled, factor)
 
     def end(self) -> None:
         """After the stage."""

@@ -14,14 +14,29 @@ from emotiw_keras.training.stage import Stage
 
 
 def gives_logits(model: keras.Model) -> bool:
-    """Whether the last layer returns logits, not probabilities; in a nested model its last layer counts."""
-    last = model
-    while getattr(last, "layers", None):
-        last = last.layers[-1]
+    """Whether a network returns logits, not probabilities. Its last layer says so; where that is none which computes them (a
+    cast, an average, an operation, or code of its user's), the network answers noise: rows that sum to 1 are probabilities."""
+    last: Any = model
+    while True:
+        if isinstance(last, keras.Sequential) and last.layers:
+            last = last.layers[-1]
+        elif isinstance(last, keras.Model) and getattr(last, "_nodes", None) and getattr(last, "outputs", None):
+            last = last.outputs[0]._keras_history.operation
+        else:
+            break
     activation = getattr(last, "activation", None)
     if isinstance(last, keras.layers.Softmax):
         return False
-    return activation is None or activation is keras.activations.linear
+    if activation is not None and activation is not keras.activations.linear:
+        return False
+    return isinstance(last, keras.layers.Dense) or not _answers_probabilities(model)
+
+
+def _answers_probabilities(model: keras.Model) -> bool:
+    noise = np.abs(np.random.default_rng(0).normal(size=[2] + [side or 32 for side in model.input_shape[1:]]))
+    given = getattr(model, "inputs", None)
+    answers = keras.ops.convert_to_numpy(model(noise.astype(given[0].dtype if given else "float32"), training=False))
+    return bool((answers >= 0).all() and np.abs(answers.sum(axis=-1, dtype=np.float64) - 1).max() < 0.02)
 
 
 def in_form(labels: tf.Tensor, classes: Any, one_hot: bool) -> tf.Tensor:
@@ -48,6 +63,8 @@ class StageLoss:
         self._focus = stage.focal_gamma if stage.loss == "focal" else 0.0
         self._costs = None if costs is None else tf.constant(stage.cost_weight * costs, tf.float32)
         self._teacher_weight, self._temperature = stage.teacher_weight, stage.temperature
+        if self._keras is not None:
+            _check_loss(self._keras, stage.name)
         asked = getattr(self._keras, "from_logits", None)
         if asked is not None and bool(asked) != self._logits:
             raise UsageError(
@@ -102,6 +119,15 @@ class StageLoss:
         softened = tf.nn.log_softmax(log_probabilities / self._temperature)
         imitation = -tf.reduce_sum(taught * softened, axis=-1) * self._temperature**2
         return (1 - self._teacher_weight) * losses + self._teacher_weight * imitation
+
+
+def _check_loss(loss: keras.losses.Loss, stage: str) -> None:
+    """UsageError for what the mean over images would leave out: a class to ignore, a `__call__` of the loss's own."""
+    where = f"loss of stage {stage!r} is a {type(loss).__name__}"
+    if getattr(loss, "ignore_class", None) is not None:
+        raise UsageError(f"{where} with ignore_class={loss.ignore_class}; leave these images out of the data instead")
+    if type(loss).__call__ is not keras.losses.Loss.__call__:
+        raise UsageError(f"{where} with a __call__ of its own; compute in call(y_true, y_pred): a loss an image is wanted")
 
 
 def whole_labels(labels: tf.Tensor) -> tf.Tensor:

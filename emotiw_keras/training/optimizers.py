@@ -200,11 +200,24 @@ def with_layer_rates(optimizer: keras.optimizers.Optimizer, rates: Mapping[str, 
     return optimizer
 
 
+_EXCLUDED = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern")
+"""Where Keras keeps what `exclude_from_weight_decay` was told."""
+
+
 def _of_keras(given: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     """A new optimizer like one that a user gave; its rate is set anew at each step, so it starts with a plain number."""
+    if isinstance(given, keras.optimizers.LossScaleOptimizer):
+        inner = given.inner_optimizer
+        return keras.optimizers.LossScaleOptimizer(
+            _of_keras(inner), initial_scale=given.initial_scale, dynamic_growth_steps=given.dynamic_growth_steps
+        )
     rate = rate_of(given)
     config = {**given.get_config(), "learning_rate": rate if isinstance(rate, float) else float(rate(0))}
-    return type(given).from_config(config)
+    like = type(given).from_config(config)
+    for name in _EXCLUDED:  # no configuration holds them
+        if hasattr(given, name):
+            setattr(like, name, getattr(given, name))
+    return like
 
 
 def make_optimizer(

@@ -46,5 +46,8 @@ def learning_rates(stage: Stage, steps_per_epoch: int) -> Rates:
 
 def rate_of(optimizer: object) -> float | Callable[[int], float]:
     """What a Keras optimizer says of its learning rate: a number, or a schedule."""
+    inner = getattr(optimizer, "inner_optimizer", None)
+    if inner is not None:  # LossScaleOptimizer has none of its own
+        return rate_of(inner)
     given = getattr(optimizer, "_learning_rate")  # noqa: B009 - the property evaluates a schedule
     return given if callable(given) and not hasattr(given, "assign") else float(optimizer.learning_rate)  # type: ignore[attr-defined]

@@ -210,6 +210,8 @@ class StageTraining:
             self.metrics,
             self.state.callbacks,
         )
+        if self.callbacks.began_at is not None and found is None and self._scheduled():
+            self.state.rate_factor = self.callbacks.began_at / self._scheduled()
 
     def _pull(self) -> PullToStart:
         """The pull to where the stage began, which a file keeps for an interrupted one."""
@@ -301,24 +303,26 @@ class StageTraining:
             return net, as_they_are
         return for_grey(net, self.run.face_input)
 
-    def _rate(self) -> float:
-        """The learning rate of the step that comes next."""
-        return self.rates(self.state.epoch * self.per_epoch + self.state.step) * self.state.rate_factor
+    def _scheduled(self) -> float:
+        """What the schedule says of the step that comes next."""
+        return self.rates(self.state.epoch * self.per_epoch + self.state.step)
 
     def _epoch(self) -> None:
         """The steps of one epoch that are left."""
         state, stage, per_epoch, train = self.state, self.stage, self.per_epoch, self.train
         if state.step == 0:
             self.steps.reset_metrics()
-            state.rate_factor *= self.callbacks.epoch_begin(state.epoch, self._rate())
+            state.rate_factor = self.callbacks.epoch_begin(state.epoch, self._scheduled(), state.rate_factor)
+        self.seen = 0
         saved = clock = time.monotonic()
         shared = self.steps if isinstance(self.steps, SharedSteps) else None
         share = None if shared is None else shared.replicas.share
         for images, draws, labels in epoch_batches(train, stage, self.crops, state.epoch, state.step, share):
             if shared is not None:
                 wish(shared, self.flag, self.run.writes and time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS)
-            rate = self._rate()
-            self.callbacks.batch_begin(state.step)
+            scheduled = self._scheduled()
+            state.rate_factor = self.callbacks.batch_begin(state.step, scheduled, state.rate_factor)
+            rate = scheduled * state.rate_factor
             loss, right = self.steps.train(images, draws, labels, rate)
             self.behind.look()
             if not math.isfinite(loss):
@@ -331,16 +335,19 @@ class StageTraining:
             state.loss += loss
             state.right += right
             state.step += 1
+            own_batches = isinstance(train, Batches)
+            self.seen = self.seen + len(labels) if own_batches else min(state.step * stage.batch_size, self.images)
             if self.callbacks.any:
-                done = min(state.step * stage.batch_size, self.images)
-                logs = {"loss": state.loss / done, "accuracy": state.right / done, **self.steps.metric_values()}
-                state.rate_factor *= self.callbacks.batch_end(state.step - 1, logs, rate)
+                logs = {"loss": state.loss / self.seen, "accuracy": state.right / self.seen, **self.steps.metric_values()}
+                state.rate_factor = self.callbacks.batch_end(state.step - 1, logs, scheduled, state.rate_factor)
             now = time.monotonic()
             state.seconds += now - clock
             clock = now
             self.run.progress.step(
                 stage, state.epoch, state.step, per_epoch, state.loss, state.right, state.seconds, self.images
             )
+            if self.callbacks.stopped:
+                return
             if isinstance(train, Batches):
                 self._stop_if_asked()
                 continue
@@ -372,19 +379,20 @@ class StageTraining:
     def _close_epoch(self, trained: Mapping[str, float], scores: Mapping[str, float]) -> None:
         """The row of the history, the best epoch so far."""
         state, stage = self.state, self.stage
+        seen = self.images if state.step == self.per_epoch else self.seen  # where a callback has stopped it
         state.step = 0
-        rate = self._rate()
+        scheduled = self._scheduled()
         state.epoch += 1
         row: dict[str, Any] = {
             "stage": stage.name,
             "epoch": state.epoch,
-            "learning_rate": rate,
-            "loss": state.loss / self.images,
-            "accuracy": state.right / self.images,
+            "learning_rate": scheduled * state.rate_factor,
+            "loss": state.loss / seen,
+            "accuracy": state.right / seen,
             **trained,
             **scores,
             "seconds": round(state.seconds, 3),
-            "images_per_second": round(self.images / max(state.seconds, 1e-9), 2),
+            "images_per_second": round(seen / max(state.seconds, 1e-9), 2),
         }
         state.rows.append(row)
         value = scores.get(stage.monitor, float(state.epoch))
@@ -399,7 +407,7 @@ class StageTraining:
             state.waited = 0
         left_out = ("stage", "epoch", "seconds", "images_per_second")
         logs = {key: item for key, item in row.items() if key not in left_out}
-        state.rate_factor *= self.callbacks.epoch_end(state.epoch - 1, logs, rate)
+        state.rate_factor = self.callbacks.epoch_end(state.epoch - 1, logs, scheduled, state.rate_factor)
         state.callbacks, state.stopped = self.callbacks.state(), self.callbacks.stopped
         state.loss, state.right, state.seconds = 0.0, 0, 0.0
 

@@ -12,6 +12,7 @@ from sklearn.metrics import f1_score
 
 from emotiw_keras.data.augment import Augment
 from emotiw_keras.data.face_input import FaceInput
+from emotiw_keras.errors import UsageError
 from emotiw_keras.heads import Head
 from emotiw_keras.models.kernels.large_batches import in_batches
 from emotiw_keras.training.averages import Averages
@@ -23,6 +24,29 @@ from emotiw_keras.training.optimizers import as_computed
 from emotiw_keras.training.pull_to_start import PullToStart
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.teachers import Teachers
+
+
+def _build(metrics: Sequence[keras.metrics.Metric], labels: tf.TensorSpec, classes: int) -> None:
+    """Let metrics make their variables, which some do at the first answers: an interrupted stage gives them their values.
+
+    Raises:
+        UsageError: a metric that does not take such labels.
+    """
+    one = tf.zeros((1,), labels.dtype) if labels.shape.rank == 1 else tf.one_hot([0], classes, dtype=labels.dtype)
+    for metric in metrics:
+        try:
+            metric.update_state(in_form(one, classes, wants_one_hot(metric)), tf.fill((1, classes), 1 / classes))
+        except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+            form = "classes as whole numbers" if labels.shape.rank == 1 else f"rows of {classes} numbers"
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UsageError(f"metric {metric.name!r} does not take labels that are {form}: {reason}") from error
+        metric.reset_state()
+
+
+def beside_the_labels(model: keras.Model) -> tf.Tensor | None:
+    """The sum of what layers add to the loss: regularizers of what trains, of activities, `add_loss`; None where none does."""
+    added = [tf.reduce_sum(tf.cast(loss, tf.float32)) for loss in model.losses]
+    return tf.add_n(added) if added else None
 
 
 class StageSteps:
@@ -77,6 +101,8 @@ class StageSteps:
         draws = tf.TensorSpec((None, None), tf.float32 if stage.augmented else tf.int32)
         labels = labels or tf.TensorSpec((None,), tf.int32)
         rate = tf.TensorSpec((), tf.float32)
+        if not heads:
+            _build(self.metrics, labels, int(model.output_shape[-1]))
         self._train = tf.function(self._train_step, input_signature=(images, draws, labels, rate))
         self._step: Callable[..., Any] | None = None
         self._judge = tf.function(self._judge_step, input_signature=(images, labels))
@@ -124,7 +150,11 @@ class StageSteps:
             tape.watch([variable.value for variable in self._variables])
             outputs = self.model(inputs, training=True)
             weighted = self.loss(outputs, labels, taught) * tf.gather(self._weights, whole_labels(labels))
-            scaled = self.optimizer.scale_loss(tf.reduce_sum(weighted) if self.loss.summed else tf.reduce_mean(weighted))
+            loss = tf.reduce_sum(weighted) if self.loss.summed else tf.reduce_mean(weighted)
+            beside = beside_the_labels(self.model)
+            scaled = self.optimizer.scale_loss(loss if beside is None else loss + beside)
+        if beside is not None:
+            weighted += beside
         return weighted, outputs, tape.gradient(scaled, self._variables)
 
     def _uphill(
@@ -151,7 +181,8 @@ class StageSteps:
         with in_batches():
             outputs = self.model(self.face_input(images), training=False)
         self._gather(labels, outputs)
-        return self.loss.log_probabilities(outputs), self.loss.plain(outputs, labels)
+        losses, beside = self.loss.plain(outputs, labels), beside_the_labels(self.model)
+        return self.loss.log_probabilities(outputs), losses if beside is None else losses + beside
 
     def train(self, images: tf.Tensor, draws: tf.Tensor, labels: tf.Tensor, learning_rate: float) -> tuple[float, float]:
         """One update; the sum of the weighted losses and the number of right answers, both before the update."""

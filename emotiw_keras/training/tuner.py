@@ -37,7 +37,8 @@ class StagedFineTuner:
     Args:
         model: a network of the zoo, or any `keras.Model` of one input and one output per class: functional, Sequential,
             subclassed, of `keras.applications`, with nested networks. The run of a network that is none of the zoo holds its
-            weights and facts; `Run.open(path, model=...)` takes the network again.
+            weights and facts; `Run.open(path, model=...)` takes the network again. Layers whose `trainable` is False stay so
+            in every stage without `rules` of its own, and are so again afterwards.
         stages: in order; each starts from the best epoch of the one before.
         data: data set name -> a path, what `load_faces` gives, arrays (x, y), a `tf.data.Dataset` or `keras.utils.PyDataset` of
             batches (x, y), or {"train": ..., "val": ...} of these, for every name the stages use. uint8 (batch, height, width,
@@ -101,11 +102,14 @@ class StagedFineTuner:
         from emotiw_keras.data.faceset import FaceSet
         from emotiw_keras.models.registry import model_names
         from emotiw_keras.training import given_network
+        from emotiw_keras.training.given_objects import check_labels, check_network, check_objects, with_frozen
         from emotiw_keras.training.own_data import is_own, own_splits
 
         self.model, self.run_dir = model, Path(run_dir)
         self.say = say or silent
         self.metrics, self.callbacks, self.strategy = tuple(metrics), tuple(callbacks), strategy
+        check_network(model)
+        check_objects(stages, self.metrics, self.callbacks)
         self.own = {name: own_splits(name, value) for name, value in data.items() if is_own(value)}
         self.data = {
             name: value if isinstance(value, FaceSet) else str(value) for name, value in data.items() if name not in self.own
@@ -116,13 +120,14 @@ class StagedFineTuner:
             settings = ModelSettings(name=model.name, width=width, input_size=model.input_shape[1])
         else:
             self.given = given_network.facts(model, preprocessing, self.own)
+        check_labels(self.own, model.output_shape[-1])
         if not isinstance(labels, str):
             labels = tuple(labels)
         elif not self.data:
             labels = given_network.labels_for(model, labels)
         self.recipe = Recipe(
             name="python",
-            stages=tuple(stages),
+            stages=with_frozen(model, stages),
             data=tuple(data),
             labels=labels,
             duplicates=duplicates,
@@ -155,6 +160,7 @@ class StagedFineTuner:
         """
         from emotiw_keras.models.weights import load_given, load_strict
         from emotiw_keras.runs import WEIGHTS_FILE
+        from emotiw_keras.training.given_objects import flags_as_given
 
         replicas = join(self.recipe, self.strategy, (), WAIT_SECONDS, None, self.say)
         say = self.say if replicas is None or replicas.chief else silent
@@ -165,9 +171,17 @@ class StagedFineTuner:
             found = len(prepared.info["labels"])
             raise ModelError(f"the model has {classes} outputs, the data {found} classes; make it with classes={found}")
         shown = progress or Progress(None if say is silent else Bar("images"))
-        run = train(
-            prepared, self.run_dir, self.model, say, shown, metrics=self.metrics, callbacks=self.callbacks, replicas=replicas
-        )
+        with flags_as_given(self.model):
+            run = train(
+                prepared,
+                self.run_dir,
+                self.model,
+                say,
+                shown,
+                metrics=self.metrics,
+                callbacks=self.callbacks,
+                replicas=replicas,
+            )
         if run is not None:  # one that was finished before has not touched the model
             (load_strict if self.given is None else load_given)(self.model, run.path / WEIGHTS_FILE)
         if replicas is not None:

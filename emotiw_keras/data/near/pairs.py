@@ -79,11 +79,11 @@ def near_pairs(
         if digest:
             first_of.setdefault(digest, i)
     rows = np.fromiter(first_of.values(), np.int64, len(first_of))
-    key = hashlib.blake2b(repr((_VERSION, across, [store.shape for store in stores])).encode(), digest_size=16)
+    sizes = [len(each) for each in hashes]
+    key = hashlib.blake2b(repr((_VERSION, across, [store.shape for store in stores], sizes)).encode(), digest_size=16)
     for each in hashes:
         key.update("\n".join([*each, ""]).encode())
         key.update(b"\n")
-    sizes = [len(each) for each in hashes]
     images = _Images(stores, sizes)
     small = len(rows) < WORTH_KEEPING
     found = search(images, rows, across) if small else _kept(key.hexdigest(), images, rows, across, say)
@@ -114,6 +114,7 @@ class _Images:
 def _kept(key: str, images: _Images, rows: np.ndarray, across: bool, say: Callable[[str], None] | None) -> NearPairs:
     """The pairs out of the cache, or found and put there; other processes that want the same wait for the first one."""
     folder = cache_dir() / "near" / key
+    known = None
     try:
         with locked(folder, lambda: None):
             known = _read(folder / "pairs.npz", int(rows[-1]) if len(rows) else -1)
@@ -122,9 +123,9 @@ def _kept(key: str, images: _Images, rows: np.ndarray, across: bool, say: Callab
                     say(f"looking for near duplicates among {len(rows):,} images; what is found is kept in {folder.parent}")
                 known = search(images, rows, across)
                 _write(folder / "pairs.npz", known)
-            return known
     except OutputError:  # a cache that cannot be written: found anew each time
-        return search(images, rows, across)
+        pass
+    return search(images, rows, across) if known is None else known
 
 
 def _write(path: Path, pairs: NearPairs) -> None:
@@ -137,12 +138,17 @@ def _read(path: Path, last: int) -> NearPairs | None:
     """What is kept at `path`; None where nothing is, or nothing that fits images up to `last`: then it is found anew."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            first, second = stored["first"].astype(np.int64), stored["second"].astype(np.int64)
-            correlation, mirrored = stored["correlation"].astype(np.float32), stored["mirrored"].astype(bool)
+            first, second, correlation, mirrored = (stored[name] for name in ("first", "second", "correlation", "mirrored"))
     except (*NUMPY_UNREADABLE, MemoryError):  # a size that it only claims
         return None
-    whole = first.shape == second.shape == correlation.shape == mirrored.shape and first.ndim == 1
-    if not whole or (len(first) and (first.min() < 0 or second.max() > last or (first >= second).any())):
+    types = (first.dtype, second.dtype, correlation.dtype, mirrored.dtype)
+    if types != (np.int64, np.int64, np.float32, bool) or first.ndim != 1:
+        return None
+    if not first.shape == second.shape == correlation.shape == mirrored.shape:
+        return None
+    if len(first) and (first.min() < 0 or second.max() > last or (first >= second).any()):
+        return None
+    if not ((correlation >= LOWEST) & (correlation <= 1 + 1e-3)).all():  # false of NaN
         return None
     return NearPairs(first, second, correlation, mirrored)
 

@@ -1,0 +1,92 @@
+"""What a Keras user hands to `StagedFineTuner`: what a stage cannot honour is refused before anything is trained."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import keras
+
+from emotiw_keras.errors import DataError, ModelError, UsageError
+from emotiw_keras.training.freezing import inner_layers, weighted_layers
+from emotiw_keras.training.keras_objects import is_keras
+from emotiw_keras.training.own_data import Arrays, OwnData
+from emotiw_keras.training.stage import Stage
+
+OWN_STEPS = ("train_step", "compute_loss", "test_step", "make_train_function")
+"""Methods in which Keras lets a network train otherwise than by its outputs' loss."""
+COLUMNS = ("stage", "epoch", "learning_rate", "loss", "seconds", "images_per_second")
+"""Of the history, which no metric may write over."""
+ALL_LAYERS = (("*", 1.0),)
+
+
+def check_network(model: keras.Model) -> None:
+    """ModelError for a network with a train step of its own: a stage has one, and calls nothing but the network."""
+    for name in OWN_STEPS:
+        if getattr(type(model), name) is not getattr(keras.Model, name):
+            raise ModelError(
+                f"the network {model.name!r} has a {name} of its own, which no stage calls; give its loss to Stage(loss=...), "
+                "or what it adds to self.add_loss(...) in its call"
+            )
+
+
+def check_objects(
+    stages: Sequence[Stage], metrics: Sequence[keras.metrics.Metric], callbacks: Sequence[keras.callbacks.Callback]
+) -> None:
+    """UsageError for what are no metrics or callbacks, for two metrics of one name, and for weights that two would restore."""
+    for kind, values in (("Metric", metrics), ("Callback", callbacks)):
+        for value in values:
+            if not is_keras(value, kind):
+                raise UsageError(f"{kind.lower()}s hold {value!r:.60}; expected objects of keras.{kind.lower()}s.{kind}")
+    for stage in stages:
+        names = Counter(metric.name for metric in (*metrics, *stage.metrics))
+        taken = [name for name, count in names.items() if count > 1 or name in COLUMNS]
+        if taken:
+            raise UsageError(
+                f"stage {stage.name!r}: a metric is called {taken[0]!r}, as another column of the history is; rename it"
+            )
+        for callback in (*callbacks, *stage.callbacks):
+            if isinstance(callback, keras.callbacks.EarlyStopping) and callback.restore_best_weights:
+                raise UsageError(
+                    f"stage {stage.name!r}: EarlyStopping(restore_best_weights=True) would restore other weights than the run "
+                    "keeps, which are those of the best epoch by the stage's `monitor`; set that, and leave it out"
+                )
+
+
+def check_labels(own: OwnData, classes: int) -> None:
+    """DataError for labels of arrays that no output stands for."""
+    for name, splits in own.items():
+        for split, part in splits.items():
+            if not isinstance(part, Arrays):
+                continue
+            low, high = (
+                (int(part.labels.min()), int(part.labels.max())) if part.labels.ndim == 1 else (0, part.labels.shape[1] - 1)
+            )
+            if low < 0 or high >= classes:
+                raise DataError(
+                    f"data {name}:{split} has labels from {low} to {high}, the network {classes} outputs; expected 0 to "
+                    f"{classes - 1}, an output for each class"
+                )
+
+
+def with_frozen(model: keras.Model, stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """Stages without rules of their own, in which the layers that the user froze stay so."""
+    frozen = [name for name, layer in weighted_layers(model).items() if not layer.trainable]
+    if not frozen:
+        return tuple(stages)
+    rules = (*((name.replace("[", "[[]"), 0.0) for name in frozen), *ALL_LAYERS)
+    return tuple(replace(stage, rules=rules) if stage.rules == ALL_LAYERS else stage for stage in stages)
+
+
+@contextmanager
+def flags_as_given(model: keras.Model) -> Iterator[None]:
+    """Afterwards the same layers are frozen as before, whatever the stages' rules were."""
+    given: list[tuple[Any, bool]] = [(layer, layer.trainable) for _, layer in inner_layers(model)]
+    try:
+        yield
+    finally:
+        for layer, trainable in given:
+            layer.trainable = trainable

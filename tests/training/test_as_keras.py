@@ -1,0 +1,272 @@
+"""What a Keras user brings counts as in `model.fit`, or is refused in one line."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from emotiw_keras import Stage, StagedFineTuner
+from emotiw_keras.errors import DataError, ModelError, UsageError
+from emotiw_keras.training.losses import gives_logits
+
+DRAW = np.random.default_rng(0)
+X = DRAW.normal(size=(64, 6)).astype(np.float32)
+Y = DRAW.integers(0, 3, 64).astype(np.int32)
+layers = keras.layers
+
+
+def batches() -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensor_slices((X, Y)).batch(16)
+
+
+def network(end: Callable[[Any], Any] | None = None, **of_hidden: Any) -> keras.Model:
+    keras.utils.set_random_seed(1)
+    x = keras.Input((6,), name="x")
+    hidden = layers.Dense(16, "relu", name="hidden", **of_hidden)(x)
+    out = layers.Dense(3, "softmax", name="out")
+    return keras.Model(x, out(hidden) if end is None else end(hidden), name="net")
+
+
+class Penalty(layers.Layer):
+    def call(self, x: Any) -> Any:
+        self.add_loss(0.1 * keras.ops.mean(x**2))
+        return x
+
+
+def losses(run_dir: Path, column: str = "loss") -> list[float]:
+    with (run_dir / "history.csv").open() as file:
+        return [float(row[column]) for row in csv.DictReader(file)]
+
+
+def both(
+    folder: Path, make: Callable[[], keras.Model] = network, optimizer: Callable[[], Any] | None = None,
+    callbacks: Callable[[], list[keras.callbacks.Callback]] = list, epochs: int = 2,
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:  # fmt: skip
+    """The losses of plain Keras and of a stage."""
+    optimizer = optimizer or (lambda: keras.optimizers.SGD(0.05))
+    plain = make()
+    plain.compile(optimizer(), keras.losses.SparseCategoricalCrossentropy())
+    told = plain.fit(batches(), validation_data=batches(), epochs=epochs, verbose=0, callbacks=callbacks()).history
+    stage = Stage(
+        "s", train=("d:train",), val=("d:val",), epochs=epochs, optimizer=optimizer(), callbacks=tuple(callbacks()),
+        loss=keras.losses.SparseCategoricalCrossentropy(), monitor="val_loss",
+    )  # fmt: skip
+    model = make()
+    StagedFineTuner(model, [stage], data={"d": {"train": batches(), "val": batches()}}, run_dir=folder, say=None).fit()
+    ours = {name: losses(folder, name) for name in ("loss", "val_loss")}
+    return told, ours
+
+
+def assert_same(told: dict[str, list[float]], ours: dict[str, list[float]]) -> None:
+    for name, values in ours.items():
+        np.testing.assert_allclose(values, told[name], rtol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: network(kernel_regularizer=keras.regularizers.L2(0.1)),
+        lambda: network(activity_regularizer=keras.regularizers.L1(0.01)),
+        lambda: network(lambda hidden: layers.Dense(3, "softmax")(Penalty()(hidden))),
+    ],
+    ids=["kernel_regularizer", "activity_regularizer", "add_loss"],
+)
+def test_what_layers_add_to_the_loss_counts(make: Callable[[], keras.Model], tmp_path: Path) -> None:
+    told, ours = both(tmp_path / "run", make)
+    assert_same(told, ours)
+    assert told["loss"][0] > both(tmp_path / "without")[0]["loss"][0] + 0.01, "it adds something"
+
+
+def excluded() -> keras.optimizers.Optimizer:
+    optimizer = keras.optimizers.AdamW(0.05, weight_decay=2.0)
+    optimizer.exclude_from_weight_decay(var_names=["kernel"])
+    return optimizer
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        excluded,
+        lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.05)),
+        lambda: keras.optimizers.LossScaleOptimizer(
+            keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.05, 2, 0.5))
+        ),
+    ],
+    ids=["excluded from decay", "loss scale", "loss scale and schedule"],
+)
+def test_optimizers_keep_what_no_configuration_holds(optimizer: Callable[[], Any], tmp_path: Path) -> None:
+    assert_same(*both(tmp_path / "run", optimizer=optimizer))
+
+
+class Sets(keras.callbacks.Callback):
+    """Sets the rate where it is told to."""
+
+    def __init__(self, at: str) -> None:
+        super().__init__()
+        self.at = at
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if self.at == "train_begin":
+            self.model.optimizer.learning_rate.assign(0.2)
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        if self.at == "batch_begin" and batch == 1:
+            self.model.optimizer.learning_rate.assign(0.2)
+
+
+class Stops(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.model.stop_training = batch == 1
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        lambda: Sets("train_begin"),
+        lambda: Sets("batch_begin"),
+        lambda: keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.0 if epoch == 0 else 0.05),
+        Stops,
+    ],
+    ids=["rate at the beginning", "rate in a step", "a rate of 0 first", "stopped in the second step"],
+)
+def test_callbacks_set_the_rate_and_stop_anywhere(callback: Callable[[], Any], tmp_path: Path) -> None:
+    told, ours = both(tmp_path / "run", callbacks=lambda: [callback()], epochs=3)
+    assert len(told["loss"]) == len(ours["loss"])
+    assert_same(told, ours)
+
+
+class Own(keras.Model):
+    def __init__(self) -> None:
+        super().__init__()
+        self.out, self.hidden = layers.Dense(3, "softmax"), layers.Dense(16, "relu")  # declared the other way round
+
+    def call(self, x: Any) -> Any:
+        return self.out(self.hidden(x))
+
+
+def wrapped() -> keras.Model:
+    x = keras.Input((6,))
+    return keras.Model(x, Own()(x))
+
+
+PROBABILITIES = {
+    "cast": lambda: network(lambda h: layers.Activation("linear", dtype="float32")(layers.Dense(3, "softmax")(h))),
+    "operation": lambda: network(lambda h: keras.ops.softmax(layers.Dense(3)(h))),
+    "average": lambda: network(lambda h: layers.Average()([layers.Dense(3, "softmax")(h), layers.Dense(3, "softmax")(h)])),
+    "subclass": wrapped,
+    "nested": lambda: keras.Sequential([keras.Input((6,)), network()]),
+}
+
+
+@pytest.mark.parametrize("which", PROBABILITIES)
+def test_probabilities_are_known_whatever_makes_them(which: str) -> None:
+    assert not gives_logits(PROBABILITIES[which]())
+
+
+def test_logits_are_known() -> None:
+    assert gives_logits(network(layers.Dense(3)))
+    assert gives_logits(network(lambda h: keras.ops.relu(layers.Dense(3)(h))))
+    assert gives_logits(network(lambda h: layers.Average()([layers.Dense(3)(h), layers.Dense(3)(h)])))
+
+
+class Raises(keras.callbacks.Callback):
+    asked = False
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if self.asked and epoch == 2:
+            raise KeyboardInterrupt
+
+
+def test_metrics_that_are_built_late_are_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit(folder: str) -> None:
+        metrics = [keras.metrics.F1Score(average="macro", name="f1"), keras.metrics.AUC(name="auc")]
+        stage = Stage(
+            "s", train=("d:train",), val=("d:val",), epochs=4, optimizer=keras.optimizers.SGD(0.05), metrics=metrics,
+            callbacks=(Raises(),),
+        )  # fmt: skip
+        data = {"d": {"train": (X, np.eye(3, dtype=np.float32)[Y]), "val": (X, np.eye(3, dtype=np.float32)[Y])}}
+        StagedFineTuner(network(), [stage], data=data, run_dir=tmp_path / folder, say=None).fit()
+
+    fit("whole")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Raises, "asked", True)
+        fit("cut")
+    fit("cut")
+    assert losses(tmp_path / "cut", "val_f1") == losses(tmp_path / "whole", "val_f1")
+
+
+def test_layers_that_the_user_froze_stay_frozen(tmp_path: Path) -> None:
+    model = network()
+    model.get_layer("hidden").trainable = False
+    before = model.get_layer("hidden").get_weights()
+    data = {"d": {"train": batches(), "val": batches()}}
+    stages = [Stage("s", train=("d:train",), val=("d:val",), epochs=1, learning_rate=0.1)]
+    StagedFineTuner(model, stages, data=data, run_dir=tmp_path / "a", say=None).fit()
+    for one, other in zip(before, model.get_layer("hidden").get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not model.get_layer("hidden").trainable and model.get_layer("out").trainable
+    rules = [Stage("s", train=("d:train",), val=("d:val",), epochs=1, learning_rate=0.1, rules=(("*", 1.0),))]
+    assert StagedFineTuner(model, rules, data=data, run_dir=tmp_path / "b", say=None).recipe.stages[0].rules[0][0] == "hidden"
+    named = [
+        Stage("s", train=("d:train",), val=("d:val",), epochs=1, learning_rate=0.1, rules=(("hid*", 1.0), ("*", "freeze")))
+    ]
+    StagedFineTuner(model, named, data=data, run_dir=tmp_path / "c", say=None).fit()
+    assert not np.array_equal(before[0], model.get_layer("hidden").get_weights()[0]), "rules that name it count"
+    assert not model.get_layer("hidden").trainable
+
+
+class Stepping(keras.Model):
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = layers.Dense(3, "softmax")
+
+    def call(self, x: Any) -> Any:
+        return self.out(x)
+
+    def train_step(self, data: Any) -> Any:
+        raise AssertionError
+
+
+class Sevenfold(keras.losses.SparseCategoricalCrossentropy):
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        return 7 * super().__call__(*given, **named)
+
+
+def stepping() -> keras.Model:
+    model = Stepping()
+    model.build((None, 6))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "stage", "tuner", "labels", "error", "words"),
+    [
+        (stepping, {}, {}, Y, ModelError, "train_step of its own"),
+        (network, {"loss": Sevenfold()}, {}, Y, UsageError, "__call__ of its own"),
+        (network, {"loss": keras.losses.SparseCategoricalCrossentropy(ignore_class=0)}, {}, Y, UsageError, "ignore_class=0"),
+        (network, {"callbacks": (keras.callbacks.EarlyStopping(restore_best_weights=True),)}, {}, Y, UsageError, "monitor"),
+        (network, {}, {"metrics": ("accuracy",)}, Y, UsageError, "metrics hold 'accuracy'"),
+        (network, {}, {"callbacks": (print,)}, Y, UsageError, "callbacks hold"),
+        (network, {"metrics": (keras.metrics.Mean(name="loss"),)}, {}, Y, UsageError, "called 'loss'"),
+        (network, {}, {}, Y + 5, DataError, "labels from 5 to 7, the network 3 outputs"),
+        (lambda: network(layers.Dense(1, "sigmoid")), {}, {}, Y % 2, DataError, "labels from 0 to 1, the network 1 outputs"),
+        (
+            network, {"metrics": (keras.metrics.SparseTopKCategoricalAccuracy(2, name="top2"),)}, {},
+            np.eye(3, dtype=np.float32)[Y], UsageError, "metric 'top2' does not take labels that are rows of 3 numbers",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_honoured_is_refused(
+    make: Callable[[], keras.Model], stage: dict[str, Any], tuner: dict[str, Any], labels: np.ndarray,
+    error: type[Exception], words: str, tmp_path: Path,
+) -> None:  # fmt: skip
+    data = {"d": {"train": (X, labels), "val": (X, labels)}}
+    with pytest.raises(error, match=words) as told:
+        stages = [Stage("s", train=("d:train",), val=("d:val",), epochs=1, optimizer=keras.optimizers.SGD(0.05), **stage)]
+        StagedFineTuner(make(), stages, data=data, run_dir=tmp_path / "run", say=None, **tuner).fit()
+    assert "\n" not in str(told.value)
