@@ -39,8 +39,8 @@ def end_of(name: str, count: int, left: LeftOut, say: Say) -> Iterator[Entry]:
     """What is to be said when a folder or an archive has been listed."""
     if not count:
         known = " ".join(sorted(SUFFIXES | VIDEO_SUFFIXES))
-        saw = f"{left.count:,} other files ({left.told()})" if left.count else "no files"
-        yield wrong(name, f"holds no images and no videos, but {saw}; looked for {known}")
+        saw = f", but {left.count:,} other files ({left.told()})" if left.count else ""
+        yield wrong(name, f"holds no images and no videos{saw}; looked for {known}")
     elif left.count:
         say(Notice(f"{name}: no images or videos, so left out: {left.count:,} files ({left.told()})"))
 

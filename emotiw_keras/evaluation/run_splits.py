@@ -99,5 +99,6 @@ def select(faces: FaceSet, split_of: np.ndarray, split: str, run: Run) -> np.nda
             f"images; use --split all ({len(faces.paths)} images)"
         )
     raise DataError(
-        f"split {split!r} does not exist in {faces.source}; it has {', '.join(present)} and all ({len(faces.paths)})"
+        f"split {split!r} does not exist in {faces.source}; it has {', '.join(present)} and all ({len(faces.paths)}): "
+        f"--split all scores all of them, --split {present[0].split()[0]} those"
     )

@@ -127,8 +127,8 @@ def _read_archive(name: str, zipped: bool, say: Callable[[str], None]) -> Iterat
     others = [member for member in archive.names if member not in taken] + archive.left_out
     if not members:
         known = " ".join(sorted(SUFFIXES | VIDEO_SUFFIXES))
-        saw = f"{len(others):,} other files ({and_more(others)})" if others else "no files"
-        yield InputImage(name, None, f"holds no images and no videos, but {saw}; looked for {known}")
+        saw = f", but {len(others):,} other files ({and_more(others)})" if others else ""
+        yield InputImage(name, None, f"holds no images and no videos{saw}; looked for {known}")
     elif others:
         say(Notice(f"{name}: no images or videos, so left out: {len(others):,} files ({and_more(others)})"))
 

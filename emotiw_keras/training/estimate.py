@@ -15,6 +15,7 @@ import tensorflow as tf
 from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.heads import Head, heads_of
 from emotiw_keras.models import registry
+from emotiw_keras.talk import Notice
 from emotiw_keras.training.caching import as_they_are, plan
 from emotiw_keras.training.epoch_plan import StageCrops
 from emotiw_keras.training.epoch_progress import duration
@@ -22,6 +23,7 @@ from emotiw_keras.training.freezing import apply_rules
 from emotiw_keras.training.frozen import Cut
 from emotiw_keras.training.optimizers import make_optimizer
 from emotiw_keras.training.stage import Stage
+from emotiw_keras.training.stage_images import too_few
 from emotiw_keras.training.start import start_tensorflow
 from emotiw_keras.training.teachers import Teachers
 from emotiw_keras.training.train_step import StageSteps
@@ -116,6 +118,10 @@ def describe(prepared: Prepared, folder: Path, say: Callable[[str], None]) -> No
     started = time.monotonic()
     untimed: list[str] = []
     for number, stage in enumerate(recipe.stages, 1):
+        left_out = too_few(stage, sum(len(index) for index in roles[stage.name].val.values()))
+        if left_out:
+            say(Notice(left_out))
+            continue
         if stage.kind == "head":
             images = sum(len(index) for index in roles[stage.name].train.values())
             say(f"stage {stage.name}: the classifier alone, on {images:,} images; not timed, most often seconds")

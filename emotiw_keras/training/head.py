@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from emotiw_keras.data.batches import Pool, batches
 from emotiw_keras.data.columns import pick
+from emotiw_keras.data.layouts.listing import and_more
 from emotiw_keras.data.near.groups import alike
 from emotiw_keras.data.splits import group_ids, stratified
 from emotiw_keras.errors import UsageError
@@ -31,6 +32,8 @@ from emotiw_keras.training.train_step import StageSteps
 
 MOST_IMAGES = 3000
 """A head is fitted on so many images at most: with more, training the network itself is worth more."""
+LEAST_IMAGES = 5
+"""Of a class, for cross-validation to say something about it."""
 BATCH = 128
 
 
@@ -131,6 +134,11 @@ class HeadTraining(StageTraining):
             for source, first, end in zip(sources, ends, ends[1:], strict=False)
         ]
         labels = labels[taken]
+        counts = np.bincount(labels, minlength=len(start[1]))
+        few = [name for name, count in zip(self.run.info["labels"], counts.tolist(), strict=False) if 0 < count < LEAST_IMAGES]
+        if few:
+            told = f"fewer than {LEAST_IMAGES} images of {and_more(few)}: what cross-validation says of them is chance"
+            self.run.say(Notice(f"warning: {self.where}: {told}"))
         weights = class_weights(labels, len(start[1]), stage.class_weight)
         from threadpoolctl import threadpool_limits  # what scikit-learn itself comes with
 

@@ -136,6 +136,14 @@ class Batches:
         if not isinstance(self._batches, tf.data.Dataset):
             self._batches.on_epoch_end()
 
+    def pass_over(self, epochs: int) -> None:
+        """Begin epochs without taking a batch: what shuffles with a seed then goes on as if they had been trained on."""
+        for _ in range(epochs):
+            if isinstance(self._batches, tf.data.Dataset):
+                iter(self._batches)
+            else:
+                self._batches.on_epoch_end()
+
     def facts(self) -> dict[str, Any]:
         """What run.json says of it; the pixels are not known before they come."""
         return {"layout": self.kind, "images": len(self), "batches": self.steps}

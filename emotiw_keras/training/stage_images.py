@@ -13,7 +13,7 @@ from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.splits import of_each_class
 from emotiw_keras.errors import DataError
 from emotiw_keras.talk import Notice
-from emotiw_keras.training.stage import Part, split_reference
+from emotiw_keras.training.stage import Part, Stage, split_reference
 
 if TYPE_CHECKING:
     from emotiw_keras.training.own_data import OwnData
@@ -105,6 +105,13 @@ def _resolve(references: tuple[str, ...], sets: Mapping[str, FaceSet], what: str
     return {name: np.unique(np.concatenate(parts)) for name, parts in found.items()}
 
 
+def too_few(stage: Stage, count: int) -> str:
+    """Why a stage with so many validation images is left out, "" where it is not."""
+    if count >= stage.val_least:
+        return ""
+    return f"stage {stage.name} is left out: it has {count:,} validation images, val_least is {stage.val_least:,}"
+
+
 def check_roles(stage: Part, roles: Roles, say: Callable[[str], None], selects: bool = True) -> None:
     """Say what a stage trains and selects on (or is measured on only); DataError where it has no images."""
     count = sum(len(index) for index in roles.train.values())
@@ -113,7 +120,11 @@ def check_roles(stage: Part, roles: Roles, say: Callable[[str], None], selects: 
     near = sum(len(index) for index in roles.near.values())
     spared = sum(len(index) for index in roles.spared.values())
     if not count:
-        raise DataError(f"{stage.where} has no training images: {', '.join(stage.train)} hold none")
+        why = f"{', '.join(stage.train)} hold none"
+        if dropped + near:
+            why = f"all {dropped + near:,} of {', '.join(stage.train)} stand in val or test, too; take them out there, or train"
+            why += " on them with --keep-duplicates --set near_duplicates=0"
+        raise DataError(f"{stage.where} has no training images: {why}")
     if stage.val and not val:
         raise DataError(f"{stage.where} has no validation images: {', '.join(stage.val)} hold none")
     told = (

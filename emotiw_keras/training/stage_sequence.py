@@ -27,6 +27,7 @@ from emotiw_keras.training.keep import kept_stage
 from emotiw_keras.training.replicas import Replicas
 from emotiw_keras.training.run_writer import csv_text, history_columns, read_done, write_done, write_info
 from emotiw_keras.training.stage import Stage
+from emotiw_keras.training.stage_images import too_few
 from emotiw_keras.training.stage_state import restore
 from emotiw_keras.training.stage_training import StageTraining
 from emotiw_keras.training.surroundings import Surroundings
@@ -156,12 +157,10 @@ class StageLoop:
         """Whether a stage has the validation images that it asks for."""
         val = self.val[stage.name]
         count = 0 if val is None else len(val)
-        if count >= stage.val_least:
-            return True
-        self.run.say(
-            Notice(f"stage {stage.name} is left out: it has {count:,} validation images, val_least is {stage.val_least:,}")
-        )
-        return False
+        told = too_few(stage, count)
+        if told:
+            self.run.say(Notice(told))
+        return not told
 
     def _training(self, number: int, stage: Stage, flag: Flag | None = None) -> StageTraining:
         kind = HeadTraining if stage.kind == "head" else StageTraining
@@ -182,6 +181,7 @@ class StageLoop:
                     discard(run.run_dir)
             result = run.from_chief(lambda: result)  # the names of files are the chief's
         else:
+            training.pass_over(result["epochs"])
             run.say(f"stage {training.number} {result['name']}: finished before, best epoch {result['best_epoch']}")
         self._restore_model(training.folder / result["best_file"])
         with run.together():

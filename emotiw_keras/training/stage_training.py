@@ -153,6 +153,12 @@ class StageTraining:
         with self.run.together():
             after_epoch(rows)
 
+    def pass_over(self, epochs: int) -> None:
+        """Let datasets of the user's own begin the epochs that an earlier process has trained."""
+        for source in (self.train, self.val):
+            if isinstance(source, Batches):
+                source.pass_over(epochs)
+
     def _stop_if_asked(self) -> None:
         """Stop where a signal has come, with everything written."""
         if self.agreed.number is not None:
@@ -178,6 +184,7 @@ class StageTraining:
         else:
             restore("model", run.model.variables, found)
             restore("optimizer", optimizer.variables, found)
+            self.pass_over(self.state.epoch)
             run.say(f"stage {self.number} {stage.name}: going on at epoch {self.state.epoch + 1}, step {self.state.step}")
         if run.replicas is not None and run.replicas.workers > 1:
             self.state = StageState(**run.replicas.from_chief(vars(self.state)))

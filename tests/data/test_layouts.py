@@ -224,7 +224,10 @@ def test_bad_fer_csv(tmp_path: Path, old: str, new: str, reason: str) -> None:
         (["smirk/1.png", "happy/2.png"], r"unknown class name 'smirk' \(smirk/1.png\) under labels = 'basic7'"),
         (["1/1.png", "2/2.png"], "a number is not a name: 1 is disgust in FER-2013"),
         (["1.png", "2.png"], "layout not recognised: 2 images lie in no class folder; known: fer2013.csv"),
-        (["happy/1.png", "sad/1.png", "sheet.png"], "1 images lie in no class folder beside the folders happy, sad"),
+        (
+            ["happy/1.png", "sad/1.png", "sheet.png"],
+            "1 images lie in no class folder beside the folders happy, sad: sheet.png; move",
+        ),
         (["train/happy/1.png", "extra/sad/1.png"], "the folders extra stand beside the splits train"),
         (["train/1.png", "train/sad/1.png"], "train/1.png in no class folder"),
         (["val/sad/1.png", "valid/sad/2.png"], "the folders val, valid are the same split"),

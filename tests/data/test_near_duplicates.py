@@ -1,6 +1,7 @@
 """Near duplicates: one photograph cut, shifted, mirrored, marked or encoded otherwise, found, kept together and said."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ from emotiw_keras.data.near.groups import photographs
 from emotiw_keras.data.near.search import LIKENESS, MOST, propose
 from emotiw_keras.data.near.threshold import THRESHOLD
 from emotiw_keras.data.pixel_stores import MemoryPixels
-from emotiw_keras.errors import UsageError
+from emotiw_keras.errors import OutputError, UsageError
 from emotiw_keras.training.recipe import load_recipe, parse_recipe
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.stage_images import DROPPED_NEAR, stage_roles
@@ -208,6 +209,65 @@ def test_what_is_found_is_kept_and_a_damaged_file_is_found_anew(tmp_path: Path, 
     kept.write_bytes(kept.read_bytes()[:40])
     assert found(images).second.tolist() == first.second.tolist()
     assert len(kept.read_bytes()) > 40
+
+
+def test_a_cache_that_cannot_be_written_costs_one_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMOTIW_CACHE", str(tmp_path))
+    monkeypatch.setattr(near, "WORTH_KEEPING", 10)
+    searches, search = [], near.search
+
+    def counted(*asked: object) -> near.NearPairs:
+        searches.append(1)
+        return search(*asked)
+
+    def full(*_: object) -> None:
+        raise OutputError("the disk is full")
+
+    monkeypatch.setattr(near, "search", counted)
+    monkeypatch.setattr(near, "write_atomic", full)
+    whole = photos(12)
+    assert len(found(np.stack([*map(cut, whole), *(cut(photo, 14, 11) for photo in whole)]))) == 12
+    assert len(searches) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("correlation", lambda values: np.full_like(values, np.nan)),
+        ("correlation", lambda values: values * 1e9),
+        ("first", lambda values: values.astype(np.float64)),
+        ("second", lambda values: values.astype(np.complex64)),
+    ],
+)
+def test_pairs_that_no_search_gives_are_searched_anew(
+    name: str, change: Callable[[np.ndarray], np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMOTIW_CACHE", str(tmp_path))
+    monkeypatch.setattr(near, "WORTH_KEEPING", 10)
+    whole = photos(12)
+    images = np.stack([*map(cut, whole), *(cut(photo, 14, 11) for photo in whole)])
+    first = found(images)
+    (kept,) = tmp_path.glob("near/*/pairs.npz")
+    with np.load(kept) as stored:
+        arrays = dict(stored)
+    np.savez(kept, **{**arrays, name: change(arrays[name])})
+    assert found(images).correlation.tolist() == first.correlation.tolist()
+
+
+def test_sets_that_begin_elsewhere_have_other_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMOTIW_CACHE", str(tmp_path))
+    monkeypatch.setattr(near, "WORTH_KEEPING", 0)
+    one, other = photos(2)
+    shown = {"a": cut(one), "b": cut(one, 14, 11), "": cut(other), "c": cut(other)}
+
+    def across(*hashes: list[str]) -> int:
+        stores = [
+            MemoryPixels(np.stack([shown[d] for d in each])[..., None], np.array([d != "" for d in each])) for each in hashes
+        ]
+        return len(near.near_pairs(stores, hashes, across=True))
+
+    assert across(["a", "", "b"], ["c"]) == 0, "a and b stand in one set"
+    assert across(["a"], ["b", "", "c"]) == 1
 
 
 def test_a_threshold_that_cannot_be_meant_is_one_line(tmp_path: Path) -> None:

@@ -200,6 +200,24 @@ def test_metrics_that_are_built_late_are_resumed(tmp_path: Path, monkeypatch: py
     assert losses(tmp_path / "cut", "val_f1") == losses(tmp_path / "whole", "val_f1")
 
 
+def test_a_dataset_that_shuffles_goes_on_in_the_order_it_would_have_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(folder: str) -> None:
+        shuffled = tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(64, seed=1).batch(16)  # made anew, as in a new process
+        common = {"train": ("d:train",), "val": ("d:val",), "learning_rate": 0.1, "callbacks": (Raises(),)}
+        stages = [Stage("first", epochs=1, **common), Stage("second", epochs=4, **common)]
+        data = {"d": {"train": shuffled, "val": batches()}}
+        StagedFineTuner(network(), stages, data=data, run_dir=tmp_path / folder, say=None).fit()
+
+    fit("whole")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Raises, "asked", True)
+        fit("cut")
+    fit("cut")
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+
+
 def test_layers_that_the_user_froze_stay_frozen(tmp_path: Path) -> None:
     model = network()
     model.get_layer("hidden").trainable = False

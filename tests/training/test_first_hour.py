@@ -7,8 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from emotiw_keras.errors import DataError
 from emotiw_keras.evaluation.evaluate import assess
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.recipe import load_recipe
@@ -75,6 +77,22 @@ def test_a_stage_without_val_trains_on_all_of_train(tmp_path: Path) -> None:
     reading = [load_recipe(str(tmp_path / "tiny.toml"), changes).reading("data")["val_share"] for changes in ([], ["s.val=[]"])]
     assert reading == [0.1, 0.0]
     assert load_recipe(str(tmp_path / "tiny.toml"), ["source.data.val_share=0.25"]).reading("data")["val_share"] == 0.25
+
+
+def test_a_stage_all_of_whose_images_stand_in_test_says_so(tmp_path: Path) -> None:
+    from emotiw_keras.data.load import load_faces
+    from emotiw_keras.training.stage_images import check_roles
+
+    random = np.random.default_rng(1)
+    for name in ("happy/0", "happy/1", "sad/0", "sad/1"):
+        image = Image.fromarray(random.integers(0, 256, (12, 12), np.uint8))
+        for split in ("train", "test"):
+            (tmp_path / split / name).parent.mkdir(parents=True, exist_ok=True)
+            image.save(tmp_path / split / f"{name}.png")
+    stage, sets = Stage("s", train=("data:train",), val=()), {"data": load_faces(tmp_path, val_share=0)}
+    with pytest.raises(DataError, match="all 4 of data:train stand in val or test, too; take them out there, or train on them"):
+        check_roles(stage, stage_roles(stage, sets, drop=True), print)
+    check_roles(stage, stage_roles(stage, sets, drop=False), print)
 
 
 def test_classes_that_train_or_val_lack_are_named_loudly(tmp_path: Path) -> None:

@@ -224,6 +224,10 @@ def test_a_stage_with_too_few_validation_images_is_left_out(recipe: Recipe, face
     run = fit(asked, {"fer": faces["fer"]}, tmp_path / "run", say=said.append).run
     assert run is not None and [stage["name"] for stage in run.info["stages"]] == ["head"]
     assert any("stage rest is left out: it has" in line and "val_least is 1,000" in line for line in said)
+    tried: list[str] = []
+    fit(asked, {"fer": faces["fer"]}, tmp_path / "tried", say=tried.append, dry_run=True)
+    assert any("stage rest is left out: it has" in line for line in tried)
+    assert not any(line.startswith("stage rest:") and "epochs" in line for line in tried)
     wrong = load_recipe_text(
         (tmp_path / "r.toml").read_text().replace("val_least", 'rules = [["nothing", 1.0]]\nval_least'), tmp_path
     )

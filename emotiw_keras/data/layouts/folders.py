@@ -97,10 +97,13 @@ def _tops(members: Sequence[str], depth: int) -> list[str]:
 
 
 def _check_loose(members: Sequence[str], depth: int, tops: Sequence[str], given: str) -> None:
-    loose = sum(len(member.split("/")[depth:]) == 1 for member in members)
-    if loose:
-        folders = f" beside the folders {and_more(list(tops))}" if tops else ""
-        raise NotRecognised(f"{given}: layout not recognised: {loose:,} images lie in no class folder{folders}")
+    loose = [name for member in members if len(parts := member.split("/")[depth:]) == 1 for name in parts]
+    if not loose:
+        return
+    told = f"{given}: layout not recognised: {len(loose):,} images lie in no class folder"
+    if tops:
+        told += f" beside the folders {and_more(list(tops))}: {and_more(loose)}; move them into one, or away"
+    raise NotRecognised(told)
 
 
 def classes_and_persons(places: Sequence[Sequence[str]]) -> tuple[list[str], list[str], str]:
