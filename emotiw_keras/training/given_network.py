@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import keras
@@ -66,7 +67,7 @@ def facts(model: keras.Model, preprocessing: InputSettings | None, own: OwnData)
             f"the network {model.name!r} has inputs {shape}, outputs {output}; expected one of each, out (batch, classes)"
         )
     about = {
-        "name": model.name,
+        "name": re.sub(r"^(functional|sequential)_\d+$", r"\1", model.name),  # numbered by Keras, as they come
         "given": True,
         "logits": gives_logits(model),
         "width": 1.0,

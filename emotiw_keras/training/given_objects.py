@@ -13,7 +13,7 @@ import keras
 from emotiw_keras.errors import DataError, ModelError, UsageError
 from emotiw_keras.training.freezing import inner_layers, weighted_layers
 from emotiw_keras.training.keras_objects import is_keras
-from emotiw_keras.training.own_data import Arrays, OwnData
+from emotiw_keras.training.own_data import OwnData, are_faces
 from emotiw_keras.training.stage import Stage
 
 OWN_STEPS = ("train_step", "compute_loss", "test_step", "make_train_function")
@@ -56,19 +56,23 @@ def check_objects(
                 )
 
 
-def check_labels(own: OwnData, classes: int) -> None:
-    """DataError for labels of arrays that no output stands for."""
+def check_data(own: OwnData, model: keras.Model) -> None:
+    """DataError for labels that no output stands for, and for inputs that the network does not take."""
+    classes, shape = model.output_shape[-1], model.input_shape[1:]
     for name, splits in own.items():
         for split, part in splits.items():
-            if not isinstance(part, Arrays):
-                continue
-            low, high = (
-                (int(part.labels.min()), int(part.labels.max())) if part.labels.ndim == 1 else (0, part.labels.shape[1] - 1)
-            )
+            low, high = part.ends
             if low < 0 or high >= classes:
                 raise DataError(
                     f"data {name}:{split} has labels from {low} to {high}, the network {classes} outputs; expected 0 to "
                     f"{classes - 1}, an output for each class"
+                )
+            fits = len(part.shape) == len(shape) and all(
+                None in pair or len(set(pair)) == 1 for pair in zip(part.shape, shape, strict=True)
+            )
+            if not fits and not are_faces(part.shape, part.dtype):
+                raise DataError(
+                    f"data {name}:{split} has inputs {part.shape}, but the network {model.name!r} takes {tuple(shape)}"
                 )
 
 

@@ -54,6 +54,11 @@ class Arrays:
         """What a batch's labels are."""
         return tf.TensorSpec((None, *self.labels.shape[1:]), self.labels.dtype)
 
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The least and the largest label."""
+        return (0, self.labels.shape[1] - 1) if self.labels.ndim == 2 else (int(self.labels.min()), int(self.labels.max()))
+
     def identities(self) -> list[str]:
         """What tells each input from others."""
         if are_faces(self.shape, self.dtype):
@@ -113,13 +118,20 @@ class Batches:
         self.dtype = np.dtype(x.dtype.as_numpy_dtype)
         kind = tf.int32 if y.shape.rank == 1 else tf.float32
         self.label_spec = tf.TensorSpec((None, *y.shape[1:]), kind)
+        self.ends = (0, 0)
+        """The least and the largest label."""
         self.steps, self._images = self._counted()
 
     def _counted(self) -> tuple[int, int]:
         """(batches, images) of an epoch, by going through it once."""
-        sizes = [len(labels) for _, labels in self]
+        sizes, ends = [], []
+        for _, labels in self:
+            sizes.append(len(labels))
+            if self.label_spec.shape.rank == 1:
+                ends += [int(tf.reduce_min(labels)), int(tf.reduce_max(labels))]
         if not sizes:
             raise DataError(f"{self.name} is empty; expected batches (x, y)")
+        self.ends = (min(ends), max(ends)) if ends else (0, self.label_spec.shape[1] - 1)
         return len(sizes), sum(sizes)
 
     def __len__(self) -> int:

@@ -184,6 +184,8 @@ class StageTraining:
         else:
             restore("model", run.model.variables, found)
             restore("optimizer", optimizer.variables, found)
+            # Keras numbers layers without a name as they come: of a network that was made again they are others
+            self.state.before = dict(zip(digests(run.model), self.state.before.values(), strict=True))
             self.pass_over(self.state.epoch)
             run.say(f"stage {self.number} {stage.name}: going on at epoch {self.state.epoch + 1}, step {self.state.step}")
         if run.replicas is not None and run.replicas.workers > 1:

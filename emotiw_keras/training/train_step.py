@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -26,20 +27,27 @@ from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.teachers import Teachers
 
 
-def _build(metrics: Sequence[keras.metrics.Metric], labels: tf.TensorSpec, classes: int) -> None:
-    """Let metrics make their variables, which some do at the first answers: an interrupted stage gives them their values.
+def _try(metrics: Sequence[keras.metrics.Metric], loss: StageLoss, labels: tf.TensorSpec, classes: int) -> None:
+    """Compute loss and metrics once: a mistake is told before it stands in a graph, and metrics make their variables, which
+    some do at the first answers: an interrupted stage gives them their values.
 
     Raises:
-        UsageError: a metric that does not take such labels.
+        UsageError: one that does not take such labels.
     """
     one = tf.zeros((1,), labels.dtype) if labels.shape.rank == 1 else tf.one_hot([0], classes, dtype=labels.dtype)
-    for metric in metrics:
+    outputs = tf.fill((1, classes), 1 / classes)
+
+    def tried(what: str, compute: Callable[[], Any]) -> None:
         try:
-            metric.update_state(in_form(one, classes, wants_one_hot(metric)), tf.fill((1, classes), 1 / classes))
+            compute()
         except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
             form = "classes as whole numbers" if labels.shape.rank == 1 else f"rows of {classes} numbers"
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UsageError(f"metric {metric.name!r} does not take labels that are {form}: {reason}") from error
+            raise UsageError(f"{what} does not take labels that are {form}: {reason}") from error
+
+    tried("the loss", partial(loss.plain, outputs, one))
+    for metric in metrics:
+        tried(f"metric {metric.name!r}", partial(metric.update_state, in_form(one, classes, wants_one_hot(metric)), outputs))
         metric.reset_state()
 
 
@@ -102,7 +110,8 @@ class StageSteps:
         labels = labels or tf.TensorSpec((None,), tf.int32)
         rate = tf.TensorSpec((), tf.float32)
         if not heads:
-            _build(self.metrics, labels, int(model.output_shape[-1]))
+            assert isinstance(self.loss, StageLoss)
+            _try(self.metrics, self.loss, labels, int(model.output_shape[-1]))
         self._train = tf.function(self._train_step, input_signature=(images, draws, labels, rate))
         self._step: Callable[..., Any] | None = None
         self._judge = tf.function(self._judge_step, input_signature=(images, labels))

@@ -102,7 +102,7 @@ class StagedFineTuner:
         from emotiw_keras.data.faceset import FaceSet
         from emotiw_keras.models.registry import model_names
         from emotiw_keras.training import given_network
-        from emotiw_keras.training.given_objects import check_labels, check_network, check_objects, with_frozen
+        from emotiw_keras.training.given_objects import check_data, check_network, check_objects, with_frozen
         from emotiw_keras.training.own_data import is_own, own_splits
 
         self.model, self.run_dir = model, Path(run_dir)
@@ -120,7 +120,7 @@ class StagedFineTuner:
             settings = ModelSettings(name=model.name, width=width, input_size=model.input_shape[1])
         else:
             self.given = given_network.facts(model, preprocessing, self.own)
-        check_labels(self.own, model.output_shape[-1])
+        check_data(self.own, model)
         if not isinstance(labels, str):
             labels = tuple(labels)
         elif not self.data:

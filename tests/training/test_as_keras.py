@@ -200,6 +200,23 @@ def test_metrics_that_are_built_late_are_resumed(tmp_path: Path, monkeypatch: py
     assert losses(tmp_path / "cut", "val_f1") == losses(tmp_path / "whole", "val_f1")
 
 
+def test_a_network_of_layers_without_names_is_resumed_in_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit(folder: str) -> keras.Model:
+        keras.utils.set_random_seed(1)
+        x = keras.Input((6,))
+        model = keras.Model(x, layers.Dense(3, "softmax")(layers.BatchNormalization()(layers.Dense(16, "relu")(x))))
+        stages = [Stage("s", train=("d:train",), val=("d:val",), epochs=4, learning_rate=0.1, callbacks=(Raises(),))]
+        StagedFineTuner(model, stages, data={"d": {"train": (X, Y), "val": (X, Y)}}, run_dir=tmp_path / folder, say=None).fit()
+        return model
+
+    whole = fit("whole")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Raises, "asked", True)
+        fit("cut")
+    for one, other in zip(whole.get_weights(), fit("cut").get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_a_dataset_that_shuffles_goes_on_in_the_order_it_would_have_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,6 +294,10 @@ def stepping() -> keras.Model:
             network, {"metrics": (keras.metrics.SparseTopKCategoricalAccuracy(2, name="top2"),)}, {},
             np.eye(3, dtype=np.float32)[Y], UsageError, "metric 'top2' does not take labels that are rows of 3 numbers",
         ),
+        (
+            network, {"loss": keras.losses.SparseCategoricalCrossentropy()}, {}, np.eye(3, dtype=np.float32)[Y], UsageError,
+            "the loss does not take labels that are rows of 3 numbers",
+        ),
     ],
 )  # fmt: skip
 def test_what_cannot_be_honoured_is_refused(
@@ -288,3 +309,14 @@ def test_what_cannot_be_honoured_is_refused(
         stages = [Stage("s", train=("d:train",), val=("d:val",), epochs=1, optimizer=keras.optimizers.SGD(0.05), **stage)]
         StagedFineTuner(make(), stages, data=data, run_dir=tmp_path / "run", say=None, **tuner).fit()
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "words"),
+    [(X, Y - 1, "labels from -1 to 1"), (X[:, :4], Y, r"inputs \(4,\), but the network 'net' takes \(6,\)")],
+)
+def test_datasets_that_do_not_fit_are_refused(x: np.ndarray, y: np.ndarray, words: str, tmp_path: Path) -> None:
+    stages = [Stage("s", train=("d:train",), val=(), epochs=1)]
+    data = {"d": {"train": tf.data.Dataset.from_tensor_slices((x, y)).batch(16)}}
+    with pytest.raises(DataError, match=words):
+        StagedFineTuner(network(), stages, data=data, run_dir=tmp_path / "run", say=None)
