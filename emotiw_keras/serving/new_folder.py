@@ -32,6 +32,8 @@ class NewFolder:
         for name in inputs:
             if os.path.isdir(name) and real(self.path).is_relative_to(real(Path(name))):
                 raise UsageError(f"{self.path} lies in the input {name}; choose a folder outside of it for what is written")
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputError(f"{self.path} is a file; name a new folder")
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             if any(self.path.iterdir()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -15,11 +15,10 @@ UPWARDS = ("accuracy", "macro_f1")
 class Callbacks:
     """`keras.callbacks.CallbackList` for one stage.
 
-    A callback sees a stage as one training: `on_train_begin`, the stage's epochs numbered from 0, `on_train_end`; batches of
-    validation are not shown to it. It may set `model.stop_training`, which ends the epoch after that step, and the rate
-    on `model.optimizer`: by what factor it differs from the schedule holds from then on. The plain values that a callback has
-    gathered (numbers, texts: how long `EarlyStopping` or `ReduceLROnPlateau` has waited, and for what) go into checkpoints and
-    come back.
+    A callback sees a stage as one training: `on_train_begin`, the stage's epochs numbered from 0, `on_train_end`. It may set
+    `model.stop_training`, which ends the epoch after that step, and the rate on `model.optimizer`: by what factor it differs
+    from the schedule holds from then on. The plain values that a callback has gathered (numbers, texts: how long
+    `EarlyStopping` or `ReduceLROnPlateau` has waited, and for what) go into checkpoints and come back.
 
     Args:
         callbacks: in order.
@@ -106,6 +105,13 @@ class Callbacks:
         """Before validation."""
         if self.any:
             self._list.on_test_begin()
+
+    def of_test(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """The batches of validation, each between `on_test_batch_begin` and `on_test_batch_end`."""
+        for number, batch in enumerate(batches):
+            self._list.on_test_batch_begin(number)
+            yield batch
+            self._list.on_test_batch_end(number)
 
     def test_end(self, scores: Mapping[str, float]) -> None:
         """After validation, with its scores."""

@@ -102,6 +102,8 @@ class Batches:
             if batches.cardinality() == tf.data.INFINITE_CARDINALITY:
                 raise DataError(f"{name} never ends; expected one epoch: leave out .repeat(), or add .take(STEPS)")
         else:
+            if batches.num_batches is None:
+                raise DataError(f"{name} never ends; expected one epoch: let its num_batches be a number")
             first = batches[0]
             spec = tuple(tf.TensorSpec(np.shape(part), np.asarray(part).dtype) for part in first) if len(first) else ()
         if not isinstance(spec, tuple) or len(spec) != 2 or not all(isinstance(part, tf.TensorSpec) for part in spec):
@@ -142,7 +144,8 @@ class Batches:
         if isinstance(self._batches, tf.data.Dataset):
             parts: Any = self._batches
         else:
-            parts = (self._batches[number] for number in range(len(self._batches)))
+            self._batches.on_epoch_begin()
+            parts = (self._batches[number] for number in range(self._batches.num_batches))
         for x, y in parts:
             yield tf.convert_to_tensor(x), tf.cast(y, self.label_spec.dtype)
         if not isinstance(self._batches, tf.data.Dataset):
@@ -154,6 +157,7 @@ class Batches:
             if isinstance(self._batches, tf.data.Dataset):
                 iter(self._batches)
             else:
+                self._batches.on_epoch_begin()
                 self._batches.on_epoch_end()
 
     def facts(self) -> dict[str, Any]:

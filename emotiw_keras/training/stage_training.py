@@ -381,7 +381,8 @@ class StageTraining:
             return {}
         self.callbacks.test_begin()
         share = None if self.run.replicas is None else self.run.replicas.share
-        scores = self.judge.evaluate(validation_batches(self.val, share))
+        batches = validation_batches(self.val, share)
+        scores = self.judge.evaluate(self.callbacks.of_test(batches) if self.callbacks.any else batches)
         self.callbacks.test_end(scores)
         return scores
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from emotiw_keras.errors import DataError
+from emotiw_keras.errors import DataError, OutputError
 from emotiw_keras.files import write_atomic
 from emotiw_keras.serving.new_folder import NewFolder
 
@@ -33,3 +33,10 @@ def test_long_names_stay_apart(tmp_path: Path) -> None:
 def test_no_name_leads_out(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="leads out"):
         NewFolder(tmp_path / "out").place(name, ".png")
+
+
+def test_a_file_in_its_place_is_told_as_that(tmp_path: Path) -> None:
+    (tmp_path / "seen").write_text("mine")
+    with pytest.raises(OutputError, match="seen is a file; name a new folder"):
+        NewFolder(tmp_path / "seen")
+    assert (tmp_path / "seen").read_text() == "mine"

@@ -140,6 +140,61 @@ def test_callbacks_set_the_rate_and_stop_anywhere(callback: Callable[[], Any], t
     assert_same(told, ours)
 
 
+class Counts(keras.callbacks.Callback):
+    """Counts its calls by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: dict[str, int] = {}
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("on_"):
+            calls = super().__getattribute__("calls")
+            calls[name] = calls.get(name, 0) + 1
+        return super().__getattribute__(name)
+
+
+class Numbers(keras.utils.PyDataset):
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = self.ended = 0
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Any:
+        return X[16 * index : 16 * index + 16], Y[16 * index : 16 * index + 16]
+
+    def on_epoch_begin(self) -> None:
+        self.begun += 1
+
+    def on_epoch_end(self) -> None:
+        self.ended += 1
+
+
+class Endless(Numbers):
+    num_batches = None
+
+
+def test_callbacks_and_datasets_are_told_of_each_epoch_and_batch(tmp_path: Path) -> None:
+    numbers, seen = Numbers(), []
+
+    def make() -> list[keras.callbacks.Callback]:
+        seen.append(Counts())
+        return [seen[-1]]
+
+    told, ours = both(tmp_path / "run", callbacks=make)
+    assert_same(told, ours)
+    plain, in_stage = (counts.calls for counts in seen)
+    for name in ("train_begin", "epoch_begin", "train_batch_begin", "train_batch_end", "test_batch_begin", "test_batch_end"):
+        assert in_stage.get(f"on_{name}") == plain.get(f"on_{name}"), name
+    stages = [Stage("s", train=("d:train",), val=(), epochs=2)]
+    StagedFineTuner(network(), stages, data={"d": {"train": numbers}}, run_dir=tmp_path / "numbers", say=None).fit()
+    assert numbers.begun == numbers.ended == 3, "once to be counted, and each epoch"
+    with pytest.raises(DataError, match="never ends"):
+        StagedFineTuner(network(), stages, data={"d": {"train": Endless()}}, run_dir=tmp_path / "endless", say=None)
+
+
 class Own(keras.Model):
     def __init__(self) -> None:
         super().__init__()
