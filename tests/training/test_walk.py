@@ -115,6 +115,6 @@ def test_a_learning_rate_goes_from_the_stage_to_the_optimizer_in_four(
     assert order(calls) == names
     given = {name.partition(":")[2]: (args, result) for name, args, result in reversed(calls)}
     assert given["learning_rates"][0][0].learning_rate == 0.00123
-    assert given["StageTraining._rate"][1] == pytest.approx(0.00123)
+    assert given["StageTraining._scheduled"][1] == pytest.approx(0.00123)
     steps, *_, rate = given["StageSteps.train"][0]
     assert rate == pytest.approx(0.00123) and float(steps.optimizer.learning_rate) == pytest.approx(0.00123)
