@@ -18,8 +18,9 @@ LARGEST_SIDE = 1024
 LARGEST_WIDTH = 8.0
 MOST_CLASSES = 10_000
 MOST_FEATURES = 1000
-MOST_MODULES = 4096
 """Activations that a classifier reads."""
+MOST_MODULES = 4096
+"""Of a PathNet: its sizes, and the numbers in its path."""
 MEAN_IMAGE_FILE = "mean_image.npy"
 FOLDS_FILE, FINAL = "folds.json", "final"
 """What tells that a folder holds the runs of a cross-validation, and its run of all data."""

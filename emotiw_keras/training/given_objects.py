@@ -77,12 +77,13 @@ def check_data(own: OwnData, model: keras.Model) -> None:
 
 
 def with_frozen(model: keras.Model, stages: Sequence[Stage]) -> tuple[Stage, ...]:
-    """Stages without rules of their own, in which the layers that the user froze stay so."""
+    """Stages whose `rules` are the default, all layers at the full rate, in which the layers that the user froze stay so."""
     frozen = [name for name, layer in weighted_layers(model).items() if not layer.trainable]
     if not frozen:
         return tuple(stages)
     rules = (*((name.replace("[", "[[]"), 0.0) for name in frozen), *ALL_LAYERS)
-    return tuple(replace(stage, rules=rules) if stage.rules == ALL_LAYERS else stage for stage in stages)
+    default = [stage.kind != "head" and stage.rules == ALL_LAYERS for stage in stages]
+    return tuple(replace(stage, rules=rules) if so else stage for stage, so in zip(stages, default, strict=True))
 
 
 @contextmanager

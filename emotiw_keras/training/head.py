@@ -32,8 +32,6 @@ from emotiw_keras.training.train_step import StageSteps
 
 MOST_IMAGES = 3000
 """A head is fitted on so many images at most: with more, training the network itself is worth more."""
-LEAST_IMAGES = 5
-"""Of a class, for cross-validation to say something about it."""
 BATCH = 128
 
 
@@ -135,9 +133,9 @@ class HeadTraining(StageTraining):
         ]
         labels = labels[taken]
         counts = np.bincount(labels, minlength=len(start[1]))
-        few = [name for name, count in zip(self.run.info["labels"], counts.tolist(), strict=False) if 0 < count < LEAST_IMAGES]
+        few = [name for name, count in zip(self.run.info["labels"], counts.tolist(), strict=False) if count == 1]
         if few:
-            told = f"fewer than {LEAST_IMAGES} images of {and_more(few)}: what cross-validation says of them is chance"
+            told = f"a single image of {and_more(few)}: where cross-validation asks for it, none is left to learn from"
             self.run.say(Notice(f"warning: {self.where}: {told}"))
         weights = class_weights(labels, len(start[1]), stage.class_weight)
         from threadpoolctl import threadpool_limits  # what scikit-learn itself comes with

@@ -129,11 +129,11 @@ class Batches:
         sizes, ends = [], []
         for _, labels in self:
             sizes.append(len(labels))
-            if self.label_spec.shape.rank == 1:
-                ends += [int(tf.reduce_min(labels)), int(tf.reduce_max(labels))]
+            rows = self.label_spec.shape.rank == 2
+            ends += [0, int(labels.shape[1]) - 1] if rows else [int(tf.reduce_min(labels)), int(tf.reduce_max(labels))]
         if not sizes:
             raise DataError(f"{self.name} is empty; expected batches (x, y)")
-        self.ends = (min(ends), max(ends)) if ends else (0, self.label_spec.shape[1] - 1)
+        self.ends = min(ends), max(ends)
         return len(sizes), sum(sizes)
 
     def __len__(self) -> int:

@@ -50,6 +50,12 @@ class SharedSteps(StageSteps):
         self._any: tf.Variable = tf.Variable(tf.zeros(len(WISHES)), trainable=False)
         super().__init__(*arguments, **named)
         check_layers(self.model)
+        layers = [layer for _, layer in inner_layers(self.model)]
+        if self.model.losses or any(getattr(layer, "activity_regularizer", None) is not None for layer in layers):
+            raise UsageError(
+                f"{self.model.name} has regularizers or losses of its layers' own, which several replicas do not add; train it "
+                "with --strategy none"
+            )
 
     # ---- one replica's part
 

@@ -38,7 +38,7 @@ class StagedFineTuner:
         model: a network of the zoo, or any `keras.Model` of one input and one output per class: functional, Sequential,
             subclassed, of `keras.applications`, with nested networks. The run of a network that is none of the zoo holds its
             weights and facts; `Run.open(path, model=...)` takes the network again. Layers whose `trainable` is False stay so
-            in every stage without `rules` of its own, and are so again afterwards.
+            in every stage whose `rules` are the default, and are so again afterwards.
         stages: in order; each starts from the best epoch of the one before.
         data: data set name -> a path, what `load_faces` gives, arrays (x, y), a `tf.data.Dataset` or `keras.utils.PyDataset` of
             batches (x, y), or {"train": ..., "val": ...} of these, for every name the stages use. uint8 (batch, height, width,
