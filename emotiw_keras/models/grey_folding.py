@@ -166,6 +166,8 @@ def grey_twin(model: keras.Model, mean: Sequence[float], std: Sequence[float] = 
     padded = first.padding != "valid" if isinstance(first.padding, str) else any(map(any, first.padding))
     if others or padded or first.bias is None or first.groups != 1 or first.dilation_rate != (1, 1):
         return None
+    if first.activity_regularizer is not None:  # which its own call adds, and that of `GreyStart` would not
+        return None
     image = keras.layers.Input((*model.input_shape[1:3], 1), name=model.inputs[0].name)
     maps = GreyStart(first, mean, std, name=f"grey_{first.name}")(image)
     if model.outputs[0] is not first.output:
