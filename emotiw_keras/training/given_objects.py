@@ -49,10 +49,16 @@ def check_objects(
                 f"stage {stage.name!r}: a metric is called {taken[0]!r}, as another column of the history is; rename it"
             )
         for callback in (*callbacks, *stage.callbacks):
-            if isinstance(callback, keras.callbacks.EarlyStopping) and callback.restore_best_weights:
+            if (
+                isinstance(callback, keras.callbacks.EarlyStopping)
+                and callback.restore_best_weights
+                and not (
+                    stage.val and callback.monitor == stage.monitor and not callback.min_delta and not callback.start_from_epoch
+                )
+            ):  # else both keep the same epoch
                 raise UsageError(
                     f"stage {stage.name!r}: EarlyStopping(restore_best_weights=True) would restore other weights than the run "
-                    "keeps, which are those of the best epoch by the stage's `monitor`; set that, and leave it out"
+                    f"keeps, those of the best epoch by its monitor={stage.monitor!r} on `val`; let both monitor the same"
                 )
 
 

@@ -310,6 +310,16 @@ def test_layers_that_the_user_froze_stay_frozen(tmp_path: Path) -> None:
     assert not model.get_layer("hidden").trainable
 
 
+def test_best_weights_are_restored_where_both_choose_alike(tmp_path: Path) -> None:
+    stop = keras.callbacks.EarlyStopping("val_loss", patience=1, restore_best_weights=True)
+    stages = [
+        Stage("s", train=("d:train",), val=("d:val",), epochs=8, learning_rate=0.5, monitor="val_loss", callbacks=(stop,))
+    ]
+    model, data = network(), {"d": {"train": (X, Y), "val": (X[::-1], Y)}}
+    run = StagedFineTuner(model, stages, data=data, run_dir=tmp_path / "run", say=None).fit()
+    assert run is not None and run.info["stages"][0]["best_epoch"] == stop.best_epoch + 1
+
+
 class Stepping(keras.Model):
     def __init__(self) -> None:
         super().__init__()
