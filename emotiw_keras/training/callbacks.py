@@ -80,25 +80,20 @@ class Callbacks:
             return factor
         return now / scheduled
 
-    def epoch_begin(self, epoch: int, scheduled: float, factor: float) -> float:
-        """Before an epoch, whose first step is to have `factor` times the scheduled rate; the factor after it."""
+    def tell(self, moment: str, number: int, scheduled: float, factor: float, *logs: Mapping[str, float]) -> float:
+        """Call one method of all, before or after a step whose rate is `factor` times the scheduled one; the factor after it.
+
+        Args:
+            moment: such as "on_epoch_begin".
+            number: of the epoch or the step in it, from 0.
+            scheduled: the schedule's rate.
+            factor: by which callbacks have changed it so far.
+            *logs: what the method is given besides.
+        """
         if not self.any:
             return factor
         self._optimizer.learning_rate.assign(scheduled * factor)
-        self._list.on_epoch_begin(epoch)
-        return self._factor(scheduled, factor)
-
-    def batch_begin(self, step: int, scheduled: float, factor: float) -> float:
-        """Before a step, which is to have `factor` times the scheduled rate; the factor after it."""
-        if not self.any:
-            return factor
-        self._optimizer.learning_rate.assign(scheduled * factor)
-        self._list.on_train_batch_begin(step)
-        return self._factor(scheduled, factor)
-
-    def batch_end(self, step: int, logs: Mapping[str, float], scheduled: float, factor: float) -> float:
-        """After a step, which had `factor` times the scheduled rate; the factor after it."""
-        self._list.on_train_batch_end(step, dict(logs))
+        getattr(self._list, moment)(number, *map(dict, logs))
         return self._factor(scheduled, factor)
 
     def test_begin(self) -> None:
@@ -117,14 +112,6 @@ class Callbacks:
         """After validation, with its scores."""
         if self.any:
             self._list.on_test_end({name.removeprefix("val_"): value for name, value in scores.items()})
-
-    def epoch_end(self, epoch: int, logs: Mapping[str, float], scheduled: float, factor: float) -> float:
-        """After an epoch, with its row of the history, before a step of `factor` times the scheduled rate: the factor then."""
-        if not self.any:
-            return factor
-        self._optimizer.learning_rate.assign(scheduled * factor)
-        self._list.on_epoch_end(epoch, dict(logs))
-        return self._factor(scheduled, factor)
 
     def end(self) -> None:
         """After the stage."""

@@ -321,7 +321,7 @@ class StageTraining:
         state, stage, per_epoch, train = self.state, self.stage, self.per_epoch, self.train
         if state.step == 0:
             self.steps.reset_metrics()
-            state.rate_factor = self.callbacks.epoch_begin(state.epoch, self._scheduled(), state.rate_factor)
+            state.rate_factor = self.callbacks.tell("on_epoch_begin", state.epoch, self._scheduled(), state.rate_factor)
         self.seen = 0
         saved = clock = time.monotonic()
         shared = self.steps if isinstance(self.steps, SharedSteps) else None
@@ -330,7 +330,7 @@ class StageTraining:
             if shared is not None:
                 wish(shared, self.flag, self.run.writes and time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS)
             scheduled = self._scheduled()
-            state.rate_factor = self.callbacks.batch_begin(state.step, scheduled, state.rate_factor)
+            state.rate_factor = self.callbacks.tell("on_train_batch_begin", state.step, scheduled, state.rate_factor)
             rate = scheduled * state.rate_factor
             loss, right = self.steps.train(images, draws, labels, rate)
             self.behind.look()
@@ -348,7 +348,9 @@ class StageTraining:
             self.seen = self.seen + len(labels) if own_batches else min(state.step * stage.batch_size, self.images)
             if self.callbacks.any:
                 logs = {"loss": state.loss / self.seen, "accuracy": state.right / self.seen, **self.steps.metric_values()}
-                state.rate_factor = self.callbacks.batch_end(state.step - 1, logs, scheduled, state.rate_factor)
+                state.rate_factor = self.callbacks.tell(
+                    "on_train_batch_end", state.step - 1, scheduled, state.rate_factor, logs
+                )
             now = time.monotonic()
             state.seconds += now - clock
             clock = now
@@ -417,7 +419,7 @@ class StageTraining:
             state.waited = 0
         left_out = ("stage", "epoch", "seconds", "images_per_second")
         logs = {key: item for key, item in row.items() if key not in left_out}
-        state.rate_factor = self.callbacks.epoch_end(state.epoch - 1, logs, scheduled, state.rate_factor)
+        state.rate_factor = self.callbacks.tell("on_epoch_end", state.epoch - 1, scheduled, state.rate_factor, logs)
         state.callbacks, state.stopped = self.callbacks.state(), self.callbacks.stopped
         state.loss, state.right, state.seconds = 0.0, 0, 0.0
 
