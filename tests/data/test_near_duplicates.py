@@ -39,6 +39,12 @@ def found(images: np.ndarray, threshold: float = THRESHOLD) -> near.NearPairs:
     return near.near_pairs([store], [[str(i) for i in range(len(images))]], threshold)
 
 
+def cut_twice(count: int) -> np.ndarray:
+    """Photographs, and behind them the same cut a little otherwise: uint8 (2 * count, 48, 48)."""
+    whole = photos(count)
+    return np.stack([*map(cut, whole), *(cut(photo, 14, 11) for photo in whole)])
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_photograph_is_found_again_and_no_other_taken_for_it(change: str) -> None:
     whole = photos(COUNT)
@@ -89,8 +95,7 @@ def test_thumbnails_that_memory_does_not_hold_give_the_same_pairs(
     disk: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EMOTIW_CACHE", str(tmp_path))
-    whole = photos(20)
-    images = np.stack([*map(cut, whole), *(cut(photo, 14, 11) for photo in whole)])
+    images = cut_twice(20)
     expected = found(images)
     monkeypatch.setattr(near, "_HELD", 1000)
     if disk == "full":
@@ -192,28 +197,29 @@ def test_training_drops_what_stands_in_the_test_of_another_set(tmp_path: Path) -
     assert between == 1 and [sets["fer"].paths[i] for i in roles.near["fer"]] == ["train/happy/4.png"]
 
 
-def test_what_is_found_is_kept_and_a_damaged_file_is_found_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, in which the pairs of small sets are kept too."""
     monkeypatch.setenv("EMOTIW_CACHE", str(tmp_path))
-    monkeypatch.setattr(near, "WORTH_KEEPING", 10)
-    whole = photos(12)
-    images = np.stack([*map(cut, whole), *(cut(photo, 14, 11) for photo in whole)])
+    monkeypatch.setattr(near, "WORTH_KEEPING", 0)
+    return tmp_path
+
+
+def test_what_is_found_is_kept_and_a_damaged_file_is_found_anew(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = cut_twice(12)
     first = found(images)
-    (kept,) = tmp_path.glob("near/*/pairs.npz")
-    monkeypatch.setattr(near, "search", lambda *asked: pytest.fail("searched again"))
-    again = found(images)
-    assert len(first) == 12 and again.correlation.tolist() == first.correlation.tolist()
-    assert len(found(images, 0.999)) < 12, "a higher threshold needs no second search"
-    monkeypatch.undo()
-    monkeypatch.setenv("EMOTIW_CACHE", str(tmp_path))
-    monkeypatch.setattr(near, "WORTH_KEEPING", 10)
+    (kept,) = cache.glob("near/*/pairs.npz")
+    with monkeypatch.context() as patch:
+        patch.setattr(near, "search", lambda *asked: pytest.fail("searched again"))
+        again = found(images)
+        assert len(first) == 12 and again.correlation.tolist() == first.correlation.tolist()
+        assert len(found(images, 0.999)) < 12, "a higher threshold needs no second search"
     kept.write_bytes(kept.read_bytes()[:40])
     assert found(images).second.tolist() == first.second.tolist()
     assert len(kept.read_bytes()) > 40
 
 
-def test_a_cache_that_cannot_be_written_costs_one_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EMOTIW_CACHE", str(tmp_path))
-    monkeypatch.setattr(near, "WORTH_KEEPING", 10)
+def test_a_cache_that_cannot_be_written_costs_one_search(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     searches, search = [], near.search
 
     def counted(*asked: object) -> near.NearPairs:
@@ -225,8 +231,7 @@ def test_a_cache_that_cannot_be_written_costs_one_search(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(near, "search", counted)
     monkeypatch.setattr(near, "write_atomic", full)
-    whole = photos(12)
-    assert len(found(np.stack([*map(cut, whole), *(cut(photo, 14, 11) for photo in whole)]))) == 12
+    assert len(found(cut_twice(12))) == 12
     assert len(searches) == 1
 
 
@@ -240,23 +245,21 @@ def test_a_cache_that_cannot_be_written_costs_one_search(tmp_path: Path, monkeyp
     ],
 )
 def test_pairs_that_no_search_gives_are_searched_anew(
-    name: str, change: Callable[[np.ndarray], np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, change: Callable[[np.ndarray], np.ndarray], cache: Path
 ) -> None:
-    monkeypatch.setenv("EMOTIW_CACHE", str(tmp_path))
-    monkeypatch.setattr(near, "WORTH_KEEPING", 10)
-    whole = photos(12)
-    images = np.stack([*map(cut, whole), *(cut(photo, 14, 11) for photo in whole)])
+    images = cut_twice(12)
     first = found(images)
-    (kept,) = tmp_path.glob("near/*/pairs.npz")
+    (kept,) = cache.glob("near/*/pairs.npz")
     with np.load(kept) as stored:
         arrays = dict(stored)
     np.savez(kept, **{**arrays, name: change(arrays[name])})
     assert found(images).correlation.tolist() == first.correlation.tolist()
+    with np.load(kept) as stored:
+        assert stored[name].dtype == arrays[name].dtype and (stored[name] == arrays[name]).all(), "and written anew"
 
 
-def test_sets_that_begin_elsewhere_have_other_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EMOTIW_CACHE", str(tmp_path))
-    monkeypatch.setattr(near, "WORTH_KEEPING", 0)
+@pytest.mark.usefixtures("cache")
+def test_sets_that_begin_elsewhere_have_other_pairs() -> None:
     one, other = photos(2)
     shown = {"a": cut(one), "b": cut(one, 14, 11), "": cut(other), "c": cut(other)}
 

@@ -97,7 +97,8 @@ def _tops(members: Sequence[str], depth: int) -> list[str]:
 
 
 def _check_loose(members: Sequence[str], depth: int, tops: Sequence[str], given: str) -> None:
-    loose = [name for member in members if len(parts := member.split("/")[depth:]) == 1 for name in parts]
+    below = [member.split("/")[depth:] for member in members]
+    loose = [parts[0] for parts in below if len(parts) == 1]
     if not loose:
         return
     told = f"{given}: layout not recognised: {len(loose):,} images lie in no class folder"
