@@ -16,7 +16,7 @@ from emotiw_keras.training.freezing import inner_layers
 from emotiw_keras.training.losses import whole_labels
 from emotiw_keras.training.replicas import Replicas, this_replica
 from emotiw_keras.training.shared_layers import Rows, check_layers, is_known, whole_batches
-from emotiw_keras.training.train_step import StageSteps
+from emotiw_keras.training.train_step import StageSteps, beside_the_labels
 
 SIGNALS = (int(signal.SIGINT), int(signal.SIGTERM))
 SAVE = -1
@@ -46,16 +46,11 @@ class SharedSteps(StageSteps):
         self.wished: set[int] = set()
         self._sent: set[int] = set()
         self._written: list[keras.Variable] = []
+        self._adds = False
         self._own: tf.Variable = tf.Variable(tf.zeros(len(WISHES)), trainable=False)
         self._any: tf.Variable = tf.Variable(tf.zeros(len(WISHES)), trainable=False)
         super().__init__(*arguments, **named)
         check_layers(self.model)
-        layers = [layer for _, layer in inner_layers(self.model)]
-        if self.model.losses or any(getattr(layer, "activity_regularizer", None) is not None for layer in layers):
-            raise UsageError(
-                f"{self.model.name} has regularizers or losses of its layers' own, which several replicas do not add; train it "
-                "with --strategy none"
-            )
 
     # ---- one replica's part
 
@@ -110,7 +105,7 @@ class SharedSteps(StageSteps):
 
         def replica(inputs: tf.Tensor, labels: tf.Tensor, *taught: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
             number = rows.number_of(this_replica())
-            with keras.StatelessScope() as scope, tf.GradientTape(watch_accessed_variables=False) as tape:
+            with keras.StatelessScope(collect_losses=True) as scope, tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch([variable.value for variable in self._variables])
                 outputs = self.model(inputs, training=True)
                 weighted = self.loss(outputs, labels, *taught) * tf.gather(self._weights, whole_labels(labels))
@@ -122,7 +117,7 @@ class SharedSteps(StageSteps):
             wishes = self._own * tf.cast(tf.equal(this_replica(), self.replicas.local[0]), tf.float32)
             added = [*gradients, self._placed(weighted, rows), self._placed(outputs, rows), wishes]
             added = [tf.cast(each, tf.float32) for each in added]
-            self._written = [variable for variable, _ in changed]
+            self._written, self._adds = [variable for variable, _ in changed], bool(scope.losses)
             return tf.concat([tf.reshape(each, [-1]) for each in added], 0), [value for _, value in changed]
 
         with whole_batches(self.model, rows):
@@ -139,6 +134,15 @@ class SharedSteps(StageSteps):
         for variable, value in zip(self._written, values, strict=True):
             if keep or not variable.dtype.startswith(("float", "bfloat")):
                 variable.assign(self.replicas.strategy.experimental_local_results(value)[0])
+        with tf.GradientTape(watch_accessed_variables=False) as tape:  # of the weights alone, so the same on every replica
+            values = [variable.value for variable in self._variables]
+            tape.watch(values)
+            beside = beside_the_labels(self.model)
+            scaled = None if beside is None else self.optimizer.scale_loss(beside)
+        if scaled is not None:
+            more = tape.gradient(scaled, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            gradients = [one + tf.cast(other, one.dtype) for one, other in zip(gradients, more, strict=True)]
+            weighted += beside
         return weighted, tf.reshape(outputs, (rows.batch, classes)), gradients
 
     def _shared_uphill(self, gradients: list[tf.Tensor], parts: tuple[Any, ...], rows: Rows) -> list[tf.Tensor]:
@@ -164,7 +168,8 @@ class SharedSteps(StageSteps):
         outputs = self.replicas.strategy.reduce("SUM", self.replicas.strategy.run(replica, (images,)), axis=None)
         outputs = tf.ensure_shape(outputs, (None, self.model.output_shape[-1]))
         self._gather(labels, outputs)
-        return self.loss.log_probabilities(outputs), self.loss.plain(outputs, labels)
+        losses, beside = self.loss.plain(outputs, labels), beside_the_labels(self.model)
+        return self.loss.log_probabilities(outputs), losses if beside is None else losses + beside
 
     # ---- from outside
 
@@ -172,9 +177,15 @@ class SharedSteps(StageSteps):
         """Make the graph of a step, before any is done.
 
         Raises:
-            UsageError: a layer keeps something of a batch that would differ with the number of replicas.
+            UsageError: a layer keeps something of a batch, or adds something of it to the loss, that would differ with the
+                number of replicas.
         """
         self._step = self._train.get_concrete_function()
+        if self._adds:
+            raise UsageError(
+                f"{self.model.name} adds to the loss what its layers make of a batch (add_loss, activity_regularizer), which "
+                "would differ with the number of replicas; train it with --strategy none"
+            )
         known = {id(v) for _, layer in inner_layers(self.model) if is_known(layer) for v in layer.non_trainable_variables}
         other = [variable.path for variable in self._written if id(variable) not in known]
         if other:

@@ -79,6 +79,48 @@ def compare_mirrored(recipe: str, told: str, folder: str, *names: str) -> None:
     json.dump(found, sys.stdout)
 
 
+def compare_regularized(folder: str) -> None:
+    """Print by how much two logical processors differ from one in a network of the user's own with regularizers, without them,
+    and what they say of one whose layers add to the loss."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from emotiw_keras import Stage, StagedFineTuner
+    from emotiw_keras.errors import UsageError
+
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(70, 6)).astype(np.float32), draw.integers(0, 3, 70)
+
+    def fit(name: str, strategy: Any, **of_hidden: Any) -> Path:
+        keras.utils.set_random_seed(1)
+        image = keras.Input((6,))
+        hidden = keras.layers.Dense(16, "relu", name="hidden", **of_hidden)(image)
+        model = keras.Model(image, keras.layers.Dense(3, "softmax", name="out")(hidden), name="net")
+        stages = [Stage("s", train=("d:train",), val=("d:val",), epochs=2, batch_size=33, learning_rate=0.1)]
+        data = {"d": {"train": (x, y), "val": (x, y)}}
+        StagedFineTuner(model, stages, data=data, run_dir=Path(folder, name), strategy=strategy, say=None).fit()
+        return Path(folder, name)
+
+    def two() -> tf.distribute.Strategy:
+        return tf.distribute.MirroredStrategy(["cpu:0", "cpu:1"])
+
+    regularizer = keras.regularizers.L2(0.1)
+    one = fit("one", None, kernel_regularizer=regularizer)
+    found = {
+        "regularized": differences(one, fit("two", two(), kernel_regularizer=regularizer)),
+        "without": differences(one, fit("without", None)),
+    }
+    try:
+        fit("refused", two(), activity_regularizer=regularizer)
+    except UsageError as error:
+        found["refused"] = str(error)  # type: ignore[assignment]
+    json.dump(found, sys.stdout)
+
+
 def differences(one: Path, other: Path) -> dict[str, float]:
     """The largest differences of two runs: of weights, and of the figures of their histories."""
     import csv

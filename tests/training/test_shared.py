@@ -37,6 +37,16 @@ def test_two_devices_are_one_with_two_heads(recipe_file: Path, voted: tuple[str,
     compared(recipe_file, {"fer": voted[0], **voted[1]}, tmp_path, ("voted",))
 
 
+def test_regularizers_count_once_on_two_devices_and_what_a_batch_adds_is_refused(tmp_path: Path) -> None:
+    done = processes.run(shared_cases.compare_regularized, str(tmp_path), timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    apart = found["regularized"]
+    assert apart["weights"] < 5e-5 * apart["moved"] and max(apart["loss"], apart["val_loss"]) < 1e-5, apart
+    assert found["without"]["loss"] > 0.1, "they add something"
+    assert "activity_regularizer" in found["refused"]
+
+
 @pytest.mark.parametrize("kind", ["GaussianNoise", "renorm", "own"])
 def test_layers_that_would_differ_with_the_number_of_replicas_are_refused(kind: str) -> None:
     class OwnNormalisation(keras.layers.BatchNormalization):
