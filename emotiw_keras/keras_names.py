@@ -3,11 +3,14 @@
 Keras finds a class of a file by its registered name alone, and a class is registered when its module is imported. So that
 `import emotiw_keras` is enough, and still loads no Keras: as soon as Keras is there, each name leads to a `Deferred`, which
 imports the class when a file asks for it. Importing the module puts the class itself in its place.
+
+And the names that Keras itself gives to what has none.
 """
 
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
@@ -32,6 +35,16 @@ HOMES = {
     "VarianceScaling": "models.parts",
 }
 """Class -> the module that registers it."""
+
+
+def unnumbered(path: str) -> str:
+    """The names of a path without the numbers that Keras gives to what has no name, as it comes.
+
+    Example:
+        >>> unnumbered("functional_3/dense_12/kernel")
+        'functional/dense/kernel'
+    """
+    return re.sub(r"_\d+(?=/|$)", "", path)
 
 
 class Deferred:

@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 import lzma
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from emotiw_keras.errors import DataError, ModelError, RunError, UsageError
 from emotiw_keras.files import read_regular, real, sha256_file
 from emotiw_keras.heads import Head, heads_of
+from emotiw_keras.keras_names import unnumbered
 from emotiw_keras.run_facts import FINAL, FOLDS_FILE, MEAN_IMAGE_FILE, check_info, fold_name, read_folds
 from emotiw_keras.sealed import read_sealed
 from emotiw_keras.uncertainty import UNCERTAINTY_FILE, Usable, read_usable
@@ -57,7 +57,7 @@ def fingerprint(model: keras.Model) -> list[list[Any]]:
 
 def _unnumbered(variables: list[list[Any]]) -> list[list[Any]]:
     """A fingerprint without the numbers that Keras gives to layers without a name, as they come."""
-    return [[re.sub(r"_\d+(?=/|$)", "", path), *rest] for path, *rest in variables]
+    return [[unnumbered(path), *rest] for path, *rest in variables]
 
 
 def read_info(path: Path) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Callbacks:
 
     Attributes:
         any: whether there are callbacks.
-        began_at: the rate that one of them set at the beginning of a new stage, or None.
+        began_at: the rate that one of them set at the beginning of the stage, or None; one that goes on has its own.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Callbacks:
         self._list = keras.callbacks.CallbackList(list(callbacks), model=model, epochs=epochs, steps=steps, verbose=0)
         before = float(optimizer.learning_rate)
         self._list.on_train_begin()
-        if not state and float(optimizer.learning_rate) != before:
+        if float(optimizer.learning_rate) != before:
             self.began_at = float(optimizer.learning_rate)
         for callback, values in zip(callbacks, state, strict=False):
             vars(callback).update(values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import keras
@@ -67,7 +66,7 @@ def facts(model: keras.Model, preprocessing: InputSettings | None, own: OwnData)
             f"the network {model.name!r} has inputs {shape}, outputs {output}; expected one of each, out (batch, classes)"
         )
     about = {
-        "name": re.sub(r"^(functional|sequential)_\d+$", r"\1", model.name),  # numbered by Keras, as they come
+        "name": model.name,
         "given": True,
         "logits": gives_logits(model),
         "width": 1.0,

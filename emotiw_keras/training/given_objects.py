@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from glob import escape
 from typing import Any
 
 import keras
@@ -20,7 +21,6 @@ OWN_STEPS = ("train_step", "compute_loss", "test_step", "make_train_function")
 """Methods in which Keras lets a network train otherwise than by its outputs' loss."""
 COLUMNS = ("stage", "epoch", "learning_rate", "loss", "seconds", "images_per_second")
 """Of the history, which no metric may write over."""
-ALL_LAYERS = (("*", 1.0),)
 
 
 def check_network(model: keras.Model) -> None:
@@ -68,7 +68,7 @@ def check_data(own: OwnData, model: keras.Model) -> None:
     for name, splits in own.items():
         for split, part in splits.items():
             low, high = part.ends
-            if low < 0 or high >= classes:
+            if low < 0 or high >= classes or (part.label_spec.shape.rank == 2 and high != classes - 1):
                 raise DataError(
                     f"data {name}:{split} has labels from {low} to {high}, the network {classes} outputs; expected 0 to "
                     f"{classes - 1}, an output for each class"
@@ -84,11 +84,14 @@ def check_data(own: OwnData, model: keras.Model) -> None:
 
 def with_frozen(model: keras.Model, stages: Sequence[Stage]) -> tuple[Stage, ...]:
     """Stages whose `rules` are the default, all layers at the full rate, in which the layers that the user froze stay so."""
-    frozen = [name for name, layer in weighted_layers(model).items() if not layer.trainable]
-    if not frozen:
+    layers = weighted_layers(model)
+    if all(layer.trainable for layer in layers.values()):
         return tuple(stages)
-    rules = (*((name.replace("[", "[[]"), 0.0) for name in frozen), *ALL_LAYERS)
-    default = [stage.kind != "head" and stage.rules == ALL_LAYERS for stage in stages]
+    # nested ones first: a pattern means those that are called so in their network, too
+    names = sorted(layers, key=lambda name: -name.count("/"))
+    rules = tuple((escape(name), float(layers[name].trainable)) for name in names if "/" in name or not layers[name].trainable)
+    rules = (*rules, *Stage.rules)
+    default = [stage.kind != "head" and stage.rules == Stage.rules for stage in stages]
     return tuple(replace(stage, rules=rules) if so else stage for stage, so in zip(stages, default, strict=True))
 
 

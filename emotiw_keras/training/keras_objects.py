@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
+
+from emotiw_keras.keras_names import unnumbered
 
 KINDS = {
     "Loss": "keras.losses.Loss",
@@ -50,6 +51,6 @@ def described(value: Any) -> dict[str, str]:
     if hasattr(value, "get_config"):
         facts = value.get_config()
         if "name" in facts:  # Keras numbers the objects of a class as they come
-            facts = {**facts, "name": re.sub(r"_\d+$", "", str(facts["name"]))}
+            facts = {**facts, "name": unnumbered(str(facts["name"]))}
         config = json.dumps(facts, sort_keys=True, default=lambda other: f"{type(other).__module__}.{other!r}")
     return {"object": f"{kind.__module__}.{kind.__qualname__}", "config": config}

@@ -12,6 +12,7 @@ from typing import Any
 
 from emotiw_keras.errors import OutputError, RunError
 from emotiw_keras.files import write_atomic, writing
+from emotiw_keras.keras_names import unnumbered
 from emotiw_keras.run_facts import plain_name
 from emotiw_keras.runs import DATA_COLUMNS, INFO_FILE, VIDEO_COLUMNS, Run, believed_hashes, read_info
 from emotiw_keras.sealed import read_sealed, sealed_json, strict_toml
@@ -119,8 +120,10 @@ def resumable(path: Path, recipe_toml: str, info: Mapping[str, Any]) -> dict[str
                 Run(path, old).content(name)
         changed = differences(_stored_recipe(Run(path, old)), tomllib.loads(recipe_toml))
         # What a search has found out since (the path of `options`) is nothing that was asked for.
-        model = {key: value for key, value in old.get("model", {}).items() if key in info["model"]}
-        changed += differences(old.get("data"), info["data"], "data") + differences(model, info["model"], "model")
+        model, wanted = {key: value for key, value in old.get("model", {}).items() if key in info["model"]}, info["model"]
+        if wanted.get("given"):
+            model, wanted = ({**each, "name": unnumbered(str(each.get("name")))} for each in (model, wanted))
+        changed += differences(old.get("data"), info["data"], "data") + differences(model, wanted, "model")
         changed += differences(old.get("teachers", {}), info.get("teachers", {}), "teachers")
         if changed:
             told = changed[: most(3)]

@@ -255,11 +255,27 @@ def test_metrics_that_are_built_late_are_resumed(tmp_path: Path, monkeypatch: py
     assert losses(tmp_path / "cut", "val_f1") == losses(tmp_path / "whole", "val_f1")
 
 
-def test_a_network_of_layers_without_names_is_resumed_in_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def functional() -> keras.Model:
+    x = keras.Input((6,))
+    return keras.Model(x, layers.Dense(3, "softmax")(layers.BatchNormalization()(layers.Dense(16, "relu")(x))))
+
+
+class Named(keras.Model):
+    """A functional network of a class of the user's own, after which Keras names and numbers it."""
+
+
+def of_a_class() -> keras.Model:
+    net = functional()
+    return Named(net.inputs, net.outputs)
+
+
+@pytest.mark.parametrize("make", [functional, of_a_class, wrapped])
+def test_a_network_without_names_is_resumed_in_one_process(
+    make: Callable[[], keras.Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fit(folder: str) -> keras.Model:
         keras.utils.set_random_seed(1)
-        x = keras.Input((6,))
-        model = keras.Model(x, layers.Dense(3, "softmax")(layers.BatchNormalization()(layers.Dense(16, "relu")(x))))
+        model = make()
         stages = [Stage("s", train=("d:train",), val=("d:val",), epochs=4, learning_rate=0.1, callbacks=(Raises(),))]
         StagedFineTuner(model, stages, data={"d": {"train": (X, Y), "val": (X, Y)}}, run_dir=tmp_path / folder, say=None).fit()
         return model
@@ -320,6 +336,17 @@ def test_best_weights_are_restored_where_both_choose_alike(tmp_path: Path) -> No
     assert run is not None and run.info["stages"][0]["best_epoch"] == stop.best_epoch + 1
 
 
+def test_layers_of_one_short_name_are_frozen_each_by_its_own(tmp_path: Path) -> None:
+    inner = keras.Sequential([keras.Input((6,)), layers.Dense(6, "relu", name="dense")], name="inner")
+    x = keras.Input((6,))
+    model = keras.Model(x, layers.Dense(3, "softmax", name="out")(layers.Dense(6, name="dense")(inner(x))), name="net")
+    model.get_layer("dense").trainable = False
+    before = inner.get_weights()[0]
+    stages = [Stage("s", train=("d:train",), val=(), epochs=1, learning_rate=0.5)]
+    StagedFineTuner(model, stages, data={"d": {"train": (X, Y)}}, run_dir=tmp_path / "run", say=None).fit()
+    assert not np.array_equal(before, inner.get_weights()[0])
+
+
 class Stepping(keras.Model):
     def __init__(self) -> None:
         super().__init__()
@@ -378,7 +405,11 @@ def test_what_cannot_be_honoured_is_refused(
 
 @pytest.mark.parametrize(
     ("x", "y", "words"),
-    [(X, Y - 1, "labels from -1 to 1"), (X[:, :4], Y, r"inputs \(4,\), but the network 'net' takes \(6,\)")],
+    [
+        (X, Y - 1, "labels from -1 to 1"),
+        (X, np.eye(2, dtype=np.float32)[Y % 2], "labels from 0 to 1, the network 3 outputs"),
+        (X[:, :4], Y, r"inputs \(4,\), but the network 'net' takes \(6,\)"),
+    ],
 )
 def test_datasets_that_do_not_fit_are_refused(x: np.ndarray, y: np.ndarray, words: str, tmp_path: Path) -> None:
     stages = [Stage("s", train=("d:train",), val=(), epochs=1)]

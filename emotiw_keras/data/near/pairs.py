@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from emotiw_keras.data.packing import packing_file
 from emotiw_keras.data.pixel_stores import MemoryPixels, PackedPixels, PixelStore
 from emotiw_keras.errors import OutputError
 from emotiw_keras.files import NUMPY_UNREADABLE, write_atomic
+from emotiw_keras.hardware import processor_threads
 from emotiw_keras.locking import locked
 from emotiw_keras.weights.cache import cache_dir
 
@@ -154,7 +155,13 @@ def _read(path: Path, last: int) -> NearPairs | None:
 
 
 def search(images: _Images, rows: np.ndarray, across: bool) -> NearPairs:
-    """Embed, propose, align; memory holds the embeddings, the images of a few blocks and at most `_HELD` bytes of others."""
+    """Embed, propose, align; memory holds the embeddings, the images of a few blocks and at most `_HELD` bytes of others.
+
+    Args:
+        images: by position.
+        rows: int (images,), the positions of those that are compared, each other than the rest.
+        across: only pairs of two sets.
+    """
     none = np.empty(0, np.int64)
     blocks = [NearPairs(none, none, np.empty(0, np.float32), np.empty(0, bool))]
     if not len(rows):
@@ -171,11 +178,16 @@ def search(images: _Images, rows: np.ndarray, across: bool) -> NearPairs:
     kept = np.flatnonzero(np.concatenate(shows))
     part = images.part(rows[kept]) if across else None
 
+    one_at_a_time = threading.Lock()  # of images in their own size
+
     def thumbs_of(positions: np.ndarray) -> np.ndarray:
         chosen = kept[positions]
-        return images.thumbs(rows[chosen]) if held is None else held.gather(chosen)[..., 0]
+        if held is not None:
+            return held.gather(chosen)[..., 0]
+        with one_at_a_time:
+            return images.thumbs(rows[chosen])
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(processor_threads()) as pool:
         for some in propose(np.concatenate(vectors)[kept], shipped_projection().even, part):
             chunks = [some.at(np.arange(at, min(at + _PAIRS, len(some.first)))) for at in range(0, len(some.first), _PAIRS)]
             for chunk, value in zip(chunks, pool.map(lambda chunk: _align(thumbs_of, chunk), chunks), strict=True):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from threadpoolctl import threadpool_limits
+
+from emotiw_keras.hardware import processor_threads
 
 LIKENESS = 0.55
 """Two images are proposed from this product of their embeddings on (`benchmarks/near_duplicates.py` shows what it finds)."""
@@ -44,7 +45,7 @@ def propose(vectors: np.ndarray, even: int, part: np.ndarray | None = None) -> I
         The pairs of 512 first images at a time, by first image.
     """
     straight, turned = np.ascontiguousarray(vectors[:, :even]), np.ascontiguousarray(vectors[:, even:])
-    workers = os.cpu_count() or 1
+    workers = processor_threads()
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(vectors), workers * _ROWS):
             tops = range(start, min(start + workers * _ROWS, len(vectors)), _ROWS)
