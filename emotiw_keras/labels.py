@@ -148,11 +148,19 @@ def match_classes(
         written = "[" + ", ".join(f'"{name}"' for name in unknown[:5]) + "]"
         raise DataError(
             f"unknown class name{'s' if len(unknown) > 1 else ''} {shown}{more} under {title}, which knows "
-            f"{', '.join(names)} in their usual spellings{_number_hint(unknown)}; rename them, leave them out with "
+            f"{', '.join(names)} in their usual spellings{_number_hint(unknown)}{_nearest(unknown, names)}; rename them, leave them out with "
             f"{remedy.format(names=written)}, or take {_other_sets(found)}any class names with "
             'labels = "folder"'
         )
     return names, matched
+
+
+def _nearest(unknown: Iterable[str], names: Sequence[str]) -> str:
+    """What the unknown names may have been meant to be."""
+    spellings = {_plain(spelling): name for name in names for spelling in (name, *SPELLINGS.get(class_key(name), ()))}
+    close = {name: difflib.get_close_matches(_plain(name), spellings, n=1, cutoff=0.75) for name in unknown}
+    meant = [f"{spellings[found[0]]} by {name!r}" for name, found in close.items() if found]
+    return f" (did you mean {', '.join(meant[: most(5)])}?)" if meant else ""
 
 
 def _other_sets(found: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ import struct
 import threading
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -58,6 +59,8 @@ class Archive(Protocol):
     path: Path
     names: list[str]
     left_out: list[str]
+    empty: list[str]
+    """Folders in which nothing lies."""
 
     def read(self, name: str, most: int | None = None) -> bytes:
         """The bytes of one file, or its first `most`; ImageError with the reason if they cannot be had."""
@@ -105,6 +108,12 @@ def _system_folder(name: str) -> str | None:
     return next(("/".join(parts[: i + 1]) for i, part in enumerate(parts[:-1]) if is_system_folder(part)), None)
 
 
+def _parents(name: str) -> Iterator[str]:
+    """The folders that a file or folder lies in, outermost first."""
+    parts = name.split("/")
+    return ("/".join(parts[:i]) for i in range(1, len(parts)))
+
+
 def checked_name(name: str, where: object) -> str:
     """A relative name with `/`, normalised; DataError if it is absolute or leads out of its folder."""
     plain = name.replace("\\", "/")
@@ -138,6 +147,7 @@ class FolderArchive:
         self._walked = walk
         self.names: list[str] = []
         self.left_out: list[str] = []
+        self.empty: list[str] = []
         if walk:
             self._walk()
 
@@ -146,14 +156,20 @@ class FolderArchive:
             folders[:] = sorted(name for name in folders if not _hidden(name))
             system = [name for name in folders if is_system_folder(name)]
             folders[:] = [name for name in folders if name not in system]
-            self.left_out += [os.path.relpath(os.path.join(folder, name), self._root).replace(os.sep, "/") for name in system]
+            self.left_out += [self._relative(os.path.join(folder, name)) for name in system]
+            if not folders and not system and all(map(_hidden, files)) and folder != self._root:
+                self.empty.append(self._relative(folder))
             for name in [*files, *(name for name in folders if os.path.islink(os.path.join(folder, name)))]:
                 if not _hidden(name):
                     self._add(os.path.join(folder, name))
         self.names.sort()
+        self.empty.sort()
+
+    def _relative(self, full: str) -> str:
+        return os.path.relpath(full, self._root).replace(os.sep, "/")
 
     def _add(self, full: str) -> None:
-        name = os.path.relpath(full, self._root).replace(os.sep, "/")
+        name = self._relative(full)
         if os.path.islink(full):
             self._check_link(name)
         try:
@@ -190,7 +206,7 @@ class ZipArchive:
         self._local = threading.local()
         try:
             with zipfile.ZipFile(path) as file:
-                members = [info for info in file.infolist() if not info.filename.endswith("/")]
+                infos = file.infolist()
         except zipfile.BadZipFile as error:
             raise DataError(f"{path} is damaged or no zip: {error}; fetch or pack it again") from error
         except OSError as error:
@@ -198,7 +214,9 @@ class ZipArchive:
         except (ValueError, NotImplementedError, struct.error) as error:
             raise DataError(f"{path} is damaged or no zip: {error}; fetch or pack it again") from error
         self._members: dict[str, zipfile.ZipInfo] = {}
-        for info in members:
+        for info in infos:
+            if info.filename.endswith("/"):
+                continue
             name = checked_name(info.filename, path)
             if _hidden(name):
                 continue
@@ -212,6 +230,9 @@ class ZipArchive:
             self._members[name] = info
         self._check_total(list(self._members.values()))
         self.names = sorted(self._members)
+        folders = {info.filename.removeprefix("./").rstrip("/") for info in infos if info.filename.endswith("/")} - {"", "."}
+        full = {parent for name in (*self.names, *folders) for parent in _parents(name)}
+        self.empty = sorted(name for name in folders - full if not (_hidden(name) or _system_folder(f"{name}/")))
 
     def _check(self, name: str, info: zipfile.ZipInfo) -> None:
         if info.flag_bits & _ENCRYPTED:

@@ -184,6 +184,8 @@ def load_faces(
     if not usable.any():
         first = f"{faces.paths[0]}: {faces.status[0]}"
         raise DataError(f"{path}: none of {len(rows):,} images can be used; the first, {first}")
+    if lost := [names[i] for i in sorted({*label[rows].tolist()} - {*faces.label[usable].tolist()})]:
+        listing.notes.append(Notice(f"classes of which no image can be used: {and_more(lost)}"))
     whole = seconds is None or (usable.sum() < WORTH_KEEPING and all(pick(seen.digest, np.flatnonzero(usable))))
     if near_duplicates and whole and not is_generated(path):  # every drawn face is another one
         faces.near = find_twins(faces, near_duplicates, say)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -132,6 +133,21 @@ def test_unreadable_images_stay_as_rows(tmp_path: Path, room: bool) -> None:
         assert any(line.startswith("unreadable, so left out: 4 (angry/cut.png: ") for line in faces.report)
         with pytest.raises(DataError, match="unreadable"):
             faces.pixels.gather(np.array(lost))
+
+
+def test_classes_without_a_usable_image_and_empty_folders_are_named(tmp_path: Path) -> None:
+    root = tmp_path / "faces"
+    colourful(root, sizes=((16, 16),))
+    (root / "fear").mkdir()
+    (root / "fear" / "only.png").write_bytes(b"not a picture")
+    for name in ("disgust", "surprise/inner"):
+        (root / name).mkdir(parents=True)
+    (root / "disgust" / ".gitkeep").touch()
+    shutil.make_archive(str(tmp_path / "faces"), "zip", root)
+    for source in (root, tmp_path / "faces.zip"):
+        report = load_faces(source, labels="folder").report
+        assert "classes of which no image can be used: fear" in report
+        assert "folders without files: 2 (disgust, surprise/inner)" in report
 
 
 def test_nothing_readable(tmp_path: Path) -> None:

@@ -56,6 +56,14 @@ def test_unknown_class_is_named_with_what_is_allowed_and_the_way_out() -> None:
         match_classes({"1": "1/a.jpg", "2": "2/a.jpg"}, "basic7")
 
 
+def test_misspelt_classes_are_asked_about() -> None:
+    with pytest.raises(DataError, match=r"did you mean happy by 'hapy', sad by 'saddness'\?\)"):
+        match_classes({"happy": "a", "saddness": "b", "hapy": "c"}, "basic7")
+    with pytest.raises(DataError, match=r"unknown class name 'smirk'") as caught:
+        match_classes({"happy": "a", "smirk": "b"}, "basic7")
+    assert "did you mean" not in str(caught.value)
+
+
 def test_unknown_label_set_and_labels_that_repeat() -> None:
     with pytest.raises(UsageError, match="did you mean 'basic7'"):
         label_set("basic_7")

@@ -99,6 +99,9 @@ def _tell_what_is_left_out(listing: Listing, source: Source) -> None:
         listing.notes.append(Notice(f"no images, so left out: {len(apart):,} files ({and_more(apart)})"))
     if apart := [name for name in others if name in images]:
         listing.notes.append(Notice(f"images that no class is given for, so left out: {len(apart):,} ({and_more(apart)})"))
+    if source.archive.empty:
+        told = f"folders without files: {len(source.archive.empty):,} ({and_more(source.archive.empty)})"
+        listing.notes.append(Notice(told))
     if source.archive.left_out:
         told = "linked folders, special files and folders of systems and viewers left out"
         listing.notes.append(Notice(f"{told}: {and_more(source.archive.left_out)}"))
