@@ -11,6 +11,9 @@ from emotiw_keras.html import Html, tag
 
 WIDTH, HEIGHT = 440, 320
 LEFT, RIGHT, TOP, BOTTOM = 54, 26, 24, 42  # margins
+MOST_POINTS = 2000
+LARGEST, SMALLEST = 1e100, 1e-100
+"""Of what an axis shows, and of the room between its ends."""
 
 
 def short(value: float) -> str:
@@ -54,17 +57,18 @@ def curve_chart(epochs: Sequence[Epoch], measure: str) -> Html:
     names = {"train": measure, "val": f"val_{measure}"}
     lines = {kind: [getattr(epoch, name) for epoch in epochs] for kind, name in names.items()}
     known = [value for values in lines.values() for value in values if math.isfinite(value)]
-    top = 1.0 if measure == "accuracy" else max(known, default=1.0) * 1.05 or 1.0
+    low, top = (0.0, 1.0) if measure == "accuracy" else _ends(known)
 
     def across(epoch: float) -> float:
         return LEFT + (epoch + 0.5) / len(epochs) * (WIDTH - LEFT - RIGHT)
 
     def up(value: float) -> float:
-        return HEIGHT - BOTTOM - min(value / top, 1.0) * (HEIGHT - TOP - BOTTOM)
+        return HEIGHT - BOTTOM - min(max((value - low) / (top - low), 0.0), 1.0) * (HEIGHT - TOP - BOTTOM)
 
-    step = _nice(top / 5)
+    step = _nice((top - low) / 5)
     rate = measure == "accuracy"
-    y_ticks = [(i * step, f"{100 * i * step:.0f} %" if rate else f"{i * step:.3g}") for i in range(int(top / step + 1e-9) + 1)]
+    marks = range(math.ceil(low / step - 1e-9), int(top / step + 1e-9) + 1)
+    y_ticks = [(i * step, f"{100 * i * step:.0f} %" if rate else f"{i * step:.3g}") for i in marks]
     every = max(1, round(len(epochs) / 6))
     x_ticks = [(i, str(i + 1)) for i in range(len(epochs)) if (i + 1) % every == 0 or i == 0 and every > 2]
     parts: list[Html] = []
@@ -80,7 +84,8 @@ def curve_chart(epochs: Sequence[Epoch], measure: str) -> Html:
         start += count
     parts += frame(across, up, x_ticks, y_ticks, "epoch, counted over all stages", measure)
     for kind, values in lines.items():
-        points = [(across(i), up(value)) for i, value in enumerate(values) if math.isfinite(value)]
+        thinned = range(0, len(values), 1 + len(values) // MOST_POINTS)
+        points = [(across(i), up(values[i])) for i in thinned if math.isfinite(values[i])]
         if len(points) > 1:
             parts.append(tag("polyline", points=" ".join(f"{short(x)},{short(y)}" for x, y in points), class_=kind))
         if len(points) <= 40:
@@ -88,6 +93,13 @@ def curve_chart(epochs: Sequence[Epoch], measure: str) -> Html:
     finite = {kind: [value for value in values if math.isfinite(value)] for kind, values in lines.items()}
     last = ", ".join(f"{kind} {values[-1]:.3f}" for kind, values in finite.items() if values)
     return svg(f"{measure} over {len(epochs)} epochs; in the last: {last}", *parts)
+
+
+def _ends(values: Sequence[float]) -> tuple[float, float]:
+    """Where an axis begins and ends: 0 is on it, and figures beyond all measure stand at its end."""
+    low, high = (min(max(value, -LARGEST), LARGEST) for value in (min(values, default=0.0), max(values, default=1.0)))
+    low, high = min(low * 1.05, 0.0), max(high * 1.05, 0.0)
+    return (low, high) if high - low > SMALLEST else (low, low + 1.0)
 
 
 def _nice(step: float) -> float:

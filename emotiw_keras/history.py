@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
 from dataclasses import dataclass
@@ -10,8 +11,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from emotiw_keras.errors import DataError
+from emotiw_keras.files import read_regular
 
 COLUMNS = ("stage", "epoch", "learning_rate", "loss", "accuracy", "val_loss", "val_accuracy")
+LARGEST = 64 << 20
+"""Bytes: half a million epochs."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +46,22 @@ def read_history(path: str | os.PathLike[str]) -> list[Epoch]:
     """
     path = Path(path)
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-            if missing:
-                raise DataError(f"{path} lacks the columns {', '.join(missing)}; expected {', '.join(COLUMNS)}")
-            epochs = [
-                Epoch(row["stage"] or "", *(_number(row, column, reader.line_num, path) for column in COLUMNS[2:]))
-                for row in reader
-            ]
+        return parse_history(read_regular(path, LARGEST), path)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def parse_history(content: bytes, path: Path) -> list[Epoch]:
+    """The same of a file's bytes; `path` is for messages."""
+    try:
+        reader = csv.DictReader(io.StringIO(content.decode("utf-8"), newline=""))
+        missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+        if missing:
+            raise DataError(f"{path} lacks the columns {', '.join(missing)}; expected {', '.join(COLUMNS)}")
+        epochs = [
+            Epoch(row["stage"] or "", *(_number(row, column, reader.line_num, path) for column in COLUMNS[2:]))
+            for row in reader
+        ]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot read {path}: {error}") from error
     if not epochs:

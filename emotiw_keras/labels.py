@@ -148,8 +148,8 @@ def match_classes(
         written = "[" + ", ".join(f'"{name}"' for name in unknown[:5]) + "]"
         raise DataError(
             f"unknown class name{'s' if len(unknown) > 1 else ''} {shown}{more} under {title}, which knows "
-            f"{', '.join(names)} in their usual spellings{_number_hint(unknown)}{_nearest(unknown, names)}; rename them, leave them out with "
-            f"{remedy.format(names=written)}, or take {_other_sets(found)}any class names with "
+            f"{', '.join(names)} in their usual spellings{_number_hint(unknown)}{_nearest(unknown, names)}; rename them, leave "
+            f"them out with {remedy.format(names=written)}, or take {_other_sets(found)}any class names with "
             'labels = "folder"'
         )
     return names, matched

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from emotiw_keras.errors import RunError
 from emotiw_keras.heads import NAME, heads_of
 from emotiw_keras.models.registry import model_names
+from emotiw_keras.plain_facts import (
+    Holds,
+    boolean,
+    figure,
+    integer,
+    list_of,
+    number,
+    one_of,
+    plain_name,
+    sha256,
+    table_of,
+    text,
+)
 from emotiw_keras.sealed import read_sealed
 
 LARGEST_SIDE = 1024
@@ -26,147 +37,106 @@ FOLDS_FILE, FINAL = "folds.json", "final"
 """What tells that a folder holds the runs of a cross-validation, and its run of all data."""
 MOST_FOLDS = 1000
 
-_HUGE = 1e30
-Holds = Callable[[Any], bool]
-_HASH = re.compile(r"[0-9a-f]{64}")
-
-
-def _integer(low: int, high: int) -> Holds:
-    return lambda value: type(value) is int and low <= value <= high
-
-
-def _number(value: Any) -> bool:
-    return type(value) in (int, float) and -_HUGE <= value <= _HUGE  # false of NaN, and exact for whole numbers of any size
-
-
-def _figure(value: Any) -> bool:
-    """Whether it was measured: a training that runs away has losses of any size."""
-    return type(value) in (int, float) and -sys.float_info.max <= value <= sys.float_info.max
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _list_of(item: Holds, *lengths: int) -> Holds:
-    return lambda value: isinstance(value, list) and (not lengths or len(value) in lengths) and all(map(item, value))
-
-
-def _table_of(item: Holds) -> Holds:
-    return lambda value: isinstance(value, dict) and all(map(item, value.values()))
-
-
-def _one_of(*values: Any) -> Holds:
-    return lambda value: any(type(value) is type(each) and value == each for each in values)
-
-
-def _boolean(value: Any) -> bool:
-    return type(value) is bool
-
-
-def _hash(value: Any) -> bool:
-    return isinstance(value, str) and _HASH.fullmatch(value) is not None
-
 
 def _labels(value: Any) -> bool:
-    return _list_of(lambda label: isinstance(label, str) and bool(label))(value) and 1 <= len(set(value)) == len(value)
+    return list_of(lambda label: isinstance(label, str) and bool(label))(value) and 1 <= len(set(value)) == len(value)
 
 
 def are_heads(value: Any) -> bool:
     """Whether it is a list of heads, each with a name of its own and its labels."""
-    named = _list_of(lambda head: isinstance(head, dict) and _text(head.get("name")) and _labels(head.get("labels")))(value)
+    named = list_of(lambda head: isinstance(head, dict) and text(head.get("name")) and _labels(head.get("labels")))(value)
     return named and len({head["name"] for head in value}) == len(value) and all(NAME.fullmatch(head["name"]) for head in value)
 
 
 def _variable(value: Any) -> bool:
     if not isinstance(value, list) or len(value) != 3:
         return False
-    return _text(value[0]) and _list_of(_integer(0, 1 << 40))(value[1]) and _text(value[2])
+    return text(value[0]) and list_of(integer(0, 1 << 40))(value[1]) and text(value[2])
 
 
 def _stage(value: Any) -> bool:
     return (
         isinstance(value, dict)
-        and _text(value.get("name"))
-        and all(_integer(0, 1 << 53)(value.get(key, 0)) for key in ("epochs", "best_epoch", "images", "generations"))
-        and all(value.get(key) is None or _figure(value[key]) for key in ("val_accuracy", "val_loss", "val_macro_f1"))
-        and all(_list_of(_list_of(_integer(0, 1 << 20)))(value.get(key, [])) for key in ("path", "reused"))
+        and text(value.get("name"))
+        and all(integer(0, 1 << 53)(value.get(key, 0)) for key in ("epochs", "best_epoch", "images", "generations"))
+        and all(value.get(key) is None or figure(value[key]) for key in ("val_accuracy", "val_loss", "val_macro_f1"))
+        and all(list_of(list_of(integer(0, 1 << 20)))(value.get(key, [])) for key in ("path", "reused"))
     )
 
 
 def _set(value: Any) -> bool:
-    count = _integer(0, 1 << 40)
+    count = integer(0, 1 << 40)
     return isinstance(value, dict) and count(value.get("images", 0)) and count(value.get("videos", 0))
 
 
 def _options(value: Any) -> bool:
     """What `PathNet` is built with beyond its size; nothing else may come out of a file, such as where weights are."""
-    size = _integer(1, MOST_MODULES)
+    size = integer(1, MOST_MODULES)
     known: dict[str, Holds] = {
-        "path": _list_of(_list_of(_integer(0, MOST_MODULES))),
+        "path": list_of(list_of(integer(0, MOST_MODULES))),
         **dict.fromkeys(("layers", "modules", "active", "filters"), size),
-        "combine": _one_of("sum", "average"),
-        "reduce": _one_of("pool", "stride", "none"),
+        "combine": one_of("sum", "average"),
+        "reduce": one_of("pool", "stride", "none"),
     }
     return isinstance(value, dict) and all(key in known and known[key](item) for key, item in value.items())
 
 
-_side = _integer(1, LARGEST_SIDE)
+_side = integer(1, LARGEST_SIDE)
 _MODEL: dict[str, tuple[Holds, str]] = {
-    "width": (lambda value: _number(value) and 0 < value <= LARGEST_WIDTH, f"a number above 0 and up to {LARGEST_WIDTH:g}"),
-    "classes": (_integer(1, MOST_CLASSES), f"a whole number from 1 to {MOST_CLASSES}"),
+    "width": (lambda value: number(value) and 0 < value <= LARGEST_WIDTH, f"a number above 0 and up to {LARGEST_WIDTH:g}"),
+    "classes": (integer(1, MOST_CLASSES), f"a whole number from 1 to {MOST_CLASSES}"),
     "input_shape": (
-        lambda value: _list_of(_side, 3)(value) and value[2] in (1, 3),
+        lambda value: list_of(_side, 3)(value) and value[2] in (1, 3),
         f"height, width (up to {LARGEST_SIDE}) and 1 or 3 channels",
     ),
     "options": (_options, "path, layers, modules, active, filters, combine and reduce"),
-    "features": (_integer(1, MOST_FEATURES), f"a whole number from 1 to {MOST_FEATURES}"),
-    "given": (_boolean, "true or false"),
-    "logits": (_boolean, "true or false"),
+    "features": (integer(1, MOST_FEATURES), f"a whole number from 1 to {MOST_FEATURES}"),
+    "given": (boolean, "true or false"),
+    "logits": (boolean, "true or false"),
 }
 _PREPROCESSING: dict[str, tuple[Holds, str]] = {
-    "channels": (_one_of("grey", "rgb"), "'grey' or 'rgb'"),
-    "resize": (_integer(1, 2 * LARGEST_SIDE), f"a whole number from 1 to {2 * LARGEST_SIDE}"),
+    "channels": (one_of("grey", "rgb"), "'grey' or 'rgb'"),
+    "resize": (integer(1, 2 * LARGEST_SIDE), f"a whole number from 1 to {2 * LARGEST_SIDE}"),
     "crop": (_side, f"a whole number from 1 to {LARGEST_SIDE}"),
-    "min_max": (_boolean, "true or false"),
-    "channel_order": (_one_of("rgb", "bgr"), "'rgb' or 'bgr'"),
-    "mean": (_list_of(_number, 1, 3), "1 or 3 numbers"),
-    "std": (_list_of(lambda value: _number(value) and value > 0, 1, 3), "1 or 3 numbers above 0"),
-    "mean_image": (_one_of(None, MEAN_IMAGE_FILE), f"{MEAN_IMAGE_FILE!r}"),
-    "mean_image_at": (_one_of("resize", "crop"), "'resize' or 'crop'"),
-    "input_channels": (_one_of(1, 3), "1 or 3"),
-    "as_given": (_boolean, "true or false"),
+    "min_max": (boolean, "true or false"),
+    "channel_order": (one_of("rgb", "bgr"), "'rgb' or 'bgr'"),
+    "mean": (list_of(number, 1, 3), "1 or 3 numbers"),
+    "std": (list_of(lambda value: number(value) and value > 0, 1, 3), "1 or 3 numbers above 0"),
+    "mean_image": (one_of(None, MEAN_IMAGE_FILE), f"{MEAN_IMAGE_FILE!r}"),
+    "mean_image_at": (one_of("resize", "crop"), "'resize' or 'crop'"),
+    "input_channels": (one_of(1, 3), "1 or 3"),
+    "as_given": (boolean, "true or false"),
 }
 _FIELDS: dict[str, tuple[Holds, str]] = {
-    "recipe": (_text, "a text"),
+    "recipe": (text, "a text"),
     "labels": (_labels, "a list of different class names"),
-    "leave_out": (_list_of(_text), "a list of class names"),
+    "leave_out": (list_of(text), "a list of class names"),
     "crop": (
-        lambda value: isinstance(value, dict) and _text(value.get("reading")) and _boolean(value.get("stretch")),
+        lambda value: isinstance(value, dict) and text(value.get("reading")) and boolean(value.get("stretch")),
         "a table of reading and stretch",
     ),
-    "crops": (_one_of(1, 2, 10), "one of (1, 2, 10)"),
-    "precision": (_text, "a text"),
-    "seed": (_integer(0, 1 << 63), "a whole number"),
-    "threads": (_integer(1, 1 << 20), "a whole number above 0"),
-    "versions": (_table_of(_text), "a table of texts"),
-    "data": (_table_of(_set), "a table of data sets"),
-    "sources": (_table_of(_text), "a table of texts"),
-    "teachers": (_table_of(_text), "a table of texts"),
-    "stages": (_list_of(_stage), "a list of stages with their results"),
-    "finished": (_boolean, "true or false"),
-    "files": (_table_of(_hash), "a table of SHA-256 hashes"),
+    "crops": (one_of(1, 2, 10), "one of (1, 2, 10)"),
+    "precision": (text, "a text"),
+    "seed": (integer(0, 1 << 63), "a whole number"),
+    "threads": (integer(1, 1 << 20), "a whole number above 0"),
+    "versions": (table_of(text), "a table of texts"),
+    "data": (table_of(_set), "a table of data sets"),
+    "sources": (table_of(text), "a table of texts"),
+    "teachers": (table_of(text), "a table of texts"),
+    "stages": (list_of(_stage), "a list of stages with their results"),
+    "finished": (boolean, "true or false"),
+    "files": (table_of(sha256), "a table of SHA-256 hashes"),
     "heads": (are_heads, "a list of heads, each a table of name and labels"),
-    "head": (_text, "the name of a head"),
+    "head": (text, "the name of a head"),
     "refitted": (
-        lambda value: isinstance(value, dict) and _text(value.get("stage")),
+        lambda value: isinstance(value, dict) and text(value.get("stage")),
         "a table of the stage that was fitted again",
     ),
-    "unrecorded": (_list_of(_text), "a list of data sets"),
+    "unrecorded": (list_of(text), "a list of data sets"),
 }
 _WEIGHTS: dict[str, tuple[Holds, str]] = {
-    "sha256": (_text, "a SHA-256 hash"),
-    "variables": (_list_of(_variable), "path, shape and type of each variable"),
+    "sha256": (sha256, "a SHA-256 hash"),
+    "variables": (list_of(_variable), "path, shape and type of each variable"),
 }
 _TABLES = {"": _FIELDS, "model": _MODEL, "preprocessing": _PREPROCESSING, "weights": _WEIGHTS}
 _OPTIONAL = {"width", "options", "features", "mean_image", "std", "mean_image_at", "input_channels"}
@@ -189,6 +159,8 @@ def check_info(info: Mapping[str, Any], path: Path) -> None:
             continue  # inputs that were no bytes
         if not isinstance(values, Mapping):
             raise _damaged(path, table, values, "a table")
+        if table == "model" and table in info and not text(values.get("name")):
+            raise _damaged(path, "model.name", values.get("name"), "a text")
         if table == "model" and _is_given(info):
             rules = {key: rule for key, rule in rules.items() if key != "input_shape"}  # any network has any
         elif table == "model" and values.get("name") not in model_names():
@@ -213,6 +185,7 @@ def check_info(info: Mapping[str, Any], path: Path) -> None:
             raise RunError(f"{path} is damaged: run.json names {named} labels for {classes} classes")
         if heads and info["labels"] != next((list(head.labels) for head in heads if head.name == info.get("head")), None):
             raise RunError(f"{path} is damaged: run.json says head = {info.get('head')!r:.40}, whose labels are not its labels")
+    _check_input(info, path)
     unknown = [key for key in info.get("preprocessing") or {} if key not in _PREPROCESSING]
     if unknown:
         raise RunError(f"{path}: run.json says preprocessing.{unknown[0]}, which this version of emotiw does not know")
@@ -221,20 +194,23 @@ def check_info(info: Mapping[str, Any], path: Path) -> None:
             raise RunError(f"{path} is damaged: run.json names the file {name!r}, which is not in the folder")
 
 
+def _check_input(info: Mapping[str, Any], path: Path) -> None:
+    """RunError where what becomes of a face is not what the network takes."""
+    settings, takes = info.get("preprocessing") or {}, info.get("model", {}).get("input_shape")
+    if not settings or not isinstance(takes, list) or len(takes) != 3:
+        return
+    gives = [settings["crop"], settings["crop"], settings.get("input_channels")]
+    if any(None not in pair and pair[0] != pair[1] for pair in zip(gives, takes, strict=True)):
+        raise RunError(
+            f"{path} is damaged: run.json says preprocessing.crop = {gives[0]} and input_channels = {gives[2]}, "
+            f"but model.input_shape = {takes}"
+        )
+
+
 def _is_given(info: Mapping[str, Any]) -> bool:
     """Whether the run is of a network of the user's own, which is not built from what run.json says."""
     model = info.get("model")
     return isinstance(model, Mapping) and model.get("given") is True
-
-
-def plain_name(name: Any) -> bool:
-    """Whether a text is the name of a file in a folder, and no way out of it.
-
-    Example:
-        >>> plain_name("data.csv"), plain_name("../data.csv"), plain_name("/data.csv"), plain_name("..")
-        (True, False, False, False)
-    """
-    return isinstance(name, str) and bool(name) and name not in (".", "..") and not re.search(r"[/\\:\x00]", name)
 
 
 def _damaged(path: Path, key: str, value: Any, words: str) -> RunError:
@@ -261,11 +237,11 @@ def read_folds(folder: Path) -> dict[str, Any]:
     """
     facts = read_sealed(folder / FOLDS_FILE)
     expected: dict[str, tuple[Holds, str]] = {
-        "format": (_one_of(1), "1, which this version reads"),
-        "recipe": (_text, "a text"),
-        "data": (_text, "a text"),
-        "folds": (_integer(3, MOST_FOLDS), f"a whole number from 3 to {MOST_FOLDS}"),
-        "refit": (_boolean, "true or false"),
+        "format": (one_of(1), "1, which this version reads"),
+        "recipe": (text, "a text"),
+        "data": (text, "a text"),
+        "folds": (integer(3, MOST_FOLDS), f"a whole number from 3 to {MOST_FOLDS}"),
+        "refit": (boolean, "true or false"),
     }
     for key, (holds, words) in expected.items():
         if not holds(facts.get(key)):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from emotiw_keras.charts import curve_chart
-from emotiw_keras.errors import DataError
-from emotiw_keras.history import read_history
+from emotiw_keras.errors import DataError, RunError
+from emotiw_keras.history import parse_history
 from emotiw_keras.html import Html, joined, page, table, tag
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def training(run: Run) -> Html:
     head = ["stage", "images", "epochs", "best epoch", "val accuracy", "val macro F1"]
     stages = table(head, rows, "Stages, in their order") if rows else tag("p", "The run has no record of its stages.")
     try:
-        epochs = read_history(run.path / "history.csv")
-    except DataError as error:
+        epochs = parse_history(run.content("history.csv"), run.path / "history.csv")
+    except (DataError, RunError) as error:
         return joined(tag("p", f"No learning curves: {error}.", class_="quiet"), stages)
     kinds = (("key", "train"), ("key val", "val"))
     key = tag("p", [(tag("span", class_=kind, aria_hidden="true"), name) for kind, name in kinds])

@@ -87,7 +87,8 @@ def strict_toml(text: str) -> dict[str, Any]:
     """Parse TOML from a file that may be damaged or a stranger's.
 
     Raises:
-        ValueError: it is no TOML; tables and lists within each other without end are none.
+        ValueError: it is no TOML; tables and lists within each other without end are none, nor are whole numbers beyond 64
+            bits.
 
     Example:
         >>> strict_toml("rate = 0.5")
@@ -95,9 +96,19 @@ def strict_toml(text: str) -> dict[str, Any]:
     """
     try:
         table: dict[str, Any] = _not_too_deep(tomllib.loads(text))
+        _not_too_large(table)
         return table
     except RecursionError as error:
         raise ValueError("lists or tables within each other too deep") from error
+
+
+def _not_too_large(value: Any) -> None:
+    """TOML's numbers have 64 bits; Python reads longer ones, which it then cannot write."""
+    for each in value.values() if isinstance(value, dict) else value:
+        if isinstance(each, dict | list):
+            _not_too_large(each)
+        elif isinstance(each, int) and each.bit_length() > 63:
+            raise ValueError(f"a whole number of {each.bit_length():,} bits")
 
 
 def _not_too_deep(value: Any) -> Any:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 # From this share of a split's images on, an epoch was chosen on that split; a few duplicates between splits are fewer.
 SELECTED_SHARE = 0.05
+MOST_SCORED = 1000
+"""Classes: scores hold a confusion matrix."""
 
 Votes = tuple[str, str | None]
 """FER+'s table of votes, and the table that says which row of it an image is."""
@@ -63,6 +65,8 @@ def read_source(
     Raises:
         DataError: the source is missing or bad, or holds classes that the run does not know.
     """
+    if len(run.labels) > MOST_SCORED:
+        raise DataError(f"{run.called} has {len(run.labels):,} classes; scores are of up to {MOST_SCORED:,}")
     grey = run.settings["channels"] == "grey"
     unwanted = run.info.get("leave_out", [])
     if unwanted:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import lzma
 import os
 import shutil
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ import tomli_w
 
 from emotiw_keras.data.annotated_videos import VideoSet
 from emotiw_keras.data.votes import VOTED
-from emotiw_keras.errors import ModelError, OutputError, UsageError
+from emotiw_keras.errors import ModelError, OutputError, RunError, UsageError
 from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.calibration import Unseen, unseen
 from emotiw_keras.evaluation.evaluate import assess, read_once, under_conditions
@@ -28,7 +27,7 @@ from emotiw_keras.models.registry import get_spec
 from emotiw_keras.models.weights import save
 from emotiw_keras.out_of_fold import read_out_of_fold, write_out_of_fold
 from emotiw_keras.runs import INFO_FILE, PACKED_ROWS_FILE, WEIGHTS_FILE, Run, believed_hashes
-from emotiw_keras.sealed import sealed_json
+from emotiw_keras.sealed import sealed_json, strict_toml
 from emotiw_keras.uncertainty import UNCERTAINTY_FILE, Usable, usable, usable_json
 
 RECIPE_FILE = "recipe.toml"
@@ -215,9 +214,12 @@ def _write(run: Run, folder: Path, info: dict[str, Any], temperatures: Mapping[s
 
 def _without_folders(recipe: bytes) -> bytes:
     """The recipe without where votes lay on the machine that trained: their files' names stay."""
-    table = tomllib.loads(recipe.decode())
-    for source in table.get("source", {}).values():
-        source |= {key: Path(source[key]).name for key in ("votes", "votes_rows") if key in source}
+    try:
+        table = strict_toml(recipe.decode())
+        for source in table.get("source", {}).values():
+            source |= {key: Path(source[key]).name for key in ("votes", "votes_rows") if key in source}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise RunError(f"{RECIPE_FILE} of the run is damaged: {error}") from error
     return tomli_w.dumps(table).encode()
 
 

@@ -39,16 +39,25 @@ def macro_f1(confusion: np.ndarray) -> np.ndarray:
 
     A class that is neither true nor predicted anywhere counts as 0, as in `metrics.scores`.
     """
-    right = np.diagonal(confusion, axis1=-2, axis2=-1)
-    asked = confusion.sum(axis=-1) + confusion.sum(axis=-2)
+    return _mean_f1(np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(axis=-1) + confusion.sum(axis=-2))
+
+
+def _mean_f1(right: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """The same of what is right of each class, and how often it was true or predicted: float (..., classes) -> float (...)."""
     return np.divide(2 * right, asked, out=np.zeros(right.shape), where=asked > 0).mean(axis=-1)
 
 
-def _resampled(cells: np.ndarray, counts: np.ndarray, classes: int) -> np.ndarray:
-    """Confusion matrices (resamples, classes, classes) of drawn counts (resamples, kinds), a kind having its cell."""
-    place = np.zeros((len(cells), classes * classes))
-    place[np.arange(len(cells)), cells] = 1
-    return (counts @ place).reshape(len(counts), classes, classes)
+def _resampled_f1(truth: np.ndarray, predicted: np.ndarray, counts: np.ndarray, classes: int) -> np.ndarray:
+    """`macro_f1` (resamples,) of drawn counts (resamples, kinds), a kind having its true and its predicted class. No confusion
+    matrix is made: of many classes 2,000 of them are more than a machine holds."""
+    from scipy.sparse import csr_array
+
+    def of_class(which: np.ndarray, counted: np.ndarray) -> np.ndarray:
+        place = csr_array((counted.astype(np.float64), (np.arange(len(which)), which)), shape=(len(which), classes))
+        return counts @ place
+
+    everywhere = np.ones(len(truth))
+    return _mean_f1(of_class(truth, truth == predicted), of_class(truth, everywhere) + of_class(predicted, everywhere))
 
 
 def person_numbers(subject: Sequence[str]) -> np.ndarray | None:
@@ -144,7 +153,7 @@ def macro_f1_interval(
         persons: int (n,), from `person_numbers`; None draws images.
     """
     kinds, counts = _draws(truth * classes + predicted, persons)
-    return _ends(macro_f1(_resampled(kinds, counts, classes)))
+    return _ends(_resampled_f1(*np.divmod(kinds, classes), counts, classes))
 
 
 def macro_f1_difference(
@@ -161,8 +170,7 @@ def macro_f1_difference(
     """
     kinds, counts = _draws((truth * classes + a) * classes + b, persons)
     rows, of_a, of_b = kinds // classes**2, kinds // classes % classes, kinds % classes
-    values = macro_f1(_resampled(rows * classes + of_b, counts, classes))
-    values -= macro_f1(_resampled(rows * classes + of_a, counts, classes))
+    values = _resampled_f1(rows, of_b, counts, classes) - _resampled_f1(rows, of_a, counts, classes)
 
     def whole(answers: np.ndarray) -> float:
         matrix = np.bincount(truth * classes + answers, minlength=classes**2).reshape(classes, classes)

@@ -158,7 +158,10 @@ class Bank:
                 shape = "nothing" if value is None else f"shape {value.shape}"
                 raise RunError(f"{path} holds {shape} for {name}, expected {variable.shape}; begin anew with --restart")
             variable.assign(value)
-        self.frozen = np.array(arrays["frozen"], bool)
+        frozen = arrays.get("frozen")
+        if frozen is None or frozen.shape != self.frozen.shape:
+            raise RunError(f"{path} does not say which modules are frozen; begin anew with --restart")
+        self.frozen = np.array(frozen, bool)
 
 
 def check_parent(prepared: Prepared) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emotiw_keras.errors import DivergedError, ModelError
+from emotiw_keras.errors import DivergedError, ModelError, RunError
 from emotiw_keras.files import atomic_path, check_room, sha256_file, write_atomic
 from emotiw_keras.models.weights import weight_bytes
 from emotiw_keras.pathnet import evolution
@@ -18,6 +18,7 @@ from emotiw_keras.pathnet.bank import Bank, check_parent
 from emotiw_keras.pathnet.evolution import Path, path_of, path_text
 from emotiw_keras.pathnet.path_step import PathSteps
 from emotiw_keras.pathnet.search import Search
+from emotiw_keras.pathnet.search_facts import done_facts, state_facts
 from emotiw_keras.pathnet.search_progress import Progress
 from emotiw_keras.pathnet.stream import Stream
 from emotiw_keras.progress import Bar
@@ -25,7 +26,8 @@ from emotiw_keras.runs import WEIGHTS_FILE, Run, fingerprint
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.events import write_events
 from emotiw_keras.training.interrupts import Flag, Interrupted, delayed_signals
-from emotiw_keras.training.run_writer import HISTORY_COLUMNS, csv_text, read_done, write_done, write_info
+from emotiw_keras.training.run_writer import HISTORY_COLUMNS, csv_text, write_done, write_info
+from emotiw_keras.training.stage_facts import check, read_done
 
 if TYPE_CHECKING:
     from emotiw_keras.training.kinds import Job
@@ -124,7 +126,7 @@ class SearchLoop:
             result = _Task(self, number, search, folder, before, flag).run()
             write_done(marker, result)
         else:
-            result = read_done(marker)
+            result = read_done(marker, search.name, done_facts(search.name, self.bank.settings))
             self.say(f"search {number} {search.name}: finished before, best path {path_text(result['path'])}")
         self.bank.restore(checkpoints.load(folder / result["best_file"]).arrays, folder / result["best_file"])
         self.rows = [row for row in self.rows if row["stage"] != search.name] + result.pop("rows")
@@ -350,6 +352,9 @@ class _Task:
                 raise ModelError(f"{found.path} holds another {name} than this run's; begin anew with --restart")
         self.population, self.fitness = found.arrays["population"].copy(), found.arrays["fitness"].copy()
         self.state = checkpoints.restored(State, found)
+        check(vars(self.state), state_facts(self.search), f"checkpoint {found.path}")
+        if self.population.min() < 0 or self.population.max() >= self.bank.settings.modules:
+            raise RunError(f"checkpoint {found.path} is damaged: it says paths through modules that the recipe has not")
 
     def _stop_if_asked(self) -> None:
         if self.flag.number is not None:

@@ -29,6 +29,10 @@ from emotiw_keras.text import plain_words
 SHEET_FACES = 48
 
 
+MOST_WRITTEN = 50
+"""Classes whose names and counts stand in the picture of a confusion matrix."""
+
+
 def confusion_png(
     confusion: Sequence[Sequence[int]], labels: Sequence[str], path: str | os.PathLike[str], title: str = ""
 ) -> None:
@@ -48,7 +52,8 @@ def confusion_png(
     rates = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
     k = len(labels)
     labels, title = [plain_words(label) for label in labels], plain_words(title)
-    side = max(4.0, 0.72 * k + 1.2)
+    written = k <= MOST_WRITTEN  # beyond it a cell is its colour, and a class its number
+    side = max(4.0, 0.72 * min(k, MOST_WRITTEN) + 1.2)
     figure = Figure(figsize=(2 * side + 1.2, side + 0.4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     size = float(np.clip(11.5 - 0.25 * k, 5.0, 10.0))
@@ -56,19 +61,21 @@ def confusion_png(
         axes = figure.add_subplot(1, 2, column + 1)
         # Both panels are coloured by the rate: coloured by the count, a large class would hide how the small ones fare.
         axes.imshow(rates, cmap="Blues", vmin=0.0, vmax=1.0)
-        axes.set_xticks(range(k), labels, rotation=40, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(k), [f"{label} ({int(total)})" for label, total in zip(labels, totals[:, 0], strict=True)])
+        if written:
+            axes.set_xticks(range(k), labels, rotation=40, ha="right", rotation_mode="anchor")
+            axes.set_yticks(range(k), [f"{label} ({int(total)})" for label, total in zip(labels, totals[:, 0], strict=True)])
         axes.set_xlabel("predicted")
         if column == 0:
             axes.set_ylabel("true (images)")
         axes.set_title(name, fontsize=11)
-        axes.set_xticks(np.arange(k + 1) - 0.5, minor=True)
-        axes.set_yticks(np.arange(k + 1) - 0.5, minor=True)
-        axes.grid(which="minor", color="white", linewidth=1.5)
+        if written:
+            axes.set_xticks(np.arange(k + 1) - 0.5, minor=True)
+            axes.set_yticks(np.arange(k + 1) - 0.5, minor=True)
+            axes.grid(which="minor", color="white", linewidth=1.5)
         axes.tick_params(which="both", length=0)
         for spine in axes.spines.values():
             spine.set_visible(False)
-        for row in range(k):
+        for row in range(k if written else 0):
             for cell in range(k):
                 text = f"{int(values[row, cell])}" if column == 0 else f"{100 * values[row, cell]:.0f} %"
                 if totals[row, 0] == 0 and column == 1:

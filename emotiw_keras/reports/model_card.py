@@ -22,6 +22,7 @@ from emotiw_keras.reports.score_tables import agreement_lines, counted, figures_
 from emotiw_keras.reports.sections import cautions
 from emotiw_keras.runs import Run
 from emotiw_keras.sealed import LARGEST
+from emotiw_keras.text import shown, shown_lines
 
 MARK = "<!-- written by emotiw card -->"
 
@@ -78,14 +79,14 @@ class CardFacts:
 
 def _plain(text: object) -> str:
     """Text that means nothing to Markdown or HTML."""
-    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(str(text).split()))
+    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", shown(" ".join(str(text).split())))
 
 
 def _code(text: str) -> str:
     """A block of code that its text cannot end."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}\n{text}\n{fence}"
+    return f"{fence}\n{shown_lines(text)}\n{fence}"
 
 
 def _slug(text: str) -> str:
@@ -136,8 +137,8 @@ def model_card(assessment: Assessment, facts: CardFacts) -> str:
     size = " x ".join(map(str, model["input_shape"]))
     title = f"# {_plain(facts.name)}"
     about = (
-        f"A network ({model['name']}, width {model['width']:g}, input {size}) that reads the expression of one face: "
-        f"{', '.join(map(_plain, run.labels))}. Trained with emotiw\\_keras {_trained_with(run)}."
+        f"A network ({_plain(model['name'])}, width {model['width']:g}, input {size}) that reads the expression of one face: "
+        f"{', '.join(map(_plain, run.labels))}. Trained with emotiw\\_keras {_plain(_trained_with(run))}."
     )
     if run.head is not None:
         others = [f"{head.name} ({', '.join(map(_plain, head.labels))})" for head in run.heads if head.name != run.head.name]
@@ -173,7 +174,7 @@ def model_card(assessment: Assessment, facts: CardFacts) -> str:
         _code(f"emotiw predict photo.jpg --model {run.name}"),
         "## How to reproduce this",
         f"Licence of the weights: {_plain(facts.licence)}. Seed {run.info.get('seed', 'not recorded')}, "
-        f"{run.info.get('precision', 'precision not recorded')}, {run.info.get('threads', 'not recorded')} threads. "
+        f"{_plain(run.info.get('precision', 'precision not recorded'))}, {run.info.get('threads', 'not recorded')} threads. "
         f"SHA-256 of the weights: `{run.fingerprint}`.",
         _code("\n".join([provenance.fit_command(run), provenance.evaluate_command(assessment)])),
     ]
@@ -207,12 +208,13 @@ def _data(run: Run, facts: CardFacts) -> str:
     for name, found in run.info.get("data", {}).items():
         source = run.info.get("sources", {}).get(name, found.get("source", "not recorded"))
         kept = f"{found.get('images', '?')} images, {found.get('layout', 'layout not recorded')}"
-        lines.append(f"- {_plain(name)}: {_plain(source)} ({kept}, fingerprint {found.get('fingerprint', 'not recorded')})")
+        told = f"({kept}, fingerprint {found.get('fingerprint', 'not recorded')})"
+        lines.append(f"- {_plain(name)}: {_plain(source)} {_plain(told)}")
     known = provenance.stage_persons(run)
     for stage, roles in provenance.stage_images(run).items():
         counts = ", ".join(f"{sum(each.values()):,} {role}" for role, each in roles.items())
-        shown = ", ".join(f"{count:,} {role}" for role, count in known.get(stage, {}).items())
-        lines.append(f"- stage {_plain(stage)}: {counts}" + (f"; persons: {shown}" if shown else ""))
+        people = ", ".join(f"{count:,} {role}" for role, count in known.get(stage, {}).items())
+        lines.append(f"- stage {_plain(stage)}: {counts}" + (f"; persons: {people}" if people else ""))
     terms = (
         _plain(facts.data_terms) if facts.data_terms else "not stated here; ask their source before you share or sell anything"
     )

@@ -133,8 +133,15 @@ def classes(assessment: Assessment) -> Html:
     )
 
 
+MOST_CELLS = 100
+"""Classes whose confusion matrix is a table of the page: a page of a million cells opens in no browser."""
+
+
 def confusion_table(labels: Sequence[str], confusion: np.ndarray) -> Html:
-    """A confusion matrix (classes, classes), rows are the truth, coloured by the share of the row."""
+    """A confusion matrix (classes, classes), rows are the truth, coloured by the share of the row; of many classes a line
+    instead, which says where the counts are."""
+    if len(labels) > MOST_CELLS:
+        return tag("p", f"The confusions of {len(labels):,} classes are in confusion.png, their counts in scores.json.")
     totals = confusion.sum(axis=1, keepdims=True)
     shares = np.divide(confusion, totals, out=np.zeros(confusion.shape), where=totals > 0)
     rows = [

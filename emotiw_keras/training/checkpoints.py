@@ -24,6 +24,7 @@ S = TypeVar("S")
 HASH_CHARACTERS = 16
 _NAME = re.compile(r"e(\d+)-s(\d+)-([0-9a-f]{16})\.npz")
 _BEST = re.compile(r"best-[eg]\d+-[0-9a-f]{16}\.npz")
+_PART = re.compile(r"\.(e\d+-s\d+|best-[eg]\d+)\.npz")
 _META = "meta"
 REST = "rest"
 """In the plain data, the name of a file beside a checkpoint that holds the rest of its arrays."""
@@ -88,10 +89,15 @@ def load(path: Path) -> Checkpoint:
         raise RunError(f"checkpoint {path} is damaged: {error}") from error
     if REST in meta:
         rest = meta[REST]
-        if not isinstance(rest, str) or not _BEST.fullmatch(rest):
+        if not isinstance(rest, str) or not is_best(rest):
             raise RunError(f"checkpoint {path} is damaged: the rest of it is said to be in {rest!r}")
         arrays |= load(path.with_name(rest)).arrays
     return Checkpoint(path, arrays, meta)
+
+
+def is_best(name: str) -> bool:
+    """Whether a name is that of a best file."""
+    return _BEST.fullmatch(name) is not None
 
 
 def best_of(path: Path) -> str:
@@ -154,6 +160,6 @@ def prune(folder: Path, keep: int, referenced: set[str]) -> None:
     """Remove all but the newest `keep` checkpoints, best files nobody refers to, and remains of interrupted writes."""
     for _, _, path in positions(folder)[keep:]:
         path.unlink(missing_ok=True)
-    for path in [*folder.glob("best-*.npz"), *folder.glob(".*.npz")]:
-        if path.name not in referenced:
+    for path in folder.iterdir():
+        if path.name not in referenced and (is_best(path.name) or _PART.fullmatch(path.name)):
             path.unlink(missing_ok=True)

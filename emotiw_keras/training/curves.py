@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from emotiw_keras.charts import LARGEST
 from emotiw_keras.files import write_encoded
 from emotiw_keras.history import Epoch, read_history, steps
 
@@ -33,8 +34,9 @@ def _draw(axes: Axes, epochs: list[Epoch], measure: str, legend: str) -> None:
             fontsize=9,
         )
         named = number == 0
-        train = [getattr(epoch, measure) for epoch in part]
-        val = [getattr(epoch, f"val_{measure}") for epoch in part]
+        # an axis ends where floating-point numbers do, and Matplotlib wants room beyond it
+        train = [min(max(getattr(epoch, measure), -LARGEST), LARGEST) for epoch in part]
+        val = [min(max(getattr(epoch, f"val_{measure}"), -LARGEST), LARGEST) for epoch in part]
         axes.plot(x, train, color=TRAIN, marker="o", markersize=3, label="train" if named else None)
         axes.plot(x, val, color=VAL, marker="s", markersize=3, label="val" if named else None)
         for number_in_stage, rate in steps([epoch.learning_rate for epoch in part]):

@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from emotiw_keras.errors import RunError
+from emotiw_keras.plain_facts import plain_name
+
 SCALARS = ("loss", "accuracy", "val_loss", "val_accuracy", "val_macro_f1", "learning_rate", "images_per_second")
 
 
@@ -16,10 +19,15 @@ def write_events(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     Args:
         folder: the run's `events` folder.
         rows: rows of history.csv.
+
+    Raises:
+        RunError: a stage is not called as a folder can be.
     """
     import tensorflow as tf
 
     for stage in dict.fromkeys(row["stage"] for row in rows):
+        if not plain_name(stage):
+            raise RunError(f"{folder.parent} is damaged: its history has a stage {stage!r:.60}")
         place = folder / stage
         for old in place.glob("events.out.tfevents.*"):
             old.unlink()

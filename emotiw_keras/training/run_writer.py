@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from emotiw_keras.errors import OutputError, RunError
-from emotiw_keras.files import write_atomic, writing
+from emotiw_keras.files import real, write_atomic, writing
 from emotiw_keras.keras_names import unnumbered
-from emotiw_keras.run_facts import plain_name
 from emotiw_keras.runs import DATA_COLUMNS, INFO_FILE, VIDEO_COLUMNS, Run, believed_hashes, read_info
-from emotiw_keras.sealed import read_sealed, sealed_json, strict_toml
+from emotiw_keras.sealed import sealed_json, strict_toml
 from emotiw_keras.talk import most
 from emotiw_keras.training.stage import Stage
 
@@ -114,6 +113,7 @@ def resumable(path: Path, recipe_toml: str, info: Mapping[str, Any]) -> dict[str
         raise OutputError(f"{path} is a file; a run needs a folder of its own")
     there = {item.name for item in path.iterdir()} if path.exists() else set()
     if "run.json" in there:
+        _refuse_links(path)
         old = read_info(path)
         for name in old.get("files", {}):
             if (path / name).exists() or not old.get("finished"):
@@ -139,6 +139,15 @@ def resumable(path: Path, recipe_toml: str, info: Mapping[str, Any]) -> dict[str
     return None
 
 
+def _refuse_links(path: Path) -> None:
+    """RunError for a link that leads out of a run folder: what goes on there writes and removes files below it."""
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            item = Path(folder, name)
+            if item.is_symlink() and not real(item).is_relative_to(real(path)):
+                raise RunError(f"{path} is damaged: {item.relative_to(path)} is a link to a place outside of it")
+
+
 def _stored_recipe(run: Run) -> dict[str, Any]:
     """recipe.toml of a run that may be unfinished."""
     try:
@@ -156,15 +165,3 @@ def write_info(path: Path, info: dict[str, Any]) -> None:
 def write_done(marker: Path, result: Mapping[str, Any]) -> None:
     """Write the marker of a stage that is done: what became of it."""
     write_atomic(marker, sealed_json(result))
-
-
-def read_done(marker: Path) -> dict[str, Any]:
-    """What became of a stage that is done.
-
-    Raises:
-        RunError: the marker is damaged.
-    """
-    result = read_sealed(marker)
-    if not plain_name(result.get("best_file")) or not isinstance(result.get("rows"), list) or "best_epoch" not in result:
-        raise RunError(f"{marker.parent} is damaged: {marker.name} lacks best_epoch, rows or the name of best_file")
-    return result

@@ -25,8 +25,9 @@ from emotiw_keras.training.head import HeadTraining
 from emotiw_keras.training.interrupts import Flag, delayed_signals
 from emotiw_keras.training.keep import kept_stage
 from emotiw_keras.training.replicas import Replicas
-from emotiw_keras.training.run_writer import csv_text, history_columns, read_done, write_done, write_info
+from emotiw_keras.training.run_writer import csv_text, history_columns, write_done, write_info
 from emotiw_keras.training.stage import Stage
+from emotiw_keras.training.stage_facts import read_done
 from emotiw_keras.training.stage_images import too_few
 from emotiw_keras.training.stage_state import restore
 from emotiw_keras.training.stage_training import StageTraining
@@ -169,7 +170,7 @@ class StageLoop:
     def _fit_stage(self, training: StageTraining) -> None:
         """Train a stage, unless that was done before, and go on from its best epoch."""
         run, marker = self.run, training.folder / "done.json"
-        result = run.from_chief(lambda: read_done(marker) if marker.exists() else None)
+        result = run.from_chief(lambda: read_done(marker, training.stage.name) if marker.exists() else None)
         if result is None:
             if isinstance(training, HeadTraining):  # which takes seconds: the chief fits it for all
                 result = run.from_chief(lambda: training.fit(self._write_rows))

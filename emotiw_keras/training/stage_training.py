@@ -15,7 +15,7 @@ import numpy as np
 from emotiw_keras.costs import cost_matrix
 from emotiw_keras.data.batches import Pool
 from emotiw_keras.data.one_channel import for_grey
-from emotiw_keras.errors import DataError, DivergedError, UsageError
+from emotiw_keras.errors import DataError, DivergedError, RunError, UsageError
 from emotiw_keras.heads import heads_of
 from emotiw_keras.talk import Notice
 from emotiw_keras.training import checkpoints
@@ -36,6 +36,7 @@ from emotiw_keras.training.shared_stage import agree, check_shared, wish
 from emotiw_keras.training.shared_step import SAVE, SharedSteps
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.stage_checkpoints import checkpoint_of
+from emotiw_keras.training.stage_facts import check_state
 from emotiw_keras.training.stage_state import StageState, arrays, restore
 from emotiw_keras.training.surroundings import Surroundings
 from emotiw_keras.training.teachers import Teachers
@@ -175,7 +176,10 @@ class StageTraining:
         with run.together():
             if run.writes and self.folder.exists():
                 found = checkpoints.newest(self.folder, run.say)
-        self.state = StageState() if found is None else checkpoints.restored(StageState, found)
+        self.state = StageState()
+        if found is not None:
+            self.state = checkpoints.restored(StageState, found)
+            check_state(vars(self.state), stage.name, stage.epochs, self.per_epoch, f"checkpoint {found.path}")
         self.metrics = (*run.metrics, *stage.metrics)
         if found is None:
             new = initialise_layers(run.model, stage.initialise, run.seed, self.where)
@@ -185,7 +189,10 @@ class StageTraining:
             restore("model", run.model.variables, found)
             restore("optimizer", optimizer.variables, found)
             # Keras numbers layers without a name as they come: of a network that was made again they are others
-            self.state.before = dict(zip(digests(run.model), self.state.before.values(), strict=True))
+            names, hashes = digests(run.model), self.state.before.values()
+            if len(names) != len(hashes):
+                raise RunError(f"checkpoint {found.path} is damaged: it says hashes of {len(hashes)} weights, not {len(names)}")
+            self.state.before = dict(zip(names, hashes, strict=True))
             self.pass_over(self.state.epoch)
             run.say(f"stage {self.number} {stage.name}: going on at epoch {self.state.epoch + 1}, step {self.state.step}")
         if run.replicas is not None and run.replicas.workers > 1:

@@ -22,6 +22,7 @@ from emotiw_keras.evaluation.mistakes import most_confident
 from emotiw_keras.evaluation.predictions_csv import predictions_csv
 from emotiw_keras.html import Html, joined, page, table, tag
 from emotiw_keras.reports.evaluation_report import confusion_png, report_page, write_report
+from emotiw_keras.reports.sections import confusion_table
 from emotiw_keras.reports.score_tables import figures_table
 from emotiw_keras.runs import Run
 
@@ -108,6 +109,14 @@ def test_confusion_png_is_dark_where_the_rates_are_high(tmp_path):
     dark = (np.abs(image.astype(int) - (135, 69, 8)).sum(axis=-1) < 40).any(axis=0)
     half = image.shape[1] // 2
     assert dark[:half].sum() > 30 and dark[half:].sum() > 30
+
+
+def test_a_confusion_of_hundreds_of_classes_stays_a_picture_and_a_line(tmp_path):
+    confusion = np.eye(400, dtype=int)
+    confusion_png(confusion, [f"c{i}" for i in range(400)], tmp_path / "many.png")
+    assert max(cv2.imread(str(tmp_path / "many.png")).shape) < 9000
+    told = str(confusion_table([f"c{i}" for i in range(400)], confusion))
+    assert "400 classes are in confusion.png" in told and len(told) < 200
 
 
 def test_confusion_png_of_many_classes_and_of_two(tmp_path):

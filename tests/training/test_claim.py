@@ -133,7 +133,14 @@ def test_who_waited_for_a_folder_that_was_renamed_holds_the_new_one(tmp_path: Pa
 def test_what_a_run_that_goes_on_keeps_and_cannot_keep_is_said(tmp_path: Path) -> None:
     """Threads and precision stay what they were; other versions of the packages are a warning."""
     recipe = 'name = "x"\n'
-    old = {"format": 1, "data": {}, "model": {}, "threads": 1, "precision": "float32", "versions": {"keras": "3.1"}}
+    old = {
+        "format": 1,
+        "data": {},
+        "model": {"name": "own"},
+        "threads": 1,
+        "precision": "float32",
+        "versions": {"keras": "3.1"},
+    }
     old["finished"] = False
     said: list[str] = []
     with Claim(tmp_path / "run", recipe, dict(old), said.append) as claim:

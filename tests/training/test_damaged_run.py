@@ -6,6 +6,8 @@ import contextlib
 import csv
 import json
 import math
+import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +20,12 @@ import pytest
 from emotiw_keras.cli.main import run as emotiw
 from emotiw_keras.errors import EmotiwError, ModelError, RunError
 from emotiw_keras.files import sha256_file
+from emotiw_keras.history import COLUMNS
+from emotiw_keras.run_view import run_view
 from emotiw_keras.runs import DATA_COLUMNS, WEIGHTS_FILE, Run, believed_hashes
 from emotiw_keras.sealed import read_sealed, sealed_json
+from emotiw_keras.training import checkpoints
+from emotiw_keras.training.curves import learning_curves
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.recipe import load_recipe
 
@@ -253,3 +259,197 @@ def test_data_csv_with_more_rows_is_noticed_too(copy: Path) -> None:
         csv.DictWriter(file, DATA_COLUMNS, lineterminator="\n").writerow(row)
     with pytest.raises(EmotiwError, match="rows of fer for stage one"):
         Run.open(copy).rows()
+
+
+def cut_short(run: Path) -> Path:
+    """A run in its second stage, as a stranger would hand it over: without checksums."""
+    info = as_of_0_1(run)
+    (run / WEIGHTS_FILE).unlink()
+    (run / "uncertainty.json").unlink(missing_ok=True)
+    (run / "stages" / "02-two" / "done.json").unlink()
+    (run / "run.json").write_text(json.dumps({**info, "finished": False, "stages": []}))
+    return run
+
+
+def goes_on(run: Path, faces: dict[str, str], recipe: Path) -> None:
+    fit(load_recipe(str(recipe)), faces, run)
+
+
+def rewrite(file: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change the facts of a checkpoint, its name made to fit."""
+    found = checkpoints.load(file)
+    meta = json.loads(json.dumps(found.meta))
+    change(meta["state"])
+    file.unlink()
+    checkpoints.save(file.parent, file.stem.rsplit("-", 1)[0], found.arrays, {key: meta[key] for key in meta if key != "rest"})
+
+
+def test_a_run_that_goes_on_writes_and_removes_nothing_outside_of_it(
+    finished: Path, faces: dict[str, str], recipe_file: Path, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    mine = ("events.out.tfevents.1.host", "best-mine.npz", ".notes.npz", "e0001-s000000-0123456789abcdef.npz")
+    (victim / "one").mkdir(parents=True)
+    for place in (victim, victim / "one"):
+        for name in mine:
+            (place / name).write_text("precious")
+
+    def of_another_stage(run: Path) -> None:
+        marker = run / "stages" / "01-one" / "done.json"
+        done = read_sealed(marker)
+        done["rows"][0]["stage"] = f"../../{victim.name}"
+        marker.write_text(json.dumps(done))
+
+    def linked(name: str) -> Callable[[Path], None]:
+        def change(run: Path) -> None:
+            if (run / name).exists():
+                shutil.rmtree(run / name)
+            (run / name).symlink_to(victim)
+
+        return change
+
+    def linked_part(run: Path) -> None:
+        (run / "stages" / "02-two" / ".e0002-s000001.npz").symlink_to(victim / "best-mine.npz")
+
+    changes = (of_another_stage, linked("stages"), linked("stages/02-two"), linked("events"), linked("events/one"), linked_part)
+    for number, change in enumerate(changes):
+        run = cut_short(Path(shutil.copytree(finished, tmp_path / f"run{number}")))
+        change(run)
+        with pytest.raises(RunError, match=r"damaged"):
+            goes_on(run, faces, recipe_file)
+    there = sorted(str(path.relative_to(victim)) for path in victim.rglob("*") if path.is_file())
+    assert there == sorted([*mine, *(f"one/{name}" for name in mine)])
+
+
+def test_pruning_takes_nothing_but_checkpoints(copy: Path, faces: dict[str, str], recipe_file: Path) -> None:
+    cut_short(copy)
+    rewrite(next((copy / "stages" / "02-two").glob("e0002-*.npz")), lambda state: None)
+    mine = [copy / "stages" / "02-two" / name for name in ("best-mine.npz", ".notes.npz")]
+    for path in mine:
+        path.write_text("precious")
+    (copy / "stages" / "02-two" / ".e0001-s000000.npz").write_text("left of a kill")
+    newest = next((copy / "stages" / "02-two").glob("e0002-*.npz"))
+    newest.unlink()  # so that an epoch is trained, and its checkpoint written
+    goes_on(copy, faces, recipe_file)
+    assert all(path.read_text() == "precious" for path in mine)
+    assert not (copy / "stages" / "02-two" / ".e0001-s000000.npz").exists()
+
+
+STATES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "epochs beyond all": lambda state: state.update(epoch=10**9),
+    "epoch below 0": lambda state: state.update(epoch=-1),
+    "epoch a text": lambda state: state.update(epoch="x"),
+    "step below 0": lambda state: state.update(step=-5),
+    "step beyond the epoch": lambda state: state.update(step=3),
+    "rows of nothing": lambda state: state.update(rows=["x"]),
+    "rows without epochs": lambda state: state.update(rows=[{}, {}]),
+    "rows of another stage": lambda state: state["rows"][0].update(stage="../x"),
+    "fewer rows": lambda state: state["rows"].pop(),
+    "best of no epoch": lambda state: state["best"].update(epoch=99),
+    "best elsewhere": lambda state: state["best"].update(file="../01-one/best-e0001-0123456789abcdef.npz"),
+    "best without value": lambda state: state["best"].update(value=None),
+    "best of nothing": lambda state: state.update(best={}),
+    "start elsewhere": lambda state: state.update(start="../x.npz"),
+    "callbacks of nothing": lambda state: state.update(callbacks=[1]),
+    "fewer hashes": lambda state: state["before"].popitem(),
+}
+
+
+@pytest.mark.parametrize("change", STATES.values(), ids=STATES)
+def test_the_state_of_a_checkpoint_is_checked(
+    copy: Path, change: Callable[[dict[str, Any]], Any], faces: dict[str, str], recipe_file: Path
+) -> None:
+    cut_short(copy)
+    rewrite(next((copy / "stages" / "02-two").glob("e0002-*.npz")), change)
+    with pytest.raises(RunError, match="is damaged: it says"):
+        goes_on(copy, faces, recipe_file)
+
+
+MARKERS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "no name": lambda done: done.pop("name"),
+    "no epochs": lambda done: done.pop("epochs"),
+    "epoch a text": lambda done: done["rows"][0].update(epoch="x"),
+    "loss a text": lambda done: done["rows"][0].update(loss="y"),
+    "rows of nothing": lambda done: done.update(rows=["x"]),
+    "best elsewhere": lambda done: done.update(best_file="../02-two/x.npz"),
+}
+
+
+@pytest.mark.parametrize("change", MARKERS.values(), ids=MARKERS)
+def test_the_marker_of_a_stage_is_checked(
+    copy: Path, change: Callable[[dict[str, Any]], Any], faces: dict[str, str], recipe_file: Path
+) -> None:
+    cut_short(copy)
+    marker = copy / "stages" / "01-one" / "done.json"
+    done = read_sealed(marker)
+    change(done)
+    marker.write_text(json.dumps(done))
+    with pytest.raises(RunError, match=r"done\.json is damaged"):
+        goes_on(copy, faces, recipe_file)
+
+
+def test_a_number_that_no_toml_has_is_damage(copy: Path, faces: dict[str, str], recipe_file: Path) -> None:
+    cut_short(copy)
+    info = json.loads((copy / "run.json").read_text())
+    (copy / "recipe.toml").write_text((copy / "recipe.toml").read_text().replace("epochs = 3", f"epochs = 0x{'f' * 6000}"))
+    (copy / "run.json").write_text(json.dumps(info))
+    with pytest.raises(RunError, match="a whole number of 24,000 bits"):
+        goes_on(copy, faces, recipe_file)
+
+
+def test_what_becomes_of_a_face_must_be_what_the_network_takes(copy: Path) -> None:
+    info = as_of_0_1(copy)
+    for changed in (
+        {"preprocessing": {**info["preprocessing"], "crop": 35}},
+        {"preprocessing": {**info["preprocessing"], "input_channels": 1}},
+        {"model": {**info["model"], "input_shape": [67, 35, 3]}},
+    ):
+        (copy / "run.json").write_text(json.dumps({**info, **changed}))
+        with pytest.raises(RunError, match=r"preprocessing\.crop = .* but model\.input_shape"):
+            Run.open(copy)
+    for name in (None, {"a": 1}, 2**62, 1e29):
+        (copy / "run.json").write_text(json.dumps({**info, "model": {**info["model"], "name": name}}))
+        with pytest.raises(RunError, match=r"model\.name"):
+            Run.open(copy)
+    (copy / "run.json").write_text(json.dumps({**info, "model": {}}))
+    with pytest.raises(RunError, match=r"model\.name"):
+        Run.open(copy)
+
+
+def test_a_report_does_not_wait_for_a_pipe_nor_follow_a_link(copy: Path, tmp_path: Path) -> None:
+    as_of_0_1(copy)
+    (copy / "history.csv").unlink()
+    (tmp_path / "secret.csv").write_text("secret")
+    for place in (lambda path: os.mkfifo(path), lambda path: path.symlink_to("/dev/zero"),
+                  lambda path: path.symlink_to(tmp_path / "secret.csv")):  # fmt: skip
+        place(copy / "history.csv")
+        assert "No learning curves" in run_view(Run.open(copy))
+        (copy / "history.csv").unlink()
+
+
+def test_losses_of_any_size_and_sign_are_drawn(copy: Path, tmp_path: Path) -> None:
+    as_of_0_1(copy)
+    head = ",".join(COLUMNS)
+    for losses in (("-1", "-2"), ("1e-323", "0"), ("1e308", "1"), ("-1e308", "1e308"), ("", "")):
+        lines = [f"one,{number},0.1,{loss},0.5,{loss},0.5" for number, loss in enumerate(losses, 1)]
+        (copy / "history.csv").write_text("\n".join([head, *lines]) + "\n")
+        assert "polyline" in run_view(Run.open(copy))
+        learning_curves(copy / "history.csv", tmp_path / "curves.png")
+
+
+def test_nothing_of_run_json_is_markup_in_a_card(copy: Path, faces: dict[str, str], tmp_path: Path) -> None:
+    info = as_of_0_1(copy)
+    nasty = "</code><img src=x><script>alert(1)</script>\x1b]0;P\x07`"
+    info |= {
+        "precision": nasty,
+        "sources": dict.fromkeys(info["sources"], nasty),
+        "versions": {"emotiw_keras": nasty, nasty: "1"},
+    }
+    for found in info["data"].values():
+        found |= {"layout": nasty, "fingerprint": nasty}
+    (copy / "run.json").write_text(json.dumps(info))
+    assert emotiw(["card", str(copy), "--data", faces["target"], "--out", str(tmp_path / "card.md"), "-q"]) == 0
+    card = (tmp_path / "card.md").read_text()
+    outside = re.sub(r"(`{3,})\n.*?\n\1", "", card, flags=re.DOTALL)
+    assert "\x1b" not in card and "\x07" not in card
+    assert not re.search(r"(?<!\\)<(?!!--)", outside.split("---", 2)[2])
