@@ -22,8 +22,8 @@ from emotiw_keras.evaluation.mistakes import most_confident
 from emotiw_keras.evaluation.predictions_csv import predictions_csv
 from emotiw_keras.html import Html, joined, page, table, tag
 from emotiw_keras.reports.evaluation_report import confusion_png, report_page, write_report
-from emotiw_keras.reports.sections import confusion_table
 from emotiw_keras.reports.score_tables import figures_table
+from emotiw_keras.reports.sections import confusion_table
 from emotiw_keras.runs import Run
 
 LABELS = ("angry", "happy", "sad")
