@@ -389,7 +389,7 @@ class Run:
 
         from emotiw_keras.models.weights import load_given
 
-        name = self.info["model"]["name"]
+        name, same_code = self.info["model"]["name"], "make it by the same code"
         if self.given is None:
             raise ModelError(
                 f"{self.path} was trained with a network of its user's own, {name!r}; a run holds no code, so give the network "
@@ -397,6 +397,13 @@ class Run:
             )
         if self.given.dtype_policy.name != policy and policy != "float32":
             raise ModelError(f"{name} was made in {self.given.dtype_policy.name}; make it in {policy} to compute so")
+        from emotiw_keras.given_architecture import architecture
+
+        said, found = self.info["model"].get("architecture"), architecture(self.given)
+        if said not in (None, found):  # runs of emotiw 0.1 say none
+            raise RunError(
+                f"{self.path}: {self.given.name!r} computes otherwise than the network that was trained; {same_code}"
+            )
         if _unnumbered(fingerprint(self.given)) != _unnumbered(self.info["weights"]["variables"]):
             raise RunError(f"{self.path}: the weights do not fit the network {self.given.name!r}; expected {name!r} as trained")
         load_given(self.given, self.path / WEIGHTS_FILE)

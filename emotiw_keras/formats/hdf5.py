@@ -25,6 +25,7 @@ DEPTH = 32
 Item: TypeAlias = "h5py.Group | h5py.Dataset"
 # Built into the library, so that no filter is looked for on the disk: deflate, shuffle, Fletcher's checksum.
 _FILTERS = (h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32)
+_TWO_BYTES = np.dtype("V2")
 _DEFLATE_RATIO = 1032
 # What h5py raises on damaged files: OSError and RuntimeError for errors of the library by their kind, KeyError for objects
 # that cannot be opened, ValueError for contradictions (also for names and texts that are not UTF-8), TypeError for types
@@ -146,9 +147,14 @@ class Hdf5:
         return item if isinstance(item, h5py.Group | h5py.Dataset) else None
 
     def array(self, dataset: h5py.Dataset) -> np.ndarray:
-        """The numbers of a dataset, of its dtype and shape."""
+        """The numbers of a dataset, of its dtype and shape; of bfloat16, which HDF5 does not know and Keras writes as bytes of
+        that name, as float32."""
+        half = dataset.dtype == _TWO_BYTES and dataset.shape and self.texts_of(dataset, "dtype") == ("bfloat16",)
         with _named(self.name):
             dtype = dataset.dtype
+            if half:
+                self.budget.take(math.prod(dataset.shape) * 4, "a dataset")
+                return (dataset[()].view(np.uint16).astype(np.uint32) << 16).view(np.float32)
             if dtype.kind not in "biuf":
                 raise ModelError(f"{self.name}: {dataset.name!r} holds values of the type {dtype}, expected numbers")
             if dataset.shape is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -140,6 +141,19 @@ def load_strict(model: keras.Model, path: Path) -> None:
     fill(model, path)
 
 
+@contextmanager
+def without_optimizer(model: keras.Model) -> Iterator[None]:
+    """Within, a network has no optimizer: Keras saves its state with the weights, and overwrites it where it loads them."""
+    given = getattr(model, "optimizer", None)
+    if given is not None:
+        model.optimizer = None
+    try:
+        yield
+    finally:
+        if given is not None:
+            model.optimizer = given
+
+
 def load_given(model: keras.Model, path: Path) -> None:
     """Loads a `.weights.h5` file into a network of the user's own, nested ones included, which has the variables it was saved
     with (see `runs.fingerprint`).
@@ -148,7 +162,8 @@ def load_given(model: keras.Model, path: Path) -> None:
     """
     rehearse(read_keras_h5, path, Limits())
     try:
-        model.load_weights(path)
+        with without_optimizer(model):
+            model.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{path} could not be loaded into {model.name}: {str(error).splitlines()[0]}") from error
 

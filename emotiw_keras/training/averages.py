@@ -54,12 +54,35 @@ class Averages:
     def in_place(self) -> Iterator[None]:
         """Within, the network holds the averages; afterwards its own weights again."""
         own = [variable.numpy() for variable in self._followed]
-        self._assign([average.numpy() for average in self.variables])
+        self._assign(self._values())
         try:
             yield
         finally:
             self._assign(own)
 
+    def _values(self) -> list[Any]:
+        return [average.numpy() for average in self.variables]
+
     def _assign(self, values: list[Any]) -> None:
         for variable, value in zip(self._followed, values, strict=True):
             variable.assign(value)
+
+
+class OptimizersAverages(Averages):
+    """The moving averages that a Keras optimizer with `use_ema=True` keeps itself, of the weights that train. What an epoch
+    leaves are these, as after `model.fit`, and so they are what is scored, chosen and kept.
+
+    Args:
+        optimizer: built.
+    """
+
+    def __init__(self, optimizer: keras.optimizers.Optimizer) -> None:
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        self._followed, self._held = list(inner._trainable_variables), list(inner._model_variables_moving_average)
+        self.variables = []  # a checkpoint has them with the optimizer's
+
+    def update(self, steps: Any) -> None:
+        """Nothing: the optimizer does it."""
+
+    def _values(self) -> list[Any]:
+        return [average.numpy() for average in self._held]

@@ -67,12 +67,14 @@ def epoch_batches(
     yield from batches(train, crops.order(epoch, train.labels), taken, stage.batch_size, start, share, labels)
 
 
-def validation_batches(source: Trained, share: Share | None = None) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-    """Images and labels of a source in its own order; the batches are the same whatever was done before. With `share` the
-    images that this process computes, and all labels."""
+def validation_batches(
+    source: Trained, share: Share | None = None, size: int = VALIDATION_BATCH
+) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    """Images and labels of a source in its own order, `size` at once; the batches are the same whatever was done before. With
+    `share` the images that this process computes, and all labels."""
     if isinstance(source, Batches):
         for images, labels in source:
             yield images if share is None else tf.gather(images, share(np.arange(len(images)))), labels
     else:
-        for images, _, labels in batches(source, np.arange(len(source)), None, VALIDATION_BATCH, share=share):
+        for images, _, labels in batches(source, np.arange(len(source)), None, size, share=share):
             yield images, labels

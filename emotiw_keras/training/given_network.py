@@ -8,6 +8,7 @@ import keras
 
 from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.errors import ModelError, UsageError
+from emotiw_keras.given_architecture import architecture
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.models import registry
 from emotiw_keras.runs import fingerprint
@@ -65,6 +66,8 @@ def facts(model: keras.Model, preprocessing: InputSettings | None, own: OwnData)
         raise ModelError(
             f"the network {model.name!r} has inputs {shape}, outputs {output}; expected one of each, out (batch, classes)"
         )
+    if keras.tree.is_nested(getattr(model, "_outputs_struct", None)):
+        raise ModelError(f"the network {model.name!r} returns a {type(model._outputs_struct).__name__}; expected one tensor")
     about = {
         "name": model.name,
         "given": True,
@@ -72,6 +75,7 @@ def facts(model: keras.Model, preprocessing: InputSettings | None, own: OwnData)
         "width": 1.0,
         "classes": output[-1],
         "input_shape": list(shape[1:]),
+        "architecture": architecture(model),
     }
     return {"model": about, "preprocessing": _preprocessing(model, shape[1:], preprocessing, own)}
 

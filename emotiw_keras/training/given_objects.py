@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from glob import escape
 from typing import Any
 
 import keras
+import numpy as np
 
 from emotiw_keras.errors import DataError, ModelError, UsageError
 from emotiw_keras.training.freezing import inner_layers, weighted_layers
@@ -23,8 +25,22 @@ COLUMNS = ("stage", "epoch", "learning_rate", "loss", "seconds", "images_per_sec
 """Of the history, which no metric may write over."""
 
 
+def weights_hash(model: keras.Model) -> str:
+    """What tells the weights that a training begins with from others."""
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes())
+    return digest.hexdigest()[:16]
+
+
 def check_network(model: keras.Model) -> None:
-    """ModelError for a network with a train step of its own: a stage has one, and calls nothing but the network."""
+    """ModelError for a network with a train step of its own: a stage has one, and calls nothing but the network. UsageError
+    where Keras computes by something else than TensorFlow."""
+    if keras.backend.backend() != "tensorflow":
+        raise UsageError(
+            f"Keras computes with {keras.backend.backend()} here, and stages train with TensorFlow; set KERAS_BACKEND="
+            "tensorflow before Keras is imported"
+        )
     for name in OWN_STEPS:
         if getattr(type(model), name) is not getattr(keras.Model, name):
             raise ModelError(
@@ -36,7 +52,10 @@ def check_network(model: keras.Model) -> None:
 def check_objects(
     stages: Sequence[Stage], metrics: Sequence[keras.metrics.Metric], callbacks: Sequence[keras.callbacks.Callback]
 ) -> None:
-    """UsageError for what are no metrics or callbacks, for two metrics of one name, and for weights that two would restore."""
+    """UsageError for what are no stages, metrics or callbacks, for two metrics of one name, and for weights that two would
+    restore or nobody averages."""
+    if not isinstance(stages, Sequence) or not all(isinstance(stage, Stage) for stage in stages):
+        raise UsageError(f"stages are {stages!r:.60}; expected a list of Stage objects, such as [Stage(...)]")
     for kind, values in (("Metric", metrics), ("Callback", callbacks)):
         for value in values:
             if not is_keras(value, kind):
@@ -49,6 +68,8 @@ def check_objects(
                 f"stage {stage.name!r}: a metric is called {taken[0]!r}, as another column of the history is; rename it"
             )
         for callback in (*callbacks, *stage.callbacks):
+            if isinstance(callback, keras.callbacks.SwapEMAWeights) and not keeps_averages(stage.optimizer):
+                raise UsageError(f"stage {stage.name!r}: SwapEMAWeights is for an optimizer with use_ema=True; give it one")
             if (
                 isinstance(callback, keras.callbacks.EarlyStopping)
                 and callback.restore_best_weights
@@ -82,6 +103,11 @@ def check_data(own: OwnData, model: keras.Model) -> None:
                 )
 
 
+def keeps_averages(optimizer: Any) -> bool:
+    """Whether an optimizer of Keras keeps moving averages of the weights."""
+    return bool(getattr(getattr(optimizer, "inner_optimizer", optimizer), "use_ema", False))
+
+
 def with_frozen(model: keras.Model, stages: Sequence[Stage]) -> tuple[Stage, ...]:
     """Stages whose `rules` are the default, all layers at the full rate, in which the layers that the user froze stay so."""
     layers = weighted_layers(model)
@@ -92,15 +118,27 @@ def with_frozen(model: keras.Model, stages: Sequence[Stage]) -> tuple[Stage, ...
     rules = tuple((escape(name), float(layers[name].trainable)) for name in names if "/" in name or not layers[name].trainable)
     rules = (*rules, *Stage.rules)
     default = [stage.kind != "head" and stage.rules == Stage.rules for stage in stages]
+    if not model.trainable and any(default) and any(layer.trainable for layer in layers.values()):
+        raise UsageError(
+            f"the network {model.name!r} has trainable = False, by which Keras trains none of its layers, whatever they say "
+            "themselves; set it to True and freeze layers one by one, or give rules to the stages"
+        )
     return tuple(replace(stage, rules=rules) if so else stage for stage, so in zip(stages, default, strict=True))
 
 
 @contextmanager
-def flags_as_given(model: keras.Model) -> Iterator[None]:
-    """Afterwards the same layers are frozen as before, whatever the stages' rules were."""
+def as_given(model: keras.Model) -> Iterator[None]:
+    """Afterwards the same layers are frozen as before, whatever the stages' rules were, and the network has the optimizer that
+    it was compiled with, not the one that callbacks saw."""
     given: list[tuple[Any, bool]] = [(layer, layer.trainable) for _, layer in inner_layers(model)]
+    seen = {name: getattr(model, name) for name in ("optimizer", "stop_training") if hasattr(model, name)}
     try:
         yield
     finally:
         for layer, trainable in given:
             layer.trainable = trainable
+        for name in ("optimizer", "stop_training"):
+            if name in seen:
+                setattr(model, name, seen[name])
+            elif hasattr(model, name):
+                delattr(model, name)

@@ -36,7 +36,22 @@ def wants_one_hot(value: Any) -> bool:
     """Whether a loss or metric of Keras takes labels as rows of zeros and a one; a user's own takes what the data hold."""
     base = _keras_base(value)
     abstract = ("Loss", "LossFunctionWrapper", "Metric", "MeanMetricWrapper", "Mean", "Sum", "MeanTensor")
-    return base is not None and base.__name__ not in abstract and not base.__name__.startswith("Sparse")
+    if base is None or base.__name__ in (*abstract, "Circle", "CTC") or base.__name__.startswith("Sparse"):
+        return False
+    return not getattr(value, "sparse_y_true", False)
+
+
+def named(value: Any) -> Any:
+    """What stands in a configuration for what JSON cannot hold: the same in every process, so no place in memory.
+
+    Example:
+        >>> named(is_keras)
+        'emotiw_keras.training.keras_objects.is_keras'
+    """
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    of = value if hasattr(value, "__qualname__") else type(value)
+    return f"{of.__module__}.{of.__qualname__}"
 
 
 def described(value: Any) -> dict[str, str]:
@@ -52,5 +67,5 @@ def described(value: Any) -> dict[str, str]:
         facts = value.get_config()
         if "name" in facts:  # Keras numbers the objects of a class as they come
             facts = {**facts, "name": unnumbered(str(facts["name"]))}
-        config = json.dumps(facts, sort_keys=True, default=lambda other: f"{type(other).__module__}.{other!r}")
+        config = json.dumps(facts, sort_keys=True, default=named)
     return {"object": f"{kind.__module__}.{kind.__qualname__}", "config": config}

@@ -71,8 +71,60 @@ class StageLoss:
                 f"loss of stage {stage.name!r} is a {type(stage.loss).__name__} with from_logits={asked}, but {model.name} "
                 f"returns {'logits' if self._logits else 'probabilities'}; give from_logits={self._logits}"
             )
-        self.summed = getattr(self._keras, "reduction", "") == "sum"
-        """Whether a batch's loss is the sum of its images', not their mean."""
+        self._reduction = "mean" if self._keras is None else str(getattr(self._keras, "reduction", "mean")).lower()
+        self.of_batch, self.alone = False, True
+        """Whether the Keras loss gives one number for a batch, with which each image is counted then; whether what it gives an
+        image does not depend on the others of the batch. `find_form` finds both."""
+
+    @property
+    def summed(self) -> bool:
+        """Whether the gradient is that of the sum of the images' losses, not of their mean: reduction "sum" or "none"."""
+        return self._reduction in ("sum", "none") and not self.of_batch
+
+    @property
+    def told_summed(self) -> bool:
+        """Whether the loss of a batch that people and callbacks see is that sum, too: Keras shows a mean for "none"."""
+        return self._reduction == "sum" and not self.of_batch
+
+    def find_form(self, outputs: tf.Tensor, labels: tf.Tensor) -> None:
+        """Find out whether the Keras loss gives a number for each image, or one for the batch.
+
+        Args:
+            outputs: of some images, not as many as there are classes, which differ.
+            labels: theirs.
+        """
+        if self._keras is None:
+            return
+        losses = self._of_keras(outputs, labels)
+        self.of_batch = losses.shape.rank == 0 or losses.shape[0] != outputs.shape[0]
+        count = outputs.shape[0] // 2
+        self.alone = not self.of_batch and np.allclose(losses[:count], self._of_keras(outputs[:count], labels[:count]), 1e-4)
+
+    def with_added(self, losses: tf.Tensor, beside: tf.Tensor | None) -> tf.Tensor:
+        """What descends in a batch: the mean or sum of the images' losses, and what layers add."""
+        loss = tf.reduce_sum(losses) if self.summed else tf.reduce_mean(losses)
+        return loss if beside is None else loss + beside
+
+    def told(self, losses: tf.Tensor, beside: tf.Tensor | None) -> tf.Tensor:
+        """What a batch counts, float32 (batch,): the mean over all images of an epoch is the loss that Keras would show."""
+        if self.told_summed:
+            losses = tf.fill(tf.shape(losses), tf.reduce_sum(losses))
+        return losses if beside is None else losses + beside
+
+    def _of_keras(self, outputs: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """The Keras loss, not reduced: labels come to it as numbers of its own type, as from Keras."""
+        assert self._keras is not None
+        labels = in_form(labels, tf.shape(outputs)[-1], wants_one_hot(self._keras))
+        labels = keras.ops.convert_to_tensor(labels, dtype=getattr(self._keras, "dtype", "float32"))
+        losses = self._keras.call(labels, outputs)
+        mask = getattr(losses, "_keras_mask", None)  # which of them count
+        losses = tf.cast(losses, tf.float32)
+        if mask is None:
+            return losses
+        counted = tf.cast(mask, tf.float32)
+        if self._reduction not in ("sum", "none"):
+            counted *= tf.cast(tf.size(counted), tf.float32) / tf.maximum(tf.reduce_sum(counted), 1.0)
+        return losses * counted
 
     def log_probabilities(self, outputs: Any) -> tf.Tensor:
         """What the network says, as logarithms of probabilities, float32 (batch, classes)."""
@@ -89,8 +141,9 @@ class StageLoss:
             log_probabilities = self.log_probabilities(outputs)
             return -tf.reduce_sum(in_form(labels, tf.shape(log_probabilities)[-1], True) * log_probabilities, axis=-1)
         outputs = tf.cast(outputs, tf.float32)
-        losses = self._keras.call(in_form(labels, tf.shape(outputs)[-1], wants_one_hot(self._keras)), outputs)
-        losses = tf.cast(losses, tf.float32)
+        losses = self._of_keras(outputs, labels)
+        if self.of_batch:
+            return tf.fill(tf.shape(outputs)[:1], tf.reduce_mean(losses))
         return tf.reduce_mean(tf.reshape(losses, (tf.shape(losses)[0], -1)), axis=1)
 
     def __call__(self, outputs: Any, labels: tf.Tensor, taught: tf.Tensor | None = None) -> tf.Tensor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -12,8 +14,11 @@ import tensorflow as tf
 
 from emotiw_keras.data.duplicates import pixel_hash
 from emotiw_keras.errors import DataError, UsageError
+from emotiw_keras.talk import Notice
+from emotiw_keras.training.epoch_progress import silent
 from emotiw_keras.training.stage import SPLITS, Stage
 
+TELL_SECONDS = 10.0
 DEFAULT_BATCH = 64
 """`Stage.batch_size` where nobody set it."""
 
@@ -33,11 +38,25 @@ class Arrays:
     kind = "arrays"
 
     def __init__(self, name: str, x: Any, y: Any) -> None:
-        self.name, self.x, labels = name, np.asarray(x), np.asarray(y)
+        self.name = name
+        try:
+            self.x, labels = np.asarray(x), np.asarray(y)
+        except ValueError as error:
+            told = f"{name}: {error}; expected arrays (x, y), x of one shape for all items"
+            pairs = all(isinstance(each, tuple | list) and len(each) == 2 for each in (x, y))
+            raise DataError(
+                f"{told}. Two pairs are told apart by name: {{'train': (x, y), 'test': (x, y)}}" if pairs else told
+            ) from error
+        if self.x.dtype.hasobject or self.x.dtype.kind in "USMm":
+            raise DataError(f"{name}: x holds {self.x.dtype}, which no network takes; expected numbers")
+        if labels.ndim == 2 and labels.shape[1] == 1 and np.issubdtype(labels.dtype, np.integer):
+            labels = labels[:, 0]  # a class each, as `keras.datasets` have them
         if self.x.ndim < 2 or labels.ndim not in (1, 2) or len(self.x) != len(labels) or not len(labels):
             raise DataError(f"{name}: x has shape {self.x.shape}, y {labels.shape}; expected as many labels as inputs")
         if labels.ndim == 1 and not np.issubdtype(labels.dtype, np.integer):
             raise DataError(f"{name}: y holds {labels.dtype}; expected whole numbers (items,) or rows (items, classes)")
+        if labels.ndim == 1 and not -(1 << 31) <= labels.min() <= labels.max() < 1 << 31:
+            raise DataError(f"{name} has labels from {labels.min()} to {labels.max()}; expected those of the network's outputs")
         self.labels = labels.astype(np.int32 if labels.ndim == 1 else np.float32)
         self.shape: tuple[int, ...] = self.x.shape[1:]
         self.dtype = self.x.dtype
@@ -86,15 +105,19 @@ class Arrays:
 class Batches:
     """A `tf.data.Dataset` or `keras.utils.PyDataset` of (x, y) batches. It cannot be entered in the middle of an epoch.
 
+    It is gone through once beforehand, which counts batches and looks at labels: one that draws its order anew in each epoch,
+    by a seed, trains in the orders from the second on.
+
     Args:
         name: what errors call it.
         batches: the dataset.
+        say: takes a line for people where the counting takes long.
 
     Raises:
         DataError: it is not batched, does not end, or holds other things than x and y.
     """
 
-    def __init__(self, name: str, batches: Any) -> None:
+    def __init__(self, name: str, batches: Any, say: Callable[[str], None] = silent) -> None:
         self.name, self._batches = name, batches
         self.kind = "tf.data.Dataset" if isinstance(batches, tf.data.Dataset) else "keras.utils.PyDataset"
         if isinstance(batches, tf.data.Dataset):
@@ -118,19 +141,24 @@ class Batches:
             raise DataError(f"{name} holds labels of {y.dtype.name}; expected whole numbers (batch,) or rows (batch, classes)")
         self.shape: tuple[int, ...] = tuple(x.shape[1:])
         self.dtype = np.dtype(x.dtype.as_numpy_dtype)
-        kind = tf.int32 if y.shape.rank == 1 else tf.float32
-        self.label_spec = tf.TensorSpec((None, *y.shape[1:]), kind)
+        self._column = y.shape.rank == 2 and y.shape[1] == 1 and y.dtype.is_integer  # a class each, as `keras.datasets` have it
+        single = y.shape.rank == 1 or self._column
+        self.label_spec = tf.TensorSpec((None,) if single else (None, y.shape[1]), tf.int32 if single else tf.float32)
         self.ends = (0, 0)
         """The least and the largest label."""
-        self.steps, self._images = self._counted()
+        self.steps, self._images = self._counted(say)
 
-    def _counted(self) -> tuple[int, int]:
+    def _counted(self, say: Callable[[str], None]) -> tuple[int, int]:
         """(batches, images) of an epoch, by going through it once."""
         sizes, ends = [], []
-        for _, labels in self:
+        told = time.monotonic() + TELL_SECONDS
+        for _, labels in self._parts():
             sizes.append(len(labels))
             rows = self.label_spec.shape.rank == 2
-            ends += [0, int(labels.shape[1]) - 1] if rows else [int(tf.reduce_min(labels)), int(tf.reduce_max(labels))]
+            ends += [0, int(labels.shape[1]) - 1] if rows else [int(np.min(labels)), int(np.max(labels))]
+            if time.monotonic() > told:
+                say(Notice(f"{self.name}: {len(sizes):,} batches so far, counted once; if it never ends, add .take(STEPS)"))
+                told = math.inf
         if not sizes:
             raise DataError(f"{self.name} is empty; expected batches (x, y)")
         self.ends = min(ends), max(ends)
@@ -139,17 +167,22 @@ class Batches:
     def __len__(self) -> int:
         return self._images
 
-    def __iter__(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-        """One epoch."""
+    def _parts(self) -> Iterator[tuple[Any, Any]]:
+        """One epoch, as it comes."""
         if isinstance(self._batches, tf.data.Dataset):
             parts: Any = self._batches
         else:
             self._batches.on_epoch_begin()
             parts = (self._batches[number] for number in range(self._batches.num_batches))
-        for x, y in parts:
-            yield tf.convert_to_tensor(x), tf.cast(y, self.label_spec.dtype)
+        yield from parts
         if not isinstance(self._batches, tf.data.Dataset):
             self._batches.on_epoch_end()
+
+    def __iter__(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        """One epoch."""
+        for x, y in self._parts():
+            labels = tf.cast(y, self.label_spec.dtype)
+            yield tf.convert_to_tensor(x), labels[:, 0] if self._column else labels
 
     def pass_over(self, epochs: int) -> None:
         """Begin epochs without taking a batch: what shuffles with a seed then goes on as if they had been trained on."""
@@ -184,7 +217,7 @@ def is_own(value: Any) -> bool:
     return isinstance(value, Mapping | tuple | list | tf.data.Dataset | keras.utils.PyDataset)
 
 
-def own_splits(name: str, value: Any) -> dict[str, Own]:
+def own_splits(name: str, value: Any, say: Callable[[str], None] = silent) -> dict[str, Own]:
     """What a value of `data` holds, by split; without splits it is all "train".
 
     Raises:
@@ -194,13 +227,13 @@ def own_splits(name: str, value: Any) -> dict[str, Own]:
         unknown = [split for split in value if split not in SPLITS[:-1]]
         if unknown or not value:
             raise DataError(f"data {name!r} has the splits {', '.join(map(str, value))}; expected train, val, test")
-        return {split: _own(f"{name}:{split}", part) for split, part in value.items()}
-    return {"train": _own(name, value)}
+        return {split: _own(f"{name}:{split}", part, say) for split, part in value.items()}
+    return {"train": _own(name, value, say)}
 
 
-def _own(name: str, value: Any) -> Own:
+def _own(name: str, value: Any, say: Callable[[str], None]) -> Own:
     if isinstance(value, tf.data.Dataset | keras.utils.PyDataset):
-        return Batches(name, value)
+        return Batches(name, value, say)
     if isinstance(value, tuple | list) and len(value) == 2:
         return Arrays(name, *value)
     raise DataError(

@@ -122,6 +122,13 @@ def resumable(path: Path, recipe_toml: str, info: Mapping[str, Any]) -> dict[str
         # What a search has found out since (the path of `options`) is nothing that was asked for.
         model, wanted = {key: value for key, value in old.get("model", {}).items() if key in info["model"]}, info["model"]
         if wanted.get("given"):
+            if "architecture" not in model:  # a run that an earlier version began
+                wanted = {key: value for key, value in wanted.items() if key != "architecture"}
+            elif model["architecture"] != wanted.get("architecture"):
+                raise RunError(
+                    f"{path} was made with a network {model.get('name')!r} of other layers or settings than the one given; "
+                    "give that one, or another run_dir"
+                )
             model, wanted = ({**each, "name": unnumbered(str(each.get("name")))} for each in (model, wanted))
         changed += differences(old.get("data"), info["data"], "data") + differences(model, wanted, "model")
         changed += differences(old.get("teachers", {}), info.get("teachers", {}), "teachers")

@@ -47,10 +47,16 @@ class SharedSteps(StageSteps):
         self._sent: set[int] = set()
         self._written: list[keras.Variable] = []
         self._adds = False
+        self._unreached: list[bool] = []
         self._own: tf.Variable = tf.Variable(tf.zeros(len(WISHES)), trainable=False)
         self._any: tf.Variable = tf.Variable(tf.zeros(len(WISHES)), trainable=False)
         super().__init__(*arguments, **named)
         check_layers(self.model)
+        if not self.loss.alone:
+            raise UsageError(
+                "the loss of an image depends on the others of its batch, so that it would differ with the number of replicas; "
+                "let its call(y_true, y_pred) give each image its own, or train with --strategy none"
+            )
 
     # ---- one replica's part
 
@@ -79,7 +85,7 @@ class SharedSteps(StageSteps):
 
         self.optimizer.learning_rate.assign(learning_rate)
         parts = self.replicas.strategy.run(prepared, (images, draws, labels))
-        weighted, outputs, gradients = self._shared_gradients(parts, rows)
+        told, outputs, gradients = self._shared_gradients(parts, rows)
         if self._sharpness:
             gradients = self._shared_uphill(gradients, parts, rows)
         if self.pull is not None:
@@ -90,12 +96,12 @@ class SharedSteps(StageSteps):
             if self.averages is not None:
                 self.averages.update(done)
         self._gather(labels, outputs)
-        return tf.reduce_sum(weighted), tf.reduce_sum(self.loss.right(outputs, labels))
+        return tf.reduce_sum(told), tf.reduce_sum(self.loss.right(outputs, labels))
 
     def _shared_gradients(
         self, parts: tuple[Any, ...], rows: Rows, keep: bool = True
     ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-        """The weighted losses and outputs of the global batch, and the gradients of its scaled mean loss.
+        """What each image of the global batch counts (`StageLoss.told`), its outputs, and the gradients of its scaled loss.
 
         Args:
             parts: inputs, labels and what teachers say, of each replica.
@@ -112,6 +118,8 @@ class SharedSteps(StageSteps):
                 whole = 1.0 if self.loss.summed else tf.cast(rows.batch, tf.float32)
                 scaled = self.optimizer.scale_loss(tf.reduce_sum(weighted[:number]) / whole)
             gradients = tape.gradient(scaled, self._variables)
+            self._unreached = [gradient is None for gradient in gradients]
+            gradients = [gradient for gradient in gradients if gradient is not None]
             values = [(variable, scope.get_current_value(variable)) for variable in self.model.non_trainable_variables]
             changed = [(variable, value) for variable, value in values if value is not None]
             wishes = self._own * tf.cast(tf.equal(this_replica(), self.replicas.local[0]), tf.float32)
@@ -123,6 +131,7 @@ class SharedSteps(StageSteps):
         with whole_batches(self.model, rows):
             flat, values = self.replicas.strategy.run(replica, parts)
         flat = self.replicas.strategy.reduce("SUM", flat, axis=None)
+        self._pass_over(self._unreached)
         classes = int(self.model.output_shape[-1])
         sizes = [math.prod(variable.shape) for variable in self._variables]
         split = tf.split(flat, [*sizes, rows.batch, rows.batch * classes, len(WISHES)])
@@ -142,8 +151,7 @@ class SharedSteps(StageSteps):
         if scaled is not None:
             more = tape.gradient(scaled, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
             gradients = [one + tf.cast(other, one.dtype) for one, other in zip(gradients, more, strict=True)]
-            weighted += beside
-        return weighted, tf.reshape(outputs, (rows.batch, classes)), gradients
+        return self.loss.told(weighted, beside), tf.reshape(outputs, (rows.batch, classes)), gradients
 
     def _shared_uphill(self, gradients: list[tf.Tensor], parts: tuple[Any, ...], rows: Rows) -> list[tf.Tensor]:
         """As `_uphill`: all replicas go the same way, and come back."""
@@ -168,8 +176,8 @@ class SharedSteps(StageSteps):
         outputs = self.replicas.strategy.reduce("SUM", self.replicas.strategy.run(replica, (images,)), axis=None)
         outputs = tf.ensure_shape(outputs, (None, self.model.output_shape[-1]))
         self._gather(labels, outputs)
-        losses, beside = self.loss.plain(outputs, labels), beside_the_labels(self.model)
-        return self.loss.log_probabilities(outputs), losses if beside is None else losses + beside
+        told = self.loss.told(self.loss.plain(outputs, labels), beside_the_labels(self.model))
+        return self.loss.log_probabilities(outputs), told
 
     # ---- from outside
 

@@ -282,6 +282,8 @@ class Stage(Part):
                     "or as the optimizer's learning_rate",
                     "schedule",
                 )
+            if getattr(getattr(self.optimizer, "inner_optimizer", self.optimizer), "use_ema", False):
+                taken.append(("optimizer", self.optimizer, ("average_decay",)))
         if not isinstance(self.schedule, str):
             taken.append(("schedule", self.schedule, ("learning_rate", "warmup_steps", *steps)))
         if not isinstance(self.loss, str):

@@ -11,7 +11,7 @@ import keras
 from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.errors import UsageError
 from emotiw_keras.files import atomic_path, check_room, sha256_file, write_atomic
-from emotiw_keras.models.weights import weight_bytes
+from emotiw_keras.models.weights import weight_bytes, without_optimizer
 from emotiw_keras.runs import WEIGHTS_FILE, Run, fingerprint
 from emotiw_keras.talk import Notice
 from emotiw_keras.training import checkpoints
@@ -218,7 +218,8 @@ class StageLoop:
         discard(run_dir)  # what a kill just before this left
         with atomic_path(run_dir / WEIGHTS_FILE) as temporary:
             check_room(temporary, weight_bytes(model))
-            model.save_weights(temporary)
+            with without_optimizer(model):
+                model.save_weights(temporary)
         info["weights"] = {"sha256": sha256_file(run_dir / WEIGHTS_FILE), "variables": fingerprint(model)}
         if (content := settled(answers, info.get("head", ""), info["weights"]["sha256"], self.run.say)) is not None:
             write_atomic(run_dir / UNCERTAINTY_FILE, content)

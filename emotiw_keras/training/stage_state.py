@@ -51,7 +51,12 @@ class StageState:
 
 def arrays(kind: str, variables: Sequence[keras.Variable]) -> dict[str, np.ndarray]:
     """The values of variables under names for a checkpoint."""
-    return {f"{kind}/{number:04d}/{variable.path}": variable.numpy() for number, variable in enumerate(variables)}
+    return {f"{kind}/{number:04d}/{variable.path}": _plain(variable.numpy()) for number, variable in enumerate(variables)}
+
+
+def _plain(value: np.ndarray) -> np.ndarray:
+    """A type that NumPy's files know: they have no bfloat16, all values of which float32 has."""
+    return value.astype(np.float32) if value.dtype.kind == "V" else value
 
 
 def restore(kind: str, variables: Sequence[keras.Variable], checkpoint: Checkpoint) -> None:

@@ -19,14 +19,15 @@ from emotiw_keras.errors import DataError, DivergedError, RunError, UsageError
 from emotiw_keras.heads import heads_of
 from emotiw_keras.talk import Notice
 from emotiw_keras.training import checkpoints
-from emotiw_keras.training.averages import Averages
+from emotiw_keras.training.averages import Averages, OptimizersAverages
 from emotiw_keras.training.behind import Behind, nothing
 from emotiw_keras.training.caching import Plan, as_they_are, make_features, plan
 from emotiw_keras.training.callbacks import Callbacks
 from emotiw_keras.training.class_weights import class_weights
 from emotiw_keras.training.epoch_plan import StageCrops
-from emotiw_keras.training.feeds import Trained, epoch_batches, label_spec, steps_in_epoch, validation_batches
+from emotiw_keras.training.feeds import VALIDATION_BATCH, Trained, epoch_batches, label_spec, steps_in_epoch, validation_batches
 from emotiw_keras.training.freezing import apply_rules, check_moved, digests, initialise_layers, layers_named, weighted_layers
+from emotiw_keras.training.given_objects import keeps_averages
 from emotiw_keras.training.interrupts import Flag
 from emotiw_keras.training.optimizers import make_optimizer
 from emotiw_keras.training.own_data import Batches, are_faces
@@ -197,7 +198,7 @@ class StageTraining:
             run.say(f"stage {self.number} {stage.name}: going on at epoch {self.state.epoch + 1}, step {self.state.step}")
         if run.replicas is not None and run.replicas.workers > 1:
             self.state = StageState(**run.replicas.from_chief(vars(self.state)))
-        self.averages = Averages(run.model, stage.average_decay) if stage.average_decay else None
+        self.averages = self._averages(optimizer)
         if self.averages is not None and found is not None:
             restore("average", self.averages.variables, found)
         self.pull = self._pull() if stage.pull_to_start else None
@@ -218,7 +219,7 @@ class StageTraining:
             run.replicas.spread([*held, *(variable for metric in self.metrics for variable in metric.variables)])
         self.rates = learning_rates(stage, self.per_epoch)
         self.callbacks = Callbacks(
-            (*run.callbacks, *stage.callbacks),
+            [each for each in (*run.callbacks, *stage.callbacks) if not isinstance(each, keras.callbacks.SwapEMAWeights)],
             run.model,
             optimizer,
             stage.epochs,
@@ -226,8 +227,17 @@ class StageTraining:
             self.metrics,
             self.state.callbacks,
         )
+        if found is not None and self.callbacks.any:  # in `on_train_begin` some load weights of their own
+            restore("model", run.model.variables, found)
+            restore("optimizer", optimizer.variables, found)
         if self.callbacks.began_at is not None and found is None and self._scheduled():
             self.state.rate_factor = self.callbacks.began_at / self._scheduled()
+
+    def _averages(self, optimizer: keras.optimizers.Optimizer) -> Averages | None:
+        """What is scored and kept in place of the weights, if the stage or its optimizer asks for it."""
+        if keeps_averages(optimizer):
+            return OptimizersAverages(optimizer)
+        return Averages(self.run.model, self.stage.average_decay) if self.stage.average_decay else None
 
     def _pull(self) -> PullToStart:
         """The pull to where the stage began, which a file keeps for an interrupted one."""
@@ -390,7 +400,9 @@ class StageTraining:
             return {}
         self.callbacks.test_begin()
         share = None if self.run.replicas is None else self.run.replicas.share
-        batches = validation_batches(self.val, share)
+        # a sum over a batch depends on its size: that of Keras' validation is that of its training
+        size = self.stage.batch_size if self.judge.loss.told_summed else VALIDATION_BATCH
+        batches = validation_batches(self.val, share, size)
         scores = self.judge.evaluate(self.callbacks.of_test(batches) if self.callbacks.any else batches)
         self.callbacks.test_end(scores)
         return scores

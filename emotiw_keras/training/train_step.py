@@ -34,8 +34,10 @@ def _try(metrics: Sequence[keras.metrics.Metric], loss: StageLoss, labels: tf.Te
     Raises:
         UsageError: one that does not take such labels.
     """
-    one = tf.zeros((1,), labels.dtype) if labels.shape.rank == 1 else tf.one_hot([0], classes, dtype=labels.dtype)
-    outputs = tf.fill((1, classes), 1 / classes)
+    count = 5 if classes != 5 else 6  # so that no side of a tensor is taken for another
+    of_each = tf.range(count) % classes
+    one = tf.cast(of_each, labels.dtype) if labels.shape.rank == 1 else tf.one_hot(of_each, classes, dtype=labels.dtype)
+    outputs = tf.nn.softmax(tf.random.stateless_normal((count, classes), (0, 0)))
 
     def tried(what: str, compute: Callable[[], Any]) -> None:
         try:
@@ -45,7 +47,7 @@ def _try(metrics: Sequence[keras.metrics.Metric], loss: StageLoss, labels: tf.Te
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UsageError(f"{what} does not take labels that are {form}: {reason}") from error
 
-    tried("the loss", partial(loss.plain, outputs, one))
+    tried("the loss", partial(loss.find_form, outputs, one))
     for metric in metrics:
         tried(f"metric {metric.name!r}", partial(metric.update_state, in_form(one, classes, wants_one_hot(metric)), outputs))
         metric.reset_state()
@@ -114,6 +116,7 @@ class StageSteps:
             _try(self.metrics, self.loss, labels, int(model.output_shape[-1]))
         self._train = tf.function(self._train_step, input_signature=(images, draws, labels, rate))
         self._step: Callable[..., Any] | None = None
+        self._learns = True
         self._judge = tf.function(self._judge_step, input_signature=(images, labels))
 
     def _inputs(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
@@ -135,7 +138,7 @@ class StageSteps:
         self.optimizer.learning_rate.assign(learning_rate)
         inputs = self._inputs(images, draws)
         taught = self._taught(images, draws, inputs)
-        weighted, outputs, gradients = self._gradients(inputs, labels, taught)
+        told, outputs, gradients = self._gradients(inputs, labels, taught)
         if self._sharpness:
             gradients = self._uphill(gradients, inputs, labels, taught)
         if self.pull is not None:
@@ -148,23 +151,32 @@ class StageSteps:
             if self.averages is not None:
                 self.averages.update(done)
         self._gather(labels, outputs)
-        return tf.reduce_sum(weighted), tf.reduce_sum(self.loss.right(outputs, labels))
+        return tf.reduce_sum(told), tf.reduce_sum(self.loss.right(outputs, labels))
 
     def _gradients(
         self, inputs: tf.Tensor, labels: tf.Tensor, taught: tf.Tensor | None
     ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-        """The weighted losses, the outputs and the gradients of the scaled mean loss, one for each variable that trains."""
+        """What each image counts (`StageLoss.told`), the outputs and the gradients of the scaled loss, one for each variable
+        that trains."""
         # a frozen layer's variables are not watched: the backward pass ends behind the last frozen layer
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([variable.value for variable in self._variables])
             outputs = self.model(inputs, training=True)
             weighted = self.loss(outputs, labels, taught) * tf.gather(self._weights, whole_labels(labels))
-            loss = tf.reduce_sum(weighted) if self.loss.summed else tf.reduce_mean(weighted)
             beside = beside_the_labels(self.model)
-            scaled = self.optimizer.scale_loss(loss if beside is None else loss + beside)
-        if beside is not None:
-            weighted += beside
-        return weighted, outputs, tape.gradient(scaled, self._variables)
+            scaled = self.optimizer.scale_loss(self.loss.with_added(weighted, beside))
+        return self.loss.told(weighted, beside), outputs, self._reached(tape.gradient(scaled, self._variables))
+
+    def _reached(self, gradients: list[tf.Tensor | None]) -> list[tf.Tensor]:
+        """The gradients there are. A variable that the loss does not depend on has none, and is passed over from here on, as by
+        Keras; that it did not move is told when the stage ends."""
+        self._pass_over([gradient is None for gradient in gradients])
+        return [gradient for gradient in gradients if gradient is not None]
+
+    def _pass_over(self, unreached: Sequence[bool]) -> None:
+        """Train some of the variables no more."""
+        self._learns = not all(unreached)
+        self._variables = [variable for variable, passed in zip(self._variables, unreached, strict=True) if not passed]
 
     def _uphill(
         self, gradients: list[tf.Tensor], inputs: tf.Tensor, labels: tf.Tensor, taught: tf.Tensor | None
@@ -190,14 +202,18 @@ class StageSteps:
         with in_batches():
             outputs = self.model(self.face_input(images), training=False)
         self._gather(labels, outputs)
-        losses, beside = self.loss.plain(outputs, labels), beside_the_labels(self.model)
-        return self.loss.log_probabilities(outputs), losses if beside is None else losses + beside
+        told = self.loss.told(self.loss.plain(outputs, labels), beside_the_labels(self.model))
+        return self.loss.log_probabilities(outputs), told
 
     def train(self, images: tf.Tensor, draws: tf.Tensor, labels: tf.Tensor, learning_rate: float) -> tuple[float, float]:
         """One update; the sum of the weighted losses and the number of right answers, both before the update."""
         if self._step is None:
             # The graph itself: a `tf.function` looks for the one that fits each time, for a thirtieth of a small step.
             self._step = self._train.get_concrete_function()
+            if not self._learns:
+                raise UsageError(
+                    f"no weight that trains has a part in what {self.model.name} returns; there is nothing to learn"
+                )
         loss, right = self._step(images, draws, labels, tf.constant(learning_rate, tf.float32))
         return float(loss), right.numpy().item()
 

@@ -110,7 +110,7 @@ class StagedFineTuner:
         self.metrics, self.callbacks, self.strategy = tuple(metrics), tuple(callbacks), strategy
         check_network(model)
         check_objects(stages, self.metrics, self.callbacks)
-        self.own = {name: own_splits(name, value) for name, value in data.items() if is_own(value)}
+        self.own = {name: own_splits(name, value, self.say) for name, value in data.items() if is_own(value)}
         self.data = {
             name: value if isinstance(value, FaceSet) else str(value) for name, value in data.items() if name not in self.own
         }
@@ -160,18 +160,19 @@ class StagedFineTuner:
         """
         from emotiw_keras.models.weights import load_given, load_strict
         from emotiw_keras.runs import WEIGHTS_FILE
-        from emotiw_keras.training.given_objects import flags_as_given
+        from emotiw_keras.training.given_objects import as_given, weights_hash
 
         replicas = join(self.recipe, self.strategy, (), WAIT_SECONDS, None, self.say)
         say = self.say if replicas is None or replicas.chief else silent
         with nullcontext() if replicas is None else replicas.together():
             prepared = prepare(self.recipe, self.data, say=say, own=self.own, given=self.given)
+        prepared.info["began_with"] = weights_hash(self.model)
         classes = self.model.output_shape[-1]
         if len(prepared.info["labels"]) != classes:
             found = len(prepared.info["labels"])
             raise ModelError(f"the model has {classes} outputs, the data {found} classes; make it with classes={found}")
         shown = progress or Progress(None if say is silent else Bar("images"))
-        with flags_as_given(self.model):
+        with as_given(self.model):
             run = train(
                 prepared,
                 self.run_dir,

@@ -1,0 +1,313 @@
+"""Losses, optimizers and callbacks of Keras in a stage, beside plain `model.fit`; folders of other networks; plain mistakes."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from emotiw_keras import Run, Stage, StagedFineTuner
+from emotiw_keras.errors import DataError, ModelError, RunError, UsageError
+from emotiw_keras.training import own_data
+
+from .test_as_keras import Raises, X, Y, assert_same, batches, both, layers, losses, network
+
+ROWS = np.eye(3, dtype=np.float32)[Y]
+
+
+def of(x: Any, y: Any) -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
+
+
+def trained(
+    model: keras.Model, folder: Path, data: Any = None, tuner: dict[str, Any] | None = None, **stage: Any
+) -> keras.Model:
+    stages = [Stage("s", train=("d:train",), val=(), **{"epochs": 2, **stage})]
+    data = {"d": {"train": batches() if data is None else data}}
+    StagedFineTuner(model, stages, data=data, run_dir=folder, say=None).fit()
+    return model
+
+
+def assert_weights(one: keras.Model, other: keras.Model, same: bool = True) -> None:
+    alike = [np.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in zip(one.get_weights(), other.get_weights(), strict=True)]
+    assert all(alike) if same else not all(alike)
+
+
+class Ordinal(keras.losses.Loss):
+    """Of labels as numbers of the loss's own type, as Keras gives them."""
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return keras.ops.square(y_true / 2 - y_pred[:, 2])
+
+
+class OfBatch(keras.losses.Loss):
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return keras.ops.mean(keras.ops.square(y_pred))
+
+
+SPARSE = keras.losses.SparseCategoricalCrossentropy
+LOSSES: dict[str, tuple[Callable[[], keras.losses.Loss], np.ndarray]] = {
+    "sum": (lambda: SPARSE(reduction="sum"), Y),
+    "none": (lambda: SPARSE(reduction="none"), Y),
+    "own": (Ordinal, Y),
+    "one of a batch": (OfBatch, Y),
+    "one of a batch, summed": (lambda: OfBatch(reduction="sum"), Y),
+    "Dice": (keras.losses.Dice, ROWS),
+    "Tversky": (lambda: keras.losses.Tversky(axis=0), ROWS),
+    "Circle": (keras.losses.Circle, Y),
+}
+
+
+@pytest.mark.parametrize("regular", [False, True], ids=["", "regularised"])
+@pytest.mark.parametrize(("loss", "labels"), LOSSES.values(), ids=LOSSES)
+def test_losses_count_as_in_fit(loss: Callable[[], Any], labels: np.ndarray, regular: bool, tmp_path: Path) -> None:
+    """Losses, validation and weights; the last batch is smaller."""
+    if regular and loss().reduction == "none":
+        pytest.skip("Keras cannot add a number to losses that are no number")
+
+    def make() -> keras.Model:
+        return network(kernel_regularizer=keras.regularizers.L2(0.1)) if regular else network()
+
+    plain, ours = make(), make()
+    plain.compile(keras.optimizers.SGD(0.01), loss())
+    told = plain.fit(of(X[:56], labels[:56]), validation_data=(X, labels), batch_size=16, epochs=2, verbose=0).history
+    stage = Stage("s", train=("d:train",), val=("v:val",), epochs=2, optimizer=keras.optimizers.SGD(0.01), loss=loss())
+    data = {"d": {"train": of(X[:56], labels[:56])}, "v": {"val": of(X, labels)}}
+    StagedFineTuner(ours, [stage], data=data, run_dir=tmp_path / "run", say=None).fit()
+    assert_same(told, {"loss": losses(tmp_path / "run"), "val_loss": losses(tmp_path / "run", "val_loss")})
+    best = int(np.argmax(losses(tmp_path / "run", "val_accuracy")))
+    if best == 1:
+        assert_weights(plain, ours)
+
+
+@pytest.mark.parametrize(
+    ("metric", "name"),
+    [
+        (lambda: keras.metrics.MeanIoU(3, sparse_y_pred=False, name="iou"), "iou"),
+        (lambda: keras.metrics.OneHotMeanIoU(3, name="iou"), "iou"),
+    ],
+)
+def test_metrics_take_the_labels_that_they_ask_for(metric: Callable[[], Any], name: str, tmp_path: Path) -> None:
+    trained(network(), tmp_path / "run", (X, Y), metrics=(metric(),))
+    assert all(0 < value < 1 for value in losses(tmp_path / "run", name))
+
+
+AVERAGED = {
+    "ema": {"use_ema": True, "ema_momentum": 0.5},
+    "overwritten": {"use_ema": True, "ema_momentum": 0.5, "ema_overwrite_frequency": 3},
+}
+
+
+@pytest.mark.parametrize("settings", AVERAGED.values(), ids=AVERAGED)
+@pytest.mark.parametrize("wrap", [False, True], ids=["", "loss scale"])
+def test_averages_of_the_optimizer_are_the_result(settings: dict[str, Any], wrap: bool, tmp_path: Path) -> None:
+    def optimizer() -> Any:
+        plain = keras.optimizers.SGD(0.5, **settings)
+        return keras.optimizers.LossScaleOptimizer(plain, initial_scale=1.0) if wrap else plain
+
+    plain, loss = network(), SPARSE
+    plain.compile(optimizer(), loss())
+    told = plain.fit(batches(), epochs=3, verbose=0).history
+    ours = trained(network(), tmp_path / "run", optimizer=optimizer(), loss=loss(), epochs=3)
+    np.testing.assert_allclose(losses(tmp_path / "run"), told["loss"], rtol=2e-5)
+    assert_weights(plain, ours)
+    without = trained(network(), tmp_path / "without", optimizer=keras.optimizers.SGD(0.5), loss=loss(), epochs=3)
+    assert_weights(ours, without, same=False)
+
+
+def test_averages_are_what_is_scored_as_by_the_callback_of_keras(tmp_path: Path) -> None:
+    def optimizer() -> Any:
+        return keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.5)
+
+    def swap() -> list[Any]:
+        return [keras.callbacks.SwapEMAWeights()]
+
+    assert_same(*both(tmp_path / "run", optimizer=optimizer, callbacks=swap, epochs=3))
+    with pytest.raises(UsageError, match="use_ema=True"):
+        trained(network(), tmp_path / "none", optimizer="adam", callbacks=(keras.callbacks.SwapEMAWeights(),))
+    with pytest.raises(UsageError, match="average_decay"):
+        Stage("s", train=("d:train",), optimizer=optimizer(), average_decay=0.9)
+
+
+@pytest.mark.parametrize("frequency", ["epoch", 2])
+def test_a_callback_that_loads_weights_spoils_no_run_that_goes_on(
+    frequency: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(folder: str) -> keras.Model:
+        backup = keras.callbacks.BackupAndRestore(tmp_path / f"backup-{folder}", save_freq=frequency)
+        return trained(network(), tmp_path / folder, epochs=4, learning_rate=0.1, callbacks=(backup, Raises()))
+
+    whole = fit("whole")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Raises, "asked", True)
+        fit("cut")
+    assert_weights(whole, fit("cut"))
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+
+
+def test_a_compiled_network_has_its_own_optimizer_again(tmp_path: Path) -> None:
+    model = network()
+    model.compile(keras.optimizers.SGD(0.0), SPARSE())
+    given, alone = model.optimizer, trained(network(), tmp_path / "alone")
+    trained(model, tmp_path / "run", optimizer=keras.optimizers.SGD(0.5), callbacks=(keras.callbacks.LambdaCallback(),))
+    assert model.optimizer is given and float(given.learning_rate) == 0.0
+    size = [(tmp_path / name / "model.weights.h5").stat().st_size for name in ("alone", "run")]
+    assert size[0] == size[1] and alone, "no optimizer among the weights"
+    before = model.get_weights()
+    model.fit(batches(), verbose=0)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not hasattr(trained(network(), tmp_path / "b", callbacks=(keras.callbacks.LambdaCallback(),)), "stop_training")
+
+
+class Unused(keras.Model):
+    def __init__(self) -> None:
+        super().__init__()
+        self.out, self.aside = layers.Dense(3, "softmax"), layers.Dense(4)
+
+    def call(self, x: Any) -> Any:
+        self.aside(x)
+        return self.out(x)
+
+
+def unused() -> keras.Model:
+    keras.utils.set_random_seed(1)
+    x = keras.Input((6,))
+    return keras.Model(x, Unused()(x))
+
+
+@pytest.mark.parametrize(
+    "optimizer", [lambda: keras.optimizers.AdamW(0.1, weight_decay=0.1), lambda: "adam", lambda: "caffe_sgd"]
+)
+def test_weights_that_the_loss_does_not_reach_are_passed_over(optimizer: Callable[[], Any], tmp_path: Path) -> None:
+    said: list[str] = []
+    model = unused()
+    stages = [Stage("s", train=("d:train",), val=(), epochs=1, optimizer=optimizer())]
+    StagedFineTuner(model, stages, data={"d": {"train": batches()}}, run_dir=tmp_path / "told", say=said.append).fit()
+    assert any("did not move" in line and "dense" in line for line in said)
+    if not isinstance(optimizer(), str):
+        assert_same(*both(tmp_path / "both", unused, optimizer))
+
+
+def test_a_network_nothing_of_which_learns_is_refused(tmp_path: Path) -> None:
+    x = keras.Input((6,))
+    model = keras.Model(x, keras.ops.softmax(keras.ops.stop_gradient(layers.Dense(3)(x))))
+    with pytest.raises(UsageError, match="nothing to learn"):
+        trained(model, tmp_path / "run")
+
+
+@pytest.mark.parametrize("policy", ["bfloat16", "float16", "float64"])
+def test_a_network_of_any_type_of_numbers_is_trained_and_kept(policy: str, tmp_path: Path) -> None:
+    x = keras.Input((6,))
+    keras.utils.set_random_seed(1)
+    hidden = layers.Dense(16, "relu", dtype=policy)(x)
+    model = keras.Model(x, layers.Dense(3, "softmax", dtype=policy)(hidden), name="typed")
+    trained(model, tmp_path / "run", learning_rate=0.1)
+    again = trained(model, tmp_path / "run", learning_rate=0.1)
+    assert_weights(model, again)
+
+
+def acts(activation: str) -> keras.Model:
+    keras.utils.set_random_seed(1)
+    x = keras.Input((6,), name="x")
+    out = layers.Dense(3, "softmax", name="out")(layers.Dense(16, activation, name="hidden")(x))
+    return keras.Model(x, out, name="net")
+
+
+def test_a_folder_of_another_network_is_refused(tmp_path: Path) -> None:
+    trained(acts("relu"), tmp_path / "run")
+    with pytest.raises(RunError, match="other layers or settings"):
+        trained(acts("tanh"), tmp_path / "run")
+    with pytest.raises(RunError, match="computes otherwise"):
+        Run.open(tmp_path / "run", model=acts("tanh")).build()
+    assert Run.open(tmp_path / "run", model=acts("relu")).build()
+
+
+def test_a_folder_that_began_with_other_weights_says_so(tmp_path: Path) -> None:
+    def fit(factor: float) -> list[str]:
+        said: list[str] = []
+        model = acts("relu")
+        model.set_weights([factor * weight for weight in model.get_weights()])
+        stages = [Stage("s", train=("d:train",), val=(), epochs=1)]
+        StagedFineTuner(model, stages, data={"d": {"train": batches()}}, run_dir=tmp_path / "run", say=said.append).fit()
+        return [line for line in said if "other weights" in line]
+
+    assert fit(1) == fit(1) == []
+    assert len(fit(3)) == 1
+
+
+def test_a_frozen_network_with_a_layer_thawed_is_refused(tmp_path: Path) -> None:
+    model = network()
+    model.trainable = False
+    model.get_layer("out").trainable = True
+    with pytest.raises(UsageError, match="trainable = False"):
+        trained(model, tmp_path / "run")
+    before = model.get_layer("out").get_weights()[0]
+    trained(model, tmp_path / "rules", rules=(("out", 1.0), ("*", "freeze")), learning_rate=0.1)
+    assert not np.array_equal(before, model.get_layer("out").get_weights()[0])
+
+
+def test_classes_in_a_column_are_classes(tmp_path: Path) -> None:
+    trained(network(), tmp_path / "a", (X, Y), learning_rate=0.1)
+    trained(network(), tmp_path / "b", (X, Y[:, None]), learning_rate=0.1)
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+    trained(network(), tmp_path / "c", of(X, Y), learning_rate=0.1)
+    trained(network(), tmp_path / "d", of(X, Y[:, None]), learning_rate=0.1)
+    assert losses(tmp_path / "c") == losses(tmp_path / "d")
+
+
+def answers_a_table() -> keras.Model:
+    x = keras.Input((6,))
+    return keras.Model(x, {"o": layers.Dense(3, "softmax")(x)})
+
+
+@pytest.mark.parametrize(
+    ("make", "data", "error", "words"),
+    [
+        (network, ((X, Y), (X[:9], Y[:9])), DataError, r"\{'train': \(x, y\), 'test': \(x, y\)\}"),
+        (network, (X.astype(object), Y), DataError, "x holds object"),
+        (network, ([[1.0, 2.0], [3.0]], [0, 1]), DataError, "of one shape for all items"),
+        (network, (X, Y.astype(np.int64) + (1 << 32)), DataError, "labels from 4294967296"),
+        (network, of(X, Y.astype(np.int64) + (1 << 32)), DataError, "labels from 4294967296"),
+        (answers_a_table, (X, Y), ModelError, "returns a dict"),
+    ],
+)
+def test_plain_mistakes_are_told_in_a_line(
+    make: Callable[[], keras.Model], data: Any, error: type[Exception], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=words) as told:
+        trained(make(), tmp_path / "run", data)
+    assert "\n" not in str(told.value)
+
+
+def test_a_stage_alone_is_no_list(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="expected a list of Stage"):
+        StagedFineTuner(network(), Stage("s", train=("d:train",), val=()), data={"d": (X, Y)}, run_dir=tmp_path)  # type: ignore[arg-type]
+
+
+def test_counting_that_takes_long_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_data, "TELL_SECONDS", 0.0)
+    said: list[str] = []
+    stages = [Stage("s", train=("d:train",), val=(), epochs=1)]
+    StagedFineTuner(network(), stages, data={"d": {"train": batches()}}, run_dir=tmp_path, say=said.append)
+    assert len(said) == 1 and ".take(STEPS)" in said[0]
+
+
+def test_another_backend_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("jax")
+    code = (
+        "import keras; from emotiw_keras import Stage, StagedFineTuner\n"
+        "x = keras.Input((6,)); net = keras.Model(x, keras.layers.Dense(3)(x))\n"
+        "StagedFineTuner(net, [Stage('s', train=('d:train',), val=())], data={}, run_dir='r')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "KERAS_BACKEND": "jax"},
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert "UsageError: Keras computes with jax here" in done.stderr
