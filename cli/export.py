@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from emotiw_keras.cli import completion
@@ -15,14 +17,12 @@ from emotiw_keras.cli.console import put, tell
     "--format",
     "kind",
     type=click.Choice(["savedmodel", "tflite", "onnx"]),
-    default="savedmodel",
-    show_default=True,
-    help="tflite and onnx take prepared pixels; onnx needs the extra [onnx].",
+    help="tflite and onnx take prepared pixels; onnx needs the extra [onnx]. Default: by OUT's ending, else savedmodel.",
 )
 @click.option(
     "--head", metavar="NAME", help="Of several heads, the one whose answers are the main ones; default: the run's choice."
 )
-def export(run: str, out: str, kind: str, head: str | None) -> None:
+def export(run: str, out: str, kind: str | None, head: str | None) -> None:
     """Turn the run folder RUN into a model that can be served without this package.
 
     savedmodel is a new folder for TensorFlow, the model in its subfolder 1 as TensorFlow Serving wants it: it takes image
@@ -39,10 +39,15 @@ def export(run: str, out: str, kind: str, head: str | None) -> None:
     \b
     Examples:
       emotiw export runs/first served
-      emotiw export runs/first face.onnx --format onnx
+      emotiw export runs/first face.onnx
     """
+    from emotiw_keras.errors import UsageError
     from emotiw_keras.runs import Run
 
+    ending = {".onnx": "onnx", ".tflite": "tflite"}.get(Path(out).suffix.lower(), "")
+    if kind is not None and ending not in ("", kind):
+        raise UsageError(f"{out} ends as {ending} files do, but --format is {kind}; give another name, or --format {ending}")
+    kind = kind or ending or "savedmodel"
     tell(f"exporting {run} and comparing the result in a fresh process")
     if kind == "savedmodel":
         from emotiw_keras.serving.export import export_savedmodel as write

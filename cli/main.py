@@ -175,7 +175,8 @@ def run(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in FULL_INSTALL:
             raise
-        _say_error(f"this needs {error.name}, which is not installed; pip install emotiw-keras brings it", error)
+        told = "predict and serve do without it for a file that `emotiw export RUN face.onnx --format onnx` wrote"
+        _say_error(f"this needs {error.name}, which is not installed; pip install emotiw-keras brings it ({told})", error)
         return ModelError.exit_code
     except Exception as error:
         # TensorFlow has its own class for it, which cannot be named here without importing TensorFlow.

@@ -89,6 +89,7 @@ def staged_study(
         raise UsageError(f"--parts {parts!r}: there is no {unknown[0]!r}; expected some of {','.join(staged_arms.PARTS)}")
     if "core" not in asked:
         raise UsageError(f"--parts {parts!r}: the other parts are compared with core; add it")
+    staged.check_weights(chosen)
     folder = Path(out)
     command = shlex.join(["emotiw", *sys.argv[1:]])
     ways = sum(len(staged_arms.arms_of(net, range(seeds), large_seeds, asked)) for net in chosen)

@@ -67,7 +67,14 @@ def read_info(path: Path) -> dict[str, Any]:
         RunError: it is missing, damaged, or of another version.
     """
     if not (path / INFO_FILE).is_file():
-        raise RunError(f"{path} is not a run folder: it holds no {INFO_FILE}; expected the --out of `emotiw fit`")
+        what = f"is not a run folder: it holds no {INFO_FILE}"
+        if path.is_file():
+            what = "is a file, not a run folder"
+        elif any((folder / "saved_model.pb").is_file() for folder in (path, path / "1")):
+            what = "is a SavedModel, which TensorFlow and TensorFlow Serving take, not a run folder"
+        raise RunError(
+            f"{path} {what}; expected the --out of `emotiw fit` (to predict and serve also an .onnx file of `emotiw export`)"
+        )
     info = read_sealed(path / INFO_FILE)
     version = info.get("format")
     if type(version) is not int or version != RUN_FORMAT:

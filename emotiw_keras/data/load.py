@@ -151,7 +151,10 @@ def load_faces(
     rows = np.arange(len(label))
     has_splits = any(listing.split)
     if folds is not None and has_splits:
-        raise DataError(f"{path} has its own splits; folds are for a source without")
+        raise DataError(
+            f"{path} has its own splits, and folds are cut from a source without: give one of its folders, such as that of "
+            "train, or put the class folders of all into one folder"
+        )
     split = np.array(listing.split, dtype="<U5")
     subject = _subjects(listing, subject_pattern)
     without_val = bool(val_share) and "train" in listing.split and "val" not in listing.split

@@ -48,6 +48,8 @@ def settled_engine(engine: str, source: Run | Exported, precision: str = "float3
     Raises:
         UsageError: there is no such engine, or it cannot.
     """
+    from emotiw_keras.runs import Run
+
     if engine not in engines.ENGINES:
         raise UsageError(f"engine={engine!r}: expected one of {', '.join(engines.ENGINES)}")
     needs = _needs_tensorflow(source, precision, engine)
@@ -57,7 +59,12 @@ def settled_engine(engine: str, source: Run | Exported, precision: str = "float3
             return "tensorflow"
         return "auto"
     if needs:
-        raise UsageError(f"engine={engine!r} cannot do this: {needs}; choose 'tensorflow' or 'auto'")
+        way = (
+            f", or a file that `emotiw export {source.called} face.onnx --format onnx` writes"
+            if isinstance(source, Run)
+            else ""
+        )
+        raise UsageError(f"engine={engine!r} cannot do this: {needs}; choose 'tensorflow' or 'auto'{way}")
     return engine
 
 

@@ -33,6 +33,7 @@ from emotiw_keras.studies.staged_arms import (
     updates_of,
 )
 from emotiw_keras.training.fit import fit
+from emotiw_keras.training.start import named_run
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ def study(
 
     Raises:
         UsageError: changes that no run takes, or no networks.
+        ModelError: weights that are not there.
         EmotiwError: as `fit` and `evaluate`.
 
     Example:
@@ -116,6 +118,7 @@ def study(
     check_changes(changes)
     if not nets or len({net.name for net in nets}) < len(nets):
         raise UsageError(f"a study needs one or more different networks; got {', '.join(net.name for net in nets) or 'none'}")
+    check_weights(nets)
     folder = Path(out)
     arms = [arm for net in nets for arm in arms_of(net, seeds, large_seeds, parts)]
     steps = steps_of(arms)
@@ -133,6 +136,16 @@ def study(
         rows.append(_row(arm, runs, paths, say))
         finished(rows)
     return rows
+
+
+def check_weights(nets: Sequence[Net]) -> None:
+    """ModelError for weights that are not there: before hours of training from nothing, which stand first."""
+    from emotiw_keras.models.weights_argument import find
+
+    for net in nets:
+        asked = f"--net {net.name}="
+        if named_run(net.name, net.weights, asked) is None and net.pretrained:
+            find(net.weights, net.name, none=f"{asked}none")
 
 
 def _row(arm: Arm, runs: Mapping[Step, Run], paths: Mapping[str, str], say: Callable[[str], None]) -> Row:

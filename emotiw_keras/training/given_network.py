@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -66,8 +67,8 @@ def facts(model: keras.Model, preprocessing: InputSettings | None, own: OwnData)
         raise ModelError(
             f"the network {model.name!r} has inputs {shape}, outputs {output}; expected one of each, out (batch, classes)"
         )
-    if keras.tree.is_nested(getattr(model, "_outputs_struct", None)):
-        raise ModelError(f"the network {model.name!r} returns a {type(model._outputs_struct).__name__}; expected one tensor")
+    if isinstance(getattr(model, "_outputs_struct", None), Mapping):  # of a list of one Keras returns what is in it
+        raise ModelError(f"the network {model.name!r} returns a dict of {', '.join(model._outputs_struct)}; expected a tensor")
     about = {
         "name": model.name,
         "given": True,

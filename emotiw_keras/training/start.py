@@ -73,8 +73,21 @@ def bfloat16_gain(side: int = 1024, rounds: int = 20) -> float:
 
 def parent_run(recipe: Recipe) -> Run | None:
     """The run whose weights start this one, if `weights` names a run; a missing file is an error before any work."""
-    weights = recipe.model.weights
-    word = registry.get_spec(recipe.model.name).trained_on
+    return named_run(recipe.model.name, recipe.model.weights)
+
+
+def named_run(model: str, weights: str, asked: str = "--weights ") -> Run | None:
+    """The run that `weights` names; None for "none", the word of the network's published weights, and a weight file.
+
+    Args:
+        model: registry name of the network.
+        weights: as they were asked for.
+        asked: how: what stands before them on the command line.
+
+    Raises:
+        ModelError: there is nothing of this name.
+    """
+    word = registry.get_spec(model).trained_on
     if weights in ("none", word):
         return None
     run = run_of(weights)
@@ -86,9 +99,7 @@ def parent_run(recipe: Recipe) -> Run | None:
         elif path.name in recipe_names():
             shipped = f"; `emotiw fit {path.name} --out {weights}` makes it"
         names = f" or one of {', '.join(shipped_models())}" if shipped_models() else ""
-        raise ModelError(
-            f"--weights {weights}: no such file; expected none, {word}, a weight file, a run folder{names}{shipped}"
-        )
+        raise ModelError(f"{asked}{weights}: no such file; expected none, {word}, a weight file, a run folder{names}{shipped}")
     return run
 
 

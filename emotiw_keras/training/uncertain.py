@@ -72,6 +72,11 @@ def settled(answers: Answers, own: str, weights: str, say: Callable[[str], None]
 
 
 def _told(limit: Usable) -> str:
+    if not limit.coverage:
+        return (
+            f"all answers will be called uncertain: of {limit.images:,} validation images not even the surest are right often "
+            "enough"
+        )
     return (
         f"answers with an entropy above {limit.entropy:.3f} will be called uncertain; by {limit.images:,} validation images "
         f"{limit.coverage:.1%} are usable, of which {limit.accuracy_usable:.1%} are right"

@@ -13,7 +13,7 @@ def test_the_command_tells_what_the_file_takes(run_folder: Path, tmp_path: Path,
     pytest.importorskip("onnx", reason="onnx is not installed (the extra [onnx])")
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (the extra [onnx])")
     out = tmp_path / "face.onnx"
-    assert run(["export", str(run_folder), str(out), "--format", "onnx"]) == 0
+    assert run(["export", str(run_folder), str(out)]) == 0
     said = capsys.readouterr()
     megabytes = out.stat().st_size / 1e6
     assert said.out.startswith(
@@ -30,3 +30,16 @@ def test_a_file_in_the_way_is_exit_code_6(
     assert run(["export", str(run_folder), str(tmp_path / "out"), "--format", kind]) == 6
     assert "exporting never overwrites" in capsys.readouterr().err
     assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_the_format_follows_the_name(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, kind in (("a.onnx", "savedmodel"), ("a.ONNX", "tflite"), ("a.tflite", "onnx")):
+        assert run(["export", str(run_folder), str(tmp_path / name), "--format", kind]) == 2
+        assert f"but --format is {kind}" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert run(["export", str(run_folder), str(tmp_path / "face.tflite")]) == 0
+    assert (tmp_path / "face.tflite").is_file()
+    assert run(["export", str(run_folder), str(tmp_path / "served")]) == 0
+    for name, words in (("face.tflite", "is a file, not a run folder"), ("served", "is a SavedModel")):
+        assert run(["predict", "x.png", "--model", str(tmp_path / name)]) == 8
+        told = capsys.readouterr().err
+        assert words in told and ".onnx file of `emotiw export`" in told

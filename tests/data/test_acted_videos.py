@@ -174,5 +174,5 @@ def test_folds_are_for_sets_without_splits(tmp_path: Path) -> None:
     from tests.training.conftest import write_faces
 
     write_faces(tmp_path / "set", {"train": 14, "test": 14})
-    with pytest.raises(DataError, match="has its own splits; folds are for a source without"):
+    with pytest.raises(DataError, match="has its own splits, and folds are cut from a source without"):
         load_faces(tmp_path / "set", folds=Folds(3, 0))

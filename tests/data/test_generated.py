@@ -104,7 +104,7 @@ def test_drawn_faces_heed_what_every_set_heeds_and_refuse_the_rest():
     faces = load_faces("generated:small", size=32, leave_out=["neutral"], limit=14)
     assert faces.pixels.shape == (32, 32, 1) and faces.counts()["train"]["neutral"] == 0
     assert sum(faces.counts()["train"].values()) == 12 and "classes left out: neutral (6 images)" in faces.report
-    with pytest.raises(DataError, match="has its own splits; folds are for a source without"):
+    with pytest.raises(DataError, match="has its own splits, and folds are cut from a source without"):
         load_faces("generated:small", folds=Folds(3, 0), limit=7)
     with pytest.raises(UsageError, match="is no set of videos"):
         load_faces("generated:small", every=2)

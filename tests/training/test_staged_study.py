@@ -235,3 +235,17 @@ def test_mistakes_are_one_line(words: list[str], line: str, tmp_path: Path, caps
     assert run(["staged-study", "--out", str(tmp_path / "out"), *words]) == 2
     told = capsys.readouterr().err
     assert line in told and len(told.strip().splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("net", "words"),
+    [("squeezenet=imagenet", "give --net squeezenet=none"), ("squeezenet=gone.npz", "--net squeezenet=gone.npz: no such file")],
+)
+def test_weights_that_are_not_there_are_told_before_anything_is_trained(
+    net: str, words: str, faces: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("EMOTIW_CACHE", str(tmp_path / "cache"))
+    data = ["--data", f"fer={faces['fer']}", "--data", f"target={faces['target']}"]
+    assert run(["staged-study", *data, "--net", net, "--out", str(tmp_path / "study"), "--parts", "core", "--seeds", "1"]) == 5
+    assert words in capsys.readouterr().err and not (tmp_path / "study" / "squeezenet").exists()
