@@ -404,7 +404,7 @@ class Run:
             )
         if self.given.dtype_policy.name != policy and policy != "float32":
             raise ModelError(f"{name} was made in {self.given.dtype_policy.name}; make it in {policy} to compute so")
-        from emotiw_keras.given_architecture import architecture
+        from emotiw_keras.models.architecture import architecture
 
         said, found = self.info["model"].get("architecture"), architecture(self.given)
         if said not in (None, found):  # runs of emotiw 0.1 say none

@@ -9,9 +9,9 @@ import keras
 
 from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.errors import ModelError, UsageError
-from emotiw_keras.given_architecture import architecture
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.models import registry
+from emotiw_keras.models.architecture import architecture
 from emotiw_keras.runs import fingerprint
 from emotiw_keras.training.freezing import inner_layers
 from emotiw_keras.training.losses import gives_logits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from emotiw_keras.keras_names import unnumbered
+from emotiw_keras.keras_names import named, unnumbered
 
 KINDS = {
     "Loss": "keras.losses.Loss",
@@ -39,19 +39,6 @@ def wants_one_hot(value: Any) -> bool:
     if base is None or base.__name__ in (*abstract, "Circle", "CTC") or base.__name__.startswith("Sparse"):
         return False
     return not getattr(value, "sparse_y_true", False)
-
-
-def named(value: Any) -> Any:
-    """What stands in a configuration for what JSON cannot hold: the same in every process, so no place in memory.
-
-    Example:
-        >>> named(is_keras)
-        'emotiw_keras.training.keras_objects.is_keras'
-    """
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    of = value if hasattr(value, "__qualname__") else type(value)
-    return f"{of.__module__}.{of.__qualname__}"
 
 
 def described(value: Any) -> dict[str, str]:

@@ -8,9 +8,7 @@ from typing import Any
 
 import keras
 
-from emotiw_keras.keras_names import unnumbered
-from emotiw_keras.training.freezing import inner_layers
-from emotiw_keras.training.keras_objects import named
+from emotiw_keras.keras_names import named, unnumbered
 
 _ASIDE = ("dtype", "trainable", "seed", "build_config", "name")
 """What one network made twice may differ in: where it computes, what is frozen, names that Keras gives as they come."""
@@ -28,7 +26,7 @@ def architecture(model: keras.Model) -> str:
     """
     config = _config(model)
     if config is None or "layers" not in config:
-        config = [(type(layer).__qualname__, _config(layer)) for _, layer in inner_layers(model)]
+        config = [(type(layer).__qualname__, _config(layer)) for layer in model._flatten_layers(include_self=False)]
     text = json.dumps(_reduced(json.loads(json.dumps(config, default=named))), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
