@@ -87,7 +87,8 @@ class Stage(Part):
         batch_size: images per step.
         optimizer: "caffe_sgd" (momentum form of Caffe's sgd_solver.cpp, decay on kernels only), "adam", or a
             `keras.optimizers.Optimizer`, of which each stage makes a new one: then its own rate or schedule counts, and the
-            stage's settings of the same things stay as they are.
+            stage's settings of the same things stay as they are. Where it has `use_ema`, its averages are what is scored and
+            kept.
         learning_rate: at the start of the stage.
         schedule: "constant", "step" (times `step_factor` every `step_epochs` epochs), "cosine" (to zero over the stage), or a
             `keras.optimizers.schedules.LearningRateSchedule` of the stage's steps.
