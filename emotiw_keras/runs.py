@@ -404,6 +404,8 @@ class Run:
             )
         if self.given.dtype_policy.name != policy and policy != "float32":
             raise ModelError(f"{name} was made in {self.given.dtype_policy.name}; make it in {policy} to compute so")
+        if _unnumbered(fingerprint(self.given)) != _unnumbered(self.info["weights"]["variables"]):
+            raise RunError(f"{self.path}: the weights do not fit the network {self.given.name!r}; expected {name!r} as trained")
         from emotiw_keras.models.architecture import architecture
 
         said, found = self.info["model"].get("architecture"), architecture(self.given)
@@ -411,8 +413,6 @@ class Run:
             raise RunError(
                 f"{self.path}: {self.given.name!r} computes otherwise than the network that was trained; {same_code}"
             )
-        if _unnumbered(fingerprint(self.given)) != _unnumbered(self.info["weights"]["variables"]):
-            raise RunError(f"{self.path}: the weights do not fit the network {self.given.name!r}; expected {name!r} as trained")
         load_given(self.given, self.path / WEIGHTS_FILE)
         if not self.info["model"].get("logits"):
             return self.given
