@@ -1,4 +1,4 @@
-"""What tells the code of a network of a user's own from that of another with weights of the same names and shapes."""
+"""What tells a network of a user's own from another with weights of the same names and shapes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import Any
 
 import keras
 
-from emotiw_keras.keras_names import named, unnumbered
+from emotiw_keras.keras_names import unnumbered
 
-_ASIDE = ("dtype", "trainable", "seed", "build_config", "name")
-"""What one network made twice may differ in: where it computes, what is frozen, names that Keras gives as they come."""
+_ASIDE = ("name", "dtype", "trainable", "seed", "lora_rank", "lora_alpha")
+"""Settings in which one network made twice may differ: where it computes, what is frozen, names given as they come."""
 
 
 def architecture(model: keras.Model) -> str:
-    """A hash of a network's layers, their settings and connections, as far as its configuration says them: of code of its own
-    (a subclass without `get_config`) the layers alone.
+    """A hash of a network's layers: their classes, and of their settings the numbers and words, such as that of an activation.
+
+    What is code (a function, an object) does not count, nor how layers are connected: a network stays the same whichever file
+    makes it, and whether or not Keras can write it down.
 
     Example:
         >>> def net(activation):
@@ -24,24 +26,28 @@ def architecture(model: keras.Model) -> str:
         >>> architecture(net("relu")) == architecture(net("relu")), architecture(net("relu")) == architecture(net("tanh"))
         (True, False)
     """
-    config = _config(model)
-    if config is None or "layers" not in config:
-        config = [(type(layer).__qualname__, _config(layer)) for layer in model._flatten_layers(include_self=False)]
-    text = json.dumps(_reduced(json.loads(json.dumps(config, default=named))), sort_keys=True)
+    layers = [layer for layer in model._flatten_layers(include_self=False) if not isinstance(layer, keras.layers.InputLayer)]
+    text = json.dumps([(type(layer).__name__, _settings(layer)) for layer in layers], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _config(layer: keras.layers.Layer) -> Any:
+def _settings(layer: keras.layers.Layer) -> dict[str, Any]:
+    """The settings of a layer that are plain values."""
     try:
-        return layer.get_config()
-    except NotImplementedError:  # Keras' way to say that there is none
-        return None
+        config = layer.get_config()
+    except Exception:  # a user's own code, which nothing but Keras' saving calls: then the class alone counts
+        return {}
+    kept = {str(key): _plain(value) for key, value in config.items() if key not in _ASIDE}
+    return {key: value for key, value in kept.items() if value is not None}
 
 
-def _reduced(value: Any) -> Any:
-    if isinstance(value, dict):
-        kept = {key: each for key, each in value.items() if key not in _ASIDE and not key.endswith("_initializer")}
-        return {key: _reduced(each) for key, each in kept.items()}
-    if isinstance(value, list):
-        return [_reduced(each) for each in value]
-    return unnumbered(value) if isinstance(value, str) else value
+def _plain(value: Any) -> Any:
+    """Numbers, words, and lists of them; None for anything else."""
+    if isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return unnumbered(value)
+    if isinstance(value, list | tuple):
+        parts = [_plain(each) for each in value]
+        return None if None in parts else parts
+    return None

@@ -82,7 +82,8 @@ class OptimizersAverages(Averages):
         self.variables = []  # a checkpoint has them with the optimizer's
 
     def update(self, steps: Any) -> None:
-        """Nothing: the optimizer does it."""
+        """Nothing."""
+        del steps  # the optimizer has done it
 
     def _values(self) -> list[Any]:
         return [average.numpy() for average in self._held]

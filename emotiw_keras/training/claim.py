@@ -13,7 +13,8 @@ from emotiw_keras.talk import Notice
 from emotiw_keras.training.run_writer import move_aside, resumable, start_or_resume
 
 OTHER_WEIGHTS = (
-    "{folder} began with other weights than the network has now, and keeps its own: give another run_dir to begin with these"
+    "{folder} has weights of its own, which began otherwise than those that the network was given with; another run_dir begins "
+    "with these"
 )
 
 
@@ -56,7 +57,8 @@ class Claim:
         self._held.enter_context(locked(self._folder, self._waiting))
         sweep(self._folder)
         info = start_or_resume(self._folder, self._recipe, self._info, rows, videos)
-        if info is not self._info and info.get("began_with") != self._info.get("began_with") and "began_with" in info:
+        began = [each.get("began_with") for each in (info, self._info)]
+        if None not in began and began[0] != began[1]:
             self._say(Notice(OTHER_WEIGHTS.format(folder=self._folder)))
         if info is not self._info and not info["finished"]:
             for line in _changes(info, self._info):

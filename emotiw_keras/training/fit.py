@@ -14,7 +14,7 @@ import numpy as np
 from emotiw_keras import hardware
 from emotiw_keras.data.annotated_videos import VideoSet
 from emotiw_keras.files import write_atomic
-from emotiw_keras.runs import Run
+from emotiw_keras.runs import WEIGHTS_FILE, Run
 from emotiw_keras.training.claim import Claim
 from emotiw_keras.training.epoch_progress import silent
 from emotiw_keras.training.kinds import Job
@@ -215,6 +215,12 @@ def train(
 
 
 def _finished(folder: Path, model: keras.Model | None, say: Callable[[str], None]) -> Run:
+    """The run that is there; a network that was given gets its weights."""
+    from emotiw_keras.models.weights import load_given, load_strict
+
     say(f"{folder} is finished already; nothing to do (--restart begins anew)")
     run = Run.open(folder)
-    return Run.open(folder, model) if run.info["model"].get("given") else run
+    given = bool(run.info["model"].get("given"))
+    if model is not None:
+        (load_given if given else load_strict)(model, folder / WEIGHTS_FILE)
+    return Run.open(folder, model) if given else run

@@ -32,13 +32,27 @@ def is_keras(value: Any, kind: str) -> bool:
     return any(base.__name__ == kind and base.__module__.partition(".")[0] == "keras" for base in bases)
 
 
+_OF_NUMBERS = ("Circle", "CTC", "CategoricalGeneralizedCrossEntropy")
+"""Losses that take classes as whole numbers though they are not called Sparse."""
+
+
 def wants_one_hot(value: Any) -> bool:
     """Whether a loss or metric of Keras takes labels as rows of zeros and a one; a user's own takes what the data hold."""
     base = _keras_base(value)
     abstract = ("Loss", "LossFunctionWrapper", "Metric", "MeanMetricWrapper", "Mean", "Sum", "MeanTensor")
-    if base is None or base.__name__ in (*abstract, "Circle", "CTC") or base.__name__.startswith("Sparse"):
+    if base is None or base.__name__ in (*abstract, *_OF_NUMBERS) or base.__name__.startswith("Sparse"):
         return False
     return not getattr(value, "sparse_y_true", False)
+
+
+def _unnumbered(config: Any) -> Any:
+    """A configuration without the numbers that Keras gives to the objects of a class as they come, in whatever depth."""
+    if isinstance(config, dict):
+        return {
+            key: unnumbered(value) if key == "name" and isinstance(value, str) else _unnumbered(value)
+            for key, value in config.items()
+        }
+    return [_unnumbered(each) for each in config] if isinstance(config, list) else config
 
 
 def described(value: Any) -> dict[str, str]:
@@ -51,8 +65,5 @@ def described(value: Any) -> dict[str, str]:
     kind = type(value)
     config = ""
     if hasattr(value, "get_config"):
-        facts = value.get_config()
-        if "name" in facts:  # Keras numbers the objects of a class as they come
-            facts = {**facts, "name": unnumbered(str(facts["name"]))}
-        config = json.dumps(facts, sort_keys=True, default=named)
+        config = json.dumps(_unnumbered(json.loads(json.dumps(value.get_config(), default=named))), sort_keys=True)
     return {"object": f"{kind.__module__}.{kind.__qualname__}", "config": config}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -72,6 +73,7 @@ class StageLoss:
                 f"returns {'logits' if self._logits else 'probabilities'}; give from_logits={self._logits}"
             )
         self._reduction = "mean" if self._keras is None else str(getattr(self._keras, "reduction", "mean")).lower()
+        self._each, self.masked = 1, False
         self.of_batch, self.alone = False, True
         """Whether the Keras loss gives one number for a batch, with which each image is counted then; whether what it gives an
         image does not depend on the others of the batch. `find_form` finds both."""
@@ -97,8 +99,21 @@ class StageLoss:
             return
         losses = self._of_keras(outputs, labels)
         self.of_batch = losses.shape.rank == 0 or losses.shape[0] != outputs.shape[0]
+        if self.of_batch:
+            self.alone = False
+            return
+        self._each = math.prod(losses.shape[1:])
         count = outputs.shape[0] // 2
-        self.alone = not self.of_batch and np.allclose(losses[:count], self._of_keras(outputs[:count], labels[:count]), 1e-4)
+        of_fewer = self._of_keras(outputs[:count], labels[:count])
+        self.alone = of_fewer.shape == losses[:count].shape and np.allclose(losses[:count], of_fewer, 1e-4)
+
+    def check_weights(self, weights: np.ndarray) -> None:
+        """UsageError for class weights by which Keras would count the one number of a batch once for each image."""
+        if self.of_batch and self._reduction in ("sum", "none") and not np.all(weights == 1):
+            raise UsageError(
+                f"class_weight has no image to weigh in a loss of one number a batch with reduction {self._reduction!r}; leave "
+                "class_weight at 'none', or the reduction at Keras' default"
+            )
 
     def with_added(self, losses: tf.Tensor, beside: tf.Tensor | None) -> tf.Tensor:
         """What descends in a batch: the mean or sum of the images' losses, and what layers add."""
@@ -107,6 +122,8 @@ class StageLoss:
 
     def told(self, losses: tf.Tensor, beside: tf.Tensor | None) -> tf.Tensor:
         """What a batch counts, float32 (batch,): the mean over all images of an epoch is the loss that Keras would show."""
+        if self.summed and not self.told_summed:
+            losses = losses / self._each
         if self.told_summed:
             losses = tf.fill(tf.shape(losses), tf.reduce_sum(losses))
         return losses if beside is None else losses + beside
@@ -116,12 +133,13 @@ class StageLoss:
         assert self._keras is not None
         labels = in_form(labels, tf.shape(outputs)[-1], wants_one_hot(self._keras))
         labels = keras.ops.convert_to_tensor(labels, dtype=getattr(self._keras, "dtype", "float32"))
-        losses = self._keras.call(labels, outputs)
-        mask = getattr(losses, "_keras_mask", None)  # which of them count
+        losses = self._keras.call(labels, tf.cast(outputs, tf.float32))
+        masks = [getattr(each, "_keras_mask", None) for each in (outputs, losses)]  # which of them count
         losses = tf.cast(losses, tf.float32)
-        if mask is None:
+        there = [tf.cast(mask, tf.float32) for mask in masks if mask is not None and mask.shape.rank == losses.shape.rank]
+        if not there:
             return losses
-        counted = tf.cast(mask, tf.float32)
+        self.masked, counted = True, math.prod(there)
         if self._reduction not in ("sum", "none"):
             counted *= tf.cast(tf.size(counted), tf.float32) / tf.maximum(tf.reduce_sum(counted), 1.0)
         return losses * counted
@@ -140,11 +158,11 @@ class StageLoss:
         if self._keras is None:
             log_probabilities = self.log_probabilities(outputs)
             return -tf.reduce_sum(in_form(labels, tf.shape(log_probabilities)[-1], True) * log_probabilities, axis=-1)
-        outputs = tf.cast(outputs, tf.float32)
         losses = self._of_keras(outputs, labels)
         if self.of_batch:
             return tf.fill(tf.shape(outputs)[:1], tf.reduce_mean(losses))
-        return tf.reduce_mean(tf.reshape(losses, (tf.shape(losses)[0], -1)), axis=1)
+        together = tf.reduce_sum if self.summed else tf.reduce_mean
+        return together(tf.reshape(losses, (tf.shape(losses)[0], -1)), axis=1)
 
     def __call__(self, outputs: Any, labels: tf.Tensor, taught: tf.Tensor | None = None) -> tf.Tensor:
         """What training descends, float32 (batch,).

@@ -189,6 +189,11 @@ class SharedSteps(StageSteps):
                 number of replicas.
         """
         self._step = self._train.get_concrete_function()
+        if self.loss.masked:
+            raise UsageError(
+                f"{self.model.name} or its loss leaves items of a batch out by a mask, by which the others would count "
+                "otherwise with the number of replicas; train it with --strategy none"
+            )
         if self._adds:
             raise UsageError(
                 f"{self.model.name} adds to the loss what its layers make of a batch (add_loss, activity_regularizer), which "

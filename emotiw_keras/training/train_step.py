@@ -114,6 +114,7 @@ class StageSteps:
         if not heads:
             assert isinstance(self.loss, StageLoss)
             _try(self.metrics, self.loss, labels, int(model.output_shape[-1]))
+            self.loss.check_weights(class_weights)
         self._train = tf.function(self._train_step, input_signature=(images, draws, labels, rate))
         self._step: Callable[..., Any] | None = None
         self._learns = True

@@ -102,7 +102,13 @@ class StagedFineTuner:
         from emotiw_keras.data.faceset import FaceSet
         from emotiw_keras.models.registry import model_names
         from emotiw_keras.training import given_network
-        from emotiw_keras.training.given_objects import check_data, check_network, check_objects, with_frozen
+        from emotiw_keras.training.given_objects import (
+            check_data,
+            check_network,
+            check_objects,
+            weights_hash,
+            with_frozen,
+        )
         from emotiw_keras.training.own_data import is_own, own_splits
 
         self.model, self.run_dir = model, Path(run_dir)
@@ -121,6 +127,7 @@ class StagedFineTuner:
         else:
             self.given = given_network.facts(model, preprocessing, self.own)
         check_data(self.own, model)
+        self._began_with = weights_hash(model)
         if not isinstance(labels, str):
             labels = tuple(labels)
         elif not self.data:
@@ -158,15 +165,15 @@ class StagedFineTuner:
             RunError: `run_dir` was made from other stages or data, or is damaged.
             OutputError: the run folder cannot be written.
         """
-        from emotiw_keras.models.weights import load_given, load_strict
-        from emotiw_keras.runs import WEIGHTS_FILE
-        from emotiw_keras.training.given_objects import as_given, weights_hash
+        from emotiw_keras.training.given_objects import as_given
 
         replicas = join(self.recipe, self.strategy, (), WAIT_SECONDS, None, self.say)
         say = self.say if replicas is None or replicas.chief else silent
         with nullcontext() if replicas is None else replicas.together():
             prepared = prepare(self.recipe, self.data, say=say, own=self.own, given=self.given)
-        prepared.info["began_with"] = weights_hash(self.model)
+        if self._began_with:
+            prepared.info["began_with"] = self._began_with
+        self._began_with = ""  # from here on the weights are those of the run
         classes = self.model.output_shape[-1]
         if len(prepared.info["labels"]) != classes:
             found = len(prepared.info["labels"])
@@ -183,8 +190,6 @@ class StagedFineTuner:
                 callbacks=self.callbacks,
                 replicas=replicas,
             )
-        if run is not None:  # one that was finished before has not touched the model
-            (load_strict if self.given is None else load_given)(self.model, run.path / WEIGHTS_FILE)
         if replicas is not None:
             replicas.spread(self.model.variables)
         return run

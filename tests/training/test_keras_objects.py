@@ -1,5 +1,6 @@
 """Losses, optimizers and callbacks of Keras in a stage, beside plain `model.fit`; folders of other networks; plain mistakes."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import tensorflow as tf
 
 from emotiw_keras import Run, Stage, StagedFineTuner
 from emotiw_keras.errors import DataError, ModelError, RunError, UsageError
+from emotiw_keras.models.architecture import architecture
 from emotiw_keras.training import own_data
 
 from .test_as_keras import Raises, X, Y, assert_same, batches, both, layers, losses, network
@@ -52,6 +54,20 @@ class OfBatch(keras.losses.Loss):
 
 
 SPARSE = keras.losses.SparseCategoricalCrossentropy
+
+
+class OfColumns(keras.losses.Loss):
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return keras.ops.square(y_pred - 0.2)
+
+
+class OfPairs(keras.losses.Loss):
+    """As losses of ranking: a number for each pair of a batch."""
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return keras.ops.square(y_pred[:, :1] - keras.ops.transpose(y_pred[:, 1:2]))
+
+
 LOSSES: dict[str, tuple[Callable[[], keras.losses.Loss], np.ndarray]] = {
     "sum": (lambda: SPARSE(reduction="sum"), Y),
     "none": (lambda: SPARSE(reduction="none"), Y),
@@ -61,6 +77,11 @@ LOSSES: dict[str, tuple[Callable[[], keras.losses.Loss], np.ndarray]] = {
     "Dice": (keras.losses.Dice, ROWS),
     "Tversky": (lambda: keras.losses.Tversky(axis=0), ROWS),
     "Circle": (keras.losses.Circle, Y),
+    "columns": (OfColumns, Y),
+    "columns, summed": (lambda: OfColumns(reduction="sum"), Y),
+    "columns, none": (lambda: OfColumns(reduction="none"), Y),
+    "pairs": (OfPairs, Y),
+    "generalized": (keras.losses.CategoricalGeneralizedCrossEntropy, Y),
 }
 
 
@@ -84,6 +105,29 @@ def test_losses_count_as_in_fit(loss: Callable[[], Any], labels: np.ndarray, reg
     best = int(np.argmax(losses(tmp_path / "run", "val_accuracy")))
     if best == 1:
         assert_weights(plain, ours)
+
+
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum"])
+def test_items_that_a_mask_leaves_out_do_not_count(reduction: str, tmp_path: Path) -> None:
+    x = X.copy()
+    x[::3] = 0
+
+    def make() -> keras.Model:
+        keras.utils.set_random_seed(1)
+        inputs = keras.Input((6,))
+        return keras.Model(inputs, layers.Dense(3, "softmax")(layers.Masking()(inputs)))
+
+    plain, ours = make(), make()
+    plain.compile(keras.optimizers.SGD(0.05), SPARSE(reduction=reduction))
+    told = plain.fit(of(x, Y), epochs=2, verbose=0).history
+    trained(ours, tmp_path / "run", of(x, Y), optimizer=keras.optimizers.SGD(0.05), loss=SPARSE(reduction=reduction))
+    np.testing.assert_allclose(losses(tmp_path / "run"), told["loss"], rtol=2e-5)
+    assert_weights(plain, ours)
+
+
+def test_one_number_of_a_batch_has_no_class_to_weigh(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no image to weigh"):
+        trained(network(), tmp_path / "run", (X, Y[:63].tolist() + [0]), loss=OfBatch(reduction="sum"), class_weight="balanced")
 
 
 @pytest.mark.parametrize(
@@ -229,6 +273,65 @@ def test_a_folder_of_another_network_is_refused(tmp_path: Path) -> None:
     assert Run.open(tmp_path / "run", model=acts("relu")).build()
 
 
+class Scale(layers.Layer):
+    """Of a user who did not think of saving."""
+
+    def __init__(self, factor: float, of: Any = None) -> None:
+        super().__init__()
+        self.factor, self.of = factor, of
+
+    def call(self, x: Any) -> Any:
+        return x * self.factor
+
+    def get_config(self) -> dict[str, Any]:
+        if self.of is None:
+            raise ValueError("there is none")
+        return {**super().get_config(), "factor": self.factor, "of": {(1, 2): self.of}}
+
+
+def odd(of: Any = None, rename: bool = False) -> keras.Model:
+    keras.utils.set_random_seed(1)
+    x = keras.Input((6,), name="renamed" if rename else None)
+    slope = functools.partial(keras.activations.leaky_relu, negative_slope=0.1)
+    hidden = layers.Lambda(lambda t: t * 2)(Scale(0.5, of)(layers.Dense(8, slope)(x)))
+    return keras.Model(x, layers.Dense(3, "softmax")(hidden))
+
+
+def test_a_network_is_the_same_whoever_makes_it() -> None:
+    """As far as Keras can write it down or not: code, connections and names are nothing to tell networks apart by."""
+    assert architecture(odd()) == architecture(odd(rename=True)) and architecture(odd(object())) == architecture(odd(object()))
+    assert architecture(keras.models.clone_model(network())) == architecture(network())
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        assert architecture(network()) == architecture(acts("relu"))
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def test_an_optimizer_in_an_optimizer_goes_on_in_one_process(tmp_path: Path) -> None:
+    for _ in range(2):
+        trained(network(), tmp_path / "run", optimizer=keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.05)))
+
+
+def test_adapters_stay_adapters(tmp_path: Path) -> None:
+    model = network()
+    model.get_layer("hidden").enable_lora(2)
+    base = np.array(model.get_layer("hidden")._kernel)
+    trained(model, tmp_path / "run", learning_rate=0.5)
+    np.testing.assert_array_equal(base, np.array(model.get_layer("hidden")._kernel))
+    assert np.abs(np.array(model.get_layer("hidden").lora_kernel_b)).max() > 0
+
+
+def test_a_tuner_that_fits_again_does_not_wonder_at_its_own_weights(tmp_path: Path) -> None:
+    said: list[str] = []
+    stages = [Stage("s", train=("d:train",), val=(), epochs=1)]
+    tuner = StagedFineTuner(network(), stages, data={"d": {"train": batches()}}, run_dir=tmp_path / "run", say=said.append)
+    tuner.fit()
+    tuner.fit()
+    assert not [line for line in said if "began otherwise" in line]
+
+
 def test_a_folder_that_began_with_other_weights_says_so(tmp_path: Path) -> None:
     def fit(factor: float) -> list[str]:
         said: list[str] = []
@@ -236,7 +339,7 @@ def test_a_folder_that_began_with_other_weights_says_so(tmp_path: Path) -> None:
         model.set_weights([factor * weight for weight in model.get_weights()])
         stages = [Stage("s", train=("d:train",), val=(), epochs=1)]
         StagedFineTuner(model, stages, data={"d": {"train": batches()}}, run_dir=tmp_path / "run", say=said.append).fit()
-        return [line for line in said if "other weights" in line]
+        return [line for line in said if "began otherwise" in line]
 
     assert fit(1) == fit(1) == []
     assert len(fit(3)) == 1
