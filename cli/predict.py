@@ -158,7 +158,7 @@ def predict(
     parts.refuse_without_out(ctx)
     from emotiw_keras.hardware import keep_memory
     from emotiw_keras.serving.decoders import apart
-    from emotiw_keras.serving.inputs import decoded, expand, read_inputs
+    from emotiw_keras.serving.inputs import decoded, expand, is_one_file, read_inputs
     from emotiw_keras.serving.pipeline import Pipeline, window
     from emotiw_keras.serving.predictor import Predictor
     from emotiw_keras.serving.rows import csv_lines, json_line, readable_line, rows_of
@@ -190,7 +190,11 @@ def predict(
             f"emotiw: {predictor.source.called} does not say which entropy is usable, so `uncertain` is empty; `emotiw pack` "
             "settles it"
         )
+    if crops == "10" and predictor.source.settings["resize"] == predictor.source.settings["crop"]:
+        warn("emotiw: the network sees the whole face, so that ten crops are the centre and its mirror image five times")
     named = expand(inputs)
+    if all(isinstance(name, str) and is_one_file(name) for name in named):
+        predictor.expect(len(named))
     show = json_line if as_json else csv_lines(predictor.labels) if as_csv else readable_line
     unreadable = 0
     with contextlib.ExitStack() as stack:

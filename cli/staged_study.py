@@ -73,6 +73,7 @@ def staged_study(
     """
     from emotiw_keras.errors import UsageError
     from emotiw_keras.files import write_atomic
+    from emotiw_keras.locking import sweep_beside
     from emotiw_keras.models.registry import model_names
     from emotiw_keras.studies import staged, staged_arms, staged_table
 
@@ -91,6 +92,8 @@ def staged_study(
         raise UsageError(f"--parts {parts!r}: the other parts are compared with core; add it")
     staged.check_weights(chosen)
     folder = Path(out)
+    for name in (staged_table.RESULTS_FILE, staged_table.TABLE_FILE, staged_table.PAGE_FILE):
+        sweep_beside(folder / name)
     command = shlex.join(["emotiw", *sys.argv[1:]])
     ways = sum(len(staged_arms.arms_of(net, range(seeds), large_seeds, asked)) for net in chosen)
     sets = staged_arms.read_sets(paths, chosen[0], changes, folder)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from emotiw_keras.errors import DataError
+from emotiw_keras.files import read_regular
 from emotiw_keras.labels import canonical
 from emotiw_keras.sealed import strict_toml
 
@@ -34,6 +35,8 @@ CIRCUMPLEX: dict[str, tuple[float, float]] = {
 }
 CIRCUMPLEX_SOURCE = "distance in pleasure and arousal (Russell and Mehrabian 1977; neutral in the middle)"
 NO_POINT_SOURCE = "1 for every confusion with {names}, which have no place there"
+MOST_BYTES = 1 << 20
+"""Of a file of costs."""
 ALL_EQUAL_SOURCE = "1 for every confusion: none of the classes is an expression with a known pleasure and arousal"
 
 
@@ -104,7 +107,7 @@ def read_costs(file: str | os.PathLike[str], labels: Sequence[str]) -> np.ndarra
     """
     expected = "expected a table [costs.TRUTH] with lines PREDICTED = 0..1 for each class"
     try:
-        table = strict_toml(Path(file).read_text("utf-8"))
+        table = strict_toml(read_regular(file, MOST_BYTES).decode("utf-8"))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise DataError(f"cannot read the costs in {os.fspath(file)}: {reason}; {expected}") from error

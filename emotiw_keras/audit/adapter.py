@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from emotiw_keras.errors import ModelError, UsageError
+from emotiw_keras.files import NUMPY_UNREADABLE, check_regular
 from emotiw_keras.sealed import json_text, strict_json
 
 LONGEST_LINE = 1 << 20
@@ -142,8 +143,11 @@ class Adapter:
             raise self._wrong(f"said nothing for {self._timeout:g} s; give it longer with --timeout") from None
         if line is None:
             self._lines.put(None)  # whoever asks again is told again
-            code = self._process.wait()
-            raise self._wrong(f"ended with exit code {code} before it answered; run it by hand to see why")
+            try:
+                how = f"ended with exit code {self._process.wait(self._timeout)}"
+            except subprocess.TimeoutExpired:
+                how = "closed its standard output"
+            raise self._wrong(f"{how} before it answered; run it by hand to see why")
         try:
             said = strict_json(line)
         except ValueError as error:
@@ -171,11 +175,12 @@ class Adapter:
         """What it wrote, once it is known to be probabilities."""
         wide = len(self.labels)
         try:
+            check_regular(path)
             size = path.stat().st_size
             if size > count * wide * 8 + MOST_HEADER:
                 raise self._wrong(f"wrote {size:,} bytes; expected float32 ({count}, {wide})")
             answers = np.load(path, mmap_mode="r", allow_pickle=False)  # takes no memory on a header's word
-        except (OSError, ValueError, EOFError) as error:
+        except (*NUMPY_UNREADABLE, RecursionError) as error:
             raise self._wrong(f"wrote no .npy of numbers ({' '.join(str(error).split())[:100]})") from error
         if not isinstance(answers, np.ndarray) or answers.shape != (count, wide) or answers.dtype.kind != "f":
             found = f"{answers.dtype} {answers.shape}" if isinstance(answers, np.ndarray) else "an archive"

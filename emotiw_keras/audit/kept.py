@@ -14,7 +14,7 @@ from emotiw_keras.audit.adapter import checked_probabilities
 from emotiw_keras.audit.entries import Entry
 from emotiw_keras.audit.readers import Reader
 from emotiw_keras.errors import ModelError
-from emotiw_keras.files import write_encoded
+from emotiw_keras.files import NUMPY_UNREADABLE, check_regular, write_encoded
 from emotiw_keras.sealed import json_text
 
 _WORDS = ("name", "trained_on", "selected_on", "source")
@@ -62,10 +62,11 @@ class KeptAnswers:
     def _read(self, place: Path, shape: tuple[int, int]) -> np.ndarray | None:
         """What the file holds; None, with a line, where that is no such answers."""
         try:
+            check_regular(place)
             answers = np.load(place, mmap_mode="r", allow_pickle=False)  # takes no memory on a header's word
-            if answers.shape == shape and answers.dtype == np.float32:
+            if isinstance(answers, np.ndarray) and answers.shape == shape and answers.dtype == np.float32:
                 return checked_probabilities(np.array(answers), place.name)
-        except (OSError, ValueError, EOFError, ModelError):
+        except (*NUMPY_UNREADABLE, RecursionError, ModelError):
             pass
         self._say(f"  {place.name} is damaged; asked again")
         return None

@@ -44,7 +44,6 @@ class PredictShards:
             engine=settings["engine"],
             head=settings["head"],
         )
-        self._predictor.settle_detector()
         if not model_facts(self._predictor.source).items() <= settings.items():
             told = f"{settings['model']} is another model here than where the job was begun"
             raise ModelError(f"{told}; give all hosts the same one")

@@ -143,7 +143,8 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
             continue
         if isinstance(value, dict) and isinstance(was, dict) and key != "inputs":
             names = [name for name in value if was.get(name) != value[name]]
-            found += [f"{name} {was.get(name)!r:.60}, now {value[name]!r:.60}" for name in names]
+            before = "" if key == "settings" else f"{key} "
+            found += [f"{before}{name} {was.get(name)!r:.60}, now {value[name]!r:.60}" for name in names]
         elif key == "inputs" and isinstance(was, dict):
             found.append(f"inputs {', '.join(was['named'][:2])!r:.60}, now {', '.join(value['named'][:2])!r:.60}")
         else:

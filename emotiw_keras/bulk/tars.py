@@ -12,6 +12,7 @@ from emotiw_keras.errors import DataError
 
 SUFFIXES = (".tar", ".tgz", ".gz", ".xz", ".bz2", ".zst")
 """Of tars, packed ones among them, which are refused by name."""
+_BLOCK = 1 << 20
 _PACKED = {b"\x1f\x8b": "gzip", b"\xfd7": "xz", b"BZ": "bzip2", b"\x28\xb5": "zstd"}
 
 
@@ -38,8 +39,13 @@ def members(file: BinaryIO) -> Iterator[Member]:
     file.seek(0)
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
+            at = -1
             while (info := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # the library would keep them all
+                if info.size < 0 or tar.offset <= at:
+                    yield Member("", error="damaged: the size of a member leads back")
+                    return
+                at = tar.offset
                 if info.isdir() or info.name.rpartition("/")[2].startswith("."):
                     continue
                 try:
@@ -51,7 +57,7 @@ def members(file: BinaryIO) -> Iterator[Member]:
                     yield Member(name, error="not a plain file in its tar, but a link or a sparse one")
                 else:
                     yield Member(name, info.offset_data, info.size)
-            end = info_end(file)
+            end = info_end(file, tar.offset)
     except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
         yield Member("", error=f"damaged, or no tar: {' '.join(str(error).split())}")
         return
@@ -59,8 +65,17 @@ def members(file: BinaryIO) -> Iterator[Member]:
         yield Member("", error=end)
 
 
-def info_end(file: BinaryIO) -> str | None:
-    """Why a tar that was listed to its end is cut: a whole one ends in a block of zeros."""
+def info_end(file: BinaryIO, stopped: int = 0) -> str | None:
+    """What is wrong with a tar that was listed until nothing more could be: a whole one is zeros from there to its end.
+
+    Args:
+        file: the tar.
+        stopped: where the listing stopped.
+    """
+    file.seek(stopped)
+    while block := file.read(_BLOCK):
+        if block.strip(b"\0"):
+            return f"damaged, or several tars in one file: what follows byte {stopped:,} is no member, and not the end"
     file.seek(0, 2)
     size = file.tell()
     if size % 512:

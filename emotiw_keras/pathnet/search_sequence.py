@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emotiw_keras.errors import DivergedError, ModelError, RunError
+from emotiw_keras.errors import DivergedError, RunError
 from emotiw_keras.files import atomic_path, check_room, sha256_file, write_atomic
 from emotiw_keras.models.weights import weight_bytes
 from emotiw_keras.pathnet import evolution
@@ -18,7 +18,7 @@ from emotiw_keras.pathnet.bank import Bank, check_parent
 from emotiw_keras.pathnet.evolution import Path, path_of, path_text
 from emotiw_keras.pathnet.path_step import PathSteps
 from emotiw_keras.pathnet.search import Search
-from emotiw_keras.pathnet.search_facts import done_facts, state_facts
+from emotiw_keras.pathnet.search_facts import check_arrays, check_state, done_facts
 from emotiw_keras.pathnet.search_progress import Progress
 from emotiw_keras.pathnet.stream import Stream
 from emotiw_keras.progress import Bar
@@ -27,7 +27,7 @@ from emotiw_keras.training import checkpoints
 from emotiw_keras.training.events import write_events
 from emotiw_keras.training.interrupts import Flag, Interrupted, delayed_signals
 from emotiw_keras.training.run_writer import HISTORY_COLUMNS, csv_text, write_done, write_info
-from emotiw_keras.training.stage_facts import check, read_done
+from emotiw_keras.training.stage_facts import read_done
 
 if TYPE_CHECKING:
     from emotiw_keras.training.kinds import Job
@@ -205,11 +205,9 @@ class _Task:
         generator = self._generator(0, _POPULATION)
         population = evolution.draw_population(search.population, settings.layers, settings.modules, settings.active, generator)
         kept = np.zeros_like(bank.frozen)
+        self._freeze()
         if search.start == "transfer":
-            bank.freeze(self.before)
             kept = bank.frozen
-        else:
-            bank.frozen[:] = False
         if search.start == "finetune":
             for layer, genes in enumerate(self.before):
                 kept[layer, list(genes)] = True
@@ -227,6 +225,13 @@ class _Task:
             f"{search.generations:,} generations of {search.tournament} x {search.minibatches} minibatches of "
             f"{search.batch_size}"
         )
+
+    def _freeze(self) -> None:
+        """The modules of the path before, where they are to be used; else none."""
+        if self.search.start == "transfer":
+            self.bank.freeze(self.before)
+        else:
+            self.bank.frozen[:] = False
 
     def _generator(self, generation: int, purpose: int) -> np.random.Generator:
         return np.random.Generator(np.random.PCG64((*self.seed, generation, 7 + purpose)))
@@ -346,15 +351,20 @@ class _Task:
         self.loop.write_tables(self.state.rows, self.state.log)
 
     def _restore(self, found: checkpoints.Checkpoint) -> None:
-        self.bank.restore(found.arrays, found.path)
-        for name in ("population", "fitness"):
-            if found.arrays[name].shape != getattr(self, name).shape:
-                raise ModelError(f"{found.path} holds another {name} than this run's; begin anew with --restart")
-        self.population, self.fitness = found.arrays["population"].copy(), found.arrays["fitness"].copy()
+        where, arrays, settings = f"checkpoint {found.path}", found.arrays, self.bank.settings
         self.state = checkpoints.restored(State, found)
-        check(vars(self.state), state_facts(self.search), f"checkpoint {found.path}")
-        if self.population.min() < 0 or self.population.max() >= self.bank.settings.modules:
-            raise RunError(f"checkpoint {found.path} is damaged: it says paths through modules that the recipe has not")
+        check_state(vars(self.state), self.search, settings, where)
+        self._freeze()
+        expected, classes = self.bank.frozen.copy(), self.loop.classes[self.search.name]
+        facts = {
+            "population": self.population.shape, "fitness": self.fitness.shape, "frozen": expected.shape,
+            "readout/kernel": (None, classes), "readout/bias": (classes,),
+        }  # fmt: skip
+        check_arrays(arrays, facts, settings.modules, where)
+        self.bank.restore(arrays, found.path)
+        if not np.array_equal(self.bank.frozen, expected):
+            raise RunError(f"{where} is damaged: other modules are frozen in it than the search before leaves so")
+        self.population, self.fitness = arrays["population"].astype(np.int64), arrays["fitness"].astype(np.float64)
 
     def _stop_if_asked(self) -> None:
         if self.flag.number is not None:

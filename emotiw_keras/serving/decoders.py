@@ -85,6 +85,7 @@ class Decoders:
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
         self._blameless = blameless
+        self._closed = False
         if not os.fork():
             try:
                 self._control.close()
@@ -159,6 +160,8 @@ class Decoders:
             return ""
         worker.over = True
         worker.socket.close()
+        if self._closed:  # a film that an interrupted command was reading: nobody asks any more how it ended
+            return ""
         with self._lock, _asking():
             self._control.send(b"-" + struct.pack("<I", worker.process))
             answer = self._control.recv(4, socket.MSG_WAITALL)
@@ -171,6 +174,7 @@ class Decoders:
 
     def close(self) -> None:
         """End them."""
+        self._closed = True
         for worker in self._idle:
             worker.socket.close()
         self._control.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from emotiw_keras.data.archive import MEMBER_BYTES, is_image, open_archive
@@ -67,12 +68,24 @@ def read_inputs(names: Sequence[str | InputImage], say: Callable[[str], None] = 
             yield InputImage(name, None, "no such file or folder")
 
 
+READ_WITH_OUT = frozenset({".tar", ".tgz", ".txt", ".csv", ".tsv", ".parquet"})
+"""What names inputs or holds them, and is no picture."""
+
+
+def is_one_file(name: str) -> bool:
+    """Whether an input is a single picture or film, as far as its name tells: no folder, zip, or film of numbered images."""
+    return os.path.isfile(name) and Path(name).suffix.lower() != ".zip"
+
+
 def _read(name: str, say: Callable[[str], None]) -> Iterator[InputImage | Video]:
     zipped = Path(name).suffix.lower() == ".zip" and os.path.isfile(name)
     if zipped or os.path.isdir(name):
         yield from _read_archive(name, zipped, say)
     else:
-        yield read_file(name, os.path.basename(name))
+        found = read_file(name, os.path.basename(name))
+        if isinstance(found, InputImage) and found.error and Path(name).suffix.lower() in READ_WITH_OUT:
+            found = replace(found, error=f"{found.error}; tars, lists and tables of inputs are read with --out DIR")
+        yield found
 
 
 def read_file(path: str, below: str) -> InputImage | Video:

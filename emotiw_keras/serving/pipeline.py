@@ -163,14 +163,12 @@ class Pipeline:
             if not still:
                 yield from self._found_in_videos(cast("Iterator[Video]", group))
                 continue
-            images = ((cast("InputImage", image), self._detector_of_next()) for image in group)
+            detector = None if self._whole else self._predictor.detector
+            images = ((cast("InputImage", image), detector) for image in group)
             if threads == 1:
                 yield from itertools.starmap(self._find_in_image, images)
             else:
                 yield from map_ahead(lambda pair: self._find_in_image(*pair), images, threads)
-
-    def _detector_of_next(self) -> Detector | None:
-        return None if self._whole else self._predictor.detector_of_next()
 
     def _found_in_videos(self, videos: Iterable[Video]) -> Iterator[_Found]:
         for source in videos:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emotiw_keras import hardware
+from emotiw_keras.costs import cost_matrix
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.near.groups import photographs
@@ -101,6 +102,9 @@ def prepare(
     else:
         labels = {part.name: _own_labels(recipe) for part in recipe.stages}
     of_files = [part for part in recipe.stages if not set(own) & {name.partition(":")[0] for name in (*part.train, *part.val)}]
+    for part in recipe.stages:
+        if isinstance(part, Stage) and part.cost_weight:
+            cost_matrix(labels[part.name], part.costs or None)  # a file that cannot be used is told before anything is trained
     of_own = _own_stages(recipe, own)
     drop = recipe.duplicates == "drop"
     alike, between = photographs(sets, say) if drop else ({}, 0)

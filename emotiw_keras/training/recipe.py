@@ -15,6 +15,7 @@ import tomli_w
 
 from emotiw_keras.data.near.threshold import THRESHOLD, check_threshold
 from emotiw_keras.errors import UsageError
+from emotiw_keras.files import read_regular
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.models.registry import application_names, get_spec, known_names, model_names, near_name
 from emotiw_keras.sealed import strict_toml
@@ -304,6 +305,10 @@ def recipe_names() -> list[str]:
     return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
 
 
+MOST_BYTES = 1 << 20
+"""Of a recipe."""
+
+
 def recipe_text(name_or_path: str) -> str:
     """The TOML of a shipped recipe, or of a file.
 
@@ -315,7 +320,7 @@ def recipe_text(name_or_path: str) -> str:
     path = Path(name_or_path)
     if path.suffix == ".toml" or path.exists():
         try:
-            return path.read_text("utf-8")
+            return read_regular(path, MOST_BYTES).decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"recipe {name_or_path}: {error}; expected a TOML file") from error
     close = difflib.get_close_matches(name_or_path, recipe_names(), 1)

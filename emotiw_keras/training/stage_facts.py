@@ -64,6 +64,10 @@ def read_done(marker: Path, stage: str, more: Mapping[str, tuple[Holds, str]] | 
         "best_epoch": (COUNT, "a whole number"),
         "best_file": (best_name, "the name of a best file"),
         "rows": (rows_of(stage), f"rows of stage {stage!r}, numbered from 1"),
+        "images": (COUNT, "a whole number"),
+        **dict.fromkeys(
+            ("val_accuracy", "val_loss", "val_macro_f1"), (lambda value: value is None or figure(value), "a number")
+        ),
         **(more or {}),
     }
     check(result, expected, str(marker))

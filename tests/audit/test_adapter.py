@@ -22,6 +22,12 @@ asked = json.loads(sys.stdin.readline())
 DONE = '\nprint(json.dumps({"done": 3}), flush=True)'
 
 
+HEADER = (
+    "head = {0!r}.ljust(4000).encode() + b'\\n'\nopen(asked['answers'], 'wb').write("
+    "b'\\x93NUMPY\\x01\\x00' + len(head).to_bytes(2, 'little') + head)"
+).replace("{0!r}", '"""{}"""')
+
+
 def start(folder: Path, text: str, timeout: float = 60) -> Adapter:
     (folder / "reader.py").write_text(text)
     return Adapter([sys.executable, str(folder / "reader.py")], timeout, "mine")
@@ -54,6 +60,12 @@ def test_it_is_asked_again_and_again(adapter: str) -> None:
         ("print('{nothing', flush=True)", "no line of JSON"),
         ("print(json.dumps({'error': 'no GPU here'}), flush=True)", "says: no GPU here"),
         ("sys.exit(7)", "ended with exit code 7 before it answered"),
+        ("open(asked['answers'], 'wb').write(b'PK' + bytes(99))" + DONE, "wrote no .npy of numbers"),
+        (HEADER.format("{'descr': '<f4', 'fortran_order': False, 'shape': (3, -7)}") + DONE, "wrote no .npy of numbers"),
+        (HEADER.format("{'descr': '<f4', 'fortran_order': False, 'shape': (3, 9999999999999999999)}") + DONE, "wrote no .npy"),
+        (HEADER.format("-" * 3000 + "1") + DONE, "wrote no .npy of numbers"),
+        (HEADER.format("{'descr': (((") + DONE, "wrote no .npy of numbers"),
+        ("import os; os.mkfifo(asked['answers'])" + DONE, "wrote no .npy of numbers"),
     ],
 )  # fmt: skip
 def test_other_answers_are_one_line(tmp_path: Path, then: str, said: str) -> None:
@@ -92,6 +104,15 @@ def test_the_first_line_says_the_labels(tmp_path: Path, first: str, said: str) -
 def test_a_silent_one_is_ended(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"said nothing for 0.5 s; give it longer with --timeout"):
         start(tmp_path, "import sys; sys.stdin.read()", timeout=0.5)
+
+
+def test_one_that_closes_its_answers_is_not_waited_for(tmp_path: Path) -> None:
+    then = "import os, time; os.close(1); time.sleep(30)"
+    with (
+        start(tmp_path, SAYS.format(then=then), timeout=0.5) as mine,
+        pytest.raises(ModelError, match="closed its standard output"),
+    ):
+        mine.predict(FACES)
 
 
 def test_a_command_that_is_none_is_wrong_usage() -> None:

@@ -166,6 +166,27 @@ def test_hostile_and_damaged_tars_are_rows() -> None:
     assert "damaged, or no tar" in listed("no.tar")[0].error
 
 
+def test_tars_that_stop_before_their_end_say_so() -> None:
+    """A damaged header, a second tar behind the first, sizes that lead back: nothing is lost without a word or read forever."""
+    tar("two.tar", [("0.jpg", b"x" * 100), ("1.jpg", b"y" * 100)])
+    data = Path("two.tar").read_bytes()
+    Path("header.tar").write_bytes(data[:1024] + bytes([data[1024] ^ 1]) + data[1025:])
+    Path("both.tar").write_bytes(data + data)
+    for name in ("header.tar", "both.tar"):
+        found = listed(name)
+        assert found[0].path == f"{name}/0.jpg" and "no member, and not the end" in found[-1].error
+    for kind in (tarfile.REGTYPE, b"Z"):
+        for member in ("a.png", ".hidden"):
+            info = tarfile.TarInfo(member)
+            info.type = kind
+            head = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
+            head[124:136] = b"\xff" * 10 + (-512).to_bytes(2, "big", signed=True)  # a number that is no text: negative
+            head[148:156] = b" " * 8
+            head[148:156] = f"{sum(head):06o}\0 ".encode()
+            Path("back.tar").write_bytes(bytes(head) + bytes(1024))
+            assert "leads back" in listed("back.tar")[-1].error
+
+
 def test_a_link_out_of_a_folder_is_a_row_and_linked_folders_are_not_entered() -> None:
     make(Path("d"), ["a.png"])
     make(Path("other"), ["secret.png"])

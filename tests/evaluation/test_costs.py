@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,3 +88,13 @@ def test_a_file_that_cannot_be_used_is_told(tmp_path, text, says):
         file.write_text(text)
     with pytest.raises(DataError, match=says):
         read_costs(file, ["angry", "sad"])
+
+
+def test_a_file_that_is_none_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(DataError, match="cannot read the costs"):
+            read_costs(place, ("angry", "sad"))
+    (tmp_path / "large").write_bytes(b"#" * (2 << 20))
+    with pytest.raises(DataError, match="cannot read the costs"):
+        read_costs(tmp_path / "large", ("angry", "sad"))

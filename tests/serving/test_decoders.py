@@ -86,6 +86,22 @@ def test_threads_that_opencv_has_started_already_do_no_harm(folder: Path) -> Non
     assert apart == here and len(here.splitlines()) == 6 and done.returncode == 0, done.stderr
 
 
+LEFT = """
+import sys
+from emotiw_keras.serving import inputs, video_inputs
+from emotiw_keras.serving.decoders import apart
+with apart(inputs.decoded, video_inputs.opened):
+    (film,) = inputs.read_inputs(sys.argv[1:])
+    assert next(film.frames).error is None
+"""
+"""A film that is left in the middle, as by Ctrl-C: its frames end after the decoders have."""
+
+
+def test_a_film_that_is_left_says_nothing(folder: Path) -> None:
+    done = python(LEFT, folder / "video.mp4")
+    assert done.returncode == 0 and "Exception" not in done.stderr, done.stderr
+
+
 def test_a_decoder_that_crashes_takes_no_other_input_along(folder: Path, run_folder: Path) -> None:
     command = f"{CRASHING}\nfrom emotiw_keras.cli.main import main\nsys.argv = ['emotiw', *sys.argv[1:]]\nmain()"
     done = python(command, "predict", folder, "--model", run_folder, "--faces", "whole", "--json")

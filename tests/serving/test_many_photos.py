@@ -85,14 +85,13 @@ def test_few_photos_stand_in_memory_however_many_there_are(run_folder: Path, slo
 
 
 @pytest.mark.skipif("onnxruntime" not in engines.installed(), reason="onnxruntime is not installed (the extra [engines])")
-def test_opencv_finds_the_faces_of_the_first_photos_and_onnx_runtime_those_of_many(run_folder: Path) -> None:
+def test_one_engine_finds_the_faces_of_all_photos_opencv_those_of_few(run_folder: Path) -> None:
     predictor = Predictor(run_folder)
-    used = [predictor.detector_of_next() for _ in range(FEW_PHOTOS + 2)]
-    assert [detector.engine for detector in used] == ["opencv"] * FEW_PHOTOS + ["onnxruntime"] * 2  # type: ignore[attr-defined]
-    assert predictor.video_detector.engine == get_detector().engine == "onnxruntime"  # type: ignore[attr-defined]
-    settled = Predictor(run_folder)
-    settled.settle_detector()
-    assert settled.detector.engine == "onnxruntime"  # type: ignore[attr-defined]
+    assert predictor.detector.engine == predictor.video_detector.engine == get_detector().engine == "onnxruntime"  # type: ignore[attr-defined]
+    for count, engine in ((1, "opencv"), (FEW_PHOTOS, "opencv"), (FEW_PHOTOS + 1, "onnxruntime")):
+        predictor.expect(count)
+        assert predictor.detector.engine == engine  # type: ignore[attr-defined]
+    assert predictor.video_detector.engine == "onnxruntime"  # type: ignore[attr-defined]
     for engine in ("opencv", "onnxruntime"):
         named = Predictor(run_folder, engine=engine)
         assert named.detector.engine == named.video_detector.engine == engine  # type: ignore[attr-defined]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,3 +42,16 @@ def test_a_file_in_its_place_is_told_as_that(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="seen is a file; name a new folder"):
         NewFolder(tmp_path / "seen")
     assert (tmp_path / "seen").read_text() == "mine"
+
+
+def test_what_a_killed_process_was_writing_is_in_nobodys_way(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / f".{gone.pid}.film.mp4").write_text("half")
+    NewFolder(folder)
+    assert not list(folder.iterdir())
+    (folder / f".{os.getpid()}.film.mp4").write_text("under way")
+    with pytest.raises(OutputError, match="not empty"):
+        NewFolder(folder)

@@ -131,3 +131,15 @@ def test_export_says_what_it_made_and_refuses_to_overwrite(emotiw: Emotiw, run_f
     assert again.returncode == 6 and "never overwrites" in again.stderr
     nothing = emotiw("export", tmp_path, tmp_path / "other")
     assert nothing.returncode == 8 and not (tmp_path / "other").exists()
+
+
+def test_what_holds_inputs_is_told_how_to_be_read(emotiw: Emotiw, faces: Path, run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("a.png\n")
+    (tmp_path / "some.tar").write_bytes(bytes(10240))
+    done = emotiw("predict", tmp_path / "list.txt", tmp_path / "some.tar", "--model", run_folder, "--faces", "whole")
+    assert done.returncode == 3 and done.stderr.count("are read with --out DIR") == 2
+
+
+def test_ten_crops_of_a_whole_face_are_told(emotiw: Emotiw, faces: Path) -> None:
+    done = emotiw("predict", faces / "faces" / "a.png", "--faces", "whole", "--crops", 10)
+    assert done.returncode == 0 and "ten crops are the centre and its mirror image" in done.stderr

@@ -12,6 +12,8 @@ from PIL import Image
 from emotiw_keras.data.resize import resize
 from emotiw_keras.errors import DataError, RunError, UsageError
 from emotiw_keras.runs import Run
+from emotiw_keras.serving.inputs import read_inputs
+from emotiw_keras.serving.pipeline import Pipeline
 from emotiw_keras.serving.predictor import Predictor
 
 
@@ -117,3 +119,13 @@ def test_an_unfinished_or_damaged_run_is_refused(run_folder: Path, tmp_path: Pat
     (tmp_path / "model.weights.h5").write_bytes(weights)
     with pytest.raises(RunError, match="SHA-256"):
         Predictor(tmp_path)
+
+
+def test_faces_of_a_photo_are_those_that_the_command_finds(shared_data: Path) -> None:
+    """Small ones too: a photo is no frame of a video, in which smaller faces are passed over."""
+    photo = shared_data / "photos" / "dlib_faces" / "faces" / "2008_002079.jpg"
+    predictor = Predictor("fer28-face-vgg-votes")
+    found = predictor.faces(photo)
+    (reading,) = Pipeline(predictor).read(read_inputs([str(photo)]))
+    assert [(face.box, face.probabilities) for face in found] == [(face.box, face.probabilities) for face in reading.faces]
+    assert len(found) == 6 > len(next(predictor.stream([photo])))

@@ -5,18 +5,22 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from emotiw_keras.errors import DivergedError, ModelError, UsageError
+from emotiw_keras.errors import DivergedError, ModelError, RunError, UsageError
 from emotiw_keras.files import sha256_file
 from emotiw_keras.pathnet import evolution
 from emotiw_keras.pathnet.search import PathNetSettings
 from emotiw_keras.runs import Run
+from emotiw_keras.training import checkpoints
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.recipe import load_recipe
 from tests import processes
@@ -356,6 +360,80 @@ def test_a_recipe_has_stages_or_searches_and_writes_itself_down() -> None:
     line = broken.splitlines().index("generations = 0") + 1
     with pytest.raises(UsageError, match=f"broken, line {line}: generations of search 'a' is 0"):
         parse_recipe(broken, "broken")
+
+
+# Damage, and strangers
+
+
+def unfinished(run: Run, out: Path) -> Path:
+    """A copy whose second search is under way, its checksums taken out."""
+    folder = Path(shutil.copytree(run.path, out))
+    info = json.loads((folder / "run.json").read_text())
+    for key in ("checksum", "files", "weights"):
+        info.pop(key, None)
+    (folder / "run.json").write_text(json.dumps({**info, "finished": False, "stages": []}))
+    (folder / "stages" / "02-b" / "done.json").unlink()
+    return folder
+
+
+ARRAYS: dict[str, Callable[[dict[str, np.ndarray]], object]] = {
+    "no population": lambda arrays: arrays.pop("population"),
+    "population of fractions": lambda arrays: arrays.update(population=arrays["population"] + 0.5),
+    "population of no number": lambda arrays: arrays.update(population=np.full(arrays["population"].shape, np.nan)),
+    "population of texts": lambda arrays: arrays.update(population=arrays["population"].astype("U4")),
+    "population of other modules": lambda arrays: arrays.update(population=arrays["population"] + 99),
+    "fitness of texts": lambda arrays: arrays.update(fitness=arrays["fitness"].astype("U4")),
+    "another readout": lambda arrays: arrays.update({"readout/bias": np.zeros(2, np.float32)}),
+    "nothing frozen": lambda arrays: arrays.update(frozen=np.zeros_like(arrays["frozen"])),
+}
+STATES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "no rows": lambda state: state.update(rows=[]),
+    "never ended": lambda state: state.update(generation=99, ended=0),
+    "ended later": lambda state: state.update(ended=6, generation=2, rows=state["rows"][:2]),
+    "a path of no module": lambda state: state["log"][0].update(path="9999-0/0"),
+    "a place of nobody": lambda state: state.update(best=99),
+    "rows of another": lambda state: state["rows"][0].update(stage="../a"),
+}
+
+
+@pytest.mark.parametrize("what", [*ARRAYS, *STATES])
+def test_a_search_that_goes_on_believes_no_odd_checkpoint(
+    what: str, transferred: Run, faces: dict[str, str], tmp_path: Path
+) -> None:
+    folder = unfinished(transferred, tmp_path / "run")
+    for file in (folder / "stages" / "02-b").glob("e*.npz"):
+        found = checkpoints.load(file)
+        arrays, state = dict(found.arrays), json.loads(json.dumps(found.meta["state"]))
+        if what in ARRAYS:
+            ARRAYS[what](arrays)
+        else:
+            STATES[what](state)
+        file.unlink()
+        checkpoints.save(file.parent, file.stem.rsplit("-", 1)[0], arrays, {"state": state})
+    with pytest.raises(RunError, match=r"02-b/e\d+"):
+        trained("pathnet-transfer", faces, folder)
+
+
+DONE: dict[str, Callable[[dict[str, Any]], object]] = {
+    "empty layers": lambda done: done.update(path=[[], []]),
+    "no module": lambda done: done.update(path=[[99], [0]]),
+    "accuracy a text": lambda done: done.update(val_accuracy="x"),
+    "fewer than no images": lambda done: done.update(images=-1),
+}
+
+
+@pytest.mark.parametrize("change", DONE.values(), ids=DONE)
+def test_the_marker_of_a_search_is_checked_before_the_next(
+    change: Callable[[dict[str, Any]], object], transferred: Run, faces: dict[str, str], tmp_path: Path
+) -> None:
+    folder = unfinished(transferred, tmp_path / "run")
+    marker = folder / "stages" / "01-a" / "done.json"
+    done = json.loads(marker.read_text())
+    del done["checksum"]
+    change(done)
+    marker.write_text(json.dumps(done))
+    with pytest.raises(RunError, match=r"01-a/done\.json is damaged"):
+        trained("pathnet-transfer", faces, folder)
 
 
 # Surviving

@@ -63,7 +63,6 @@ class Batcher:
     """
 
     def __init__(self, predictor: Predictor, limits: Limits, metrics: Metrics) -> None:
-        predictor.settle_detector()
         _ = predictor.detector  # loaded, and a missing one told, before the first picture comes
         self._pipelines = {whole: Pipeline(predictor, whole=whole) for whole in (False, True)}
         self._limits, self._metrics = limits, metrics
