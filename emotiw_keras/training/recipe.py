@@ -15,7 +15,6 @@ import tomli_w
 
 from emotiw_keras.data.near.threshold import THRESHOLD, check_threshold
 from emotiw_keras.errors import UsageError
-from emotiw_keras.files import read_regular
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.models.registry import application_names, get_spec, known_names, model_names, near_name
 from emotiw_keras.sealed import strict_toml
@@ -320,7 +319,11 @@ def recipe_text(name_or_path: str) -> str:
     path = Path(name_or_path)
     if path.suffix == ".toml" or path.exists():
         try:
-            return read_regular(path, MOST_BYTES).decode("utf-8")
+            with open(path, "rb") as file:  # a pipe too: a shell makes one of `emotiw fit <(sed ... mine.toml)`
+                content = file.read(MOST_BYTES + 1)
+            if len(content) > MOST_BYTES:
+                raise UsageError(f"recipe {name_or_path} is longer than {MOST_BYTES:,} bytes; expected a TOML file")
+            return content.decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"recipe {name_or_path}: {error}; expected a TOML file") from error
     close = difflib.get_close_matches(name_or_path, recipe_names(), 1)
