@@ -33,6 +33,7 @@ from emotiw_keras.studies.staged_arms import (
     updates_of,
 )
 from emotiw_keras.training.fit import fit
+from emotiw_keras.training.run_writer import refuse_links
 from emotiw_keras.training.start import named_run
 
 
@@ -120,6 +121,7 @@ def study(
         raise UsageError(f"a study needs one or more different networks; got {', '.join(net.name for net in nets) or 'none'}")
     check_weights(nets)
     folder = Path(out)
+    refuse_links(folder)
     arms = [arm for net in nets for arm in arms_of(net, seeds, large_seeds, parts)]
     steps = steps_of(arms)
     runs: dict[Step, Run] = {}

@@ -17,7 +17,7 @@ from emotiw_keras.training.fit import Outcome, fit
 from emotiw_keras.training.prepared_data import prepare
 from emotiw_keras.training.recipe import Recipe
 from emotiw_keras.training.recipe_tables import SourceSettings
-from emotiw_keras.training.run_writer import move_aside
+from emotiw_keras.training.run_writer import move_aside, refuse_links
 from emotiw_keras.training.stage import Stage
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ def _claim(folder: Path, facts: dict[str, Any]) -> None:
     foreign = sorted({path.name for path in folder.iterdir()} - own) if folder.exists() else []
     if foreign:
         raise RunError(f"{folder} holds {foreign[0]}, which is no run of --folds; choose another --out, or --restart")
+    refuse_links(folder)
     if (folder / FOLDS_FILE).exists():
         old = read_folds(folder)
         changed = [f"{key}: {old[key]!r} -> {facts[key]!r}" for key in ("recipe", "data", "folds") if old[key] != facts[key]]

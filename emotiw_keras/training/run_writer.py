@@ -113,7 +113,7 @@ def resumable(path: Path, recipe_toml: str, info: Mapping[str, Any]) -> dict[str
         raise OutputError(f"{path} is a file; a run needs a folder of its own")
     there = {item.name for item in path.iterdir()} if path.exists() else set()
     if "run.json" in there:
-        _refuse_links(path)
+        refuse_links(path)
         old = read_info(path)
         for name in old.get("files", {}):
             if (path / name).exists() or not old.get("finished"):
@@ -146,7 +146,7 @@ def resumable(path: Path, recipe_toml: str, info: Mapping[str, Any]) -> dict[str
     return None
 
 
-def _refuse_links(path: Path) -> None:
+def refuse_links(path: Path) -> None:
     """RunError for a link that leads out of a run folder: what goes on there writes and removes files below it."""
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):

@@ -216,3 +216,12 @@ def test_without_persons_folds_are_stratified_and_equal_pictures_stay_together(i
     assert set(fold_splits(fold, Folds(5, 0, held_out=False)).tolist()) == {"train", "val"}
     with pytest.raises(DataError, match="11 folds of 10 different photographs"):
         stratified_folds(label, group, 11)
+
+
+def test_a_fold_that_is_a_link_to_somebody_elses_run_is_refused(recipe_file: Path, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "fold-2").symlink_to(tmp_path / "theirs")
+    with pytest.raises(RunError, match="fold-2 is a link to a place outside"):
+        cross_validate(load_recipe(str(recipe_file)), {"data": str(images)}, tmp_path / "mine", 3)
+    assert not list((tmp_path / "theirs").iterdir())
