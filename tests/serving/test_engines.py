@@ -202,7 +202,7 @@ def damaged_runs(folder: Path) -> dict[str, Path]:
         elif words.startswith("do"):
             info["weights"]["variables"][0][1][0] += 1
         else:
-            info["preprocessing"]["crop"] = info["preprocessing"]["resize"] + 1
+            info["preprocessing"]["resize"] = info["preprocessing"]["crop"] - 1
         (run / "run.json").write_text(json.dumps(info))
     return runs
 
