@@ -56,6 +56,7 @@ class QuietTensorFlow:
                     sys.meta_path.remove(self)
                 with _silent_stderr():
                     load(module)
+                module.get_logger().setLevel("ERROR")  # what it wonders at in our graphs, no user can mend
 
             spec.loader.exec_module = quietly  # type: ignore[method-assign]
         return spec

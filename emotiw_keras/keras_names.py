@@ -47,19 +47,6 @@ def unnumbered(path: str) -> str:
     return re.sub(r"_\d+(?=/|$)", "", path)
 
 
-def named(value: Any) -> Any:
-    """What stands in a configuration for what JSON cannot hold: the same in every process, so no place in memory.
-
-    Example:
-        >>> named(unnumbered)
-        'emotiw_keras.keras_names.unnumbered'
-    """
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    of = value if hasattr(value, "__qualname__") else type(value)
-    return f"{of.__module__}.{of.__qualname__}"
-
-
 class Deferred:
     """Stands for a class until a file asks for one of its objects."""
 

@@ -79,12 +79,8 @@ def is_unfinished(name: str) -> bool:
     return _UNFINISHED.match(name) is not None
 
 
-ANY = "*"
-
-
 def sweep_beside(target: str | os.PathLike[str]) -> None:
-    """Remove what processes that are gone were writing to put it in place of `target`: files and folders `.PID.NAME` beside it;
-    of a target called `ANY`, of any name.
+    """Remove what processes that are gone were writing to put it in place of `target`: files and folders `.PID.NAME` beside it.
 
     Raises:
         OutputError: it cannot be removed.
@@ -92,7 +88,7 @@ def sweep_beside(target: str | os.PathLike[str]) -> None:
     place = Path(target).absolute()
     if _WINDOWS or not place.parent.is_dir():  # there no signal asks whether a process lives
         return
-    ours = re.compile(rf"\.(\d{{1,9}})\.{'.+' if place.name == ANY else re.escape(place.name)}")
+    ours = re.compile(rf"\.(\d{{1,9}})\.{re.escape(place.name)}")
     for path in place.parent.iterdir():
         match = ours.fullmatch(path.name)
         if match is None or _lives(int(match[1])):

@@ -65,7 +65,7 @@ def members(file: BinaryIO) -> Iterator[Member]:
         yield Member("", error=end)
 
 
-def info_end(file: BinaryIO, stopped: int = 0) -> str | None:
+def info_end(file: BinaryIO, stopped: int) -> str | None:
     """What is wrong with a tar that was listed until nothing more could be: a whole one is zeros from there to its end.
 
     Args:

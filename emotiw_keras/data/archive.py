@@ -231,7 +231,7 @@ class ZipArchive:
         self._check_total(list(self._members.values()))
         self.names = sorted(self._members)
         folders = {info.filename.removeprefix("./").rstrip("/") for info in infos if info.filename.endswith("/")} - {"", "."}
-        full = {parent for name in (*self.names, *folders) for parent in _parents(name)}
+        full = {parent for name in (*self.names, *folders) for parent in _parents(name)} if folders else set()
         self.empty = sorted(name for name in folders - full if not (_hidden(name) or _system_folder(f"{name}/")))
 
     def _check(self, name: str, info: zipfile.ZipInfo) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from emotiw_keras.data.archive import checked_name
 from emotiw_keras.errors import OutputError, UsageError
 from emotiw_keras.files import real, writing
-from emotiw_keras.locking import ANY, sweep_beside
 
 LONGEST = 200
 """Bytes of a name, of the 255 that file systems take: before and behind it something is added."""
@@ -37,9 +36,9 @@ class NewFolder:
             raise OutputError(f"{self.path} is a file; name a new folder")
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            sweep_beside(self.path / ANY)
-            if any(self.path.iterdir()):
-                raise OutputError(f"{self.path} is not empty; nothing is overwritten, name a new folder")
+            held = next(iter(sorted(self.path.iterdir())), None)
+            if held is not None:  # a hidden one too, such as a killed command leaves: which it is, its owner knows
+                raise OutputError(f"{self.path} is not empty: it holds {held.name}; nothing is overwritten, name a new folder")
         self._taken: set[str] = set()
 
     def place(self, name: str, suffix: str) -> Path:

@@ -11,10 +11,9 @@ from glob import escape
 from typing import Any
 
 import keras
-import numpy as np
 
 from emotiw_keras.errors import DataError, ModelError, UsageError
-from emotiw_keras.training.freezing import inner_layers, weighted_layers
+from emotiw_keras.training.freezing import digests, inner_layers, weighted_layers
 from emotiw_keras.training.keras_objects import is_keras
 from emotiw_keras.training.own_data import OwnData, are_faces
 from emotiw_keras.training.stage import Stage
@@ -27,10 +26,7 @@ COLUMNS = ("stage", "epoch", "learning_rate", "loss", "seconds", "images_per_sec
 
 def weights_hash(model: keras.Model) -> str:
     """What tells the weights that a training begins with from others."""
-    digest = hashlib.sha256()
-    for weight in model.weights:
-        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes())
-    return digest.hexdigest()[:16]
+    return hashlib.sha256("".join(digests(model).values()).encode()).hexdigest()[:16]
 
 
 def check_network(model: keras.Model) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from emotiw_keras.keras_names import named, unnumbered
+from emotiw_keras.keras_names import unnumbered
 
 KINDS = {
     "Loss": "keras.losses.Loss",
@@ -45,6 +45,14 @@ def wants_one_hot(value: Any) -> bool:
     return not getattr(value, "sparse_y_true", False)
 
 
+def _named(value: Any) -> Any:
+    """What stands in a configuration for what JSON cannot hold: the same in every process, so no place in memory."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    of = value if hasattr(value, "__qualname__") else type(value)
+    return f"{of.__module__}.{of.__qualname__}"
+
+
 def _unnumbered(config: Any) -> Any:
     """A configuration without the numbers that Keras gives to the objects of a class as they come, in whatever depth."""
     if isinstance(config, dict):
@@ -65,5 +73,5 @@ def described(value: Any) -> dict[str, str]:
     kind = type(value)
     config = ""
     if hasattr(value, "get_config"):
-        config = json.dumps(_unnumbered(json.loads(json.dumps(value.get_config(), default=named))), sort_keys=True)
+        config = json.dumps(_unnumbered(json.loads(json.dumps(value.get_config(), default=_named))), sort_keys=True)
     return {"object": f"{kind.__module__}.{kind.__qualname__}", "config": config}

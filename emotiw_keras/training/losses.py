@@ -73,7 +73,7 @@ class StageLoss:
                 f"returns {'logits' if self._logits else 'probabilities'}; give from_logits={self._logits}"
             )
         self._reduction = "mean" if self._keras is None else str(getattr(self._keras, "reduction", "mean")).lower()
-        self._each, self.masked = 1, False
+        self._each, self.masked = 1, False  # numbers that the Keras loss gives an image; whether it or the network masks any
         self.of_batch, self.alone = False, True
         """Whether the Keras loss gives one number for a batch, with which each image is counted then; whether what it gives an
         image does not depend on the others of the batch. `find_form` finds both."""
@@ -122,10 +122,10 @@ class StageLoss:
 
     def told(self, losses: tf.Tensor, beside: tf.Tensor | None) -> tf.Tensor:
         """What a batch counts, float32 (batch,): the mean over all images of an epoch is the loss that Keras would show."""
-        if self.summed and not self.told_summed:
-            losses = losses / self._each
         if self.told_summed:
             losses = tf.fill(tf.shape(losses), tf.reduce_sum(losses))
+        elif self.summed:
+            losses = losses / self._each
         return losses if beside is None else losses + beside
 
     def _of_keras(self, outputs: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

@@ -126,7 +126,8 @@ class Stage(Part):
             that few images do not pull them far (L2-SP, Li et al. 2018, arXiv:1802.01483; their alpha, 0.001 to 1 there); the
             history's loss is without it. Layers of `initialise` are left out. 0 does without.
         metrics: `keras.metrics.Metric` objects, scored in training and on validation, for the history and for callbacks.
-        callbacks: `keras.callbacks.Callback` objects; each epoch of the stage is one to them.
+        callbacks: `keras.callbacks.Callback` objects; each epoch of the stage is one to them. `SwapEMAWeights` is not called:
+            what it does, a stage does by itself.
         monitor: what chooses the best epoch.
         patience: epochs without a better one after which the stage stops; 0 never stops early.
         random_crop: crop each training image at random; otherwise in the centre.

@@ -84,7 +84,7 @@ def check_state(state: Mapping[str, Any], stage: str, epochs: int, steps: int, w
         steps: of an epoch.
         where: the checkpoint.
     """
-    check(state, state_facts(stage, epochs, steps), where)
+    check(state, _state_facts(stage, epochs, steps), where)
     done, best = state["epoch"], state["best"].get("epoch", 0)
     if len(state["rows"]) != done or not min(done, 1) <= best <= done:
         raise RunError(
@@ -93,7 +93,7 @@ def check_state(state: Mapping[str, Any], stage: str, epochs: int, steps: int, w
         )
 
 
-def state_facts(stage: str, epochs: int, steps: int) -> dict[str, tuple[Holds, str]]:
+def _state_facts(stage: str, epochs: int, steps: int) -> dict[str, tuple[Holds, str]]:
     """What the state of a stage may be, by the names of `StageState`'s fields.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emotiw_keras import hardware, talk
+from emotiw_keras import hardware
 from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.heads import Head, heads_of
 from emotiw_keras.models import registry
@@ -30,8 +30,6 @@ def start_tensorflow(threads: int | None = None) -> None:
     hardware.keep_memory()
     import tensorflow as tf
 
-    if not talk.verbose:  # what it wonders at in our graphs is nothing that a user can mend
-        tf.get_logger().setLevel("ERROR")
     if threads:
         try:
             tf.config.threading.set_intra_op_parallelism_threads(threads)

@@ -97,3 +97,18 @@ def test_quiet_downloads_still_warn_of_strange_files(
     (tmp_path / "files" / "stranger.npz").write_bytes(b"x")
     assert cli_main.run(["weights", "verify", "-q"]) == 0
     assert "not in the manifest, so not checked: stranger.npz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("begin", "level"),
+    [
+        ("from emotiw_keras.cli.quiet import quiet_tensorflow; quiet_tensorflow()", "40"),
+        ("from emotiw_keras.training.start import start_tensorflow; start_tensorflow()", "0"),
+    ],
+    ids=["on the command line", "in somebody's Python"],
+)
+def test_tensorflows_own_warnings_are_hidden_by_the_commands_alone(begin: str, level: str) -> None:
+    code = f"{begin}; import tensorflow as tf; print(tf.get_logger().level)"
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.strip() == level, done.stderr

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -44,14 +42,9 @@ def test_a_file_in_its_place_is_told_as_that(tmp_path: Path) -> None:
     assert (tmp_path / "seen").read_text() == "mine"
 
 
-def test_what_a_killed_process_was_writing_is_in_nobodys_way(tmp_path: Path) -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    folder = tmp_path / "out"
-    folder.mkdir()
-    (folder / f".{gone.pid}.film.mp4").write_text("half")
-    NewFolder(folder)
-    assert not list(folder.iterdir())
-    (folder / f".{os.getpid()}.film.mp4").write_text("under way")
-    with pytest.raises(OutputError, match="not empty"):
-        NewFolder(folder)
+def test_what_is_in_the_way_is_named_and_stays(tmp_path: Path) -> None:
+    """A hidden file too, which may be left of a killed command, or anybody's."""
+    (tmp_path / ".2024.notes").write_text("mine")
+    with pytest.raises(OutputError, match=r"it holds \.2024\.notes"):
+        NewFolder(tmp_path)
+    assert (tmp_path / ".2024.notes").read_text() == "mine"
