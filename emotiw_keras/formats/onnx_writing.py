@@ -133,12 +133,16 @@ class _Writer(Graph):
         )
 
     def _fc(self, node: Node, inputs: list[str]) -> str:
+        y = self.emit("Gemm", [self._flatten(node, inputs), *self._weights(node)])
+        self._flat.add(y)
+        return y
+
+    def _flatten(self, node: Node, inputs: list[str]) -> str:
         (x,) = inputs
         if x not in self._flat:  # Keras counts the channels first, then columns, then rows
             x = self.emit("Flatten", [self.emit("Transpose", [x], perm=[0, 2, 3, 1])], axis=1)
-        y = self.emit("Gemm", [x, *self._weights(node)])
-        self._flat.add(y)
-        return y
+            self._flat.add(x)
+        return x
 
     def _relu(self, node: Node, inputs: list[str]) -> str:
         if node.attrs.get("slope"):
@@ -198,7 +202,7 @@ class _Writer(Graph):
         return self.emit("Add", [self.emit("Mul", inputs[:2]), inputs[2]])
 
     def _concat(self, node: Node, inputs: list[str]) -> str:
-        return self.emit("Concat", inputs, axis=int(node.attrs["axis"]))
+        return self._as(inputs, self.emit("Concat", inputs, axis=int(node.attrs["axis"])))
 
     def _sigmoid(self, node: Node, inputs: list[str]) -> str:
         return self._as(inputs, self.emit("Sigmoid", inputs))

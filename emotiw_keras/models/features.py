@@ -6,11 +6,7 @@ import keras
 import numpy as np
 
 from emotiw_keras.errors import ModelError
-
-CONCATENATED = "features"
-"""The layer that holds what the classifier reads."""
-GRID = 3
-"""Maps are averaged over the parts of a grid of so many rows and columns, which tell the mouth from the eyes."""
+from emotiw_keras.models.originals.features import CONCATENATED, grid
 
 
 def with_features(model: keras.Model, count: int) -> keras.Model:
@@ -94,7 +90,6 @@ def _parts(layer: keras.layers.Layer) -> keras.KerasTensor:
     shape = layer.output.shape
     if len(shape) == 2:
         return layer.output
-    strides = [max(1, side // GRID) for side in shape[1:3]]
-    sizes = [side - stride * (min(side, GRID) - 1) for side, stride in zip(shape[1:3], strides, strict=True)]
+    sizes, strides = zip(*map(grid, shape[1:3]), strict=True)
     pool = keras.layers.AveragePooling2D(sizes, strides, data_format="channels_last", name=f"{layer.name}_grid")
     return keras.layers.Flatten(data_format="channels_last", name=f"{layer.name}_parts")(pool(layer.output))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from emotiw_keras import engines
 from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.inference import Inference, checked_answers
 from emotiw_keras.serving.light import LightInference
-from emotiw_keras.serving.network import nodes_of
+from emotiw_keras.serving.network import is_known
 from emotiw_keras.serving.speeds import fastest
 
 if TYPE_CHECKING:
@@ -24,8 +23,6 @@ SOME = 200
 """Faces after which ONNX Runtime is worth its start, which the detector has most often made by then."""
 MANY = 1_000
 """The same of an engine that takes a second or so."""
-VERY_MANY = 20_000
-"""The same of TensorFlow, whose import takes seconds where nothing has imported it yet."""
 Shape = tuple[int, int, int]
 
 
@@ -78,7 +75,7 @@ def _needs_tensorflow(source: Run | Exported, precision: str, engine: str) -> st
             return f"it does not compute in {precision} here"
     elif not able:
         return f"no other engine here computes in {precision}"
-    if isinstance(source, Run) and nodes_of(source) is None:
+    if isinstance(source, Run) and not is_known(source):
         return f"the network of {source.called} ({source.model_name}) is built by Keras alone, or given by its user"
     return ""
 
@@ -141,8 +138,8 @@ class Automatic:
     """The network of a run in the engine that suits the number of faces that have come so far.
 
     It begins with the first of `engines.LIGHT` that is installed and can compute it. After `SOME` faces ONNX Runtime is timed
-    beside it, after `MANY` the others, after `VERY_MANY` TensorFlow (after `MANY` where it is imported already), each once on a
-    machine for a network: the cache keeps what was found (`speeds`). The fastest goes on.
+    beside it, after `MANY` the others, and TensorFlow where it is imported already (it would take another gigabyte), each once
+    on a machine for a network: the cache keeps what was found (`speeds`). The fastest goes on.
 
     Args:
         source: what to compute, which a light engine can.
@@ -157,7 +154,7 @@ class Automatic:
     def __init__(self, source: Run | Exported, crops: int, shape: Shape, precision: str = "float32") -> None:
         self._source, self._crops, self._shape, self._precision = source, crops, shape, precision
         first, *others = engines.computing_in(precision)
-        self._waiting = [*others, *(["tensorflow"] if _has_tensorflow(source) else [])]
+        self._waiting = [*others, *(["tensorflow"] if _may_use_tensorflow(source) else [])]
         self._seen = 0
         self.engine, self._compute = first, self._opened(first)
 
@@ -191,17 +188,13 @@ class Automatic:
         self._compute = of(self.engine)
 
 
-def _has_tensorflow(source: Run | Exported) -> bool:
-    """Whether TensorFlow is here and may compute it."""
+def _may_use_tensorflow(source: Run | Exported) -> bool:
+    """Whether TensorFlow and Keras are imported already and may compute it."""
     from emotiw_keras.runs import Run
 
-    backend = (
-        sys.modules["keras"].backend.backend() if "keras" in sys.modules else os.environ.get("KERAS_BACKEND", "tensorflow")
-    )
-    return isinstance(source, Run) and backend == "tensorflow" and importlib.util.find_spec("tensorflow") is not None
+    imported = "tensorflow" in sys.modules and "keras" in sys.modules
+    return imported and isinstance(source, Run) and sys.modules["keras"].backend.backend() == "tensorflow"
 
 
 def _worth(engine: str) -> int:
-    if engine == "onnxruntime":
-        return SOME
-    return VERY_MANY if engine == "tensorflow" and "tensorflow" not in sys.modules else MANY
+    return SOME if engine == "onnxruntime" else MANY

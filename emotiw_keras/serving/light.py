@@ -24,7 +24,7 @@ class LightInference:
     """The network of a run, from uint8 faces to probabilities; arguments and errors are those of `inference.Inference`.
 
     Args:
-        run: a finished run whose network `network.nodes_of` knows.
+        run: a finished run whose network `network.is_known`.
         crops: 1, 2 or 10; None for what the run says.
         engine: a name in `engines.LIGHT`.
         precision: what it computes in, as `engines.load` has it.

@@ -10,6 +10,7 @@ from emotiw_keras.errors import ModelError, RunError
 from emotiw_keras.formats.keras_h5 import ROLES, read_keras_h5
 from emotiw_keras.formats.onnx_writing import onnx_bytes
 from emotiw_keras.models.originals import as_built
+from emotiw_keras.models.originals.features import reading_features
 from emotiw_keras.models.registry import get_spec
 from emotiw_keras.runs import WEIGHTS_FILE
 
@@ -18,14 +19,20 @@ if TYPE_CHECKING:
     from emotiw_keras.runs import Run
 
 
-def nodes_of(run: Run) -> tuple[Node, ...] | None:
-    """The steps of a run's network; None if nothing but Keras knows them: of a user's own, of PathNet, of `keras.applications`,
-    with a classifier on several activations (`model.features`), and of what fits one size of images only and was trained on
-    another."""
+def is_known(run: Run) -> bool:
+    """Whether the steps of a run's network are known without Keras: not those of a user's own, of PathNet, of
+    `keras.applications`, and of what fits one size of images only and was trained on another."""
+    return _nodes(run) is not None
+
+
+def _nodes(run: Run) -> tuple[Node, ...] | None:
     model = run.info["model"]
-    if model.get("given") or model.get("features"):
+    if model.get("given"):
         return None
-    return as_built(model["name"], tuple(model["input_shape"]), model.get("width", 1.0))
+    nodes = as_built(model["name"], tuple(model["input_shape"]), model.get("width", 1.0))
+    if nodes is not None and "features" in model and nodes[-1].op != "fc":
+        return None  # of SENet and SqueezeNet: what reads their activations is made by Keras alone
+    return nodes
 
 
 def network_graph(run: Run) -> bytes:
@@ -36,7 +43,7 @@ def network_graph(run: Run) -> bytes:
         RunError: the weight file is damaged or does not fit the network.
         ModelError: it cannot be read safely, holds numbers that are not finite, or the network is one that only Keras knows.
     """
-    nodes, model = nodes_of(run), run.info["model"]
+    nodes, model = _nodes(run), run.info["model"]
     if nodes is None:
         raise ModelError(f"{run.called}: nothing but Keras knows its network, {model['name']}; compute with TensorFlow")
     run.check_weights()
@@ -52,6 +59,8 @@ def network_graph(run: Run) -> bytes:
     needed = {name for node in nodes for name in node.arrays}
     if _shapes(arrays) != _listed(run) or arrays.keys() != needed:
         raise RunError(f"{run.path}: the weights do not fit {model['name']} as this version builds it")
+    if "features" in model:
+        nodes = reading_features(nodes, _shapes(arrays), tuple(model["input_shape"][:2]), model["features"])
     if run.head is not None:
         classifier = get_spec(model["name"]).classifier
         arrays |= {name: array[..., run.head.columns] for name, array in arrays.items() if name.startswith(f"{classifier}.")}

@@ -72,13 +72,64 @@ def faces_for(settings: dict[str, Any]) -> np.ndarray:
     return np.random.default_rng(6).integers(0, 256, (3, side, side, channels), np.uint8)
 
 
-def test_a_classifier_on_several_activations_is_left_to_tensorflow(tmp_path: Path) -> None:
-    run = zoo_run(tmp_path / "run", "face_vgg", 48, 0.125, input_channels=1)
+def reading_features(run: Run, count: int) -> Run:
+    """The same network with a classifier of random weights on its last `count` activations."""
+    info = json.loads((run.path / "run.json").read_text())
+    classifier = registry.get_spec(run.model_name).classifier
+    plain = registry.build_described(info["model"])
+    plain.load_weights(run.path / WEIGHTS_FILE)
+    info["model"]["features"] = count
+    model = registry.build_described(info["model"])
+    for layer in plain.layers:
+        if layer.weights and layer.name != classifier:
+            model.get_layer(layer.name).set_weights(layer.get_weights())
+    last = model.get_layer(classifier)
+    read = keras.ops.convert_to_numpy(
+        keras.Model(model.inputs, last.input)(FaceInput.from_settings(run.settings)(faces_for(run.settings)))
+    )
+    kernel = np.random.default_rng(7).normal(0, 1 / np.sqrt(read.shape[1]) / read.std(axis=0).mean(), last.kernel.shape)
+    last.set_weights([kernel, -(read @ kernel).mean(axis=0)])
+    model.save_weights(run.path / WEIGHTS_FILE)
+    info["weights"] = {"sha256": sha256_file(run.path / WEIGHTS_FILE), "variables": fingerprint(model)}
+    (run.path / "run.json").write_text(json.dumps(info))
+    return Run.open(run.path)
+
+
+@pytest.mark.parametrize("count", [1, 5, 100])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(name for name in ANY_SIZE if not name.startswith("squeezenet")),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ONE_SIZE if name != "senet50"),
+    ],
+)
+def test_a_classifier_on_several_activations_answers_as_keras_does(name: str, count: int, tmp_path: Path) -> None:
+    one_size = name in ONE_SIZE
+    size = registry.get_spec(name).input_size if one_size else 50 if name == "face_vgg" else 71
+    run = reading_features(zoo_run(tmp_path / "run", name, size, 1.0 if one_size else 0.125), count)
     assert auto.settled_engine("auto", run) == "auto"
+    faces = faces_for(run.settings)
+    expected = Inference(run, faces.shape[1:], 1)(faces)
+    assert expected.std(axis=0).max() > 0.05
+    for engine in HERE:
+        np.testing.assert_allclose(LightInference(run, 1, engine)(faces), expected, atol=3e-5, err_msg=engine)
+
+
+def test_activations_that_keras_alone_can_find_are_left_to_tensorflow(tmp_path: Path) -> None:
+    run = zoo_run(tmp_path / "run", "squeezenet", 71, 0.125)
     run.info["model"]["features"] = 5
     assert auto.settled_engine("auto", run) == "tensorflow"
     with pytest.raises(UsageError, match="engine='opencv' cannot do this: the network of .* is built by Keras alone"):
         auto.settled_engine("opencv", run)
+
+
+def test_a_classifier_that_does_not_fit_its_activations_is_one_line(tmp_path: Path) -> None:
+    run = reading_features(zoo_run(tmp_path / "run", "face_vgg", 48, 0.125, input_channels=1), 3)
+    run.info["model"]["features"] = 4
+    for engine in HERE:
+        with pytest.raises(ModelError, match=f"{engine} cannot compute the network of .*") as error:
+            LightInference(run, 1, engine)(faces_for(run.settings))
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -360,13 +411,14 @@ def test_a_cache_that_cannot_be_written_keeps_nothing(
     assert many.engine == "tensorflow"
 
 
-def test_tensorflow_is_worth_its_import_for_very_many_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert auto._worth("tensorflow") == auto.MANY
+def test_tensorflow_is_never_imported_to_compute_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.open("fer28-face-vgg-votes")
+    assert auto._may_use_tensorflow(run)  # it is imported already
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    assert not auto._may_use_tensorflow(run)
+    monkeypatch.undo()
     monkeypatch.delitem(sys.modules, "tensorflow")
-    assert auto._worth("tensorflow") == auto.VERY_MANY and auto._worth("openvino") == auto.MANY
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
-    monkeypatch.delitem(sys.modules, "keras")
-    assert not auto._has_tensorflow(Run.open("fer28-face-vgg-votes"))
+    assert not auto._may_use_tensorflow(run)
 
 
 def test_a_rate_is_faces_a_second() -> None:
