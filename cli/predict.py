@@ -224,5 +224,8 @@ def predict(
                 annotator.write(reading)
             if explainer is not None:
                 explainer.write(reading)
+    for line in annotator.left_out if annotator is not None else ():
+        warn(f"emotiw: {line}")
+        unreadable += 1
     if unreadable:
         ctx.exit(SOME_UNREADABLE)

@@ -10,6 +10,8 @@ import contextlib
 import io
 import math
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,12 +22,13 @@ import numpy as np
 from emotiw_keras.data.image_bounds import MAX_PIXELS
 from emotiw_keras.data.images import ImageError
 from emotiw_keras.data.mp4_boxes import WithoutCover, video_track
+from emotiw_keras.data.stated_sizes import counts_frames, missing_bytes
 
 VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .3gp .ogv .ts .mts .m2ts".split())
 
 # Where a video does not say how many frames a second it has, or says nonsense.
 USUAL_RATE = 25.0
-FASTEST = 1000.0
+SLOWEST, FASTEST = 0.01, 1000.0
 # A video whose last frame lies this much before its stated end has lost its tail; container and codec disagree by less.
 MISSING_SECONDS = 0.25
 MISSING_FRAMES = 2
@@ -35,7 +38,22 @@ LONGEST_GAP = 250
 LONGEST_PIXEL = 8.0
 
 _OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+_LOG_LEVEL = "OPENCV_FFMPEG_LOGLEVEL"
 _opening = threading.Lock()
+_SPEAKING = """
+import sys
+from {} import VideoReader
+
+with VideoReader(sys.argv[1] or sys.stdin.buffer.read(), ask=False) as video:
+    for _ in range(int(sys.argv[2])):
+        if not video.grab():
+            break
+        video.frame()
+"""
+
+
+class UnreadableVideo(ImageError):
+    """A video of which no further frame can be had."""
 
 
 def is_video(name: str) -> bool:
@@ -47,7 +65,7 @@ def quiet_opencv() -> None:
     """Keep what FFmpeg and OpenCV mutter off the terminal."""
     import cv2
 
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault(_LOG_LEVEL, "-8")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
@@ -71,19 +89,21 @@ class VideoReader:
 
     Args:
         source: its path, or its bytes.
+        ask: find out whether frames that are equal to the bit are interlaced ones.
 
     Attributes:
         rate: frames a second, on average.
-        promised: frames that its container promises; 0 where it says nothing.
+        promised: frames that its container promises, by length and rate where it does not count them; 0 where it says nothing.
+        counted: whether it counts them. Otherwise sound or text that goes on longer counts as frames.
         number: of the frame that `grab` went to, from 0; -1 before the first. Frames that cannot be decoded count.
         gaps: how many of those were before it.
-        seconds: when that frame is shown, from the video's time stamps.
+        seconds: when that frame is shown, from the video's time stamps, or by its number where it has none or nonsense.
 
     Raises:
         ImageError: it cannot be opened, or its frames are too large.
     """
 
-    def __init__(self, source: str | os.PathLike[str] | bytes) -> None:
+    def __init__(self, source: str | os.PathLike[str] | bytes, ask: bool = True) -> None:
         import cv2
 
         quiet_opencv()
@@ -91,7 +111,10 @@ class VideoReader:
             file = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115 - see close
         except OSError as error:
             raise ImageError(f"cannot read: {error.strerror or error}") from error
+        self._source = source
         self._track = video_track(file)
+        self._missing = missing_bytes(file)
+        counted = self._track.frames > 0 if self._track is not None else counts_frames(file)
         self._file = WithoutCover(file)
         with _nothing_else_opened():
             # The stubs want a class of theirs; any buffered file will do.
@@ -111,9 +134,13 @@ class VideoReader:
             self.close()
             raise ImageError(f"{width} x {height} pixels, more than the {MAX_PIXELS:,} allowed; shrink it first")
         rate = self._capture.get(cv2.CAP_PROP_FPS)
-        self.rate = rate if 0 < rate <= FASTEST else USUAL_RATE
+        self.rate = rate if SLOWEST <= rate <= FASTEST else USUAL_RATE
+        self._clock = not 0 < rate < SLOWEST
         promised = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.promised = int(promised) if math.isfinite(promised) and promised > 0 else 0
+        self.counted = counted and self.promised > 0
+        self._asked = not ask
+        self._before: np.ndarray | None = None
         self.number = -1
         self.gaps = 0
         self.seconds = 0.0
@@ -136,6 +163,8 @@ class VideoReader:
         self.number += gap + 1
         self.gaps += gap
         seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if not self._clock or (self.number and seconds == 0):
+            seconds = self.number / self.rate
         if math.isfinite(seconds):
             self.seconds = seconds
         return True
@@ -145,22 +174,43 @@ class VideoReader:
 
         Raises:
             ImageError: it cannot be decoded.
+            UnreadableVideo: nor can any other.
         """
         import cv2
 
         good, pixels = self._capture.retrieve()
         if not good:
             raise ImageError(f"frame {self.number:,} cannot be decoded")
+        self._refuse_interlaced(pixels)
         rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
         if self._wide == self._tall:
             return rgb
         return cv2.resize(rgb, None, fx=self._wide, fy=self._tall, interpolation=cv2.INTER_LINEAR)
+
+    def _refuse_interlaced(self, pixels: np.ndarray) -> None:
+        """OpenCV from 4.13 on gives the frame before, or memory, where a frame is interlaced, and tells it in its log alone:
+        where two frames are equal to the bit, another process decodes so far and its log is read."""
+        before, self._before = self._before, None if self._asked else pixels
+        if before is None or not _equal(before, pixels):
+            return
+        self._asked, self._before = True, None
+        if _says_interlaced(self._source, self.number + 1):
+            import cv2
+
+            raise UnreadableVideo(
+                f"its frames are interlaced, which OpenCV {cv2.__version__} cannot show; make them progressive, as "
+                "`ffmpeg -i FILM -vf bwdif new.mp4` does"
+            )
 
     def lost(self) -> str | None:
         """After the last frame: what the container promised and was not there, in words; None if all was."""
         count = self.number + 1 - self.gaps
         if not count:
             return "no frame can be decoded"
+        if not self.counted:
+            if self._missing:
+                return f"ends after {count:,} frames, before its file says that it does; the video is cut or damaged"
+            return f"{self.gaps:,} frames cannot be decoded; the video is damaged" if self.gaps else None
         end = self._track.played if self._track is not None and self.trimmed else self.promised / self.rate
         short = end - self.seconds - 1 / self.rate > MISSING_SECONDS
         if self.trimmed:
@@ -168,7 +218,6 @@ class VideoReader:
         missing = self.promised - count
         if missing > MISSING_FRAMES and short:
             return f"ends after {count:,} frames, {self.promised:,} were promised; the video is cut or damaged"
-        # Other containers tell the number by length and rate, which is no count where the rate varies.
         exact = self._track is not None and self._track.frames == self.promised > 0
         if self.gaps or (exact and missing > 0):
             missing = missing if exact else self.gaps
@@ -188,6 +237,21 @@ class VideoReader:
         self.close()
 
 
+def _equal(first: np.ndarray, second: np.ndarray) -> bool:
+    few = (slice(None, None, 16),) * 2
+    return first.shape == second.shape and np.array_equal(first[few], second[few]) and np.array_equal(first, second)
+
+
+def _says_interlaced(source: str | os.PathLike[str] | bytes, frames: int) -> bool:
+    """Whether FFmpeg, asked to speak, says so of one of the first frames."""
+    given = source if isinstance(source, bytes) else b""
+    name = "" if isinstance(source, bytes) else os.fspath(source)
+    environment = {**os.environ, _LOG_LEVEL: "16", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", _SPEAKING.format(__name__), name, str(frames)]
+    told = subprocess.run(command, input=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+    return b"interlaced to progressive" in told.stdout
+
+
 def sample_frames(source: Path | bytes, count: int) -> Iterator[tuple[int, np.ndarray]]:
     """The frames in the middle of `count` equal parts of a video, one in memory at a time; all of them if it has no more.
 
@@ -205,8 +269,11 @@ def sample_frames(source: Path | bytes, count: int) -> Iterator[tuple[int, np.nd
     total = _frames(source)
     wanted = [int((i + 0.5) * total / count) for i in range(count)] if total > count else list(range(total))
     with VideoReader(source) as video:
+        given = -1
+        if wanted[0] > 0 and _go_to(video, wanted[0] - 1):
+            video.frame()  # two in a row tell whether they are interlaced
         for place in wanted:
-            if video.number >= place:
+            if given >= place:
                 continue  # was lost, and the one behind it has been given
             if not _go_to(video, place):
                 if total - video.number - 1 > MISSING_FRAMES or video.number < 0:
@@ -214,7 +281,8 @@ def sample_frames(source: Path | bytes, count: int) -> Iterator[tuple[int, np.nd
                         f"the video ends after {video.number + 1:,} frames, {total:,} were promised; cut or damaged"
                     )
                 break
-            yield video.number, video.frame()
+            given = video.number
+            yield given, video.frame()
         if video.gaps:
             raise ImageError(f"{video.gaps:,} of {video.number + 1:,} frames cannot be decoded; the video is damaged")
 
@@ -227,9 +295,9 @@ def _go_to(video: VideoReader, place: int) -> bool:
 
 
 def _frames(source: Path | bytes) -> int:
-    """How many frames of a video are played: as its container says, or counted where that says nothing or is trimmed."""
+    """How many frames of a video are played: as its container counts them, else counted here, as where it is trimmed."""
     with VideoReader(source) as video:
-        if video.promised and not video.trimmed:
+        if video.counted and not video.trimmed:
             return video.promised
         while video.grab():
             pass

@@ -38,6 +38,10 @@ FULL_BELOW = 1 << 20
 LONGEST_HOLD = 60
 
 
+class _NoEncoder(Exception):
+    """Nothing here writes such a video; why, in words."""
+
+
 class Annotator:
     """Writes annotated copies into a folder, each below its relative name; a video, once its last frame has come.
 
@@ -46,6 +50,9 @@ class Annotator:
     Args:
         folder: new or empty, so that nothing can be overwritten.
         inputs: names of what will be read; the folder must not lie in one of them, or its images would be read too.
+
+    Attributes:
+        left_out: why there is no copy of some videos, each in a line.
 
     Raises:
         OutputError: the folder holds something, or cannot be written.
@@ -56,6 +63,8 @@ class Annotator:
         self._folder = NewFolder(folder, inputs)
         self._video: Video | None = None
         self._writer: _VideoWriter | None = None
+        self._without: Video | None = None
+        self.left_out: list[str] = []
 
     def __enter__(self) -> Annotator:
         return self
@@ -81,7 +90,7 @@ class Annotator:
             self.__exit__(None, None, None)
             self._video = reading.video
         pixels = reading.image.pixels
-        if pixels is None:
+        if pixels is None or (self._video is not None and self._video is self._without):
             return
         drawn = draw_readings(pixels, reading.faces)
         if self._video is None or self._video.stills:
@@ -89,7 +98,12 @@ class Annotator:
             return
         if self._writer is None:
             place = self._place(self._video.name, frozenset(CODECS), ".mp4")
-            self._writer = _VideoWriter(place, self._video.rate, drawn.shape[:2])
+            try:
+                self._writer = _VideoWriter(place, self._video.rate, drawn.shape[:2])
+            except _NoEncoder as error:
+                self._without = self._video
+                self.left_out.append(f"no copy of {self._video.path}: {error}")
+                return
         self._writer.write(drawn, reading.image.seconds)
 
     def _place(self, name: str, known: frozenset[str], otherwise: str) -> Path:
@@ -131,7 +145,7 @@ class _VideoWriter:
             self._writer = cv2.VideoWriter(name, cv2.CAP_FFMPEG, code, rate, size[::-1])
         if not self._writer.isOpened():
             self.discard()
-            raise OutputError(f"cannot write {path}: no encoder for {size[1]} x {size[0]} pixels at {rate:g} frames a second")
+            raise _NoEncoder(f"no encoder for {size[1]} x {size[0]} pixels at {rate:g} frames a second")
 
     def write(self, pixels: np.ndarray, seconds: float | None = None) -> None:
         """Write the next frame; `seconds` is when it is shown, None for as soon as the rate has it."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from emotiw_keras.data.images import ImageError
-from emotiw_keras.data.video_files import FASTEST, USUAL_RATE, VideoReader, quiet_opencv
+from emotiw_keras.data.video_files import FASTEST, SLOWEST, USUAL_RATE, UnreadableVideo, VideoReader, quiet_opencv
 from emotiw_keras.serving.input_images import InputImage, Video
 
 if TYPE_CHECKING:
@@ -53,16 +53,36 @@ def opened(path: str, name: str) -> Video | InputImage:
 
 
 def _video_frames(video: VideoReader, path: str, name: str) -> Iterator[InputImage]:
+    first: InputImage | None = None
     with video:
-        while video.grab():
-            seconds = round(video.seconds, 6)
-            try:
-                yield InputImage(path, video.frame(), frame=video.number, name=name, seconds=seconds)
-            except ImageError as error:
-                yield InputImage(path, None, str(error), frame=video.number, name=name, seconds=seconds)
+        try:
+            while video.grab():
+                image = _frame(video, path, name)
+                if video.number == 0:
+                    first = image  # the second tells whether it is one
+                    continue
+                if first is not None:
+                    yield first
+                    first = None
+                yield image
+        except UnreadableVideo as error:
+            yield InputImage(path, None, str(error), name=name)
+            return
         lost = video.lost()
+    if first is not None:
+        yield first
     if lost is not None:
         yield InputImage(path, None, lost, frame=video.number + 1 or None, name=name)
+
+
+def _frame(video: VideoReader, path: str, name: str) -> InputImage:
+    seconds = round(video.seconds, 6)
+    try:
+        return InputImage(path, video.frame(), frame=video.number, name=name, seconds=seconds)
+    except UnreadableVideo:
+        raise
+    except ImageError as error:
+        return InputImage(path, None, str(error), frame=video.number, name=name, seconds=seconds)
 
 
 def numbered_files(pattern: str) -> list[tuple[int, str]]:
@@ -92,12 +112,12 @@ def open_sequence(pattern: str, read: Read) -> Video | InputImage:
 
 
 def _sequence_frames(pattern: str, folder: str, numbered: list[tuple[int, str]], read: Read) -> Iterator[InputImage]:
-    for number, name in numbered:
-        image = read(os.path.join(folder, name), name)
+    for place, (number, name) in enumerate(numbered):
+        image, seconds = read(os.path.join(folder, name), name), round(place / USUAL_RATE, 6)
         if isinstance(image, Video):
-            yield InputImage(pattern, None, f"{name} is a video, not an image", frame=number, name=name)
+            yield InputImage(pattern, None, f"{name} is a video, not an image", frame=number, name=name, seconds=seconds)
         else:
-            yield InputImage(pattern, image.pixels, image.error, frame=number, name=name)
+            yield InputImage(pattern, image.pixels, image.error, frame=number, name=name, seconds=seconds)
 
 
 def open_camera(name: str) -> Video | InputImage:
@@ -110,7 +130,7 @@ def open_camera(name: str) -> Video | InputImage:
     if not capture.isOpened():
         return InputImage(name, None, f"no camera {number} can be opened")
     rate = capture.get(cv2.CAP_PROP_FPS)
-    rate = rate if 0 < rate <= FASTEST else USUAL_RATE
+    rate = rate if SLOWEST <= rate <= FASTEST else USUAL_RATE
     return Video(name, f"camera_{number}.mp4", rate, _camera_frames(capture, name), live=True)
 
 

@@ -116,6 +116,7 @@ def test_numbered_images_are_a_video(predict: Callable, tmp_path: Path) -> None:
         (3, 0, True), (4, 0, True), (10, None, False), (11, 0, True),
     ]  # fmt: skip
     assert {row["path"] for row in done.rows} == {"shots/f_%03d.png"}
+    assert [row["seconds"] for row in done.rows] == [0.0, 0.04, 0.08, 0.12]
     assert "cannot read shots/f_%03d.png frame 10: not an image" in done.err
     assert [row["frame"] for row in predict("shots/f_%d.png").rows] == [3, 4, 5, 10, 11]
 

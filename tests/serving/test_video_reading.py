@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
+from emotiw_keras.data import video_files
 from emotiw_keras.data.images import ImageError
+from emotiw_keras.data.stated_sizes import counts_frames, missing_bytes
 from emotiw_keras.data.video_files import VideoReader, sample_frames
 from emotiw_keras.serving.annotate import Annotator
 from emotiw_keras.serving.input_images import InputImage, Video
@@ -146,3 +150,114 @@ def test_uneven_time_stamps_keep_the_length_of_the_annotated_video(tmp_path: Pat
         while copy.grab():
             levels.append(round(float(copy.frame().mean()) / 40))
     assert levels == [0, 1, *[2] * 10, 3, 4]
+
+
+def interlaced(path: Path, frames: list[np.ndarray]) -> None:
+    """Write an MPEG-2 film and say of it, and of each picture, that its lines were taken in two turns."""
+    height, width = frames[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mpg2"), 25.0, (width, height))
+    for frame in frames:
+        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    writer.release()
+    data = bytearray(path.read_bytes())
+    for found in re.finditer(rb"\x00\x00\x01\xb5([\x10-\x1f\x80-\x8f])", bytes(data)):
+        start = found.start() + 4
+        if data[start] >> 4 == 1:  # the sequence: progressive_sequence
+            data[start + 1] &= ~0x08 & 0xFF
+        else:  # a picture: chroma_420_type, progressive_frame
+            data[start + 3] &= ~0x01 & 0xFF
+            data[start + 4] &= ~0x80 & 0xFF
+    path.write_bytes(data)
+
+
+def test_interlaced_frames_are_read_or_refused_and_nothing_else_is_given(predict: Callable, tmp_path: Path) -> None:
+    shown = frames_of(12)
+    interlaced(tmp_path / "dvd.mkv", shown)
+    done = predict("dvd.mkv")
+    if done.code == 0:  # an OpenCV that can show them
+        assert len(done.rows) == 12 and all(row["face"] == 0 for row in done.rows)
+        return
+    (row,) = done.rows
+    assert done.code == 3 and "its frames are interlaced, which OpenCV" in row["error"] and "bwdif" in done.err
+    for count in (1, 3):
+        for source in (Path("dvd.mkv"), Path("dvd.mkv").read_bytes()):
+            with pytest.raises(ImageError, match="interlaced"):
+                list(sample_frames(source, count))
+
+
+def test_a_film_that_stands_still_is_read(predict: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video(tmp_path / "still.avi", frames_of(1) * 6)
+    asked = []
+    says = video_files._says_interlaced
+    monkeypatch.setattr(video_files, "_says_interlaced", lambda *given: (asked.append(given[1]), says(*given))[1])
+    done = predict("still.avi")
+    assert done.code == 0 and [row["face"] for row in done.rows] == [0] * 6
+    assert len(asked) <= 1, "asked again"
+
+
+def longer(path: Path, seconds: float) -> None:
+    """A Matroska file that says it lasts so long, as one with sound behind its last picture does."""
+    data = path.read_bytes()
+    place = data.index(b"\x44\x89\x88") + 3  # Duration, a double in milliseconds
+    path.write_bytes(data[:place] + struct.pack(">d", 1000 * seconds) + data[place + 8 :])
+
+
+@pytest.mark.parametrize("name", ["film.mkv", "film.webm"])
+def test_sound_that_is_longer_than_the_picture_is_no_loss(predict: Callable, tmp_path: Path, name: str) -> None:
+    write_video(tmp_path / "film.mkv", frames_of(20), rate=10)
+    longer(tmp_path / "film.mkv", 6.0)
+    (tmp_path / "film.mkv").rename(tmp_path / name)
+    with VideoReader(tmp_path / name) as video:
+        assert video.promised > 50 and not video.counted
+    done = predict(name)
+    assert done.code == 0 and len(done.rows) == 20, done.err
+    assert [number for number, _ in sample_frames(Path(name), 4)] == [2, 7, 12, 17]
+
+
+def test_a_matroska_file_that_is_cut_says_so(predict: Callable, tmp_path: Path) -> None:
+    write_video(tmp_path / "film.mkv", frames_of(30), rate=10)
+    data = (tmp_path / "film.mkv").read_bytes()
+    (tmp_path / "film.mkv").write_bytes(data[: 2 * len(data) // 3])
+    done = predict("film.mkv")
+    assert done.code == 3 and "before its file says that it does; the video is cut or damaged" in done.err
+    assert 5 < sum(row["error"] is None for row in done.rows) < 30
+    with pytest.raises(ImageError, match="cut or damaged"):
+        list(sample_frames(Path("film.mkv"), 2))
+
+
+def test_what_files_state_of_their_size() -> None:
+    def missing(data: bytes) -> bool:
+        return missing_bytes(io.BytesIO(data))
+
+    head, segment = b"\x1a\x45\xdf\xa3\x83abc", b"\x18\x53\x80\x67"
+    assert not missing(head + segment + b"\x84" + b"data") and missing(head + segment + b"\x84" + b"dat")
+    assert missing(head + segment + b"\x40\x05" + b"data") and not missing(head + segment + b"\x01" + b"\xff" * 7 + b"data")
+    assert (
+        not missing(head) and not missing(head + segment) and not missing(head + b"\x12\x34\x56\x78\x99") and not missing(b"")
+    )
+    asf = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + bytes(14)
+    facts = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365") + struct.pack("<Q16sQ", 104, b"", 80)
+    assert len(asf + facts) == 78 and missing(asf + facts + b".") and not missing(asf + facts + b"..") and not missing(asf)
+    assert counts_frames(io.BytesIO(b"RIFF0000AVI LIST")) and not counts_frames(io.BytesIO(b"RIFF0000WAVE"))
+
+
+def test_films_without_a_clock_are_told_by_their_rate(predict: Callable, tmp_path: Path) -> None:
+    write_video(tmp_path / "slow.avi", frames_of(4), rate=10)
+    data = (tmp_path / "slow.avi").read_bytes()
+    place = data.index(b"vids") + 4 + 16  # scale and rate of the stream
+    (tmp_path / "slow.avi").write_bytes(data[:place] + struct.pack("<II", 2**31 - 1, 1) + data[place + 8 :])
+    done = predict("slow.avi")
+    assert [row["seconds"] for row in done.rows] == [pytest.approx(number / 25) for number in range(4)]
+
+
+def test_a_film_that_no_encoder_takes_has_no_copy_and_the_others_do(predict: Callable, tmp_path: Path) -> None:
+    wide = np.zeros((64, 8200, 3), np.uint8)
+    writer = cv2.VideoWriter(str(tmp_path / "a.mkv"), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"MJPG"), 25.0, (8200, 64))
+    for _ in range(2):
+        writer.write(wide)
+    writer.release()
+    write_video(tmp_path / "b.mp4", frames_of(3))
+    done = predict("a.mkv", "b.mp4", "--annotate", "seen")
+    assert done.code == 3 and len(done.rows) == 5
+    assert "emotiw: no copy of a.mkv: no encoder for 8200 x 64 pixels at 25 frames a second" in done.err
+    assert [path.name for path in (tmp_path / "seen").iterdir()] == ["b.mp4"]
