@@ -7,6 +7,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -115,7 +116,7 @@ class Pipeline:
         turned: look at a photo in which no face was found again, turned by 90, 270 and 180 degrees; its `notes` say so.
 
     Raises:
-        UsageError: a number below 1.
+        UsageError: no whole number, or one below 1.
     """
 
     def __init__(
@@ -131,8 +132,8 @@ class Pipeline:
         turned: bool = False,
     ) -> None:
         for name, value in (("every", every), ("smooth", smooth), ("ahead", ahead)):
-            if isinstance(value, int) and value < 1:
-                raise UsageError(f"{name}={value}: expected at least 1")
+            if not (value is None or callable(value)) and (not isinstance(value, Integral) or value < 1):
+                raise UsageError(f"{name}={value}: expected a whole number, at least 1")
         self._predictor = predictor
         self._whole = whole
         self._every = every
@@ -173,7 +174,7 @@ class Pipeline:
     def _found_in_videos(self, videos: Iterable[Video]) -> Iterator[_Found]:
         for source in videos:
             tracker = None if self._whole else Tracker(self._predictor.video_detector, self._every)
-            frames = self._smooth if isinstance(self._smooth, int) else max(1, self._smooth(source.rate))
+            frames = max(1, self._smooth(source.rate)) if callable(self._smooth) else self._smooth
             smoother = Smoother(frames) if frames > 1 else None
             for image in source.frames:
                 cut_faces = [] if image.pixels is None else self._cut_of_frame(image.pixels, tracker)

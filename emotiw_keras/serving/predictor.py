@@ -96,8 +96,8 @@ class Predictor:
     Raises:
         ModelError: there is no such run folder and no such model.
         RunError: `run` is no finished run folder.
-        UsageError: Keras runs on another backend than TensorFlow, a number of crops that cannot be meant, an engine that is
-            not there or cannot do what the other arguments ask for, or a head that the run does not have.
+        UsageError: Keras is set to something else than TensorFlow and float32, a number of crops that cannot be meant, an
+            engine that is not there or cannot do what the other arguments ask for, or a head that the run does not have.
 
     Example:
         >>> predictor = Predictor("runs/first")                        # doctest: +SKIP
@@ -307,9 +307,9 @@ class Predictor:
             One list per frame, as from `faces`; a face keeps its number while it is tracked.
 
         Raises:
-            DataError: an image of another shape or type.
+            DataError: an image of another shape or type, or one image instead of several.
             ModelError: as `detector`.
-            UsageError: `every`, `smooth` or `ahead` is below 1, or as `detector`.
+            UsageError: `every`, `smooth` or `ahead` is no whole number above 0, or as `detector`.
 
         Example:
             >>> for faces in predictor.stream(camera, every=5, smooth=10):         # doctest: +SKIP
@@ -318,6 +318,8 @@ class Predictor:
         from emotiw_keras.serving.input_images import InputImage, Video
         from emotiw_keras.serving.pipeline import Pipeline
 
+        if _is_image(frames):
+            raise DataError("one image where the frames of a video are expected; give them one by one, stream([image])")
         pipeline = Pipeline(self, every=every, smooth=smooth, ahead=ahead)
         images = (InputImage("", checked(image), frame=number) for number, image in enumerate(frames))
         video = Video("", "", rate=1.0, frames=images)

@@ -88,32 +88,35 @@ class Tracker:
 
     def _carry(self, small: np.ndarray, scale: float) -> list[_Track] | None:
         """Each present face in the new frame; None if one of them cannot be carried."""
+        carried = self._carried(small, scale)
+        return None if None in carried.values() else [track for track in carried.values() if track is not None]
+
+    def _carried(self, small: np.ndarray, scale: float) -> dict[int, _Track | None]:
+        """Number of each present face -> where flow carries it; None where it does not."""
         present = [track for track in self._tracks if track.seen == self._frame - 1]
-        if not present:
-            return []
-        assert self._before is not None
-        if self._before.shape != small.shape:
-            return None
+        carried: dict[int, _Track | None] = {track.number: None for track in present}
+        if not present or self._before is None or self._before.shape != small.shape:
+            return carried
         corners = [_corners(self._before, track.face.box, scale) for track in present]
         owner = np.repeat(np.arange(len(present)), [len(each) for each in corners])
         points = np.concatenate(corners)
         if not len(points):
-            return None
+            return carried
         there, found, _ = cv2.calcOpticalFlowPyrLK(self._before, small, points, None)
         back, returned, _ = cv2.calcOpticalFlowPyrLK(small, self._before, there, None)
         good = (found[:, 0] == 1) & (returned[:, 0] == 1) & (np.abs(back - points).max(axis=1) <= RETURNED_WITHIN)
-        carried = []
         for index, track in enumerate(present):
             mine = good & (owner == index)
             moved = _moved(track.face, points[mine], there[mine], scale)
             patch = None if moved is None or not _inside(moved, small, scale) else _patch(small, moved.box, scale)
-            if moved is None or patch is None or float(patch @ track.patch) < SAME_LOOK:
-                return None
-            carried.append(_Track(track.number, moved, patch, self._frame))
+            if moved is not None and patch is not None and float(patch @ track.patch) >= SAME_LOOK:
+                carried[track.number] = _Track(track.number, moved, patch, self._frame)
         return carried
 
     def _numbered(self, faces: Sequence[Face], small: np.ndarray, scale: float) -> list[_Track]:
-        """Give each found face the number of the known one at its place that looks alike, the closest pairs first."""
+        """Give each found face the number of the known one at its place that looks alike, or that flow carries there, the
+        closest pairs first. A detector's boxes of one face differ in size, and so does what is seen in them."""
+        carried: dict[int, _Track | None] | None = None
         patches = [_patch(small, face.box, scale) for face in faces]
         known = list(enumerate(self._tracks))
         pairs = [(_overlap(face.box, track.face.box), i, j) for i, face in enumerate(faces) for j, track in known]
@@ -123,7 +126,12 @@ class Tracker:
             patch = patches[i]
             if overlap < SAME_PLACE or i in number_of or j in taken or patch is None:
                 continue
-            if float(patch @ self._tracks[j].patch) >= SAME_LOOK:
+            same = float(patch @ self._tracks[j].patch) >= SAME_LOOK
+            if not same:
+                carried = self._carried(small, scale) if carried is None else carried
+                there = carried.get(self._tracks[j].number)
+                same = there is not None and _overlap(faces[i].box, there.face.box) >= SAME_PLACE
+            if same:
                 number_of[i] = self._tracks[j].number
                 taken.add(j)
         tracks = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -80,6 +81,24 @@ def test_a_moving_face_keeps_its_number_and_its_eyes(every: int) -> None:
     assert detector.asked == (21 if every == 1 else 5)
 
 
+class Trembling(MarkedEyes):
+    """Gives boxes that are now a fifth larger, now a fifth smaller, about the same eyes."""
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        found = []
+        for face in super().detect(image):
+            x, y, width, height = face.box
+            more = 0.2 * (-1) ** self.asked
+            box = (x - more * width / 2, y - more * height / 2, (1 + more) * width, (1 + more) * height)
+            found.append(replace(face, box=box))
+        return found
+
+
+def test_a_face_keeps_its_number_though_its_box_trembles() -> None:
+    tracker = Tracker(Trembling())
+    assert [[number for number, _ in tracker.follow(frame)] for frame in frames_of(12, step=3)] == [[0]] * 12
+
+
 def test_a_small_face_is_carried_too() -> None:
     """Of 28 pixels, with fewer than twelve points to follow: the detector was asked about every frame."""
     detector = MarkedEyes()
@@ -132,6 +151,14 @@ def test_a_frame_of_another_size_is_looked_at_anew() -> None:
     small, large = frames_of(1)[0], frames_of(1, height=480, width=640)[0]
     tracker = Tracker(MarkedEyes(), every=10)
     assert [len(tracker.follow(frame)) for frame in (small, large, large)] == [1, 1, 1]
+
+
+def test_a_stream_of_one_image_is_refused(predictor: Predictor, tmp_path: Path) -> None:
+    for one in (frames_of(1)[0], str(tmp_path / "film.mp4")):
+        with pytest.raises(DataError, match="one image where the frames of a video are expected"):
+            predictor.stream(one)
+    with pytest.raises(UsageError, match=r"every=2\.5: expected a whole number, at least 1"):
+        predictor.stream(frames_of(1), every=2.5)  # type: ignore[arg-type]
 
 
 def test_a_stream_answers_frame_by_frame_as_single_photos_do(predictor: Predictor) -> None:
