@@ -13,6 +13,7 @@ import numpy as np
 from emotiw_keras.errors import RunError
 from emotiw_keras.files import write_atomic
 from emotiw_keras.runs import OUT_OF_FOLD_FILE, Run
+from emotiw_keras.text import csv_text
 
 TRUTH = "truth"
 
@@ -26,12 +27,8 @@ def write_out_of_fold(folder: Path, labels: Sequence[str], truth: np.ndarray, pr
         truth: int (n,), the class of each image.
         probabilities: float (n, classes), by a classifier that was fitted without the image and its group.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([TRUTH, *labels])
-    for label, row in zip(truth, probabilities, strict=True):
-        writer.writerow([labels[label], *(f"{share:.7g}" for share in row)])
-    write_atomic(folder / OUT_OF_FOLD_FILE, text.getvalue())
+    rows = ([labels[label], *(f"{share:.7g}" for share in row)] for label, row in zip(truth, probabilities, strict=True))
+    write_atomic(folder / OUT_OF_FOLD_FILE, csv_text([[TRUTH, *labels], *rows]))
 
 
 def read_out_of_fold(run: Run) -> tuple[np.ndarray, np.ndarray] | None:

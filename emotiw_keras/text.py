@@ -54,12 +54,17 @@ def sheet_cell(text: str) -> str:
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
-    """Rows as CSV, one line each.
+    """Rows as CSV, one line each; the lines end in a line feed.
 
     Example:
-        >>> csv_text([("path", "label"), ("a,b.png", "sad")])
-        'path,label\\n"a,b.png",sad\\n'
+        >>> csv_text([("path", "label"), ("a,b.png", "sad"), ("old\\rmac.png", "sad")])
+        'path,label\\n"a,b.png",sad\\n"old\\rmac.png","sad"\\n'
     """
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    text = io.StringIO(newline="")
+    plain = csv.writer(text, lineterminator="\n")
+    # A carriage return, which ends a line for readers, is quoted by default only where it ends those written.
+    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        cells = list(row)
+        (quoted if any(isinstance(cell, str) and "\r" in cell for cell in cells) else plain).writerow(cells)
     return text.getvalue()

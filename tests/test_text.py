@@ -18,7 +18,8 @@ from emotiw_keras.evaluation.assessment import Predictions
 from emotiw_keras.evaluation.predictions_csv import predictions_csv
 from emotiw_keras.html import tag
 from emotiw_keras.reports.evaluation_report import confusion_png
-from emotiw_keras.text import sheet_cell, shown
+from emotiw_keras.text import csv_text, sheet_cell, shown
+from emotiw_keras.training.run_writer import table_text
 from tests.conftest import write_run
 
 EVIL = "a\x1b]0;PWNED\x07\x1b[31m\u202egnp"
@@ -31,6 +32,14 @@ def image(path: Path, whole: bool = True) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 80), np.uint8)).save(path, "PNG")
     if not whole:
         path.write_bytes(path.read_bytes()[:60])
+
+
+def test_every_name_comes_back_from_a_table() -> None:
+    names = ["a\rb.png", "\r", "c\r\nd.png", 'e"f,g\nh.png', "\u2028.png", " i ", ""]
+    rows = [["path", "number"], *([name, number] for number, name in enumerate(names))]
+    text = csv_text(rows)
+    assert list(csv.reader(io.StringIO(text, newline=""), strict=True))[1:] == [[n, str(i)] for i, n in enumerate(names)]
+    assert table_text(("path", "more"), [{"path": "a\rb", "other": 1}]) == 'path,more\n"a\rb",""\n'
 
 
 def test_what_is_escaped_and_what_is_left_alone() -> None:

@@ -26,7 +26,7 @@ from emotiw_keras.runs import WEIGHTS_FILE, Run, fingerprint
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.events import write_events
 from emotiw_keras.training.interrupts import Flag, Interrupted, delayed_signals
-from emotiw_keras.training.run_writer import HISTORY_COLUMNS, csv_text, write_done, write_info
+from emotiw_keras.training.run_writer import HISTORY_COLUMNS, table_text, write_done, write_info
 from emotiw_keras.training.stage_facts import read_done
 
 if TYPE_CHECKING:
@@ -139,8 +139,8 @@ class SearchLoop:
 
     def write_tables(self, rows: list[dict[str, Any]], log: list[dict[str, Any]]) -> None:
         """history.csv and search.csv, with those of a search under way."""
-        write_atomic(self.run_dir / "history.csv", csv_text(HISTORY_COLUMNS, self.rows + rows))
-        write_atomic(self.run_dir / SEARCH_FILE, csv_text(SEARCH_COLUMNS, self.log + log))
+        write_atomic(self.run_dir / "history.csv", table_text(HISTORY_COLUMNS, self.rows + rows))
+        write_atomic(self.run_dir / SEARCH_FILE, table_text(SEARCH_COLUMNS, self.log + log))
 
     def _draw(self) -> None:
         from emotiw_keras.pathnet.search_charts import draw_fitness, draw_paths

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
-
 from emotiw_keras.data.resize import resize
 from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.mistakes import SIDE
 from emotiw_keras.html import Html, image_tag, joined, tag
-from emotiw_keras.text import sheet_cell
+from emotiw_keras.text import csv_text, sheet_cell
 
 SHOWN = 24
 NEAR_FILE = "near_duplicates.csv"
@@ -48,12 +45,10 @@ def near_section(assessment: Assessment) -> Html | None:
 
 def near_csv(assessment: Assessment) -> str:
     """The table `path,label,given,given_label,correlation`, one line a pair, the surest first."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "label", "given", "given_label", "correlation"])
+    rows = [["path", "label", "given", "given_label", "correlation"]]
     faces, near = assessment.faces, assessment.near
     assert near is not None, "written only where near duplicates were looked for"
     for (mine, theirs), correlation in zip(near.pairs.tolist(), near.correlation.tolist(), strict=True):
         both = [sheet_cell(value) for i in (mine, theirs) for value in (faces.paths[i], faces.labels[faces.label[i]])]
-        writer.writerow([*both, f"{correlation:.4f}"])
-    return text.getvalue()
+        rows.append([*both, f"{correlation:.4f}"])
+    return csv_text(rows)

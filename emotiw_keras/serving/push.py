@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import lzma
 import tempfile
 from collections.abc import Callable, Iterable
@@ -13,6 +11,7 @@ from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.files import sha256_file
 from emotiw_keras.runs import DATA_COLUMNS, INFO_FILE, PACKED_ROWS_FILE, VIDEO_COLUMNS, WEIGHTS_FILE, Run, believed_hashes
 from emotiw_keras.sealed import sealed_json
+from emotiw_keras.text import csv_text
 from emotiw_keras.weights.hub import FILES, client, in_words, split_address
 
 CARD = "README.md"
@@ -87,12 +86,10 @@ def nameless(rows: Iterable[dict[str, str]]) -> bytes:
         >>> nameless([row]).splitlines()[1]
         b'x,x,,x,x,,x,x'
     """
-    text, found = io.StringIO(newline=""), list(rows)
+    found = list(rows)
     columns = [*DATA_COLUMNS, *(name for name in VIDEO_COLUMNS if found and name in found[0])]
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**row, **dict.fromkeys(PERSONAL, "")} for row in found)
-    return text.getvalue().encode()
+    hidden = ([None if column in PERSONAL else row.get(column, "") for column in columns] for row in found)
+    return csv_text([columns, *hidden]).encode()
 
 
 def _lay_out(run: Run, card: Path, folder: Path) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import itertools
 import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from emotiw_keras.keras_names import unnumbered
 from emotiw_keras.runs import DATA_COLUMNS, INFO_FILE, VIDEO_COLUMNS, Run, believed_hashes, read_info
 from emotiw_keras.sealed import sealed_json, strict_toml
 from emotiw_keras.talk import most
+from emotiw_keras.text import csv_text
 from emotiw_keras.training.stage import Stage
 
 HISTORY_COLUMNS = (
@@ -38,13 +38,9 @@ def history_columns(stages: Sequence[Stage]) -> tuple[str, ...]:
     return (*HISTORY_COLUMNS, *dict.fromkeys(stage.monitor for stage in stages if stage.monitor not in HISTORY_COLUMNS))
 
 
-def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+def table_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     """Rows as CSV with a header; missing values stay empty."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
+    return csv_text(itertools.chain([columns], ([row.get(column, "") for column in columns] for row in rows)))
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:
@@ -98,7 +94,7 @@ def start_or_resume(
     if old is not None:
         return old
     write_atomic(path / "recipe.toml", recipe_toml)
-    write_atomic(path / "data.csv", csv_text((*DATA_COLUMNS, *(VIDEO_COLUMNS if videos else ())), data_rows))
+    write_atomic(path / "data.csv", table_text((*DATA_COLUMNS, *(VIDEO_COLUMNS if videos else ())), data_rows))
     write_info(path, info)
     return info
 

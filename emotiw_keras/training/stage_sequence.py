@@ -25,7 +25,7 @@ from emotiw_keras.training.head import HeadTraining
 from emotiw_keras.training.interrupts import Flag, delayed_signals
 from emotiw_keras.training.keep import kept_stage
 from emotiw_keras.training.replicas import Replicas
-from emotiw_keras.training.run_writer import csv_text, history_columns, write_done, write_info
+from emotiw_keras.training.run_writer import history_columns, table_text, write_done, write_info
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.stage_facts import read_done
 from emotiw_keras.training.stage_images import too_few
@@ -210,7 +210,7 @@ class StageLoop:
         self.rows = [row for row in self.rows if row["stage"] not in names] + list(rows)
         columns = history_columns(self.stages)
         metrics = dict.fromkeys(key for row in self.rows for key in row if key not in (*columns, "val_macro_f1"))
-        write_atomic(self.run.run_dir / "history.csv", csv_text((*columns, *metrics), self.rows))
+        write_atomic(self.run.run_dir / "history.csv", table_text((*columns, *metrics), self.rows))
         write_events(self.run.run_dir / "events", self.rows)
 
     def _finish(self, answers: Answers) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +15,7 @@ from emotiw_keras.data.near.embedding import SIDE, thumbnails
 from emotiw_keras.data.near.pairs import NearPairs, near_pairs
 from emotiw_keras.data.pixel_stores import MemoryPixels
 from emotiw_keras.files import write_atomic, write_encoded
-from emotiw_keras.text import sheet_cell
+from emotiw_keras.text import csv_text, sheet_cell
 
 TABLE, SHEET = "near_duplicates.csv", "near_duplicates.jpg"
 MOST, COLUMNS = 100, 4  # pairs on the sheet, pairs in a row
@@ -58,13 +56,11 @@ def list_near_duplicates(folder: Path, outputs: Sequence[str], threshold: float)
 
 
 def _table(outputs: Sequence[str], pairs: NearPairs) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["output", "other", "correlation", "mirrored"])
+    rows = [["output", "other", "correlation", "mirrored"]]
     for one, other, value, mirrored in zip(pairs.first, pairs.second, pairs.correlation, pairs.mirrored, strict=True):
         names = (sheet_cell(outputs[one]), sheet_cell(outputs[other]))
-        writer.writerow([*names, f"{value:.4f}", "yes" if mirrored else "no"])
-    return text.getvalue()
+        rows.append([*names, f"{value:.4f}", "yes" if mirrored else "no"])
+    return csv_text(rows)
 
 
 def _sheet(folder: Path, outputs: Sequence[str], pairs: NearPairs) -> Image.Image:

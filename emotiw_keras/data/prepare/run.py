@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -27,6 +25,7 @@ from emotiw_keras.hardware import processor_threads
 from emotiw_keras.locking import is_unfinished, locked, sweep
 from emotiw_keras.sealed import LARGEST, strict_json
 from emotiw_keras.talk import Notice
+from emotiw_keras.text import csv_text
 
 SUMMARY_FILE = "summary.json"
 _FORMAT = 1
@@ -201,10 +200,6 @@ def _stored(file: Path) -> dict[str, Any]:
 
 
 def _table(rows_of: Sequence[Sequence[Row]]) -> str:
-    text = io.StringIO()
     videos = any("frame" in row for rows in rows_of for row in rows)
-    writer = csv.DictWriter(text, [*FACES_COLUMNS, *(VIDEO_COLUMNS if videos else ())], restval="", lineterminator="\n")
-    writer.writeheader()
-    for rows in rows_of:
-        writer.writerows(rows)
-    return text.getvalue()
+    columns = [*FACES_COLUMNS, *(VIDEO_COLUMNS if videos else ())]
+    return csv_text([columns, *([row.get(column, "") for column in columns] for rows in rows_of for row in rows)])
