@@ -8,6 +8,7 @@ import numpy as np
 
 from emotiw_keras import hardware
 from emotiw_keras.errors import ModelError, UsageError
+from emotiw_keras.keras_settings import check_keras
 from emotiw_keras.runs import CROPS
 
 if TYPE_CHECKING:
@@ -68,10 +69,11 @@ class Inference:
 
     Raises:
         RunError, ModelError: the run is damaged.
-        UsageError: a number of crops that cannot be meant.
+        UsageError: a number of crops that cannot be meant, or Keras is set to something else than TensorFlow and float32.
     """
 
     def __init__(self, run: Run, shape: tuple[int, ...], crops: int | None = None, precision: str = "float32") -> None:
+        check_keras()
         self.crops = checked_crops(crops, run.crops)
         hardware.check_precision(precision)
         self._called = run.called

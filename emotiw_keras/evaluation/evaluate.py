@@ -27,6 +27,7 @@ from emotiw_keras.evaluation.near_seen import near_seen
 from emotiw_keras.evaluation.run_splits import found_again, known_splits, own_splits, persons_of, select, val_of
 from emotiw_keras.evaluation.video_scores import answer_every_image, per_video
 from emotiw_keras.inference import Inference, checked_crops
+from emotiw_keras.keras_settings import check_keras
 from emotiw_keras.talk import Notice
 from emotiw_keras.uncertainty import selective
 
@@ -184,6 +185,7 @@ def assess(
     Args and errors are those of `evaluate`; `every_frame` asks for predictions of all images of a set of videos, which
     smoothing needs anyway; `say` is called with each line of the reader's report; `read` reads the source.
     """
+    check_keras()
     crops = checked_crops(crops, run.crops)
     costs_file = None if costs is None else os.fspath(costs)
     costs_by_name = costs_of(run.labels, costs_file)

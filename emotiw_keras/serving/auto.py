@@ -85,7 +85,7 @@ def open_engine(engine: str, source: Run | Exported, crops: int, shape: Shape, p
 
     Raises:
         RunError, ModelError: the run or the file is damaged.
-        UsageError: the engine is not there, or Keras runs on another backend than TensorFlow.
+        UsageError: the engine is not there, or Keras is set to something else than TensorFlow and float32.
     """
     from emotiw_keras.runs import Run
 
@@ -95,12 +95,6 @@ def open_engine(engine: str, source: Run | Exported, crops: int, shape: Shape, p
             raise UsageError(
                 f"TensorFlow is not installed{f', and {why}' if why else ''}; pip install emotiw-keras brings it, or give a "
                 "file that `emotiw export --format onnx` wrote"
-            )
-        import keras
-
-        if keras.backend.backend() != "tensorflow":
-            raise UsageError(
-                f"serving computes with TensorFlow, but Keras runs on {keras.backend.backend()}; unset KERAS_BACKEND"
             )
         return Inference(run_of(source), shape, crops, precision)
     if isinstance(source, Run):

@@ -14,6 +14,7 @@ import numpy as np
 from emotiw_keras import hardware
 from emotiw_keras.data.annotated_videos import VideoSet
 from emotiw_keras.files import write_atomic
+from emotiw_keras.keras_settings import check_keras
 from emotiw_keras.runs import WEIGHTS_FILE, Run
 from emotiw_keras.training.claim import Claim
 from emotiw_keras.training.epoch_progress import silent
@@ -78,7 +79,8 @@ def fit(
         wait: seconds that a worker waits for the others to start.
 
     Raises:
-        UsageError: data sets that the recipe does not know, or that are missing.
+        UsageError: data sets that the recipe does not know, or that are missing; Keras is set to something else than
+            TensorFlow and float32.
         DataError: data that cannot be used.
         ModelError: weights that are missing or do not fit.
         RunError: `out` was made from another recipe or other data, or is damaged.
@@ -90,6 +92,7 @@ def fit(
         >>> from emotiw_keras.training.recipe import load_recipe
         >>> fit(load_recipe("demo"), {}, "runs/demo")  # doctest: +SKIP
     """
+    check_keras()
     if show is not None:
         from emotiw_keras.training.show_batch import show_batch
 
@@ -180,6 +183,7 @@ def train(
             info["strategy"] = replicas.facts()
         import keras
 
+        check_keras()
         from emotiw_keras.data.batches import Pool
         from emotiw_keras.data.face_input import FaceInput
         from emotiw_keras.models.parts import computing_in

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 
 from emotiw_keras.errors import DataError, ModelError, UsageError
+from emotiw_keras.keras_settings import check_keras
 from emotiw_keras.training.freezing import digests, inner_layers, weighted_layers
 from emotiw_keras.training.keras_objects import is_keras
 from emotiw_keras.training.own_data import OwnData, are_faces
@@ -31,12 +32,8 @@ def weights_hash(model: keras.Model) -> str:
 
 def check_network(model: keras.Model) -> None:
     """ModelError for a network with a train step of its own: a stage has one, and calls nothing but the network. UsageError
-    where Keras computes by something else than TensorFlow."""
-    if keras.backend.backend() != "tensorflow":
-        raise UsageError(
-            f"Keras computes with {keras.backend.backend()} here, and stages train with TensorFlow; set KERAS_BACKEND="
-            "tensorflow before Keras is imported"
-        )
+    where Keras is set to something else than TensorFlow and float32."""
+    check_keras()
     for name in OWN_STEPS:
         if getattr(type(model), name) is not getattr(keras.Model, name):
             raise ModelError(
