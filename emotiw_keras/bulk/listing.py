@@ -123,7 +123,9 @@ def _walk(root: str, below: str, real: str, left: LeftOut) -> Iterator[Entry]:
         relative = below + name
         path = os.path.join(root, relative)
         if name.endswith("/"):
-            if is_system_folder(name[:-1]) or os.path.islink(path[:-1]):
+            if os.path.islink(path[:-1]):
+                left.add(f"{relative} (a linked folder)")
+            elif is_system_folder(name[:-1]):
                 left.add(relative)
             else:
                 yield from _walk(root, relative, real, left)

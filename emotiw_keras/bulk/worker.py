@@ -36,7 +36,10 @@ DEATHS = 20
 """Times that a process may be ended from outside in one shard (by a system that is out of memory, say) before the job stops."""
 LOST = 75
 """Exit code of a worker whose decoders were killed."""
-_COMMAND = "from emotiw_keras.bulk.worker import serve; serve()"
+_COMMAND = (
+    "from emotiw_keras.cli.quiet import quiet_tensorflow; quiet_tensorflow(); "
+    "from emotiw_keras.bulk.worker import serve; serve()"
+)
 
 
 def opened(job: Job) -> Shards:

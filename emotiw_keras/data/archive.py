@@ -22,6 +22,7 @@ import numpy as np
 from emotiw_keras.data.images import SUFFIXES, ImageError, decode_image, read_header
 from emotiw_keras.errors import DataError
 
+LINK_OUT = "a link that leads out of the folder; copy the file, or give its own folder"
 MEMBER_BYTES = 64 * 2**20
 TABLE_BYTES = 2**30
 """Bytes of a table, which may hold the pixels of a whole data set as text: FER-2013's take 287 MB."""
@@ -66,15 +67,19 @@ class Archive(Protocol):
         """The bytes of one file, or its first `most`; ImageError with the reason if they cannot be had."""
         ...
 
+    def leads_out(self, name: str) -> bool:
+        """Whether a file is a link to something outside."""
+        ...
 
-def open_archive(path: str | os.PathLike[str]) -> Archive:
-    """Open a folder or a zip.
+
+def open_archive(path: str | os.PathLike[str], *, outward: bool = False) -> Archive:
+    """Open a folder or a zip; with `outward` a link that leads out of the folder is a file that cannot be read.
 
     Raises:
         DataError: missing, unreadable, encrypted or damaged, a name or link that leads out of it, or a zip bomb.
     """
     source = Path(path)
-    return FolderArchive(source) if source.is_dir() else ZipArchive(source)
+    return FolderArchive(source, outward=outward) if source.is_dir() else ZipArchive(source)
 
 
 def is_image(name: str) -> bool:
@@ -138,11 +143,13 @@ def read_file(path: str, most: int | None = None) -> bytes:
 class FolderArchive:
     """The files below a folder; symbolic links may not lead out of it, and linked folders are not entered.
 
-    With `walk=False` nothing is listed, for a manifest that names the files itself.
+    With `walk=False` nothing is listed, for a manifest that names the files itself; with `outward` links that lead out are
+    listed, and reading one says so.
     """
 
-    def __init__(self, path: Path, *, walk: bool = True) -> None:
+    def __init__(self, path: Path, *, walk: bool = True, outward: bool = False) -> None:
         self.path = path
+        self._outward = outward
         self._root = os.path.realpath(path)
         self._walked = walk
         self.names: list[str] = []
@@ -170,17 +177,24 @@ class FolderArchive:
 
     def _add(self, full: str) -> None:
         name = self._relative(full)
-        if os.path.islink(full):
+        if os.path.islink(full) and not self._outward:
             self._check_link(name)
         try:
             regular = stat.S_ISREG(os.stat(full).st_mode)
         except OSError:
             regular = True  # a broken link: reading it says so, by name
-        (self.names if regular else self.left_out).append(name)
+        if regular:
+            self.names.append(name)
+        else:
+            self.left_out.append(f"{name} (a linked folder)" if os.path.isdir(full) else name)
+
+    def leads_out(self, name: str) -> bool:
+        """Whether it is a link to something outside; one to nothing is none."""
+        target = os.path.realpath(os.path.join(self._root, name))
+        return os.path.exists(target) and not target.startswith(self._root.rstrip(os.sep) + os.sep)
 
     def _check_link(self, name: str) -> None:
-        target = os.path.realpath(os.path.join(self._root, name))
-        if not target.startswith(self._root.rstrip(os.sep) + os.sep):
+        if self.leads_out(name):
             raise DataError(f"{self.path}: the link {name!r} leads out of it; copy the files, or give their own folder")
 
     def _refuse(self, error: OSError) -> None:
@@ -189,7 +203,9 @@ class FolderArchive:
     def read(self, name: str, most: int | None = None) -> bytes:
         """The bytes of one file, or its first `most`."""
         full = os.path.join(self._root, name)
-        if not self._walked:
+        if self._outward and self.leads_out(name):
+            raise ImageError(LINK_OUT)
+        if not self._walked or os.path.islink(full):
             self._check_link(name)
         if os.path.exists(full) and not os.path.isfile(full):
             raise ImageError("cannot read: not a regular file")
@@ -281,6 +297,10 @@ class ZipArchive:
             raise ImageError("cannot read: damaged zip (no file where its directory says)")
         handle.seek(sum(struct.unpack("<HH", local[26:30])), os.SEEK_CUR)
         return handle, info
+
+    def leads_out(self, name: str) -> bool:
+        """It never does: links are refused."""
+        return False
 
     def read(self, name: str, most: int | None = None) -> bytes:
         """The bytes of one member, or its first `most`; the checksum is checked where the whole is read."""

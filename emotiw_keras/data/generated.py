@@ -16,7 +16,7 @@ import numpy as np
 
 from emotiw_keras.data.layouts.drawn import DIFFICULTIES, GENERATED, KINDS, LABELS, Kind, draw_faces, is_generated
 from emotiw_keras.data.load import load_faces
-from emotiw_keras.errors import DataError
+from emotiw_keras.errors import DataError, EmotiwError
 from emotiw_keras.files import write_atomic
 
 __all__ = [
@@ -60,9 +60,12 @@ if __name__ == "__main__":
     parser.add_argument("--frames", type=int, default=400, help="affwild2: frames of all videos together")
     parser.add_argument("--classes", type=int, default=7, help="affwild2: 7, or 8 with Other")
     chosen = parser.parse_args()
-    if chosen.kind == "affwild2":
-        from emotiw_keras.data.generated_videos import write_affwild2
+    try:
+        if chosen.kind == "affwild2":
+            from emotiw_keras.data.generated_videos import write_affwild2
 
-        print(write_affwild2(chosen.folder, videos=chosen.videos, frames=chosen.frames, classes=chosen.classes))
-    else:
-        print(f"{write_images(chosen.kind, chosen.folder, chosen.limit)} images in {chosen.folder}")
+            print(write_affwild2(chosen.folder, videos=chosen.videos, frames=chosen.frames, classes=chosen.classes))
+        else:
+            print(f"{write_images(chosen.kind, chosen.folder, chosen.limit)} images in {chosen.folder}")
+    except EmotiwError as error:
+        parser.error(str(error))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from emotiw_keras.data.archive import MEMBER_BYTES, is_image, open_archive
+from emotiw_keras.data.archive import LINK_OUT, MEMBER_BYTES, is_image, open_archive
 from emotiw_keras.data.heif import is_heif
 from emotiw_keras.data.images import SUFFIXES, ImageError, decode_image
 from emotiw_keras.data.prefetch import map_ahead
@@ -131,7 +131,7 @@ def _read_archive(name: str, zipped: bool, say: Callable[[str], None]) -> Iterat
     from emotiw_keras.data.video_files import VIDEO_SUFFIXES, is_video
 
     try:
-        archive = open_archive(name)
+        archive = open_archive(name, outward=True)
     except DataError as error:
         yield InputImage(name, None, str(error))
         return
@@ -147,9 +147,9 @@ def _read_archive(name: str, zipped: bool, say: Callable[[str], None]) -> Iterat
 
     def read(member: str) -> InputImage | str:
         """The image; of a video its name, since a video is opened when its turn comes."""
-        if is_video(member):
-            return member
         path = os.path.join(name, member)
+        if is_video(member):
+            return InputImage(path, None, LINK_OUT) if archive.leads_out(member) else member
         try:
             return decode(path, archive.read(member), member)
         except ImageError as error:

@@ -78,13 +78,13 @@ def test_quiet_names_what_is_left_out_and_nothing_else(emotiw: Emotiw, tmp_path:
     told = emotiw(*words, "--quiet", cwd=tmp_path)
     assert told.returncode == 3 and told.stdout
     assert told.stderr.splitlines() == [
-        "no images, so left out: 7 files (0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 2 more)",
+        "no images or videos, so left out: 7 files (0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 2 more)",
         "emotiw: cannot read happy/zero.png: zero bytes",
     ]
     everything = emotiw(*words, "--verbose", cwd=tmp_path)
     assert everything.returncode == 3
     assert everything.stderr.splitlines()[0] == (
-        "no images, so left out: 7 files (0.txt, 1.txt, 2.txt, 3.txt, 4.txt, 5.txt, 6.txt)"
+        "no images or videos, so left out: 7 files (0.txt, 1.txt, 2.txt, 3.txt, 4.txt, 5.txt, 6.txt)"
     )
     assert "2 of 2 images are done already: nothing left to do" in everything.stderr
 

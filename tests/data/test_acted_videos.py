@@ -7,6 +7,7 @@ import io
 import zipfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -152,6 +153,10 @@ def test_videos_in_class_folders_and_photos_beside_videos(tmp_path: Path) -> Non
     assert source.videos and [(item.label, item.subject) for item in source.items] == [("happy", ""), ("sad", "")]
     prepare(tmp_path / "a", tmp_path / "out", detector=Wandering(), frames=2, workers=1)
     assert load_faces(tmp_path / "out").subject == ["happy/one.mp4"] * 2 + ["sad/two.mp4"] * 2, "frames of a video stay in it"
+    _, frame = next(sample_frames(tmp_path / "a" / "sad" / "two.mp4", 1))
+    cv2.imwrite(str(tmp_path / "a" / "sad" / "three.png"), frame)
+    mixed = prepare(tmp_path / "a", tmp_path / "mixed", detector=Wandering(), frames=2, workers=1)
+    assert mixed.new == 3 and len(load_faces(tmp_path / "mixed").paths) == 5
 
 
 def test_persons_stand_in_one_fold_and_folds_are_alike_in_size() -> None:

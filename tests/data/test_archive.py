@@ -70,11 +70,21 @@ def test_folder_links(tmp_path: Path) -> None:
     (root / "same.png").symlink_to(root / "in" / "a.png")
     (root / "again").symlink_to(root / "in", target_is_directory=True)
     archive = FolderArchive(root)
-    assert archive.names == ["in/a.png", "same.png"] and archive.left_out == ["again"]
-    (tmp_path / "secret.png").write_bytes(b"2")
+    assert archive.names == ["in/a.png", "same.png"] and archive.left_out == ["again (a linked folder)"]
+    # One that leads nowhere is a file that cannot be read, and no way out where something comes to lie there.
     (root / "out.png").symlink_to(tmp_path / "secret.png")
+    archive = FolderArchive(root)
+    with pytest.raises(ImageError, match="No such file"):
+        archive.read("out.png")
+    (tmp_path / "secret.png").write_bytes(b"2")
+    with pytest.raises(DataError, match=r"'out\.png' leads out"):
+        archive.read("out.png")
     with pytest.raises(DataError, match=r"'out\.png' leads out"):
         FolderArchive(root)
+    told = FolderArchive(root, outward=True)
+    assert told.names == ["in/a.png", "out.png", "same.png"] and told.read("same.png") == b"1"
+    with pytest.raises(ImageError, match="a link that leads out of the folder"):
+        told.read("out.png")
 
 
 def test_special_files_are_never_opened(tmp_path: Path) -> None:

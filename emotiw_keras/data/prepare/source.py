@@ -56,7 +56,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Source:
-    """A raw data set: `path` as an archive opens it, its `name`, its images (or `videos`) in order, remarks for a person."""
+    """A raw data set: `path` as an archive opens it, its `name`, its images and videos in order, remarks for a person."""
 
     path: Path
     name: str
@@ -71,13 +71,13 @@ def open_for_reading(path: Path) -> Archive:
 
 
 def find_images(path: str | os.PathLike[str]) -> Source:
-    """List the images of a folder (class folders, splits of class folders, SFEW, or none), a zip, a manifest or one file.
+    """List the images and videos of a folder (class folders, splits of class folders, SFEW, or none), a zip, a manifest or one
+    file.
 
-    The videos of SAVEE and eNTERFACE'05 are known by their names; other videos are listed, as images are, where there are no
-    images.
+    The videos of SAVEE and eNTERFACE'05 are known by their names; beside them images are left out.
 
     Raises:
-        DataError: missing or unreadable, or without images.
+        DataError: missing or unreadable, or without images and videos.
     """
     given = Path(path).expanduser()
     try:
@@ -101,24 +101,26 @@ def find_images(path: str | os.PathLike[str]) -> Source:
 
 
 def _from_archive(archive: Archive, path: Path) -> Source:
-    members = [name for name in archive.names if is_image(name)]
     videos = [name for name in archive.names if is_video(name)]
     speech = find_speech(videos) if videos else None
-    if speech is not None or not members:
-        members = videos if speech is None else list(speech.videos)
-    taken = {*members, *videos} if speech is not None else set(members)
+    members = (
+        list(speech.videos) if speech is not None else [name for name in archive.names if is_image(name) or is_video(name)]
+    )
+    taken = {*members, *videos}
     others = [name for name in archive.names if name not in taken] + archive.left_out
     if not members:
         saw = f"{len(others):,} other files ({and_more(others)})" if others else "no files"
-        raise DataError(f"{path}: no images: saw {saw}")
-    notes: list[str] = [Notice(f"no images, so left out: {len(others):,} files ({and_more(others)})")] if others else []
+        raise DataError(f"{path}: no images and no videos: saw {saw}")
+    notes: list[str] = (
+        [Notice(f"no images or videos, so left out: {len(others):,} files ({and_more(others)})")] if others else []
+    )
     if speech is not None:
         labels, subjects = ([speech.videos[member][i] for member in members] for i in (0, 1))
-        notes = [*speech.notes, *(Notice(note.replace("no images", f"not {speech.name}")) for note in notes)]
+        notes = [*speech.notes, *(Notice(note.replace("no images or videos", f"not {speech.name}")) for note in notes)]
         empty = [""] * len(members)
         return _source(path, real(path).name, members, labels, empty, notes, subjects, videos=True)
     labels, splits, subjects, told = _classes(members)
-    return _source(path, real(path).name, members, labels, splits, [*notes, *told], subjects, videos=is_video(members[0]))
+    return _source(path, real(path).name, members, labels, splits, [*notes, *told], subjects, videos=bool(videos))
 
 
 def _classes(members: Sequence[str]) -> tuple[list[str], list[str], list[str], list[str]]:
