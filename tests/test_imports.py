@@ -22,6 +22,7 @@ FLOORS = (
         "locking",
         "text",
         "keras_names",
+        "keras_settings",
         "plain_facts",
         "config",
         "own_process",
