@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from emotiw_keras.conversion.into_keras import layout_of, normalisation_to_keras, to_keras
-from emotiw_keras.conversion.matching import match_layers
+from emotiw_keras.conversion.matching import Match, match_layers
 from emotiw_keras.conversion.original_computation import (
     fitted_original,
     image_shape,
@@ -24,7 +24,7 @@ from emotiw_keras.conversion.record import TOLERANCE, Conversion, Order, RowOrde
 from emotiw_keras.errors import ModelError
 from emotiw_keras.formats import layout as change
 from emotiw_keras.formats import reference
-from emotiw_keras.formats.foreign import Foreign, Limits, release_pages
+from emotiw_keras.formats.foreign import Foreign, Limits, beyond_float32, release_pages
 from emotiw_keras.formats.reading import read
 from emotiw_keras.models.registry import ModelSpec, build, get_spec
 from emotiw_keras.weights.imagenet import imagenet_synsets
@@ -97,6 +97,7 @@ def convert(
     order: Order = foreign.channel_order or channel_order or spec.channel_order
     matching = match_layers(name, foreign)
     matches, foreign = matching.matches, trunk_of(foreign, matching, spec)
+    _check_numbers(foreign, matches)
     layout = layout_of(foreign, matches[0])
     last = foreign.arrays[matches[-1].bias or matches[-1].weight].size if matching.beyond is None else None
     own = foreign.nodes is not None
@@ -117,6 +118,24 @@ def convert(
     _fill(model, conversion, spec)
     conversion.parity.update(_compare(model, conversion, expected, spec))
     return model, conversion
+
+
+def _check_numbers(foreign: Foreign, matches: Sequence[Match]) -> None:
+    """Raise ModelError unless all weights are floating-point numbers that float32 can hold."""
+    for key in (key for match in matches for key in match.keys):
+        array = foreign.arrays[key]
+        if array.dtype.kind != "f":
+            raise ModelError(
+                f"{foreign.path.name}: {key} is of {array.dtype}, expected floating-point numbers; save its weights as "
+                "float32, not quantised and not as a mask"
+            )
+        _check_range(f"{foreign.path.name}: {key}", array)
+
+
+def _check_range(what: str, array: np.ndarray) -> None:
+    value = beyond_float32(array)
+    if value is not None:
+        raise ModelError(f"{what} holds {value:g}, expected finite numbers within float32's 3.4e38; fetch or train it anew")
 
 
 def _original(conversion: Conversion, spec: ModelSpec) -> dict[str, np.ndarray]:
@@ -193,11 +212,13 @@ def _fill(model: keras.Model, conversion: Conversion, spec: ModelSpec) -> None:
         filled = [(kernel, values)] if offsets is None else [(kernel, values), (layer.bias, offsets)]
         if match.normalisation is not None:
             norm = model.get_layer(match.normalisation.ours)
-            statistics = normalisation_to_keras(match, foreign, values.shape[-1], norm.epsilon)
-            filled += zip((norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance), statistics, strict=True)
+            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+                statistics = normalisation_to_keras(match, foreign, values.shape[-1], norm.epsilon)
+            computed = [*zip((norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance), statistics, strict=True)]
+            for variable, array in computed:
+                _check_range(f"{file}: what {match.theirs}'s normalisation gives for {variable.path}", array)
+            filled += computed
         for variable, array in filled:
-            if not np.isfinite(array.sum(dtype=np.float64)):
-                raise ModelError(f"{file}: {match.theirs} holds values that are not finite; fetch it again")
             _assign(variable, array)
             open_variables.remove(variable.path)
         release_pages(foreign.arrays[match.weight])

@@ -95,6 +95,19 @@ class Foreign:
     """Names of the outputs, if the file holds them."""
 
 
+def beyond_float32(array: np.ndarray) -> float | None:
+    """A value that float32 cannot hold, if there is one: not a number, infinite or too large.
+
+    Example:
+        >>> beyond_float32(np.array([1.0, -1e300]))
+        -1e+300
+    """
+    if not array.size:
+        return None
+    ends = float(array.min()), float(array.max())
+    return next((value for value in ends if not abs(value) <= float(np.finfo(np.float32).max)), None)
+
+
 def release_pages(array: np.ndarray) -> None:
     """Let the pages of the mapped file behind `array`, if there is one, leave memory; reading them brings them back."""
     base: Any = array

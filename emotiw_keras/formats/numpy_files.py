@@ -60,6 +60,8 @@ def _mean_image(array: np.ndarray) -> np.ndarray | None:
     """An array that can be a mean image, as float32 (height, width, 3): Caffe keeps its own as (3, height, width)."""
     if array.ndim != 3 or array.dtype.kind != "f" or (array.shape[0] == 3) == (array.shape[2] == 3):
         return None
+    if not array.size or not -255 <= array.min() <= array.max() <= 255:  # no grey levels, as in Caffe's and MatConvNet's
+        return None
     return np.ascontiguousarray(array if array.shape[2] == 3 else array.transpose(1, 2, 0), np.float32)
 
 

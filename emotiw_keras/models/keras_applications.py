@@ -248,6 +248,8 @@ def _load_listed(spec: ModelSpec, trunk: keras.Model, path: Path) -> bool:
         part = found[start : start + len(layer.weights)]
         start += len(layer.weights)
         _check_layer(spec, path, layer, part[0][0] if part else "nothing", [array.shape for _, array in part])
+        for variable, (_, array) in zip(layer.weights, part, strict=True):
+            stored.check_numbers(path, layer.name, variable, array)
         layer.set_weights([array for _, array in part])
     return True
 

@@ -16,7 +16,7 @@ from emotiw_keras.formats.foreign import Foreign
 from emotiw_keras.formats.keras_h5 import ROLES
 from emotiw_keras.formats.reading import read
 from emotiw_keras.models.registry import ModelSpec, get_spec
-from emotiw_keras.models.weights import SUFFIX, load_strict, shapes_text, stored_layers, survives
+from emotiw_keras.models.weights import SUFFIX, check_numbers, load_strict, shapes_text, stored_layers, survives
 from emotiw_keras.text import shown
 from emotiw_keras.weights.cache import cache_dir
 
@@ -156,6 +156,8 @@ def _own_layers(model: keras.Model, foreign: Foreign, last: str) -> dict[str, li
             if set(roles) != there.keys():
                 return None
             held[layer.name] = [there[role] for role in roles]
+            for variable, array in zip(layer.weights, held[layer.name], strict=True):
+                check_numbers(foreign.path, layer.name, variable, array)
     return held | {name: [*arrays.values()] for name, arrays in by_layer.items() if name not in held}
 
 

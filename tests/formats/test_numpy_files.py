@@ -336,3 +336,9 @@ def test_mutated_anywhere(tmp_path: Path) -> None:
                 assert str(error).isprintable()
             else:
                 assert sum(array.nbytes for array in foreign.arrays.values()) <= 1 << 24
+
+
+def test_what_is_no_grey_level_is_no_mean_image(tmp_path: Path) -> None:
+    for value, taken in ((200.0, True), (1e300, False), (np.nan, False)):
+        np.save(tmp_path / "mean.npy", np.full((3, 4, 5), value))
+        assert (read_npy(tmp_path / "mean.npy").mean is not None) == taken

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -21,6 +23,7 @@ from tests.formats.foreign_networks import (
     write_mat_file,
     write_onnx_file,
 )
+from tests.formats.write_pytorch import write_zip
 
 NARROW = 0.1
 CAFFE_NETS = ["alexnet", "caffenet", "vgg_cnn_f", "vgg_cnn_m_2048", "vgg_cnn_s", "squeezenet", "squeezenet_v1_1"]
@@ -151,8 +154,35 @@ def test_files_of_other_networks_are_refused_with_what_was_found(tmp_path: Path)
         convert("alexnet", tmp_path / "less.npz", width=NARROW)
     bad = {**net.arrays, "fc7.bias": np.full_like(net.arrays["fc7.bias"], np.nan)}
     np.savez(tmp_path / "nan.npz", **bad)
-    with pytest.raises(ModelError, match="fc7 holds values that are not finite"):
+    with pytest.raises(ModelError, match="fc7.bias holds nan"):
         convert("alexnet", tmp_path / "nan.npz", width=NARROW)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda array: np.where(array > 0, array.astype("f8"), -1e300),
+            "holds -1e\\+300, expected finite numbers within float32's 3.4e38",
+        ),
+        (lambda array: np.where(array > 0, array.astype("f8"), 3.5e38), "holds 3.5e\\+38, expected finite numbers"),
+        (lambda array: np.where(array > 0, array, np.inf), "holds inf, expected finite numbers"),
+        (lambda array: array > 0, "is of bool, expected floating-point numbers"),
+        (lambda array: (array * 9).astype("int8"), "is of int8, expected floating-point numbers"),
+    ],
+)
+def test_numbers_that_are_no_weights_are_named_before_any_is_cast(
+    change: Callable[[np.ndarray], np.ndarray], message: str, tmp_path: Path
+) -> None:
+    net = network("squeezenet_v1_1", NARROW)
+    for key in ("fire5_squeeze1x1.bias", "fire2_expand3x3.weight"):
+        write_zip(tmp_path / "net.pth", {name: change(array) if name == key else array for name, array in net.arrays.items()})
+        np.savez(tmp_path / "net.npz", **{name: change(array) if name == key else array for name, array in net.arrays.items()})
+        for path in (tmp_path / "net.pth", tmp_path / "net.npz"):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", RuntimeWarning)
+                with pytest.raises(ModelError, match=rf"^{path.name}: {key} {message}"):
+                    convert("squeezenet_v1_1", path, width=NARROW)
 
 
 def test_weights_of_a_foreign_file_can_be_given_by_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

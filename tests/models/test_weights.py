@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -274,3 +275,34 @@ def test_a_file_that_points_at_another_is_refused(tmp_path: Path) -> None:
         file["layers/dense/vars/1"] = h5py.ExternalLink("other.h5", "/secret")
     with pytest.raises(ModelError, match="ExternalLink"):
         build("alexnet", weights=tmp_path / "all.weights.h5", **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda array: np.where(array == array.flat[0], 1e300, array.astype("f8")),
+            "holds nan or infinite numbers in layer conv3; train",
+        ),
+        (lambda array: array > 0, "holds bool in layer conv3, expected floating-point numbers"),
+        (lambda array: (array * 100).astype("int8"), "holds int8 in layer conv3, expected floating-point numbers"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])
+def test_numbers_that_are_no_weights_are_refused(
+    change: Callable[[np.ndarray], np.ndarray], words: str, suffix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"all{suffix}"
+    model = build("alexnet", weights=None, **SMALL)
+    if suffix == ".h5":
+        model.save(path)
+        place = "model_weights/conv3/conv3/kernel"
+    else:
+        model.save_weights(path)
+        place = f"layers/{stored_layers(path)['conv3'][0]}/vars/0"
+    with h5py.File(path, "a") as file:
+        values = change(file[place][()])
+        del file[place]
+        file[place] = values
+    with pytest.raises(ModelError, match=words):
+        build("alexnet", weights=path, **SMALL)
