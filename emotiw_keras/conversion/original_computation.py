@@ -156,7 +156,8 @@ def with_rows(
     """The file with the rows of its first fully connected layer in the order that goes with its kernels, and the order they are
     taken in; None where the file states it, or there is no more than one place."""
     dense = next((match for match in matches if foreign.arrays[match.weight].ndim == 2), None)
-    if foreign.nodes is not None or foreign.layout is not None or dense is None:
+    stated = foreign.layout is not None and not foreign.flattening_open
+    if foreign.nodes is not None or stated or dense is None:
         return foreign, None
     maps = flattened(name, original_arrays(foreign, matches), layout, shape[:2])
     usual: RowOrder = "chw" if layout == "oihw" else "hwc"

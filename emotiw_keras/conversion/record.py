@@ -53,6 +53,14 @@ class Conversion:
         """What is compared at the end."""
         return "features" if self.classes is None else "class scores"
 
+    @property
+    def rows_assumed(self) -> str | None:
+        """In which order the rows of the first fully connected layer were taken, where the file leaves it open."""
+        if self.rows is None:
+            return None
+        first = next(m for m in self.matches if self.foreign.arrays[m.weight].ndim == 2)
+        return f"rows of {first.ours} taken in the order {_ROWS[self.rows]}, which the file does not state"
+
     def lines(self) -> list[str]:
         """The report, one line each: what was read, matched, ignored and proved."""
         foreign, spec = self.foreign, get_spec(self.name)
@@ -79,11 +87,9 @@ class Conversion:
             lines.append(f"{len(self.reordered)} outputs put into the usual order of the ImageNet classes, by their synsets")
         elif foreign.classes and self.foreign.classes != imagenet_synsets():
             lines.append(f"classes in the order of the file, which starts with {', '.join(foreign.classes[:3])}")
-        if self.rows is not None:
-            first = next(m for m in self.matches if foreign.arrays[m.weight].ndim == 2)
-            line = f"rows of {first.ours} taken in the order {_ROWS[self.rows]}, which the file does not state"
+        if self.rows_assumed is not None:
             doubt = "; the other fits as well: settle it with --check IMAGE=CLASS"
-            lines.append(line if self.checked else Notice(line + doubt))
+            lines.append(self.rows_assumed if self.checked else Notice(self.rows_assumed + doubt))
         folded = sum(m.normalisation is not None and m.normalisation.mean is None for m in self.matches)
         if folded:
             lines.append(f"{folded} batch normalisations are folded into their convolutions; ours are left with the biases")

@@ -81,6 +81,8 @@ class Foreign:
     """"oihw": kernels (out, in, height, width), fc (out, in) over flattened (channels, height, width), as in Caffe, PyTorch,
     ONNX. "hwio": kernels (height, width, in, out), fc (in, out) over flattened (height, width, channels), as in Keras and
     MatConvNet. None: the format does not say."""
+    flattening_open: bool = False
+    """Whether the first fully connected layer may follow the other order all the same."""
     nodes: tuple[Node, ...] | None = None
     """The computation in order, without what only training needs; None where the format holds none."""
     inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)

@@ -1,7 +1,8 @@
 """Keras' files: the old `.h5` of weights or of a whole model, the `.weights.h5` of Keras 3, and its `.keras` of a whole model.
 
 Arrays only are read. The description of the layers that a whole model carries (JSON that can name code to run, as a Lambda
-layer does) is listed and never looked into. Sources: Keras' `legacy/saving/legacy_h5_format.py` and `saving/saving_lib.py`.
+layer does) is listed, and searched for "channels_first" alone. Sources: Keras' `legacy/saving/legacy_h5_format.py` and
+`saving/saving_lib.py`; Keras 2's `utils/conv_utils.py` (`convert_kernel`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import h5py
+import numpy as np
 
 from emotiw_keras.errors import ModelError
 from emotiw_keras.formats.foreign import Foreign, Limits
@@ -31,13 +33,17 @@ UNPACKED = "emotiw_keras_unpacked_"
 """How the folders start, among the system's temporary ones, in which such an entry lies while it is read."""
 _BATCH_NORM = ("gamma", "beta", "mean", "variance")
 _OLD_NAME = re.compile(r"(?:.*_)?(W|b)(?:_\d+)?")
-_DESCRIPTION = "a description of layers, which is never looked into; only arrays are read"
+_DESCRIPTION = "a description of layers; only arrays are read"
+_CHANNELS_FIRST = re.compile(r'"data_format"\s*:\s*"channels_first"')
+_SPATIAL_KERNEL = 4
+"""Axes, at least, of a kernel that is turned; of three may also be one of a layer that is no convolution."""
 
 
 def read_keras_h5(path: Path, limits: Limits | None = None, *, trusted: bool = False) -> Foreign:
     """The arrays of a Keras HDF5 file, named `<layer>.weight`, `.bias`, `.gamma`, `.beta`, `.mean`, `.variance`.
 
-    Kernels are (height, width, in, out), fully connected ones (in, out). Weights of other names keep them. A `.weights.h5`
+    Kernels are (height, width, in, out), fully connected ones (in, out). Weights of other names keep them. Those of Keras 2 on
+    Theano, whose convolutions turn their kernels by 180 degrees, come turned, as Keras 2 loaded them elsewhere. A `.weights.h5`
     file of Keras 3 numbers a layer's variables instead of naming them: a kernel and a vector are called weight and bias,
     the four of a batch normalisation by their order, all others by their numbers.
 
@@ -47,7 +53,8 @@ def read_keras_h5(path: Path, limits: Limits | None = None, *, trusted: bool = F
         trusted: whether it came with the package, so that no other process need try it first.
 
     Returns:
-        layout "hwio" (None for files of Keras 1, which could be either), no nodes.
+        layout "hwio" (None for files of Keras 1, which could be either), no nodes. `flattening_open` where a file of Keras 2
+        does not say that its channels are last: with them first, early Flattens gave (channels, height, width).
 
     Raises:
         ModelError: the file is damaged, unsafe (see `hdf5.open_hdf5`), or no weight file of Keras.
@@ -73,7 +80,11 @@ def read_keras_h5(path: Path, limits: Limits | None = None, *, trusted: bool = F
             if "".join(version).startswith("1"):
                 foreign.layout = None
             foreign.format = f"Keras {'model' if weights is whole else 'weights'} (HDF5)"
-            _read_named(file, weights, layers, foreign)
+            foreign.flattening_open = _may_be_channels_first(file)
+            backend = file.texts_of(file.root, "backend") or file.texts_of(weights, "backend") or ()
+            if turned := backend == ("theano",):
+                foreign.format += " of the Theano backend, kernels turned by 180 degrees"
+            _read_named(file, weights, layers, foreign, turned)
         elif isinstance(top.get("layers"), h5py.Group) or "_layer_checkpoint_dependencies" in top:
             foreign.format = "Keras 3 weights (HDF5)"
             _read_numbered(file, foreign)
@@ -111,9 +122,11 @@ def read_keras_archive(path: Path, limits: Limits | None = None) -> Foreign:
     finally:
         unpacked.unlink(missing_ok=True)
         folder.rmdir()
+    config = str(archive.read("config.json"), "utf-8", "replace") if "config.json" in archive.sizes else ""
     others = {name: _DESCRIPTION for name in archive.sizes if name == "config.json"}
     others |= {name: "nothing about weights" for name in archive.sizes if name not in (WEIGHTS_ENTRY, "config.json")}
-    return replace(held, format="Keras 3 model", path=path, ignored=held.ignored | others)
+    first = _CHANNELS_FIRST.search(config) is not None
+    return replace(held, format="Keras 3 model", path=path, ignored=held.ignored | others, flattening_open=first)
 
 
 def _texts(file: Hdf5, group: h5py.Group, name: str) -> tuple[str, ...] | None:
@@ -147,7 +160,7 @@ def _group(file: Hdf5, group: h5py.Group, place: str) -> h5py.Group | None:
     return item if isinstance(item, h5py.Group) else None
 
 
-def _read_named(file: Hdf5, weights: h5py.Group, layers: tuple[str, ...], foreign: Foreign) -> None:
+def _read_named(file: Hdf5, weights: h5py.Group, layers: tuple[str, ...], foreign: Foreign, turned: bool) -> None:
     # The slash in a layer's name makes a group of its first part.
     listed = {layer.partition("/")[0] for layer in layers}
     for layer in layers:
@@ -165,10 +178,21 @@ def _read_named(file: Hdf5, weights: h5py.Group, layers: tuple[str, ...], foreig
                 key = f"{layer}/{name}"
             if key in foreign.arrays:
                 raise ModelError(f"{file.name} lists the weight {name!r} of layer {layer!r} twice; save it again")
-            foreign.arrays[key] = file.array(_dataset(file, group, name))
+            array = file.array(_dataset(file, group, name))
+            kernel = turned and role == "weight" and array.ndim >= _SPATIAL_KERNEL
+            foreign.arrays[key] = np.flip(array, tuple(range(array.ndim - 2))) if kernel else array
     for name, item in file.children(weights).items():
         if name not in listed and "optimizer" not in name and not (isinstance(item, h5py.Group) and not file.children(item)):
             foreign.ignored[name] = "not listed in layer_names"
+
+
+def _may_be_channels_first(file: Hdf5) -> bool:
+    """Whether the description of the layers says so, or there is none that can be read."""
+    try:
+        texts = file.texts_of(file.root, "model_config")
+    except ModelError:
+        return True
+    return texts is None or _CHANNELS_FIRST.search("".join(texts)) is not None
 
 
 def _role(name: str) -> str:

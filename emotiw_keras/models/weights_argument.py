@@ -163,9 +163,13 @@ def _own_layers(model: keras.Model, foreign: Foreign, last: str) -> dict[str, li
 
 def _load_foreign(model: keras.Model, path: Path, name: str, width: float) -> None:
     foreign = read(path)
-    held = _own_layers(model, foreign, get_spec(name).classifier)
+    # What may lie in another order is converted, which says so, even where its layers have our names.
+    held = None if foreign.flattening_open else _own_layers(model, foreign, get_spec(name).classifier)
     if held is None:
         shape = model.inputs[0].shape[1:] if len(model.inputs) == 1 else ()
-        source, _ = convert(name, foreign, width=width, input_shape=shape if len(shape) == 3 and all(shape) else None)
+        source, found = convert(name, foreign, width=width, input_shape=shape if len(shape) == 3 and all(shape) else None)
+        if found.rows_assumed is not None and any(len(layer.weights[0].shape) == 2 for layer in model.layers if layer.weights):
+            how = "the other fits as well: settle it with `emotiw convert --check IMAGE=CLASS` and give what it writes"
+            print(f"{name}: {shown(path.name)}: {found.rows_assumed}; {how}", file=sys.stderr)
         held = {layer.name: layer.get_weights() for layer in source.layers if layer.weights}
     _take(model, held, path, name)

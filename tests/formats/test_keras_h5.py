@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -11,7 +12,7 @@ import pytest
 
 from emotiw_keras.errors import ModelError
 from emotiw_keras.formats.foreign import Limits
-from emotiw_keras.formats.keras_h5 import read_keras_h5
+from emotiw_keras.formats.keras_h5 import read_keras_archive, read_keras_h5
 
 RANDOM = np.random.default_rng(9)
 LAYERS: dict[str, dict[str, tuple[int, ...]]] = {
@@ -203,3 +204,39 @@ def test_names_as_keras_3_writes_them_are_not_counted_by_the_files_size(tmp_path
             layer["kernel"], layer["bias"] = np.ones((8, 8), np.float32), np.ones(8, np.float32)
     limits = Limits(total_bytes=20 * path.stat().st_size)
     assert len(read_keras_h5(path, limits).arrays) == 400
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_kernels_of_theano_are_turned(tmp_path: Path, whole: bool) -> None:
+    values = write_old(tmp_path / "a.h5", whole=whole)
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        (file["model_weights"] if whole else file).attrs["backend"] = b"theano"
+    foreign = read_keras_h5(tmp_path / "a.h5")
+    assert "Theano" in foreign.format and "180 degrees" in foreign.format
+    np.testing.assert_array_equal(foreign.arrays["conv1.weight"], values["conv1/kernel:0"][::-1, ::-1])
+    for name in ("conv1.bias", "fc.weight", "a.weight", "conv1_bn.gamma"):
+        np.testing.assert_array_equal(foreign.arrays[name], values[NAMES[name.replace("_bn", "/bn")]])
+
+
+def test_where_channels_may_be_first_the_order_of_rows_is_open(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    write_old(path, whole=False)
+    assert read_keras_h5(path).flattening_open
+    write_old(path, whole=True)
+    assert not read_keras_h5(path).flattening_open
+    for said, opened in (("channels_last", False), ("channels_first", True), ("channels_first\n", True)):
+        layer = {"class_name": "Conv2D", "config": {"data_format": said}}
+        with h5py.File(path, "a") as file:
+            text = json.dumps({"config": {"layers": [layer]}})
+            file.attrs["model_config"] = text.replace("\\n", '"\n"').encode()
+        assert read_keras_h5(path).flattening_open == opened
+        with zipfile.ZipFile(tmp_path / "a.keras", "w") as archive:
+            archive.writestr("config.json", json.dumps(layer))
+            archive.writestr("model.weights.h5", packed_zeros(tmp_path / "b.h5", 8))
+        assert read_keras_archive(tmp_path / "a.keras").flattening_open == (said == "channels_first")
+
+
+def packed_zeros(path: Path, rows: int) -> bytes:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("layers/dense/vars/0", data=np.zeros((rows, 1 << 10), "f4"), compression="gzip")
+    return path.read_bytes()

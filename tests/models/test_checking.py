@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 
@@ -12,6 +14,8 @@ from emotiw_keras.cli.main import run
 from emotiw_keras.conversion.checking import Check, answers, convert_checked
 from emotiw_keras.conversion.convert import convert
 from emotiw_keras.errors import ModelError, UsageError
+from emotiw_keras.models import build
+from emotiw_keras.talk import Notice
 from tests.formats.foreign_networks import Network, network, run_caffe, write_caffe_files
 from tests.models.test_convert import assert_same, ours
 
@@ -69,6 +73,46 @@ def test_an_image_settles_the_order_of_the_rows(rows: str, net: Network, image: 
     model, settled = convert_checked("alexnet", tmp_path / "net.npz", [check(image, said)], width=NARROW)
     assert settled.rows == rows and "with this order of the rows alone: cat.png is class" in settled.lines()[-1]
     assert_same(ours(model, [])["scores"], run_caffe(net, *files, [net.scores])[net.scores])
+
+
+def write_channels_first(path: Path, net: Network, *, rows: str) -> Path:
+    """A whole model as Keras 2 wrote it, whose layers had their channels first."""
+    layers: dict[str, dict[str, np.ndarray]] = {}
+    for key, array in turned(net, rows=rows).items():
+        layer, role = key.split(".")
+        layers.setdefault(layer, {})[f"{layer}/{'kernel' if role == 'weights' else 'bias'}:0"] = array
+    with h5py.File(path, "w") as file:
+        file.attrs["keras_version"], file.attrs["backend"] = b"2.1.5", b"tensorflow"
+        configs = [{"class_name": "Conv2D", "config": {"name": name, "data_format": "channels_first"}} for name in layers]
+        file.attrs["model_config"] = json.dumps({"config": {"layers": configs}}).encode()
+        group = file.create_group("model_weights")
+        group.attrs["layer_names"] = np.array([name.encode() for name in layers])
+        for layer, arrays in layers.items():
+            part = group.create_group(layer)
+            part.attrs["weight_names"] = np.array([name.encode() for name in arrays])
+            for name, array in arrays.items():
+                part[name] = array
+    return path
+
+
+@pytest.mark.parametrize("rows", ["hwc", "chw"])
+def test_a_keras_file_with_channels_first_leaves_the_rows_open(
+    rows: str, net: Network, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_channels_first(tmp_path / "net.h5", net, rows=rows)
+    _, conversion = convert("alexnet", path, width=NARROW)
+    line = next(line for line in conversion.lines() if line.startswith("rows of fc6"))
+    assert "the other fits as well" in line and isinstance(line, Notice)
+    files = write_caffe_files(tmp_path, net)
+    right, stated = convert("alexnet", files[0], width=NARROW)
+    said = answers(right, stated, [check(image, "0")])[0].name.removeprefix("class ")
+    model, settled = convert_checked("alexnet", path, [check(image, said)], width=NARROW)
+    assert settled.rows == rows
+    assert_same(ours(model, [])["scores"], run_caffe(net, *files, [net.scores])[net.scores])
+    build("alexnet", weights=path, width=NARROW, classes=50)
+    assert capsys.readouterr().err.startswith(
+        "alexnet: net.h5: rows of fc6 taken in the order (height, width, channels), which"
+    )
 
 
 def test_the_command_refuses_another_class(

@@ -84,6 +84,11 @@ def test_a_foreign_file_is_taken_at_the_networks_own_width(tmp_path: Path, capsy
     np.savez(tmp_path / "net.npz", **net.arrays)
     model = build("alexnet_owt", weights=tmp_path / "net.npz", width=0.1, classes=5)
     np.testing.assert_array_equal(model.get_layer("fc7").get_weights()[0], net.arrays["fc7.weight"].T)
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "alexnet_owt: net.npz: rows of fc6 taken in the order (channels, height, width), which the file does"
+    )
+    assert said.count("\n") == 1 and "emotiw convert --check" in said
     trunk = build("alexnet_owt", weights=tmp_path / "net.npz", width=0.1, include_top=False, input_shape=(96, 96, 3))
     np.testing.assert_array_equal(trunk.get_layer("conv5").get_weights()[1], net.arrays["conv5.bias"])
     assert capsys.readouterr().err == ""
