@@ -18,7 +18,7 @@ from emotiw_keras.formats.foreign import Foreign, Limits
 from emotiw_keras.formats.pickle_arrays import Array, Context, array_of, checked_shape, number_dtype
 from emotiw_keras.formats.pickle_ops import shown
 from emotiw_keras.formats.pickles import load_pickle
-from emotiw_keras.formats.protobuf import map_file
+from emotiw_keras.formats.protobuf import checked_name, map_file
 from emotiw_keras.formats.wrapped_names import plain_roles, unwrapped
 from emotiw_keras.formats.zipped import Zip
 
@@ -152,6 +152,8 @@ def _dictionary(root: Any, path: Path, limits: Limits, kind: str) -> Foreign:
             entries += len(value)
             if entries > DEPTH * limits.arrays:
                 raise ModelError(f"{path.name} holds more entries than {limits.arrays:,} arrays need, which is the limit")
+            if depth:
+                checked_name(name, path.name)  # before it stands in the names of all that it holds
             left.extend((f"{name}.{key}" if depth else key, item, depth + 1) for key, item in reversed(_items(value)))
         else:
             gathered.ignore(name, f"no array but of type {type(value).__name__}" + (", too deep" if depth == DEPTH else ""))

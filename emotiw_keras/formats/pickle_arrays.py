@@ -30,12 +30,24 @@ class Named:
     stand_in: Callable[[tuple[Any, ...], Context], Any] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Context:
     """What the stand-ins need to know of the file."""
 
     where: str
     limits: Limits
+    bytes_left: int = 0
+    """That may be made of text. One text may be many arrays: together they have no more bytes than the pickle."""
+
+    def encoded(self, text: str) -> bytes:
+        """Text as the bytes it stands for; ModelError if too many are made. UnicodeEncodeError if it stands for none."""
+        self.bytes_left -= len(text)
+        if self.bytes_left < 0:
+            raise ModelError(
+                f"{self.where}: its pickle makes more bytes of text than it has itself; expected those of each array once, "
+                "save its arrays as a plain .npz"
+            )
+        return text.encode("latin-1")
 
 
 @dataclass(eq=False)
@@ -90,7 +102,7 @@ def array_of(data: Any, dtype: np.dtype, shape: object, context: Context, fortra
     sizes = checked_shape(shape, dtype.itemsize, context)
     if isinstance(data, str):
         try:
-            data = data.encode("latin-1")
+            data = context.encoded(data)
         except UnicodeEncodeError as error:
             raise ModelError(f"{context.where}: an array's bytes are text ({error.reason}); fetch the file again") from error
     if not isinstance(data, (bytes, memoryview)):
@@ -127,7 +139,7 @@ def _encode(args: tuple[Any, ...], context: Context) -> bytes:
     if len(args) != 2 or not isinstance(args[0], str) or args[1] not in ("latin1", "latin-1"):
         raise _wrong("_codecs.encode", context)
     try:
-        return args[0].encode("latin-1")
+        return context.encoded(args[0])
     except UnicodeEncodeError as error:
         raise _wrong("_codecs.encode", context) from error
 

@@ -39,6 +39,8 @@ _OPCODES = {ord(op.code): (op.name, op.arg.name if op.arg else "") for op in pic
 
 def shown(text: object) -> str:
     """A name out of a file as it may stand in a line of text: ASCII, no line ends, 80 characters at most."""
+    if isinstance(text, (list, tuple, dict, set, frozenset)):  # one that holds itself many times over is endless as text
+        return f"a {type(text).__name__}"
     plain = str(text[:80], "latin-1") if isinstance(text, bytes) else str(text)[:80]
     if plain.isascii() and plain.isprintable():
         return plain

@@ -18,7 +18,7 @@ from emotiw_keras.formats.foreign import Foreign, Limits
 from emotiw_keras.formats.pickle_arrays import Array, Context
 from emotiw_keras.formats.pickle_ops import shown
 from emotiw_keras.formats.pickles import load_pickle
-from emotiw_keras.formats.protobuf import map_file
+from emotiw_keras.formats.protobuf import checked_name, map_file
 from emotiw_keras.formats.torch_tensors import TORCH_NAMES, Order, Storage, Tensor, array_of_tensor, numbers, storage_of
 from emotiw_keras.formats.wrapped_names import unwrapped
 from emotiw_keras.formats.zipped import Zip
@@ -178,7 +178,7 @@ def _gather(state: dict[Any, Any], storages: _Storages, gathered: Gathered, cont
         if not isinstance(value, Tensor) or not isinstance(key, str):
             gathered.ignore(key, f"{_described(value)}, expected a tensor under a name")
         else:
-            tensors[key] = value
+            tensors[checked_name(key, gathered.where)] = value
     tensors = {now: tensors[before] for before, now in unwrapped(tensors, gathered.ignore).items()}
     normalised = {key.removesuffix("running_mean") for key in tensors if key.rpartition(".")[2] == "running_mean"}
     for key, tensor in tensors.items():

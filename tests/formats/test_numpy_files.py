@@ -191,6 +191,12 @@ def test_loops_and_laughs_in_a_dictionary(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps({"a": [np.ones(1 << 10)] * 3000}))
     assert "more than the 1,048,576 bytes" in refused(read_pickle_dict, path, Limits(total_bytes=1 << 20))
     assert "2,000 arrays" in refused(read_pickle_dict, path, Limits(arrays=2000))
+    path.write_bytes(pickle.dumps({"long" * 25_000: [np.ones(2)] * 2000}))
+    tracemalloc.start()
+    assert "damaged name 'longlong" in refused(read_pickle_dict, path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 << 20
 
 
 @pytest.mark.parametrize(

@@ -363,6 +363,22 @@ def test_what_no_weight_file_does_is_refused(data: bytes, words: str) -> None:
             assert str(error).isprintable()
 
 
+@pytest.mark.parametrize("form", ["state", "_frombuffer"])
+def test_one_text_is_no_more_bytes_than_the_pickle_has(form: str) -> None:
+    """As Python 2 wrote arrays: their bytes as text, here the same for many of them."""
+    text = b"(X\xd0\x07\x00\x00" + b"x" * 2000
+    dtype = b"cnumpy\ndtype\n(X\x02\x00\x00\x00u1K\x00K\x01tRq\x00"
+    shape = b"M\xd0\x07\x85"
+    if form == "state":
+        state = b"(K\x01" + shape + b"h\x00\x89" + text[1:] + b"tq\x010"
+        make = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85X\x01\x00\x00\x00btRh\x01b0"
+    else:
+        state = text + b"h\x00" + shape + b"X\x01\x00\x00\x00Ctq\x010"
+        make = b"cnumpy.core.numeric\n_frombuffer\nh\x01R0"
+    assert load(dtype + b"0" + state + make + b"N.") is None
+    assert "more bytes of text than it has" in refused(dtype + b"0" + state + make * 100 + b"N.")
+
+
 def test_no_pickle_takes_more_steps_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pickle_stack, "STEPS", 5000)
     assert load(b"N" + b"2" * 4998 + b".") is None

@@ -297,12 +297,23 @@ def test_zip_bombs_and_endless_directories(tmp_path: Path, monkeypatch: pytest.M
     assert "its list of entries has" in refused(path)
 
 
+def test_a_wrapper_that_stands_there_too_often(tmp_path: Path) -> None:
+    path = tmp_path / "net.pth"
+    write_zip(path, {"model." * 20_000 + "weight": np.zeros(1, np.float32)}, method=zipfile.ZIP_DEFLATED)
+    assert "damaged name 'model.model." in refused(path)
+
+
 def test_the_older_form_by_parts(tmp_path: Path) -> None:
     path = tmp_path / "net.pth"
     write_legacy(path, _net(), magic=1)
     assert "PyTorch's number" in refused(path)
     path.write_bytes(b"".join(pickle.dumps(part, 2) for part in (MAGIC, 1000)))
     assert "protocol 1000" in refused(path)
+    laughs: tuple[object, ...] = ()
+    for _ in range(60):
+        laughs = (laughs, laughs)
+    path.write_bytes(b"".join(pickle.dumps(part, 2) for part in (MAGIC, laughs)))
+    assert "protocol a tuple, expected 1001" in refused(path)
     parts: tuple[object, ...] = (MAGIC, 1001, {})
     start = b"".join(pickle.dumps(part, 2) for part in parts)
     path.write_bytes(start + pickle.dumps({}, 2) + pickle.dumps(5, 2))
