@@ -245,6 +245,7 @@ class _Reader:
         _, names, at = self.element(body, at)
         if length < 1 or len(names) % length:
             raise self.damaged(f"{len(names)} bytes of field names of {length} each")
+        self.budget.count(len(names) // length)
         fields = [str(names[i : i + length], "latin-1").partition("\0")[0] for i in range(0, len(names), length)]
         count = math.prod(shape)
         self.budget.count(count)

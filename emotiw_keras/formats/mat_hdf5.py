@@ -87,9 +87,9 @@ class _Reader:
             raise ModelError(f"{self.file.name} is damaged: {dataset.name!r} is text of the type {codes.dtype}")
         if not codes.size:
             return ""
+        self.file.budget.count(codes.shape[1])
         try:
             rows: list[Value] = [np.ascontiguousarray(row, "<u2").tobytes().decode("utf-16-le") for row in codes.T]
         except UnicodeDecodeError as error:
             raise ModelError(f"{self.file.name} is damaged: {dataset.name!r} is no text ({error.reason})") from error
-        self.file.budget.count(len(rows))
         return rows[0] if len(rows) == 1 else rows

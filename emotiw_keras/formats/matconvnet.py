@@ -6,6 +6,7 @@ Sources: MatConvNet's `vl_simplenn.m`, `vl_simplenn_tidy.m` (the fields of old f
 
 from __future__ import annotations
 
+import heapq
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -185,20 +186,28 @@ def _dag_layers(name: str, net: Fields) -> list[Layer]:
 
 def _in_order(name: str, layers: Sequence[Layer]) -> list[Layer]:
     """The layers so that each follows what it takes; their order in the file where that is possible."""
-    made: set[str] = set()
     ahead = {key for layer in layers for key in layer.outputs}
-    waiting, ordered = list(layers), []
-    while waiting:
-        blocked = []
-        for layer in waiting:
-            if all(key in made or key not in ahead for key in layer.inputs):
-                ordered.append(layer)
-                made.update(layer.outputs)
-            else:
-                blocked.append(layer)
-        if len(blocked) == len(waiting):
-            raise ModelError(f"{name}: layer {blocked[0].name!r} waits for its own output; the network has a circle")
-        waiting = blocked
+    takers: dict[str, list[int]] = {key: [] for key in ahead}
+    missing = []
+    for place, layer in enumerate(layers):
+        needed = ahead.intersection(layer.inputs)
+        missing.append(len(needed))
+        for key in needed:
+            takers[key].append(place)
+    # As if the file were gone through again and again, and each layer taken when all that it needs is there: (round, place).
+    ready = [(0, place) for place, count in enumerate(missing) if not count]
+    ordered = []
+    while ready:
+        turn, place = heapq.heappop(ready)
+        ordered.append(layers[place])
+        for key in layers[place].outputs:
+            for taker in takers.pop(key, ()):
+                missing[taker] -= 1
+                if not missing[taker]:
+                    heapq.heappush(ready, (turn + (taker < place), taker))
+    if len(ordered) < len(layers):
+        blocked = next(layer for layer, count in zip(layers, missing, strict=True) if count)
+        raise ModelError(f"{name}: layer {blocked.name!r} waits for its own output; the network has a circle")
     return ordered
 
 

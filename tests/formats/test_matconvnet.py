@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,9 @@ from emotiw_keras.errors import ModelError
 from emotiw_keras.formats import reference
 from emotiw_keras.formats.foreign import Foreign, Limits
 from emotiw_keras.formats.mat_files import read_mat5
+from emotiw_keras.formats.matconvnet import _in_order as in_order
 from emotiw_keras.formats.matconvnet import read_matconvnet
+from emotiw_keras.formats.matconvnet_layers import Layer
 from tests.formats.write_matconvnet import Cell, Step, dag_nn, simple_nn, write_mat5, write_mat73
 
 Writer = Callable[..., Path]
@@ -326,6 +329,49 @@ def test_limits(tmp_path: Path) -> None:
             read_matconvnet(path, Limits(total_bytes=1000))
         with pytest.raises(ModelError, match="more than the 10 arrays"):
             read_matconvnet(path, Limits(arrays=10))
+
+
+def test_field_names_are_counted_before_they_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "names.mat"
+    path.write_bytes(head() + matrix(2, (0, 0), element(5, struct.pack("<i", 2)) + element(1, b"a\0" * 5000)))
+    with pytest.raises(ModelError, match="more than the 1,000 arrays and structures"):
+        read_matconvnet(path, Limits(arrays=1000))
+
+
+def in_rounds(layers: list[Layer]) -> list[str]:
+    """The file gone through again and again, each layer taken when all that it needs is there."""
+    made, waiting, names = set[str](), layers, []
+    ahead = {key for layer in layers for key in layer.outputs}
+    while waiting:
+        left = []
+        for layer in waiting:
+            if ahead.intersection(layer.inputs) <= made:
+                names.append(layer.name)
+                made.update(layer.outputs)
+            else:
+                left.append(layer)
+        assert len(left) < len(waiting)
+        waiting = left
+    return names
+
+
+def test_layers_are_put_in_order_in_rounds() -> None:
+    for seed in range(40):
+        drawn = np.random.default_rng(seed)
+        tensors = [f"x{i}" for i in range(12)]
+        layers = [
+            Layer("relu", f"l{i}", tuple(drawn.choice(["data", *tensors[:i]], 2)), (tensors[i],), {}, [], []) for i in range(12)
+        ]
+        layers.append(Layer("relu", "again", ("data",), (tensors[3],), {}, [], []))
+        drawn.shuffle(layers)  # type: ignore[arg-type]
+        assert [layer.name for layer in in_order("a.mat", layers)] == in_rounds(layers)
+
+
+def test_a_long_net_in_reverse_takes_no_quadratic_time() -> None:
+    chain = [Layer("relu", f"l{i}", (f"x{i}",), (f"x{i + 1}",), {}, [], []) for i in range(30_000)]
+    start = time.process_time()
+    assert in_order("a.mat", chain[::-1]) == chain
+    assert time.process_time() - start < 5
 
 
 def test_other_levels_and_byte_orders(tmp_path: Path) -> None:
