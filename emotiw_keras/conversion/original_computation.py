@@ -174,17 +174,17 @@ def until_scores(nodes: Iterable[Node]) -> tuple[tuple[Node, ...], str]:
     """What leads to the class scores, and their name: without the softmax at the end, if there is one, since small
     probabilities hide differences, and without changes of their shape."""
     steps = list(nodes)
-    scores = steps[-1].outputs[0]
-    while len(steps) > 1:
-        last = next((i for i in reversed(range(len(steps))) if scores in steps[i].outputs), 0)
+    scores, end = steps[-1].outputs[0], len(steps)
+    while end > 1:
+        last = next((i for i in reversed(range(end)) if scores in steps[i].outputs), 0)
         node = steps[last]
         reshaped = node.op == "tensor" and node.attrs["type"] in ("Reshape", "Squeeze", "Unsqueeze")
         if not node.inputs or not (node.op in ("softmax", "identity", "flatten") or reshaped):
             break
-        scores, steps = node.inputs[0], steps[:last]
+        scores, end = node.inputs[0], last
     # backwards, as a tensor may be written over
     kept, needed = [], {scores}
-    for node in reversed(steps):
+    for node in reversed(steps[:end]):
         if needed.intersection(node.outputs):
             needed.difference_update(node.outputs)
             needed.update(node.inputs)

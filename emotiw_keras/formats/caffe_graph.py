@@ -11,6 +11,8 @@ from emotiw_keras.formats.caffe_layers import Layer, Network
 from emotiw_keras.formats.caffe_nodes import ROLES, node_of
 from emotiw_keras.formats.foreign import Node
 
+_MOST_REASONS = 8
+"""Why one name is ignored, as told; a file may have any number of layers of one name."""
 DATA = ("Data", "ImageData", "HDF5Data", "WindowData", "MemoryData", "DummyData", "AnnotatedData")
 
 
@@ -26,7 +28,7 @@ def note(ignored: dict[str, str], name: str, reason: str) -> None:
     known = ignored.get(name)
     if known is None:
         ignored[name] = reason
-    elif reason not in known.split("; "):
+    elif len(reasons := known.split("; ")) < _MOST_REASONS and reason not in reasons:
         ignored[name] = f"{known}; {reason}"
 
 

@@ -79,15 +79,15 @@ class Folded:
                     continue
                 except ModelError as error:
                     raise ModelError(f"{self.graph.where}: {error}") from error
-                self._take(made, output)
+                self._take(made, output, named)
                 self.sources.update(named)
             else:
                 kept.append(node)
         return kept
 
-    def _take(self, made: np.ndarray, output: str) -> None:
-        """An array that was made of others, unless all of them are too large; views of the file take no memory."""
-        self._bytes += made.nbytes if made.base is None else 0
+    def _take(self, made: np.ndarray, output: str, named: Sequence[str]) -> None:
+        """An array that was made of others, unless all of them are too large; views of these take no memory."""
+        self._bytes += 0 if any(np.may_share_memory(made, self.arrays[name]) for name in named) else made.nbytes
         if self._bytes > LARGEST_TENSOR:
             raise ModelError(
                 f"{self.graph.where}: the arrays that it makes of others have {self._bytes:,} bytes up to {output}, more than "

@@ -54,7 +54,7 @@ def run(
     layers: dict[str, np.ndarray] = {}
     steps = list(nodes)
     left = _uses(steps)
-    work = 0
+    work, together = 0, sum(tensor.nbytes for tensor in tensors.values())
     for node in steps:
         missing = [name for name in node.inputs or ("a tensor",) if name not in tensors]
         if missing:
@@ -78,11 +78,11 @@ def run(
         for name in node.inputs:
             left[name] -= 1
             if not left[name] and name not in node.outputs:
-                del tensors[name]
+                together -= tensors.pop(name).nbytes
         for name in node.outputs:
+            together += result.nbytes - (tensors[name].nbytes if name in tensors else 0)
             tensors[name] = result
             made_by.pop(name, None)
-        together = sum(tensor.nbytes for tensor in tensors.values())
         if together > LARGEST_TOGETHER:
             raise ModelError(
                 f"layer {node.name} ({node.op}) makes it {together:,} bytes of tensors at one time, allowed are "

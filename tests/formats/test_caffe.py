@@ -13,6 +13,7 @@ import pytest
 
 from emotiw_keras.errors import ModelError
 from emotiw_keras.formats.caffe import read_binaryproto, read_caffemodel, read_prototxt, with_prototxt
+from emotiw_keras.formats.caffe_graph import note
 from emotiw_keras.formats.foreign import Foreign, Limits, Node
 from emotiw_keras.formats.reference import run
 
@@ -448,3 +449,11 @@ def test_a_gate_and_its_reshape_compute_what_senet_defines(tmp_path: Path) -> No
     with pytest.raises(ModelError, match=r"layer shape \(reshape\) gets 1x2x1x1, which does not fit the shape 0x3x1x1"):
         bad = changed(foreign.nodes[1], {"shape": (0, 3, 1, 1)})
         run([foreign.nodes[0], bad], {}, {"data": x}, "oihw")
+
+
+def test_of_many_reasons_the_first_are_told() -> None:
+    ignored: dict[str, str] = {}
+    for i in range(100):
+        note(ignored, "loss", f"only training needs it ({i}Loss)")
+        note(ignored, "loss", "only training needs it (0Loss)")
+    assert len(ignored["loss"].split("; ")) == 8

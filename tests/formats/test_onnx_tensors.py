@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from emotiw_keras.errors import ModelError
-from emotiw_keras.formats import reference
+from emotiw_keras.formats import onnx_tensors, reference
 from emotiw_keras.formats.onnx import read_onnx
 
 from .write_onnx import Op, SubGraph, conv, gemm, write_onnx
@@ -176,6 +176,18 @@ def test_what_a_file_makes_of_itself_is_bounded(tmp_path: Path) -> None:
             for i in range(3)]  # fmt: skip
     path = write_onnx(tmp_path / "net.onnx", [*many, *one("Mul", np.float32(1))], inputs={"x": (1, 3, 4, 5)}, outputs=["y"])
     with pytest.raises(ModelError, match=r"net.onnx: the arrays that it makes of others have 402,653,184 bytes up to a2"):
+        read_onnx(path)
+
+
+def test_copies_of_an_array_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_tensors, "LARGEST_TENSOR", 1 << 16)
+    stored = DRAW.normal(size=(64, 32)).astype("f4")
+    views = [Op("Transpose", ["c"], [f"t{i}"], {}, {"c": stored} if not i else {}) for i in range(20)]
+    last = one("Mul", np.float32(1))
+    assert read_onnx(write_onnx(tmp_path / "net.onnx", [*views, *last], inputs={"x": (1, 3, 4, 5)}, outputs=["y"])).nodes
+    copies = [Op("Reshape", ["t0", "flat"], [f"r{i}"], {}, {"flat": ints(-1)} if not i else {}) for i in range(20)]
+    path = write_onnx(tmp_path / "net.onnx", [*views, *copies, *last], inputs={"x": (1, 3, 4, 5)}, outputs=["y"])
+    with pytest.raises(ModelError, match="the arrays that it makes of others have 73,728 bytes up to r8"):
         read_onnx(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from typing import Any
 
@@ -161,6 +162,16 @@ def test_all_steps_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     run(pools[:4], {}, {"x0": random(1, 1, 48, 48)}, "oihw")
     with pytest.raises(ModelError, match=r"layer p4 \(max_pool\) makes it"):
         run(pools, {}, {"x0": random(1, 1, 48, 48)}, "oihw")
+
+
+def test_many_tensors_at_one_time_take_no_quadratic_time() -> None:
+    count = 20_000
+    steps = [Node("identity", f"s{i}", ("x",), (f"s{i}",)) for i in range(count)]
+    steps += [Node("add", f"y{i}", (f"y{i - 1}" if i else "x", f"s{i}"), (f"y{i}",)) for i in range(count)]
+    start = time.process_time()
+    found, _ = run(steps, {}, {"x": np.ones((1, 1, 1, 1), "float32")}, "oihw")
+    assert found[f"y{count - 1}"].item() == count + 1
+    assert time.process_time() - start < 8
 
 
 def test_what_overflows_is_no_number_and_no_warning() -> None:

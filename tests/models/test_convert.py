@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 
 from emotiw_keras.conversion.convert import convert, probe_image, write_weights
+from emotiw_keras.conversion.original_computation import until_scores
 from emotiw_keras.errors import ModelError
+from emotiw_keras.formats.foreign import Node
 from emotiw_keras.models import build, get_spec
 from tests import processes
 from tests.formats.foreign_networks import (
@@ -183,6 +186,13 @@ def test_numbers_that_are_no_weights_are_named_before_any_is_cast(
                 warnings.simplefilter("error", RuntimeWarning)
                 with pytest.raises(ModelError, match=rf"^{path.name}: {key} {message}"):
                     convert("squeezenet_v1_1", path, width=NARROW)
+
+
+def test_a_long_end_takes_no_quadratic_time() -> None:
+    steps = [Node("conv", "c", ("x",), ("y0",)), *(Node("identity", "", (f"y{i}",), (f"y{i + 1}",)) for i in range(100_000))]
+    start = time.process_time()
+    assert until_scores(steps) == ((steps[0],), "y0")
+    assert time.process_time() - start < 3
 
 
 def test_weights_of_a_foreign_file_can_be_given_by_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
