@@ -8,6 +8,8 @@ from typing import Any
 
 from emotiw_keras.errors import RunError
 from emotiw_keras.heads import NAME, heads_of
+from emotiw_keras.models.registry import LARGEST_SIDE as LARGEST_SIDE
+from emotiw_keras.models.registry import LARGEST_WIDTH as LARGEST_WIDTH
 from emotiw_keras.models.registry import model_names
 from emotiw_keras.plain_facts import (
     Holds,
@@ -24,9 +26,6 @@ from emotiw_keras.plain_facts import (
 )
 from emotiw_keras.sealed import read_sealed
 
-LARGEST_SIDE = 1024
-"""Pixels: the largest side of a network's input. A face is cut out with 256; what is larger costs memory and says no more."""
-LARGEST_WIDTH = 8.0
 MOST_CLASSES = 10_000
 MOST_FEATURES = 1000
 """Activations that a classifier reads."""

@@ -11,7 +11,7 @@ from emotiw_keras.conversion.matching import WEIGHTED, Match, Matching, original
 from emotiw_keras.conversion.record import RowOrder
 from emotiw_keras.errors import ModelError
 from emotiw_keras.formats.foreign import Foreign, Layout, Node
-from emotiw_keras.models.registry import ModelSpec, get_spec
+from emotiw_keras.models.registry import LARGEST_SIDE, ModelSpec, get_spec
 
 
 def trunk_of(foreign: Foreign, matching: Matching, spec: ModelSpec) -> Foreign:
@@ -133,6 +133,12 @@ def image_shape(
     declared = next(iter(foreign.inputs.values())) if len(foreign.inputs) == 1 else ()
     if foreign.nodes is not None:
         stated = len(declared) == 4 and declared[1] == channels and min(declared[2:]) > 0
+        if stated and max(declared[2:]) > LARGEST_SIDE:
+            size = f"{declared[2]}x{declared[3]}"
+            raise ModelError(
+                f"{foreign.path.name} takes images of {size}, expected at most {LARGEST_SIDE} a side; give it the size of the "
+                "images that its network was trained on"
+            )
         return (*((declared[2], declared[3]) if stated else own), channels)
     dense = next((foreign.arrays[match.weight] for match in matches if foreign.arrays[match.weight].ndim == 2), None)
     arrays = original_arrays(foreign, matches)

@@ -16,7 +16,7 @@ from keras import initializers, layers, ops
 from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.keras_names import PACKAGE
 from emotiw_keras.models.layers import Dense
-from emotiw_keras.models.registry import get_spec
+from emotiw_keras.models.registry import LARGEST_WIDTH, get_spec
 
 Tensor = Any
 Shape = tuple[int | None, int | None, int]
@@ -139,11 +139,11 @@ def image_input(
     """The input of a network, float (batch, height, width, channels) already normalised; of the network's own size and 3
     channels where no shape is given.
 
-    Raises UsageError if width is not positive, ModelError if the image is smaller than `smallest` or not 3-D, or if with a
-    classifier its height or width is None, which stands for any.
+    Raises UsageError if width is not above 0 and at most LARGEST_WIDTH, ModelError if the image is smaller than `smallest` or
+    not 3-D, or if with a classifier its height or width is None, which stands for any.
     """
-    if not width > 0:
-        raise UsageError(f"{model}: width is {width}, expected a multiplier above 0, e.g. 0.1")
+    if not 0 < width <= LARGEST_WIDTH:
+        raise UsageError(f"{model}: width is {width}, expected a multiplier above 0 and up to {LARGEST_WIDTH:g}, e.g. 0.1")
     if input_tensor is not None and not keras.backend.is_keras_tensor(input_tensor):
         kind = type(input_tensor).__name__
         raise ModelError(f"{model}: input_tensor is a {kind}, expected a keras.Input or a layer's output")

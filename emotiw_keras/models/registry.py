@@ -14,6 +14,9 @@ from emotiw_keras.models.applications import APPLICATIONS, PREFIX, PREPROCESSING
 if TYPE_CHECKING:
     import keras
 
+LARGEST_SIDE = 1024
+"""Pixels: the largest side of a network's input. A face is cut out with 256; what is larger costs memory and says no more."""
+LARGEST_WIDTH = 8.0
 KRIZHEVSKY = "Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional Neural Networks, NIPS 2012"
 WEIRD_TRICK = "Krizhevsky: One weird trick for parallelizing convolutional neural networks, arXiv:1404.5997"
 SQUEEZE = "Iandola, Han, Moskewicz, Ashraf, Dally, Keutzer: SqueezeNet, arXiv:1602.07360"

@@ -188,6 +188,13 @@ def test_numbers_that_are_no_weights_are_named_before_any_is_cast(
                     convert("squeezenet_v1_1", path, width=NARROW)
 
 
+def test_a_file_cannot_ask_for_images_of_any_size(tmp_path: Path) -> None:
+    net = network("squeezenet_v1_1", NARROW)
+    net.side = 1025
+    with pytest.raises(ModelError, match=r"takes images of 1025x1025, expected at most 1024 a side"):
+        convert("squeezenet_v1_1", write_caffe_files(tmp_path, net)[0], width=NARROW)
+
+
 def test_a_long_end_takes_no_quadratic_time() -> None:
     steps = [Node("conv", "c", ("x",), ("y0",)), *(Node("identity", "", (f"y{i}",), (f"y{i + 1}",)) for i in range(100_000))]
     start = time.process_time()

@@ -71,6 +71,8 @@ def test_a_mean_image_becomes_an_array(tmp_path: Path, capsys: pytest.CaptureFix
         (["--out", "x.weights.h5"], 2, "say which network squeezenet_v1_1.caffemodel holds with --model"),
         (["--out", "x.h5", "--model", "alexnet"], 2, "--out x.h5: expected a name that ends in .weights.h5"),
         (["--out", "x.weights.h5", "--model", "squeezenett"], 5, "did you mean squeezenet?"),
+        (["--out", "x.weights.h5", "--model", "squeezenet_v1_1", "--width", "inf"], 2, "width is inf, expected a multiplier"),
+        (["--out", "x.weights.h5", "--model", "squeezenet_v1_1", "--width", "1e9"], 2, "width is 1000000000.0, expected"),
         (["--out", "x.weights.h5", "--model", "alexnet"], 5, "does not hold alexnet: it has 26 convolutions"),
     ],
 )

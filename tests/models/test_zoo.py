@@ -215,7 +215,16 @@ def test_caffenet_pools_before_it_normalises_and_alexnet_after() -> None:
             assert order[name][place + 1 : place + 3] == [first + number, second + number]
 
 
-@pytest.mark.parametrize(("wrong", "words"), [({"width": 0}, "width is 0"), ({"classes": 0}, "classes is 0")])
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"width": 0}, "width is 0"),
+        ({"width": float("nan")}, "width is nan"),
+        ({"width": float("inf")}, "width is inf, expected a multiplier above 0 and up to 8"),
+        ({"width": 1e9}, "width is 1000000000.0, expected"),
+        ({"classes": 0}, "classes is 0"),
+    ],
+)
 def test_impossible_arguments(wrong: dict, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         narrow("alexnet", **wrong)
