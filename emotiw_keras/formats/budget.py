@@ -27,7 +27,7 @@ class Budget:
         if size > self.bytes_left:
             raise ModelError(
                 f"{self.name}: {what} has {size:,} bytes, with what was read before more than the "
-                f"{self.limits.total_bytes:,} allowed; raise the limit if you trust the file"
+                f"{self.limits.total_bytes:,} allowed of a file of its size; save it unpacked if you trust it"
             )
         self.bytes_left -= size
 

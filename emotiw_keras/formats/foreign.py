@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +38,10 @@ OPS = (
 """The kinds of `Node` and their attributes; axes are those of (batch, channels, height, width)."""
 
 
+BOMB_FROM, BOMB_RATIO = 1 << 30, 200
+"""A file that unpacks to more bytes than this, and to more times its size, is a trap: weights do not pack so well."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """Bounds that a reader checks before it takes memory."""
@@ -50,6 +54,10 @@ class Limits:
     def __post_init__(self) -> None:
         if self.total_bytes < 1 or self.arrays < 1:
             raise ValueError(f"limits must be positive, got {self.total_bytes} bytes and {self.arrays} arrays")
+
+    def of_file(self, size: int) -> Limits:
+        """The limits of what a packed file of `size` bytes unpacks to; see BOMB_FROM."""
+        return replace(self, total_bytes=min(self.total_bytes, max(BOMB_FROM, BOMB_RATIO * size)))
 
 
 @dataclass(frozen=True)

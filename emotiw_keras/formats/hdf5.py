@@ -42,8 +42,8 @@ def open_hdf5(path: Path, limits: Limits, rehearsed: bool = False) -> Iterator[H
 
     Raises:
         ModelError: it is missing, damaged or no HDF5 file; holds a soft or external link, a loop of groups, an array that
-            is stored in another file, computed or packed by a filter of a plugin; or declares more than `limits` allow or
-            than its bytes could hold.
+            is stored in another file, computed or packed by a filter of a plugin; or declares more than `limits` allow of
+            a file of its size, or than its bytes could hold.
 
     Example:
         >>> with open_hdf5(Path("vgg.h5"), Limits()) as file:  # doctest: +SKIP
@@ -63,6 +63,8 @@ def open_hdf5(path: Path, limits: Limits, rehearsed: bool = False) -> Iterator[H
 def _named(name: str) -> Iterator[None]:
     try:
         yield
+    except ModelError:  # a ValueError, too, that says more
+        raise
     except _ERRORS as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{name} is damaged or no HDF5 file ({reason}); fetch it again") from error
@@ -74,10 +76,10 @@ class Hdf5:
     def __init__(self, file: h5py.File, path: Path, limits: Limits, rehearsed: bool) -> None:
         self.name = path.name
         self._rehearsed = rehearsed
-        self.budget = Budget(path.name, limits)
-        self._file = file
-        self._limits = limits
         self._size = path.stat().st_size
+        self._limits = limits.of_file(self._size)
+        self.budget = Budget(path.name, self._limits)
+        self._file = file
         self._known: set[int] = set()
         with _named(self.name):
             self.root: h5py.Group = file["/"]
@@ -130,7 +132,10 @@ class Hdf5:
         if declared and plist.get_layout() == h5py.h5d.CHUNKED:
             declared = max(declared, math.prod(plist.get_chunk()) * item)
         if declared > self._limits.total_bytes:
-            raise ModelError(f"{where} declares {declared:,} bytes, more than the {self._limits.total_bytes:,} allowed")
+            raise ModelError(
+                f"{where} declares {declared:,} bytes in a file of {self._size:,}, more than the {self._limits.total_bytes:,} "
+                "allowed; save it without packing if you trust it"
+            )
         if declared > stored * (_DEFLATE_RATIO if h5py.h5z.FILTER_DEFLATE in filters else 1):
             raise ModelError(f"{where} declares {declared:,} bytes but stores {stored:,}; such a file is damaged or a trap")
 

@@ -118,7 +118,7 @@ def read_keras_archive(path: Path, limits: Limits | None = None) -> Foreign:
             unpacked.write_bytes(content)
         except OSError as error:
             raise ModelError(f"{path.name} cannot be unpacked in {folder}: {error.strerror}; make room there") from error
-        held = read_keras_h5(unpacked, bounds)
+        held = read_keras_h5(unpacked, bounds.of_file(path.stat().st_size))
     finally:
         unpacked.unlink(missing_ok=True)
         folder.rmdir()

@@ -72,7 +72,7 @@ def read_mat5(path: Path, limits: Limits) -> dict[str, Value]:
     version = struct.unpack("<H", head[124:126])[0]
     if head[126:128] != b"IM" or version != 0x100:
         raise ModelError(f"{path.name} is no MATLAB file of level 5 (version {version:#x}); save it in MATLAB with `-v7`")
-    return _Reader(Budget(path.name, limits)).variables(data)
+    return _Reader(Budget(path.name, limits.of_file(len(data)))).variables(data)
 
 
 class _Reader:

@@ -50,7 +50,7 @@ def read_pytorch(path: Path, limits: Limits | None = None) -> Foreign:
     data = map_file(path, bounds)
     is_zip = bytes(data[:2]) == b"PK"
     root, storages = _read_zip(path, bounds) if is_zip else _read_legacy(data, Context(path.name, bounds))
-    gathered = Gathered(path.name, bounds)
+    gathered = Gathered(path.name, bounds.of_file(len(data)))  # one stretch of numbers may be many tensors
     _gather(_state_dict(root, gathered), storages, gathered, Context(path.name, bounds))
     if not gathered.arrays:
         raise ModelError(f"{path.name} holds no tensors under names; {_ADVICE}")

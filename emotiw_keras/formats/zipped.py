@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from emotiw_keras.errors import ModelError
-from emotiw_keras.formats.foreign import Limits
+from emotiw_keras.formats.foreign import BOMB_RATIO, Limits
 from emotiw_keras.formats.pickle_ops import shown
 from emotiw_keras.formats.protobuf import map_file
 
 DIRECTORY_BYTES = 16 << 20
 """Of the list of entries, which is read as a whole; an entry takes about a hundred."""
-BOMB_FROM, BOMB_RATIO = 1 << 30, 200
-"""A zip that unpacks to more bytes than this, and to more times its size, is a trap: weights do not pack so well."""
 _ENCRYPTED = 0x1
 _LOCAL_HEADER = 30
 
@@ -46,7 +44,7 @@ class Zip:
         if len(members) > limits.arrays:
             self._fail(f"zip of {len(members):,} entries, more than the {limits.arrays:,} allowed")
         total = sum(info.file_size for info in members)
-        if total > limits.total_bytes or total > max(BOMB_FROM, BOMB_RATIO * len(self._data)):
+        if total > limits.of_file(len(self._data)).total_bytes:
             raise ModelError(
                 f"{path.name}: its {len(self._data):,} bytes would unpack to {total:,}, which looks like a zip bomb "
                 f"(allowed are {limits.total_bytes:,}, and {BOMB_RATIO} times the file); unpack it if you trust it"

@@ -168,3 +168,18 @@ def test_rehearsals_of_many_threads(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_arrays_that_unpack_to_many_times_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emotiw_keras.formats.foreign.BOMB_FROM", 1 << 20)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name in "abcd":
+            file.create_dataset(name, data=np.zeros(1 << 17), compression="gzip", compression_opts=9)
+    size = (tmp_path / "a.h5").stat().st_size
+    assert 1 << 20 < size * 200 < 4 << 20
+    with open_hdf5(tmp_path / "a.h5", Limits()) as opened, pytest.raises(ModelError, match=f"more than the {size * 200:,}"):
+        for item in opened.children(opened.root).values():
+            assert isinstance(item, h5py.Dataset) and not opened.array(item).any()
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("weight", data=np.zeros(1 << 19), compression="gzip", compression_opts=9)
+    refused(tmp_path / "a.h5", "^a.h5: 'weight' declares 4,194,304 bytes in a file of ", Limits())

@@ -240,3 +240,14 @@ def packed_zeros(path: Path, rows: int) -> bytes:
     with h5py.File(path, "w") as file:
         file.create_dataset("layers/dense/vars/0", data=np.zeros((rows, 1 << 10), "f4"), compression="gzip")
     return path.read_bytes()
+
+
+def test_a_zip_in_a_zip_is_no_way_around_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.weights.h5", packed_zeros(tmp_path / "b.h5", 1 << 10))
+    assert read_keras_archive(path).arrays["layers/dense.weight"].nbytes == 1 << 22
+    monkeypatch.setattr("emotiw_keras.formats.foreign.BOMB_FROM", 1 << 20)
+    assert path.stat().st_size * 200 < 1 << 22 < (tmp_path / "b.h5").stat().st_size * 400
+    with pytest.raises(ModelError, match=r"^a.keras: '0' declares 4,194,304 bytes in a file of .* packing if you trust it$"):
+        read_keras_archive(path)

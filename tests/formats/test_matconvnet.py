@@ -338,6 +338,14 @@ def test_field_names_are_counted_before_they_are_read(tmp_path: Path) -> None:
         read_matconvnet(path, Limits(arrays=1000))
 
 
+def test_a_variable_that_unpacks_to_many_times_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emotiw_keras.formats.foreign.BOMB_FROM", 1 << 20)
+    content = matrix(6, (1 << 16, 8), element(9, bytes(1 << 22)))
+    (tmp_path / "zeros.mat").write_bytes(head() + element(15, zlib.compress(content, 9)))
+    with pytest.raises(ModelError, match="zeros.mat: a compressed variable has 4,194,3.* allowed of a file of its size"):
+        read_matconvnet(tmp_path / "zeros.mat")
+
+
 def in_rounds(layers: list[Layer]) -> list[str]:
     """The file gone through again and again, each layer taken when all that it needs is there."""
     made, waiting, names = set[str](), layers, []

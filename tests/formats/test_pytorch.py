@@ -287,7 +287,7 @@ def test_zip_bombs_and_endless_directories(tmp_path: Path, monkeypatch: pytest.M
     write_zip(path, {"a.weight": np.zeros(1 << 22, np.float32)}, method=zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 1 << 16
     assert "would unpack to" in refused(path, Limits(total_bytes=1 << 23))
-    monkeypatch.setattr(zipped, "BOMB_FROM", 1 << 20)
+    monkeypatch.setattr("emotiw_keras.formats.foreign.BOMB_FROM", 1 << 20)
     assert "200 times the file" in refused(path)
     with zipfile.ZipFile(path, "w") as archive:
         for i in range(300):
@@ -301,6 +301,13 @@ def test_a_wrapper_that_stands_there_too_often(tmp_path: Path) -> None:
     path = tmp_path / "net.pth"
     write_zip(path, {"model." * 20_000 + "weight": np.zeros(1, np.float32)}, method=zipfile.ZIP_DEFLATED)
     assert "damaged name 'model.model." in refused(path)
+
+
+def test_one_number_for_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emotiw_keras.formats.foreign.BOMB_FROM", 1 << 16)
+    path = tmp_path / "net.pth"
+    write_zip(path, {"a.weight": Tensor(Storage(np.zeros(1, np.float32)), (1 << 20,), (0,))})
+    assert "its arrays take more than the " in refused(path)
 
 
 def test_the_older_form_by_parts(tmp_path: Path) -> None:
