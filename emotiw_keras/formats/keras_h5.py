@@ -82,7 +82,11 @@ def read_keras_h5(path: Path, limits: Limits | None = None, *, trusted: bool = F
             foreign.format = f"Keras {'model' if weights is whole else 'weights'} (HDF5)"
             foreign.flattening_open = _may_be_channels_first(file)
             backend = file.texts_of(file.root, "backend") or file.texts_of(weights, "backend") or ()
-            if turned := backend == ("theano",):
+            turned = backend == ("theano",) and foreign.layout is not None
+            if foreign.layout is None and backend != ("tensorflow",):
+                why = "not named by Keras 1; kernels of Theano are turned by 180 degrees: look with --check IMAGE=CLASS"
+                foreign.ignored["backend"] = why
+            if turned:
                 foreign.format += " of the Theano backend, kernels turned by 180 degrees"
             _read_named(file, weights, layers, foreign, turned)
         elif isinstance(top.get("layers"), h5py.Group) or "_layer_checkpoint_dependencies" in top:
