@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Iterable
 _INSIDE = ("module", "_orig_mod")
 """Wrappers that may stand around a part of a network, as DataParallel around AlexNet's features."""
 _AROUND = ("module", "_orig_mod", "model", "backbone", "encoder", "net", "network", "trunk")
+_DEPTH = 16
+"""Wrappers around each other that are taken off; each takes a look at all names."""
 COUNTERS = {
     "num_batches_tracked": "counts the steps of training",
     "n_averaged": "counts the averaged networks",
@@ -59,7 +61,7 @@ def unwrapped(names: Collection[str], ignore: Callable[[str, str], None]) -> dic
         word = next(part for part in changed[0].split(".") if part in _INSIDE)
         ignore(f"{word}.", f"a wrapper's part of {len(changed)} names, the first {changed[0]}")
         found = inside
-    while True:
+    for _ in range(_DEPTH):
         prefix = next((f"{word}." for word in _AROUND if 2 * _starting(found.values(), f"{word}.") > len(found)), None)
         if prefix is None:
             return found
@@ -68,6 +70,7 @@ def unwrapped(names: Collection[str], ignore: Callable[[str, str], None]) -> dic
             return found
         ignore(prefix, f"a wrapper's prefix, taken off {_starting(found.values(), prefix)} names")
         found = shorter
+    return found
 
 
 def _starting(names: Iterable[str], prefix: str) -> int:

@@ -158,3 +158,8 @@ def test_the_files_of_an_index_share_the_limits(tmp_path: Path) -> None:
         read(path, Limits(total_bytes=size - 1))
     with pytest.raises(ModelError, match="more than"):
         read(path, Limits(arrays=3))
+
+
+def test_wrappers_without_end() -> None:
+    found = unwrapped(["net." * 200 + "weight"], lambda what, why: None)
+    assert [*found.values()] == ["net." * 184 + "weight"]
