@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from emotiw_keras.errors import ModelError
+
 Layout = Literal["oihw", "hwio"]
 
 OPS = (
@@ -116,6 +118,14 @@ def beyond_float32(array: np.ndarray) -> float | None:
         return None
     ends = float(array.min()), float(array.max())
     return next((value for value in ends if not abs(value) <= float(np.finfo(np.float32).max)), None)
+
+
+def check_weights(file: str, layer: str, array: np.ndarray) -> None:
+    """Raise ModelError unless these are floating-point numbers that float32 can hold."""
+    if array.dtype.kind != "f":
+        raise ModelError(f"{file} holds {array.dtype} in layer {layer}, expected floating-point numbers; save it as float32")
+    if beyond_float32(array) is not None:  # infinite once it is float32
+        raise ModelError(f"{file} holds nan or infinite numbers in layer {layer}; train or fetch it anew")
 
 
 def release_pages(array: np.ndarray) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from emotiw_keras.errors import ModelError
 from emotiw_keras.files import check_room
-from emotiw_keras.formats.foreign import Limits, beyond_float32
+from emotiw_keras.formats.foreign import Limits, check_weights
 from emotiw_keras.formats.hdf5 import Hdf5, open_hdf5
 from emotiw_keras.formats.hdf5_trial import rehearse
 from emotiw_keras.formats.keras_h5 import read_keras_h5
@@ -184,12 +184,8 @@ def fill(model: keras.Model, path: Path) -> None:
 
 def check_numbers(path: Path, layer: str, variable: keras.Variable, array: np.ndarray) -> None:
     """Raise ModelError unless the numbers that a file has for a variable are of its kind, and float32 can hold them."""
-    if array.dtype.kind != "f" and keras.backend.is_float_dtype(variable.dtype):
-        raise ModelError(
-            f"{path.name} holds {array.dtype} in layer {layer}, expected floating-point numbers; save it as float32"
-        )
-    if beyond_float32(array) is not None:  # infinite once it is float32; in the words of every engine
-        raise ModelError(f"{path.name} holds nan or infinite numbers in layer {layer}; train or fetch it anew")
+    if keras.backend.is_float_dtype(variable.dtype):
+        check_weights(path.name, layer, array)
 
 
 def shapes_text(entry: tuple[str, list[tuple[int, ...]]] | None) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from emotiw_keras.errors import ModelError, RunError
+from emotiw_keras.formats.foreign import check_weights
 from emotiw_keras.formats.keras_h5 import ROLES, read_keras_h5
 from emotiw_keras.formats.onnx_writing import onnx_bytes
 from emotiw_keras.models.originals import as_built
@@ -49,11 +50,9 @@ def network_graph(run: Run) -> bytes:
     run.check_weights()
     try:
         stored = read_keras_h5(run.path / WEIGHTS_FILE, trusted=run.ships).arrays
+        for name, array in stored.items():
+            check_weights(WEIGHTS_FILE, name.rpartition(".")[0], array)
         arrays = {name: np.asarray(array, np.float32) for name, array in stored.items()}
-        for name, array in arrays.items():
-            if array.size and not (np.isfinite(array.min()) and np.isfinite(array.max())):
-                layer = name.rpartition(".")[0]
-                raise ModelError(f"{WEIGHTS_FILE} holds nan or infinite numbers in layer {layer}; train or fetch it anew")
     except ModelError as error:
         raise ModelError(f"{run.path}: {error}") from error
     needed = {name for node in nodes for name in node.arrays}
