@@ -112,7 +112,7 @@ def test_a_classifier_on_several_activations_answers_as_keras_does(name: str, co
     expected = Inference(run, faces.shape[1:], 1)(faces)
     assert expected.std(axis=0).max() > 0.05
     for engine in HERE:
-        tolerance = 1e-4 if one_size else 1e-5  # what scales their random answers apart scales their rounding too
+        tolerance = 1e-4 if one_size else 3e-5  # what scales their random answers apart scales their rounding too
         np.testing.assert_allclose(LightInference(run, 1, engine)(faces), expected, atol=tolerance, err_msg=engine)
 
 
