@@ -4,7 +4,7 @@ WORKDIR /source
 COPY . .
 # The small distribution: it has no TensorFlow, which serving the networks of the zoo does not need.
 RUN python -m venv /opt/emotiw \
-    && /opt/emotiw/bin/python -m pip install --no-cache-dir --constraint constraints.txt './light[serve,heic]'
+    && /opt/emotiw/bin/python -m pip install --no-cache-dir --constraint constraints.txt './light[serve,heic,interlaced]'
 
 FROM python:3.12-slim
 COPY --from=build /opt/emotiw /opt/emotiw

@@ -61,7 +61,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/pytho
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) --editable '.[dev,hub,jax,onnx,serve]'
+	$(PIP) --editable '.[dev,hub,interlaced,jax,onnx,serve]'
 	@touch $@
 
 $(VENV)/.installed-torch: $(VENV)/.installed-test

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NAME = "emotiw_light"
 NEEDED = ("click", "filelock", "h5py", "numpy", "opencv-python-headless", "pillow", "tqdm")
 """What finds faces, reads expressions and opens exported models."""
-EXTRAS = ("engines", "heic", "serve")
+EXTRAS = ("engines", "heic", "interlaced", "serve")
 """Extras of the full one that it has too."""
 BUILD = Path(__file__).parent / "build" / "renamed"
 

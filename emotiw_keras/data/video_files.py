@@ -10,8 +10,6 @@ import contextlib
 import io
 import math
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +19,7 @@ import numpy as np
 
 from emotiw_keras.data.image_bounds import MAX_PIXELS
 from emotiw_keras.data.images import ImageError
+from emotiw_keras.data.interlaced import Deinterlaced, Source, equal, says_interlaced
 from emotiw_keras.data.mp4_boxes import WithoutCover, video_track
 from emotiw_keras.data.stated_sizes import counts_frames, missing_bytes
 
@@ -40,20 +39,6 @@ LONGEST_PIXEL = 8.0
 _OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _LOG_LEVEL = "OPENCV_FFMPEG_LOGLEVEL"
 _opening = threading.Lock()
-_SPEAKING = """
-import sys
-from {} import VideoReader
-
-with VideoReader(sys.argv[1] or sys.stdin.buffer.read(), ask=False) as video:
-    for _ in range(int(sys.argv[2])):
-        if not video.grab():
-            break
-        video.frame()
-"""
-
-
-class UnreadableVideo(ImageError):
-    """A video of which no further frame can be had."""
 
 
 def is_video(name: str) -> bool:
@@ -89,7 +74,7 @@ class VideoReader:
 
     Args:
         source: its path, or its bytes.
-        ask: find out whether frames that are equal to the bit are interlaced ones.
+        ask: find out whether frames that are equal to the bit are interlaced ones, which OpenCV does not say.
 
     Attributes:
         rate: frames a second, on average.
@@ -103,7 +88,7 @@ class VideoReader:
         ImageError: it cannot be opened, or its frames are too large.
     """
 
-    def __init__(self, source: str | os.PathLike[str] | bytes, ask: bool = True) -> None:
+    def __init__(self, source: Source, ask: bool = True) -> None:
         import cv2
 
         quiet_opencv()
@@ -112,6 +97,9 @@ class VideoReader:
         except OSError as error:
             raise ImageError(f"cannot read: {error.strerror or error}") from error
         self._source = source
+        self._ask = ask
+        self._before: np.ndarray | None = None
+        self._deinterlaced: Deinterlaced | None = None
         self._track = video_track(file)
         self._missing = missing_bytes(file)
         counted = self._track.frames > 0 if self._track is not None else counts_frames(file)
@@ -139,8 +127,6 @@ class VideoReader:
         promised = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.promised = int(promised) if math.isfinite(promised) and promised > 0 else 0
         self.counted = counted and self.promised > 0
-        self._asked = not ask
-        self._before: np.ndarray | None = None
         self.number = -1
         self.gaps = 0
         self.seconds = 0.0
@@ -174,33 +160,38 @@ class VideoReader:
 
         Raises:
             ImageError: it cannot be decoded.
-            UnreadableVideo: nor can any other.
+            UnreadableVideo: it is interlaced, and nothing here can show it.
         """
+        import cv2
+
+        rgb = self._retrieved() if self._deinterlaced is None else self._deinterlaced.frame(self.number)
+        if self._wide == self._tall:
+            return rgb
+        return cv2.resize(rgb, None, fx=self._wide, fy=self._tall, interpolation=cv2.INTER_LINEAR)
+
+    def _retrieved(self) -> np.ndarray:
         import cv2
 
         good, pixels = self._capture.retrieve()
         if not good:
             raise ImageError(f"frame {self.number:,} cannot be decoded")
-        self._refuse_interlaced(pixels)
-        rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-        if self._wide == self._tall:
-            return rgb
-        return cv2.resize(rgb, None, fx=self._wide, fy=self._tall, interpolation=cv2.INTER_LINEAR)
+        if self._ask:
+            self._look(pixels)
+            if self._deinterlaced is not None:
+                return self._deinterlaced.frame(self.number)
+        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
-    def _refuse_interlaced(self, pixels: np.ndarray) -> None:
-        """OpenCV from 4.13 on gives the frame before, or memory, where a frame is interlaced, and tells it in its log alone:
-        where two frames are equal to the bit, another process decodes so far and its log is read."""
-        before, self._before = self._before, None if self._asked else pixels
-        if before is None or not _equal(before, pixels):
-            return
-        self._asked, self._before = True, None
-        if _says_interlaced(self._source, self.number + 1):
-            import cv2
-
-            raise UnreadableVideo(
-                f"its frames are interlaced, which OpenCV {cv2.__version__} cannot show; make them progressive, as "
-                "`ffmpeg -i FILM -vf bwdif new.mp4` does"
-            )
+    def _look(self, pixels: np.ndarray) -> None:
+        """Take another reader where two frames are equal to the bit, or the first two are, because they are interlaced."""
+        if self._before is None:
+            suspect, frames = _starts_alike(self._source), 2
+        else:
+            suspect, frames = equal(self._before, pixels), self.number + 1
+        self._before = pixels
+        if suspect:
+            self._ask, self._before = False, None
+            if says_interlaced(self._source, frames):
+                self._deinterlaced = Deinterlaced(self._source)
 
     def lost(self) -> str | None:
         """After the last frame: what the container promised and was not there, in words; None if all was."""
@@ -228,6 +219,8 @@ class VideoReader:
         """Close the video."""
         if hasattr(self, "_capture"):
             self._capture.release()
+        if self._deinterlaced is not None:
+            self._deinterlaced.close()
         self._file.close()
 
     def __enter__(self) -> VideoReader:
@@ -237,19 +230,14 @@ class VideoReader:
         self.close()
 
 
-def _equal(first: np.ndarray, second: np.ndarray) -> bool:
-    few = (slice(None, None, 16),) * 2
-    return first.shape == second.shape and np.array_equal(first[few], second[few]) and np.array_equal(first, second)
-
-
-def _says_interlaced(source: str | os.PathLike[str] | bytes, frames: int) -> bool:
-    """Whether FFmpeg, asked to speak, says so of one of the first frames."""
-    given = source if isinstance(source, bytes) else b""
-    name = "" if isinstance(source, bytes) else os.fspath(source)
-    environment = {**os.environ, _LOG_LEVEL: "16", "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", _SPEAKING.format(__name__), name, str(frames)]
-    told = subprocess.run(command, input=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
-    return b"interlaced to progressive" in told.stdout
+def _starts_alike(source: Source) -> bool:
+    """Whether the first two frames are equal to the bit."""
+    with VideoReader(source, ask=False) as video:
+        try:
+            pair = [video.frame() for _ in range(2) if video.grab()]
+        except ImageError:
+            return False
+    return len(pair) == 2 and equal(*pair)
 
 
 def sample_frames(source: Path | bytes, count: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -269,11 +257,8 @@ def sample_frames(source: Path | bytes, count: int) -> Iterator[tuple[int, np.nd
     total = _frames(source)
     wanted = [int((i + 0.5) * total / count) for i in range(count)] if total > count else list(range(total))
     with VideoReader(source) as video:
-        given = -1
-        if wanted[0] > 0 and _go_to(video, wanted[0] - 1):
-            video.frame()  # two in a row tell whether they are interlaced
         for place in wanted:
-            if given >= place:
+            if video.number >= place:
                 continue  # was lost, and the one behind it has been given
             if not _go_to(video, place):
                 if total - video.number - 1 > MISSING_FRAMES or video.number < 0:
@@ -281,8 +266,7 @@ def sample_frames(source: Path | bytes, count: int) -> Iterator[tuple[int, np.nd
                         f"the video ends after {video.number + 1:,} frames, {total:,} were promised; cut or damaged"
                     )
                 break
-            given = video.number
-            yield given, video.frame()
+            yield video.number, video.frame()
         if video.gaps:
             raise ImageError(f"{video.gaps:,} of {video.number + 1:,} frames cannot be decoded; the video is damaged")
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from emotiw_keras.data.images import ImageError
-from emotiw_keras.data.video_files import FASTEST, SLOWEST, USUAL_RATE, UnreadableVideo, VideoReader, quiet_opencv
+from emotiw_keras.data.interlaced import UnreadableVideo
+from emotiw_keras.data.video_files import FASTEST, SLOWEST, USUAL_RATE, VideoReader, quiet_opencv
 from emotiw_keras.serving.input_images import InputImage, Video
 
 if TYPE_CHECKING:
@@ -53,36 +54,19 @@ def opened(path: str, name: str) -> Video | InputImage:
 
 
 def _video_frames(video: VideoReader, path: str, name: str) -> Iterator[InputImage]:
-    first: InputImage | None = None
     with video:
-        try:
-            while video.grab():
-                image = _frame(video, path, name)
-                if video.number == 0:
-                    first = image  # the second tells whether it is one
-                    continue
-                if first is not None:
-                    yield first
-                    first = None
-                yield image
-        except UnreadableVideo as error:
-            yield InputImage(path, None, str(error), name=name)
-            return
+        while video.grab():
+            seconds = round(video.seconds, 6)
+            try:
+                yield InputImage(path, video.frame(), frame=video.number, name=name, seconds=seconds)
+            except UnreadableVideo as error:
+                yield InputImage(path, None, str(error), name=name)
+                return
+            except ImageError as error:
+                yield InputImage(path, None, str(error), frame=video.number, name=name, seconds=seconds)
         lost = video.lost()
-    if first is not None:
-        yield first
     if lost is not None:
         yield InputImage(path, None, lost, frame=video.number + 1 or None, name=name)
-
-
-def _frame(video: VideoReader, path: str, name: str) -> InputImage:
-    seconds = round(video.seconds, 6)
-    try:
-        return InputImage(path, video.frame(), frame=video.number, name=name, seconds=seconds)
-    except UnreadableVideo:
-        raise
-    except ImageError as error:
-        return InputImage(path, None, str(error), frame=video.number, name=name, seconds=seconds)
 
 
 def numbered_files(pattern: str) -> list[tuple[int, str]]:

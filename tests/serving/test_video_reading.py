@@ -6,6 +6,7 @@ import io
 import os
 import re
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 
 from emotiw_keras.data import video_files
 from emotiw_keras.data.images import ImageError
+from emotiw_keras.data.interlaced import says_interlaced
 from emotiw_keras.data.stated_sizes import counts_frames, missing_bytes
 from emotiw_keras.data.video_files import VideoReader, sample_frames
 from emotiw_keras.serving.annotate import Annotator
@@ -170,26 +172,41 @@ def interlaced(path: Path, frames: list[np.ndarray]) -> None:
     path.write_bytes(data)
 
 
-def test_interlaced_frames_are_read_or_refused_and_nothing_else_is_given(predict: Callable, tmp_path: Path) -> None:
+def test_interlaced_frames_are_shown_as_they_are(predict: Callable, tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="PyAV is not installed")
     shown = frames_of(12)
     interlaced(tmp_path / "dvd.mkv", shown)
     done = predict("dvd.mkv")
-    if done.code == 0:  # an OpenCV that can show them
-        assert len(done.rows) == 12 and all(row["face"] == 0 for row in done.rows)
-        return
-    (row,) = done.rows
-    assert done.code == 3 and "its frames are interlaced, which OpenCV" in row["error"] and "bwdif" in done.err
-    for count in (1, 3):
+    assert done.code == 0 and [row["face"] for row in done.rows] == [0] * 12, done.err
+    with VideoReader("dvd.mkv") as video:
+        for frame in shown:
+            assert video.grab() and np.abs(video.frame().astype(int) - frame).mean() < 12
+    for count, places in ((1, [6]), (3, [2, 6, 10]), (20, [*range(12)])):
         for source in (Path("dvd.mkv"), Path("dvd.mkv").read_bytes()):
-            with pytest.raises(ImageError, match="interlaced"):
-                list(sample_frames(source, count))
+            found = list(sample_frames(source, count))
+            assert [number for number, _ in found] == places
+            assert all(np.abs(pixels.astype(int) - shown[number]).mean() < 12 for number, pixels in found)
+
+
+def test_interlaced_films_are_refused_where_nothing_can_show_them(
+    predict: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interlaced(tmp_path / "dvd.mkv", frames_of(4))
+    if not says_interlaced(tmp_path / "dvd.mkv", 2):
+        pytest.skip("this OpenCV can show them")
+    monkeypatch.setitem(sys.modules, "av", None)
+    done = predict("dvd.mkv")
+    (row,) = done.rows
+    assert done.code == 3 and "its frames are interlaced, which OpenCV" in row["error"]
+    assert "emotiw-keras[interlaced]" in done.err and "bwdif" in done.err
+    with pytest.raises(ImageError, match="interlaced"):
+        list(sample_frames(Path("dvd.mkv"), 2))
 
 
 def test_a_film_that_stands_still_is_read(predict: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_video(tmp_path / "still.avi", frames_of(1) * 6)
     asked = []
-    says = video_files._says_interlaced
-    monkeypatch.setattr(video_files, "_says_interlaced", lambda *given: (asked.append(given[1]), says(*given))[1])
+    monkeypatch.setattr(video_files, "says_interlaced", lambda *given: (asked.append(given[1]), says_interlaced(*given))[1])
     done = predict("still.avi")
     assert done.code == 0 and [row["face"] for row in done.rows] == [0] * 6
     assert len(asked) <= 1, "asked again"
