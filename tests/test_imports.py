@@ -184,8 +184,8 @@ def test_every_library_that_is_imported_is_declared() -> None:
 
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    # ONNX and the server are needed by one command each, engines by one option, pillow-heif and PyAV by one format, the hub by an
-    # address: all say so where they are missing.
+    # ONNX and the server are needed by one command each, engines by one option, pillow-heif and PyAV by one format, the hub by
+    # an address: all say so where they are missing.
     lines = setup["options"]["install_requires"].splitlines()
     extras = ("onnx", "engines", "heic", "interlaced", "hub", "parquet", "cloud", "serve")
     lines += [line for extra in extras for line in setup["options.extras_require"][extra].splitlines()]
