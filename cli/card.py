@@ -15,7 +15,9 @@ from emotiw_keras.cli.scoring import Scorer, scoring_options
 @click.command()
 @click.argument("run", metavar="RUN", shell_complete=completion.runs)
 @scoring_options
-@click.option("--out", metavar="FILE", required=True, help="The card to write, usually README.md beside the weights.")
+@click.option(
+    "--out", type=click.Path(), metavar="FILE", required=True, help="The card to write, usually README.md beside the weights."
+)
 @click.option("--name", metavar="NAME", help="The model's name; default: the name of the run folder.")
 @click.option("--license", "licence", metavar="ID", default="other", show_default=True, help="Licence of the weights: mit, ...")
 @click.option("--dataset", "datasets", metavar="ID", multiple=True, help="A training set, as the Hugging Face Hub names it.")

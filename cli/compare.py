@@ -18,7 +18,7 @@ from emotiw_keras.sealed import json_text
 @click.command()
 @click.argument("runs", metavar="RUN RUN ...", shell_complete=completion.runs, nargs=-1, required=True)
 @scoring_options
-@click.option("--out", metavar="DIR", help="Also write compare.html and compare.json into this folder.")
+@click.option("--out", type=click.Path(), metavar="DIR", help="Also write compare.html and compare.json into this folder.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 @click.pass_context
 def compare(

@@ -30,8 +30,8 @@ def networks(context: click.Context, parameter: click.Parameter, start: str) -> 
 
 
 def runs(context: click.Context, parameter: click.Parameter, start: str) -> list[CompletionItem]:
-    """Run folders here and in runs/, models that ship, or any folder."""
+    """Run folders here and in runs/, models that ship, or any file."""
     from emotiw_keras.weights.shipped import shipped_models
 
     here = sorted(path.parent.as_posix() for place in (".", "runs") for path in Path(place).glob("*/run.json"))
-    return _matching([*here, *shipped_models()], start, "dir")
+    return _matching([*here, *shipped_models()], start, "file")

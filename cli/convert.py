@@ -17,16 +17,23 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="Example: emotiw convert bvlc_alexnet.caffemodel --model alexnet --out alexnet.weights.h5")
-@click.argument("source", metavar="SOURCE")
+@click.argument("source", type=click.Path(), metavar="SOURCE")
 @click.option(
     "--model",
     metavar="M",
     shell_complete=completion.networks,
     help="The network that SOURCE holds; `emotiw models` lists them.",
 )
-@click.option("--out", metavar="FILE", help="Where the weights go, a .weights.h5 file; a mean image becomes a .npy file.")
+@click.option(
+    "--out",
+    type=click.Path(),
+    metavar="FILE",
+    help="Where the weights go, a .weights.h5 file; a mean image becomes a .npy file.",
+)
 @click.option("--inspect", is_flag=True, help="Print what SOURCE holds, and convert nothing.")
-@click.option("--structure", metavar="FILE", help="The .prototxt of SOURCE, where SOURCE holds arrays alone.")
+@click.option(
+    "--structure", type=click.Path(), metavar="FILE", help="The .prototxt of SOURCE, where SOURCE holds arrays alone."
+)
 @click.option(
     "--channel-order",
     type=click.Choice(["rgb", "bgr"]),

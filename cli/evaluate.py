@@ -86,6 +86,7 @@ def _write_challenge(assessment: Assessment, folder: Path) -> None:
 )
 @click.option(
     "--challenge",
+    type=click.Path(),
     metavar="DIR",
     help="For a set of videos: write DIR/VIDEO.txt as its annotations are, class names and then one number per frame.",
 )
@@ -99,7 +100,10 @@ def _write_challenge(assessment: Assessment, folder: Path) -> None:
 )
 @click.option("--ensemble", is_flag=True, help="Also score the ensemble: the mean of the runs' probabilities.")
 @click.option(
-    "--out", metavar="DIR", help="Also write a report folder: an HTML page, the scores, one CSV line per image, and charts."
+    "--out",
+    type=click.Path(),
+    metavar="DIR",
+    help="Also write a report folder: an HTML page, the scores, one CSV line per image, and charts.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per run on standard output.")
 @click.pass_context

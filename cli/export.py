@@ -12,7 +12,7 @@ from emotiw_keras.cli.console import put, tell
 
 @click.command()
 @click.argument("run", metavar="RUN", shell_complete=completion.runs)
-@click.argument("out", metavar="OUT")
+@click.argument("out", type=click.Path(), metavar="OUT")
 @click.option(
     "--format",
     "kind",

@@ -68,7 +68,12 @@ if TYPE_CHECKING:
 @click.option("--refit", is_flag=True, help="With --folds: also train RUN/final on all folds, the model to be used.")
 @click.option("--restart", is_flag=True, help="Start over; the old run is renamed, not deleted.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and stop.")
-@click.option("--show-batch", metavar="FILE.png", help="Write what the first epochs make of some training images, and stop.")
+@click.option(
+    "--show-batch",
+    type=click.Path(),
+    metavar="FILE.png",
+    help="Write what the first epochs make of some training images, and stop.",
+)
 def fit(
     recipe: str,
     data: tuple[str, ...],

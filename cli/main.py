@@ -81,7 +81,7 @@ def _print_version(ctx: click.Context, parameter: click.Parameter, value: bool) 
     from emotiw_keras.cli.version import report
 
     # --json may stand on either side of --version, so it is looked up among the words, not among what is parsed so far.
-    click.echo(report(as_json="--json" in sys.argv[1:] or bool(ctx.params.get("json"))))
+    click.echo(report(as_json="--json" in sys.argv[1:] or bool(ctx.params.get("as_json"))))
     ctx.exit()
 
 
@@ -93,8 +93,8 @@ def _print_version(ctx: click.Context, parameter: click.Parameter, value: bool) 
     callback=_print_version,
     help="Versions of everything, for bug reports.",
 )
-@click.option("--json", is_flag=True, expose_value=False, is_eager=True, help="With --version: as JSON.")
-def cli() -> None:
+@click.option("--json", "as_json", is_flag=True, is_eager=True, help="With --version: as JSON.")
+def cli(as_json: bool) -> None:
     """Facial expression networks, fine-tuned in stages.
 
     \b
@@ -108,6 +108,8 @@ def cli() -> None:
     but some inputs could not be read, 4 bad data, 5 bad or missing model, 6 cannot write, 7 training diverged, 8
     damaged or other run, 9 another worker of the training is missing or was lost.
     """
+    if as_json:
+        raise click.UsageError("--json stands before the command; put it behind, where the command has it")
 
 
 def _one_line(text: str) -> str:

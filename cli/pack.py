@@ -10,8 +10,10 @@ from emotiw_keras.cli.console import put, tell
 
 @click.command()
 @click.argument("run", metavar="RUN", shell_complete=completion.runs)
-@click.argument("out", metavar="OUT")
-@click.option("--data", metavar="PATH", required=True, help="Data with the split that the temperature is chosen on.")
+@click.argument("out", type=click.Path(), metavar="OUT")
+@click.option(
+    "--data", type=click.Path(), metavar="PATH", required=True, help="Data with the split that the temperature is chosen on."
+)
 @click.option(
     "--split",
     default="val",
@@ -22,8 +24,13 @@ from emotiw_keras.cli.console import put, tell
 @click.option(
     "--crops", type=click.Choice(["1", "2", "10"]), help="Crops that the packed run averages over; default: those of RUN."
 )
-@click.option("--votes", metavar="FILE", help="For FER-2013: FER+'s fer2013new.csv, for the temperature of the head of votes.")
-@click.option("--votes-rows", metavar="FILE", help="A table file,row: which row of --votes an image is.")
+@click.option(
+    "--votes",
+    type=click.Path(),
+    metavar="FILE",
+    help="For FER-2013: FER+'s fer2013new.csv, for the temperature of the head of votes.",
+)
+@click.option("--votes-rows", type=click.Path(), metavar="FILE", help="A table file,row: which row of --votes an image is.")
 @click.option("--head", metavar="NAME", help="Of several heads, the one that OUT answers with unless told otherwise.")
 @click.option(
     "--calibrate",

@@ -50,7 +50,9 @@ def spread_options(command: F) -> F:
 
 def options(command: F) -> F:
     """--out, and those of `spread_options`."""
-    out = click.option("--out", metavar="DIR", help="Write rows as parts into this folder, or below an address.")
+    out = click.option(
+        "--out", type=click.Path(), metavar="DIR", help="Write rows as parts into this folder, or below an address."
+    )
     return out(spread_options(command))
 
 

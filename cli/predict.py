@@ -25,7 +25,7 @@ def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.argument("inputs", type=click.Path(), nargs=-1, required=True, metavar="INPUT...")
 @click.option(
     "--model",
     metavar="RUN",
@@ -65,8 +65,10 @@ def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
     metavar="SECONDS|FRAMES",
     help="For videos: average each face's probabilities over its last seconds (0.5s) or frames (12).",
 )
-@click.option("--annotate", metavar="DIR", help="Write copies with boxes, labels and bars into this new folder.")
-@click.option("--explain", metavar="DIR", help="Write each face with its LayerCAM into this new folder.")
+@click.option(
+    "--annotate", type=click.Path(), metavar="DIR", help="Write copies with boxes, labels and bars into this new folder."
+)
+@click.option("--explain", type=click.Path(), metavar="DIR", help="Write each face with its LayerCAM into this new folder.")
 @click.option(
     "--crops",
     type=click.Choice(["1", "2", "10"]),

@@ -25,8 +25,8 @@ def _time_line(summary: Summary, seconds: float) -> str:
 
 
 @click.command()
-@click.argument("sources", nargs=-1, metavar="SRC...")
-@click.argument("out")
+@click.argument("sources", type=click.Path(), nargs=-1, metavar="SRC...")
+@click.argument("out", type=click.Path())
 @click.option(
     "--faces",
     type=click.Choice(["largest", "all", "central"]),

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 Command = Callable[..., Any]
 
 _OPTIONS = (
-    click.option("--data", metavar="PATH", help="Data to score on; default: the data of the run's last stage."),
+    click.option(
+        "--data", type=click.Path(), metavar="PATH", help="Data to score on; default: the data of the run's last stage."
+    ),
     click.option(
         "--split",
         default="test",
@@ -42,16 +44,21 @@ _OPTIONS = (
     ),
     click.option("--head", metavar="NAME", help="Which answer of a network with several heads; default: the run's choice."),
     click.option(
-        "--votes", metavar="FILE", help="For FER-2013: FER+'s fer2013new.csv; the truth is the majority of ten people's votes."
+        "--votes",
+        type=click.Path(),
+        metavar="FILE",
+        help="For FER-2013: FER+'s fer2013new.csv; the truth is the majority of ten people's votes.",
     ),
-    click.option("--votes-rows", metavar="FILE", help="A table file,row: which row of --votes an image is."),
+    click.option("--votes-rows", type=click.Path(), metavar="FILE", help="A table file,row: which row of --votes an image is."),
     click.option(
         "--subject-pattern",
         metavar="REGEX",
         help="Regular expression on file names (on paths if it holds a /) for the person, where the data do not say who it is; "
         "`none`: nobody is known by names of folders and files.",
     ),
-    click.option("--costs", metavar="FILE", help="TOML file with the cost of each confusion, for the expected cost."),
+    click.option(
+        "--costs", type=click.Path(), metavar="FILE", help="TOML file with the cost of each confusion, for the expected cost."
+    ),
 )
 
 

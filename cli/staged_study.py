@@ -21,7 +21,7 @@ from emotiw_keras.cli.console import named_values, put, tell
     metavar="MODEL=WEIGHTS",
     help="A network and what it starts from: none, imagenet, a weight file or a run folder; repeatable.",
 )
-@click.option("--out", required=True, metavar="DIR", help="The study's folder, new or to be continued.")
+@click.option("--out", required=True, type=click.Path(), metavar="DIR", help="The study's folder, new or to be continued.")
 @click.option(
     "--seeds",
     type=click.IntRange(1),

@@ -8,9 +8,9 @@ from emotiw_keras.cli.console import put, tell
 
 
 @click.command()
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", type=click.Path(), metavar="DIR")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-@click.option("--html", "page", metavar="FILE", help="Write a page as well.")
+@click.option("--html", "page", type=click.Path(), metavar="FILE", help="Write a page as well.")
 @click.option("--check", is_flag=True, help="Also read the tars of `prepare`, and see that they are whole.")
 def summary(folder: str, as_json: bool, page: str | None, check: bool) -> None:
     """Count what stands in the parts in DIR, a folder or an address: faces, expressions (of films over time), histograms,
@@ -22,13 +22,14 @@ def summary(folder: str, as_json: bool, page: str | None, check: bool) -> None:
       emotiw summary s3://bucket/read --json
     """
     from emotiw_keras.bulk.summary import lines, summarise
+    from emotiw_keras.files import check_ours, write_atomic
+    from emotiw_keras.reports.bulk_page import TITLE, summary_page
     from emotiw_keras.sealed import json_text
 
+    if page is not None:
+        check_ours(page, f"<title>{TITLE}", "a page")
     found = summarise(folder, check)
     put(json_text(found.as_dict()) if as_json else "\n".join(lines(found)))
     if page is not None:
-        from emotiw_keras.files import write_atomic
-        from emotiw_keras.reports.bulk_page import summary_page
-
         write_atomic(page, summary_page(found, folder))
         tell(f"emotiw: {page}")

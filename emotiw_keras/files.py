@@ -159,6 +159,23 @@ def check_regular(path: str | os.PathLike[str], most: int | None = None) -> None
         raise OSError(errno.EFBIG, f"it has over {most:,} bytes")
 
 
+def check_ours(path: str | os.PathLike[str], mark: str, what: str) -> None:
+    """See that nothing but an older file of the same kind, told by a text that it holds, is where one is to be written.
+
+    Raises:
+        OutputError: another file is there.
+    """
+    target = Path(path)
+    if not os.path.lexists(target) or (target.is_symlink() and not target.exists()):
+        return
+    try:
+        ours = mark in read_regular(target, 1 << 28).decode("utf-8", "replace")
+    except OSError:  # a folder, a pipe, too large a file
+        ours = False
+    if not ours:
+        raise OutputError(f"{target} exists and is not {what} written by this command; choose another path or remove it")
+
+
 def read_regular(path: str | os.PathLike[str], most: int | None = None) -> bytes:
     """The bytes of a file that lies in a folder of whoever made it.
 

@@ -107,6 +107,22 @@ def test_the_shell_completes_recipes_networks_and_runs(tmp_path: Path, monkeypat
     assert offered("fit", "--weights", "fer28-f") == ["fer28-face-vgg", "fer28-face-vgg-votes"]
     assert offered("predict", "photo.jpg", "--model", "ru") == offered("evaluate", "ru") == ["runs/mine"]
     assert "--annotate" in offered("predict", "--ann")
+    for words in (
+        ("predict",),
+        ("prepare",),
+        ("summary",),
+        ("evaluate", "mine", "--data"),
+        ("predict", "a.png", "--out"),
+        ("audit",),
+    ):
+        kinds = [item.type for item in completer.get_completions(list(words), "ph")]
+        assert kinds in (["file"], ["dir"]), words
+
+
+def test_a_flag_of_the_version_before_a_command_is_refused(emotiw: Emotiw) -> None:
+    told = emotiw("--json", "recipes")
+    assert told.returncode == 2 and "put it behind" in told.stderr and not told.stdout
+    assert json.loads(emotiw("--json", "--version").stdout) and json.loads(emotiw("--version", "--json").stdout)
 
 
 def test_the_printed_text_of_a_recipe_is_that_recipe(emotiw: Emotiw, tmp_path: Path) -> None:

@@ -13,6 +13,9 @@ COLOURS = ("#d1495b", "#7a9e3b", "#8d6cab", "#e0a100", "#3d7fc1", "#2a9d8f", "#8
 _WIDE, _HIGH = 600, 120
 
 
+TITLE = "emotiw summary of "
+
+
 def summary_page(summary: Summary, name: str) -> str:
     """A whole document of what `summarise` found in the folder `name`."""
     cards = [tag("li", tag("span", f"{count:,}", class_="value"), tag("small", key)) for key, count in summary.counts.items()]
@@ -39,7 +42,7 @@ def summary_page(summary: Summary, name: str) -> str:
         parts.append(
             _bars("reason", list(summary.failures), list(summary.failures.values()), "Images by the reason; # is a number.")
         )
-    return page(f"emotiw summary of {name}", *parts)
+    return page(f"{TITLE}{name}", *parts)
 
 
 def _predicted(summary: Summary) -> list[Html]:

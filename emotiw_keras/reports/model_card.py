@@ -6,22 +6,19 @@ Its form follows M. Mitchell et al.: Model Cards for Model Reporting, 2019, and 
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emotiw_keras.errors import OutputError
 from emotiw_keras.evaluation import provenance
 from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.metrics import ECE_BINS
-from emotiw_keras.files import read_regular, write_atomic
+from emotiw_keras.files import check_ours, write_atomic
 from emotiw_keras.locking import sweep_beside
 from emotiw_keras.reports.score_tables import agreement_lines, counted, figures_table, interval, percent, persons, three
 from emotiw_keras.reports.sections import cautions
 from emotiw_keras.runs import Run
-from emotiw_keras.sealed import LARGEST
 from emotiw_keras.text import shown, shown_lines
 
 MARK = "<!-- written by emotiw card -->"
@@ -227,15 +224,7 @@ def check_place(path: str | Path) -> None:
     Raises:
         OutputError: another file is there.
     """
-    target = Path(path)
-    if not os.path.lexists(target) or (target.is_symlink() and not target.exists()):
-        return
-    try:
-        ours = MARK in read_regular(target, LARGEST).decode("utf-8", "replace")
-    except OSError:  # a folder, a pipe, too large a file
-        ours = False
-    if not ours:
-        raise OutputError(f"{target} exists and is not a model card written by this command; choose another path or remove it")
+    check_ours(path, MARK, "a model card")
 
 
 def write_card(path: str | Path, assessment: Assessment, facts: CardFacts) -> None:

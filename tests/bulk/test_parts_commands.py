@@ -26,6 +26,11 @@ def test_predict_writes_parts_and_summary_reads_them(
     assert emotiw(["summary", "out", "--json", "--html", "page.html"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["counts"]["faces"] == 20 and "<h1>Parts of emotiw predict" in Path("page.html").read_text()
+    assert emotiw(["summary", "out", "--html", "page.html"]) == 0  # a page is written anew, nothing else is
+    part = next(Path("out").glob("part-*.jsonl"))
+    before = part.read_bytes()
+    assert emotiw(["summary", "out", "--html", str(part)]) == 6 and part.read_bytes() == before
+    assert "is not a page written by this command" in capsys.readouterr().err
     assert emotiw([*words, "--crops", "10"]) == 8
     assert "begun by another job (crops 1, now 10)" in capsys.readouterr().err
 
