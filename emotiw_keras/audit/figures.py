@@ -11,8 +11,8 @@ import numpy as np
 from emotiw_keras.audit.faces import LABELS, AuditFaces
 from emotiw_keras.data.votes import VOTED
 from emotiw_keras.errors import ModelError
-from emotiw_keras.evaluation.metrics import expected_calibration_error, scores
-from emotiw_keras.evaluation.significance import Z_95, wilson_interval
+from emotiw_keras.evaluation.metrics import expected_calibration_error
+from emotiw_keras.evaluation.significance import Z_95, macro_f1, macro_f1_interval, wilson_interval
 from emotiw_keras.labels import class_key
 
 Figure = dict[str, Any]
@@ -80,20 +80,36 @@ def of_answers(answers: np.ndarray, labels: Sequence[str], faces: AuditFaces) ->
     seven = _renewed(in_order(answers, labels, LABELS))
     said = _said(seven)
     right = said == faces.truth
-    whole = scores(faces.truth[found], seven[found], LABELS, costs=np.ones((len(LABELS),) * 2) - np.eye(len(LABELS)))
+    confusion = _confusion(faces.truth, said)
+    right_of, said_of = confusion.diagonal(), confusion.sum(axis=0)
     result: dict[str, Any] = {
         "found": int(found.sum()),
         "all": share(right),
         "without_twins": share(right[~faces.twin]),
         "without_near_twins": None if faces.near is None else share(right[~faces.near & ~faces.twin]),
-        "macro_f1": {"value": whole["macro_f1"], "ci95": whole["macro_f1_ci95"], "n": int(found.sum())},
+        "macro_f1": _macro_f1(faces.truth, said),
         "ece": expected_calibration_error(faces.truth[found], seven[found]),
         "recall": {},
-        "precision": {label: row["precision"] for label, row in whole["per_class"].items()},
+        "precision": {label: float(right_of[i] / max(1, said_of[i])) for i, label in enumerate(LABELS)},
     }
     for place, label in enumerate(LABELS):
         result["recall"][label] = share(right[faces.truth == place])
     return result | _of_votes(answers, labels, faces)
+
+
+def _confusion(truth: np.ndarray, said: np.ndarray) -> np.ndarray:
+    """int (classes + 1, classes + 1), rows are the truth; of a face that was not found a class beyond the others is said."""
+    wide = len(LABELS) + 1
+    return np.bincount(truth * wide + np.where(said < 0, wide - 1, said), minlength=wide**2).reshape(wide, wide)
+
+
+def _macro_f1(truth: np.ndarray, said: np.ndarray) -> Figure:
+    """Of all faces: the class beyond the others, which is never true, has F1 0 and no place in the mean."""
+    wide = len(LABELS) + 1
+    part = wide / len(LABELS)
+    ends = macro_f1_interval(truth, np.where(said < 0, wide - 1, said), wide)
+    value = part * float(macro_f1(_confusion(truth, said)))
+    return {"value": value, "ci95": [part * end for end in ends], "n": len(truth)}
 
 
 def _of_votes(answers: np.ndarray, labels: Sequence[str], faces: AuditFaces) -> dict[str, Any]:

@@ -64,6 +64,19 @@ def test_figures_by_hand() -> None:
     assert found["ece"] == pytest.approx(abs(0.8 - 3 / 4))
     assert found["all"]["ci95"] == pytest.approx([0.2307, 0.8824], abs=1e-3)  # Wilson's
     assert "ferplus_8" not in found
+    f1 = {"angry": 2 / 3, "happy": 4 / 5}  # of three happy faces two were found and right
+    assert found["macro_f1"]["value"] == pytest.approx(sum(f1.values()) / 7) and found["macro_f1"]["n"] == 5
+    assert found["precision"] == {label: {"angry": 1 / 2, "happy": 1}.get(label, 0) for label in LABELS}
+
+
+def test_macro_f1_counts_faces_that_were_not_found() -> None:
+    truth = list(range(7)) * 20
+    told = sure([LABELS[each] if number % 2 else "" for number, each in enumerate(truth)], LABELS)
+    half = of_answers(told, LABELS, some_faces(truth))["macro_f1"]
+    assert half["value"] == pytest.approx(2 / 3)  # precision 1, recall a half
+    assert half["ci95"][0] < 2 / 3 < half["ci95"][1] < 0.8
+    whole = of_answers(sure([LABELS[each] for each in truth], LABELS), LABELS, some_faces(truth))["macro_f1"]
+    assert [whole["value"], *whole["ci95"]] == pytest.approx([1, 1, 1])
 
 
 def test_votes_by_hand() -> None:
