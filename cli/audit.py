@@ -80,6 +80,7 @@ def audit(
       emotiw audit fer28-face-vgg-votes --data fer2013.zip
       emotiw audit models.toml --adapter "mine=python my_model.py" --data fer2013.zip --out audit
     """
+    from emotiw_keras.audit.adapter import check_timeout
     from emotiw_keras.audit.audit import audit as audited
     from emotiw_keras.audit.entries import adapter_entry, distinct, entry_of
     from emotiw_keras.audit.faces import read_test
@@ -89,6 +90,7 @@ def audit(
 
     if resume and out is None:
         raise UsageError("--resume keeps answers in the folder of --out; name one with --out DIR")
+    check_timeout(timeout)
     keep_memory()
     entries = distinct([*(entry for word in models for entry in entry_of(word)), *map(adapter_entry, adapters)])
     near = THRESHOLD if near_duplicates is None else near_duplicates

@@ -110,7 +110,8 @@ def _failures(engine: str) -> tuple[type[Exception], ...]:
     if engine == "onnxruntime":  # a class for each of its codes
         from onnxruntime.capi import onnxruntime_pybind11_state as codes
 
-        return tuple(each for each in vars(codes).values() if isinstance(each, type) and issubclass(each, Exception))
+        found = tuple(each for each in vars(codes).values() if isinstance(each, type) and issubclass(each, Exception))
+        return (*found, ValueError)  # its part in Python raises that for an input that is lacking
     return (RuntimeError,)
 
 

@@ -29,11 +29,19 @@ LONGEST_LINE = 1 << 20
 MOST_AHEAD = 16
 """Lines that are kept while nobody asks for them."""
 MOST_LABELS = 1000
+LONGEST_TIMEOUT = 1_000_000_000.0
+"""Seconds; what waits in Python takes no more than about nine times as many."""
 SUM_WITHIN = 1e-2
 """How far from 1 probabilities of a face may sum up to."""
 TEXTS = ("name", "version", "licence", "how")
 """What else the first line may say, in words; `how` is how a face of FER-2013 reaches the network."""
 MOST_HEADER = 4096
+
+
+def check_timeout(seconds: float) -> None:
+    """Raises UsageError for what nothing can wait for."""
+    if not 0 < seconds <= LONGEST_TIMEOUT:  # also what is no number
+        raise UsageError(f"a timeout of {seconds:g} s; expected more than 0 and at most {LONGEST_TIMEOUT:,.0f}")
 
 
 class Adapter:
@@ -58,6 +66,7 @@ class Adapter:
         except ValueError as error:
             raise UsageError(f"adapter {command!r}: {error}") from error
         self.called = called or shlex.join(words)
+        check_timeout(timeout)
         self._timeout = timeout
         if not words:
             raise UsageError("an adapter needs a command, such as 'python my_model.py'")
@@ -66,8 +75,8 @@ class Adapter:
                 words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", errors="replace",
                 env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, start_new_session=True,
             )  # fmt: skip
-        except OSError as error:
-            raise UsageError(f"adapter {self.called}: cannot start it: {error.strerror}") from error
+        except (OSError, ValueError) as error:  # the latter for a NUL in a word
+            raise UsageError(f"adapter {self.called}: cannot start it: {getattr(error, 'strerror', None) or error}") from error
         self._lines: queue.Queue[str | None] = queue.Queue(maxsize=MOST_AHEAD)
         threading.Thread(target=self._read, daemon=True).start()
         try:

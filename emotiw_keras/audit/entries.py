@@ -19,6 +19,8 @@ CHANNELS = ("grey", "rgb", "bgr")
 ORDERS = ("nhwc", "nchw")
 OUTPUTS = ("probabilities", "logits")
 LARGEST_TOML = 1 << 20
+MOST_TOGETHER = 4096
+"""Faces that a file is given at a time, at most."""
 _TEXTS = ("name", "run", "adapter", "file", "output", "trained_on", "selected_on", "source", "head")
 
 
@@ -32,7 +34,7 @@ class Input:
         order: a name in `ORDERS`, where the channels stand.
         low, high: what black and white become.
         mean, std: taken off, and divided by, after that: a number for each channel.
-        batch: faces at a time.
+        batch: faces at a time, where the file does not say it.
     """
 
     side: int
@@ -167,7 +169,7 @@ def _input(table: Any, where: str) -> Input:
         raise UsageError(f"{where}: {', '.join(lacking)} not stated; what a file takes is never guessed")
     _choice(table["channels"], CHANNELS, f"{where}: channels")
     _choice(table["order"], ORDERS, f"{where}: order")
-    for key, most in (("side", LARGEST_SIDE), ("batch", 4096)):
+    for key, most in (("side", LARGEST_SIDE), ("batch", MOST_TOGETHER)):
         value = table.get(key, 1)
         if type(value) is not int or not 1 <= value <= most:
             raise UsageError(f"{where}: {key} = {value!r:.40}; expected a whole number from 1 to {most}")

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from emotiw_keras.audit.adapter import Adapter, checked_probabilities
-from emotiw_keras.audit.entries import UNKNOWN, Entry, Input
+from emotiw_keras.audit.entries import MOST_TOGETHER, UNKNOWN, Entry, Input
 from emotiw_keras.audit.faces import AuditFaces
 from emotiw_keras.data.resize import resize
 from emotiw_keras.errors import ModelError
@@ -22,10 +22,22 @@ from emotiw_keras.formats.protobuf import Schema, Spec, Wire, last, map_file
 SELECTED_SHARE = 0.05
 """From this share of a split's pictures on a run counts as trained, or selected, on the split; duplicates alone are fewer."""
 _MODEL: Schema = {7: Spec("graph", "message")}
-_GRAPH: Schema = {5: Spec("initializer", "message", True), 12: Spec("output", "message", True)}
-_NAMED: Schema = {1: Spec("name", "str")}
+_GRAPH: Schema = {
+    5: Spec("initializer", "message", True),
+    11: Spec("input", "message", True),
+    12: Spec("output", "message", True),
+}
+_VALUE: Schema = {1: Spec("name", "str"), 2: Spec("type", "message")}
+_TYPE: Schema = {1: Spec("tensor", "message")}
+_ARRAY: Schema = {2: Spec("shape", "message")}
+_SHAPE: Schema = {1: Spec("dim", "message", True)}
+_DIM: Schema = {1: Spec("value", "int")}
 _TENSOR: Schema = {8: Spec("name", "str"), 13: Spec("external", "message", True), 14: Spec("location", "int")}
 SPLIT_NAMES = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
+
+
+Compute = Callable[[np.ndarray], np.ndarray]
+"""Faces as `prepared` makes them -> what the file's network answers."""
 
 
 class Reader(Protocol):
@@ -138,15 +150,18 @@ def _of_file(entry: Entry) -> Reader:
     files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
     size = sum(each.stat().st_size for each in files)
     identity = " ".join(map(sha256_file, files))
-    compute = _onnx(path, entry.name) if onnx else _keras(path, entry)
+    compute, fixed = _onnx(path, entry.name) if onnx else _keras(path, entry)
+    batch = fixed or given.batch
+    if batch > MOST_TOGETHER:
+        raise ModelError(f"{entry.name}: {entry.file} takes {batch:,} faces at a time; expected at most {MOST_TOGETHER:,}")
     how = f"the face at {given.side} x {given.side}, {given.channels}, {given.low:g} to {given.high:g}"
 
     def predict(pixels: np.ndarray) -> np.ndarray:
         parts = [
-            np.asarray(compute(prepared(pixels[start : start + given.batch], given)))
-            for start in range(0, len(pixels), given.batch)
+            np.asarray(compute(_filled(prepared(pixels[start : start + batch], given), batch)))
+            for start in range(0, len(pixels), batch)
         ]
-        return _probabilities(parts, entry, len(pixels))
+        return _probabilities(parts, entry, batch)[: len(pixels)]
 
     return _Answers(entry.labels, {"how": how, "bytes": size, **_told(entry)}, predict, identity)
 
@@ -164,9 +179,13 @@ def prepared(faces: np.ndarray, given: Input) -> np.ndarray:
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2) if given.order == "nchw" else values, np.float32)
 
 
-def _probabilities(parts: list[np.ndarray], entry: Entry, count: int) -> np.ndarray:
-    shapes = {part.shape[1:] for part in parts}
-    if shapes != {(len(entry.labels),)} or sum(len(part) for part in parts) != count:
+def _filled(faces: np.ndarray, batch: int) -> np.ndarray:
+    """So many faces, the last one again and again: a file may take nothing but whole batches."""
+    return np.concatenate([faces, np.repeat(faces[-1:], batch - len(faces), axis=0)])
+
+
+def _probabilities(parts: list[np.ndarray], entry: Entry, batch: int) -> np.ndarray:
+    if {part.shape for part in parts} != {(batch, len(entry.labels))}:
         found = ", ".join(str(part.shape) for part in parts[:1])
         raise ModelError(f"{entry.name} answers with {found}; its labels say {len(entry.labels)} numbers a face")
     answers = np.concatenate(parts).astype(np.float64)
@@ -178,23 +197,33 @@ def _probabilities(parts: list[np.ndarray], entry: Entry, count: int) -> np.ndar
     return checked_probabilities(answers, entry.name)
 
 
-def _onnx(path: Path, called: str) -> Callable[[np.ndarray], np.ndarray]:
+def _onnx(path: Path, called: str) -> tuple[Compute, int | None]:
+    """What computes it, and how many faces it takes at a time; None for any number."""
     from emotiw_keras import engines
 
     engine = "onnxruntime" if "onnxruntime" in engines.installed() else "opencv"
     wire, view = Wire(path.name), map_file(path, Limits(total_bytes=2**31))
     graph = wire.decode(last(wire.decode(view, _MODEL), "graph", memoryview(b"")), _GRAPH)
-    for part in graph.get("initializer", ()):
-        tensor = wire.decode(part, _TENSOR)
+    arrays = [wire.decode(part, _TENSOR) for part in graph.get("initializer", ())]
+    for tensor in arrays:
         if "external" in tensor or last(tensor, "location", 0):
             raise ModelError(f"{called}: {path} keeps {last(tensor, 'name', 'an array')} in another file; save it as one file")
-    outputs = [last(wire.decode(part, _NAMED), "name", "") for part in graph.get("output", ())]
+    outputs = [last(wire.decode(part, _VALUE), "name", "") for part in graph.get("output", ())]
     if len(outputs) != 1:
         raise ModelError(f"{called}: {path} has {len(outputs)} outputs; expected one, a number for each label")
-    return engines.load(engine, bytes(view), called, outputs[0])
+    weights = {last(tensor, "name", "") for tensor in arrays}  # which old files list among the inputs
+    inputs = [value for part in graph.get("input", ()) if last(value := wire.decode(part, _VALUE), "name", "") not in weights]
+    if len(inputs) != 1:
+        raise ModelError(f"{called}: {path} has {len(inputs)} inputs; expected one, the faces")
+    shape = inputs[0]
+    for field, schema in (("type", _TYPE), ("tensor", _ARRAY), ("shape", _SHAPE)):
+        shape = wire.decode(last(shape, field, memoryview(b"")), schema)
+    first = wire.decode(shape["dim"][0], _DIM) if shape.get("dim") else {}
+    return engines.load(engine, bytes(view), called, outputs[0]), max(0, last(first, "value", 0)) or None
 
 
-def _keras(path: Path, entry: Entry) -> Callable[[np.ndarray], np.ndarray]:
+def _keras(path: Path, entry: Entry) -> tuple[Compute, int | None]:
+    """As `_onnx`. These files are programs: what they raise is as they like."""
     if not entry.trust:
         raise ModelError(
             f"{entry.name}: {entry.file} is a program, and loading it runs it; set trust = true in its [[model]] if you "
@@ -206,11 +235,13 @@ def _keras(path: Path, entry: Entry) -> Callable[[np.ndarray], np.ndarray]:
         try:
             loaded = tf.saved_model.load(str(path))
             serve = loaded.signatures["serving_default"]
-        except (OSError, KeyError, ValueError) as error:
+        except Exception as error:
             raise ModelError(f"{entry.name}: {entry.file} is no SavedModel with serving_default ({_short(error)})") from error
         inputs, outputs = list(serve.structured_input_signature[1]), list(serve.structured_outputs)
         if len(inputs) != 1 or len(outputs) != 1:
             raise ModelError(f"{entry.name}: serving_default has {len(inputs)} inputs and {len(outputs)} outputs, not one")
+        (given,) = serve.structured_input_signature[1].values()
+        kind, fixed = given.dtype.name, given.shape[0] if given.shape.rank else None
 
         def call(batch: np.ndarray) -> np.ndarray:
             assert loaded is not None  # it must outlive its signature
@@ -220,19 +251,24 @@ def _keras(path: Path, entry: Entry) -> Callable[[np.ndarray], np.ndarray]:
 
         try:
             model = keras.models.load_model(path, compile=False, safe_mode=True)
-        except (OSError, ValueError, TypeError) as error:
+        except Exception as error:
             raise ModelError(f"{entry.name}: Keras cannot load {entry.file} ({_short(error)})") from error
+        given = next(iter(getattr(model, "inputs", None) or ()), None)
+        kind, fixed = ("float32", None) if given is None else (given.dtype, given.shape[0])
 
         def call(batch: np.ndarray) -> np.ndarray:
             return keras.ops.convert_to_numpy(model(batch, training=False))
 
+    if "float" not in kind:  # Keras would cut numbers of 0 to 1 off to 0
+        raise ModelError(f"{entry.name}: {entry.file} takes {kind}; expected float32, as faces are: save it with such an input")
+
     def compute(batch: np.ndarray) -> np.ndarray:
         try:
             return call(batch)
-        except (ValueError, TypeError, tf.errors.OpError) as error:
+        except Exception as error:
             raise ModelError(f"{entry.name} cannot take faces as its input is stated ({_short(error)})") from error
 
-    return compute
+    return compute, fixed
 
 
 def _short(error: Exception) -> str:

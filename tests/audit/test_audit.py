@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emotiw_keras import engines
 from emotiw_keras.audit.adapter import Adapter
 from emotiw_keras.audit.audit import audit
 from emotiw_keras.audit.entries import Entry, Input, adapter_entry, read_entries
@@ -168,14 +169,55 @@ def test_faces_reach_a_file_as_stated() -> None:
     assert prepared(faces, Input(48, "grey", "nhwc", 0, 255)).shape == (2, 48, 48, 1)
 
 
-def test_an_onnx_file_answers_as_it_computes(tmp_path: Path, fer: dict[str, Path]) -> None:
+WEIGHTS = np.random.default_rng(1).normal(size=(64, 7)).astype(np.float32)
+
+
+def onnx_model(batch: int | str, *more: str, old: bool = False) -> Any:
+    """Faces of 8 x 8 times `WEIGHTS`; `more` are inputs that nothing needs, an old file lists its weights among them."""
     onnx = pytest.importorskip("onnx")
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
-    weights = np.random.default_rng(1).normal(size=(64, 7)).astype(np.float32)
     nodes = [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("MatMul", ["flat", "w"], ["y"])]
-    ends = [[helper.make_tensor_value_info(name, kind, ["n", *shape])] for name, shape in (("x", (1, 8, 8)), ("y", (7,)))]
-    graph = helper.make_graph(nodes, "g", *ends, [onnx.numpy_helper.from_array(weights, "w")])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    ends = [[helper.make_tensor_value_info(name, kind, [batch, *shape])] for name, shape in (("x", (1, 8, 8)), ("y", (7,)))]
+    ends[0] += [helper.make_tensor_value_info(name, kind, [batch]) for name in more]
+    if old:
+        ends[0].insert(0, helper.make_tensor_value_info("w", kind, WEIGHTS.shape))
+    graph = helper.make_graph(nodes, "g", *ends, [onnx.numpy_helper.from_array(WEIGHTS, "w")])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("batch", [1, 4, 64])
+def test_a_file_of_a_fixed_batch_is_asked_in_whole_ones(batch: int, old: bool, tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(onnx_model(batch, old=old).SerializeToString())
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 48, 48), dtype=np.uint8)
+    given = Input(8, "grey", "nchw", 0.0, 1.0)
+    entry = Entry("a", file=str(tmp_path / "a.onnx"), labels=LABELS, input=given, output="logits")
+    with opened(entry, some_faces([0]), 10) as reader:
+        told = reader.predict(pixels)
+    powers = np.exp(prepared(pixels, given).reshape(10, 64) @ WEIGHTS)
+    np.testing.assert_allclose(told, powers / powers.sum(axis=1, keepdims=True), atol=1e-5)
+
+
+def test_a_file_that_takes_more_than_faces_is_an_error_of_its_row(tmp_path: Path) -> None:
+    entries = []
+    for name, model in (("good", onnx_model("n")), ("two", onnx_model("n", "q")), ("many", onnx_model(5000))):
+        (tmp_path / f"{name}.onnx").write_bytes(model.SerializeToString())
+        given = Input(8, "grey", "nchw", 0.0, 1.0)
+        entries.append(Entry(name, file=str(tmp_path / f"{name}.onnx"), labels=LABELS, input=given, output="logits"))
+    entries.append(Entry("nul", adapter="py\0thon"))
+    good, two, many, nul = audit(entries, some_faces([0, 1]))["models"]
+    assert good["all"]["n"] == 2
+    assert "two.onnx has 2 inputs; expected one, the faces" in two["error"]
+    assert "takes 5,000 faces at a time; expected at most 4,096" in many["error"]
+    assert nul["error"] == "adapter nul: cannot start it: embedded null byte"
+    if "onnxruntime" in engines.installed():
+        with pytest.raises(ModelError, match="onnxruntime cannot compute the network of two"):
+            engines.load("onnxruntime", (tmp_path / "two.onnx").read_bytes(), "two", "y")(np.zeros((1, 1, 8, 8), np.float32))
+
+
+def test_an_onnx_file_answers_as_it_computes(tmp_path: Path, fer: dict[str, Path]) -> None:
+    onnx = pytest.importorskip("onnx")
+    model, weights = onnx_model("n"), WEIGHTS
     onnx.save(model, tmp_path / "a.onnx")
     faces = read_test(fer["data"])
     given = Input(8, "grey", "nchw", 0.0, 1.0, batch=4)
@@ -202,6 +244,36 @@ def test_a_keras_file_is_a_program_that_must_be_trusted(tmp_path: Path) -> None:
     entry = Entry("a", file=str(tmp_path / "a.keras"), labels=LABELS, input=Input(8, "grey", "nhwc", 0, 1), output="logits")
     with pytest.raises(ModelError, match="set trust = true"), opened(entry, some_faces([0]), 10):
         pass
+
+
+def test_keras_files_that_are_damaged_or_take_other_numbers_are_errors_of_their_rows(tmp_path: Path) -> None:
+    import zipfile
+
+    import h5py
+    import keras
+
+    def network(**given: Any) -> keras.Model:
+        faces = keras.Input((8, 8, 1), **given)
+        return keras.Model(faces, keras.layers.Dense(7)(keras.layers.Flatten()(keras.layers.Rescaling(1.0)(faces))))
+
+    good = network(batch_size=4)
+    good.save(tmp_path / "good.keras")
+    network(dtype="uint8").save(tmp_path / "bytes.keras")
+    good.save(tmp_path / "empty.h5")
+    with h5py.File(tmp_path / "empty.h5", "a") as file:
+        del file["model_weights"]
+    with zipfile.ZipFile(tmp_path / "lacking.keras", "w") as file:
+        file.writestr("metadata.json", "{}")
+    given = Input(8, "grey", "nhwc", 0.0, 1.0)
+    entries = [
+        Entry(name, file=str(tmp_path / name), labels=LABELS, input=given, output="logits", trust=True)
+        for name in ("good.keras", "bytes.keras", "empty.h5", "lacking.keras")
+    ]
+    faces = some_faces([0] * 6)
+    right, other, *damaged = audit(entries, faces)["models"]
+    assert right["all"]["n"] == 6  # asked in fours, as the file says
+    assert "bytes.keras takes uint8; expected float32" in other["error"]
+    assert all("Keras cannot load" in row["error"] for row in damaged)
 
 
 def test_one_command_puts_all_side_by_side(
@@ -293,6 +365,7 @@ def test_wrong_usage_is_one_line(fer: dict[str, Path], larger: Path, adapter: st
         (["no-such.toml", *data], 2, "cannot read no-such.toml: No such file"),
         (["no-such-run", *data], 5, "there is no run folder"),
         (["fer28-face-vgg-votes", "--data", str(larger)], 4, "expected FER-2013"),
+        *((["a", *data, "--timeout", seconds], 2, f"a timeout of {float(seconds):g} s") for seconds in ("nan", "inf", "1e300")),
     ):
         assert run(["audit", *words]) == code
         assert said in capsys.readouterr().err
