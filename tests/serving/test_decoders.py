@@ -31,8 +31,8 @@ def video_frame(video):
         crash()
     return frame(video)
 begin = videos.VideoReader.__init__
-def fragile(video, source):
-    begin(video, source)
+def fragile(video, source, **more):
+    begin(video, source, **more)
     video.fragile = "bad" in os.fspath(source)
 inputs.decoded, videos.VideoReader.frame, videos.VideoReader.__init__ = image, video_frame, fragile
 """
