@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emotiw_keras.errors import UsageError
 from emotiw_keras.serving.predictor import Predictor
 from emotiw_keras.weights.shipped import DEFAULT
-from tests.serving.services import ROW, Service, encoded, photo, service
+from tests.serving.services import MULTIPART, ROW, Service, encoded, photo, service
 
 pytest.importorskip("uvicorn", reason="the extra [serve] is not installed")
+from emotiw_keras.serving.web.guard import allowed_name  # noqa: E402 - it needs the extra
 
 FACE, OTHER = encoded(photo(3)), encoded(photo(5), "JPEG")
 NO_FACE = encoded(np.full((64, 80, 3), 200, np.uint8))
@@ -134,6 +136,7 @@ def test_a_name_that_points_here_is_no_way_in(served: Service, host: str, status
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "http://localhost:9000"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
         ({"Sec-Fetch-Site": "cross-site"}, 403),
         ({"Sec-Fetch-Site": "same-site"}, 403),
     ],
@@ -142,6 +145,35 @@ def test_pages_of_other_sites_cannot_post(served: Service, headers: dict[str, st
     answer = served.predict(("a.png", NO_FACE), Host="localhost:8000", **headers)
     assert answer.status == status
     assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("faces.example", "faces.example"), ("FACES.example:8000", "faces.example"), ("faces.example.", "faces.example"),
+        ("faces.example.:80", "faces.example"), ("box", "box"), ("192.168.0.7", "192.168.0.7"), ("::1", "::1"),
+    ],
+)  # fmt: skip
+def test_a_name_is_allowed_without_its_port_and_the_roots_dot(word: str, name: str) -> None:
+    assert allowed_name(word) == name
+
+
+@pytest.mark.parametrize(
+    "word", ["", " ", ".", "http://faces.example", "faces.example/", "*.example", "*", "a..b", "a@b", "a,b"]
+)
+def test_a_name_that_no_request_can_have_is_refused(word: str, started_emotiw: Callable[..., Any]) -> None:
+    with pytest.raises(
+        UsageError, match="no request comes under that name; expected one name, such as faces.example"
+    ) as caught:
+        allowed_name(word)
+    if word == "":
+        done = started_emotiw("serve", "--allow-host", word)
+        assert (done.returncode, done.stderr) == (2, f"emotiw: error: {caught.value}\n")
+
+
+def test_a_request_without_a_name_is_refused_whatever_is_allowed(predictor: Predictor) -> None:
+    with service(predictor, [""]) as running:
+        assert running.ask("GET", "/healthz", Host="").status == 421
 
 
 def test_every_answer_binds_the_browser(served: Service) -> None:
@@ -255,7 +287,8 @@ def test_requests_take_turns_and_large_pictures_wait_for_themselves(monkeypatch:
         assert max(slow.sizes) < 10
 
 
-def test_who_hangs_up_is_not_waited_for() -> None:
+def test_who_hangs_up_is_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    import gc
     import socket
 
     slow = Slow()
@@ -271,6 +304,8 @@ def test_who_hangs_up_is_not_waited_for() -> None:
         slow.go.set()
         first.join(60)
         assert slow.sizes == [1]
+        gc.collect()
+        assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
 def test_a_batch_that_fails_fails_for_its_cause_alone(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,7 +412,6 @@ def test_a_port_that_is_taken_and_a_host_that_is_none(started_emotiw: Callable[.
 def test_without_the_extra_one_line_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.util
 
-    from emotiw_keras.errors import UsageError
     from emotiw_keras.serving.web import service as module
 
     real = importlib.util.find_spec

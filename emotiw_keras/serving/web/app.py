@@ -135,6 +135,7 @@ class _Service:
         finally:
             gone.cancel()
             all_of_them.cancel()
+            all_of_them.add_done_callback(_seen)
             self._batcher.withdraw(answers)
 
 
@@ -144,6 +145,12 @@ def _body(labels: tuple[str, ...], uploads: list[Upload], answers: list[Answer])
     ]
     rows = [row for answer in answers for row in answer.rows]
     return json_text({"labels": list(labels), "rows": rows, "notes": notes})
+
+
+def _seen(ended: asyncio.Future[list[Answer]]) -> None:
+    """asyncio reports an end that nobody looks at."""
+    if not ended.cancelled():
+        ended.exception()
 
 
 async def _gone(request: Request) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
+
+from emotiw_keras.errors import UsageError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -33,6 +36,22 @@ HEADERS = {
 }
 READING = ("GET", "HEAD")
 OUR_SITE = ("same-origin", "none")
+_NAME = re.compile(r"((?:[a-z0-9_-]+\.)*[a-z0-9_-]+)\.?(?::[0-9]{1,5})?", re.IGNORECASE)
+"""A name as the header Host may have it, with the root's dot and a port."""
+
+
+def allowed_name(word: str) -> str:
+    """A name under which the service may be asked, without the root's dot and a port.
+
+    Raises:
+        UsageError: no request could come with it.
+    """
+    if found := _NAME.fullmatch(word):
+        return found[1].lower()
+    if _is_address(word):
+        return word
+    expected = "expected one name, such as faces.example; addresses and localhost are allowed without it"
+    raise UsageError(f"--allow-host {word!r:.200}: no request comes under that name; {expected}")
 
 
 class Guard:
@@ -50,7 +69,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str], paths: Iterable[str], metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
-        self._hosts = {"localhost", *(name.lower() for name in hosts)}
+        self._hosts = {"localhost", *(name.lower().rstrip(".") for name in hosts)} - {""}
         self._paths = frozenset(paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,8 +102,7 @@ class Guard:
         if method in READING:
             return None
         origin = headers.get("origin")
-        same = origin is None or urlsplit(origin).netloc.lower() == host.lower()
-        if not same or headers.get("sec-fetch-site", "none") not in OUR_SITE:
+        if not (origin is None or _is_of(origin, host)) or headers.get("sec-fetch-site", "none") not in OUR_SITE:
             return JSONResponse({"error": f"sent by a page of another site ({origin})"}, 403)
         return None
 
@@ -94,6 +112,13 @@ class Guard:
         except ValueError:
             return False
         return name in self._hosts or _is_address(name)
+
+
+def _is_of(origin: str, host: str) -> bool:
+    try:
+        return urlsplit(origin).netloc.lower() == host.lower()
+    except ValueError:  # it is none
+        return False
 
 
 def _is_address(name: str) -> bool:

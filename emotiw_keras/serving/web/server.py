@@ -26,7 +26,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that is bound.
+    """A socket that listens: of two that are bound at one moment it is listening that fails.
 
     Raises:
         UsageError: there is no such host, or the port is taken or not allowed.
@@ -38,6 +38,7 @@ def listening(host: str, port: int) -> socket.socket:
             if os.name != "nt":  # there it would let another program take the port
                 bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
+            bound.listen()
         except OSError:
             bound.close()
             raise

@@ -49,7 +49,7 @@ def serve(
         The signal's number.
 
     Raises:
-        UsageError: the extra [serve] is missing, or the port cannot be had; or as `Predictor`.
+        UsageError: the extra [serve] is missing, a name is none, or the port cannot be had; or as `Predictor`.
         ModelError, RunError: as `Predictor`.
     """
     check_installed()
@@ -67,9 +67,11 @@ def serve(
     with apart(decoded, opened, limits.decode_seconds):  # while nothing else has been started
         from emotiw_keras.serving.web.app import Facts, application
         from emotiw_keras.serving.web.batcher import Batcher
+        from emotiw_keras.serving.web.guard import allowed_name
         from emotiw_keras.serving.web.metrics import Metrics
         from emotiw_keras.serving.web.server import Server, address_of, listening
 
+        names = [*map(allowed_name, allowed), host]
         with listening(host, port) as bound:
             predictor = Predictor(model, engine=engine)
             if predictor.engine == "auto":
@@ -79,7 +81,7 @@ def serve(
             facts = Facts(predictor.source.called, predictor.labels, predictor.engine, __version__)
             metrics = Metrics({"model": facts.model, "engine": facts.engine, "version": facts.version})
             batcher = Batcher(predictor, limits, metrics)
-            app = application(facts, batcher, metrics, limits, [*allowed, host])
+            app = application(facts, batcher, metrics, limits, names)
             try:
                 where = f"{address_of(bound)} answers with {facts.model} on {facts.engine}; Ctrl-C stops it"
                 return Server(app, limits, lambda: say(Notice(where))).answer(bound)

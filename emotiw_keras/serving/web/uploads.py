@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ MARKS_A_FILE = 16
 """Commas and brackets that JSON has for one picture, at most: a body of nothing else would take many times its size."""
 HEAD_BYTES = 2048
 """Bytes of one header of a part."""
+# What it warns of is a client's and in the answer; without a handler Python would write it to standard error.
+logging.getLogger("python_multipart").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True)
