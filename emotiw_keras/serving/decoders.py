@@ -86,7 +86,7 @@ class Decoders:
         self._idle: list[_Worker] = []
         self._blameless = blameless
         self._closed = False
-        if not os.fork():
+        if not os.fork():  # once: after it this process starts threads, and a fork of those may wait for ever
             try:
                 self._control.close()
                 _mother(theirs, image, video)
@@ -172,6 +172,16 @@ class Decoders:
             raise DecodersLost(f"a decoder was ended by {signal_name(-code)}; run the same command again")
         return f"cannot decode: the decoder {how_it_ended(code)}" + (f" ({error})" if code >= 0 else "")
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process that starts them is there."""
+        try:
+            return bool(self._control.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except BlockingIOError:  # it has nothing to say
+            return True
+        except OSError:
+            return False
+
     def close(self) -> None:
         """End them."""
         self._closed = True
@@ -236,8 +246,9 @@ def _facts(image: InputImage) -> tuple[dict[str, Any], memoryview | bytes]:
 
 
 def _mother(control: socket.socket, image: DecodeImage, video: OpenVideo) -> None:
-    """Forks workers, and tells how they ended; ends when the other side does, however that ends."""
+    """Forks workers, and tells how they ended; ends when the other side does, however that ends, and ends them."""
     _begin()
+    workers: set[int] = set()
     while order := control.recv(1):
         if order == b"+":
             ours, theirs = socket.socketpair()
@@ -246,19 +257,23 @@ def _mother(control: socket.socket, image: DecodeImage, video: OpenVideo) -> Non
                 control.close()
                 theirs.close()
                 _work(_Worker(0, ours), image, video)
+            workers.add(process)
             socket.send_fds(control, [struct.pack("<I", process)], [theirs.fileno()])
             ours.close()
             theirs.close()
         else:
             (process,) = struct.unpack("<I", control.recv(4, socket.MSG_WAITALL))
+            workers.remove(process)
             control.send(struct.pack("<i", os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])))
+    for process in workers:  # one may be in a library that does not end
+        os.kill(process, signal.SIGKILL)
     os._exit(0)
 
 
 def _begin() -> None:
-    # Ctrl-C is for the process that was started, which then leaves; its other signals are none of ours.
+    # Both may be sent to the whole group, and are for the process that was started: it ends what is at hand, and then us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1):
         os.dup2(nowhere, stream)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,45 @@ with apart(image, video_inputs.opened, blameless=sys.argv[2] == "blameless"):
             print(name, "lost:", error)
             break
 """
+
+
+BUSY = """
+import os, signal, sys, threading, time
+from emotiw_keras.serving import inputs, video_inputs
+from emotiw_keras.serving.decoders import apart, current
+def image(path, data, below):
+    os.kill(os.getpid(), signal.SIGTERM)
+    print(os.getppid(), os.getpid(), file=sys.stderr, flush=True)
+    time.sleep(600)
+def ask():
+    print(current().image("a", b"", "a").error, file=sys.stderr, flush=True)
+with apart(image, video_inputs.opened):
+    threading.Thread(target=ask, daemon=True).start()
+    sys.stdin.readline()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_decoders_end_with_who_started_them_and_not_before() -> None:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", BUSY], stdin=pipe, stderr=pipe, text=True) as process:
+        assert process.stdin is not None and process.stderr is not None
+        both = [Path("/proc", number) for number in process.stderr.readline().split()]
+        there = [each.exists() for each in both]
+        process.stdin.close()
+        process.wait(30)
+        assert there == [True, True]  # SIGTERM is not for them
+        end = time.monotonic() + 30
+        while any(alive(each) for each in both):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+
+def alive(process: Path) -> bool:
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize(

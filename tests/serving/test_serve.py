@@ -342,7 +342,8 @@ def test_a_batch_that_fails_fails_for_its_cause_alone(predictor: Predictor, monk
 def command(folder: Path, code: str = "from emotiw_keras.cli.main import main; main()") -> Iterator[Started]:
     """The command in a process of its own, and the service that it is."""
     words = [sys.executable, "-c", code, "serve", "--port", "0", "--engine", "opencv"]
-    process = subprocess.Popen(words, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(words, cwd=folder, stderr=pipe, stdout=pipe, text=True, start_new_session=True)
     try:
         assert process.stderr is not None
         line = process.stderr.readline()
@@ -386,17 +387,44 @@ def test_the_command_gives_the_rows_of_predict(started: Started, emotiw: Callabl
 
 @pytest.mark.skipif(sys.platform != "linux", reason="signals and decoders apart as Linux has them")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_lets_the_requests_at_hand_end(started: Started, number: signal.Signals, code: int) -> None:
+@pytest.mark.parametrize("to", [os.kill, os.killpg])
+def test_a_signal_lets_the_requests_at_hand_end(
+    started: Started, number: signal.Signals, code: int, to: Callable[[int, int], None]
+) -> None:
     process, served = started
+    assert served.ask("POST", "/predict", b"--other\r\n", Content_Type=MULTIPART).status == 400  # and no line of it
     answers: list[Any] = []
     asking = threading.Thread(target=lambda: answers.append(served.predict(*[(f"{n}.png", FACE) for n in range(40)])))
     asking.start()
     until(lambda: served.metric("emotiw_batch_pictures_count") > 0)
-    process.send_signal(number)
+    to(process.pid, number)
     asking.join(60)
     assert [(answer.status, len(answer.json["rows"])) for answer in answers] == [(200, 40)]
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (code, "", "emotiw: stopped\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="decoders run apart on Linux, where forking is safe")
+def test_a_service_that_lost_its_decoders_says_so(started: Started) -> None:
+    process, served = started
+    assert served.predict(("a.png", FACE)).json["rows"][0]["error"] is None
+    (mother,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(mother), signal.SIGKILL)
+    until(lambda: served.ask("GET", "/healthz").status == 503)
+    assert served.ask("GET", "/healthz").json["status"] == "decoders lost"
+    answer = served.predict(("a.png", FACE))
+    assert answer.status == 503 and "the service has to be started again" in answer.json["error"]
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=60) == ("", "emotiw: stopped\n")
+
+
+def test_of_two_that_take_one_port_at_once_one_is_told() -> None:
+    from emotiw_keras.serving.web.server import listening
+
+    with listening("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1 port {port}: Address already in use"):
+            listening("127.0.0.1", port)
 
 
 def test_a_port_that_is_taken_and_a_host_that_is_none(started_emotiw: Callable[..., Any], served: Service) -> None:

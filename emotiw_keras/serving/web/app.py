@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from emotiw_keras.sealed import json_text
 from emotiw_keras.serving.rows import json_line
+from emotiw_keras.serving.web.batcher import OK
 from emotiw_keras.serving.web.guard import Guard
 from emotiw_keras.serving.web.limits import Budget, Limits, Refused
 from emotiw_keras.serving.web.openapi import openapi
@@ -103,9 +104,9 @@ class _Service:
 
     async def health(self, request: Request) -> Response:
         """Whether pictures are read."""
-        alive = self._batcher.alive
-        told = {"status": "ok" if alive else "stopping", "model": self._facts.model, "engine": self._facts.engine}
-        return JSONResponse(told | {"version": self._facts.version}, 200 if alive else 503)
+        state = self._batcher.state
+        told = {"status": state, "model": self._facts.model, "engine": self._facts.engine}
+        return JSONResponse(told | {"version": self._facts.version}, 200 if state == OK else 503)
 
     async def predict(self, request: Request) -> Response:
         """The rows of the pictures of a request."""

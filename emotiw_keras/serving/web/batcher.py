@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from emotiw_keras.data.heif import is_heif
 from emotiw_keras.data.prefetch import map_ahead
 from emotiw_keras.hardware import processor_threads
-from emotiw_keras.serving.decoders import current
+from emotiw_keras.serving.decoders import DecodersLost, current
 from emotiw_keras.serving.input_images import InputImage
 from emotiw_keras.serving.inputs import DECODERS, decoded
 from emotiw_keras.serving.pipeline import Pipeline
@@ -36,6 +36,11 @@ END_SECONDS = 5.0
 """Seconds that the end waits for a picture that is being read."""
 LONGEST_WAIT = 60
 """Seconds after which a client is told to come again, at most."""
+OK, STOPPING, LOST = "ok", "stopping", "decoders lost"
+REASONS = {
+    STOPPING: "the service is stopping",
+    LOST: "the process that starts the service's decoders was ended from outside; the service has to be started again",
+}
 
 
 @dataclass(frozen=True)
@@ -75,9 +80,12 @@ class Batcher:
         self._thread.start()
 
     @property
-    def alive(self) -> bool:
-        """Whether it reads."""
-        return self._thread.is_alive() and not self._closing
+    def state(self) -> str:
+        """`OK` while it reads, else a word of `REASONS`."""
+        if self._closing or not self._thread.is_alive():
+            return STOPPING
+        apart = current()
+        return OK if apart is None or apart.alive else LOST
 
     def waiting(self) -> int:
         """Pictures that wait for their turn."""
@@ -103,8 +111,8 @@ class Batcher:
 
     def check_room(self, count: int = 1) -> None:
         """Raises Refused where so many more pictures may not wait."""
-        if not self.alive:
-            raise Refused(503, "the service is stopping")
+        if (state := self.state) != OK:
+            raise Refused(503, REASONS[state])
         waiting = self.waiting()
         if waiting + count > self._limits.waiting:
             after = min(LONGEST_WAIT, max(1, math.ceil(waiting * self._seconds)))
@@ -209,4 +217,7 @@ def _decoded(upload: Upload) -> InputImage:
     apart = current()
     if apart is None:
         return decoded(upload.name, upload.data, upload.name)
-    return apart.image(upload.name, upload.data, upload.name)
+    try:
+        return apart.image(upload.name, upload.data, upload.name)
+    except DecodersLost as error:
+        raise Refused(503, REASONS[LOST]) from error
