@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -125,7 +126,8 @@ def audit_text(result: dict[str, Any]) -> str:
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: bool) -> str:
-    plain = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    # Words of strangers: no cell ends early, nothing is HTML.
+    plain = [[re.sub(r"([<>|])", r"\\\1", cell.replace("\n", " ")) for cell in row] for row in rows]
     widths = [max(3, *map(len, column)) for column in zip(head, *plain, strict=True)]
     align = [place > 0 and right for place in range(len(head))]
 

@@ -81,6 +81,9 @@ def test_an_audit_is_a_table_of_markdown() -> None:
         assert len({line.count("|") for line in lines}) == 1 and len({len(line) for line in lines}) == 1
     assert "| lost " in text and "could not be asked: ended with exit code 3" in text
     assert "14.3 % (" in text  # noise: ten of seventy
+    strange = an_audit()
+    strange["models"][0]["name"] = "<img src=x>|"
+    assert "| \\<img src=x\\>\\| " in audit_text(strange) and "<img" not in audit_text(strange).replace("\\<img", "")
 
 
 def a_study(faces: FaceSet) -> str:
