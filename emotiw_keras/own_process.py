@@ -10,15 +10,23 @@ import sys
 from typing import BinaryIO
 
 
+def python(code: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """The command of a Python that runs `code`, and its environment, by which it has the import path of this one.
+
+    Nothing is imported from the folder that the user happens to be in, which may be a stranger's (-P).
+    """
+    path = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    return [sys.executable, "-P", "-c", code, *arguments], {**os.environ, "PYTHONPATH": path}
+
+
 def start_python(code: str) -> subprocess.Popen[bytes]:
     """A Python that runs `code`, with the import path of this one; questions and answers go through its standard streams.
 
     When this process dies, at whatever moment, the other's standard input ends, by which it is to end itself.
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    command, environment = python(code)
     return subprocess.Popen(
-        # -P: nothing is imported from the folder the user happens to be in.
-        [sys.executable, "-P", "-c", code],
+        command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,

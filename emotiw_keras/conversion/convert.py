@@ -130,6 +130,7 @@ def _check_numbers(foreign: Foreign, matches: Sequence[Match]) -> None:
                 "float32, not quantised and not as a mask"
             )
         _check_range(f"{foreign.path.name}: {key}", array)
+        release_pages(array)
 
 
 def _check_range(what: str, array: np.ndarray) -> None:

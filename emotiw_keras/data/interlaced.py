@@ -8,13 +8,13 @@ from __future__ import annotations
 import io
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from emotiw_keras.data.images import ImageError
+from emotiw_keras.own_process import python
 
 _SPEAKING = """
 import sys
@@ -43,8 +43,8 @@ def says_interlaced(source: Source, frames: int) -> bool:
     """Whether OpenCV's FFmpeg, asked to speak in a process of its own, says so of one of the first frames."""
     given = source if isinstance(source, bytes) else b""
     name = "" if isinstance(source, bytes) else os.fspath(source)
-    environment = {**os.environ, "OPENCV_FFMPEG_LOGLEVEL": "16", "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", _SPEAKING, name, str(frames)]
+    command, environment = python(_SPEAKING, name, str(frames))
+    environment["OPENCV_FFMPEG_LOGLEVEL"] = "16"
     told = subprocess.run(command, input=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
     return b"interlaced to progressive" in told.stdout
 
