@@ -8,9 +8,7 @@ from typing import Any
 
 from emotiw_keras.errors import RunError
 from emotiw_keras.heads import NAME, heads_of
-from emotiw_keras.models.registry import LARGEST_SIDE as LARGEST_SIDE
-from emotiw_keras.models.registry import LARGEST_WIDTH as LARGEST_WIDTH
-from emotiw_keras.models.registry import model_names
+from emotiw_keras.models.registry import LARGEST_SIDE, LARGEST_WIDTH, model_names
 from emotiw_keras.plain_facts import (
     Holds,
     boolean,

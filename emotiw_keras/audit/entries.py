@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from emotiw_keras.errors import UsageError
-from emotiw_keras.run_facts import LARGEST_SIDE
+from emotiw_keras.models.registry import LARGEST_SIDE
 from emotiw_keras.sealed import strict_toml
 
 UNKNOWN = "unknown"

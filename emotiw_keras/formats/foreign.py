@@ -120,7 +120,7 @@ def beyond_float32(array: np.ndarray) -> float | None:
     return next((value for value in ends if not abs(value) <= float(np.finfo(np.float32).max)), None)
 
 
-def check_weights(file: str, layer: str, array: np.ndarray) -> None:
+def check_floats(file: str, layer: str, array: np.ndarray) -> None:
     """Raise ModelError unless these are floating-point numbers that float32 can hold."""
     if array.dtype.kind != "f":
         raise ModelError(f"{file} holds {array.dtype} in layer {layer}, expected floating-point numbers; save it as float32")

@@ -14,7 +14,7 @@ import numpy as np
 
 from emotiw_keras.errors import ModelError
 from emotiw_keras.files import check_room
-from emotiw_keras.formats.foreign import Limits, check_weights
+from emotiw_keras.formats.foreign import Limits, check_floats
 from emotiw_keras.formats.hdf5 import Hdf5, open_hdf5
 from emotiw_keras.formats.hdf5_trial import rehearse
 from emotiw_keras.formats.keras_h5 import read_keras_h5
@@ -185,7 +185,7 @@ def fill(model: keras.Model, path: Path) -> None:
 def check_numbers(path: Path, layer: str, variable: keras.Variable, array: np.ndarray) -> None:
     """Raise ModelError unless the numbers that a file has for a variable are of its kind, and float32 can hold them."""
     if keras.backend.is_float_dtype(variable.dtype):
-        check_weights(path.name, layer, array)
+        check_floats(path.name, layer, array)
 
 
 def shapes_text(entry: tuple[str, list[tuple[int, ...]]] | None) -> str:

@@ -13,7 +13,8 @@ from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.formats.foreign import Limits
 from emotiw_keras.formats.protobuf import Schema, Spec, Wire, last, map_file
 from emotiw_keras.heads import heads_of
-from emotiw_keras.run_facts import LARGEST_SIDE, are_heads
+from emotiw_keras.models.registry import LARGEST_SIDE
+from emotiw_keras.run_facts import are_heads
 from emotiw_keras.sealed import strict_json
 from emotiw_keras.uncertainty import is_entropy
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from emotiw_keras.errors import ModelError, RunError
-from emotiw_keras.formats.foreign import check_weights
+from emotiw_keras.formats.foreign import check_floats
 from emotiw_keras.formats.keras_h5 import ROLES, read_keras_h5
 from emotiw_keras.formats.onnx_writing import onnx_bytes
 from emotiw_keras.models.originals import as_built
@@ -51,7 +51,7 @@ def network_graph(run: Run) -> bytes:
     try:
         stored = read_keras_h5(run.path / WEIGHTS_FILE, trusted=run.ships).arrays
         for name, array in stored.items():
-            check_weights(WEIGHTS_FILE, name.rpartition(".")[0], array)
+            check_floats(WEIGHTS_FILE, name.rpartition(".")[0], array)
         arrays = {name: np.asarray(array, np.float32) for name, array in stored.items()}
     except ModelError as error:
         raise ModelError(f"{run.path}: {error}") from error

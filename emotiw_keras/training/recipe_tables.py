@@ -8,7 +8,8 @@ from typing import Any
 
 from emotiw_keras.heads import NAME, Head, side_by_side
 from emotiw_keras.labels import LABEL_SETS
-from emotiw_keras.run_facts import LARGEST_SIDE, LARGEST_WIDTH, MOST_FEATURES
+from emotiw_keras.models.registry import LARGEST_SIDE, LARGEST_WIDTH
+from emotiw_keras.run_facts import MOST_FEATURES
 from emotiw_keras.training.checked_fields import SettingError, setting, validate
 
 
