@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -101,44 +102,14 @@ def fit(
     The same command resumes an interrupted run. With --folds, `emotiw evaluate RUN` puts the answers of all folds together.
     """
     from emotiw_keras.errors import UsageError
-    from emotiw_keras.models.registry import application_names, get_spec
     from emotiw_keras.training.recipe import load_recipe
-    from emotiw_keras.training.start import run_of
 
     if refit and folds is None:
         raise UsageError("--refit trains on all folds; give --folds N")
-    own = []
-    if weights is not None:
-        own.append(f"model.weights={weights!r}")
-        named = run_of(weights) if model is None else None
-        if named is not None:
-            start = named.info["model"]
-            own += [
-                f"model.name={start['name']!r}",
-                f"model.width={start['width']!r}",
-                f"model.input_size={start['input_shape'][0]}",
-            ]
-    notes = []
-    if model is not None:
-        own.append(f"model.name={model!r}")
-        start = load_recipe(recipe).model
-        if weights is None and start.name != model and run_of(start.weights) is not None:
-            word = get_spec(model).trained_on
-            own.append(f"model.weights={word!r}")
-            notes.append(f"{model} starts from {word}: {start.weights}, from which the recipe starts, is a {start.name}")
-        if model in application_names():
-            # Those of the recipe are for its own network.
-            own += ["model.width=1.0", "preprocessing.mean=[]", "preprocessing.std=[]"]
-            given = load_recipe(recipe)
-            if given.model.name != model and (given.model.width != 1 or given.preprocessing.mean or given.preprocessing.std):
-                notes.append(
-                    f"{model} in place of {given.model.name}: with its own width, mean and deviation, not the recipe's"
-                )
+    own = _network(recipe, model, weights)
     if epochs is not None:
         own.append(f"stage.epochs={epochs}")  # a recipe without stages has no such table
     chosen = load_recipe(recipe, [*own, *changes], limit=limit, precision=precision, seed=seed, duplicates=duplicates)
-    for note in notes:
-        warn(note)
     paths = named_values(data, "--data", f"NAME=PATH with a name of recipe {chosen.name!r} ({', '.join(chosen.data)})")
 
     from emotiw_keras.progress import Bar
@@ -167,14 +138,51 @@ def fit(
         _tell_stages(outcome, chosen)
     if made is not None:
         put(made)
-    unreadable = list(dict.fromkeys(line for outcome in outcomes for line in outcome.unreadable))
-    if unreadable:
-        shown = unreadable[: most(20)]
-        for line in shown:
-            warn(f"could not be read: {line}")
-        if len(shown) < len(unreadable):
-            warn(f"... and {len(unreadable) - len(shown)} more; data.csv names each")
+    if _tell_unreadable(outcomes):
         sys.exit(SOME_UNREADABLE)
+
+
+def _network(recipe: str, model: str | None, weights: str | None) -> list[str]:
+    """What --model and --weights change in a recipe; what goes with the network that is named comes along, and is said."""
+    from emotiw_keras.models.registry import application_names, get_spec
+    from emotiw_keras.training.recipe import load_recipe
+    from emotiw_keras.training.start import run_of
+
+    changes = [] if weights is None else [f"model.weights={weights!r}"]
+    if model is None:
+        named = None if weights is None else run_of(weights)
+        if named is not None:
+            start = named.info["model"]
+            changes += [
+                f"model.name={start['name']!r}",
+                f"model.width={start['width']!r}",
+                f"model.input_size={start['input_shape'][0]}",
+            ]
+        return changes
+    changes.append(f"model.name={model!r}")
+    given = load_recipe(recipe)
+    start = given.model
+    if weights is None and start.name != model and run_of(start.weights) is not None:
+        word = get_spec(model).trained_on
+        changes.append(f"model.weights={word!r}")
+        warn(f"{model} starts from {word}: {start.weights}, from which the recipe starts, is a {start.name}")
+    if model in application_names():
+        # Those of the recipe are for its own network.
+        changes += ["model.width=1.0", "preprocessing.mean=[]", "preprocessing.std=[]"]
+        if start.name != model and (start.width != 1 or given.preprocessing.mean or given.preprocessing.std):
+            warn(f"{model} in place of {start.name}: with its own width, mean and deviation, not the recipe's")
+    return changes
+
+
+def _tell_unreadable(outcomes: Sequence[Outcome]) -> bool:
+    """Name the images that could not be read, each once; whether there are any."""
+    unreadable = list(dict.fromkeys(line for outcome in outcomes for line in outcome.unreadable))
+    shown = unreadable[: most(20)]
+    for line in shown:
+        warn(f"could not be read: {line}")
+    if len(shown) < len(unreadable):
+        warn(f"... and {len(unreadable) - len(shown)} more; data.csv names each")
+    return bool(unreadable)
 
 
 def _tell_stages(outcome: Outcome, recipe: Recipe) -> None:

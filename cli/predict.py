@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +12,10 @@ from emotiw_keras.cli import completion, parts
 from emotiw_keras.cli.console import SOME_UNREADABLE, put, remark, warn
 from emotiw_keras.errors import UsageError
 from emotiw_keras.weights.shipped import DEFAULT
+
+if TYPE_CHECKING:
+    from emotiw_keras.serving.readings import ImageReading
+    from emotiw_keras.serving.rows import Show
 
 
 def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -142,14 +147,7 @@ def predict(
       emotiw predict photos/ --model face.onnx --engine onnxruntime
       emotiw predict photos/ films/ more.tar list.txt --out read --jobs 8 && emotiw summary read
     """
-    if as_json and as_csv:
-        raise UsageError("--json and --csv cannot be combined; choose one")
-    if faces == "whole" and (detector is not None or every != 1 or min_face is not None or turned):
-        raise UsageError("--faces whole finds no faces; leave out --detector, --every, --min-face and --turned")
-    if explain is not None and engine not in ("auto", "tensorflow"):
-        raise UsageError(
-            f"--explain looks into the Keras network, which --engine {engine} does not have; leave one of them out"
-        )
+    _check(as_json, as_csv, faces, detector, every, min_face, turned, explain, engine)
     if out is not None:
         parts.refuse(ctx, "as_json", "as_csv", "annotate", "explain")
         settings = parts.predict_settings(
@@ -163,7 +161,7 @@ def predict(
     from emotiw_keras.serving.inputs import decoded, expand, is_one_file, read_inputs
     from emotiw_keras.serving.pipeline import Pipeline, window
     from emotiw_keras.serving.predictor import Predictor
-    from emotiw_keras.serving.rows import csv_lines, json_line, readable_line, rows_of
+    from emotiw_keras.serving.rows import csv_lines, json_line, readable_line
     from emotiw_keras.serving.video_inputs import opened
 
     keep_memory()
@@ -198,10 +196,9 @@ def predict(
     if all(isinstance(name, str) and is_one_file(name) for name in named):
         predictor.expect(len(named))
     show = json_line if as_json else csv_lines(predictor.labels) if as_csv else readable_line
-    unreadable = 0
+    paths = [name for name in named if isinstance(name, str)]
     with contextlib.ExitStack() as stack:
         annotator = explainer = None
-        paths = [name for name in named if isinstance(name, str)]
         if annotate is not None:
             from emotiw_keras.serving.annotate import Annotator
 
@@ -210,24 +207,46 @@ def predict(
             from emotiw_keras.serving.explain import Explainer
 
             explainer = Explainer(predictor, explain, paths)
-
         readings = stack.enter_context(contextlib.closing(pipeline.read(read_inputs(named, remark), threads=True)))
-        for reading in readings:
-            for row in rows_of(reading):
-                put(show(row))
-            image = reading.image
-            for note in image.notes:
-                warn(f"emotiw: {image.path}: {note}")
-            if reading.failed:
-                unreadable += 1
-                place = image.path if image.frame is None else f"{image.path} frame {image.frame}"
-                warn(f"emotiw: cannot read {place}: {reading.error}")
-            if annotator is not None:
-                annotator.write(reading)
-            if explainer is not None:
-                explainer.write(reading)
-    for line in annotator.left_out if annotator is not None else ():
+        failed = _put_rows(readings, show, [each.write for each in (annotator, explainer) if each is not None])
+    left_out = annotator.left_out if annotator is not None else ()
+    for line in left_out:
         warn(f"emotiw: {line}")
-        unreadable += 1
-    if unreadable:
+    if failed or left_out:
         ctx.exit(SOME_UNREADABLE)
+
+
+def _check(
+    as_json: bool, as_csv: bool, faces: str, detector: str | None, every: int, min_face: float | None, turned: bool,
+    explain: str | None, engine: str,
+) -> None:  # fmt: skip
+    """UsageError for options that do not go together."""
+    if as_json and as_csv:
+        raise UsageError("--json and --csv cannot be combined; choose one")
+    if faces == "whole" and (detector is not None or every != 1 or min_face is not None or turned):
+        raise UsageError("--faces whole finds no faces; leave out --detector, --every, --min-face and --turned")
+    if explain is not None and engine not in ("auto", "tensorflow"):
+        raise UsageError(
+            f"--explain looks into the Keras network, which --engine {engine} does not have; leave one of them out"
+        )
+
+
+def _put_rows(readings: Iterable[ImageReading], show: Show, others: Sequence[Callable[[ImageReading], None]]) -> bool:
+    """Rows to standard output as they come, what could not be read to standard error, readings to `others` too; whether any
+    failed."""
+    from emotiw_keras.serving.rows import rows_of
+
+    failed = False
+    for reading in readings:
+        for row in rows_of(reading):
+            put(show(row))
+        image = reading.image
+        for note in image.notes:
+            warn(f"emotiw: {image.path}: {note}")
+        if reading.failed:
+            failed = True
+            place = image.path if image.frame is None else f"{image.path} frame {image.frame}"
+            warn(f"emotiw: cannot read {place}: {reading.error}")
+        for write in others:
+            write(reading)
+    return failed

@@ -151,37 +151,9 @@ def check_info(info: Mapping[str, Any], path: Path) -> None:
         RunError: a field has another type, or lies outside its bounds; the line names it.
     """
     for table, rules in _TABLES.items():
-        values = info.get(table, {}) if table else info
-        if table == "preprocessing" and values is None and _is_given(info):
-            continue  # inputs that were no bytes
-        if not isinstance(values, Mapping):
-            raise _damaged(path, table, values, "a table")
-        if table == "model" and table in info and not text(values.get("name")):
-            raise _damaged(path, "model.name", values.get("name"), "a text")
-        if table == "model" and _is_given(info):
-            rules = {key: rule for key, rule in rules.items() if key != "input_shape"}  # any network has any
-        elif table == "model" and values.get("name") not in model_names():
-            continue  # whoever builds it knows what it needs
-        if table == "model" and "options" in values and values.get("name") != "pathnet":
-            raise _damaged(path, "model.options", values["options"], f"none for {values.get('name')!r}")
-        for key, (holds, words) in rules.items():
-            if key in values and not holds(values[key]):
-                raise _damaged(path, f"{table}.{key}" if table else key, values[key], words)
-        if table and table in info:
-            missing = [key for key in rules if key not in values and key not in _OPTIONAL]
-            if missing:
-                raise RunError(f"{path} is damaged: run.json lacks {table}.{missing[0]}")
+        _check_table(info, path, table, rules)
     if info.get("finished"):
-        for key in ("model", "labels", "preprocessing", "weights", "stages"):
-            if key not in info:
-                raise RunError(f"{path} is damaged: run.json lacks {key}")
-        heads = heads_of(info)
-        named = sum(len(head.labels) for head in heads) or len(info["labels"])
-        classes = info["model"].get("classes", named)
-        if classes != named:
-            raise RunError(f"{path} is damaged: run.json names {named} labels for {classes} classes")
-        if heads and info["labels"] != next((list(head.labels) for head in heads if head.name == info.get("head")), None):
-            raise RunError(f"{path} is damaged: run.json says head = {info.get('head')!r:.40}, whose labels are not its labels")
+        _check_finished(info, path)
     _check_input(info, path)
     unknown = [key for key in info.get("preprocessing") or {} if key not in _PREPROCESSING]
     if unknown:
@@ -189,6 +161,45 @@ def check_info(info: Mapping[str, Any], path: Path) -> None:
     for name in info.get("files", {}):
         if not plain_name(name):
             raise RunError(f"{path} is damaged: run.json names the file {name!r}, which is not in the folder")
+
+
+def _check_table(info: Mapping[str, Any], path: Path, table: str, rules: Mapping[str, tuple[Holds, str]]) -> None:
+    """RunError where a table of run.json, or "" for run.json itself, breaks its rules."""
+    values = info.get(table, {}) if table else info
+    if table == "preprocessing" and values is None and _is_given(info):
+        return  # inputs that were no bytes
+    if not isinstance(values, Mapping):
+        raise _damaged(path, table, values, "a table")
+    if table == "model" and table in info:
+        if not text(values.get("name")):
+            raise _damaged(path, "model.name", values.get("name"), "a text")
+        if _is_given(info):
+            rules = {key: rule for key, rule in rules.items() if key != "input_shape"}  # any network has any
+        elif values["name"] not in model_names():
+            return  # whoever builds it knows what it needs
+        if "options" in values and values["name"] != "pathnet":
+            raise _damaged(path, "model.options", values["options"], f"none for {values['name']!r}")
+    for key, (holds, words) in rules.items():
+        if key in values and not holds(values[key]):
+            raise _damaged(path, f"{table}.{key}" if table else key, values[key], words)
+    if table and table in info:
+        missing = [key for key in rules if key not in values and key not in _OPTIONAL]
+        if missing:
+            raise RunError(f"{path} is damaged: run.json lacks {table}.{missing[0]}")
+
+
+def _check_finished(info: Mapping[str, Any], path: Path) -> None:
+    """RunError where run.json of a finished run lacks what answers need, or its labels contradict its classes or heads."""
+    for key in ("model", "labels", "preprocessing", "weights", "stages"):
+        if key not in info:
+            raise RunError(f"{path} is damaged: run.json lacks {key}")
+    heads = heads_of(info)
+    named = sum(len(head.labels) for head in heads) or len(info["labels"])
+    classes = info["model"].get("classes", named)
+    if classes != named:
+        raise RunError(f"{path} is damaged: run.json names {named} labels for {classes} classes")
+    if heads and info["labels"] != next((list(head.labels) for head in heads if head.name == info.get("head")), None):
+        raise RunError(f"{path} is damaged: run.json says head = {info.get('head')!r:.40}, whose labels are not its labels")
 
 
 def _check_input(info: Mapping[str, Any], path: Path) -> None:

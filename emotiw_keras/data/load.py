@@ -15,22 +15,12 @@ from emotiw_keras.data.images import MIN_SIDE
 from emotiw_keras.data.layouts import Listing, Videos, find_layout
 from emotiw_keras.data.layouts.drawn import is_generated
 from emotiw_keras.data.layouts.listing import and_more, without_classes
-from emotiw_keras.data.near.groups import alike, find_twins
+from emotiw_keras.data.missing_splits import MissingSplits
+from emotiw_keras.data.near.groups import find_twins
 from emotiw_keras.data.near.pairs import WORTH_KEEPING
 from emotiw_keras.data.near.threshold import THRESHOLD, check_threshold
 from emotiw_keras.data.pixel_pass import read_pixels
-from emotiw_keras.data.splits import (
-    Folds,
-    assign_splits,
-    check_fractions,
-    counts_table,
-    fold_numbers,
-    fold_splits,
-    group_ids,
-    limit_mask,
-    stratified_folds,
-    subjects,
-)
+from emotiw_keras.data.splits import Folds, check_fractions, counts_table, limit_mask, subjects
 from emotiw_keras.data.video_reading import Choice, read_videos
 from emotiw_keras.data.votes import join_votes, share_votes
 from emotiw_keras.errors import DataError, UsageError
@@ -114,16 +104,9 @@ def load_faces(
         >>> faces.labels[:2], faces.counts()["val"]["happy"]
         (('angry', 'disgust'), 2)
     """
-    check_fractions(fractions)
-    check_threshold(near_duplicates)
-    if not 0 <= val_share < 1:
-        raise UsageError(f"val_share = {val_share}: expected a share of train, from 0 (which cuts none) to below 1")
-    if size < MIN_SIDE:
-        raise UsageError(f"size = {size}: expected at least {MIN_SIDE} pixels")
+    _check(fractions, near_duplicates, val_share, size, votes, votes_rows)
     threads = workers or os.cpu_count() or 1
     found = find_layout(path, limit)
-    if votes_rows is not None and votes is None:
-        raise UsageError(f"votes_rows = {os.fspath(votes_rows)} says which row of votes an image is, but votes are not given")
     if isinstance(found, Videos):
         if votes is not None:
             raise UsageError(f"{path} is a set of videos, which no votes belong to; leave votes out")
@@ -148,20 +131,13 @@ def load_faces(
         join_votes(found, path, votes, votes_rows)
     listing = without_classes(found, leave_out, path)
     names, label = _labels(listing, labels, path, name)
+    missing = MissingSplits(listing.split, fractions, folds, val_share, seed, path)
     rows = np.arange(len(label))
-    has_splits = any(listing.split)
-    if folds is not None and has_splits:
-        raise DataError(
-            f"{path} has its own splits, and folds are cut from a source without: give one of its folders, such as that of "
-            "train, or put the class folders of all into one folder"
-        )
-    split = np.array(listing.split, dtype="<U5")
-    subject = _subjects(listing, subject_pattern)
-    without_val = bool(val_share) and "train" in listing.split and "val" not in listing.split
-    if limit is not None and has_splits and not without_val:
-        rows = np.flatnonzero(limit_mask(label, split, limit, seed))
+    if limit is not None and not missing:
+        rows = np.flatnonzero(limit_mask(label, np.array(listing.split), limit, seed))
     pixels, seen = read_pixels(listing, rows, grey, size, memory_budget, threads, progress, seconds)
     usable = np.array([status == OK for status in seen.status], bool)
+    subject = _subjects(listing, subject_pattern)
     faces = FaceSet(
         name=name,
         source=printable(os.fspath(path)),
@@ -169,7 +145,7 @@ def load_faces(
         labels=names,
         paths=[listing.names[i] for i in rows],
         label=np.where(usable, label[rows], -1),
-        split=split[rows],
+        split=np.array(listing.split, dtype="<U5")[rows],
         subject=[subject[i] for i in rows],
         guessed_persons=bool(listing.guess) and subject_pattern is None,
         pixel_hash=seen.digest,
@@ -192,41 +168,26 @@ def load_faces(
     whole = seconds is None or (usable.sum() < WORTH_KEEPING and all(pick(seen.digest, np.flatnonzero(usable))))
     if near_duplicates and whole and not is_generated(path):  # every drawn face is another one
         faces.near = find_twins(faces, near_duplicates, say)
-    cut: tuple[str, bool] | None = None
-    if without_val or not has_splits:
-        ids = np.flatnonzero(usable & (faces.split == "train") if has_splits else usable)
-        who = pick(faces.subject, ids)
-        if folds is not None:
-            number, what = _fold_of(faces, ids, folds.count, seed)
-            faces.split[ids] = fold_splits(number, folds)
-            test = f"{folds.test} is test, " if folds.held_out else ""
-            told = f"{what} in {folds.count} folds, seed {seed}: {test}{folds.val} is val"
-            cut = (f"no splits in the source: {told}, {', '.join(map(str, folds.training))} train", True)
-        else:
-            shares = (1 - val_share, val_share, 0.0) if has_splits else fractions
-            faces.split[ids] = assign_splits(
-                faces.label[ids], group_ids(pick(faces.pixel_hash, ids), who, alike(faces, ids)), shares, seed
-            )
-            told = f"no splits in the source: cut {' / '.join(f'{share:.0%}' for share in shares)} into train, val, test"
-            if has_splits:
-                told = f"no val in the source: {val_share:.0%} of train are val (val_share)"
-            cut = (f"{told}, stratified, seed {seed}", False)
-        if limit is not None:
-            faces = faces.take(np.flatnonzero(limit_mask(faces.label, faces.split, limit, seed) | ~usable))
+    cut = missing.fill(faces) if missing else ""
+    if limit is not None and missing:
+        faces = faces.take(np.flatnonzero(limit_mask(faces.label, faces.split, limit, seed) | ~usable))
     faces.report = _report(faces, listing, cut, None if limit is None else (limit, len(listing.names)))
     return faces
 
 
-def _fold_of(faces: FaceSet, ids: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, str]:
-    """The fold of each of some images, by person where all are known, and what was cut, in words."""
-    who = pick(faces.subject, ids)
-    if all(who):
-        return fold_numbers(who, count, seed), f"{len(set(who)):,} persons"
-    persons = len(set(who) - {""})
-    together = f"persons ({persons:,} are known), duplicates" if persons else "duplicates"
-    groups = group_ids(pick(faces.pixel_hash, ids), who, alike(faces, ids))
-    what = f"{len(ids):,} images, {together} and near duplicates kept together,"
-    return stratified_folds(faces.label[ids], groups, count, seed), what
+def _check(
+    fractions: Sequence[float], near_duplicates: float, val_share: float, size: int,
+    votes: str | os.PathLike[str] | None, votes_rows: str | os.PathLike[str] | None,
+) -> None:  # fmt: skip
+    """UsageError for arguments of `load_faces` that cannot be meant, whatever the source holds."""
+    check_fractions(fractions)
+    check_threshold(near_duplicates)
+    if not 0 <= val_share < 1:
+        raise UsageError(f"val_share = {val_share}: expected a share of train, from 0 (which cuts none) to below 1")
+    if size < MIN_SIDE:
+        raise UsageError(f"size = {size}: expected at least {MIN_SIDE} pixels")
+    if votes_rows is not None and votes is None:
+        raise UsageError(f"votes_rows = {os.fspath(votes_rows)} says which row of votes an image is, but votes are not given")
 
 
 def _labels(listing: Listing, labels: str | Sequence[str], path: object, name: str) -> tuple[tuple[str, ...], np.ndarray]:
@@ -259,7 +220,8 @@ def _subjects(listing: Listing, pattern: str | None) -> list[str]:
     return [given or matched for given, matched in zip(listing.subject, found, strict=True)]
 
 
-def _report(faces: FaceSet, listing: Listing, cut: tuple[str, bool] | None, limit: tuple[int, int] | None) -> list[str]:
+def _report(faces: FaceSet, listing: Listing, cut: str, limit: tuple[int, int] | None) -> list[str]:
+    """What was decided, in lines: `cut` is what was done about splits, `limit` how many a split and how many there are."""
     height, width, channels = faces.pixels.shape
     held = (
         f"{faces.pixels.nbytes / 2**20:,.1f} MiB in memory" if faces.pixels.in_memory else "read from disk as they are needed"
@@ -269,10 +231,8 @@ def _report(faces: FaceSet, listing: Listing, cut: tuple[str, bool] | None, limi
     lines = [f"{title}, {kind} {width} x {height}, {held}", *listing.notes]
     if limit is not None:
         lines.append(f"limit: at most {limit[0]:,} a split, {len(faces.paths):,} of {limit[1]:,} taken")
-    if cut is not None:
-        persons = len(set(faces.subject) - {""})
-        together = f"duplicates and {persons:,} persons kept together" if persons else "duplicates kept together"
-        lines.append(cut[0] + ("" if cut[1] else f", {together}"))
+    if cut:
+        lines.append(cut)
         aside = int(((faces.split == "") & (faces.label >= 0)).sum())
         if aside:
             lines.append(f"in folds that are left aside: {aside:,} images")

@@ -23,7 +23,7 @@ from emotiw_keras.data.votes import by_majority
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.assessment import Assessment, Predictions, Question, figures
 from emotiw_keras.evaluation.calibration import by_agreement, calibrated
-from emotiw_keras.evaluation.near_seen import near_seen
+from emotiw_keras.evaluation.near_seen import NearSeen, near_seen
 from emotiw_keras.evaluation.run_splits import found_again, known_splits, own_splits, persons_of, select, val_of
 from emotiw_keras.evaluation.video_scores import answer_every_image, per_video
 from emotiw_keras.inference import Inference, checked_crops
@@ -169,10 +169,6 @@ def under_conditions(
         )
 
 
-def _share_in(hashes: Sequence[str], known: set[str]) -> float:
-    return sum(bool(pixel_hash) and pixel_hash in known for pixel_hash in hashes) / len(hashes)
-
-
 def assess(
     run: Run, source: str | os.PathLike[str], *, split: str = "test", limit: int | None = None, crops: int | None = None,
     costs: str | os.PathLike[str] | None = None, batch_size: int = 64, smooth: int = 1, every_frame: bool = False,
@@ -186,104 +182,130 @@ def assess(
     smoothing needs anyway; `say` is called with each line of the reader's report; `read` reads the source.
     """
     check_keras()
+    _check(split, limit, batch_size, smooth, robust, votes, votes_rows, calibrate)
     crops = checked_crops(crops, run.crops)
     costs_file = None if costs is None else os.fspath(costs)
-    costs_by_name = costs_of(run.labels, costs_file)
-    if votes_rows is not None and votes is None:
-        raise UsageError(f"votes_rows = {votes_rows} says which row of votes an image is, but votes are not given")
-    if calibrate and split == "val":
-        raise UsageError("calibrate chooses a temperature on val, whose figures would flatter themselves; score another split")
     question = Question(
-        printable(os.fspath(source)), split, limit, crops, costs_by_name, costs_file, near_duplicates, run.chosen, votes,
-        votes_rows, calibrate, subject_pattern,
+        printable(os.fspath(source)), split, limit, crops, costs_of(run.labels, costs_file), costs_file, near_duplicates,
+        run.chosen, votes, votes_rows, calibrate, subject_pattern,
     )  # fmt: skip
-    if split not in (*SPLITS, "all"):
-        raise UsageError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}, all")
-    if batch_size < 1 or (limit is not None and limit < 1):
-        raise UsageError(f"batch_size and limit must be at least 1; got {batch_size} and {limit}")
     own = own_splits(source)
-    cut = "train" in own and "val" not in own and split in ("train", "val")
-    if robust and smooth != 1:
-        raise UsageError(f"robust and smooth = {smooth} cannot be combined; score spoilt faces one by one")
-    told = {"votes": (votes, votes_rows)} if votes is not None else {}
-    faces = read(run, source, limit if own and not cut and not told else None, near_duplicates, subject_pattern, **told)
-    split_of = known_splits(faces, run) if not own else val_of(faces, run) if cut else faces.split
-    indices = select(faces, split_of, split, run)
-    if limit is not None:
-        indices = stratified(indices, faces.label[indices], limit)
-    if robust and isinstance(faces, VideoSet):
-        raise UsageError(f"robust spoils single faces, but {source} is a set of videos; name a set of images")
-    if isinstance(faces, VideoSet):
-        faces, indices = checked(faces.take(indices), os.cpu_count() or 1), np.arange(len(indices))
+    faces, indices, split_of = _images(run, source, question, own, read)
     every_frame = every_frame or smooth != 1
+    if isinstance(faces, VideoSet):
+        if robust:
+            raise UsageError(f"robust spoils single faces, but {source} is a set of videos; name a set of images")
+        faces, indices = checked(faces.take(indices), os.cpu_count() or 1), np.arange(len(indices))
     if every_frame and (limit is not None or not isinstance(faces, VideoSet)):
         why = f"limit = {limit} leaves frames out" if limit is not None else f"{source} is no set of videos"
         raise UsageError(f"smooth = {smooth} and answers for every frame need whole videos, but {why}")
-    hashes = pick(faces.pixel_hash, indices)
     if say is not None:
         for line in faces.report if own else [faces.report[0], found_again(split_of, run)]:
             say(line)
 
-    labels = tuple(faces.labels)
-    readable = faces.label[indices] >= 0
+    def ask(images: FaceSet, rows: np.ndarray) -> np.ndarray:
+        return predict(run, images, rows, crops=crops, batch_size=batch_size, progress=progress)
+
+    truth = faces.label[indices]
+    readable = truth >= 0
     if not readable.any():
         raise DataError(
             f"none of the {len(indices)} images of split {split!r} of {source} could be read; the first, "
             f"{faces.paths[indices[0]]}: {faces.status[indices[0]]}"
         )
-    truth = faces.label[indices]
-    probabilities = np.full((len(indices), len(labels)), np.nan, np.float32)
     kept = indices[readable]
     answers = None
-    if isinstance(faces, VideoSet) and (every_frame or smooth > 1):
-
-        def ask(images: FaceSet, rows: np.ndarray) -> np.ndarray:
-            return predict(run, images, rows, crops=crops, batch_size=batch_size, progress=progress)
-
+    probabilities = np.full((len(indices), len(faces.labels)), np.nan, np.float32)
+    if isinstance(faces, VideoSet) and every_frame:
         answers = answer_every_image(faces, indices, split if own else None, ask).smoothed(smooth)
         probabilities[readable] = answers.of(faces.video[kept], faces.frame[kept])
     else:
-        probabilities[readable] = predict(run, faces, kept, crops=crops, batch_size=batch_size, progress=progress)
-    known = run.seen()
-    leaked = known.get("train", set()) | known.get("val", set())
-    # of what data.csv does not know anything may have been trained on
-    seen = np.array([bool(run.unrecorded) or pixel_hash in leaked for pixel_hash in hashes], dtype=bool)
-    if run.unrecorded and say is not None:
-        say(
-            Notice(
-                f"no leak-free figures: {run.path} was trained on {', '.join(run.unrecorded)}, whose images are not recorded"
-            )
-        )
-    paths, status, subject = pick(faces.paths, indices), pick(faces.status, indices), persons_of(faces, indices, run)
-    predictions = Predictions(labels, paths, status, truth, probabilities, subject)
-    selected_on = _share_in(hashes, run.selected_on) >= SELECTED_SHARE
-    near = None if run.unrecorded else near_seen(faces, indices, leaked)
-    alike = None if near is None else near.near
-    result = figures(predictions, seen, question, selected_on=selected_on, near=alike)
+        probabilities[readable] = ask(faces, kept)
+    predictions = Predictions(
+        tuple(faces.labels), pick(faces.paths, indices), pick(faces.status, indices), truth, probabilities,
+        persons_of(faces, indices, run),
+    )  # fmt: skip
+    seen, near, selected_on = _known_to(run, faces, indices, say)
+    result = figures(predictions, seen, question, selected_on=selected_on, near=None if near is None else near.near)
     result["uncertain"] = selective(run.usable, truth[readable], probabilities[readable])
     if robust:
         from emotiw_keras.evaluation.conditions import compared
 
         worse = under_conditions(run, faces, kept, crops=crops, batch_size=batch_size, progress=progress, say=say)
         result["robust"] = {
-            each.name: {"condition": each.words, **compared(truth[readable], probabilities[readable], answers)}
-            for each, answers in worse
+            each.name: {"condition": each.words, **compared(truth[readable], probabilities[readable], spoilt)}
+            for each, spoilt in worse
         }
     if faces.votes is not None:
         result["votes"] = by_agreement(predictions, faces.votes[indices])
     if calibrate:
-        asked: dict[str, Any] = {
-            "crops": crops,
-            "near_duplicates": near_duplicates,
-            "subject_pattern": subject_pattern,
-            "read": read,
-            "votes": votes,
-            "votes_rows": votes_rows,
-        }
-        result["calibrated"] = calibrated(predictions, assess(run, source, split="val", progress=progress, **asked))
+        on_val = assess(
+            run, source, split="val", crops=crops, near_duplicates=near_duplicates, subject_pattern=subject_pattern, read=read,
+            votes=votes, votes_rows=votes_rows, progress=progress,
+        )  # fmt: skip
+        result["calibrated"] = calibrated(predictions, on_val)
     if isinstance(faces, VideoSet):
         result |= {"smooth": smooth, "per_video": per_video(faces, indices, probabilities)}
     return Assessment(result, predictions, seen, question, run, indices, faces, answers=answers, near=near)
+
+
+def _check(
+    split: str, limit: int | None, batch_size: int, smooth: int, robust: bool, votes: str | None, votes_rows: str | None,
+    calibrate: bool,
+) -> None:  # fmt: skip
+    """UsageError for arguments of `assess` that cannot be meant, whatever the source holds."""
+    if split not in (*SPLITS, "all"):
+        raise UsageError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}, all")
+    if batch_size < 1 or (limit is not None and limit < 1):
+        raise UsageError(f"batch_size and limit must be at least 1; got {batch_size} and {limit}")
+    if robust and smooth != 1:
+        raise UsageError(f"robust and smooth = {smooth} cannot be combined; score spoilt faces one by one")
+    if votes_rows is not None and votes is None:
+        raise UsageError(f"votes_rows = {votes_rows} says which row of votes an image is, but votes are not given")
+    if calibrate and split == "val":
+        raise UsageError("calibrate chooses a temperature on val, whose figures would flatter themselves; score another split")
+
+
+def _images(
+    run: Run, source: str | os.PathLike[str], question: Question, own: set[str], read: Read
+) -> tuple[FaceSet, np.ndarray, np.ndarray]:
+    """The source as the run reads it, which of its images are asked about, and the split of every one.
+
+    Args:
+        run, source, read: as `assess` has them.
+        question: its split, limit, votes and persons.
+        own: the splits that the source says itself.
+    """
+    split, limit = question.split, question.limit
+    cut = "train" in own and "val" not in own and split in ("train", "val")
+    votes = {"votes": (question.votes, question.votes_rows)} if question.votes is not None else {}
+    early = limit if own and not cut and not votes else None  # where the reader can tell what to leave out
+    faces = read(run, source, early, question.near_duplicates, question.subject_pattern, **votes)
+    split_of = known_splits(faces, run) if not own else val_of(faces, run) if cut else faces.split
+    indices = select(faces, split_of, split, run)
+    return faces, indices if limit is None else stratified(indices, faces.label[indices], limit), split_of
+
+
+def _known_to(
+    run: Run, faces: FaceSet, indices: np.ndarray, say: Callable[[str], None] | None
+) -> tuple[np.ndarray, NearSeen | None, bool]:
+    """What the run was given of some images: bool (n,) whether each is in its train or val, their near duplicates (None where
+    that is not known), and whether its epochs were chosen on them."""
+    hashes = pick(faces.pixel_hash, indices)
+    selected_on = _share_in(hashes, run.selected_on) >= SELECTED_SHARE
+    if run.unrecorded:  # of what data.csv does not know anything may have been trained on
+        if say is not None:
+            named = ", ".join(run.unrecorded)
+            say(Notice(f"no leak-free figures: {run.path} was trained on {named}, whose images are not recorded"))
+        return np.ones(len(hashes), bool), None, selected_on
+    known = run.seen()
+    given = known.get("train", set()) | known.get("val", set())
+    seen = np.array([pixel_hash in given for pixel_hash in hashes], dtype=bool)
+    return seen, near_seen(faces, indices, given), selected_on
+
+
+def _share_in(hashes: Sequence[str], known: set[str]) -> float:
+    return sum(bool(pixel_hash) and pixel_hash in known for pixel_hash in hashes) / len(hashes)
 
 
 def evaluate(

@@ -106,61 +106,46 @@ def pack(
         raise OutputError(f"{target} exists already; name a new folder")
     if head is not None:
         run = run.with_head(head)
-    sides = {each.name: run.with_head(each.name) for each in run.heads} or {"": run}
-    voted = {name for name, side in sides.items() if name and side.labels == VOTED and votes is not None}
+    runs = {each.name: run.with_head(each.name) for each in run.heads} or {"": run}
+    voted = {name for name, one in runs.items() if name and one.labels == VOTED and votes is not None}
     if votes is not None and not voted:
         raise UsageError(f"votes are for a head with the classes {', '.join(VOTED)}, which {run.called} does not have")
     sweep_beside(target)
     read = read_once(say)
-    asked_of: dict[str, dict[str, Any]] = {
-        name: {"read": read, "near_duplicates": 0, **({"votes": votes, "votes_rows": votes_rows} if name in voted else {})}
-        for name in sides
-    }
-    before = {name: assess(side, source, split=split, crops=crops, say=say, **asked_of[name]) for name, side in sides.items()}
-    asked = {name: unseen(run, each) for name, each in before.items()}
-    told = {
-        name: {CLEAN: by.probabilities, **(_spoilt(by, before[name], say) if calibrate == ROBUST else {})}
-        for name, by in asked.items()
-    }
-    temperatures = {
-        name: best_temperature(np.tile(by.truth, len(told[name])), np.concatenate([*told[name].values()]))
-        for name, by in asked.items()
-    }
+
+    def answered(side: Run, name: str, **options: Any) -> Assessment:
+        if name in voted:
+            options |= {"votes": votes, "votes_rows": votes_rows}
+        return assess(side, source, split=split, near_duplicates=0, read=read, **options)
+
+    sides = {name: _Side(run, answered(one, name, crops=crops, say=say), calibrate, say) for name, one in runs.items()}
+    temperatures = {name: side.temperature for name, side in sides.items()}
     main = "" if run.head is None else run.head.name
     temporary = target.absolute().with_name(f".{os.getpid()}.{target.name}")
 
     def answers(packed: Run, name: str) -> np.ndarray:
-        side = packed.with_head(name) if name else packed
-        return assess(side, source, split=split, **asked_of[name]).predictions.probabilities
+        return answered(packed.with_head(name) if name else packed, name).predictions.probabilities
 
     with writing(target):
         try:
             temporary.mkdir(parents=True)
-            info = {**run.info, "crops": before[main].question.crops, "sources": {}}
+            info = {**run.info, "crops": sides[main].before.question.crops, "sources": {}}
             if main:
                 info |= {"head": main, "labels": list(run.labels)}
             rounded = _write(run, temporary, info, dict.fromkeys(sides, 1.0))
             change = max(
-                float(np.nanmax(np.abs(answers(rounded, name) - was.predictions.probabilities))) for name, was in before.items()
+                float(np.nanmax(np.abs(answers(rounded, name) - side.before.predictions.probabilities)))
+                for name, side in sides.items()
             )
             if not change <= LARGEST_CHANGE:
                 raise ModelError(f"with weights of 16 bits a probability moves by {change:.3g}; {run.path} is not packed")
             packed = _write(run, temporary, info, temperatures)
             each: dict[str, dict[str, Any]] = {}
             limits: dict[str, Usable] = {}
-            for name, by in asked.items():
-                scaled = at_temperature(by.probabilities, temperatures[name])
-                after = scaled if by.rows is None else answers(packed, name)[by.rows]
-                ece = [expected_calibration_error(by.truth, said) for said in (by.probabilities, after)]
-                each[name] = {"temperature": temperatures[name], "chosen_on": by.chosen_on, "images": len(by.truth), "ece": ece}
-                if calibrate == ROBUST:
-                    each[name]["conditions"] = {
-                        condition: [
-                            expected_calibration_error(by.truth, at_temperature(shares, t)) for t in (1, temperatures[name])
-                        ]
-                        for condition, shares in told[name].items()
-                    }
-                limits[name] = usable(by.truth, after, packed.fingerprint, by.chosen_on)
+            for name, side in sides.items():
+                after = side.scaled() if side.by.rows is None else answers(packed, name)[side.by.rows]
+                each[name] = side.facts(after)
+                limits[name] = usable(side.by.truth, after, packed.fingerprint, side.by.chosen_on)
             if (folds := read_out_of_fold(run)) is not None:
                 write_out_of_fold(temporary, run.labels, folds[0], at_temperature(folds[1], temperatures[main]))
             write_atomic(temporary / UNCERTAINTY_FILE, usable_json(limits.pop(main), limits))
@@ -173,7 +158,43 @@ def pack(
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     found = {name: (facts["temperature"], facts["ece"][0], facts["ece"][1]) for name, facts in each.items()}
-    return Packed(target, size / 1e6, temperatures[main], found[main][1:], change, found if main else {}, asked[main].chosen_on)
+    return Packed(
+        target, size / 1e6, temperatures[main], found[main][1:], change, found if main else {}, each[main]["chosen_on"]
+    )
+
+
+class _Side:
+    """An answer of the run, a head's or its only one: what it said of the images, and the temperature that suits it.
+
+    Attributes:
+        before: its answers, as the run gives them.
+        by: those about images that trained nothing.
+        temperature: what its logits are to be divided by.
+    """
+
+    def __init__(self, run: Run, before: Assessment, calibrate: str, say: Callable[[str], None] | None) -> None:
+        self.before, self.by = before, unseen(run, before)
+        spoilt = _spoilt(self.by, before, say) if calibrate == ROBUST else {}
+        self._by_condition = {CLEAN: self.by.probabilities, **spoilt}
+        truth = np.tile(self.by.truth, len(self._by_condition))
+        self.temperature = best_temperature(truth, np.concatenate([*self._by_condition.values()]))
+        self._spoilt = bool(spoilt)
+
+    def scaled(self) -> np.ndarray:
+        """What it says at its temperature, of images that trained nothing."""
+        return at_temperature(self.by.probabilities, self.temperature)
+
+    def facts(self, after: np.ndarray) -> dict[str, Any]:
+        """What run.json says of it, calibration errors before and after."""
+        truth = self.by.truth
+        facts: dict[str, Any] = {"temperature": self.temperature, "chosen_on": self.by.chosen_on, "images": len(truth)}
+        facts["ece"] = [expected_calibration_error(truth, said) for said in (self.by.probabilities, after)]
+        if self._spoilt:
+            facts["conditions"] = {
+                condition: [expected_calibration_error(truth, at_temperature(said, t)) for t in (1, self.temperature)]
+                for condition, said in self._by_condition.items()
+            }
+        return facts
 
 
 def _spoilt(by: Unseen, assessment: Assessment, say: Callable[[str], None] | None) -> dict[str, np.ndarray]:
