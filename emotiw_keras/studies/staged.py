@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from emotiw_keras.errors import UsageError
+from emotiw_keras.errors import DivergedError, UsageError
 from emotiw_keras.evaluation.assessment import Predictions
 from emotiw_keras.evaluation.metrics import scores
 from emotiw_keras.runs import Run
@@ -26,6 +26,7 @@ from emotiw_keras.studies.staged_arms import (
     Net,
     Step,
     arms_of,
+    chain_of,
     check_changes,
     lengthened,
     recipe_of,
@@ -111,6 +112,7 @@ def study(
     Raises:
         UsageError: changes that no run takes, or no networks.
         ModelError: weights that are not there.
+        DivergedError: after all others, where trainings diverged: it names the ways that have no row.
         EmotiwError: as `fit` and `evaluate`.
 
     Example:
@@ -125,18 +127,37 @@ def study(
     arms = [arm for net in nets for arm in arms_of(net, seeds, large_seeds, parts)]
     steps = steps_of(arms)
     runs: dict[Step, Run] = {}
+    diverged: dict[Step, DivergedError] = {}
+    left_out: list[str] = []
     rows: list[Row] = []
     for arm in arms:
-        for step in steps_of([arm]):
-            if step in runs:
+        needed = steps_of([arm])
+        for step in needed:
+            if step in runs or any(each in diverged for each in chain_of(step)):
                 continue
             say(f"{steps.index(step) + 1} of {len(steps)}: {step.folder}")
             recipe = recipe_of(lengthened(step, runs), changes, folder, precision)
-            outcome = fit(recipe, {name: paths[name] for name in recipe.data}, folder / step.folder, threads=threads, say=say)
+            try:
+                outcome = fit(
+                    recipe, {name: paths[name] for name in recipe.data}, folder / step.folder, threads=threads, say=say
+                )
+            except DivergedError as error:
+                diverged[step] = error
+                say(str(error))
+                continue
             assert outcome.run is not None
             runs[step] = outcome.run
-        rows.append(_row(arm, runs, paths, say))
-        finished(rows)
+        if all(step in runs for step in needed):
+            rows.append(_row(arm, runs, paths, say))
+            finished(rows)
+        else:
+            left_out.append(f"{arm.net.name} {arm.key}")
+    if left_out:
+        first = next(iter(diverged.values()))
+        raise DivergedError(
+            f"{len(left_out)} of {len(arms)} ways are left out, as trainings for them diverged: {', '.join(left_out)}; the "
+            f"others are finished. The first: {first}"
+        )
     return rows
 
 

@@ -167,14 +167,14 @@ def steps_of(arms: Sequence[Arm]) -> list[Step]:
     for arm in arms:
         for runs in arm.runs.values():
             for step in runs:
-                for each in _chain(step):
+                for each in chain_of(step):
                     found.setdefault(each)
     return list(found)
 
 
-def _chain(step: Step) -> list[Step]:
+def chain_of(step: Step) -> list[Step]:
     """A run behind those that it needs."""
-    before = [_chain(each) for each in (step.start, step.as_long_as) if each is not None]
+    before = [chain_of(each) for each in (step.start, step.as_long_as) if each is not None]
     return [*chain.from_iterable(before), step]
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from emotiw_keras.cli.main import run
 from emotiw_keras.data.load import load_faces
-from emotiw_keras.errors import UsageError
+from emotiw_keras.errors import DivergedError, UsageError
 from emotiw_keras.evaluation.assessment import Predictions
 from emotiw_keras.evaluation.significance import mcnemar
 from emotiw_keras.reports.study_page import concentrated, study_page, verdict
-from emotiw_keras.studies.staged import Row
+from emotiw_keras.studies import staged
+from emotiw_keras.studies.staged import Row, study
 from emotiw_keras.studies.staged_arms import (
     PARTS,
     Arm,
@@ -216,6 +219,32 @@ def test_a_study_of_every_part_runs_once_and_goes_on(
     assert stamps and run(command) == 0
     assert (study / "results.csv").read_bytes() == before
     assert stamps == {file: file.stat().st_mtime_ns for file in study.rglob("*weights.h5")}
+
+
+def test_a_training_that_diverges_leaves_its_ways_out_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[str] = []
+
+    def fit(recipe: Any, data: Any, out: Path, **options: Any) -> SimpleNamespace:
+        trained.append(str(out.relative_to(tmp_path)))
+        if out.name == "fer28":
+            raise DivergedError("stage fer diverged: the loss is nan")
+        return SimpleNamespace(run=SimpleNamespace(path=out))
+
+    monkeypatch.setattr(staged, "fit", fit)
+    monkeypatch.setattr(staged, "_row", lambda arm, runs, paths, say: row(arm.key, {0: (["a"], [0], [0])}))
+    written: list[list[str]] = []
+    with pytest.raises(DivergedError) as told:
+        study(
+            [Net("alexnet", "none")], {"fer": "a", "target": "b"}, tmp_path, seeds=(0, 1), parts=("core", "answers"),
+            finished=lambda rows: written.append([each.arm.key for each in rows]),
+        )  # fmt: skip
+    assert written[-1] == ["direct", "fer32", "joint", "fer32-target"]
+    left_out = ("fer28", "fer28-target", "fer28-target-mirror", "fer28-target-ten-crop", "ensemble")
+    named = ", ".join(f"alexnet {key}" for key in left_out)
+    assert f"5 of 9 ways are left out, as trainings for them diverged: {named}; the others are finished" in str(told.value)
+    assert "the loss is nan" in str(told.value)
+    assert [each for each in trained if each.endswith("fer28")] == ["alexnet/seed0/fer28"]
+    assert not any(each.endswith("fer28-target") for each in trained)
 
 
 @pytest.mark.parametrize(
