@@ -163,10 +163,10 @@ def audit_page(result: dict[str, Any], command: str) -> str:
         parts += [tag("h2", title), table(["reader", *(name for name, _ in columns)], rows, captions[key], label=title)]
     parts.append(tag("h2", "Who they are, and what they were chosen on"))
     facts = [(row["name"], *_facts(row)) for row in result["models"]]
-    left = tuple(range(1, len(FACTS)))
+    left = tuple(range(1, len(FACTS)))  # words; the last column is a size
     wrapped = [
-        (name, *(tag("td", text, class_="left", style="white-space: normal; min-width: 9rem") for text in rest))
-        for name, *rest in facts
+        (name, *(tag("td", text, class_="left", style="white-space: normal; min-width: 9rem") for text in words), size)
+        for name, *words, size in facts
     ]
     caption = "Unknown means that no public code or record says it."
     parts.append(table(["reader", *FACTS], wrapped, caption, left=left, label="Who they are"))

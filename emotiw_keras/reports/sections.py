@@ -277,8 +277,8 @@ def _run_facts(run: Run) -> Html:
         ("preprocessing", _pairs(run.settings)),
     ]
     for name, found in info.get("data", {}).items():
-        source = info.get("sources", {}).get(name, "")
-        facts.append((f"data {name}", _pairs({"from": source, **found})))
+        source = info.get("sources", {}).get(name)  # a packed run does not tell
+        facts.append((f"data {name}", _pairs(({"from": source} if source else {}) | found)))
     recipe = run.path / "recipe.toml"
     parts = [tag("h3", f"The run {run.name}"), tag("pre", tag("code", provenance.fit_command(run))), _facts(facts)]
     if recipe.is_file():

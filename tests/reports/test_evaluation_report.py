@@ -23,7 +23,7 @@ from emotiw_keras.evaluation.predictions_csv import predictions_csv
 from emotiw_keras.html import Html, joined, page, table, tag
 from emotiw_keras.reports.evaluation_report import confusion_png, report_page, write_report
 from emotiw_keras.reports.score_tables import figures_table
-from emotiw_keras.reports.sections import confusion_table
+from emotiw_keras.reports.sections import confusion_table, reproduce
 from emotiw_keras.runs import Run
 
 LABELS = ("angry", "happy", "sad")
@@ -181,6 +181,11 @@ def test_all_right_has_no_mistakes_to_show(assessment):
     right[~told.readable] = np.nan
     text = report_page(replace(assessment, predictions=replace(told, probabilities=right)))
     assert "was classified correctly" in text and "<img" not in text
+
+
+def test_a_run_that_ships_does_not_say_from_nowhere(assessment):
+    text = reproduce(replace(assessment, run=Run.open("fer28-face-vgg-votes")))
+    assert "<dt>data fer</dt><dd>layout split folders, images 35887" in text
 
 
 def test_leak_free_figures_stand_beside_the_others(assessment):
