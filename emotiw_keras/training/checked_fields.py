@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Mapping
-from typing import Any, TypeVar, get_type_hints
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from emotiw_keras.errors import UsageError
 from emotiw_keras.training.keras_objects import KINDS, is_keras
@@ -58,48 +58,79 @@ def _range(metadata: Mapping[str, Any]) -> str:
 _LARGEST = 1 << 63  # TOML has whole numbers of 64 bits; Python reads larger ones
 
 
+class _OtherTypeError(Exception):
+    """A value is of another type than its field's."""
+
+
+def _too_long(value: Any) -> bool:
+    return isinstance(value, int) and not -_LARGEST <= value < _LARGEST
+
+
+def _of(*types: type) -> Callable[[Any], Any]:
+    """Takes values of some types; true and false are no numbers."""
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types) or _too_long(value):
+            raise _OtherTypeError
+        return value
+
+    return read
+
+
+def _number(value: Any) -> float:
+    return float(_of(int, float)(value))
+
+
+def _each(read: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
+    """Takes lists, each item by `read`."""
+    return lambda value: tuple(map(read, _of(list, tuple)(value)))
+
+
+def _pair(one: Callable[[Any], Any], other: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, Any]]:
+    def read(value: Any) -> tuple[Any, Any]:
+        if len(_of(list, tuple)(value)) != 2:
+            raise _OtherTypeError
+        return one(value[0]), other(value[1])
+
+    return read
+
+
+def _texts_by_name(value: Any) -> tuple[tuple[str, str], ...]:
+    return _each(_pair(_of(str), _of(str)))(list(value.items()) if isinstance(value, Mapping) else value)
+
+
+def _rate(value: Any) -> float:
+    return 0.0 if value == "freeze" else _number(value)
+
+
+_READERS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "bool": (_of(bool), "true or false"),
+    "bool | str": (_of(bool, str), "true, false or a text"),
+    "int": (_of(int), "a whole number"),
+    "float": (_number, "a number"),
+    "str": (_of(str), "a text"),
+    "tuple[str, ...]": (_each(_of(str)), "a list of texts"),
+    "tuple[int, ...]": (_each(_of(int)), "a list of whole numbers"),
+    "tuple[float, ...]": (_each(_number), "a list of numbers"),
+    "tuple[tuple[str, str], ...]": (_texts_by_name, "a table of texts"),
+    "tuple[tuple[str, float], ...]": (
+        _each(_pair(_of(str), _rate)),
+        'a list of pairs [pattern, rate], the rate a number or "freeze"',
+    ),
+}
+"""By type of a field: what takes a value of it, and the type in words."""
+
+
 def _typed(value: Any, hint: Any, what: str, key: str) -> Any:
-    text = str(hint).replace("<class '", "").replace("'>", "")
-    if isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
+    if _too_long(value):
         raise SettingError(f"{what} is a number of {value.bit_length()} bits, expected at most 64", key)
-    if hint is bool and isinstance(value, bool):
-        return value
-    if text == "bool | str" and isinstance(value, bool | str):
-        return value
-    if hint is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if hint is str and isinstance(value, str):
-        return value
-    if text == "tuple[str, ...]" and isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    if text == "tuple[float, ...]" and isinstance(value, list | tuple):
-        return tuple(_typed(item, float, what, key) for item in value)
-    if text == "tuple[int, ...]" and isinstance(value, list | tuple):
-        return tuple(_typed(item, int, what, key) for item in value)
-    if text == "tuple[tuple[str, str], ...]":
-        listed = list(value.items()) if isinstance(value, Mapping) else value
-        if isinstance(listed, list | tuple) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in listed):
-            return tuple((_typed(one, str, what, key), _typed(other, str, what, key)) for one, other in listed)
-    if text == "tuple[tuple[str, float], ...]" and isinstance(value, list | tuple):
-        pairs = []
-        for pair in value:
-            if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], str):
-                break
-            rate = 0.0 if pair[1] == "freeze" else pair[1]
-            pairs.append((pair[0], _typed(rate, float, what, key)))
-        else:
-            return tuple(pairs)
-        text = 'a list of pairs [pattern, rate], the rate a number or "freeze"'
     if hint is float and is_keras(value, "LearningRateSchedule"):
         raise SettingError(f"{what} is a {type(value).__name__}, expected a number; give it as schedule= instead", key)
-    names = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text"}
-    names |= {"bool | str": "true, false or a text"}
-    names |= {"tuple[str, ...]": "a list of texts", "tuple[float, ...]": "a list of numbers"}
-    names |= {"tuple[tuple[str, str], ...]": "a table of texts"}
-    names |= {"tuple[int, ...]": "a list of whole numbers"}
-    raise SettingError(f"{what} is {value!r}, expected {names.get(text, text)}", key)
+    read, words = _READERS[hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)]
+    try:
+        return read(value)
+    except _OtherTypeError:
+        raise SettingError(f"{what} is {value!r}, expected {words}", key) from None
 
 
 def _allowed(value: Any, hint: Any, metadata: Mapping[str, Any], what: str, key: str) -> Any:
