@@ -10,12 +10,13 @@ import click
 
 from emotiw_keras.cli import completion
 from emotiw_keras.cli.console import SOME_UNREADABLE, put, tell, warn
+from emotiw_keras.cli.places import LOCAL, RUN
 from emotiw_keras.errors import UsageError
 from emotiw_keras.sealed import json_text
 
 
 @click.command()
-@click.argument("models", metavar="[MODEL ...]", shell_complete=completion.runs, nargs=-1)
+@click.argument("models", type=RUN, metavar="[MODEL ...]", shell_complete=completion.runs, nargs=-1)
 @click.option(
     "--adapter",
     "adapters",
@@ -23,9 +24,14 @@ from emotiw_keras.sealed import json_text
     multiple=True,
     help="A command that answers for a model of any kind, in lines of JSON; repeatable.",
 )
-@click.option("--data", metavar="PATH", required=True, help="FER-2013: its zip, folder or fer2013.csv.")
-@click.option("--votes", metavar="FILE", help="FER+'s fer2013new.csv: also score by ten people's votes.")
-@click.option("--votes-rows", metavar="FILE", help="Table file,row: which row of the votes, from 0, a picture of the data is.")
+@click.option("--data", type=LOCAL, metavar="PATH", required=True, help="FER-2013: its zip, folder or fer2013.csv.")
+@click.option("--votes", type=LOCAL, metavar="FILE", help="FER+'s fer2013new.csv: also score by ten people's votes.")
+@click.option(
+    "--votes-rows",
+    type=LOCAL,
+    metavar="FILE",
+    help="Table file,row: which row of the votes, from 0, a picture of the data is.",
+)
 @click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Ask about at most N faces, each class in proportion.")
 @click.option(
     "--near-duplicates",
@@ -41,7 +47,7 @@ from emotiw_keras.sealed import json_text
     show_default=True,
     help="Seconds that an adapter has to start, and for each set of faces.",
 )
-@click.option("--out", metavar="DIR", help="Also write audit.html, audit.md and audit.json into this folder.")
+@click.option("--out", type=LOCAL, metavar="DIR", help="Also write audit.html, audit.md and audit.json into this folder.")
 @click.option(
     "--resume",
     is_flag=True,

@@ -9,14 +9,15 @@ import click
 
 from emotiw_keras.cli import completion
 from emotiw_keras.cli.console import put
+from emotiw_keras.cli.places import LOCAL, RUN
 from emotiw_keras.cli.scoring import Scorer, scoring_options
 
 
 @click.command()
-@click.argument("run", metavar="RUN", shell_complete=completion.runs)
+@click.argument("run", type=RUN, metavar="RUN", shell_complete=completion.runs)
 @scoring_options
 @click.option(
-    "--out", type=click.Path(), metavar="FILE", required=True, help="The card to write, usually README.md beside the weights."
+    "--out", type=LOCAL, metavar="FILE", required=True, help="The card to write, usually README.md beside the weights."
 )
 @click.option("--name", metavar="NAME", help="The model's name; default: the name of the run folder.")
 @click.option("--license", "licence", metavar="ID", default="other", show_default=True, help="Licence of the weights: mit, ...")

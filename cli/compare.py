@@ -10,15 +10,16 @@ import click
 
 from emotiw_keras.cli import completion
 from emotiw_keras.cli.console import put, tell
+from emotiw_keras.cli.places import LOCAL, RUN
 from emotiw_keras.cli.scoring import Scorer, default_data, scoring_options
 from emotiw_keras.errors import UsageError
 from emotiw_keras.sealed import json_text
 
 
 @click.command()
-@click.argument("runs", metavar="RUN RUN ...", shell_complete=completion.runs, nargs=-1, required=True)
+@click.argument("runs", type=RUN, metavar="RUN RUN ...", shell_complete=completion.runs, nargs=-1, required=True)
 @scoring_options
-@click.option("--out", type=click.Path(), metavar="DIR", help="Also write compare.html and compare.json into this folder.")
+@click.option("--out", type=LOCAL, metavar="DIR", help="Also write compare.html and compare.json into this folder.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 @click.pass_context
 def compare(

@@ -9,6 +9,7 @@ import click
 
 from emotiw_keras.cli import completion
 from emotiw_keras.cli.console import put, tell
+from emotiw_keras.cli.places import LOCAL
 from emotiw_keras.errors import UsageError
 from emotiw_keras.sealed import json_text
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="Example: emotiw convert bvlc_alexnet.caffemodel --model alexnet --out alexnet.weights.h5")
-@click.argument("source", type=click.Path(), metavar="SOURCE")
+@click.argument("source", type=LOCAL, metavar="SOURCE")
 @click.option(
     "--model",
     metavar="M",
@@ -26,14 +27,12 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--out",
-    type=click.Path(),
+    type=LOCAL,
     metavar="FILE",
     help="Where the weights go, a .weights.h5 file; a mean image becomes a .npy file.",
 )
 @click.option("--inspect", is_flag=True, help="Print what SOURCE holds, and convert nothing.")
-@click.option(
-    "--structure", type=click.Path(), metavar="FILE", help="The .prototxt of SOURCE, where SOURCE holds arrays alone."
-)
+@click.option("--structure", type=LOCAL, metavar="FILE", help="The .prototxt of SOURCE, where SOURCE holds arrays alone.")
 @click.option(
     "--channel-order",
     type=click.Choice(["rgb", "bgr"]),
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
 @click.option(
     "--check",
     "checks",
+    type=LOCAL,
     metavar="IMAGE=CLASS",
     multiple=True,
     help="An image and its class, a number or ImageNet's name; nothing is written unless the network agrees. Repeatable.",

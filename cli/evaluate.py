@@ -10,6 +10,7 @@ import click
 from emotiw_keras.cli import completion
 from emotiw_keras.cli.console import put, warn
 from emotiw_keras.cli.console import tell as say
+from emotiw_keras.cli.places import LOCAL, RUN
 from emotiw_keras.cli.scoring import Scorer, default_data, scoring_options
 from emotiw_keras.errors import UsageError
 from emotiw_keras.sealed import json_text
@@ -74,7 +75,7 @@ def _write_challenge(assessment: Assessment, folder: Path) -> None:
 
 
 @click.command()
-@click.argument("runs", metavar="RUN [RUN ...]", shell_complete=completion.runs, nargs=-1, required=True)
+@click.argument("runs", type=RUN, metavar="RUN [RUN ...]", shell_complete=completion.runs, nargs=-1, required=True)
 @scoring_options
 @click.option(
     "--smooth",
@@ -86,7 +87,7 @@ def _write_challenge(assessment: Assessment, folder: Path) -> None:
 )
 @click.option(
     "--challenge",
-    type=click.Path(),
+    type=LOCAL,
     metavar="DIR",
     help="For a set of videos: write DIR/VIDEO.txt as its annotations are, class names and then one number per frame.",
 )
@@ -101,7 +102,7 @@ def _write_challenge(assessment: Assessment, folder: Path) -> None:
 @click.option("--ensemble", is_flag=True, help="Also score the ensemble: the mean of the runs' probabilities.")
 @click.option(
     "--out",
-    type=click.Path(),
+    type=LOCAL,
     metavar="DIR",
     help="Also write a report folder: an HTML page, the scores, one CSV line per image, and charts.",
 )

@@ -8,11 +8,12 @@ import click
 
 from emotiw_keras.cli import completion
 from emotiw_keras.cli.console import put, tell
+from emotiw_keras.cli.places import LOCAL, RUN
 
 
 @click.command()
-@click.argument("run", metavar="RUN", shell_complete=completion.runs)
-@click.argument("out", type=click.Path(), metavar="OUT")
+@click.argument("run", type=RUN, metavar="RUN", shell_complete=completion.runs)
+@click.argument("out", type=LOCAL, metavar="OUT")
 @click.option(
     "--format",
     "kind",

@@ -10,6 +10,7 @@ import click
 
 from emotiw_keras.cli import completion
 from emotiw_keras.cli.console import SOME_UNREADABLE, named_values, put, tell, warn
+from emotiw_keras.cli.places import LOCAL, NAMED, RUN
 from emotiw_keras.talk import most
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 @click.command(
     epilog="Example: emotiw fit finetune --data data=my_faces --out runs/mine",
 )
-@click.argument("recipe", default="demo", shell_complete=completion.recipes)
-@click.option("--data", multiple=True, metavar="NAME=PATH", help="A data set: a CSV, folder or zip; repeatable.")
-@click.option("--out", required=True, metavar="RUN", help="The run folder, new or to be resumed.")
+@click.argument("recipe", type=LOCAL, default="demo", shell_complete=completion.recipes)
+@click.option("--data", type=NAMED, multiple=True, metavar="NAME=PATH", help="A data set: a CSV, folder or zip; repeatable.")
+@click.option("--out", type=LOCAL, required=True, metavar="RUN", help="The run folder, new or to be resumed.")
 @click.option(
     "--model",
     metavar="M",
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--weights",
+    type=RUN,
     metavar="W",
     shell_complete=completion.runs,
     help="Start from: none, imagenet (senet50: vggface2), a weight file, a run or a shipped model.",
@@ -71,7 +73,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and stop.")
 @click.option(
     "--show-batch",
-    type=click.Path(),
+    type=LOCAL,
     metavar="FILE.png",
     help="Write what the first epochs make of some training images, and stop.",
 )

@@ -6,13 +6,14 @@ import click
 
 from emotiw_keras.cli import completion
 from emotiw_keras.cli.console import put, tell
+from emotiw_keras.cli.places import LOCAL, RUN
 
 
 @click.command()
-@click.argument("run", metavar="RUN", shell_complete=completion.runs)
-@click.argument("out", type=click.Path(), metavar="OUT")
+@click.argument("run", type=RUN, metavar="RUN", shell_complete=completion.runs)
+@click.argument("out", type=LOCAL, metavar="OUT")
 @click.option(
-    "--data", type=click.Path(), metavar="PATH", required=True, help="Data with the split that the temperature is chosen on."
+    "--data", type=LOCAL, metavar="PATH", required=True, help="Data with the split that the temperature is chosen on."
 )
 @click.option(
     "--split",
@@ -26,11 +27,11 @@ from emotiw_keras.cli.console import put, tell
 )
 @click.option(
     "--votes",
-    type=click.Path(),
+    type=LOCAL,
     metavar="FILE",
     help="For FER-2013: FER+'s fer2013new.csv, for the temperature of the head of votes.",
 )
-@click.option("--votes-rows", type=click.Path(), metavar="FILE", help="A table file,row: which row of --votes an image is.")
+@click.option("--votes-rows", type=LOCAL, metavar="FILE", help="A table file,row: which row of --votes an image is.")
 @click.option("--head", metavar="NAME", help="Of several heads, the one that OUT answers with unless told otherwise.")
 @click.option(
     "--calibrate",

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from emotiw_keras.cli.console import SOME_UNREADABLE, put, remark, warn
+from emotiw_keras.cli.places import ANYWHERE, refuse_address
 from emotiw_keras.errors import UsageError
 from emotiw_keras.progress import Bar
 
@@ -50,9 +51,7 @@ def spread_options(command: F) -> F:
 
 def options(command: F) -> F:
     """--out, and those of `spread_options`."""
-    out = click.option(
-        "--out", type=click.Path(), metavar="DIR", help="Write rows as parts into this folder, or below an address."
-    )
+    out = click.option("--out", type=ANYWHERE, metavar="DIR", help="Write rows as parts into this folder, or below an address.")
     return out(spread_options(command))
 
 
@@ -78,13 +77,17 @@ def _need(ctx: click.Context, names: tuple[str, ...], needed: str) -> None:
 
 
 def refuse_without_out(ctx: click.Context) -> None:
-    """UsageError if an option of parts was given to `predict` without --out."""
+    """UsageError if an option of parts, or an address, was given to `predict` without --out."""
     _need(ctx, _SPREAD, "--out DIR")
+    for name in ctx.params["inputs"]:
+        refuse_address(name, None, ctx, advice="those of stores are read with --out DIR")
 
 
 def refuse_without_runner(ctx: click.Context) -> None:
     """The same of `prepare` without --runner."""
     _need(ctx, _SPREAD[1:], "--runner local or ray")
+    for name in (*ctx.params["sources"], ctx.params["out"]):
+        refuse_address(name, None, ctx, advice="those of stores are understood with --runner local or ray")
 
 
 def _detector(name: str | None) -> str:

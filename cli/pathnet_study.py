@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from emotiw_keras.cli.console import named_values, put, tell
+from emotiw_keras.cli.places import LOCAL, NAMED
 
 
 @click.command("pathnet-study")
-@click.option("--data", multiple=True, required=True, metavar="NAME=PATH", help="The two sets: a=PATH and b=PATH.")
-@click.option("--out", required=True, type=click.Path(), metavar="DIR", help="The study's folder, new or to be continued.")
-@click.option("--recipe", default="pathnet-transfer", show_default=True, help="A recipe of two searches.")
+@click.option("--data", type=NAMED, multiple=True, required=True, metavar="NAME=PATH", help="The two sets: a=PATH and b=PATH.")
+@click.option("--out", required=True, type=LOCAL, metavar="DIR", help="The study's folder, new or to be continued.")
+@click.option("--recipe", type=LOCAL, default="pathnet-transfer", show_default=True, help="A recipe of two searches.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Number of seeds, from 0.")
 @click.option("--folds", is_flag=True, help="Every fold of the sets in turn (set source.a.folds and source.b.folds).")
 @click.option(

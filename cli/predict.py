@@ -10,6 +10,7 @@ import click
 
 from emotiw_keras.cli import completion, parts
 from emotiw_keras.cli.console import SOME_UNREADABLE, put, remark, warn
+from emotiw_keras.cli.places import ANYWHERE, LOCAL, RUN
 from emotiw_keras.errors import UsageError
 from emotiw_keras.weights.shipped import DEFAULT
 
@@ -30,9 +31,10 @@ def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
 
 
 @click.command()
-@click.argument("inputs", type=click.Path(), nargs=-1, required=True, metavar="INPUT...")
+@click.argument("inputs", type=ANYWHERE, nargs=-1, required=True, metavar="INPUT...")
 @click.option(
     "--model",
+    type=RUN,
     metavar="RUN",
     shell_complete=completion.runs,
     default=DEFAULT,
@@ -70,10 +72,8 @@ def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
     metavar="SECONDS|FRAMES",
     help="For videos: average each face's probabilities over its last seconds (0.5s) or frames (12).",
 )
-@click.option(
-    "--annotate", type=click.Path(), metavar="DIR", help="Write copies with boxes, labels and bars into this new folder."
-)
-@click.option("--explain", type=click.Path(), metavar="DIR", help="Write each face with its LayerCAM into this new folder.")
+@click.option("--annotate", type=LOCAL, metavar="DIR", help="Write copies with boxes, labels and bars into this new folder.")
+@click.option("--explain", type=LOCAL, metavar="DIR", help="Write each face with its LayerCAM into this new folder.")
 @click.option(
     "--crops",
     type=click.Choice(["1", "2", "10"]),

@@ -10,6 +10,7 @@ import click
 
 from emotiw_keras.cli import parts
 from emotiw_keras.cli.console import SOME_UNREADABLE, put, tell, warn
+from emotiw_keras.cli.places import ANYWHERE
 from emotiw_keras.errors import UsageError
 from emotiw_keras.progress import Bar
 
@@ -25,8 +26,8 @@ def _time_line(summary: Summary, seconds: float) -> str:
 
 
 @click.command()
-@click.argument("sources", type=click.Path(), nargs=-1, metavar="SRC...")
-@click.argument("out", type=click.Path())
+@click.argument("sources", type=ANYWHERE, nargs=-1, metavar="SRC...")
+@click.argument("out", type=ANYWHERE)
 @click.option(
     "--faces",
     type=click.Choice(["largest", "all", "central"]),

@@ -6,13 +6,14 @@ import click
 
 from emotiw_keras.cli import completion
 from emotiw_keras.cli.console import put, tell
+from emotiw_keras.cli.places import LOCAL, RUN
 
 
 @click.command()
-@click.argument("run", metavar="RUN", shell_complete=completion.runs)
+@click.argument("run", type=RUN, metavar="RUN", shell_complete=completion.runs)
 @click.argument("name", metavar="USER/NAME")
 @click.option(
-    "--card", type=click.Path(), metavar="FILE", help="The model card, as `emotiw card` writes it; default: README.md in RUN."
+    "--card", type=LOCAL, metavar="FILE", help="The model card, as `emotiw card` writes it; default: README.md in RUN."
 )
 @click.option("--public", is_flag=True, help="Make a new repository public; one that is there stays as it is.")
 @click.option("--revision", default="main", show_default=True, metavar="BRANCH", help="The branch to commit to.")

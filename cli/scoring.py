@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emotiw_keras.cli.console import SOME_UNREADABLE, tell, warn
+from emotiw_keras.cli.places import LOCAL
 from emotiw_keras.errors import UsageError
 from emotiw_keras.progress import Bar
 
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
 Command = Callable[..., Any]
 
 _OPTIONS = (
-    click.option(
-        "--data", type=click.Path(), metavar="PATH", help="Data to score on; default: the data of the run's last stage."
-    ),
+    click.option("--data", type=LOCAL, metavar="PATH", help="Data to score on; default: the data of the run's last stage."),
     click.option(
         "--split",
         default="test",
@@ -45,11 +44,11 @@ _OPTIONS = (
     click.option("--head", metavar="NAME", help="Which answer of a network with several heads; default: the run's choice."),
     click.option(
         "--votes",
-        type=click.Path(),
+        type=LOCAL,
         metavar="FILE",
         help="For FER-2013: FER+'s fer2013new.csv; the truth is the majority of ten people's votes.",
     ),
-    click.option("--votes-rows", type=click.Path(), metavar="FILE", help="A table file,row: which row of --votes an image is."),
+    click.option("--votes-rows", type=LOCAL, metavar="FILE", help="A table file,row: which row of --votes an image is."),
     click.option(
         "--subject-pattern",
         metavar="REGEX",
@@ -57,7 +56,7 @@ _OPTIONS = (
         "`none`: nobody is known by names of folders and files.",
     ),
     click.option(
-        "--costs", type=click.Path(), metavar="FILE", help="TOML file with the cost of each confusion, for the expected cost."
+        "--costs", type=LOCAL, metavar="FILE", help="TOML file with the cost of each confusion, for the expected cost."
     ),
 )
 

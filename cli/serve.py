@@ -6,6 +6,7 @@ import click
 
 from emotiw_keras.cli import completion
 from emotiw_keras.cli.console import remark
+from emotiw_keras.cli.places import RUN
 from emotiw_keras.training.interrupts import Interrupted
 from emotiw_keras.weights.shipped import DEFAULT
 
@@ -13,6 +14,7 @@ from emotiw_keras.weights.shipped import DEFAULT
 @click.command()
 @click.option(
     "--model",
+    type=RUN,
     metavar="RUN",
     shell_complete=completion.runs,
     default=DEFAULT,

@@ -9,19 +9,23 @@ from pathlib import Path
 import click
 
 from emotiw_keras.cli.console import named_values, put, tell
+from emotiw_keras.cli.places import LOCAL, NAMED, Place
 
 
 @click.command("staged-study")
-@click.option("--data", multiple=True, required=True, metavar="NAME=PATH", help="Both sets: fer=PATH and target=PATH.")
+@click.option(
+    "--data", type=NAMED, multiple=True, required=True, metavar="NAME=PATH", help="Both sets: fer=PATH and target=PATH."
+)
 @click.option(
     "--net",
     "nets",
+    type=Place("hf", named=True),
     multiple=True,
     required=True,
     metavar="MODEL=WEIGHTS",
     help="A network and what it starts from: none, imagenet, a weight file or a run folder; repeatable.",
 )
-@click.option("--out", required=True, type=click.Path(), metavar="DIR", help="The study's folder, new or to be continued.")
+@click.option("--out", required=True, type=LOCAL, metavar="DIR", help="The study's folder, new or to be continued.")
 @click.option(
     "--seeds",
     type=click.IntRange(1),

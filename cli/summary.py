@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from emotiw_keras.cli.console import put, tell
+from emotiw_keras.cli.places import ANYWHERE, LOCAL
 
 
 @click.command()
-@click.argument("folder", type=click.Path(), metavar="DIR")
+@click.argument("folder", type=ANYWHERE, metavar="DIR")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-@click.option("--html", "page", type=click.Path(), metavar="FILE", help="Write a page as well.")
+@click.option("--html", "page", type=LOCAL, metavar="FILE", help="Write a page as well.")
 @click.option("--check", is_flag=True, help="Also read the tars of `prepare`, and see that they are whole.")
 def summary(folder: str, as_json: bool, page: str | None, check: bool) -> None:
     """Count what stands in the parts in DIR, a folder or an address: faces, expressions (of films over time), histograms,

@@ -1,0 +1,43 @@
+"""Types of arguments that name files and folders: an address that a command does not understand is no folder here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+
+class Place(click.Path):
+    """A file or folder of this machine. Whoever reads or writes it says what is wrong with it, and names the others too.
+
+    Args:
+        kinds: of addresses that are understood as well, such as "hf".
+        named: it stands behind NAME=.
+    """
+
+    def __init__(self, *kinds: str, named: bool = False) -> None:
+        super().__init__(readable=False)
+        self._kinds = kinds
+        self._named = named
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        place = str(value).partition("=")[2] if self._named else str(value)
+        refuse_address(place, param, ctx, *self._kinds)
+        return super().convert(value, param, ctx)
+
+
+def refuse_address(place: str, param: click.Parameter | None, ctx: click.Context | None, *kinds: str, advice: str = "") -> None:
+    """BadParameter if a place is an address of another kind than these; `advice` says where addresses are understood."""
+    from emotiw_keras.bulk.places import is_address
+
+    if is_address(place) and place.partition("://")[0] not in kinds:
+        also = "".join(f" or an address {kind}://" for kind in kinds)
+        told = f"; {advice}" if advice else ""
+        raise click.BadParameter(f"{place} is an address; expected a file or folder of this machine{also}{told}", ctx, param)
+
+
+LOCAL = Place()
+NAMED = Place(named=True)
+RUN = Place("hf")
+ANYWHERE = click.Path(readable=False)
+"""What may be an address of a store; `bulk.places` says which it knows."""
