@@ -113,7 +113,7 @@ def _folder(root: str, say: Say) -> Iterator[Entry]:
             count += 1
             yield entry
     except OSError as error:
-        yield wrong(root, f"cannot read {error.filename}: {error.strerror or error}")
+        yield wrong(root, f"cannot read: {error.strerror or error}")
         return
     yield from end_of(root, count, left, say)
 
@@ -128,7 +128,10 @@ def _walk(root: str, below: str, real: str, left: LeftOut) -> Iterator[Entry]:
             elif is_system_folder(name[:-1]):
                 left.add(relative)
             else:
-                yield from _walk(root, relative, real, left)
+                try:
+                    yield from _walk(root, relative, real, left)
+                except OSError as error:  # before its first entry: those of folders in it end here themselves
+                    yield wrong(path[:-1], f"cannot read: {error.strerror or error}")
         elif not (is_image(name) or is_video(name)):
             left.add(relative)
         elif os.path.islink(path) and not os.path.realpath(path).startswith(real.rstrip(os.sep) + os.sep):

@@ -88,7 +88,8 @@ def glob_pattern(pattern: str) -> re.Pattern[str]:
 
 
 def matching(pattern: str) -> Iterator[str]:
-    """Paths that a glob pattern matches, each once, sorted, as they are found; a folder ends in `/`, and is given whole."""
+    """Paths that a glob pattern matches, each once, sorted, as they are found; a folder ends in `/`, and is given whole, and so
+    is one that cannot be read, whatever it is called."""
     parts = pattern.split("/")
     fixed = next(i for i, part in enumerate(parts) if any(mark in part for mark in "*?["))
     root = "/".join(parts[:fixed])
@@ -111,3 +112,5 @@ def _matching(root: str, below: str, wanted: re.Pattern[str], deepest: int | Non
                 yield root + relative
     except (FileNotFoundError, NotADirectoryError):
         return  # nothing matches there
+    except OSError:
+        yield (root + below) or "./"

@@ -62,6 +62,8 @@ class Archive(Protocol):
     left_out: list[str]
     empty: list[str]
     """Folders in which nothing lies."""
+    locked: dict[str, str]
+    """Folders that cannot be read, and why, where that is no error."""
 
     def read(self, name: str, most: int | None = None) -> bytes:
         """The bytes of one file, or its first `most`; ImageError with the reason if they cannot be had."""
@@ -73,13 +75,14 @@ class Archive(Protocol):
 
 
 def open_archive(path: str | os.PathLike[str], *, outward: bool = False) -> Archive:
-    """Open a folder or a zip; with `outward` a link that leads out of the folder is a file that cannot be read.
+    """Open a folder or a zip; with `outward` a link that leads out of the folder is a file that cannot be read, and a folder
+    below that cannot be read is named in `locked`.
 
     Raises:
         DataError: missing, unreadable, encrypted or damaged, a name or link that leads out of it, or a zip bomb.
     """
     source = Path(path)
-    return FolderArchive(source, outward=outward) if source.is_dir() else ZipArchive(source)
+    return FolderArchive(source, outward=outward, whole=not outward) if source.is_dir() else ZipArchive(source)
 
 
 def is_image(name: str) -> bool:
@@ -144,12 +147,14 @@ class FolderArchive:
     """The files below a folder; symbolic links may not lead out of it, and linked folders are not entered.
 
     With `walk=False` nothing is listed, for a manifest that names the files itself; with `outward` links that lead out are
-    listed, and reading one says so.
+    listed, and reading one says so. Without `whole` a folder below that cannot be read is named in `locked`.
     """
 
-    def __init__(self, path: Path, *, walk: bool = True, outward: bool = False) -> None:
+    def __init__(self, path: Path, *, walk: bool = True, outward: bool = False, whole: bool = True) -> None:
         self.path = path
+        self.locked: dict[str, str] = {}
         self._outward = outward
+        self._whole = whole
         self._root = os.path.realpath(path)
         self._walked = walk
         self.names: list[str] = []
@@ -198,6 +203,9 @@ class FolderArchive:
             raise DataError(f"{self.path}: the link {name!r} leads out of it; copy the files, or give their own folder")
 
     def _refuse(self, error: OSError) -> None:
+        if not self._whole and error.filename != self._root:
+            self.locked[self._relative(error.filename)] = error.strerror or str(error)
+            return
         raise DataError(f"cannot read {error.filename}: {error.strerror}; check its permissions") from error
 
     def read(self, name: str, most: int | None = None) -> bytes:
@@ -208,8 +216,19 @@ class FolderArchive:
         if not self._walked or os.path.islink(full):
             self._check_link(name)
         if os.path.exists(full) and not os.path.isfile(full):
-            raise ImageError("cannot read: not a regular file")
+            raise ImageError(f"cannot read: {_refusal(full) or 'not a regular file'}")
         return read_file(full, most)
+
+
+def _refusal(folder: str) -> str:
+    """Why a folder cannot be read; nothing if it can, or is none."""
+    try:
+        os.scandir(folder).close()
+    except NotADirectoryError:
+        return ""
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 class ZipArchive:
@@ -218,6 +237,7 @@ class ZipArchive:
     def __init__(self, path: Path, limits: Limits | None = None) -> None:
         self.path = path
         self.left_out: list[str] = []
+        self.locked: dict[str, str] = {}
         self._limits = limits or Limits()
         self._local = threading.local()
         try:

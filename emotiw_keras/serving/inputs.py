@@ -138,7 +138,7 @@ def _read_archive(name: str, zipped: bool, say: Callable[[str], None]) -> Iterat
     members = [member for member in archive.names if is_image(member) or is_video(member)]
     taken = set(members)
     others = [member for member in archive.names if member not in taken] + archive.left_out
-    if not members:
+    if not members and not archive.locked:
         known = " ".join(sorted(SUFFIXES | VIDEO_SUFFIXES))
         saw = f", but {len(others):,} other files ({and_more(others)})" if others else ""
         yield InputImage(name, None, f"holds no images and no videos{saw}; looked for {known}")
@@ -148,6 +148,8 @@ def _read_archive(name: str, zipped: bool, say: Callable[[str], None]) -> Iterat
     def read(member: str) -> InputImage | str:
         """The image; of a video its name, since a video is opened when its turn comes."""
         path = os.path.join(name, member)
+        if member in archive.locked:
+            return InputImage(path, None, f"cannot read: {archive.locked[member]}")
         if is_video(member):
             return InputImage(path, None, LINK_OUT) if archive.leads_out(member) else member
         try:
@@ -155,7 +157,8 @@ def _read_archive(name: str, zipped: bool, say: Callable[[str], None]) -> Iterat
         except ImageError as error:
             return InputImage(path, None, str(error))
 
-    for found in map_ahead(read, members, min(DECODERS, processor_threads())):
+    listed = sorted([*members, *archive.locked], key=lambda each: each + "/" * (each in archive.locked))
+    for found in map_ahead(read, listed, min(DECODERS, processor_threads())):
         if isinstance(found, InputImage):
             yield found
         else:

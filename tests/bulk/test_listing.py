@@ -18,6 +18,8 @@ from emotiw_keras.bulk.listing import check_inputs, entries
 from emotiw_keras.bulk.walking import in_order, matching
 from emotiw_keras.data.archive import FolderArchive, is_image
 from emotiw_keras.errors import DataError, UsageError
+from emotiw_keras.serving.inputs import read_inputs
+from tests.locks import lock
 
 NAMES = ["b.png", "b/a.png", "b0.png", "b/c/x.jpg", "b-1/z.png", "Z.png", "\u00e9.png", "b/c.png"]
 
@@ -43,6 +45,21 @@ def test_a_folder_is_listed_in_the_order_in_which_predict_reads_it() -> None:
     found = [entry.path for entry in entries(["d"], remarks.append)]
     assert found == [f"d/{name}" for name in FolderArchive(Path("d")).names if is_image(name)]
     assert remarks == ["d: no images or videos, so left out: 2 files (@eadir/, notes.txt)"]
+
+
+def test_a_folder_below_that_cannot_be_read_is_an_error_and_costs_no_other_photo(monkeypatch: pytest.MonkeyPatch) -> None:
+    make(Path("d"), ["a/x.png", "b.png", "e/f/y.png", "e/g.png"])
+    lock(monkeypatch, Path("d/a"), Path("d/e/f"))
+    refused = "cannot read: Permission denied"
+    wanted = [("d/a", refused), ("d/b.png", ""), ("d/e/f", refused), ("d/e/g.png", "")]
+    assert [(entry.path, entry.error) for entry in listed("d")] == wanted
+    assert [(entry.path, entry.error) for entry in listed("d/**/*.png")] == wanted
+    # `predict` without --out reads the same; what is read here is no image.
+    plain = [(image.path, image.error or "") for image in read_inputs(["d"])]
+    assert [path for path, _ in plain] == [path for path, _ in wanted]
+    assert [error for _, error in plain if error == refused] == [refused] * 2
+    lock(monkeypatch, Path("d"))
+    assert [(entry.path, entry.error) for entry in listed("d")] == [("d", refused)]
 
 
 def test_a_flat_folder_of_any_size_is_sorted_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:

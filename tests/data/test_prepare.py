@@ -19,14 +19,15 @@ import pytest
 from PIL import Image
 
 from emotiw_keras.data.contact_sheet import MOST, write_contact_sheets
-from emotiw_keras.data.images import decode_image
+from emotiw_keras.data.images import ImageError, decode_image
 from emotiw_keras.data.layouts.prepared import FACES_COLUMNS
 from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.prepare import prepare
-from emotiw_keras.data.prepare.source import find_images, output_stems
+from emotiw_keras.data.prepare.source import find_images, open_for_reading, output_stems
 from emotiw_keras.errors import DataError, OutputError, RunError, UsageError
 from emotiw_keras.faces.alignment import align
 from tests.data.dotted import Dotted, photo
+from tests.locks import lock
 
 ROOT = Path(__file__).resolve().parents[2]
 # DESIGN's header, letter for letter.
@@ -470,6 +471,26 @@ def test_folders_say_class_and_split(tmp_path: Path) -> None:
     assert listed("happy/deep/er/a.png", "sad/b.png") == [("happy", ""), ("sad", "")]
     assert listed("a.png", "happy/b.png") == [("", ""), ("happy", "")]
     assert listed("extra/sad/x.png", "train/happy/a.png") == [("sad", ""), ("happy", "train")]
+
+
+def test_a_folder_below_that_cannot_be_read_is_named_and_the_others_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/x.png", "happy/y.png", "sad/b/z.png", "sad/c.png"):
+        (tmp_path / "d" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "d" / name).write_bytes(b"x")
+    lock(monkeypatch, tmp_path / "d" / "a", tmp_path / "d" / "sad" / "b")
+    source = find_images(tmp_path / "d")
+    found = [(item.path, item.label, item.stem) for item in source.items]
+    assert found == [("happy/y.png", "happy", "happy/y"), ("sad/c.png", "sad", "sad/c"), ("a", "", "a"), ("sad/b", "", "sad/b")]
+    with pytest.raises(ImageError, match="cannot read: Permission denied"):
+        open_for_reading(source.path).read("sad/b")
+    # A set that is trained on is to be whole.
+    with pytest.raises(DataError, match="Permission denied; check its permissions"):
+        load_faces(tmp_path / "d")
+    lock(monkeypatch, *(tmp_path / "d" / name for name in ("a", "happy", "sad")))
+    with pytest.raises(DataError, match="cannot read .*d/a: Permission denied"):
+        find_images(tmp_path / "d")
 
 
 def test_contact_sheets(prepared: tuple[Path, Path], tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def find_images(path: str | os.PathLike[str]) -> Source:
     if not (given.is_dir() or given.is_file()):
         raise DataError(f"{path} is neither a file nor a folder; give a folder of photos, a zip or a photo")
     if given.is_dir():
-        return _from_archive(FolderArchive(given), given)
+        return _from_archive(FolderArchive(given, whole=False), given)
     if given.suffix.lower() in SUFFIXES:
         listing = find_layout(given)
         images = listing.images if isinstance(listing, Listing) else None
@@ -108,6 +108,9 @@ def _from_archive(archive: Archive, path: Path) -> Source:
     )
     taken = {*members, *videos}
     others = [name for name in archive.names if name not in taken] + archive.left_out
+    if not members and archive.locked:
+        name, reason = next(iter(archive.locked.items()))
+        raise DataError(f"cannot read {path / name}: {reason}; check its permissions")
     if not members:
         saw = f"{len(others):,} other files ({and_more(others)})" if others else "no files"
         raise DataError(f"{path}: no images and no videos: saw {saw}")
@@ -117,10 +120,14 @@ def _from_archive(archive: Archive, path: Path) -> Source:
     if speech is not None:
         labels, subjects = ([speech.videos[member][i] for member in members] for i in (0, 1))
         notes = [*speech.notes, *(Notice(note.replace("no images or videos", f"not {speech.name}")) for note in notes)]
-        empty = [""] * len(members)
-        return _source(path, real(path).name, members, labels, empty, notes, subjects, videos=True)
-    labels, splits, subjects, told = _classes(members)
-    return _source(path, real(path).name, members, labels, splits, [*notes, *told], subjects, videos=bool(videos))
+        splits = [""] * len(members)
+    else:
+        labels, splits, subjects, told = _classes(members)
+        notes += told
+    # Folders that cannot be read stand last, as images without a class, so that they change no name of another's faces.
+    locked = sorted(archive.locked)
+    labels, splits, subjects = ([*column, *[""] * len(locked)] for column in (labels, splits, subjects))
+    return _source(path, real(path).name, [*members, *locked], labels, splits, notes, subjects, videos=bool(videos))
 
 
 def _classes(members: Sequence[str]) -> tuple[list[str], list[str], list[str], list[str]]:
