@@ -243,6 +243,30 @@ def test_again_does_only_what_is_missing_or_has_changed(tmp_path: Path) -> None:
     assert content(out) == content(fresh)
 
 
+def test_other_bytes_of_the_same_size_and_time_are_read_and_folders_of_before_go_on(tmp_path: Path) -> None:
+    source, out = tmp_path / "photos", tmp_path / "out"
+    for name in "ab":
+        save(source / f"{name}.bmp", photo(ONE))
+    assert prepare(source, out, detector=Dotted(), workers=1).new == 2
+    # Journals did not have the time of change.
+    journal = out / ".prepare.jsonl"
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    assert all(line["state"].count(":") == 2 for line in lines)
+    old = [{**line, "state": line["state"].rpartition(":")[0]} for line in lines]
+    for line in old:
+        del line["check"]
+    journal.write_text("".join(json.dumps(line) + "\n" for line in old))
+    assert prepare(source, out, detector=Dotted(), workers=1).new == 0
+    assert [json.loads(line) for line in journal.read_text().splitlines()] == lines
+    before = (source / "a.bmp").stat()
+    save(source / "a.bmp", photo())
+    os.utime(source / "a.bmp", ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = (source / "a.bmp").stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    summary = prepare(source, out, detector=Dotted(), workers=1)
+    assert (summary.new, summary.total.with_face) == (1, 1)
+
+
 def test_a_kill_at_any_moment_and_again_gives_the_same_bytes(tmp_path: Path) -> None:
     source, out = tmp_path / "photos", tmp_path / "out"
     for i in range(80):

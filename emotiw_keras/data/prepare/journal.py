@@ -58,7 +58,7 @@ class Journal:
         found = {}
         for item in items:
             record = self._records.get(item.path)
-            if record and all(record[name] == value for name, value in _marks(item).items()):
+            if record and _same(record, item):
                 rows = [dict.fromkeys(FACES_COLUMNS, "") | row for row in record["rows"]]
                 if all(self._is_face(row["output"]) for row in rows if row["output"]):
                     found[item.index] = rows
@@ -112,6 +112,14 @@ class Journal:
 
 def _marks(item: Item) -> dict[str, str]:
     return {"state": item.state, "stem": item.stem, "label": item.label, "split": item.split}
+
+
+def _same(record: Mapping[str, Any], item: Item) -> bool:
+    """Whether an image is as a line says; lines of 0.1 do not have the time of change, the last of a state."""
+    now = _marks(item)
+    if record["state"].count(":") == 1:
+        now["state"] = now["state"].rpartition(":")[0] if now["state"].count(":") == 2 else now["state"]
+    return all(record[name] == value for name, value in now.items())
 
 
 def _line(item: Item, rows: Sequence[Row]) -> str:
