@@ -377,9 +377,13 @@ class ArchiveImages:
     def shape(self, index: int) -> tuple[int, int, int]:
         """(height, width, channels) from the header."""
         name = self.members[index]
+        head = self._archive.read(name, _HEAD_BYTES)
         try:
-            header = read_header(self._archive.read(name, _HEAD_BYTES))
+            header = read_header(head)
+            whole = len(head) < _HEAD_BYTES or header.format != "PNG" or header.width == header.height
         except ImageError:
+            whole = False
+        if not whole:  # its header lies deeper, or what turns a PNG stands behind the pixels
             header = read_header(self._archive.read(name))
         return header.height, header.width, header.channels
 

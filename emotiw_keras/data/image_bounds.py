@@ -245,5 +245,18 @@ def png_damaged(data: bytes) -> bool:
     return last > 0 and data[end : end + 4] != zlib.crc32(data[last + 4 : end]).to_bytes(4, "big")
 
 
+def png_exif(data: bytes) -> bytes:
+    """The EXIF of a PNG, which may stand in front of its pixels or behind them; nothing if it has none."""
+    position = 8
+    while position + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, position)
+        if kind == b"eXIf":
+            return data[position + 8 : position + 8 + size]
+        if kind == b"IEND":
+            break
+        position += 12 + size
+    return b""
+
+
 # First column and row of each pass, and steps between its columns and rows.
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))

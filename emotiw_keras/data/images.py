@@ -27,6 +27,7 @@ from emotiw_keras.data.image_bounds import (
     check_work,
     gif_cut,
     png_damaged,
+    png_exif,
     png_rows_missing,
     zeros_at_end,
 )  # fmt: skip
@@ -46,7 +47,9 @@ _JPEG_END = b"\xff\xd9"
 _JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended, progressive
 _JPEG_PLAIN = frozenset({0xE0, 0xDB, 0xC4, 0xDD, 0xFE})  # JFIF, quantisation, Huffman, restart interval, comment
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"})
-_MAX_SAMPLE = 281  # of a TIFF: its largest value
+# Of a TIFF: whether white or black is 0, its largest value, what its fourth channel is.
+_PHOTOMETRIC, _MAX_SAMPLE, _EXTRA_SAMPLES = 262, 281, 338
+_WHITE_IS_ZERO, _PREMULTIPLIED = 0, 1
 # Pillow warns of large sizes and odd metadata without naming the file; what matters of it becomes an ImageError here.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+ImagePlugin")
@@ -70,7 +73,7 @@ def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
     """Read an image's header without decoding a pixel; the format is what the bytes say, whatever the file is called.
 
     Args:
-        data: the file's bytes; its beginning is enough for most files.
+        data: the file's bytes; its beginning is enough for most files, but what turns a PNG may stand at its end.
         max_pixels: width times height above which the image is refused.
 
     Raises:
@@ -83,7 +86,7 @@ def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
         return plain
     with _refusals(max_pixels), _opened(data, max_pixels) as image:
         width, height = image.size
-        if _turned(image):
+        if _orientation(image, data) >= 5:
             width, height = height, width
         # A phone's JPEG with a second image behind it opens as MPO.
         kind = {"MPO": "JPEG", "HEIF": "HEIC"}.get(str(image.format), str(image.format))
@@ -139,7 +142,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, notes: list[str] 
                 raise ImageError("cannot decode: rows of pixels are missing at its end")
             if image.format in ("JPEG", "MPO"):
                 _refuse_filled(data, np.asarray(image) if image.mode == "CMYK" else pixels)
-        upright = np.ascontiguousarray(_upright(pixels, _orientation(image)))
+        upright = np.ascontiguousarray(_upright(pixels, _orientation(image, data)))
         if notes is not None:
             notes += remarks
             if image.format != "MPO" and _animated(image):
@@ -162,7 +165,7 @@ def pixels_of(image: Image.Image) -> np.ndarray:
     """
     with _refusals(MAX_PIXELS):
         image.load()
-        return np.ascontiguousarray(_upright(_pixels(image, b"", []), _orientation(image)))
+        return np.ascontiguousarray(_upright(_pixels(image, b"", []), _orientation(image, b"")))
 
 
 def _check_work(data: bytes) -> None:
@@ -242,20 +245,18 @@ def _refusals(max_pixels: int) -> Iterator[None]:
         raise ImageError(f"cannot decode: {reason}") from error
 
 
-def _orientation(image: Image.Image) -> int:
-    if image.format == "TIFF" or "exif" not in image.info:
+def _orientation(image: Image.Image, data: bytes) -> int:
+    # In a PNG it may stand behind the pixels, where Pillow finds it once they are loaded.
+    told = png_exif(data) if image.format == "PNG" and data else image.info.get("exif")
+    if image.format == "TIFF" or not told:
         return 1  # Pillow turns a TIFF upright itself
     exif = Image.Exif()
     try:
-        exif.load(image.info["exif"])
+        exif.load(told)
         value = exif.get(ORIENTATION_TAG, 1)
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error):
         return 1  # damaged EXIF says nothing about the image, whose pixels may be whole
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _turned(image: Image.Image) -> bool:
-    return _orientation(image) >= 5
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -270,10 +271,14 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 def _pixels(image: Image.Image, data: bytes, notes: list[str]) -> np.ndarray:
     mode = image.mode
-    if mode in ("L", "RGB"):
-        pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1)
+    if mode in ("L", "RGB", "RGBA", "RGBX"):
+        samples = np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1)
+        pixels = samples[..., :3]
         # Pillow takes the high byte of 16; a small one is that of a sensor's bits.
-        if image.format in ("PNG", "TIFF") and pixels.max() < 1 << SENSOR_BITS[-1] - 8:
+        small = image.format in ("PNG", "TIFF") and pixels.max() < 1 << SENSOR_BITS[-1] - 8
+        # Colours times their alpha, which Pillow takes apart, are small for another reason where that is.
+        whole = _tag(image, _EXTRA_SAMPLES) != _PREMULTIPLIED or samples[..., 3:].min(initial=255) == 255
+        if small and whole:
             # As BGR: some versions of OpenCV give other values where they are to turn a TIFF's order.
             deep = _by_opencv(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
             if deep is not None and deep.dtype == np.uint16 and deep.shape == pixels.shape:
@@ -293,16 +298,23 @@ def _pixels(image: Image.Image, data: bytes, notes: list[str]) -> np.ndarray:
 def _of_deep(image: Image.Image, pixels: np.ndarray, notes: list[str]) -> np.ndarray:
     """8 bits from up to 16: by the largest value that a TIFF names, else by the largest there is, if it is a sensor's."""
     most = int(pixels.max())
-    tags = getattr(image, "tag_v2", {})
-    said = tags.get(_MAX_SAMPLE, 0)
-    said = max(said) if isinstance(said, tuple) else said
+    said = _tag(image, _MAX_SAMPLE) or 0
     bits = 16
     if said >= most and said.bit_length() in range(8, 16):
         bits = said.bit_length()
     elif 0 < most < 1 << SENSOR_BITS[-1] and image.format != "PPM":
         bits = next(each for each in SENSOR_BITS if most < 1 << each)
         notes.append(f"16 bits with no value above {most:,}; read as an image of {bits} bits")
-    return (pixels >> (bits - 8)).astype(np.uint8)
+    eight = (pixels >> (bits - 8)).astype(np.uint8)
+    # Pillow sees to it in 8 bits and less.
+    return 255 - eight if _tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO else eight
+
+
+def _tag(image: Image.Image, number: int) -> int | None:
+    """A number that a TIFF says, of several the largest; None if it does not, or is none."""
+    said = getattr(image, "tag_v2", {}).get(number)
+    said = max(said, default=None) if isinstance(said, tuple) else said
+    return said if isinstance(said, int) else None
 
 
 def _from_cmyk(inks: np.ndarray) -> np.ndarray:

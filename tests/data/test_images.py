@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from emotiw_keras.data.archive import ArchiveImages, open_archive
 from emotiw_keras.data.images import Header, ImageError, decode_image, read_header
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -33,6 +34,13 @@ def photo(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarr
     image = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC).reshape(height, width, channels)
     noisy = np.clip(image + rng.normal(0, 6, image.shape), 0, 255).astype(np.uint8)
     return noisy[..., 0] if channels == 1 else noisy
+
+
+PNG_START = b"\x89PNG\r\n\x1a\n"
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def jpegs() -> list[bytes]:
@@ -116,13 +124,42 @@ def deep_tiff(pixels: np.ndarray, orientation: int) -> bytes:
 def test_colours_of_a_sensor_in_sixteen_bits(bits: int) -> None:
     colours = np.random.default_rng(bits).integers(0, 1 << bits, (20, 20, 3)).astype(np.uint16)
     colours[0, 0] = (1 << bits) - 1
-    files = [cv2.imencode(suffix, colours[..., ::-1])[1].tobytes() for suffix in (".png", ".tiff")]
+    opaque = np.full((20, 20, 1), 65535, np.uint16)
+    kinds = (colours, np.dstack([colours, opaque]), np.dstack([colours, opaque >> (16 - bits)]))
+    files = [
+        cv2.imencode(suffix, each[..., [2, 1, 0, *range(3, each.shape[2])]])[1].tobytes()
+        for suffix in (".png", ".tiff")
+        for each in kinds
+    ]
     turned = {1: colours, 3: colours[::-1, ::-1], 6: colours.swapaxes(0, 1)[:, ::-1]}
     cases = [*((data, colours) for data in files), *((deep_tiff(colours, way), turned[way]) for way in turned)]
     for data, expected in cases:
         notes: list[str] = []
         np.testing.assert_array_equal(decode_image(data, notes=notes), expected >> (bits - 8))
         assert f"of {bits} bits" in notes[0]
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+def test_grey_with_alpha_in_sixteen_bits(bits: int) -> None:
+    grey = np.linspace(0, (1 << bits) - 1, 400).astype(np.uint16).reshape(20, 20)
+    rows = np.dstack([grey, np.full_like(grey, 65535)]).astype(">u2").reshape(20, -1)
+    packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    data = PNG_START + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 20, 20, 16, 4, 0, 0, 0)) + png_chunk(b"IDAT", packed)
+    decoded = decode_image(data + png_chunk(b"IEND", b""))
+    np.testing.assert_array_equal(decoded[..., 0], grey >> (bits - 8))
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_grey_of_a_tiff_whose_white_is_zero(bits: int, orientation: int) -> None:
+    grey = np.linspace(0, (1 << bits) - 1, 600).astype("<u2").reshape(20, 30)
+    tags = [(256, 3, 1, 30), (257, 3, 1, 20), (258, 3, 1, 16), (259, 3, 1, 1), (262, 3, 1, 0), (273, 4, 1, 200)]
+    tags += [(274, 3, 1, orientation), (277, 3, 1, 1), (278, 3, 1, 20), (279, 4, 1, grey.nbytes)]
+    table = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    data = (b"II*\0" + struct.pack("<I", 8) + table).ljust(200, b"\0") + grey.tobytes()
+    white = 255 - (grey >> (bits - 8)).astype(np.uint8)
+    expected = white if orientation == 1 else white.T[:, ::-1]
+    np.testing.assert_array_equal(decode_image(data)[..., 0], expected)
 
 
 @pytest.mark.filterwarnings("error")
@@ -163,6 +200,23 @@ def test_exif_orientation(kind: str, orientation: int) -> None:
     assert np.abs(np.array(corners)[:, 0].astype(int) - expected).max() <= 3
 
 
+@pytest.mark.parametrize("side", [32, 200])
+def test_a_png_is_turned_by_what_stands_behind_its_pixels(side: int, tmp_path: Path) -> None:
+    stored = photo(side, 2 * side)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(stored, "PNG")
+    end = data.index(b"IEND") - 4
+    data = data[:end] + png_chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")) + data[end:]
+    header, seen = read_header(data), decode_image(data)
+    np.testing.assert_array_equal(seen, stored.swapaxes(0, 1)[:, ::-1])
+    assert (header.height, header.width) == seen.shape[:2] == (2 * side, side)
+    # A file of which the beginning alone is read at first.
+    (tmp_path / "a.png").write_bytes(data)
+    images = ArchiveImages(open_archive(tmp_path), ["a.png"])
+    assert images.shape(0) == images.image(0).shape == (2 * side, side, 3)
+
+
 def test_damaged_exif_leaves_the_image_upright() -> None:
     data = encode(photo(20, 30), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff\x12")
     assert decode_image(data).shape == (20, 30, 3)
@@ -188,12 +242,8 @@ def test_truncation_is_an_error_and_never_other_pixels(name: str) -> None:
 
 def png_header_of(width: int, height: int) -> bytes:
     """A PNG that claims a size and holds next to nothing."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    start = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + start + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    start = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return PNG_START + start + png_chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + png_chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("side", [8001, 9000, 20_000, 100_000])
