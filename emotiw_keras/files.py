@@ -53,6 +53,35 @@ def replace_flushed(source: Path, target: Path) -> None:
         _flush(target.parent)
 
 
+def place_new(source: Path, target: Path) -> None:
+    """Give a written file, flushed, or a folder its name, unless something has it: of several processes one does.
+
+    Raises:
+        OutputError: there is something by that name.
+        OSError: it cannot be written there.
+    """
+    taken = OutputError(f"{target} exists already, made meanwhile; name a new place, or remove that one")
+    if source.is_dir():
+        try:
+            os.rename(source, target)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise taken from error
+            raise
+        return
+    _flush(source)
+    try:
+        os.link(source, target)
+    except FileExistsError as error:
+        raise taken from error
+    except OSError:  # no links here, as on sticks
+        if os.path.lexists(target):
+            raise taken from None
+        os.replace(source, target)
+    if not _WINDOWS:
+        _flush(target.parent)
+
+
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn the operating system's refusals while writing `path` into one `OutputError` line."""
@@ -85,13 +114,13 @@ def check_room(path: Path, size: int) -> None:
 
 
 @contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str], *, new: bool = False) -> Iterator[Path]:
     """Give a temporary sibling of `path` to write; on success flush it and rename it into place, else remove it.
 
     The sibling keeps the suffixes of `path`, which some writers (Keras, Matplotlib) choose their format by.
 
     Raises:
-        OutputError: the folder cannot be written, or the disk is full.
+        OutputError: the folder cannot be written, or the disk is full; with `new` also if something is at `path` by then.
     """
     target = Path(path)
     temporary = target.with_name(f".{os.getpid()}.{target.name}")
@@ -99,7 +128,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            replace_flushed(temporary, target)
+            (place_new if new else replace_flushed)(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
 

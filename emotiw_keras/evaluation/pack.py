@@ -21,7 +21,7 @@ from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.calibration import Unseen, unseen
 from emotiw_keras.evaluation.evaluate import assess, read_once, under_conditions
 from emotiw_keras.evaluation.metrics import at_temperature, best_temperature, expected_calibration_error
-from emotiw_keras.files import check_room, sha256_file, write_atomic, writing
+from emotiw_keras.files import check_room, place_new, sha256_file, write_atomic, writing
 from emotiw_keras.locking import sweep_beside
 from emotiw_keras.models.registry import get_spec
 from emotiw_keras.models.weights import save
@@ -154,7 +154,7 @@ def pack(
                 facts["before"] = run.info["packed"]  # its temperatures are in the weights already
             _write_info(temporary, {**packed.info, "packed": facts})
             size = sum(file.stat().st_size for file in temporary.iterdir())
-            os.rename(temporary, target)
+            place_new(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     found = {name: (facts["temperature"], facts["ece"][0], facts["ece"][1]) for name, facts in each.items()}

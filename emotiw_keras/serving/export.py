@@ -19,7 +19,7 @@ import numpy as np
 
 import emotiw_keras
 from emotiw_keras.errors import ModelError, OutputError
-from emotiw_keras.files import writing
+from emotiw_keras.files import place_new, writing
 from emotiw_keras.formats import protobuf_writing as wire
 from emotiw_keras.locking import sweep_beside
 from emotiw_keras.uncertainty import entropy
@@ -138,7 +138,7 @@ def export_savedmodel(run: Run | str | os.PathLike[str], out: str | os.PathLike[
         compared, difference = compare_reloaded(predictor, temporary / VERSION)
         with writing(target):
             megabytes = _flush(temporary) / 1e6
-            os.rename(temporary, target)
+            place_new(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return ExportReport(target, megabytes, predictor.labels, compared, difference, "image bytes, or pixels of any size")

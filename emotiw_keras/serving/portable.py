@@ -100,7 +100,7 @@ def _export(run: Run | str | os.PathLike[str], out: str | os.PathLike[str], form
         raise ModelError(f"the weights have {size / 1e9:.1f} GB, a file of {form.name} holds 2; export a savedmodel instead")
     facts = {**facts_of(predictor), "input": _input_facts(predictor)}
     folded = fold(predictor.run.build_heads() if predictor.run.heads else predictor.net, predictor.face_input)
-    with atomic_path(target) as temporary:
+    with atomic_path(target, new=True) as temporary:
         form.write(folded, facts, temporary)
         difference = _compare(predictor, temporary, form.answers)
         megabytes = temporary.stat().st_size / 1e6

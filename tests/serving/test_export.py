@@ -147,6 +147,20 @@ def test_nothing_is_overwritten(run_folder: Path, tmp_path: Path) -> None:
     ]
 
 
+def test_what_came_there_meanwhile_is_not_overwritten(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(predictor: Predictor, folder: Path) -> tuple[int, float]:
+        (tmp_path / "served" / "1").mkdir(parents=True)
+        return 0, 0.0
+
+    monkeypatch.setattr(export, "compare_reloaded", meanwhile)
+    with pytest.raises(OutputError, match="served exists already"):
+        export.export_savedmodel(run_folder, tmp_path / "served")
+    assert [each.name for each in tmp_path.iterdir()] == ["served"]
+    assert [path.name for path in (tmp_path / "served").rglob("*")] == ["1"]
+
+
 def test_a_model_that_answers_otherwise_is_refused(
     served: Path, colour_run_folder: Path, run_folder: Path, tmp_path: Path
 ) -> None:

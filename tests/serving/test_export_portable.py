@@ -174,6 +174,20 @@ def test_nothing_is_overwritten(kind: str, run_folder: Path, tmp_path: Path) -> 
     assert [each.name for each in tmp_path.iterdir()] == ["there"] and (tmp_path / "there").read_text() == "mine"
 
 
+@formats
+def test_what_came_there_meanwhile_is_not_overwritten(
+    kind: str, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(predictor: Predictor, path: Path, answers: str) -> float:
+        (tmp_path / "face").write_text("mine")
+        return 0.0
+
+    monkeypatch.setattr(portable, "_compare", meanwhile)
+    with pytest.raises(OutputError, match="face exists already"):
+        WRITERS[kind](run_folder, tmp_path / "face")
+    assert [each.name for each in tmp_path.iterdir()] == ["face"] and (tmp_path / "face").read_text() == "mine"
+
+
 @needs_onnx
 def test_a_file_that_answers_otherwise_is_not_kept(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = portable.facts_of

@@ -1,0 +1,52 @@
+"""A new file or folder takes its name once, however many write it at the same time."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+
+from emotiw_keras.errors import OutputError
+from emotiw_keras.files import atomic_path, place_new
+
+AT_ONCE = 8
+
+
+@pytest.mark.parametrize("folders", [False, True])
+def test_of_several_at_once_one_takes_a_new_name_and_the_others_are_told(folders: bool, tmp_path: Path) -> None:
+    target, together = tmp_path / "target", Barrier(AT_ONCE)
+
+    def take(number: int) -> bool:
+        source = tmp_path / f"source{number}"
+        file = source / "file" if folders else source
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(str(number))
+        together.wait()
+        try:
+            place_new(source, target)
+        except OutputError as error:
+            assert str(error).startswith(f"{target} exists already")
+            return False
+        return True
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        took = list(pool.map(take, range(AT_ONCE)))
+    assert sum(took) == 1
+    assert (target / "file" if folders else target).read_text() == str(took.index(True))
+
+
+def test_without_hard_links_what_is_there_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(source: Path, target: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    for text in ("first", "second"):
+        try:
+            with atomic_path(tmp_path / "target", new=True) as temporary:
+                temporary.write_text(text)
+        except OutputError:
+            assert text == "second"
+    assert [path.name for path in tmp_path.iterdir()] == ["target"] and (tmp_path / "target").read_text() == "first"
