@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from emotiw_keras import progress, talk
-from emotiw_keras.errors import FULL, EmotiwError, ModelError, OutputError, WorkerError
+from emotiw_keras.errors import FULL, EmotiwError, ModelError, OutputError, UsageError, WorkerError
 from emotiw_keras.text import shown, shown_lines
 from emotiw_keras.training.interrupts import Interrupted
 
@@ -131,6 +131,15 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
+def _is_lost() -> bool:
+    """Whether the working folder has been removed."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
+
+
 def _terminated(signum: int, frame: Any) -> None:
     raise SystemExit(TERMINATED)
 
@@ -168,6 +177,9 @@ def run(arguments: list[str] | None = None) -> int:
         _drop_output()  # its reader has gone
         return BROKEN_PIPE
     except OSError as error:
+        if _is_lost():
+            _say_error("the folder that it was started in is gone, so that no name is found from there; `cd` to another", error)
+            return UsageError.exit_code
         if error.errno not in FULL:
             raise
         _drop_output()

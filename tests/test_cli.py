@@ -61,6 +61,21 @@ def test_wrong_usage_is_one_line_and_exit_code_2(emotiw: Emotiw, arguments: tupl
     assert said in done.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there a folder in use cannot be removed")
+@pytest.mark.parametrize("command", [("prepare", "PHOTO", "out"), ("predict", "PHOTO", "--out", "out")])
+def test_a_working_folder_that_is_gone_is_one_line(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo, gone = tmp_path / "photo.png", tmp_path / "gone"
+    photo.write_bytes(b"")
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert cli_main.run([str(photo) if word == "PHOTO" else word for word in command]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and len(said.err.splitlines()) == 1 and "started in is gone" in said.err
+
+
 def test_predict_with_a_model_that_is_not_there_names_those_that_are(emotiw: Emotiw) -> None:
     done = emotiw("predict", "face.png", "--model", "runs/none")
     assert done.returncode == 5
