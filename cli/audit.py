@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from emotiw_keras.cli import completion
+from emotiw_keras.cli.amounts import Amount
 from emotiw_keras.cli.console import SOME_UNREADABLE, put, tell, warn
 from emotiw_keras.cli.places import LOCAL, RUN
 from emotiw_keras.errors import UsageError
@@ -36,13 +37,13 @@ from emotiw_keras.sealed import json_text
 @click.option(
     "--near-duplicates",
     metavar="R",
-    type=float,
+    type=Amount(0, 1),
     help="Correlation from which two images are one photograph, 0.95 to 1; 0 does not look for them. Default: 0.97.",
 )
 @click.option(
     "--timeout",
     metavar="S",
-    type=click.FloatRange(min=1),
+    type=Amount(min=1),
     default=1800,
     show_default=True,
     help="Seconds that an adapter has to start, and for each set of faces.",

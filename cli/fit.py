@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emotiw_keras.cli import completion
+from emotiw_keras.cli.amounts import Amount
 from emotiw_keras.cli.console import SOME_UNREADABLE, named_values, put, tell, warn
 from emotiw_keras.cli.places import LOCAL, NAMED, RUN
 from emotiw_keras.talk import most
@@ -59,9 +60,7 @@ if TYPE_CHECKING:
     help="Devices that train together: all GPUs (mirrored), or the workers that TF_CONFIG or Slurm names.",
 )
 @click.option("--devices", metavar="LIST", help="Of --strategy mirrored, such as gpu:0,gpu:1; cpu:0,cpu:1 to try it.")
-@click.option(
-    "--wait", type=click.FloatRange(1), metavar="SECONDS", help="How long a worker waits for the others; default: 600."
-)
+@click.option("--wait", type=Amount(1), metavar="SECONDS", help="How long a worker waits for the others; default: 600.")
 @click.option(
     "--folds",
     metavar="N",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emotiw_keras.cli import completion, parts
+from emotiw_keras.cli.amounts import Amount
 from emotiw_keras.cli.console import SOME_UNREADABLE, put, remark, warn
 from emotiw_keras.cli.places import ANYWHERE, LOCAL, RUN
 from emotiw_keras.errors import UsageError
@@ -52,7 +53,7 @@ def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
 @click.option("--detector", metavar="NAME", help="Face detector; an unknown name lists the available ones.")
 @click.option(
     "--min-face",
-    type=click.FloatRange(min=10),
+    type=Amount(min=10),
     metavar="PIXELS",
     help="Size of the smallest faces to look for; default: 24 in photos, 34 in videos. More is faster in large images.",
 )

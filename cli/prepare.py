@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emotiw_keras.cli import parts
+from emotiw_keras.cli.amounts import Amount
 from emotiw_keras.cli.console import SOME_UNREADABLE, put, tell, warn
 from emotiw_keras.cli.places import ANYWHERE
 from emotiw_keras.errors import UsageError
@@ -56,7 +57,7 @@ def _time_line(summary: Summary, seconds: float) -> str:
 @click.option(
     "--near-duplicates",
     metavar="R",
-    type=float,
+    type=Amount(0, 1),
     default=0.97,
     show_default=True,
     help="List faces that show one photograph nearly the same, from this correlation on (0.95 to 1); 0 does not look.",

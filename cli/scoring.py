@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from emotiw_keras.cli.amounts import Amount
 from emotiw_keras.cli.console import SOME_UNREADABLE, tell, warn
 from emotiw_keras.cli.places import LOCAL
 from emotiw_keras.errors import UsageError
@@ -38,7 +39,7 @@ _OPTIONS = (
     click.option(
         "--near-duplicates",
         metavar="R",
-        type=float,
+        type=Amount(0, 1),
         help="Correlation from which two images are one photograph, 0.95 to 1; 0 does not look for them. Default: 0.97.",
     ),
     click.option("--head", metavar="NAME", help="Which answer of a network with several heads; default: the run's choice."),

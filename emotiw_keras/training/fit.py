@@ -24,7 +24,7 @@ from emotiw_keras.training.recipe import Recipe
 from emotiw_keras.training.sharing import compare, going_on, join, told_of
 from emotiw_keras.training.stage_images import data_rows, own_rows
 from emotiw_keras.training.start import start_tensorflow
-from emotiw_keras.training.workers import WAIT_SECONDS
+from emotiw_keras.training.workers import WAIT_SECONDS, check_wait
 
 if TYPE_CHECKING:
     import keras
@@ -79,8 +79,8 @@ def fit(
         wait: seconds that a worker waits for the others to start.
 
     Raises:
-        UsageError: data sets that the recipe does not know, or that are missing; Keras is set to something else than
-            TensorFlow and float32.
+        UsageError: data sets that the recipe does not know, or that are missing; a `wait` that cannot be meant; Keras is set to
+            something else than TensorFlow and float32.
         DataError: data that cannot be used.
         ModelError: weights that are missing or do not fit.
         RunError: `out` was made from another recipe or other data, or is damaged.
@@ -93,6 +93,7 @@ def fit(
         >>> fit(load_recipe("demo"), {}, "runs/demo")  # doctest: +SKIP
     """
     check_keras()
+    check_wait(wait)
     if show is not None:
         from emotiw_keras.training.show_batch import show_batch
 

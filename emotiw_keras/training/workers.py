@@ -15,6 +15,7 @@ STRATEGIES = ("auto", "none", "mirrored", "multi-worker")
 SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE")
 WAIT_SECONDS = 600.0
 """How long a worker waits for the others to start."""
+LONGEST_WAIT = 1_000_000_000.0
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 _DEVICE = re.compile(r"(cpu|gpu):([0-9]{1,3})")
 EXAMPLE = """'{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 0}}'"""
@@ -147,3 +148,9 @@ def devices_of(devices: Sequence[str]) -> tuple[tuple[str, int], ...]:
     if found and found[0][0] == "cpu" and sorted(number for _, number in found) != list(range(len(found))):
         raise UsageError(f"--devices {','.join(devices)}: logical processors are numbered from cpu:0 on without a gap")
     return tuple(found)
+
+
+def check_wait(seconds: float) -> None:
+    """Raises UsageError for what no worker can wait for."""
+    if not 1 <= seconds <= LONGEST_WAIT:  # also what is no number
+        raise UsageError(f"a wait of {seconds:g} s for the other workers; expected 1 to {LONGEST_WAIT:,.0f}")

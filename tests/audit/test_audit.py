@@ -365,7 +365,8 @@ def test_wrong_usage_is_one_line(fer: dict[str, Path], larger: Path, adapter: st
         (["no-such.toml", *data], 2, "cannot read no-such.toml: No such file"),
         (["no-such-run", *data], 5, "there is no run folder"),
         (["fer28-face-vgg-votes", "--data", str(larger)], 4, "expected FER-2013"),
-        *((["a", *data, "--timeout", seconds], 2, f"a timeout of {float(seconds):g} s") for seconds in ("nan", "inf", "1e300")),
+        (["a", *data, "--timeout", "1e300"], 2, "a timeout of 1e+300 s"),
+        *((["a", *data, "--timeout", seconds], 2, f"{seconds} is not a number") for seconds in ("nan", "inf")),
     ):
         assert run(["audit", *words]) == code
         assert said in capsys.readouterr().err
