@@ -5,7 +5,7 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from emotiw_keras.data.archive import checked_name
 from emotiw_keras.errors import DataError
@@ -13,6 +13,9 @@ from emotiw_keras.errors import DataError
 SUFFIXES = (".tar", ".tgz", ".gz", ".xz", ".bz2", ".zst")
 """Of tars, packed ones among them, which are refused by name."""
 _BLOCK = 1 << 20
+TEXT_BYTES = 1 << 20
+"""Of the long names and other texts that stand before a member, and those for all, which the library reads whole."""
+_TEXTS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 _PACKED = {b"\x1f\x8b": "gzip", b"\xfd7": "xz", b"BZ": "bzip2", b"\x28\xb5": "zstd"}
 
 
@@ -24,6 +27,29 @@ class Member:
     offset: int = 0
     size: int = 0
     error: str = ""
+
+
+def _bounded() -> type[tarfile.TarInfo]:
+    """The headers of one tar, its texts bounded before they are read."""
+
+    class Header(tarfile.TarInfo):
+        for_all = before_this = 0
+
+        @classmethod
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+            header = super().frombuf(buf, encoding, errors)
+            if header.type not in _TEXTS:
+                cls.before_this = 0
+                return header
+            if header.type == tarfile.XGLTYPE:
+                cls.for_all += header.size
+            else:
+                cls.before_this += header.size
+            if header.size < 0 or cls.for_all + cls.before_this > TEXT_BYTES:
+                raise tarfile.ReadError(f"names and other texts of a member of {header.size:,} bytes; {TEXT_BYTES:,} at most")
+            return header
+
+    return Header
 
 
 def members(file: BinaryIO) -> Iterator[Member]:
@@ -38,7 +64,7 @@ def members(file: BinaryIO) -> Iterator[Member]:
         return
     file.seek(0)
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
+        with tarfile.open(fileobj=file, mode="r:", tarinfo=_bounded()) as tar:
             at = -1
             while (info := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # the library would keep them all
@@ -58,7 +84,7 @@ def members(file: BinaryIO) -> Iterator[Member]:
                 else:
                     yield Member(name, info.offset_data, info.size)
             end = info_end(file, tar.offset)
-    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
+    except (tarfile.TarError, OSError, ValueError, OverflowError, RecursionError) as error:
         yield Member("", error=f"damaged, or no tar: {' '.join(str(error).split())}")
         return
     if end is not None:

@@ -183,6 +183,41 @@ def test_hostile_and_damaged_tars_are_rows() -> None:
     assert "damaged, or no tar" in listed("no.tar")[0].error
 
 
+def header(kind: bytes, size: int) -> bytes:
+    info = tarfile.TarInfo("about")
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+@pytest.mark.parametrize("first", [True, False])
+def test_what_is_said_of_a_member_takes_little_memory(kind: bytes, first: bool) -> None:
+    with open("long.tar", "wb") as file:
+        file.write(b"" if first else header(tarfile.REGTYPE, 0))
+        file.write(header(kind, 100_000_000))
+        file.truncate(101_000_000)
+    tracemalloc.start()
+    found = listed("long.tar")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5_000_000
+    assert "names and other texts of a member of 100,000,000 bytes; 1,048,576 at most" in found[-1].error
+
+
+def test_what_is_said_of_a_member_again_and_again_is_bounded() -> None:
+    record = b"512 comment=" + b"x" * 499 + b"\n"
+    Path("chain.tar").write_bytes((header(tarfile.XHDTYPE, 512) + record) * 3000)
+    assert "damaged, or no tar" in listed("chain.tar")[-1].error
+    Path("for_all.tar").write_bytes((header(tarfile.XGLTYPE, 300_032) + bytes(300_032) + header(tarfile.REGTYPE, 0)) * 4)
+    assert "1,048,576 at most" in listed("for_all.tar")[-1].error
+    with tarfile.open("good.tar", "w", format=tarfile.PAX_FORMAT) as file:  # each of them may have as much
+        for number in range(3):
+            info = tarfile.TarInfo("k/" + "y" * 100 + f"{number}.png")
+            info.pax_headers = {"comment": "x" * 500_000}
+            file.addfile(info)
+    assert [entry.error for entry in listed("good.tar")] == ["", "", ""]
+
+
 def test_tars_that_stop_before_their_end_say_so() -> None:
     """A damaged header, a second tar behind the first, sizes that lead back: nothing is lost without a word or read forever."""
     tar("two.tar", [("0.jpg", b"x" * 100), ("1.jpg", b"y" * 100)])
