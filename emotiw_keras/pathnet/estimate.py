@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.pathnet.bank import Bank, check_parent
 from emotiw_keras.pathnet.evolution import path_of
 from emotiw_keras.pathnet.path_step import PathSteps
@@ -28,9 +27,11 @@ def describe(prepared: Prepared, folder: Path, say: Callable[[str], None]) -> No
     recipe, info = prepared.recipe, prepared.info
     start_tensorflow()
     check_parent(prepared)
+    if prepared.parent is not None:
+        prepared.parent.build()  # a damaged file is told now
     settings: PathNetSettings = recipe.tables["pathnet"]
     bank = Bank(settings, recipe.model.width, info["model"]["input_shape"])
-    face_input = FaceInput.from_settings({**info["preprocessing"], "mean_image": None})
+    face_input = prepared.face_input()
     steps = PathSteps(bank, face_input, "bfloat16" if info["precision"] == "mixed_bfloat16" else "float32")
     path = path_of(np.tile(np.arange(settings.active), (settings.layers, 1)))
     modules = sum(int(np.prod(kernel.shape)) for kernel in (*bank.kernels, *bank.biases))

@@ -14,7 +14,6 @@ import tensorflow as tf
 
 from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.heads import Head, heads_of
-from emotiw_keras.models import registry
 from emotiw_keras.talk import Notice
 from emotiw_keras.training.caching import as_they_are, plan
 from emotiw_keras.training.epoch_plan import StageCrops
@@ -24,7 +23,7 @@ from emotiw_keras.training.frozen import Cut
 from emotiw_keras.training.optimizers import make_optimizer
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.stage_images import too_few
-from emotiw_keras.training.start import start_tensorflow
+from emotiw_keras.training.start import start_model, start_tensorflow
 from emotiw_keras.training.teachers import Teachers
 from emotiw_keras.training.train_step import StageSteps
 
@@ -110,7 +109,9 @@ def describe(prepared: Prepared, folder: Path, say: Callable[[str], None]) -> No
     recipe, info, roles = prepared.recipe, prepared.info, prepared.roles
     start_tensorflow()
     shape, heads = info["model"], heads_of(info)
-    model = registry.build_described(shape, classifier_activation=None)
+    # What a run starts from is opened, though the figures do not need it: a damaged file is told now.
+    prepared.face_input()
+    model = start_model(recipe, info, prepared.parent, say)
     total = sum(math.prod(variable.shape) for variable in model.weights)
     say(f"{shape['name']}: {total:,} parameters, input {shape['input_shape']}, {info['precision']}")
     seconds = 0.0

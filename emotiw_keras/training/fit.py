@@ -164,8 +164,9 @@ def train(
         def take() -> dict[str, Any]:
             assert claim is not None
             info = claim.take(rows, videos)
-            if not info["finished"] and recipe.preprocessing.mean_image and not (folder / MEAN_IMAGE_FILE).exists():
-                write_atomic(folder / MEAN_IMAGE_FILE, Path(recipe.preprocessing.mean_image).read_bytes())
+            mean_image = prepared.mean_image if prepared.info["preprocessing"] is not None else None
+            if not info["finished"] and mean_image is not None and not (folder / MEAN_IMAGE_FILE).exists():
+                write_atomic(folder / MEAN_IMAGE_FILE, mean_image.read_bytes())
             return info
 
         with together():
@@ -194,10 +195,7 @@ def train(
         settings = info["preprocessing"]
         face_input = None
         if settings is not None and not settings.get("as_given"):
-            # Before the folder is made, the mean image is where the recipe says.
-            mean_image = recipe.preprocessing.mean_image
-            source = {"mean_image": mean_image} if mean_image and not resumes else {}
-            face_input = FaceInput.from_settings({**settings, **source}, folder if resumes else ".")
+            face_input = FaceInput.from_settings(settings, folder) if resumes else prepared.face_input()
 
         def pool(parts: Mapping[str, np.ndarray]) -> Pool | None:
             chosen = [(prepared.sets[name], index) for name, index in parts.items() if len(index)]

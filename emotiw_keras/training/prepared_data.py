@@ -29,6 +29,7 @@ from emotiw_keras.training.start import parent_run, resolve_precision
 from emotiw_keras.training.teachers import teacher_runs
 
 if TYPE_CHECKING:
+    from emotiw_keras.data.face_input import FaceInput
     from emotiw_keras.training.own_data import Own, OwnData
 
 MEAN_IMAGE_FILE = "mean_image.npy"
@@ -48,6 +49,23 @@ class Prepared:
     teachers: dict[str, Run]
     own: OwnData = field(default_factory=dict)
     of_own: Mapping[str, tuple[Own | None, Own | None]] = field(default_factory=dict)
+
+    @property
+    def mean_image(self) -> Path | None:
+        """The mean image of a run that is not made yet: that of the run which gives the weights, else the recipe's."""
+        if not needed(self.info["preprocessing"]).get("mean_image"):
+            return None
+        return Path(self.recipe.preprocessing.mean_image) if self.parent is None else self.parent.path / MEAN_IMAGE_FILE
+
+    def face_input(self) -> FaceInput:
+        """The layer from bytes to network input of a run that is not made yet.
+
+        Raises:
+            DataError: the mean image cannot be read or does not fit.
+        """
+        from emotiw_keras.data.face_input import FaceInput
+
+        return FaceInput.from_settings({**needed(self.info["preprocessing"]), "mean_image": self.mean_image})
 
 
 def prepare(

@@ -11,7 +11,6 @@ from PIL import Image, ImageDraw, ImageFont
 from emotiw_keras.data.augment import Augment
 from emotiw_keras.data.batches import Pool
 from emotiw_keras.data.contact_sheet import fitted
-from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.errors import UsageError
 from emotiw_keras.files import write_encoded
 from emotiw_keras.training.epoch_plan import StageCrops, changes_of
@@ -34,8 +33,7 @@ def faces_of(prepared: Prepared, stage: Stage, number: int) -> np.ndarray:
         uint8 (faces, 1 + EPOCHS, side, side, 1 or 3), grey or RGB: what the network sees, before the mean goes.
     """
     settings = needed(prepared.info["preprocessing"])
-    mean_image = prepared.recipe.preprocessing.mean_image
-    layer = FaceInput.from_settings({**settings, **({"mean_image": mean_image} if mean_image else {})}, ".")
+    layer = prepared.face_input()
     train = prepared.roles[stage.name].train
     pool = Pool(
         [(prepared.sets[name], index) for name, index in train.items()], settings["resize"], settings["channels"] == "grey"

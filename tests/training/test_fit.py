@@ -263,6 +263,33 @@ def test_a_dry_run_computes_for_a_bounded_time(
     assert "trainable parameters, not timed" in text and "the time below is without one" in text
 
 
+def test_a_dry_run_opens_what_a_run_would_start_from(finished: Run, faces: dict[str, str], tmp_path: Path) -> None:
+    recipe = finished.path.parent / "tiny.toml"
+    weights, image = tmp_path / "start.weights.h5", tmp_path / "mean.npy"
+    weights.write_bytes((finished.path / "model.weights.h5").read_bytes()[:-200])
+    np.save(image, np.zeros((5, 5, 3), np.float32))
+    for change, kind, words in (
+        (f"model.weights='{weights}'", ModelError, "start.weights.h5"),
+        (f"preprocessing.mean_image='{image}'", DataError, r"mean image has shape \(5, 5, 3\)"),
+    ):
+        with pytest.raises(kind, match=words):
+            train(recipe, faces, tmp_path / "run", change, dry_run=True)
+    shutil.copy(finished.path / "model.weights.h5", weights)
+    with pytest.raises(ModelError, match="does not fit"):
+        train(recipe, faces, tmp_path / "run", f"model.weights='{weights}'", "model.width=0.06", dry_run=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_hands_its_mean_image_on(finished: Run, faces: dict[str, str], recipe_file: Path, tmp_path: Path) -> None:
+    side = finished.settings["resize"]
+    image = np.random.default_rng(0).uniform(100, 150, (side, side, 3)).astype(np.float32)
+    np.save(tmp_path / "mean.npy", image)
+    train(recipe_file, faces, tmp_path / "first", "stage.epochs=1", f"preprocessing.mean_image='{tmp_path / 'mean.npy'}'")
+    second = train(recipe_file, faces, tmp_path / "second", "stage.epochs=1", f"model.weights='{tmp_path / 'first'}'").run
+    assert second is not None
+    np.testing.assert_array_equal(second.face_input().mean_image, image)
+
+
 def test_unreadable_images_are_left_out_named_and_counted(recipe_file: Path, faces: dict[str, str], tmp_path: Path) -> None:
     folder = write_faces(tmp_path / "fer", {"train": 21, "val": 7, "test": 7})
     (folder / "train" / "happy" / "broken.png").write_bytes(b"not an image")
