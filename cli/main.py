@@ -140,8 +140,12 @@ def _is_lost() -> bool:
     return False
 
 
+class _Terminated(SystemExit):
+    """SIGTERM where no training holds it back until the end of its step."""
+
+
 def _terminated(signum: int, frame: Any) -> None:
-    raise SystemExit(TERMINATED)
+    raise _Terminated(TERMINATED)
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -173,6 +177,11 @@ def run(arguments: list[str] | None = None) -> int:
     except Interrupted as error:
         click.echo(shown(f"emotiw: {_one_line(str(error))}"), err=True)
         return error.exit_code
+    except _Terminated:
+        progress.clear()
+        with suppress(OSError):
+            click.echo("emotiw: terminated", err=True)
+        return TERMINATED
     except BrokenPipeError:
         _drop_output()  # its reader has gone
         return BROKEN_PIPE
