@@ -14,12 +14,13 @@ from emotiw_keras.bulk import stored, tables, tars
 from emotiw_keras.bulk.archives import of_tar, of_zip
 from emotiw_keras.bulk.entries import FILE, SEQUENCE, Entry, wrong
 from emotiw_keras.bulk.left_out import LeftOut, Say, end_of, placed
-from emotiw_keras.bulk.places import is_address, store_of
+from emotiw_keras.bulk.places import asked, is_address, store_of
 from emotiw_keras.bulk.walking import matching, scan
 from emotiw_keras.data.archive import is_image, is_system_folder
 from emotiw_keras.data.prefetch import map_ahead
 from emotiw_keras.data.video_files import is_video
 from emotiw_keras.errors import UsageError
+from emotiw_keras.talk import Notice
 
 REQUESTS = 32
 """Of files of a store that a list names, asked for at once."""
@@ -143,21 +144,36 @@ def _walk(root: str, below: str, real: str, left: LeftOut) -> Iterator[Entry]:
 def _listed(name: str, say: Say) -> Iterator[Entry]:
     """The inputs that a list or a manifest names; relative ones lie beside it."""
     beside = name.rpartition("/")[0] if is_address(name) else os.path.dirname(name)
-    none = True
+    none, comments = True, 0
+    text = os.path.splitext(name)[1].lower() in tables.TEXT
     for kind, rows in groupby(tables.rows(name), key=_kind_of):
-        none = False
         if kind != _ANY:
             # Where each is a request, many wait at once.
             read = map if kind == _SIZED else _requests
             yield from read(_stored_row, rows)
+            none = False
             continue
         for row in rows:
             given = row["path"]
             apart = is_address(given) or os.path.isabs(given) or not beside
-            for entry in _named(given if apart else f"{beside}/{given}", say, lists=False):
+            path = given if apart else f"{beside}/{given}"
+            if text and given.startswith("#") and not _exists(path):
+                comments += 1
+                continue
+            none = False
+            for entry in _named(path, say, lists=False):
                 yield _told(entry, row)
+    if comments:
+        say(Notice(f"{name}: comments, so left out: {comments:,} lines that begin with # and name no file"))
     if none:
         yield wrong(name, "names no inputs")
+
+
+def _exists(path: str) -> bool:
+    if not is_address(path):
+        return os.path.lexists(path)
+    system, inside = store_of(path)
+    return asked(path, lambda: bool(system.exists(inside)))
 
 
 def _requests(one: Callable[[dict[str, str]], Entry], rows: Iterable[dict[str, str]]) -> Iterator[Entry]:

@@ -111,6 +111,19 @@ def test_lists_and_manifests_name_what_lies_beside_them() -> None:
     ]  # fmt: skip
 
 
+def test_comments_in_a_list_are_left_out_and_counted() -> None:
+    make(Path("d"), ["#1.png", "b.png"])
+    Path("d/list.txt").write_text("# all of monday\n#1.png\n#gone.png\nb.png\n")
+    remarks: list[str] = []
+    assert [(entry.path, entry.error) for entry in entries(["d/list.txt"], remarks.append)] == [
+        ("d/#1.png", ""),
+        ("d/b.png", ""),
+    ]
+    assert remarks == ["d/list.txt: comments, so left out: 2 lines that begin with # and name no file"]
+    Path("d/list.txt").write_text("# nothing yet\n")
+    assert [entry.error for entry in listed("d/list.txt")] == ["names no inputs"]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
@@ -262,7 +275,7 @@ def test_a_store_is_listed_and_read() -> None:
     store = fsspec.filesystem("memory")
     tar("a.tar", [("k/0.jpg", b"first"), ("k/1.jpg", b"second")])
     with store.open("/box/list.txt", "w") as file:
-        file.write("sad/b.png\nmemory://box/c.png\n")
+        file.write("# both\nsad/b.png\nmemory://box/c.png\n")
     for name, data in (("c.png", b"c"), ("sad/b.png", b"bb"), ("more/a.tar", Path("a.tar").read_bytes()), (".h.png", b"")):
         store.pipe(f"/box/photos/{name}" if name != "more/a.tar" else "/box/a.tar", data)
     found = listed("memory://box/photos")
