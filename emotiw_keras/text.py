@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -41,6 +42,16 @@ def shown_lines(text: str) -> str:
 def plain_words(text: str) -> str:
     """`text` for Matplotlib, which takes what stands between two dollars for a formula."""
     return shown(text).replace("$", r"\$")
+
+
+def markdown_words(text: object) -> str:
+    """Text that means nothing to Markdown or HTML, on one line.
+
+    Example:
+        >>> print(markdown_words("a_b|c"))
+        a\\_b\\|c
+    """
+    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", shown(" ".join(str(text).split())))
 
 
 def sheet_cell(text: str) -> str:

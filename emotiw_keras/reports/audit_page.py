@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from emotiw_keras.audit.faces import LABELS
 from emotiw_keras.html import Part, bar, page, scrolling, table, tag
 from emotiw_keras.reports.score_tables import percent, three
+from emotiw_keras.text import markdown_words
 
 Row = dict[str, Any]
 Column = tuple[str, Callable[[Row], Any]]
@@ -126,8 +126,8 @@ def audit_text(result: dict[str, Any]) -> str:
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: bool) -> str:
-    # Words of strangers: no cell ends early, nothing is HTML.
-    plain = [[re.sub(r"([<>|])", r"\\\1", cell.replace("\n", " ")) for cell in row] for row in rows]
+    # Words of strangers: no cell ends early, nothing is HTML, an image or a link.
+    plain = [[markdown_words(cell) for cell in row] for row in rows]
     widths = [max(3, *map(len, column)) for column in zip(head, *plain, strict=True)]
     align = [place > 0 and right for place in range(len(head))]
 

@@ -19,7 +19,8 @@ from emotiw_keras.locking import sweep_beside
 from emotiw_keras.reports.score_tables import agreement_lines, counted, figures_table, interval, percent, persons, three
 from emotiw_keras.reports.sections import cautions
 from emotiw_keras.runs import Run
-from emotiw_keras.text import shown, shown_lines
+from emotiw_keras.text import markdown_words as _plain
+from emotiw_keras.text import shown_lines
 
 MARK = "<!-- written by emotiw card -->"
 
@@ -72,11 +73,6 @@ class CardFacts:
     licence: str = "other"
     datasets: tuple[str, ...] = ()
     data_terms: str = ""
-
-
-def _plain(text: object) -> str:
-    """Text that means nothing to Markdown or HTML."""
-    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", shown(" ".join(str(text).split())))
 
 
 def _code(text: str) -> str:

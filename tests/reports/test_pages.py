@@ -84,6 +84,9 @@ def test_an_audit_is_a_table_of_markdown() -> None:
     strange = an_audit()
     strange["models"][0]["name"] = "<img src=x>|"
     assert "| \\<img src=x\\>\\| " in audit_text(strange) and "<img" not in audit_text(strange).replace("\\<img", "")
+    # What is escaped already is not set free by it; no image is fetched.
+    strange["models"][0]["name"] = "\\|\\<b>![seen](http://x/y.png)\r\u2028a"
+    assert "| \\\\\\|\\\\\\<b\\>!\\[seen\\](http://x/y.png) a " in audit_text(strange)
 
 
 def a_study(faces: FaceSet) -> str:
