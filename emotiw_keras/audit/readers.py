@@ -29,10 +29,13 @@ _GRAPH: Schema = {
 }
 _VALUE: Schema = {1: Spec("name", "str"), 2: Spec("type", "message")}
 _TYPE: Schema = {1: Spec("tensor", "message")}
-_ARRAY: Schema = {2: Spec("shape", "message")}
+_ARRAY: Schema = {1: Spec("kind", "int"), 2: Spec("shape", "message")}
+_FLOATS = (1, 10, 11, 16)
+"""Kinds of numbers in ONNX: of 32, 16 and 64 bits, and bfloat16."""
 _SHAPE: Schema = {1: Spec("dim", "message", True)}
 _DIM: Schema = {1: Spec("value", "int")}
 _TENSOR: Schema = {8: Spec("name", "str"), 13: Spec("external", "message", True), 14: Spec("location", "int")}
+_WHOLE = "answers with whole numbers, such as the number of a class; expected probabilities or logits: save it with that output"
 SPLIT_NAMES = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
 
 
@@ -185,6 +188,8 @@ def _filled(faces: np.ndarray, batch: int) -> np.ndarray:
 
 
 def _probabilities(parts: list[np.ndarray], entry: Entry, batch: int) -> np.ndarray:
+    if parts[0].dtype.kind in "biu":
+        raise ModelError(f"{entry.name}: {entry.file} {_WHOLE}")
     if {part.shape for part in parts} != {(batch, len(entry.labels))}:
         found = ", ".join(str(part.shape) for part in parts[:1])
         raise ModelError(f"{entry.name} answers with {found}; its labels say {len(entry.labels)} numbers a face")
@@ -208,9 +213,12 @@ def _onnx(path: Path, called: str) -> tuple[Compute, int | None]:
     for tensor in arrays:
         if "external" in tensor or last(tensor, "location", 0):
             raise ModelError(f"{called}: {path} keeps {last(tensor, 'name', 'an array')} in another file; save it as one file")
-    outputs = [last(wire.decode(part, _VALUE), "name", "") for part in graph.get("output", ())]
+    outputs = [wire.decode(part, _VALUE) for part in graph.get("output", ())]
     if len(outputs) != 1:
         raise ModelError(f"{called}: {path} has {len(outputs)} outputs; expected one, a number for each label")
+    answer = wire.decode(last(wire.decode(last(outputs[0], "type", memoryview(b"")), _TYPE), "tensor", memoryview(b"")), _ARRAY)
+    if last(answer, "kind", _FLOATS[0]) not in _FLOATS:
+        raise ModelError(f"{called}: {path} {_WHOLE}")
     weights = {last(tensor, "name", "") for tensor in arrays}  # which old files list among the inputs
     inputs = [value for part in graph.get("input", ()) if last(value := wire.decode(part, _VALUE), "name", "") not in weights]
     if len(inputs) != 1:
@@ -219,7 +227,7 @@ def _onnx(path: Path, called: str) -> tuple[Compute, int | None]:
     for field, schema in (("type", _TYPE), ("tensor", _ARRAY), ("shape", _SHAPE)):
         shape = wire.decode(last(shape, field, memoryview(b"")), schema)
     first = wire.decode(shape["dim"][0], _DIM) if shape.get("dim") else {}
-    return engines.load(engine, bytes(view), called, outputs[0]), max(0, last(first, "value", 0)) or None
+    return engines.load(engine, bytes(view), called, last(outputs[0], "name", "")), max(0, last(first, "value", 0)) or None
 
 
 def _keras(path: Path, entry: Entry) -> tuple[Compute, int | None]:

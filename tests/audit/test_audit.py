@@ -215,6 +215,24 @@ def test_a_file_that_takes_more_than_faces_is_an_error_of_its_row(tmp_path: Path
             engines.load("onnxruntime", (tmp_path / "two.onnx").read_bytes(), "two", "y")(np.zeros((1, 1, 8, 8), np.float32))
 
 
+@pytest.mark.parametrize("size", [[7], []])
+def test_a_file_that_answers_with_whole_numbers_is_an_error_of_its_row(size: list[int], tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx_model("n")
+    kind = onnx.TensorProto.INT64
+    if size:
+        model.graph.node.append(onnx.helper.make_node("Cast", ["y"], ["whole"], to=kind))
+    else:
+        model.graph.node.append(onnx.helper.make_node("ArgMax", ["y"], ["whole"], axis=1, keepdims=0))
+    model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("whole", kind, ["n", *size]))
+    (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
+    given = Input(8, "grey", "nchw", 0.0, 1.0)
+    (row,) = audit(
+        [Entry("a", file=str(tmp_path / "a.onnx"), labels=LABELS, input=given, output="logits")], some_faces([0, 1])
+    )["models"]
+    assert "a.onnx answers with whole numbers" in row["error"] and "expected probabilities or logits" in row["error"]
+
+
 def test_an_onnx_file_answers_as_it_computes(tmp_path: Path, fer: dict[str, Path]) -> None:
     onnx = pytest.importorskip("onnx")
     model, weights = onnx_model("n"), WEIGHTS
@@ -256,6 +274,10 @@ def test_keras_files_that_are_damaged_or_take_other_numbers_are_errors_of_their_
         faces = keras.Input((8, 8, 1), **given)
         return keras.Model(faces, keras.layers.Dense(7)(keras.layers.Flatten()(keras.layers.Rescaling(1.0)(faces))))
 
+    import tensorflow as tf
+
+    whole = tf.function(lambda x: tf.zeros(tf.shape(x)[0], tf.int32), [tf.TensorSpec((None, 8, 8, 1), tf.float32)])
+    tf.saved_model.save(tf.Module(), str(tmp_path / "whole"), {"serving_default": whole})
     good = network(batch_size=4)
     good.save(tmp_path / "good.keras")
     network(dtype="uint8").save(tmp_path / "bytes.keras")
@@ -267,10 +289,11 @@ def test_keras_files_that_are_damaged_or_take_other_numbers_are_errors_of_their_
     given = Input(8, "grey", "nhwc", 0.0, 1.0)
     entries = [
         Entry(name, file=str(tmp_path / name), labels=LABELS, input=given, output="logits", trust=True)
-        for name in ("good.keras", "bytes.keras", "empty.h5", "lacking.keras")
+        for name in ("good.keras", "bytes.keras", "whole", "empty.h5", "lacking.keras")
     ]
     faces = some_faces([0] * 6)
-    right, other, *damaged = audit(entries, faces)["models"]
+    right, other, numbers, *damaged = audit(entries, faces)["models"]
+    assert "whole answers with whole numbers" in numbers["error"]
     assert right["all"]["n"] == 6  # asked in fours, as the file says
     assert "bytes.keras takes uint8; expected float32" in other["error"]
     assert all("Keras cannot load" in row["error"] for row in damaged)
