@@ -92,12 +92,15 @@ def audit(
     from emotiw_keras.audit.entries import adapter_entry, distinct, entry_of
     from emotiw_keras.audit.faces import read_test
     from emotiw_keras.data.near.threshold import THRESHOLD
+    from emotiw_keras.files import check_folder_place, write_atomic
     from emotiw_keras.hardware import keep_memory
     from emotiw_keras.reports.audit_page import audit_page, audit_text
 
     if resume and out is None:
         raise UsageError("--resume keeps answers in the folder of --out; name one with --out DIR")
     check_timeout(timeout)
+    if out is not None:
+        check_folder_place(out)
     keep_memory()
     entries = distinct([*(entry for word in models for entry in entry_of(word)), *map(adapter_entry, adapters)])
     near = THRESHOLD if near_duplicates is None else near_duplicates
@@ -107,8 +110,6 @@ def audit(
     result = audited(entries, faces, timeout=timeout, say=tell, keep=Path(out or ".") / "answers" if resume else None)
     put(json_text(result) if as_json else audit_text(result))
     if out is not None:
-        from emotiw_keras.files import write_atomic
-
         command = shlex.join(["emotiw", *sys.argv[1:]])
         write_atomic(Path(out) / "audit.json", json_text(result, indent=2) + "\n")
         write_atomic(Path(out) / "audit.md", audit_text(result) + "\n")

@@ -83,7 +83,9 @@ def convert(
 
     from emotiw_keras.conversion.checking import convert_checked
     from emotiw_keras.conversion.convert import write_weights
+    from emotiw_keras.files import check_folder_place
 
+    check_folder_place(Path(out).parent)
     images = [_check(text) for text in checks]
     network, report = convert_checked(model, source, images, structure=structure, channel_order=channel_order, width=width)
     for line in report.lines():

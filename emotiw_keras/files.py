@@ -160,17 +160,18 @@ def write_encoded(path: str | os.PathLike[str], encode: Callable[[BinaryIO], obj
 
 
 def check_folder_place(path: str | os.PathLike[str]) -> None:
-    """See that a folder is or can be made at `path`, before what goes into it is computed.
+    """See that a folder is or can be made at `path`, and can be written, before what goes into it is computed.
 
     Raises:
-        OutputError: something else is there, or on the way there.
+        OutputError: something else is there, or on the way there, or nothing can be written there.
     """
     place = Path(path)
     for part in (place, *place.parents):
         if os.path.lexists(part):
             if not part.is_dir():
                 raise OutputError(f"cannot write to {place}: {part} is no folder; choose another place")
-            return
+            with writing(place), tempfile.TemporaryFile(dir=part):
+                return
 
 
 def check_regular(path: str | os.PathLike[str], most: int | None = None) -> None:
@@ -192,9 +193,10 @@ def check_ours(path: str | os.PathLike[str], mark: str, what: str) -> None:
     """See that nothing but an older file of the same kind, told by a text that it holds, is where one is to be written.
 
     Raises:
-        OutputError: another file is there.
+        OutputError: another file is there, or none can be written.
     """
     target = Path(path)
+    check_folder_place(target.parent)
     if not os.path.lexists(target) or (target.is_symlink() and not target.exists()):
         return
     try:

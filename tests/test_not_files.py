@@ -106,3 +106,20 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_read(
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and str(out) in told
     assert emotiw([*words, "--out", str(tmp_path / "free")]) == ModelError.exit_code
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder in which nobody can write")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "nowhere", "--out", "/proc/out"],
+        ["compare", "nowhere", "nowhere", "--out", "/proc/out"],
+        ["card", "nowhere", "--out", "/proc/out.md"],
+        ["convert", "nowhere.npz", "--model", "alexnet", "--out", "/proc/out.weights.h5"],
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_read(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert emotiw(words) == OutputError.exit_code
+    assert capsys.readouterr().err.startswith("emotiw: error: cannot write /proc")

@@ -390,6 +390,8 @@ def test_wrong_usage_is_one_line(fer: dict[str, Path], larger: Path, adapter: st
         (["fer28-face-vgg-votes", "--data", str(larger)], 4, "expected FER-2013"),
         (["a", *data, "--timeout", "1e300"], 2, "a timeout of 1e+300 s"),
         *((["a", *data, "--timeout", seconds], 2, f"{seconds} is not a number") for seconds in ("nan", "inf")),
+        (["a", *data, "--out", "/proc/audit"], 6, "cannot write /proc/audit: "),
+        (["a", *data, "--out", __file__], 6, "is no folder; choose another place"),
     ):
         assert run(["audit", *words]) == code
         assert said in capsys.readouterr().err
