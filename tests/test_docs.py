@@ -100,7 +100,8 @@ def test_a_notebook_is_one_and_holds_no_output(notebook: Path) -> None:
 def test_a_notebook_runs(notebook: Path, tmp_path: Path) -> None:
     variables = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     variables.pop("KERAS_BACKEND", None)
-    done = subprocess.run(
-        [sys.executable, "-c", program(notebook)], cwd=tmp_path, env=variables, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    for _ in range(2):  # "Run all" is often pressed again
+        done = subprocess.run(
+            [sys.executable, "-c", program(notebook)], cwd=tmp_path, env=variables, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
