@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -147,11 +149,14 @@ def _network(recipe: str, model: str | None, weights: str | None) -> list[str]:
     """What --model and --weights change in a recipe; what goes with the network that is named comes along, and is said."""
     from emotiw_keras.models.registry import application_names, get_spec
     from emotiw_keras.training.recipe import load_recipe
+    from emotiw_keras.training.recipe_tables import InputSettings
     from emotiw_keras.training.start import run_of
 
     changes = [] if weights is None else [f"model.weights={weights!r}"]
+    named = None if weights is None else run_of(weights)
+    if named is not None:  # faces are made as they were for these weights, not as for the recipe's own
+        changes += [f"preprocessing.{each.name}={json.dumps(each.default)}" for each in fields(InputSettings)]
     if model is None:
-        named = None if weights is None else run_of(weights)
         if named is not None:
             start = named.info["model"]
             changes += [

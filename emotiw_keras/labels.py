@@ -137,7 +137,7 @@ def match_classes(
         position = {class_key(name): i for i, name in enumerate(names)}
         return names, {name: position[class_key(name)] for name in found}
     title = f"labels = {labels!r}" if isinstance(labels, str) else "these labels"
-    names = label_set(labels).labels if isinstance(labels, str) else _checked(labels)
+    names = label_set(labels).labels if isinstance(labels, str) else check_labels(labels)
     ids = {class_key(name): i for i, name in enumerate(names)}
     matched = {name: ids[class_key(name)] for name in found if class_key(name) in ids}
     unknown = sorted(name for name in found if name not in matched)
@@ -169,10 +169,12 @@ def _other_sets(found: Iterable[str]) -> str:
     return f"all of them with {' or '.join(sets)}, or " if sets else ""
 
 
-def _checked(labels: Sequence[str]) -> tuple[str, ...]:
+def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    """Names of classes in their order, once each however they are spelt; UsageError for others."""
     names = tuple(labels)
-    keys = [class_key(name) for name in names]
-    if len(names) < 2 or len(set(keys)) != len(keys):
+    if not all(isinstance(name, str) and name for name in names):
+        raise UsageError(f"labels = {list(names)!r:.200}: expected names")
+    if len(names) < 2 or len({class_key(name) for name in names}) != len(names):
         raise UsageError(f"labels = {list(names)!r}: expected at least two labels, each once")
     return names
 

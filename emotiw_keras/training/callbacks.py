@@ -8,8 +8,14 @@ from typing import Any
 
 import keras
 
+from emotiw_keras.errors import UsageError
+
 UPWARDS = ("accuracy", "macro_f1")
 """Scores of every stage of which more is better."""
+
+
+def _training(model: keras.Model) -> frozenset[str]:
+    return frozenset(variable.path for variable in model.trainable_variables)
 
 
 class Callbacks:
@@ -31,6 +37,9 @@ class Callbacks:
     Attributes:
         any: whether there are callbacks.
         began_at: the rate that one of them set at the beginning of the stage, or None; one that goes on has its own.
+
+    Raises:
+        UsageError: one of them freezes or frees layers.
     """
 
     def __init__(
@@ -51,7 +60,9 @@ class Callbacks:
         _set_modes(callbacks, metrics)
         self._list = keras.callbacks.CallbackList(list(callbacks), model=model, epochs=epochs, steps=steps, verbose=0)
         before = float(optimizer.learning_rate)
+        self._trains = _training(model)
         self._list.on_train_begin()
+        self._check_trains("on_train_begin")
         if float(optimizer.learning_rate) != before:
             self.began_at = float(optimizer.learning_rate)
         for callback, values in zip(callbacks, state, strict=False):
@@ -94,7 +105,18 @@ class Callbacks:
             return factor
         self._optimizer.learning_rate.assign(scheduled * factor)
         getattr(self._list, moment)(number, *map(dict, logs))
+        if "epoch" in moment:
+            self._check_trains(moment)
         return self._factor(scheduled, factor)
+
+    def _check_trains(self, moment: str) -> None:
+        """UsageError where a callback has changed what trains: the step is compiled for what trained at the stage's begin."""
+        changed = sorted(_training(self._model) ^ self._trains)
+        if changed:
+            raise UsageError(
+                f"a callback has frozen or freed {', '.join(changed)} in {moment}, which a stage cannot heed once it has "
+                "begun; give two stages with rules of their own"
+            )
 
     def test_begin(self) -> None:
         """Before validation."""

@@ -152,7 +152,7 @@ def train(
     of_files = [part for part in recipe.stages if part.name in prepared.roles]
     rows = chain(
         data_rows(of_files, prepared.sets, prepared.roles, before, taught if prepared.teachers else None),
-        own_rows(recipe.stages, prepared.own, prepared.info["labels"]),
+        own_rows(recipe.stages, prepared.own, prepared.of_own, prepared.info["labels"]),
     )
     videos = any(isinstance(faces, VideoSet) for faces in prepared.sets.values()) or any("frames" in row for row in before[:1])
     writes = replicas is None or replicas.chief

@@ -9,7 +9,7 @@ import keras
 
 from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.errors import ModelError, UsageError
-from emotiw_keras.labels import LABEL_SETS
+from emotiw_keras.labels import label_set
 from emotiw_keras.models import registry
 from emotiw_keras.models.architecture import architecture
 from emotiw_keras.runs import fingerprint
@@ -95,7 +95,7 @@ def _preprocessing(
         kind = "grey" if channels == 1 else "rgb"
         plain = FaceInput(channels=kind, resize=side, crop=side, channel_order="rgb", input_channels=channels)
         return {**plain.settings(), "as_given": True}
-    if any(isinstance(layer, FaceInput) for _, layer in inner_layers(model)):
+    if holds_face_input(model):
         raise UsageError(f"{model.name!r} holds a FaceInput of its own; leave preprocessing out, or take the layer out")
     face_input = FaceInput(
         channels=asked.channels,
@@ -110,6 +110,11 @@ def _preprocessing(
     return face_input.settings()
 
 
+def holds_face_input(model: keras.Model) -> bool:
+    """Whether a network brings faces to its size by itself."""
+    return any(isinstance(layer, FaceInput) for _, layer in inner_layers(model))
+
+
 def labels_for(model: keras.Model, labels: str) -> tuple[str, ...]:
     """Class names for arrays and datasets: those of a named set if they are as many as outputs, else the outputs' numbers:
     their order is nobody's guess.
@@ -120,6 +125,7 @@ def labels_for(model: keras.Model, labels: str) -> tuple[str, ...]:
     classes = model.output_shape[-1]
     if labels in ("basic7", "folder"):
         return tuple(map(str, range(classes)))
-    if len(LABEL_SETS[labels].labels) != classes:
-        raise UsageError(f"labels {labels!r} are {len(LABEL_SETS[labels].labels)}, the network has {classes} outputs")
-    return LABEL_SETS[labels].labels
+    names = label_set(labels).labels
+    if len(names) != classes:
+        raise UsageError(f"labels {labels!r} are {len(names)}, the network has {classes} outputs")
+    return names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,8 +33,10 @@ def weights_hash(model: keras.Model) -> str:
 
 def check_network(model: keras.Model) -> None:
     """ModelError for a network with a train step of its own: a stage has one, and calls nothing but the network. UsageError
-    where Keras is set to something else than TensorFlow and float32."""
+    for what is no network, and where Keras is set to something else than TensorFlow and float32."""
     check_keras()
+    if not isinstance(model, keras.Model):
+        raise UsageError(f"the model is {model!r:.60}; expected a keras.Model, such as emotiw_keras.models.AlexNet()")
     for name in OWN_STEPS:
         if getattr(type(model), name) is not getattr(keras.Model, name):
             raise ModelError(
@@ -50,10 +53,13 @@ def check_objects(
     if not isinstance(stages, Sequence) or not all(isinstance(stage, Stage) for stage in stages):
         raise UsageError(f"stages are {stages!r:.60}; expected a list of Stage objects, such as [Stage(...)]")
     for kind, values in (("Metric", metrics), ("Callback", callbacks)):
+        if not isinstance(values, Sequence):
+            raise UsageError(f"{kind.lower()}s are {values!r:.60}; expected a list of keras.{kind.lower()}s.{kind} objects")
         for value in values:
             if not is_keras(value, kind):
                 raise UsageError(f"{kind.lower()}s hold {value!r:.60}; expected objects of keras.{kind.lower()}s.{kind}")
     for stage in stages:
+        _check_remade(stage.optimizer, f"optimizer of {stage.where}")
         names = Counter(metric.name for metric in (*metrics, *stage.metrics))
         taken = [name for name, count in names.items() if count > 1 or name in COLUMNS]
         if taken:
@@ -76,8 +82,27 @@ def check_objects(
                 )
 
 
-def check_data(own: OwnData, model: keras.Model) -> None:
-    """DataError for labels that no output stands for, and for inputs that the network does not take."""
+def _check_remade(value: Any, what: str) -> None:
+    """UsageError for an optimizer of a user's own of which `get_config` does not tell all: the stage makes one like it, where
+    what is not told would be the default."""
+    value = getattr(value, "inner_optimizer", value)
+    kind = type(value)
+    if isinstance(value, str) or kind.__module__.partition(".")[0] == "keras":
+        return
+    told = value.get_config()
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    takes = [each.name for each in inspect.signature(kind).parameters.values() if each.kind in kinds]
+    untold = [name for name in takes if name not in told]
+    if untold:
+        raise UsageError(
+            f"{what}: the get_config of {kind.__name__} does not tell {', '.join(untold)}, so no other can be made like it; "
+            "return it there beside what super().get_config() does"
+        )
+
+
+def check_data(own: OwnData, model: keras.Model, resized: bool) -> None:
+    """DataError for labels that no output stands for, and for inputs that the network does not take; where faces are not
+    `resized`, for those of another size."""
     classes, shape = model.output_shape[-1], model.input_shape[1:]
     for name, splits in own.items():
         for split, part in splits.items():
@@ -90,9 +115,11 @@ def check_data(own: OwnData, model: keras.Model) -> None:
             fits = len(part.shape) == len(shape) and all(
                 None in pair or len(set(pair)) == 1 for pair in zip(part.shape, shape, strict=True)
             )
-            if not fits and not are_faces(part.shape, part.dtype):
+            faces = are_faces(part.shape, part.dtype)
+            if not fits and not (faces and (resized or part.shape[:2] == shape[:2])):
+                way = "; pass preprocessing=InputSettings(...), which resizes faces" if faces else ""
                 raise DataError(
-                    f"data {name}:{split} has inputs {part.shape}, but the network {model.name!r} takes {tuple(shape)}"
+                    f"data {name}:{split} has inputs {part.shape}, but the network {model.name!r} takes {tuple(shape)}{way}"
                 )
 
 

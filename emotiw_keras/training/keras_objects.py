@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 from emotiw_keras.keras_names import unnumbered
@@ -73,5 +74,6 @@ def described(value: Any) -> dict[str, str]:
     kind = type(value)
     config = ""
     if hasattr(value, "get_config"):
-        config = json.dumps(_unnumbered(json.loads(json.dumps(value.get_config(), default=_named))), sort_keys=True)
+        with suppress(NotImplementedError):  # a schedule of a user's own
+            config = json.dumps(_unnumbered(json.loads(json.dumps(value.get_config(), default=_named))), sort_keys=True)
     return {"object": f"{kind.__module__}.{kind.__qualname__}", "config": config}

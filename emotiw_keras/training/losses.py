@@ -9,14 +9,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from emotiw_keras.errors import UsageError
+from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.training.keras_objects import wants_one_hot
 from emotiw_keras.training.stage import Stage
 
 
 def gives_logits(model: keras.Model) -> bool:
     """Whether a network returns logits, not probabilities. Its last layer says so; where that is none which computes them (a
-    cast, an average, an operation, or code of its user's), the network answers noise: rows that sum to 1 are probabilities."""
+    cast, an average, an operation, another activation, or code of its user's), the network answers noise: rows that sum to 1
+    are probabilities.
+
+    Raises:
+        ModelError: it says of each class by itself how probable it is, which is neither.
+    """
     last: Any = model
     while True:
         if isinstance(last, keras.Sequential) and last.layers:
@@ -26,11 +31,15 @@ def gives_logits(model: keras.Model) -> bool:
         else:
             break
     activation = getattr(last, "activation", None)
-    if isinstance(last, keras.layers.Softmax):
+    if isinstance(last, keras.layers.Softmax) or activation is keras.activations.softmax:
         return False
-    if activation is not None and activation is not keras.activations.linear:
-        return False
-    return isinstance(last, keras.layers.Dense) or not _answers_probabilities(model)
+    if activation in (keras.activations.sigmoid, keras.activations.hard_sigmoid) and model.output_shape[-1] > 1:
+        raise ModelError(
+            f"the network {model.name!r} ends in a {activation.__name__}, which says of each class by itself how probable it "
+            "is; expected one class an image: end it in a softmax, or in no activation (logits)"
+        )
+    plain = activation is None or activation is keras.activations.linear
+    return (isinstance(last, keras.layers.Dense) and plain) or not _answers_probabilities(model)
 
 
 def _answers_probabilities(model: keras.Model) -> bool:

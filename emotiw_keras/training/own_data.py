@@ -6,6 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from typing import Any
 
 import keras
@@ -58,15 +59,28 @@ class Arrays:
         if labels.ndim == 1 and not -(1 << 31) <= labels.min() <= labels.max() < 1 << 31:
             raise DataError(f"{name} has labels from {labels.min()} to {labels.max()}; expected those of the network's outputs")
         self.labels = labels.astype(np.int32 if labels.ndim == 1 else np.float32)
+        if self.x.dtype.kind == "f" and not np.isfinite(self.x).all():
+            first = int(np.argmin(np.isfinite(self.x).reshape(len(self.x), -1).all(axis=1)))
+            raise DataError(f"{name}: x[{first}] holds nan or infinity; expected finite numbers")
         self.shape: tuple[int, ...] = self.x.shape[1:]
         self.dtype = self.x.dtype
+        self.left_out = np.zeros(len(self.labels), bool)
+        """Items that are not trained on: bool, of all in `x`."""
+        self._taken = np.arange(len(self.labels))
+        self._identities: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def without(self, left_out: np.ndarray) -> Arrays:
+        """The same arrays less some items: bool (items,). Nothing is copied but labels."""
+        part = copy(self)
+        part.left_out, part._taken, part.labels = left_out, np.flatnonzero(~left_out), self.labels[~left_out]
+        return part
+
     def gather(self, positions: np.ndarray) -> np.ndarray:
         """The inputs at `positions`."""
-        return self.x[positions]
+        return self.x[self._taken[positions]]
 
     @property
     def label_spec(self) -> tf.TensorSpec:
@@ -80,9 +94,13 @@ class Arrays:
 
     def identities(self) -> list[str]:
         """What tells each input from others."""
-        if are_faces(self.shape, self.dtype):
-            return [pixel_hash(image) for image in self.x]
-        return [hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=16).hexdigest() for row in self.x]
+        if self._identities is None:
+            if are_faces(self.shape, self.dtype):
+                self._identities = [pixel_hash(image) for image in self.x]
+            else:
+                rows = (np.ascontiguousarray(row).tobytes() for row in self.x)
+                self._identities = [hashlib.blake2b(row, digest_size=16).hexdigest() for row in rows]
+        return self._identities
 
     def fingerprint(self) -> str:
         """A hash of inputs, labels and their order."""
@@ -266,6 +284,21 @@ def stage_data(stage: Stage, own: OwnData) -> tuple[Own | None, Own | None]:
     if train is not None:
         _check(stage, train)
     return train, found["val"]
+
+
+def without_twins(train: Own, own: OwnData) -> Own:
+    """What a stage trains on, without items of arrays that also stand in a val or test split of arrays."""
+    if not isinstance(train, Arrays):
+        return train
+    parts = [part for splits in own.values() for split, part in splits.items() if split != "train" and part is not train]
+    held = {identity for part in parts if isinstance(part, Arrays) for identity in part.identities()}
+    twins = np.array([identity in held for identity in train.identities()], bool) if held else np.zeros(len(train), bool)
+    if twins.all():
+        raise DataError(
+            f"all {len(twins):,} items of {train.name} stand in val or test, too; take them out there, or train on them with "
+            'duplicates="keep"'
+        )
+    return train.without(twins) if twins.any() else train
 
 
 def _check(stage: Stage, train: Own) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,8 +123,8 @@ def prepare(
     for part in recipe.stages:
         if isinstance(part, Stage) and part.cost_weight:
             cost_matrix(labels[part.name], part.costs or None)  # a file that cannot be used is told before anything is trained
-    of_own = _own_stages(recipe, own)
     drop = recipe.duplicates == "drop"
+    of_own = _own_stages(recipe, own, drop, say)
     alike, between = photographs(sets, say) if drop else ({}, 0)
     if between:
         say(Notice(f"near duplicates: {between:,} pairs of images of two data sets show one photograph"))
@@ -200,14 +200,26 @@ def needed(settings: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return settings
 
 
-def _own_stages(recipe: Recipe, own: OwnData) -> dict[str, tuple[Own | None, Own | None]]:
-    """What each stage on own data trains on and selects on."""
+def _own_stages(
+    recipe: Recipe, own: OwnData, drop: bool, say: Callable[[str], None]
+) -> dict[str, tuple[Own | None, Own | None]]:
+    """What each stage on own data trains on and selects on; with `drop`, without what stands in val or test, too."""
     if not own:
         return {}
-    from emotiw_keras.training.own_data import stage_data
+    from emotiw_keras.training.own_data import stage_data, without_twins
 
-    found = {stage.name: stage_data(stage, own) for stage in recipe.stages}
-    return {name: data for name, data in found.items() if data != (None, None)}
+    found: dict[str, tuple[Own | None, Own | None]] = {}
+    for stage in recipe.stages:
+        train, val = stage_data(stage, own)
+        if train is not None and drop:
+            all_of_them = train
+            train = without_twins(train, own)
+            if len(train) < len(all_of_them):
+                why = "left out of training because the same stand in val or test"
+                say(Notice(f"stage {stage.name}: {len(all_of_them) - len(train):,} items of {train.name} {why}"))
+        if train is not None or val is not None:
+            found[stage.name] = train, val
+    return found
 
 
 def _own_labels(recipe: Recipe) -> tuple[str, ...]:
@@ -231,10 +243,25 @@ def _sources(recipe: Recipe, paths: Mapping[str, str], there: Collection[str] = 
 
 
 def _input_settings(recipe: Recipe, parent: Run | None) -> dict[str, Any]:
-    """`FaceInput` settings: those of the run that gives the weights, else the model's own with the recipe's changes."""
-    if parent is not None:
-        return parent.settings
+    """`FaceInput` settings: those of the run that gives the weights, else the model's own with the recipe's changes.
+
+    Raises:
+        UsageError: a change that the run which gives the weights was not trained with.
+        DataError: a mean image that is not there.
+    """
     chosen = recipe.preprocessing
+    if parent is not None:
+        for each in fields(chosen):
+            value, trained = getattr(chosen, each.name), parent.settings.get(each.name, "")
+            same = (list(value) if isinstance(value, tuple) else value) == trained
+            if trained == MEAN_IMAGE_FILE and value:
+                same = Path(value).is_file() and Path(value).read_bytes() == parent.content(MEAN_IMAGE_FILE)
+            if value != each.default and not same:
+                raise UsageError(
+                    f"preprocessing.{each.name} = {value!r}, but {parent.called}, which gives the weights, was trained with "
+                    f"{trained or 'none'!r}; leave it out, or start from other weights"
+                )
+        return parent.settings
     settings = settings_for(
         get_spec(recipe.model.name),
         crop=recipe.model.input_size or None,

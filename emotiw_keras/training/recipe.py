@@ -15,10 +15,10 @@ import tomli_w
 
 from emotiw_keras.data.near.threshold import THRESHOLD, check_threshold
 from emotiw_keras.errors import UsageError
-from emotiw_keras.labels import LABEL_SETS
+from emotiw_keras.labels import LABEL_SETS, check_labels
 from emotiw_keras.models.registry import application_names, get_spec, known_names, model_names, near_name
 from emotiw_keras.sealed import strict_toml
-from emotiw_keras.training.checked_fields import SettingError, from_table, setting
+from emotiw_keras.training.checked_fields import SettingError, from_table, setting, validate
 from emotiw_keras.training.keep import KEEPS
 from emotiw_keras.training.keras_objects import described
 from emotiw_keras.training.kinds import KINDS, Kind, kind_of
@@ -72,6 +72,12 @@ class Recipe:
     tables: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        # what only Python can give is checked elsewhere: names of classes, and a network's own precision
+        plain = {item.name: getattr(self, item.name) for item in dataclasses.fields(_Head)}
+        plain |= {"labels": self.labels if isinstance(self.labels, str) else "folder", "precision": "auto"}
+        validate(_Head(**plain), f"recipe {self.name!r}")
+        if not isinstance(self.labels, str):
+            check_labels(self.labels)
         try:
             check_threshold(self.near_duplicates)
         except UsageError as error:

@@ -16,7 +16,7 @@ from emotiw_keras.talk import Notice
 from emotiw_keras.training.stage import Part, Stage, split_reference
 
 if TYPE_CHECKING:
-    from emotiw_keras.training.own_data import OwnData
+    from emotiw_keras.training.own_data import Own, OwnData
 
 # The stage name under which data.csv holds what the run that gave the weights had seen.
 PARENT = "weights"
@@ -194,13 +194,18 @@ def _own_rows(
                 yield {"stage": stage.name, **row, "data": name}  # a set that was read before may be called otherwise
 
 
-def own_rows(stages: Sequence[Part], own: OwnData, labels: Sequence[str]) -> Iterator[dict[str, str]]:
+def own_rows(
+    stages: Sequence[Part], own: OwnData, of_stages: Mapping[str, tuple[Own | None, Own | None]], labels: Sequence[str]
+) -> Iterator[dict[str, str]]:
     """Rows of data.csv for arrays; batches of a dataset are known only while they come (run.json says "unrecorded")."""
     for stage in stages:
+        trained = of_stages.get(stage.name, (None, None))[0]
+        left_out = getattr(trained, "left_out", None)
         for role, references in (("train", stage.train), ("val", stage.val)):
             for name, _, split in (reference.partition(":") for reference in references):
-                for path, identity, label in own[name][split].rows() if name in own else ():
+                for number, (path, identity, label) in enumerate(own[name][split].rows() if name in own else ()):
+                    dropped = role == "train" and left_out is not None and left_out[number]
                     yield {
                         "stage": stage.name, "data": name, "path": path, "pixel_hash": identity, "label": labels[label],
-                        "subject": "", "split": split, "status": role,
+                        "subject": "", "split": split, "status": DROPPED if dropped else role,
                     }  # fmt: skip

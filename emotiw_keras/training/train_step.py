@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -219,8 +219,13 @@ class StageSteps:
         return float(loss), right.numpy().item()
 
     def metric_values(self) -> dict[str, float]:
-        """Name -> value of the metrics since they were reset."""
-        return {metric.name: float(np.mean(metric.result())) for metric in self.metrics}
+        """Name -> value of the metrics since they were reset; one that gives several has a name for each, as in Keras."""
+        found: dict[str, float] = {}
+        for metric in self.metrics:
+            result = metric.result()
+            each = result if isinstance(result, Mapping) else {metric.name: result}
+            found |= {name: float(np.mean(value)) for name, value in each.items()}
+        return found
 
     def reset_metrics(self) -> None:
         """Begin to gather anew."""

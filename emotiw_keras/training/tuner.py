@@ -106,16 +106,17 @@ class StagedFineTuner:
             check_data,
             check_network,
             check_objects,
-            weights_hash,
             with_frozen,
         )
         from emotiw_keras.training.own_data import is_own, own_splits
 
         self.model, self.run_dir = model, Path(run_dir)
         self.say = say or silent
-        self.metrics, self.callbacks, self.strategy = tuple(metrics), tuple(callbacks), strategy
         check_network(model)
-        check_objects(stages, self.metrics, self.callbacks)
+        check_objects(stages, metrics, callbacks)
+        if not isinstance(data, Mapping):
+            raise UsageError(f"data are {data!r:.60}; expected a table of names, such as data={{'faces': (x, y)}}")
+        self.metrics, self.callbacks, self.strategy = tuple(metrics), tuple(callbacks), strategy
         self.own = {name: own_splits(name, value, self.say) for name, value in data.items() if is_own(value)}
         self.data = {
             name: value if isinstance(value, FaceSet) else str(value) for name, value in data.items() if name not in self.own
@@ -126,8 +127,11 @@ class StagedFineTuner:
             settings = ModelSettings(name=model.name, width=width, input_size=model.input_shape[1])
         else:
             self.given = given_network.facts(model, preprocessing, self.own)
-        check_data(self.own, model)
-        self._began_with = weights_hash(model)
+            if width != 1:
+                raise UsageError(f"width = {width:g} is of a network of the zoo, which {model.name!r} is not; leave it out")
+        resized = self.given is None or preprocessing is not None or given_network.holds_face_input(model)
+        check_data(self.own, model, resized)
+        self._began_with: str | None = None
         if not isinstance(labels, str):
             labels = tuple(labels)
         elif not self.data:
@@ -149,9 +153,11 @@ class StagedFineTuner:
                 **(sources or {}),
             },
         )
-        read = [name for name, value in self.data.items() if isinstance(value, FaceSet) and name in self.recipe.source]
-        if read:
-            raise UsageError(f"data {read[0]!r} is read already; give subject_pattern and the like to load_faces")
+        for name in self.recipe.source:
+            if name in self.own:
+                raise UsageError(f"data {name!r} is not read from files, so that no subject pattern or source is heeded")
+            if isinstance(self.data[name], FaceSet):
+                raise UsageError(f"data {name!r} is read already; give subject_pattern and the like to load_faces")
 
     def fit(self, progress: Progress | None = None) -> Run | None:
         """Train all stages, or those that are left.
@@ -165,14 +171,15 @@ class StagedFineTuner:
             RunError: `run_dir` was made from other stages or data, or is damaged.
             OutputError: the run folder cannot be written.
         """
-        from emotiw_keras.training.given_objects import as_given
+        from emotiw_keras.training.given_objects import as_given, weights_hash
 
+        began_with = weights_hash(self.model) if self._began_with is None else self._began_with
         replicas = join(self.recipe, self.strategy, (), WAIT_SECONDS, None, self.say)
         say = self.say if replicas is None or replicas.chief else silent
         with nullcontext() if replicas is None else replicas.together():
             prepared = prepare(self.recipe, self.data, say=say, own=self.own, given=self.given)
-        if self._began_with:
-            prepared.info["began_with"] = self._began_with
+        if began_with:
+            prepared.info["began_with"] = began_with
         self._began_with = ""  # from here on the weights are those of the run
         classes = self.model.output_shape[-1]
         if len(prepared.info["labels"]) != classes:

@@ -245,7 +245,7 @@ def test_metrics_that_are_built_late_are_resumed(tmp_path: Path, monkeypatch: py
             callbacks=(Raises(),),
         )  # fmt: skip
         data = {"d": {"train": (X, np.eye(3, dtype=np.float32)[Y]), "val": (X, np.eye(3, dtype=np.float32)[Y])}}
-        StagedFineTuner(network(), [stage], data=data, run_dir=tmp_path / folder, say=None).fit()
+        StagedFineTuner(network(), [stage], data=data, run_dir=tmp_path / folder, duplicates="keep", say=None).fit()
 
     fit("whole")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -277,7 +277,9 @@ def test_a_network_without_names_is_resumed_in_one_process(
         keras.utils.set_random_seed(1)
         model = make()
         stages = [Stage("s", train=("d:train",), val=("d:val",), epochs=4, learning_rate=0.1, callbacks=(Raises(),))]
-        StagedFineTuner(model, stages, data={"d": {"train": (X, Y), "val": (X, Y)}}, run_dir=tmp_path / folder, say=None).fit()
+        StagedFineTuner(
+            model, stages, data={"d": {"train": (X, Y), "val": (X, Y)}}, run_dir=tmp_path / folder, duplicates="keep", say=None
+        ).fit()
         return model
 
     whole = fit("whole")
@@ -332,7 +334,7 @@ def test_best_weights_are_restored_where_both_choose_alike(tmp_path: Path) -> No
         Stage("s", train=("d:train",), val=("d:val",), epochs=8, learning_rate=0.5, monitor="val_loss", callbacks=(stop,))
     ]
     model, data = network(), {"d": {"train": (X, Y), "val": (X[::-1], Y)}}
-    run = StagedFineTuner(model, stages, data=data, run_dir=tmp_path / "run", say=None).fit()
+    run = StagedFineTuner(model, stages, data=data, run_dir=tmp_path / "run", duplicates="keep", say=None).fit()
     assert run is not None and run.info["stages"][0]["best_epoch"] == stop.best_epoch + 1
 
 
@@ -399,7 +401,7 @@ def test_what_cannot_be_honoured_is_refused(
     data = {"d": {"train": (X, labels), "val": (X, labels)}}
     with pytest.raises(error, match=words) as told:
         stages = [Stage("s", train=("d:train",), val=("d:val",), epochs=1, optimizer=keras.optimizers.SGD(0.05), **stage)]
-        StagedFineTuner(make(), stages, data=data, run_dir=tmp_path / "run", say=None, **tuner).fit()
+        StagedFineTuner(make(), stages, data=data, run_dir=tmp_path / "run", duplicates="keep", say=None, **tuner).fit()
     assert "\n" not in str(told.value)
 
 

@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from emotiw_keras.cli.main import run as emotiw
 from emotiw_keras.data.load import load_faces
 from emotiw_keras.errors import DataError, DivergedError, ModelError, OutputError, RunError, UsageError
 from emotiw_keras.runs import Run
@@ -288,6 +289,30 @@ def test_a_run_hands_its_mean_image_on(finished: Run, faces: dict[str, str], rec
     second = train(recipe_file, faces, tmp_path / "second", "stage.epochs=1", f"model.weights='{tmp_path / 'first'}'").run
     assert second is not None
     np.testing.assert_array_equal(second.face_input().mean_image, image)
+    same = (f"model.weights='{tmp_path / 'first'}'", f"preprocessing.mean_image='{tmp_path / 'mean.npy'}'")
+    train(recipe_file, faces, tmp_path / "third", *same, dry_run=True)
+    np.save(tmp_path / "mean.npy", image + 1)
+    with pytest.raises(
+        UsageError, match="preprocessing.mean_image = .*mean.npy', but .*first, which gives the weights, was trained with 'mean_image.npy'"
+    ):
+        train(recipe_file, faces, tmp_path / "third", *same, dry_run=True)
+
+
+def test_preprocessing_that_weights_were_not_trained_with_is_refused(
+    finished: Run, faces: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It used to be taken and not heeded; a recipe's own gives way to that of weights which the command line names."""
+    recipe, weights = str(finished.path.parent / "tiny.toml"), str(finished.path)
+    command = ["fit", recipe, "--weights", weights, "--out", str(tmp_path / "run"), "--dry-run"]
+    command += [word for name, path in faces.items() for word in ("--data", f"{name}={path}")]
+    for change in ("mean=[1.0, 2.0, 3.0]", "channels=rgb", "min_max=true"):
+        key = change.partition("=")[0]
+        assert emotiw([*command, "--set", f"preprocessing.{change}"]) == 2
+        assert f"preprocessing.{key} = " in capsys.readouterr().err
+    assert finished.settings["mean"] != [1.0, 2.0, 3.0]
+    other = tmp_path / "other.toml"
+    other.write_text(Path(recipe).read_text().replace("mean = [128.0, 128.0, 128.0]", "mean = [1.0, 2.0, 3.0]"))
+    assert "[1.0, 2.0, 3.0]" in other.read_text() and emotiw([*command[:1], str(other), *command[2:]]) == 0
 
 
 def test_unreadable_images_are_left_out_named_and_counted(recipe_file: Path, faces: dict[str, str], tmp_path: Path) -> None:

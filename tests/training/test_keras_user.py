@@ -50,6 +50,7 @@ def tuned(
 ) -> tuple[Run, list[str]]:
     said: list[str] = []
     stages = [stages] if isinstance(stages, Stage) else stages
+    settings = {"duplicates": "keep"} | settings  # what is selected on is among what is trained on in most tests
     tuner = StagedFineTuner(model or small(), stages, data={"data": data}, run_dir=out, say=said.append, **settings)
     return tuner.fit(), said
 

@@ -1,0 +1,210 @@
+"""What a Keras user may get wrong in what is given to `StagedFineTuner`, and what is not lost on the way: one sentence each."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from emotiw_keras import Stage, StagedFineTuner
+from emotiw_keras.errors import DataError, EmotiwError, ModelError, UsageError
+from emotiw_keras.training.losses import gives_logits
+from emotiw_keras.training.recipe_tables import InputSettings, SourceSettings
+
+rng = np.random.default_rng(3)
+X = rng.normal(size=(48, 6)).astype(np.float32)
+Y = (X[:, 0] > 0).astype(np.int64) + (X[:, 1] > 0)
+HELD = rng.normal(size=(12, 6)).astype(np.float32)
+FACES = rng.integers(0, 256, (48, 12, 12, 3), np.uint8)
+
+
+def network(activation: Any = "softmax", shape: tuple[int, ...] = (6,), classes: int = 3) -> keras.Model:
+    keras.utils.set_random_seed(1)
+    x = keras.Input(shape)
+    hidden = keras.layers.Dense(16, "relu", name="hidden")(x if len(shape) == 1 else keras.layers.Flatten()(x / 255.0))
+    return keras.Model(x, keras.layers.Dense(classes, activation, name="out")(hidden), name="mine")
+
+
+def tuner(folder: Path, held: Any = (X, Y), model: Any = None, stage: Any = None, **settings: Any) -> StagedFineTuner:
+    splits = held if isinstance(held, dict) else {"train": held}
+    one = Stage(
+        "one", train=("d:train",), val=("d:val",) if "val" in splits else (), epochs=2,
+        **(stage or {"optimizer": "adam", "learning_rate": 0.01}),
+    )  # fmt: skip
+    settings = {"data": {"d": splits}, "say": None} | settings
+    return StagedFineTuner(network() if model is None else model, [one], run_dir=folder, **settings)
+
+
+def statuses(folder: Path) -> list[tuple[str, str]]:
+    with open(folder / "data.csv", newline="") as file:
+        return [(row["split"], row["status"]) for row in csv.DictReader(file)]
+
+
+class Boosted(keras.optimizers.SGD):
+    """What its configuration does not tell is lost where another is made like it."""
+
+    def __init__(self, learning_rate: float = 0.01, boost: float = 1.0, **options: Any) -> None:
+        super().__init__(learning_rate, **options)
+        self.boost = boost
+
+
+class Told(Boosted):
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "boost": self.boost}
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"duplicates": "Drop"}, UsageError, "duplicates of recipe 'python' is 'Drop', allowed are 'drop', 'keep'"),
+        ({"keep": "Best"}, UsageError, "keep of recipe 'python' is 'Best', allowed are 'last', 'best'"),
+        ({"seed": -1}, UsageError, "seed of recipe 'python' is -1, expected at least 0"),
+        ({"seed": "x"}, UsageError, "seed of recipe 'python' is 'x', expected a whole number"),
+        ({"labels": ("a", "a", "b")}, UsageError, "expected at least two labels, each once"),
+        ({"labels": "abcd"}, UsageError, "unknown label set 'abcd'"),
+        ({"labels": (1, 2, 3)}, UsageError, "expected names"),
+        ({"model": "alexnet"}, UsageError, "the model is 'alexnet'; expected a keras.Model"),
+        ({"model": keras.layers.Dense(3)}, UsageError, "expected a keras.Model"),
+        ({"data": ((X, Y),)}, UsageError, "expected a table of names, such as data="),
+        ({"metrics": keras.metrics.AUC()}, UsageError, "expected a list of keras.metrics.Metric objects"),
+        ({"callbacks": keras.callbacks.TerminateOnNaN()}, UsageError, "expected a list of keras.callbacks.Callback objects"),
+        ({"width": 0.3}, UsageError, "width = 0.3 is of a network of the zoo, which 'mine' is not"),
+        ({"subject_patterns": {"d": "^(.)"}}, UsageError, "data 'd' is not read from files"),
+        ({"sources": {"d": SourceSettings(every=10)}}, UsageError, "data 'd' is not read from files"),
+    ],
+)
+def test_a_wrong_argument_is_one_sentence_before_anything_is_written(
+    settings: dict[str, Any], error: type[EmotiwError], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=words) as told:
+        tuner(tmp_path / "run", **settings)
+    assert "\n" not in str(told.value) and not (tmp_path / "run").exists()
+
+
+def test_numbers_that_are_none_are_named() -> None:
+    x = X.copy()
+    x[7, 2] = np.nan
+    with pytest.raises(DataError, match=r"d:train: x\[7\] holds nan or infinity"):
+        tuner(Path("run"), (x, Y))
+
+
+def test_images_of_another_size_need_something_that_resizes_them(tmp_path: Path) -> None:
+    large = rng.integers(0, 256, (12, 20, 20, 3), np.uint8)
+    for data in ({"train": (large, Y[:12])}, {"train": (FACES, Y), "val": (large, Y[:12])}):
+        with pytest.raises(DataError, match=r"has inputs \(20, 20, 3\), but .* takes \(12, 12, 3\); pass preprocessing="):
+            tuner(tmp_path / "no", data, network(shape=(12, 12, 3)))
+    assert not (tmp_path / "no").exists()
+    tuner(tmp_path / "run", {"train": (large, Y[:12])}, network(shape=(12, 12, 3)), preprocessing=InputSettings()).fit()
+
+
+@pytest.mark.parametrize(("x", "more"), [(X, HELD), (FACES, FACES[::-1][:12] // 2)], ids=["numbers", "faces"])
+def test_what_is_selected_on_is_not_trained_on(x: np.ndarray, more: np.ndarray, tmp_path: Path) -> None:
+    said: list[str] = []
+    model = network(shape=x.shape[1:])
+    data = {
+        "train": (x, Y),
+        "val": (np.concatenate([x[:10], more]), np.concatenate([Y[:10], Y[:12]])),
+        "test": (x[20:23], Y[20:23]),
+    }
+    run = tuner(tmp_path / "run", data, model, say=said.append).fit()
+    assert run.info["stages"][0]["images"] == 48 - 13
+    assert any("13 items of d:train left out of training because the same stand in val or test" in line for line in said)
+    dropped = [status for split, status in statuses(tmp_path / "run") if split == "train"]
+    assert [number for number, status in enumerate(dropped) if status != "train"] == [*range(10), 20, 21, 22]
+    kept = tuner(tmp_path / "kept", data, network(shape=x.shape[1:]), duplicates="keep").fit()
+    assert kept.info["stages"][0]["images"] == 48
+    fewer = np.delete(np.arange(48), [*range(10), 20, 21, 22])
+    other = network(shape=x.shape[1:])
+    tuner(tmp_path / "again", data | {"train": (x[fewer], Y[fewer])}, other).fit()
+    for mine, its in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, its, "the same as without them from the start")
+
+
+def test_nothing_left_to_train_on_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match='all 48 items of d:train stand in val or test, too; .* duplicates="keep"'):
+        tuner(tmp_path / "run", {"train": (X, Y), "val": (X, Y)}).fit()
+
+
+def test_a_last_activation_says_what_the_network_returns() -> None:
+    assert not gives_logits(network("softmax"))
+    for activation in ("log_softmax", "relu", "gelu", "tanh", None, "linear"):
+        assert gives_logits(network(activation)), activation
+    assert not gives_logits(network(lambda x: tf.nn.softmax(x)))
+    for activation in ("sigmoid", "hard_sigmoid"):
+        with pytest.raises(ModelError, match=f"ends in a {activation}, which says of each class by itself"):
+            gives_logits(network(activation))
+
+
+def test_a_log_softmax_trains_as_logits(tmp_path: Path) -> None:
+    logits, logs = (
+        tuner(tmp_path / str(activation), (X, Y), network(activation), {"learning_rate": 0.1}).fit()
+        for activation in (None, "log_softmax")
+    )
+    losses = [[float(row["loss"]) for row in csv.DictReader((run.path / "history.csv").open())] for run in (logits, logs)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+
+
+def test_an_optimizer_that_does_not_tell_all_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="optimizer of stage 'one': the get_config of Boosted does not tell boost"):
+        tuner(tmp_path / "run", stage={"optimizer": Boosted(0.05, boost=0.0)})
+    tuner(tmp_path / "run", stage={"optimizer": Told(0.05, boost=0.0)}).fit()
+
+
+class Two(keras.metrics.Metric):
+    """One metric that gives two numbers."""
+
+    def __init__(self) -> None:
+        super().__init__(name="two")
+        self.seen = self.add_weight(name="seen", initializer="zeros")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        self.seen.assign_add(tf.cast(tf.shape(y_pred)[0], tf.float32))
+
+    def result(self) -> dict[str, Any]:
+        return {"seen": self.seen.value, "half": self.seen / 2}
+
+
+def test_a_metric_of_several_numbers_has_a_column_for_each(tmp_path: Path) -> None:
+    run = tuner(tmp_path / "run", {"train": (X, Y), "val": (HELD, Y[:12])}, metrics=[Two()]).fit()
+    row = next(csv.DictReader((run.path / "history.csv").open()))
+    assert [float(row[name]) for name in ("seen", "half", "val_seen", "val_half")] == [48, 24, 12, 6]
+
+
+class Rate(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule without a configuration."""
+
+    def __call__(self, step: Any) -> Any:
+        return 0.01 / (1 + tf.cast(step, tf.float32))
+
+
+def test_a_schedule_without_a_configuration_is_called_all_the_same(tmp_path: Path) -> None:
+    run = tuner(tmp_path / "run", stage={"schedule": Rate(), "batch_size": 16}).fit()
+    rates = [float(row["learning_rate"]) for row in csv.DictReader((run.path / "history.csv").open())]
+    assert rates == pytest.approx([0.01, 0.01 / 4])
+
+
+@pytest.mark.parametrize("moment", ["on_train_begin", "on_epoch_begin", "on_epoch_end"])
+def test_a_callback_that_freezes_is_told_what_does(moment: str, tmp_path: Path) -> None:
+    model = network()
+
+    def freeze(*_: Any) -> None:
+        model.get_layer("hidden").trainable = False
+
+    with pytest.raises(UsageError, match=rf"a callback has frozen or freed hidden/bias, hidden/kernel in {moment}, .* rules"):
+        tuner(tmp_path / "run", model=model, callbacks=[keras.callbacks.LambdaCallback(**{moment: freeze})]).fit()
+
+
+def test_a_run_records_what_it_began_with_when_it_begins(tmp_path: Path) -> None:
+    """Not what the network was when the second tuner was made."""
+    model = network()
+    first, second = tuner(tmp_path / "first", model=model), tuner(tmp_path / "second", model=model)
+    first.fit()
+    second.fit()
+    began = [json.loads((tmp_path / name / "run.json").read_text())["began_with"] for name in ("first", "second")]
+    assert began[0] != began[1]
