@@ -7,6 +7,7 @@ import importlib
 import os
 import signal
 import sys
+import threading
 from contextlib import suppress
 from typing import Any
 
@@ -43,6 +44,7 @@ FULL_INSTALL = ("keras", "matplotlib", "safetensors", "scipy", "sklearn", "tenso
 """What the small distribution, which predicts alone, does without."""
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
+AGAIN_SECONDS = 0.05
 # What click itself ends with when it notices first.
 BROKEN_PIPE = 1
 
@@ -148,6 +150,23 @@ def _terminated(signum: int, frame: Any) -> None:
     raise _Terminated(TERMINATED)
 
 
+def _dropped(ignored: Any) -> None:
+    """What Python cannot raise, as in callbacks of its garbage collector, it drops: a signal that came there comes again."""
+    number = {_Terminated: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}.get(ignored.exc_type)
+    if number is None:
+        sys.__unraisablehook__(ignored)
+        return
+    again = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
+
+
+def heed_signals() -> None:
+    """SIGTERM ends a command as SIGINT does, and neither is lost."""
+    signal.signal(signal.SIGTERM, _terminated)
+    sys.unraisablehook = _dropped
+
+
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; an error that is a bug of ours rises with its traceback."""
     talk.quiet = talk.verbose = False
@@ -228,7 +247,7 @@ def main() -> None:
     quiet_tensorflow()
     # Take of a GPU's memory what is needed, not all of it.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    signal.signal(signal.SIGTERM, _terminated)
+    heed_signals()
     ended.append(run())
     if ended[0] == WorkerError.exit_code or "TF_CONFIG" in os.environ:
         _leave(ended)  # what TensorFlow does at the end would wait for workers that are gone

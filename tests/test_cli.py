@@ -264,6 +264,33 @@ def test_signals_end_the_command_with_their_code_and_one_line(number: int, code:
     assert process.returncode == code and said.strip() == f"emotiw: {word}"
 
 
+@pytest.mark.parametrize(("number", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_while_garbage_is_collected_is_not_lost(number: str, code: int) -> None:
+    """Python drops what is raised there; a training went on to its end."""
+    script = f"""
+import gc, os, signal, time
+from emotiw_keras.cli import main as module
+
+def collecting(phase, info):
+    gc.callbacks.remove(collecting)
+    os.kill(os.getpid(), signal.{number})
+    time.sleep(0.01)
+
+class Held:
+    def main(self, **_):
+        gc.callbacks.append(collecting)
+        gc.collect()
+        time.sleep(20)
+
+module.cli = Held()
+module.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, preexec_fn=default_signals
+    )  # fmt: skip
+    assert done.returncode == code and len(done.stderr.splitlines()) == 1
+
+
 def _open_when_read(fifo: Path, process: subprocess.Popen[str]) -> int:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and process.poll() is None:
