@@ -23,7 +23,8 @@ from emotiw_keras.data.images import ImageError, decode_image
 from emotiw_keras.data.layouts.prepared import FACES_COLUMNS
 from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.prepare import prepare
-from emotiw_keras.data.prepare.source import find_images, open_for_reading, output_stems
+from emotiw_keras.data.prepare.journal import Journal
+from emotiw_keras.data.prepare.source import Item, find_images, open_for_reading, output_stems
 from emotiw_keras.errors import DataError, OutputError, RunError, UsageError
 from emotiw_keras.faces.alignment import align
 from tests.data.dotted import Dotted, photo
@@ -515,6 +516,22 @@ def test_a_folder_below_that_cannot_be_read_is_named_and_the_others_are_read(
     lock(monkeypatch, *(tmp_path / "d" / name for name in ("a", "happy", "sad")))
     with pytest.raises(DataError, match="cannot read .*d/a: Permission denied"):
         find_images(tmp_path / "d")
+
+
+def test_faces_of_a_folder_that_cannot_be_read_stay(tmp_path: Path) -> None:
+    for name in ("a.png", "b/c.png", "gone.png"):
+        save(tmp_path / name, np.zeros((8, 8), np.uint8))
+    items = [Item(i, name, name, "", "", name[:-4], "1:2:3") for i, name in enumerate(("a.png", "b/c.png", "gone.png"))]
+    rows = {item.index: [dict.fromkeys(FACES_COLUMNS, "") | {"path": item.path, "output": item.path}] for item in items}
+    with Journal(tmp_path) as journal:
+        for item in items:
+            journal.add(item, rows[item.index])
+    locked = Journal(tmp_path)
+    locked.keep_below(["b"])
+    locked.remove_all_but({"a.png"})
+    locked.rewrite(items[:1], rows)
+    assert (tmp_path / "b" / "c.png").exists() and not (tmp_path / "gone.png").exists()
+    assert sorted(Journal(tmp_path).usable(items)) == [0, 1], "it is done already once the folder can be read again"
 
 
 def test_contact_sheets(prepared: tuple[Path, Path], tmp_path: Path) -> None:

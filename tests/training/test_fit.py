@@ -293,7 +293,8 @@ def test_a_run_hands_its_mean_image_on(finished: Run, faces: dict[str, str], rec
     train(recipe_file, faces, tmp_path / "third", *same, dry_run=True)
     np.save(tmp_path / "mean.npy", image + 1)
     with pytest.raises(
-        UsageError, match="preprocessing.mean_image = .*mean.npy', but .*first, which gives the weights, was trained with 'mean_image.npy'"
+        UsageError,
+        match="preprocessing.mean_image = .*mean.npy', but .*first, which gives the weights, was trained with 'mean_image.npy'",
     ):
         train(recipe_file, faces, tmp_path / "third", *same, dry_run=True)
 

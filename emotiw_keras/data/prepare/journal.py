@@ -33,6 +33,7 @@ class Journal:
         self._cut_short = False
         self._inside: dict[str, bool] = {}
         self._records = self._read()
+        self._kept: list[dict[str, Any]] = []
         self._file: TextIO | None = None
 
     def _read(self) -> dict[str, dict[str, Any]]:
@@ -80,6 +81,11 @@ class Journal:
             head = file.read(26)
         return head[:16] == _PNG and head[16:20] == head[20:24] and head[24:] == b"\x08\x00"
 
+    def keep_below(self, folders: Sequence[str]) -> None:
+        """Take the images in these folders, which cannot be read now, for neither gone nor done: their faces stay."""
+        for path in [path for path in self._records if path.startswith(tuple(f"{folder}/" for folder in folders))]:
+            self._kept.append(self._records.pop(path))
+
     def remove_all_but(self, outputs: set[str]) -> None:
         """Remove the faces of images that are gone; what the journal names but `prepare` did not make stays where it is."""
         for name in self.outputs() - outputs:
@@ -107,7 +113,8 @@ class Journal:
 
     def rewrite(self, items: Sequence[Item], rows_of: Mapping[int, Sequence[Row]]) -> None:
         """Keep one line an image, in their order, and none of images that are gone."""
-        write_atomic(self._path, "".join(_line(item, rows_of[item.index]) for item in items))
+        kept = (json.dumps(record) + "\n" for record in self._kept)
+        write_atomic(self._path, "".join([*(_line(item, rows_of[item.index]) for item in items), *kept]))
 
 
 def _marks(item: Item) -> dict[str, str]:

@@ -113,6 +113,7 @@ def _prepare(
 ) -> Summary:
     sweep(folder)
     journal = Journal(folder)
+    journal.keep_below(source.locked)
     rows_of = journal.usable(source.items)
     todo = [item for item in source.items if item.index not in rows_of]
     total = len(source.items)

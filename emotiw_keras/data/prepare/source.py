@@ -7,7 +7,7 @@ import os
 import re
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emotiw_keras.data.archive import Archive, ArchiveImages, FolderArchive, ZipArchive, is_image, printable
@@ -56,13 +56,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Source:
-    """A raw data set: `path` as an archive opens it, its `name`, its images and videos in order, remarks for a person."""
+    """A raw data set: `path` as an archive opens it, its `name`, its images and videos in order, remarks for a person, and the
+    folders among its images, which cannot be read."""
 
     path: Path
     name: str
     items: list[Item]
     notes: list[str]
     videos: bool = False
+    locked: tuple[str, ...] = ()
 
 
 def open_for_reading(path: Path) -> Archive:
@@ -127,7 +129,8 @@ def _from_archive(archive: Archive, path: Path) -> Source:
     # Folders that cannot be read stand last, as images without a class, so that they change no name of another's faces.
     locked = sorted(archive.locked)
     labels, splits, subjects = ([*column, *[""] * len(locked)] for column in (labels, splits, subjects))
-    return _source(path, real(path).name, [*members, *locked], labels, splits, notes, subjects, videos=bool(videos))
+    source = _source(path, real(path).name, [*members, *locked], labels, splits, notes, subjects, videos=bool(videos))
+    return replace(source, locked=tuple(map(printable, locked)))
 
 
 def _classes(members: Sequence[str]) -> tuple[list[str], list[str], list[str], list[str]]:
