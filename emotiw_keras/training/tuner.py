@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from emotiw_keras.data.near.threshold import THRESHOLD
 from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.progress import Bar
+from emotiw_keras.talk import Notice
 from emotiw_keras.training.epoch_progress import Progress, silent
 from emotiw_keras.training.fit import train
 from emotiw_keras.training.prepared_data import prepare
@@ -114,6 +115,10 @@ class StagedFineTuner:
         self.say = say or silent
         check_network(model)
         check_objects(stages, metrics, callbacks)
+        if getattr(model, "compiled", False):
+            self.say(
+                Notice(f"{model.name}: what it was compiled with is not heeded; optimizer, loss and metrics are the stages'")
+            )
         if not isinstance(data, Mapping):
             raise UsageError(f"data are {data!r:.60}; expected a table of names, such as data={{'faces': (x, y)}}")
         self.metrics, self.callbacks, self.strategy = tuple(metrics), tuple(callbacks), strategy
@@ -159,8 +164,12 @@ class StagedFineTuner:
             if isinstance(self.data[name], FaceSet):
                 raise UsageError(f"data {name!r} is read already; give subject_pattern and the like to load_faces")
 
-    def fit(self, progress: Progress | None = None) -> Run | None:
+    def fit(self, progress: Progress | None = None, *, restart: bool = False) -> Run | None:
         """Train all stages, or those that are left.
+
+        Args:
+            progress: shows epochs under way.
+            restart: as `--restart`: rename a run that is there, and begin anew with the weights that the network has now.
 
         Returns:
             The finished run; None on a worker that is not the chief, which holds no run folder. `model` holds its weights.
@@ -173,7 +182,7 @@ class StagedFineTuner:
         """
         from emotiw_keras.training.given_objects import as_given, weights_hash
 
-        began_with = weights_hash(self.model) if self._began_with is None else self._began_with
+        began_with = weights_hash(self.model) if self._began_with is None or restart else self._began_with
         replicas = join(self.recipe, self.strategy, (), WAIT_SECONDS, None, self.say)
         say = self.say if replicas is None or replicas.chief else silent
         with nullcontext() if replicas is None else replicas.together():
@@ -196,6 +205,7 @@ class StagedFineTuner:
                 metrics=self.metrics,
                 callbacks=self.callbacks,
                 replicas=replicas,
+                restart=restart,
             )
         if replicas is not None:
             replicas.spread(self.model.variables)

@@ -200,6 +200,26 @@ def test_a_callback_that_freezes_is_told_what_does(moment: str, tmp_path: Path) 
         tuner(tmp_path / "run", model=model, callbacks=[keras.callbacks.LambdaCallback(**{moment: freeze})]).fit()
 
 
+def test_what_a_network_was_compiled_with_is_not_heeded_and_told(tmp_path: Path) -> None:
+    said: list[str] = []
+    model = network()
+    tuner(tmp_path / "plain", model=model, say=said.append)
+    assert not said
+    model.compile("sgd", "mse")
+    tuner(tmp_path / "run", model=model, say=said.append)
+    assert "what it was compiled with is not heeded" in said[0]
+
+
+def test_a_run_is_begun_anew_where_that_is_asked_for(tmp_path: Path) -> None:
+    one = tuner(tmp_path / "run")
+    one.fit()
+    trained = (tmp_path / "run" / "model.weights.h5").read_bytes()
+    one.fit(restart=True)
+    assert (tmp_path / "run" / "model.weights.h5").read_bytes() != trained, "it goes on from what it has learned"
+    kept = [path for path in tmp_path.iterdir() if path.name != "run"]
+    assert len(kept) == 1 and (kept[0] / "model.weights.h5").read_bytes() == trained
+
+
 def test_a_run_records_what_it_began_with_when_it_begins(tmp_path: Path) -> None:
     """Not what the network was when the second tuner was made."""
     model = network()
