@@ -155,7 +155,10 @@ def _network(recipe: str, model: str | None, weights: str | None) -> list[str]:
     changes = [] if weights is None else [f"model.weights={weights!r}"]
     named = None if weights is None else run_of(weights)
     if named is not None:  # faces are made as they were for these weights, not as for the recipe's own
-        changes += [f"preprocessing.{each.name}={json.dumps(each.default)}" for each in fields(InputSettings)]
+        for each in fields(InputSettings):
+            own, trained = getattr(load_recipe(recipe).preprocessing, each.name), named.settings.get(each.name)
+            if own != each.default and (list(own) if isinstance(own, tuple) else own) != trained:
+                changes.append(f"preprocessing.{each.name}={json.dumps(each.default)}")
     if model is None:
         if named is not None:
             start = named.info["model"]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import _thread
 import atexit
+import errno
 import importlib
 import os
 import signal
 import sys
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import click
@@ -156,7 +159,9 @@ def _dropped(ignored: Any) -> None:
     if number is None:
         sys.__unraisablehook__(ignored)
         return
-    again = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), number))
+    # On Windows os.kill ends a process as it is.
+    resend = partial(_thread.interrupt_main, number) if os.name == "nt" else partial(os.kill, os.getpid(), number)
+    again = threading.Timer(AGAIN_SECONDS, resend)
     again.daemon = True
     again.start()
 
@@ -205,7 +210,7 @@ def run(arguments: list[str] | None = None) -> int:
         _drop_output()  # its reader has gone
         return BROKEN_PIPE
     except OSError as error:
-        if _is_lost():
+        if error.errno == errno.ENOENT and _is_lost():
             _say_error("the folder that it was started in is gone, so that no name is found from there; `cd` to another", error)
             return UsageError.exit_code
         if error.errno not in FULL:

@@ -74,9 +74,11 @@ def place_new(source: Path, target: Path) -> None:
         os.link(source, target)
     except FileExistsError as error:
         raise taken from error
-    except OSError:  # no links here, as on sticks
-        if os.path.lexists(target):
-            raise taken from None
+    except OSError:  # no links here, as on sticks: its name is taken by an empty file
+        try:
+            os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        except FileExistsError as error:
+            raise taken from error
         os.replace(source, target)
     if not _WINDOWS:
         _flush(target.parent)

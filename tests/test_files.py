@@ -15,8 +15,16 @@ from emotiw_keras.files import atomic_path, place_new
 AT_ONCE = 8
 
 
-@pytest.mark.parametrize("folders", [False, True])
-def test_of_several_at_once_one_takes_a_new_name_and_the_others_are_told(folders: bool, tmp_path: Path) -> None:
+def _no_link(source: Path, target: Path) -> None:
+    raise PermissionError(1, "Operation not permitted")
+
+
+@pytest.mark.parametrize(("folders", "links"), [(False, True), (False, False), (True, True)])
+def test_of_several_at_once_one_takes_a_new_name_and_the_others_are_told(
+    folders: bool, links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", _no_link)
     target, together = tmp_path / "target", Barrier(AT_ONCE)
 
     def take(number: int) -> bool:
@@ -39,10 +47,7 @@ def test_of_several_at_once_one_takes_a_new_name_and_the_others_are_told(folders
 
 
 def test_without_hard_links_what_is_there_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def link(source: Path, target: Path) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr(os, "link", _no_link)
     for text in ("first", "second"):
         try:
             with atomic_path(tmp_path / "target", new=True) as temporary:

@@ -16,6 +16,8 @@ _BLOCK = 1 << 20
 TEXT_BYTES = 1 << 20
 """Of the long names and other texts that stand before a member, and those for all, which the library reads whole."""
 _TEXTS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+_SPARSE_GOES_ON = 482
+"""The byte of a sparse member's header that says that blocks of its map follow, each of which says so again."""
 _PACKED = {b"\x1f\x8b": "gzip", b"\xfd7": "xz", b"BZ": "bzip2", b"\x28\xb5": "zstd"}
 
 
@@ -38,6 +40,8 @@ def _bounded() -> type[tarfile.TarInfo]:
         @classmethod
         def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
             header = super().frombuf(buf, encoding, errors)
+            if header.type == tarfile.GNUTYPE_SPARSE and buf[_SPARSE_GOES_ON]:
+                raise tarfile.ReadError("a sparse member whose map goes on without a bound; pack it again without --sparse")
             if header.type not in _TEXTS:
                 cls.before_this = 0
                 return header
@@ -84,7 +88,7 @@ def members(file: BinaryIO) -> Iterator[Member]:
                 else:
                     yield Member(name, info.offset_data, info.size)
             end = info_end(file, tar.offset)
-    except (tarfile.TarError, OSError, ValueError, OverflowError, RecursionError) as error:
+    except (tarfile.TarError, OSError, ValueError, OverflowError, RecursionError, IndexError) as error:
         yield Member("", error=f"damaged, or no tar: {' '.join(str(error).split())}")
         return
     if end is not None:

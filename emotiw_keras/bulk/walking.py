@@ -8,7 +8,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 AT_ONCE = 100_000
 """Names that are sorted in memory; more go through a temporary file."""
@@ -89,16 +89,27 @@ def glob_pattern(pattern: str) -> re.Pattern[str]:
 
 def matching(pattern: str) -> Iterator[str]:
     """Paths that a glob pattern matches, each once, sorted, as they are found; a folder ends in `/`, and is given whole, and so
-    is one that cannot be read, whatever it is called."""
+    is one that cannot be read where the pattern leads into it."""
     parts = pattern.split("/")
     fixed = next(i for i, part in enumerate(parts) if any(mark in part for mark in "*?["))
     root = "/".join(parts[:fixed])
     rest = "/".join(parts[fixed:])
-    wanted, deepest = glob_pattern(rest), None if "**" in rest else len(parts) - fixed
-    yield from _matching("" if fixed == 0 else root + "/", "", wanted, deepest)
+    ways = [None if "**" in part else glob_pattern(part) for part in parts[fixed:]]
+    yield from _matching("" if fixed == 0 else root + "/", "", glob_pattern(rest), ways)
 
 
-def _matching(root: str, below: str, wanted: re.Pattern[str], deepest: int | None) -> Iterator[str]:
+def _leads(folder: str, ways: Sequence[re.Pattern[str] | None]) -> bool:
+    """Whether what a pattern matches may lie in a folder: by its parts, None for `**`."""
+    names = folder.split("/")
+    for name, way in zip(names, ways, strict=False):
+        if way is None:
+            return True
+        if not way.fullmatch(name):
+            return False
+    return len(names) < len(ways)
+
+
+def _matching(root: str, below: str, wanted: re.Pattern[str], ways: Sequence[re.Pattern[str] | None]) -> Iterator[str]:
     try:
         names = scan((root + below) or ".")
         for name in names:
@@ -106,8 +117,8 @@ def _matching(root: str, below: str, wanted: re.Pattern[str], deepest: int | Non
             if name.endswith("/"):
                 if wanted.fullmatch(relative[:-1]):
                     yield root + relative
-                elif (deepest is None or relative.count("/") < deepest) and not os.path.islink(root + relative[:-1]):
-                    yield from _matching(root, relative, wanted, deepest)
+                elif _leads(relative[:-1], ways) and not os.path.islink(root + relative[:-1]):
+                    yield from _matching(root, relative, wanted, ways)
             elif wanted.fullmatch(relative):
                 yield root + relative
     except (FileNotFoundError, NotADirectoryError):

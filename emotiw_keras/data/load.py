@@ -135,9 +135,9 @@ def load_faces(
     rows = np.arange(len(label))
     if limit is not None and not missing:
         rows = np.flatnonzero(limit_mask(label, np.array(listing.split), limit, seed))
+    subject = _subjects(listing, subject_pattern)
     pixels, seen = read_pixels(listing, rows, grey, size, memory_budget, threads, progress, seconds)
     usable = np.array([status == OK for status in seen.status], bool)
-    subject = _subjects(listing, subject_pattern)
     faces = FaceSet(
         name=name,
         source=printable(os.fspath(path)),

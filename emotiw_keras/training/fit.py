@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -179,6 +179,7 @@ def train(
                 say(going_on(info, replicas, recipe))
         if info["finished"]:
             return _finished(folder, model, say) if writes else None
+        prepared = _with_items(prepared, info, say)
         if replicas is None:
             start_tensorflow(None if info["threads"] == hardware.processor_threads() else info["threads"])
         else:
@@ -215,6 +216,22 @@ def train(
             if info["finished"]:  # by another process meanwhile
                 return _finished(folder, model, say) if writes else None
             return loop.fit()
+
+
+def _with_items(prepared: Prepared, info: Mapping[str, Any], say: Callable[[str], None]) -> Prepared:
+    """What is trained on of arrays, told: all items where an earlier version began a run with all of them."""
+    if "items_left_out" not in prepared.info:
+        return prepared
+    from emotiw_keras.training.own_data import Arrays, check_left
+
+    of_own = dict(prepared.of_own)
+    for name, (part, val) in prepared.of_own.items():
+        if isinstance(part, Arrays):
+            if "items_left_out" not in info and part.whole is not None:
+                of_own[name] = part.whole, val
+            else:
+                check_left(name, part, say)
+    return replace(prepared, of_own=of_own)
 
 
 def _finished(folder: Path, model: keras.Model | None, say: Callable[[str], None]) -> Run:

@@ -83,17 +83,29 @@ def check_objects(
 
 
 def _check_remade(value: Any, what: str) -> None:
-    """UsageError for an optimizer of a user's own of which `get_config` does not tell all: the stage makes one like it, where
-    what is not told would be the default."""
+    """UsageError for an optimizer that cannot be made anew from its `get_config`, as a stage does: what is not told there would
+    be the default."""
+    if isinstance(value, str):
+        return
     value = getattr(value, "inner_optimizer", value)
     kind = type(value)
-    if isinstance(value, str) or kind.__module__.partition(".")[0] == "keras":
-        return
-    told = value.get_config()
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    takes = [each.name for each in inspect.signature(kind).parameters.values() if each.kind in kinds]
-    untold = [name for name in takes if name not in told]
-    if untold:
+    try:
+        told = value.get_config()
+    except NotImplementedError as error:
+        raise UsageError(
+            f"{what}: the schedule in {kind.__name__} has no get_config; give it one, or a rate here and the schedule as "
+            "Stage(schedule=...)"
+        ) from error
+    try:
+        again = kind.from_config(dict(told)).get_config()
+    except Exception as error:  # whatever a user's class raises
+        raise UsageError(f"{what}: {kind.__name__} cannot be made anew from its get_config: {error}") from error
+    untold = [name for name in told if again.get(name) != told[name]]
+    if kind.from_config.__func__ is keras.optimizers.Optimizer.from_config.__func__:
+        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        takes = [each.name for each in inspect.signature(kind).parameters.values() if each.kind in kinds]
+        untold += [name for name in takes if name not in told]
+    if untold and kind.__module__.partition(".")[0] != "keras":
         raise UsageError(
             f"{what}: the get_config of {kind.__name__} does not tell {', '.join(untold)}, so no other can be made like it; "
             "return it there beside what super().get_config() does"

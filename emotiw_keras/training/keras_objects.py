@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from typing import Any
 
 from emotiw_keras.keras_names import unnumbered
@@ -74,6 +73,9 @@ def described(value: Any) -> dict[str, str]:
     kind = type(value)
     config = ""
     if hasattr(value, "get_config"):
-        with suppress(NotImplementedError):  # a schedule of a user's own
-            config = json.dumps(_unnumbered(json.loads(json.dumps(value.get_config(), default=_named))), sort_keys=True)
+        try:
+            told = value.get_config()
+        except NotImplementedError:  # a schedule of a user's own: what it was made with, as far as it keeps that
+            told = vars(value)
+        config = json.dumps(_unnumbered(json.loads(json.dumps(told, default=_named))), sort_keys=True)
     return {"object": f"{kind.__module__}.{kind.__qualname__}", "config": config}

@@ -64,6 +64,8 @@ class Arrays:
             raise DataError(f"{name}: x[{first}] holds nan or infinity; expected finite numbers")
         self.shape: tuple[int, ...] = self.x.shape[1:]
         self.dtype = self.x.dtype
+        self.whole: Arrays | None = None
+        """Of what `without` made, what it was made of."""
         self.left_out = np.zeros(len(self.labels), bool)
         """Items that are not trained on: bool, of all in `x`."""
         self._taken = np.arange(len(self.labels))
@@ -75,6 +77,7 @@ class Arrays:
     def without(self, left_out: np.ndarray) -> Arrays:
         """The same arrays less some items: bool (items,). Nothing is copied but labels."""
         part = copy(self)
+        part.whole = self
         part.left_out, part._taken, part.labels = left_out, np.flatnonzero(~left_out), self.labels[~left_out]
         return part
 
@@ -293,12 +296,20 @@ def without_twins(train: Own, own: OwnData) -> Own:
     parts = [part for splits in own.values() for split, part in splits.items() if split != "train" and part is not train]
     held = {identity for part in parts if isinstance(part, Arrays) for identity in part.identities()}
     twins = np.array([identity in held for identity in train.identities()], bool) if held else np.zeros(len(train), bool)
-    if twins.all():
+    return train.without(twins) if twins.any() else train
+
+
+def check_left(name: str, train: Arrays, say: Callable[[str], None]) -> None:
+    """Say how many items of arrays a stage leaves out; DataError where nothing is left."""
+    count = int(train.left_out.sum())
+    if not len(train):
         raise DataError(
-            f"all {len(twins):,} items of {train.name} stand in val or test, too; take them out there, or train on them with "
+            f"all {count:,} items of {train.name} stand in val or test, too; take them out there, or train on them with "
             'duplicates="keep"'
         )
-    return train.without(twins) if twins.any() else train
+    if count:
+        why = "left out of training because the same stand in val or test"
+        say(Notice(f"stage {name}: {count:,} items of {train.name} {why}"))
 
 
 def _check(stage: Stage, train: Own) -> None:

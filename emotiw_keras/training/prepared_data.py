@@ -124,7 +124,7 @@ def prepare(
         if isinstance(part, Stage) and part.cost_weight:
             cost_matrix(labels[part.name], part.costs or None)  # a file that cannot be used is told before anything is trained
     drop = recipe.duplicates == "drop"
-    of_own = _own_stages(recipe, own, drop, say)
+    of_own = _own_stages(recipe, own, drop)
     alike, between = photographs(sets, say) if drop else ({}, 0)
     if between:
         say(Notice(f"near duplicates: {between:,} pairs of images of two data sets show one photograph"))
@@ -181,6 +181,9 @@ def prepare(
     if looked:
         left_out = {stage.name: sum(map(len, roles[stage.name].near.values())) for stage in of_files}
         info["near_duplicates"] = {"threshold": recipe.near_duplicates, "pairs": looked, "left_out": left_out}
+    masks = {name: getattr(part, "left_out", None) for name, (part, _) in of_own.items()}
+    if drop and of_own:
+        info["items_left_out"] = {name: int(mask.sum()) for name, mask in masks.items() if mask is not None}
     if parent is not None and "crops" in parent.info and not recipe.kind.tasks:
         info["crops"] = parent.info["crops"]
     if recipe.keep != "last":
@@ -200,9 +203,7 @@ def needed(settings: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return settings
 
 
-def _own_stages(
-    recipe: Recipe, own: OwnData, drop: bool, say: Callable[[str], None]
-) -> dict[str, tuple[Own | None, Own | None]]:
+def _own_stages(recipe: Recipe, own: OwnData, drop: bool) -> dict[str, tuple[Own | None, Own | None]]:
     """What each stage on own data trains on and selects on; with `drop`, without what stands in val or test, too."""
     if not own:
         return {}
@@ -212,11 +213,7 @@ def _own_stages(
     for stage in recipe.stages:
         train, val = stage_data(stage, own)
         if train is not None and drop:
-            all_of_them = train
             train = without_twins(train, own)
-            if len(train) < len(all_of_them):
-                why = "left out of training because the same stand in val or test"
-                say(Notice(f"stage {stage.name}: {len(all_of_them) - len(train):,} items of {train.name} {why}"))
         if train is not None or val is not None:
             found[stage.name] = train, val
     return found

@@ -114,7 +114,12 @@ def resumable(path: Path, recipe_toml: str, info: Mapping[str, Any]) -> dict[str
         for name in old.get("files", {}):
             if (path / name).exists() or not old.get("finished"):
                 Run(path, old).content(name)
-        changed = differences(_stored_recipe(Run(path, old)), tomllib.loads(recipe_toml))
+        stored, asked = _stored_recipe(Run(path, old)), tomllib.loads(recipe_toml)
+        if old.get("preprocessing") == info["preprocessing"]:  # a recipe's own is not heeded beside weights of a run
+            for table in (stored, asked):
+                for key in ("channels", "min_max", "mean", "std"):
+                    table.get("preprocessing", {}).pop(key, None)
+        changed = differences(stored, asked)
         # What a search has found out since (the path of `options`) is nothing that was asked for.
         model, wanted = {key: value for key, value in old.get("model", {}).items() if key in info["model"]}, info["model"]
         if wanted.get("given"):

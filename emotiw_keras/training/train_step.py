@@ -18,6 +18,7 @@ from emotiw_keras.heads import Head
 from emotiw_keras.models.kernels.large_batches import in_batches
 from emotiw_keras.training.averages import Averages
 from emotiw_keras.training.epoch_plan import changes_of
+from emotiw_keras.training.given_objects import COLUMNS
 from emotiw_keras.training.heads_loss import HeadsLoss
 from emotiw_keras.training.keras_objects import wants_one_hot
 from emotiw_keras.training.losses import StageLoss, in_form, whole_labels
@@ -224,6 +225,8 @@ class StageSteps:
         for metric in self.metrics:
             result = metric.result()
             each = result if isinstance(result, Mapping) else {metric.name: result}
+            if taken := [name for name in each if name in found or name in COLUMNS]:
+                raise UsageError(f"metric {metric.name!r} gives {taken[0]!r}, as another column of the history is called")
             found |= {name: float(np.mean(value)) for name, value in each.items()}
         return found
 

@@ -58,6 +58,9 @@ def test_a_folder_below_that_cannot_be_read_is_an_error_and_costs_no_other_photo
     plain = [(image.path, image.error or "") for image in read_inputs(["d"])]
     assert [path for path, _ in plain] == [path for path, _ in wanted]
     assert [error for _, error in plain if error == refused] == [refused] * 2
+    assert [(entry.path, entry.error) for entry in listed("d/e*/*.png")] == [("d/e/g.png", "")], (
+        "not what it does not lead into"
+    )
     lock(monkeypatch, Path("d"))
     assert [(entry.path, entry.error) for entry in listed("d")] == [("d", refused)]
 
@@ -229,6 +232,25 @@ def test_what_is_said_of_a_member_again_and_again_is_bounded() -> None:
             info.pax_headers = {"comment": "x" * 500_000}
             file.addfile(info)
     assert [entry.error for entry in listed("good.tar")] == ["", "", ""]
+
+
+def test_a_sparse_member_is_a_row_and_its_map_has_a_bound() -> None:
+    info = tarfile.TarInfo("disk.png")
+    info.type = tarfile.GNUTYPE_SPARSE
+    for goes_on in (0, 1):
+        head = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+        head[482], head[148:156] = goes_on, b" " * 8
+        head[148:156] = f"{sum(head):06o}\0 ".encode()
+        tar("good.tar", [("a.jpg", b"x" * 100)])
+        behind = bytes(511 - 7) + b"\1" + bytes(7)  # another block of the map, and so on
+        Path("sparse.tar").write_bytes(bytes(head) + (behind * 9 if goes_on else Path("good.tar").read_bytes()))
+        found = listed("sparse.tar")
+        if goes_on:
+            assert [entry.error for entry in found] == [
+                "damaged, or no tar: a sparse member whose map goes on without a bound; pack it again without --sparse"
+            ]
+        else:
+            assert "a sparse one" in found[0].error and (found[1].path, found[1].error) == ("sparse.tar/a.jpg", "")
 
 
 def test_tars_that_stop_before_their_end_say_so() -> None:

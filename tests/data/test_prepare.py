@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -532,6 +533,8 @@ def test_faces_of_a_folder_that_cannot_be_read_stay(tmp_path: Path) -> None:
     locked.rewrite(items[:1], rows)
     assert (tmp_path / "b" / "c.png").exists() and not (tmp_path / "gone.png").exists()
     assert sorted(Journal(tmp_path).usable(items)) == [0, 1], "it is done already once the folder can be read again"
+    known = [dataclasses.replace(item, subject="anna") for item in items]
+    assert {row["subject"] for rows in Journal(tmp_path).usable(known).values() for row in rows} == {"anna"}
 
 
 def test_contact_sheets(prepared: tuple[Path, Path], tmp_path: Path) -> None:

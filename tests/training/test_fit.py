@@ -23,7 +23,7 @@ from emotiw_keras.training import checkpoints
 from emotiw_keras.training.class_weights import class_weights
 from emotiw_keras.training.fit import Outcome, fit
 from emotiw_keras.training.recipe import load_recipe
-from emotiw_keras.training.run_writer import HISTORY_COLUMNS, differences
+from emotiw_keras.training.run_writer import HISTORY_COLUMNS, differences, write_info
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.stage_images import SPARED, stage_roles
 
@@ -314,6 +314,13 @@ def test_preprocessing_that_weights_were_not_trained_with_is_refused(
     other = tmp_path / "other.toml"
     other.write_text(Path(recipe).read_text().replace("mean = [128.0, 128.0, 128.0]", "mean = [1.0, 2.0, 3.0]"))
     assert "[1.0, 2.0, 3.0]" in other.read_text() and emotiw([*command[:1], str(other), *command[2:]]) == 0
+    # A run of a version that wrote the recipe's own down goes on.
+    changes = (f"model.weights={weights!r}", "stage.epochs=1")
+    run = train(Path(recipe), faces, tmp_path / "made", *changes).run
+    assert run is not None
+    (run.path / "recipe.toml").write_text((run.path / "recipe.toml").read_text().replace("128.0", "7.0"))
+    write_info(run.path, dict(run.info))
+    assert train(Path(recipe), faces, tmp_path / "made", *changes).run.fingerprint == run.fingerprint
 
 
 def test_unreadable_images_are_left_out_named_and_counted(recipe_file: Path, faces: dict[str, str], tmp_path: Path) -> None:

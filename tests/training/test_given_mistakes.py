@@ -13,9 +13,12 @@ import pytest
 import tensorflow as tf
 
 from emotiw_keras import Stage, StagedFineTuner
-from emotiw_keras.errors import DataError, EmotiwError, ModelError, UsageError
+from emotiw_keras.errors import DataError, EmotiwError, ModelError, RunError, UsageError
+from emotiw_keras.runs import read_info
+from emotiw_keras.training import own_data
 from emotiw_keras.training.losses import gives_logits
 from emotiw_keras.training.recipe_tables import InputSettings, SourceSettings
+from emotiw_keras.training.run_writer import write_info
 
 rng = np.random.default_rng(3)
 X = rng.normal(size=(48, 6)).astype(np.float32)
@@ -129,6 +132,31 @@ def test_what_is_selected_on_is_not_trained_on(x: np.ndarray, more: np.ndarray, 
 def test_nothing_left_to_train_on_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match='all 48 items of d:train stand in val or test, too; .* duplicates="keep"'):
         tuner(tmp_path / "run", {"train": (X, Y), "val": (X, Y)}).fit()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("val", [(X[:10], Y[:10]), (X, Y)], ids=["some", "all"])
+def test_a_run_that_was_begun_with_all_items_goes_on_with_them(
+    val: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As versions before did, whose run.json does not say how many are left out."""
+    data, stage = {"train": (X, Y), "val": val}, {"learning_rate": 0.1, "batch_size": 8}
+    monkeypatch.setattr(own_data, "without_twins", lambda train, own: train)
+
+    def stop(epoch: int, logs: Any) -> None:
+        raise KeyboardInterrupt
+
+    first = tuner(tmp_path / "run", data, stage=stage, callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=stop)])
+    with pytest.raises(KeyboardInterrupt):
+        first.fit()
+    info = read_info(tmp_path / "run")
+    del info["items_left_out"]
+    write_info(tmp_path / "run", info)
+    monkeypatch.undo()
+    said: list[str] = []
+    run = tuner(tmp_path / "run", data, stage=stage, say=said.append).fit()
+    assert run.info["stages"][0]["images"] == 48 and not any("left out" in line for line in said)
+    assert tuner(tmp_path / "run", data, stage=stage).fit().fingerprint == run.fingerprint, "finished already"
 
 
 def test_a_last_activation_says_what_the_network_returns() -> None:
@@ -150,10 +178,24 @@ def test_a_log_softmax_trains_as_logits(tmp_path: Path) -> None:
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
 
 
+class Renamed(keras.optimizers.SGD):
+    """Made anew by a way of its own."""
+
+    def __init__(self, lr: float = 0.01, **options: Any) -> None:
+        super().__init__(lr, **options)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Renamed:
+        return cls(config.pop("learning_rate"), **config)
+
+
 def test_an_optimizer_that_does_not_tell_all_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="optimizer of stage 'one': the get_config of Boosted does not tell boost"):
         tuner(tmp_path / "run", stage={"optimizer": Boosted(0.05, boost=0.0)})
-    tuner(tmp_path / "run", stage={"optimizer": Told(0.05, boost=0.0)}).fit()
+    with pytest.raises(UsageError, match="the schedule in SGD has no get_config; .* as Stage"):
+        tuner(tmp_path / "run", stage={"optimizer": keras.optimizers.SGD(Rate())})
+    for number, given in enumerate((Told(0.05, boost=0.0), Renamed(0.05), keras.optimizers.Adam(0.01, clipnorm=1.0))):
+        tuner(tmp_path / str(number), stage={"optimizer": given}).fit()
 
 
 class Two(keras.metrics.Metric):
@@ -166,27 +208,39 @@ class Two(keras.metrics.Metric):
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         self.seen.assign_add(tf.cast(tf.shape(y_pred)[0], tf.float32))
 
+    names = ("seen", "half")
+
     def result(self) -> dict[str, Any]:
-        return {"seen": self.seen.value, "half": self.seen / 2}
+        return dict(zip(self.names, (self.seen.value, self.seen / 2), strict=True))
 
 
 def test_a_metric_of_several_numbers_has_a_column_for_each(tmp_path: Path) -> None:
     run = tuner(tmp_path / "run", {"train": (X, Y), "val": (HELD, Y[:12])}, metrics=[Two()]).fit()
     row = next(csv.DictReader((run.path / "history.csv").open()))
     assert [float(row[name]) for name in ("seen", "half", "val_seen", "val_half")] == [48, 24, 12, 6]
+    wrong = Two()
+    wrong.names = ("loss", "half")
+    with pytest.raises(UsageError, match="metric 'two' gives 'loss', as another column of the history is called"):
+        tuner(tmp_path / "no", metrics=[wrong]).fit()
 
 
 class Rate(keras.optimizers.schedules.LearningRateSchedule):
     """A schedule without a configuration."""
 
+    first = 0.01
+
     def __call__(self, step: Any) -> Any:
-        return 0.01 / (1 + tf.cast(step, tf.float32))
+        return self.first / (1 + tf.cast(step, tf.float32))
 
 
 def test_a_schedule_without_a_configuration_is_called_all_the_same(tmp_path: Path) -> None:
     run = tuner(tmp_path / "run", stage={"schedule": Rate(), "batch_size": 16}).fit()
     rates = [float(row["learning_rate"]) for row in csv.DictReader((run.path / "history.csv").open())]
     assert rates == pytest.approx([0.01, 0.01 / 4])
+    other = Rate()
+    other.first = 0.5
+    with pytest.raises(RunError, match=r"made from another recipe or other data: stage.one.schedule"):
+        tuner(tmp_path / "run", stage={"schedule": other, "batch_size": 16}).fit()
 
 
 @pytest.mark.parametrize("moment", ["on_train_begin", "on_epoch_begin", "on_epoch_end"])

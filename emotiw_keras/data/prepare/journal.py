@@ -60,7 +60,8 @@ class Journal:
         for item in items:
             record = self._records.get(item.path)
             if record and _same(record, item):
-                rows = [dict.fromkeys(FACES_COLUMNS, "") | row for row in record["rows"]]
+                # who is shown depends on the folders beside, which may have come since
+                rows = [dict.fromkeys(FACES_COLUMNS, "") | row | {"subject": item.subject} for row in record["rows"]]
                 if all(self._is_face(row["output"]) for row in rows if row["output"]):
                     found[item.index] = rows
         return found
