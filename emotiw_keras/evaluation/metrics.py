@@ -168,7 +168,7 @@ def scores(
         "accuracy_ci95": list(share_interval(answered, persons)),
         "macro_f1": macro_f1,
         "macro_f1_ci95": list(macro_f1_interval(truth, predicted, classes, persons)),
-        "balanced_accuracy": float(np.mean(recall)),
+        "balanced_accuracy": float(np.mean(recall[support > 0])),  # the mean over classes that have images
         "abaw_score": 0.67 * macro_f1 + 0.33 * accuracy,
         "ece": expected_calibration_error(truth, probabilities),
         "log_loss": float(log_loss(truth, probabilities, labels=ids)) if classes > 1 else 0.0,

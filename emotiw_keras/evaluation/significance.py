@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 RESAMPLES = 2000
+FEW_PERSONS = 10
 SEED = 0
 Z_95 = 1.959963984540054
 DRAWN_AT_ONCE = 1 << 22
@@ -117,6 +118,7 @@ def share_interval(right: np.ndarray, persons: np.ndarray | None = None) -> tupl
     """The 95 % interval of the share of images that are right: by images Wilson's, by persons a percentile bootstrap.
 
     Where all persons have the same share, such as all, no draw of persons differs: then it is Wilson's, a person counting once.
+    Fewer than `FEW_PERSONS` do not show how persons differ: then it is not narrower than that of the images.
 
     Args:
         right: bool (n,), at least one.
@@ -138,7 +140,11 @@ def share_interval(right: np.ndarray, persons: np.ndarray | None = None) -> tupl
     if np.ptp(shares) == 0:
         return wilson_interval(float(shares.sum()), len(shares))
     kinds, counts = _draws(right.astype(np.int64), persons)
-    return _ends(counts[:, kinds == 1].sum(axis=1) / counts.sum(axis=1))
+    low, high = _ends(counts[:, kinds == 1].sum(axis=1) / counts.sum(axis=1))
+    if len(shares) >= FEW_PERSONS:
+        return low, high
+    by_image = wilson_interval(int(right.sum()), len(right))
+    return min(low, by_image[0]), max(high, by_image[1])
 
 
 def macro_f1_interval(

@@ -12,6 +12,8 @@ from emotiw_keras.errors import UsageError
 
 UPWARDS = ("accuracy", "macro_f1")
 """Scores of every stage of which more is better."""
+FOUND_ANEW = ("append_header",)
+"""What a callback of Keras finds out each time a training begins: whether the file of a `CSVLogger` lacks its first line."""
 
 
 def _training(model: keras.Model) -> frozenset[str]:
@@ -66,7 +68,7 @@ class Callbacks:
         if float(optimizer.learning_rate) != before:
             self.began_at = float(optimizer.learning_rate)
         for callback, values in zip(callbacks, state, strict=False):
-            vars(callback).update(values)
+            vars(callback).update({name: value for name, value in values.items() if name not in FOUND_ANEW})
 
     @property
     def stopped(self) -> bool:

@@ -13,8 +13,8 @@ from emotiw_keras.talk import Notice
 from emotiw_keras.training.run_writer import move_aside, resumable, start_or_resume
 
 OTHER_WEIGHTS = (
-    "{folder} has weights of its own, which began otherwise than those that the network was given with; another run_dir begins "
-    "with these"
+    "{folder} goes on with its own weights; those that the network was given with are others than it began with, and are not "
+    "taken (another run_dir would begin with them)"
 )
 
 

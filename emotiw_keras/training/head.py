@@ -18,6 +18,7 @@ from emotiw_keras.data.splits import group_ids, stratified
 from emotiw_keras.errors import UsageError
 from emotiw_keras.models.features import classifier_of
 from emotiw_keras.out_of_fold import write_out_of_fold
+from emotiw_keras.runs import Run
 from emotiw_keras.talk import Notice
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.caching import Plan, as_they_are
@@ -25,7 +26,8 @@ from emotiw_keras.training.class_weights import class_weights
 from emotiw_keras.training.feeds import Trained, label_spec, validation_batches
 from emotiw_keras.training.linear_head import LinearHead, fit_linear_head
 from emotiw_keras.training.optimizers import make_optimizer
-from emotiw_keras.training.own_data import Batches
+from emotiw_keras.training.own_data import Arrays, Batches
+from emotiw_keras.training.stage_images import PARENT
 from emotiw_keras.training.stage_state import arrays
 from emotiw_keras.training.stage_training import StageTraining
 from emotiw_keras.training.train_step import StageSteps
@@ -112,16 +114,18 @@ class HeadTraining(StageTraining):
         assert self.val is not None and not isinstance(self.val, Batches)
         self.run.say(f"stage {self.stage.name} is fitted again, with its {len(self.val):,} validation images")
         held = checkpoints.load(self.folder / file).arrays
-        head, labels = self._fitted([self.train, self.val], (held["start/kernel"], held["start/bias"]))
-        write_out_of_fold(self.run.run_dir, self.run.info["labels"], labels, head.answers)
+        head, judged = self._fitted([self.train, self.val], (held["start/kernel"], held["start/bias"]))
+        if len(judged):
+            write_out_of_fold(self.run.run_dir, self.run.info["labels"], judged, head.answers)
         self.run.say(f"  {self.stage.name}: {_told(head)}")
         return {"stage": self.stage.name, "images": len(self.train) + len(self.val), **_facts(head)}
 
     def _fitted(self, sources: Sequence[Trained], start: tuple[np.ndarray, np.ndarray]) -> tuple[LinearHead, np.ndarray]:
         """Fit the classifier on all images of some sources, beginning with kernel and bias, and give it to the network; with it
-        come the labels of the images that it was fitted on."""
+        come the labels of the images that it was judged by."""
         stage, classifier = self.stage, classifier_of(self.run.model)
         labels, groups = np.concatenate([each.labels for each in sources if not isinstance(each, Batches)]), _groups(sources)
+        new = self._new_to_the_start(sources)
         taken = np.arange(len(labels))
         if len(taken) > MOST_IMAGES:
             taken = np.sort(stratified(taken, labels, MOST_IMAGES, self.run.seed))
@@ -131,7 +135,15 @@ class HeadTraining(StageTraining):
             self._features(source, taken[(taken >= first) & (taken < end)] - first)
             for source, first, end in zip(sources, ends, ends[1:], strict=False)
         ]
-        labels = labels[taken]
+        labels, new = labels[taken], new[taken]
+        if not new.all():
+            known, others = f"{int((~new).sum()):,} of its {len(new):,}", f"{int(new.sum()):,}"
+            self.run.say(
+                Notice(
+                    f"warning: {self.where}: {known} images trained the weights that it starts from, so the {others} others "
+                    "alone judge; to learn from all alike, start from what those began with"
+                )
+            )
         counts = np.bincount(labels, minlength=len(start[1]))
         few = [name for name, count in zip(self.run.info["labels"], counts.tolist(), strict=False) if count == 1]
         if few:
@@ -143,10 +155,16 @@ class HeadTraining(StageTraining):
         with threadpool_limits(1):  # sums in one order, whatever else the machine does
             head = fit_linear_head(
                 np.concatenate(features, axis=1), labels, groups[taken], start, weights=weights.astype(np.float64),
-                folds=stage.folds, seed=self.run.seed, where=self.where,
+                judged=new, folds=stage.folds, seed=self.run.seed, where=self.where,
             )  # fmt: skip
         classifier.set_weights([head.kernel, head.bias][: len(classifier.weights)])
-        return head, labels
+        return head, labels[new]
+
+    def _new_to_the_start(self, sources: Sequence[Trained]) -> np.ndarray:
+        """Whether the weights that the run starts from were not made from an image: bool (images,)."""
+        rows = Run(self.run.run_dir, {**self.run.info, "finished": True}).each_row_as_trained()
+        given = {row["pixel_hash"] for row in rows if row["stage"] == PARENT} - {""}
+        return np.array([identity not in given for source in sources for identity in _identities(source)], bool)
 
     def _features(self, source: Trained, taken: np.ndarray) -> np.ndarray:
         """What the classifier reads, float32 (views, images, features): the centre crop, and with `mirror` its mirror image."""
@@ -184,6 +202,13 @@ class HeadTraining(StageTraining):
             labels=label_spec(self.val), metrics=self.run.metrics,
         )  # fmt: skip
         return steps.evaluate(validation_batches(self.val))
+
+
+def _identities(source: Trained) -> list[str]:
+    """What tells each image from others, "" where nothing does."""
+    if isinstance(source, Pool):
+        return [digest for faces, index in source.parts for digest in pick(faces.pixel_hash, index)]
+    return source.identities() if isinstance(source, Arrays) else [""] * len(source)
 
 
 def _groups(sources: Sequence[Trained]) -> np.ndarray:

@@ -21,6 +21,8 @@ TOLERANCE = 1e-3
 TEMPERATURES = np.geomspace(0.01, 10.0, 46)
 MOST_COLUMNS = 1024
 """So many directions, those of most variance, tell images apart as well as all: a penalty leaves little of the others."""
+LEAST_JUDGED = 10
+"""Images that the network was not trained on; fewer cannot choose."""
 MISSING = 20.0
 """How far the logit of a class without training images lies below the others."""
 SMALLEST_SPREAD = 0.01
@@ -37,9 +39,9 @@ class LinearHead:
         strength: C of the logistic regression.
         start: whether the start's answers are among what it goes by.
         temperature: what the logits were divided by.
-        accuracy, log_loss: of all images, each answered by a head that was fitted without its person.
+        accuracy, log_loss: of all judged images, each answered by a head that was fitted without its person.
         folds: of the cross-validation.
-        answers: float64 (images, classes), the probabilities behind `accuracy` and `log_loss`.
+        answers: float64 (judged images, classes), the probabilities behind `accuracy` and `log_loss`.
     """
 
     kernel: np.ndarray
@@ -60,6 +62,7 @@ def fit_linear_head(
     start: tuple[np.ndarray, np.ndarray],
     *,
     weights: np.ndarray,
+    judged: np.ndarray | None = None,
     folds: int = 5,
     seed: int = 0,
     where: str = "the head",
@@ -78,6 +81,8 @@ def fit_linear_head(
         groups: int (images,): images of one group, such as a person, are on one side in every fold.
         start: kernel (features, classes) and bias (classes,) of the present classifier.
         weights: float (classes,): how much an image counts, by its label.
+        judged: bool (images,): those whose answers choose strength and temperature, as the network was not trained on them; all
+            if None. Too few of them choose nothing: then it does without the start's answers, and sharpens none.
         folds: at most so many.
         seed: of the folds.
         where: how errors name it.
@@ -105,19 +110,24 @@ def fit_linear_head(
             "reads others; expected at least two, or no subject_pattern"
         )
     splits = _splits(labels, groups, min(folds, count), seed)
+    judged = np.ones(len(labels), bool) if judged is None else judged
+    blind = judged.sum() < LEAST_JUDGED or len(np.unique(labels[judged])) < 2
+    counts = np.ones(len(labels), bool) if blind else judged
     best: tuple[tuple[float, float], _Space, int, float] | None = None
     answers = np.empty((0, classes))
     for space in _spaces(features, start):
+        if blind and space.answers is not None:
+            continue
         logits = np.full((len(STRENGTHS), *features.shape[:2], classes), -MISSING)
         for inside, outside in splits:
             for number, (kernel, bias) in enumerate(_path(space.mine[inside], labels[inside], weights, classes)):
                 logits[number][:, outside] = space.rows[:, outside] @ kernel + bias
-        for number, each in enumerate(logits):
-            temperature, loss = _temperature(each, labels, weights[labels])
+        for number, each in enumerate(logits[:, :, counts]):
+            temperature, loss = _temperature(each, labels[counts], weights[labels[counts]], 1.0 if blind else 0.0)
             # rounded, so that the last bits of sums decide nothing
-            score = (_accuracy(each / temperature, labels, weights[labels]), -round(loss, 6))
+            score = (_accuracy(each / temperature, labels[counts], weights[labels[counts]]), -round(loss, 6))
             if best is None or score > best[0]:
-                best, answers = (score, space, number, temperature), _probabilities(each / temperature)
+                best, answers = (score, space, number, temperature), _probabilities(each / temperature)[judged[counts]]
     assert best is not None
     (accuracy, loss), space, number, temperature = best
     kernel, bias = list(_path(space.mine, labels, weights, classes, STRENGTHS[: number + 1]))[-1]
@@ -242,11 +252,20 @@ def _accuracy(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> fl
     return round(float((right * weights).sum() / weights.sum()), 9)
 
 
-def _temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    """Of `TEMPERATURES` the one with the least log loss, and that loss."""
-    losses = []
-    for temperature in TEMPERATURES:
-        found = _probabilities(logits / temperature)[np.arange(len(labels)), labels]
-        losses.append(float(-(np.log(np.maximum(found, 1e-6)) * weights).sum() / weights.sum()))
-    best = int(np.argmin(losses))
-    return float(TEMPERATURES[best]), losses[best]
+def _temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray, least: float) -> tuple[float, float]:
+    """Of `TEMPERATURES` from `least` on the best, and the log loss at it.
+
+    Best is the one with the least log loss of labels that are a little in doubt, (n + 1) / (n + classes) in place of 1 (Platt
+    1999): so few images, all of them right, would have the answers as sure as numbers can be.
+    """
+    tried = TEMPERATURES[least <= TEMPERATURES]
+    classes = logits.shape[2]
+    wanted = np.full((len(labels), classes), 1 / (len(labels) + classes))
+    wanted[np.arange(len(labels)), labels] = (len(labels) + 1) / (len(labels) + classes)
+    in_doubt, plain = [], []
+    for temperature in tried:
+        told = np.log(np.maximum(_probabilities(logits / temperature), 1e-6))
+        in_doubt.append(float(-((wanted * told).sum(axis=1) * weights).sum() / weights.sum()))
+        plain.append(float(-(told[np.arange(len(labels)), labels] * weights).sum() / weights.sum()))
+    best = int(np.argmin(in_doubt))
+    return float(tried[best]), plain[best]

@@ -104,6 +104,12 @@ def test_persons_are_drawn_as_one_by_one() -> None:
     assert macro_f1_interval(truth, said, 2, np.arange(len(person))) == narrow
 
 
+def test_few_persons_tell_no_more_than_their_images() -> None:
+    right, person = np.arange(11) > 0, np.arange(11) // 6  # two persons, one of them always right
+    assert share_interval(right, person) == (share_interval(right)[0], 1.0)
+    assert share_interval(np.tile(right, 5), np.arange(55) // 11 * 2 + np.tile(person, 5))[0] > share_interval(right)[0]
+
+
 def test_persons_who_are_all_read_alike_count_once_each() -> None:
     right, person = np.ones(60, bool), np.arange(60) // 10
     assert share_interval(right, person) == wilson_interval(6, 6) != share_interval(right)

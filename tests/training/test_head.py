@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,28 @@ def test_rare_classes_are_found_where_images_are_weighted() -> None:
     assert found(np.array([96 / 180, 96 / 12])) > found(np.ones(2))
 
 
+def test_few_images_that_are_all_read_rightly_do_not_make_answers_sure() -> None:
+    """Without doubt about their labels the least temperature would be the best: each answer would be 1.000."""
+    features, labels = told_apart(30)
+    features[:, np.arange(30), labels] += 100 * np.array([1, 10, 0.1, 1], np.float32)[labels]
+    head = fitted(features, labels)
+    assert head.accuracy == 1 and 0.9 < head.answers.max(axis=1).mean() < 0.99
+
+
+def test_images_that_the_start_was_made_from_do_not_judge() -> None:
+    """Features of images that the network was trained on tell their classes, and those of others do not."""
+    random = np.random.default_rng(1)
+    labels, new = np.arange(120) % 3, np.arange(120) >= 60
+    features = random.normal(0, 0.3, (1, 120, 4)).astype(np.float32)
+    features[:, np.arange(120)[~new], labels[~new]] += 5
+    blinded = fitted(features, labels, judged=new)
+    assert blinded.answers.shape == (60, 3) and blinded.accuracy < 0.55 and blinded.answers.max(axis=1).mean() < 0.6
+    assert fitted(features, labels).answers[new].max(axis=1).mean() > blinded.answers.max(axis=1).mean()
+    start = np.eye(4, 3, dtype=np.float32) * 9, np.zeros(3, np.float32)
+    none = fitted(features, labels, start, judged=np.zeros(120, bool))
+    assert not none.start and none.temperature >= 1 and none.answers.shape == (0, 3)
+
+
 def test_what_cannot_be_learned_from_is_told() -> None:
     features, labels = told_apart(12)
     with pytest.raises(DataError, match="all 12 training images are of one class"):
@@ -147,6 +170,22 @@ def test_the_better_stage_is_kept_and_fitted_again(trained: tuple[Run, list[str]
     assert run.info["model"]["features"] == 5
     # an ordinary network afterwards
     assert assess(run, faces["fer"], split="test").result["accuracy"] > 1 / 7
+
+
+def test_a_run_from_weights_that_its_images_made_says_so(
+    trained: tuple[Run, list[str]], recipe: Recipe, faces: dict[str, str], tmp_path: Path
+) -> None:
+    first, said = trained
+    assert not any("trained the weights" in line for line in said)
+    again: list[str] = []
+    settings = replace(recipe, model=replace(recipe.model, weights=str(first.path)))
+    second = fit(settings, {"fer": faces["fer"]}, tmp_path / "again", say=again.append).run
+    assert second is not None
+    images = second.info["stages"][0]["images"]
+    told = f"{images:,} of its {images:,} images trained the weights that it starts from, so the 0 others alone judge"
+    assert any(told in line for line in again)
+    assert second.info["stages"][0]["head"]["temperature"] >= 1 and not second.info["stages"][0]["head"]["start"]
+    assert read_out_of_fold(second) is None
 
 
 def test_images_that_fitted_the_classifier_again_calibrate_nothing(

@@ -428,13 +428,16 @@ def test_stopped_and_started_again_it_ends_in_the_same_bits(data: Any, tmp_path:
             val=("data:val",), epochs=4, optimizer=keras.optimizers.Adam(0.01), **size,
             metrics=(keras.metrics.AUC(name="auc"),),
         )  # fmt: skip
-        return tuned(tmp_path / out, one, data, small(nested=True), callbacks=(waiting, *callbacks))[0]
+        log = keras.callbacks.CSVLogger(tmp_path / f"{out}.csv", append=True)
+        return tuned(tmp_path / out, one, data, small(nested=True), callbacks=(waiting, log, *callbacks))[0]
 
     whole = mine("whole", Kill(-1))
     for at in (6, 5):
         with pytest.raises(BaseException, match="stopped and saved"):
             mine("broken", Kill(at))
     broken = mine("broken", Kill(-1))
+    logs = [(tmp_path / f"{out}.csv").read_text().splitlines() for out in ("whole", "broken")]
+    assert [line.split(",")[0] for line in logs[0]] == [line.split(",")[0] for line in logs[1]] == ["epoch", *"0123"]
     timeless = [[{k: v for k, v in row.items() if "second" not in k} for row in history(run)] for run in (whole, broken)]
     assert timeless[0] == timeless[1] and timeless[0][0]["learning_rate"] != timeless[0][3]["learning_rate"]
     weights = [[weight.numpy() for weight in run.build().weights] for run in (whole, broken)]
