@@ -10,7 +10,7 @@ from types import ModuleType
 from emotiw_keras.errors import ModelError
 from emotiw_keras.formats.foreign import Foreign, Node
 from emotiw_keras.models.originals import original
-from emotiw_keras.models.registry import get_spec
+from emotiw_keras.models.registry import ModelSpec, get_spec
 
 WEIGHTED = ("conv", "fc")
 
@@ -146,6 +146,7 @@ def match_layers(name: str, foreign: Foreign) -> Matching:
         whole = weighted != len(trunk)
         matches, how, beyond = _by_order(name, layers if whole else trunk, foreign), "order", None if whole else ()
     if matches is None:
+        _refuse_others(name, layers, foreign)
         expected = ", ".join(dict.fromkeys(f"{naming[layers[0].name]} and {naming[layers[1].name]}" for naming in namings))
         first = ", ".join(list(foreign.arrays)[:4]) or "none"
         raise ModelError(
@@ -164,6 +165,44 @@ def match_layers(name: str, foreign: Foreign) -> Matching:
         keys = tuple(key for match in matches[len(trunk) :] for key in match.keys)
         return Matching(tuple(matches[: len(trunk)]), how, keys, f"{border}; the trunk alone is converted")
     return Matching(tuple(matches), how, beyond)
+
+
+def prepared(spec: ModelSpec) -> str:
+    """How a network's images are prepared, in words.
+
+    Example:
+        >>> prepared(get_spec("squeezenet"))
+        'BGR, 0..255 less 104, 117, 123'
+    """
+    less, by = (", ".join(f"{value:g}" for value in values) for values in (spec.mean, spec.std))
+    return f"{spec.channel_order.upper()}, 0..255 less {less}" + ("" if set(spec.std) == {1.0} else f", divided by {by}")
+
+
+def check_inputs(name: str, foreign: Foreign, matching: Matching, stated: str | None) -> None:
+    """Raise ModelError where a file does not say how its images were prepared, and publishers of this network differ in it
+    (OTHER_INPUTS in the network's module), unless whoever converts has `stated` the order of the channels.
+
+    Names of layers tell the publisher; a file that was matched by the order of its computation has none that is known.
+    """
+    others = getattr(_module(name), "OTHER_INPUTS", None)
+    if others is None or matching.how == "name" or foreign.channel_order is not None or stated is not None:
+        return
+    raise ModelError(
+        f"{foreign.path.name} does not state how its images were prepared: {name} takes {prepared(get_spec(name))}, {others}; "
+        "if it has our scale and mean, give `emotiw convert` the --channel-order, otherwise change its first convolution for "
+        "such images and export it again"
+    )
+
+
+def _refuse_others(name: str, layers: Sequence[_Layer], foreign: Foreign) -> None:
+    """Raise ModelError for arrays under names by which the same layers take images that are prepared otherwise."""
+    naming = getattr(_module(name), "TORCHVISION_NAMES", {}).get(name)
+    if naming is not None and _by_name(layers[: trunk_length(name)], [naming], foreign) is not None:
+        raise ModelError(
+            f"{foreign.path.name} holds torchvision's layers of {name}, whose images are prepared otherwise: "
+            f"{_module(name).OTHER_INPUTS}, ours {prepared(get_spec(name))}; change its first convolution for such images, "
+            "export it as ONNX and convert that with --channel-order"
+        )
 
 
 def _other_border(original: Sequence[Node], matches: Sequence[Match], foreign: Foreign) -> str | None:

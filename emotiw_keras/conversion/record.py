@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from emotiw_keras.conversion.matching import Match
+from emotiw_keras.conversion.matching import Match, prepared
 from emotiw_keras.formats.foreign import Foreign, Layout
 from emotiw_keras.models.registry import get_spec
 from emotiw_keras.talk import Notice, most
@@ -65,7 +65,8 @@ class Conversion:
         """The report, one line each: what was read, matched, ignored and proved."""
         foreign, spec = self.foreign, get_spec(self.name)
         values = sum(array.size for array in foreign.arrays.values())
-        stated = "as the format has it" if foreign.channel_order else "not stated by the file, taken as the network's own"
+        taken = "taken as the network's own" if self.channel_order == spec.channel_order else "taken as said"
+        stated = "as the format has it" if foreign.channel_order else f"not stated by the file, {taken}"
         doubles = sorted({str(array.dtype) for array in foreign.arrays.values()} - {"float32"})
         worst = max(self.parity, key=lambda key: self.parity[key])
         whose = "the computation in the file" if self.own_structure else f"{spec.title} as its authors defined it"
@@ -78,7 +79,9 @@ class Conversion:
             lines.append(f"images of {self.input_shape[0]}x{self.input_shape[1]}, not the usual {usual[0]}x{usual[1]}")
         if doubles:
             lines.append(f"stored as {', '.join(doubles)}, written as float32")
-        if foreign.mean is not None:
+        if foreign.mean is None:
+            lines.insert(3, f"scale and mean: not stated by the file, taken as {self.name} takes images: {prepared(spec)}")
+        else:
             pixel = foreign.mean.reshape(-1, foreign.mean.shape[-1]).mean(axis=0)
             own = spec.mean if self.channel_order == spec.channel_order else spec.mean[::-1]
             numbers = [", ".join(f"{value:.3f}" for value in values) for values in (pixel, own)]

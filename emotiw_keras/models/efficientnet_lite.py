@@ -31,7 +31,7 @@ from emotiw_keras.models.parts import (
 )
 from emotiw_keras.models.preprocessing import decode_predictions, preprocessing
 
-__all__ = ["FOREIGN_NAMES", "SMALLEST", "EfficientNetLite0", "decode_predictions", "preprocess_input"]
+__all__ = ["FOREIGN_NAMES", "OTHER_INPUTS", "SMALLEST", "EfficientNetLite0", "decode_predictions", "preprocess_input"]
 
 preprocess_input = preprocessing("efficientnet_lite0")
 
@@ -53,6 +53,9 @@ def _torch_names() -> dict[str, str]:
 
 FOREIGN_NAMES: tuple[dict[str, str], ...] = (_torch_names(),)
 """Our layers -> theirs."""
+
+OTHER_INPUTS = "timm's efficientnet_lite0 takes RGB, 0..1, less ImageNet's mean and divided by its deviation"
+"""How others prepare the images of this network; see `conversion.matching.check_inputs`."""
 
 
 def _normalised(x: Tensor, conv: layers.Layer, relu: bool = True) -> Tensor:

@@ -33,7 +33,7 @@ from emotiw_keras.models.parts import (
 from emotiw_keras.models.pooling import CaffeMaxPooling2D
 from emotiw_keras.models.preprocessing import decode_predictions, preprocessing
 
-__all__ = ["AFTER_TRUNK", "FOREIGN_NAMES", "SENet50", "decode_predictions", "preprocess_input"]
+__all__ = ["AFTER_TRUNK", "FOREIGN_NAMES", "OTHER_INPUTS", "SENet50", "decode_predictions", "preprocess_input"]
 
 preprocess_input = preprocessing("senet50")
 
@@ -75,6 +75,9 @@ def _torch_names() -> dict[str, str]:
 
 FOREIGN_NAMES: tuple[dict[str, str], ...] = (_caffe_names(), _torch_names())
 """Our layers -> theirs, one for each naming; `<layer>_bn_scale` is the layer of factors where it is one of its own."""
+
+OTHER_INPUTS = "SE-ResNet-50 of timm takes RGB, 0..1, less a mean and divided by a deviation"
+"""How others prepare the images of this network; see `conversion.matching.check_inputs`."""
 
 AFTER_TRUNK = ("feat_extract",)
 """Layers that the released 256 and 128 networks have between the trunk and their classifier."""

@@ -36,6 +36,7 @@ from emotiw_keras.models.preprocessing import decode_predictions, preprocessing
 
 __all__ = [
     "FOREIGN_NAMES",
+    "OTHER_INPUTS",
     "TORCHVISION_NAMES",
     "SqueezeNet",
     "SqueezeNetV1_1",
@@ -76,6 +77,9 @@ TORCHVISION_NAMES: dict[str, dict[str, str]] = {
 }
 """Our layers -> torchvision's in `squeezenet1_0` and `squeezenet1_1`. Not among FOREIGN_NAMES, as the names alone do not make
 those nets these: they take RGB images divided by a standard deviation, and `squeezenet1_0` does not pad conv10."""
+
+OTHER_INPUTS = "torchvision's takes RGB, 0..1, less a mean and divided by a deviation"
+"""How others prepare the images of this network; see `conversion.matching.check_inputs`."""
 
 
 def _conv(filters: int, size: int, name: str, **kwargs: Any) -> layers.Conv2D:

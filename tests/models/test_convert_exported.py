@@ -15,6 +15,7 @@ from emotiw_keras.errors import ModelError
 from emotiw_keras.formats.foreign import Limits
 from emotiw_keras.formats.onnx import read_onnx
 from emotiw_keras.models import alexnet_owt, senet, squeezenet, vgg_cnn
+from emotiw_keras.models.registry import get_spec
 from tests.formats import write_onnx
 from tests.formats.exported_onnx import STYLES, Style, write_exported
 from tests.formats.foreign_networks import Network, network, run_caffe, write_caffe_files
@@ -84,7 +85,9 @@ CASES += [(name, style) for style, names in SPECIAL.items() for name in names]
 @pytest.mark.parametrize("name, style", CASES)
 def test_exported_files_give_the_same_network(name: str, style: str, tmp_path: Path, folder: Path) -> None:
     path = exported(tmp_path / "net.onnx", name, STYLES[style])
-    model, conversion = convert(name, path, width=WIDTHS[name])
+    # torchvision's names: without a word its own images would be likelier than those that these weights are for
+    stated = get_spec(name).channel_order if name in squeezenet.TORCHVISION_NAMES else None
+    model, conversion = convert(name, path, width=WIDTHS[name], channel_order=stated)
     # SENet-50's small variances magnify the last digits.
     assert conversion.own_structure and max(conversion.parity.values()) < (5e-5 if name == "senet50" else 1e-5)
     found = ours(model, [])["scores"]
@@ -100,6 +103,26 @@ def test_exported_files_give_the_same_network(name: str, style: str, tmp_path: P
     folded = name == "senet50" and STYLES[style].folded
     assert ("batch normalisations are folded" in lines) == folded
     assert len([line for line in lines.splitlines() if line.startswith("ignored")]) < 20
+
+
+@pytest.mark.parametrize("style", ["older-13", "newer-18"])
+def test_a_file_whose_publisher_may_prepare_images_otherwise_needs_a_word(style: str, tmp_path: Path) -> None:
+    """It was converted, and proven, into a network that took BGR of 0..255 where torchvision's took RGB of 0..1."""
+    path = exported(tmp_path / "net.onnx", "squeezenet_v1_1", STYLES[style])
+    with pytest.raises(ModelError, match=r"does not state how its images were prepared: .* 0..255 less 104, 117, 123, torch"):
+        convert("squeezenet_v1_1", path, width=0.25)
+    _, conversion = convert("squeezenet_v1_1", path, width=0.25, channel_order="rgb")
+    lines = "\n".join(conversion.lines())
+    assert "channels: RGB (not stated by the file, taken as said)" in lines
+    assert "scale and mean: not stated by the file, taken as squeezenet_v1_1 takes images: BGR, 0..255 less 104" in lines
+
+
+def test_torchvisions_arrays_are_refused_with_the_reason(tmp_path: Path) -> None:
+    named = squeezenet.TORCHVISION_NAMES["squeezenet_v1_1"]
+    arrays = {key.rpartition("."): array for key, array in drawn("squeezenet_v1_1").arrays.items()}
+    np.savez(tmp_path / "net.npz", **{f"{named[layer]}.{role}": array for (layer, _, role), array in arrays.items()})
+    with pytest.raises(ModelError, match=r"torchvision's layers of squeezenet_v1_1, .* RGB, 0..1, .* export it as ONNX"):
+        convert("squeezenet_v1_1", tmp_path / "net.npz", width=0.25)
 
 
 def test_the_module_a_node_was_exported_from() -> None:
