@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emotiw_keras.conversion.into_keras import layout_of, normalisation_to_keras, to_keras
-from emotiw_keras.conversion.matching import Match, check_inputs, match_layers
+from emotiw_keras.conversion.matching import Match, check_inputs, check_unscaled, match_layers
 from emotiw_keras.conversion.original_computation import (
     fitted_original,
     image_shape,
@@ -88,6 +88,7 @@ def convert(
     foreign = source if isinstance(source, Foreign) else read(Path(source), limits)
     if not foreign.arrays:
         raise ModelError(f"{foreign.path.name} ({foreign.format}) holds no weights; give the file that does")
+    check_unscaled(name, foreign.path.name, foreign.rescales)
     if structure is not None:
         from emotiw_keras.formats.caffe import with_prototxt
 

@@ -11,6 +11,7 @@ from emotiw_keras.errors import ModelError
 from emotiw_keras.formats.foreign import Foreign, Node
 from emotiw_keras.models.originals import original
 from emotiw_keras.models.registry import ModelSpec, get_spec
+from emotiw_keras.text import shown
 
 WEIGHTED = ("conv", "fc")
 
@@ -192,6 +193,16 @@ def check_inputs(name: str, foreign: Foreign, matching: Matching, stated: str | 
         "if it has our scale and mean, give `emotiw convert` the --channel-order, otherwise change its first convolution for "
         "such images and export it again"
     )
+
+
+def check_unscaled(name: str, file: str, rescales: Sequence[str]) -> None:
+    """Raise ModelError where a file has layers (`Foreign.rescales`) that change its images by what no array holds."""
+    if rescales:
+        raise ModelError(
+            f"{file} changes its images by its layer {shown(rescales[0])}, which would be lost: {name} takes "
+            f"{prepared(get_spec(name))}; save the network behind that layer alone if that is what it was given, otherwise "
+            "change its first convolution for such images"
+        )
 
 
 def _refuse_others(name: str, layers: Sequence[_Layer], foreign: Foreign) -> None:

@@ -103,6 +103,8 @@ class Foreign:
     """float32 (height, width, channels) mean image or (channels,) mean pixel, 0..255, in `channel_order`, if there is one."""
     ignored: dict[str, str] = field(default_factory=dict)
     """Layers and arrays that are not among the above -> why."""
+    rescales: tuple[str, ...] = ()
+    """Layers that rescale or normalise the images, as far as a file without a graph names them; no array holds what they do."""
     classes: tuple[str, ...] | None = None
     """Names of the outputs, if the file holds them."""
 

@@ -1,8 +1,8 @@
 """Keras' files: the old `.h5` of weights or of a whole model, the `.weights.h5` of Keras 3, and its `.keras` of a whole model.
 
 Arrays only are read. The description of the layers that a whole model carries (JSON that can name code to run, as a Lambda
-layer does) is listed, and searched for "channels_first" alone. Sources: Keras' `legacy/saving/legacy_h5_format.py` and
-`saving/saving_lib.py`; Keras 2's `utils/conv_utils.py` (`convert_kernel`).
+layer does) is listed, and searched for "channels_first" and layers that rescale images alone. Sources: Keras'
+`legacy/saving/legacy_h5_format.py` and `saving/saving_lib.py`; Keras 2's `utils/conv_utils.py` (`convert_kernel`).
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ _BATCH_NORM = ("gamma", "beta", "mean", "variance")
 _OLD_NAME = re.compile(r"(?:.*_)?(W|b)(?:_\d+)?")
 _DESCRIPTION = "a description of layers; only arrays are read"
 _CHANNELS_FIRST = re.compile(r'"data_format"\s*:\s*"channels_first"')
+_RESCALES = re.compile(r'"class_name"\s*:\s*"(Rescaling|Normalization)"(?:\s*,\s*"config"\s*:\s*\{\s*"name"\s*:\s*"([^"]*)")?')
 _SPATIAL_KERNEL = 4
 """Axes, at least, of a kernel that is turned; of three may also be one of a layer that is no convolution."""
 
@@ -80,7 +81,9 @@ def read_keras_h5(path: Path, limits: Limits | None = None, *, trusted: bool = F
             if "".join(version).startswith("1"):
                 foreign.layout = None
             foreign.format = f"Keras {'model' if weights is whole else 'weights'} (HDF5)"
-            foreign.flattening_open = _may_be_channels_first(file)
+            text = _described(file)
+            foreign.flattening_open = text is None or _CHANNELS_FIRST.search(text) is not None
+            foreign.rescales = rescaling_in(text or "") or tuple(filter(is_rescaling, layers))
             backend = file.texts_of(file.root, "backend") or file.texts_of(weights, "backend") or ()
             turned = backend == ("theano",) and foreign.layout is not None
             if foreign.layout is None and backend != ("tensorflow",):
@@ -130,7 +133,14 @@ def read_keras_archive(path: Path, limits: Limits | None = None) -> Foreign:
     others = {name: _DESCRIPTION for name in archive.sizes if name == "config.json"}
     others |= {name: "nothing about weights" for name in archive.sizes if name not in (WEIGHTS_ENTRY, "config.json")}
     first = _CHANNELS_FIRST.search(config) is not None
-    return replace(held, format="Keras 3 model", path=path, ignored=held.ignored | others, flattening_open=first)
+    return replace(
+        held,
+        format="Keras 3 model",
+        path=path,
+        ignored=held.ignored | others,
+        flattening_open=first,
+        rescales=rescaling_in(config) or held.rescales,
+    )
 
 
 def _texts(file: Hdf5, group: h5py.Group, name: str) -> tuple[str, ...] | None:
@@ -190,13 +200,28 @@ def _read_named(file: Hdf5, weights: h5py.Group, layers: tuple[str, ...], foreig
             foreign.ignored[name] = "not listed in layer_names"
 
 
-def _may_be_channels_first(file: Hdf5) -> bool:
-    """Whether the description of the layers says so, or there is none that can be read."""
+def _described(file: Hdf5) -> str | None:
+    """The description of the layers, if there is one that can be read."""
     try:
         texts = file.texts_of(file.root, "model_config")
     except ModelError:
-        return True
-    return texts is None or _CHANNELS_FIRST.search("".join(texts)) is not None
+        return None
+    return None if texts is None else "".join(texts)
+
+
+def rescaling_in(description: str) -> tuple[str, ...]:
+    """The layers in a description of layers that change the images by numbers which no array holds.
+
+    Example:
+        >>> rescaling_in('{"class_name": "Rescaling", "config": {"name": "to_one", "scale": 0.004}}')
+        ('to_one',)
+    """
+    return tuple(match[2] or match[1] for match in _RESCALES.finditer(description))
+
+
+def is_rescaling(name: str) -> bool:
+    """Whether it is the name that Keras gives to a Rescaling layer, and to its group in a `.weights.h5` file."""
+    return re.fullmatch(r"rescaling(_\d+)?", name) is not None
 
 
 def _role(name: str) -> str:
@@ -223,6 +248,8 @@ def _read_numbered(file: Hdf5, foreign: Foreign) -> None:
 
 
 def _read_variables(file: Hdf5, place: str, group: h5py.Group, foreign: Foreign) -> None:
+    if is_rescaling(place.rpartition("/")[2]):
+        foreign.rescales += ("".join(file.texts_of(group, "name") or (place,)),)
     items = file.children(group)
     if not items:
         return

@@ -28,10 +28,11 @@ from keras import layers
 from keras.src.backend.common import global_state
 from keras.src.utils import file_utils
 
+from emotiw_keras.conversion.matching import check_unscaled
 from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.formats.foreign import Limits
 from emotiw_keras.formats.hdf5_trial import rehearse
-from emotiw_keras.formats.keras_h5 import read_keras_h5
+from emotiw_keras.formats.keras_h5 import is_rescaling, read_keras_h5
 from emotiw_keras.models import weights as stored
 from emotiw_keras.models.applications import APPLICATIONS, TORCH_MEAN, TORCH_STD
 from emotiw_keras.models.parts import Shape, classifier
@@ -204,6 +205,14 @@ def _check_statistics(what: str, values: Sequence[np.ndarray]) -> None:
         )
 
 
+def _check_unscaled(spec: ModelSpec, trunk: keras.Model, path: Path, rescales: Sequence[str]) -> None:
+    """Raise if the network stood behind a layer of its user's that changes images, which is not taken with the weights."""
+    published = "include_preprocessing" in inspect.signature(getattr(keras.applications, spec.class_name)).parameters
+    # of EfficientNet, whose own stand first in every file, an Identity is left
+    if not published and not any(is_rescaling(layer.name) for layer in trunk.layers):
+        check_unscaled(spec.name, str(path), rescales)
+
+
 def _load(spec: ModelSpec, trunk: keras.Model, model: keras.Model, path: Path) -> bool:
     """Fill the trunk from a file of Keras, and the classifier if it fits in the file's; whether the classifier is still new."""
     rehearse(read_keras_h5, path, Limits())  # a stranger's file may crash the HDF5 library or point at other files
@@ -219,6 +228,7 @@ def _load_numbered(spec: ModelSpec, trunk: keras.Model, model: keras.Model, path
         if layer.weights:
             name, shapes = there.get(place, ("nothing", []))
             _check_layer(spec, path, layer, name, shapes)
+    _check_unscaled(spec, trunk, path, stored.rescaling_layers(path))
     with h5py.File(path, "r") as file:
         for place in filter(_is_normalization, there):
             _check_statistics(f"the weights in {path}", [file[f"layers/{place}/vars/{number}"][()] for number in range(2)])
@@ -233,7 +243,9 @@ def _load_listed(spec: ModelSpec, trunk: keras.Model, path: Path) -> bool:
     """From an `.h5` file of earlier Keras, which lists the layers in the network's order; what follows the trunk is its top."""
     statistics: list[np.ndarray] = []
     found: list[tuple[str, np.ndarray]] = []
-    for key, array in read_keras_h5(path).arrays.items():
+    foreign = read_keras_h5(path)
+    _check_unscaled(spec, trunk, path, foreign.rescales)
+    for key, array in foreign.arrays.items():
         layer = key.rpartition(".")[0]
         if _is_normalization(layer):
             statistics.append(array)

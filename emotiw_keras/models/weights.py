@@ -17,7 +17,7 @@ from emotiw_keras.files import check_room
 from emotiw_keras.formats.foreign import Limits, check_floats
 from emotiw_keras.formats.hdf5 import Hdf5, open_hdf5
 from emotiw_keras.formats.hdf5_trial import rehearse
-from emotiw_keras.formats.keras_h5 import read_keras_h5
+from emotiw_keras.formats.keras_h5 import is_rescaling, read_keras_h5
 from emotiw_keras.models.parts import in_place, zeros
 
 SUFFIX = ".weights.h5"
@@ -73,6 +73,18 @@ def _layer_groups(file: Hdf5, layers: h5py.Group) -> Iterator[tuple[str, h5py.Gr
             if isinstance(inside, h5py.Group):
                 parts = file.children(inside).items()
                 yield from ((f"{place}/layers/{inner}", part) for inner, part in parts if isinstance(part, h5py.Group))
+
+
+def rescaling_layers(path: Path) -> tuple[str, ...]:
+    """Names of the layers of a Keras `.weights.h5` file that rescale images: they hold no variables.
+
+    Raises ModelError as `stored_layers`.
+    """
+    with open_hdf5(path, Limits()) as file:
+        layers = file.child(file.root, "layers")
+        groups = _layer_groups(file, layers) if isinstance(layers, h5py.Group) else ()
+        own = [(place, file.child(group, "vars")) for place, group in groups if is_rescaling(place.rpartition("/")[2])]
+        return tuple("".join((held is not None and file.texts_of(held, "name")) or (place,)) for place, held in own)
 
 
 def places(model: keras.Model) -> Iterator[tuple[keras.layers.Layer, str]]:

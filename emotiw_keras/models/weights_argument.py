@@ -11,12 +11,21 @@ import keras
 import numpy as np
 
 from emotiw_keras.conversion.convert import convert
+from emotiw_keras.conversion.matching import check_unscaled
 from emotiw_keras.errors import ModelError
 from emotiw_keras.formats.foreign import Foreign
 from emotiw_keras.formats.keras_h5 import ROLES
 from emotiw_keras.formats.reading import read
 from emotiw_keras.models.registry import ModelSpec, get_spec
-from emotiw_keras.models.weights import SUFFIX, check_numbers, load_strict, shapes_text, stored_layers, survives
+from emotiw_keras.models.weights import (
+    SUFFIX,
+    check_numbers,
+    load_strict,
+    rescaling_layers,
+    shapes_text,
+    stored_layers,
+    survives,
+)
 from emotiw_keras.text import shown
 from emotiw_keras.weights.cache import cache_dir
 
@@ -86,6 +95,7 @@ def load(
     published = weights == spec.trained_on
     if not published:
         survives(path)
+        check_unscaled(name, shown(path.name), rescaling_layers(path))
     last = spec.classifier
     target = {layer.name: layer for layer in model.layers}
     # Of a Dense as of a convolution, the last axis of the kernel is the outputs.
@@ -163,6 +173,7 @@ def _own_layers(model: keras.Model, foreign: Foreign, last: str) -> dict[str, li
 
 def _load_foreign(model: keras.Model, path: Path, name: str, width: float) -> None:
     foreign = read(path)
+    check_unscaled(name, shown(path.name), foreign.rescales)
     # What may lie in another order is converted, which says so, even where its layers have our names.
     held = None if foreign.flattening_open else _own_layers(model, foreign, get_spec(name).classifier)
     if held is None:

@@ -230,6 +230,16 @@ def test_our_own_file_brings_its_classifier(tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize("form", ["weights.h5", "h5"])
+def test_a_network_behind_a_rescaling_of_ones_own_is_refused(form: str, tmp_path: Path) -> None:
+    image = keras.Input((32, 32, 3))
+    theirs = function(SMALL)(weights=None, input_tensor=keras.layers.Rescaling(1 / 255, name="rescaling")(image))
+    path = tmp_path / f"theirs.{form}"
+    theirs.save_weights(path) if form == "weights.h5" else legacy(theirs, path)
+    with pytest.raises(ModelError, match=r"changes its images by its layer rescaling, .* keras:MobileNetV2 takes RGB, 0..255"):
+        build(SMALL, weights=path, classes=7, input_shape=(32, 32, 3))
+
+
+@pytest.mark.parametrize("form", ["weights.h5", "h5"])
 def test_a_file_of_another_network_is_refused_with_the_layer(form: str, tmp_path: Path) -> None:
     other = function("keras:MobileNet")(weights=None, input_shape=(32, 32, 3))
     path = tmp_path / f"other.{form}"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from emotiw_keras.cli.main import run
+from emotiw_keras.conversion.convert import convert
 from emotiw_keras.errors import ModelError
 from emotiw_keras.formats.reading import read
 from emotiw_keras.models import build
@@ -52,6 +53,26 @@ def test_a_saved_model_gives_its_trunk_and_says_what_is_new(tmp_path: Path, caps
     assert capsys.readouterr().err == "alexnet: weights of trunk.keras, but a new fc6, fc7, fc8 with 5 classes\n"
     with pytest.raises(ModelError, match="net.keras does not (fit|hold) squeezenet"):
         build("squeezenet", weights=tmp_path / "net.keras", **SMALL)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5", ".weights.h5"])
+def test_a_layer_that_rescales_images_is_named(suffix: str, tmp_path: Path) -> None:
+    """It was left out in silence: the same weights, behind other images."""
+    net, path = build("alexnet", weights=None, **SMALL), tmp_path / f"net{suffix}"
+    image = keras.Input(SMALL["input_shape"])
+    x = keras.layers.Rescaling(1 / 58, name="to_units")(image)
+    for layer in net.layers[1:]:
+        x = layer(x)
+    whole = keras.Model(image, x)
+    if suffix == ".weights.h5":
+        whole.save_weights(path)
+    else:
+        whole.save(path)
+    words = r"net\S* changes its images by its layer to_units, which would be lost: alexnet takes BGR, 0..255 less 104.007"
+    with pytest.raises(ModelError, match=words):
+        build("alexnet", weights=path, **SMALL)
+    with pytest.raises(ModelError, match=words):
+        convert("alexnet", path, width=0.1)
 
 
 def test_a_keras_file_is_told_from_pytorchs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
