@@ -8,9 +8,11 @@ the storages) and then each storage: a count as int64 and the numbers, little-en
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from emotiw_keras.errors import ModelError
 from emotiw_keras.formats.array_collector import Gathered
@@ -26,6 +28,10 @@ from emotiw_keras.formats.zipped import Zip
 MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 _CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "model", "net", "model_state", "params", "weights", "ema")
+_NUMBERED_CLASSES = ("class_to_idx", "idx_to_class", "id2label", "label2id")
+_CLASS_LISTS = ("classes", "class_names", "labels", "label_names", "categories")
+_ASIDE = ("hyper_parameters", "meta", "dataset_meta", "config", "args")
+"""Parts of a checkpoint that may name the classes: Lightning's, OpenMMLab's, and those of scripts."""
 _DEPTH = 3
 """State dicts within each other that are looked for."""
 _ADVICE = "save model.state_dict() with torch.save and give that file instead"
@@ -40,7 +46,8 @@ def read_pytorch(path: Path, limits: Limits | None = None) -> Foreign:
 
     Names are the state dict's, in its order, without wrappers (see `wrapped_names`), but for layers with running statistics,
     which are batch normalisation: running_mean -> mean, running_var -> variance, weight -> gamma, bias -> beta. Kernels are
-    (out, in, height, width), fully connected weights (out, in). float16 stays, bfloat16 becomes float32.
+    (out, in, height, width), fully connected weights (out, in). float16 stays, bfloat16 becomes float32. `classes` are the
+    names that the checkpoint has beside its tensors, if there is one for each output of the last layer.
 
     Raises:
         ModelError: the file is missing, damaged or too large, holds a whole pickled module, a TorchScript program or no
@@ -60,6 +67,7 @@ def read_pytorch(path: Path, limits: Limits | None = None) -> Foreign:
         arrays=gathered.arrays,
         layout="oihw",
         ignored=gathered.ignored,
+        classes=_class_names(root, _outputs(gathered.arrays)),
     )
 
 
@@ -162,6 +170,35 @@ def _state_dict(root: Any, gathered: Gathered) -> dict[Any, Any]:
                 gathered.ignore(key, f"{_described(value)} beside the checkpoint's {inner}")
         state = state[inner]
     return state
+
+
+def _outputs(arrays: Mapping[str, np.ndarray]) -> int:
+    """Of the last layer."""
+    last = list(arrays.values())[-1]
+    return len(last) if last.ndim else 0
+
+
+def _class_names(root: dict[Any, Any], outputs: int) -> tuple[str, ...] | None:
+    """The names of the classes, in the order of the last layer's outputs, if the checkpoint has so many beside its tensors."""
+    beside = [root, *(root[key] for key in (*_CHECKPOINT_KEYS, *_ASIDE) if isinstance(root.get(key), dict))]
+    for part in beside:
+        said = {key.lower(): value for key, value in part.items() if isinstance(key, str)}
+        for key in (*_NUMBERED_CLASSES, *_CLASS_LISTS):
+            names = _in_order(said.get(key))
+            if len(names) == outputs > 1 and all(type(name) is str for name in names) and len(set(names)) == outputs:
+                return tuple(names)
+    return None
+
+
+def _in_order(value: Any) -> list[Any]:
+    """The names in a list, or in a dict of names and their numbers, whichever way round; none of anything else."""
+    if not isinstance(value, dict):
+        return list(value) if isinstance(value, list | tuple) else []
+    pairs = [(number, name) if type(number) is int else (name, number) for number, name in value.items()]
+    if not all(type(number) is int and type(name) is str for number, name in pairs):
+        return []
+    pairs.sort()
+    return [name for _, name in pairs] if [number for number, _ in pairs] == list(range(len(pairs))) else []
 
 
 def _described(value: Any) -> str:

@@ -37,6 +37,7 @@ from emotiw_keras.models import weights as stored
 from emotiw_keras.models.applications import APPLICATIONS, TORCH_MEAN, TORCH_STD
 from emotiw_keras.models.parts import Shape, classifier
 from emotiw_keras.models.registry import ModelSpec
+from emotiw_keras.models.weights_argument import ForClasses, say_kept
 from emotiw_keras.weights.fetch import offline
 
 WEIGHTS = "imagenet"
@@ -93,6 +94,8 @@ def application(
     output = classifier(trunk.output, classes, classifier_activation, spec.classifier) if include_top else trunk.output
     model = keras.Model(trunk.input, output, name=name or spec.class_name)
     new = weights == WEIGHTS if file is None else _load(spec, trunk, model, file)
+    if include_top and not new and file is not None and isinstance(weights, ForClasses):
+        say_kept(spec.name, file, spec.classifier)
     if include_top and new:
         source = WEIGHTS if file is None else file.name
         print(f"{spec.name}: weights of {source}, but a new {spec.classifier} with {classes} classes", file=sys.stderr)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -16,6 +17,7 @@ from emotiw_keras.errors import ModelError
 from emotiw_keras.formats.foreign import Foreign
 from emotiw_keras.formats.keras_h5 import ROLES
 from emotiw_keras.formats.reading import read
+from emotiw_keras.labels import class_key
 from emotiw_keras.models.registry import ModelSpec, get_spec
 from emotiw_keras.models.weights import (
     SUFFIX,
@@ -26,11 +28,23 @@ from emotiw_keras.models.weights import (
     stored_layers,
     survives,
 )
+from emotiw_keras.talk import most
 from emotiw_keras.text import shown
 from emotiw_keras.weights.cache import cache_dir
 
 DATA_SETS = {"imagenet": "ImageNet", "vggface2": "VGGFace2"}
 """Words for the published weights of networks, each of one data set (`ModelSpec.trained_on`)."""
+
+
+@dataclass(frozen=True)
+class ForClasses:
+    """A weight file for a network whose outputs stand for these classes, in this order; `weights=` takes it as a path."""
+
+    path: str
+    labels: tuple[str, ...]
+
+    def __fspath__(self) -> str:
+        return self.path
 
 
 def _published(spec: ModelSpec) -> Path:
@@ -79,7 +93,9 @@ def load(
     every layer. From any other file of Keras (.keras, .h5) the layers of the model's own names are filled, which must fit. The
     path of a foreign file is converted, and proven, on the way (see `conversion.convert`), for the model's width and images.
     From published, other Keras and foreign weights, where the model has another number of classes, or no classifier, the trunk
-    alone is filled, as from a file that holds no classifier; a line on stderr tells of the layers that are new.
+    alone is filled, as from a file that holds no classifier; a line on stderr tells of the layers that are new, and of a
+    classifier that is kept. Where `weights` says which classes the outputs stand for (`ForClasses`) and the file names its own,
+    it is put into their order, or is new where they are others.
 
     `reference` builds the same network with the classifier of its published weights; it is called where the trunk alone is
     wanted; `width` is that of both.
@@ -88,8 +104,9 @@ def load(
     path = find(weights, name)
     if path is None:
         return
+    labels = weights.labels if isinstance(weights, ForClasses) else ()
     if not path.name.endswith(SUFFIX):
-        _load_foreign(model, path, name, width)
+        _load_foreign(model, path, name, width, labels)
         return
     spec = get_spec(name)
     published = weights == spec.trained_on
@@ -108,10 +125,46 @@ def load(
         return
     if not published or classes == spec.classes:
         load_strict(model, path)
+        if labels and classes is not None:
+            say_kept(name, path, last)
         return
     source = reference()
     load_strict(source, path)
     _take(model, {layer.name: layer.get_weights() for layer in source.layers if layer.weights}, path, name)
+
+
+def say_kept(name: str, path: Path, last: str, classes: Sequence[str] | None = None) -> None:
+    """A classifier of a file stays, its outputs in the file's order, which is that of `classes` if the file names them."""
+    order = f"the file's order: {_listed(classes)}" if classes else "the file's order, whose classes it does not name"
+    print(f"{name}: {last} of {shown(path.name)} is kept, its outputs in {order}", file=sys.stderr)
+
+
+def _listed(names: Sequence[str]) -> str:
+    told = names[: most(8)]
+    return ", ".join(map(shown, told)) + (", ..." if len(told) < len(names) else "")
+
+
+def _settle_classifier(
+    held: dict[str, list[np.ndarray]], model: keras.Model, foreign: Foreign, name: str, labels: Sequence[str]
+) -> None:
+    """What becomes of a classifier in a file that fits: it is put into the order of `labels`, goes where its classes are
+    others, and stays where the file does not name them or nobody says what they should be. A line on stderr tells."""
+    last = get_spec(name).classifier
+    mine = next((layer for layer in model.layers if layer.name == last), None)
+    values = held.get(last)
+    if mine is None or values is None or [each.shape for each in values] != [tuple(each.shape) for each in mine.weights]:
+        return
+    known, wanted = ([class_key(each) for each in names] for names in (foreign.classes or (), labels))
+    if not known or not wanted or known == wanted:
+        if labels or values[0].shape[-1] != get_spec(name).classes:
+            say_kept(name, foreign.path, last, foreign.classes)
+    elif sorted(known) == sorted(wanted):
+        held[last] = [value[..., [known.index(key) for key in wanted]] for value in values]
+        print(f"{name}: outputs of {last} of {shown(foreign.path.name)} taken by class name", file=sys.stderr)
+    else:
+        del held[last]
+        classes = f"{_listed(foreign.classes or ())}; asked for are {_listed(labels)}"
+        print(f"{name}: {last} of {shown(foreign.path.name)} has the classes {classes}", file=sys.stderr)
 
 
 def _take(model: keras.Model, held: Mapping[str, list[np.ndarray]], path: Path, name: str) -> None:
@@ -171,7 +224,7 @@ def _own_layers(model: keras.Model, foreign: Foreign, last: str) -> dict[str, li
     return held | {name: [*arrays.values()] for name, arrays in by_layer.items() if name not in held}
 
 
-def _load_foreign(model: keras.Model, path: Path, name: str, width: float) -> None:
+def _load_foreign(model: keras.Model, path: Path, name: str, width: float, labels: Sequence[str]) -> None:
     foreign = read(path)
     check_unscaled(name, shown(path.name), foreign.rescales)
     # What may lie in another order is converted, which says so, even where its layers have our names.
@@ -183,4 +236,5 @@ def _load_foreign(model: keras.Model, path: Path, name: str, width: float) -> No
             how = "the other fits as well: settle it with `emotiw convert --check IMAGE=CLASS` and give what it writes"
             print(f"{name}: {shown(path.name)}: {found.rows_assumed}; {how}", file=sys.stderr)
         held = {layer.name: layer.get_weights() for layer in source.layers if layer.weights}
+    _settle_classifier(held, model, foreign, name, labels)
     _take(model, held, path, name)

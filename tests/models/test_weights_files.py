@@ -13,8 +13,10 @@ from emotiw_keras.cli.main import run
 from emotiw_keras.conversion.convert import convert
 from emotiw_keras.errors import ModelError
 from emotiw_keras.formats.reading import read
-from emotiw_keras.models import build
+from emotiw_keras.models import alexnet_owt, build
+from emotiw_keras.models.weights_argument import ForClasses
 from tests.formats.foreign_networks import network
+from tests.formats.write_pytorch import write_zip
 
 SMALL: dict[str, Any] = {"width": 0.1, "classes": 5, "input_shape": (71, 71, 3)}
 NETWORKS = ["alexnet", "face_vgg", "pathnet", "squeezenet_v1_1"]
@@ -75,6 +77,46 @@ def test_a_layer_that_rescales_images_is_named(suffix: str, tmp_path: Path) -> N
         convert("alexnet", path, width=0.1)
 
 
+SEVEN = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+
+
+@pytest.mark.parametrize("stated", ["class_to_idx", "idx_to_class", "classes"])
+def test_a_classifier_is_taken_by_the_names_that_a_checkpoint_has(
+    stated: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows were taken in the file's order whatever the checkpoint said they are."""
+    net, path = network("alexnet_owt", 0.1, classes=7), tmp_path / "net.pth"
+    layers = alexnet_owt.FOREIGN_NAMES[0]
+    state = {f"{layers[key.rpartition('.')[0]]}.{key.rpartition('.')[2]}": array for key, array in net.arrays.items()}
+    theirs = ["Sadness", "Happiness", "anger", "fear", "neutral", "surprise", "disgust"]
+    numbers: dict[str, Any] = {
+        "class_to_idx": {each: i for i, each in enumerate(theirs)},
+        "idx_to_class": dict(enumerate(theirs)),
+        "classes": theirs,
+    }
+    write_zip(path, {"model": state, stated: numbers[stated], "epoch": 3})
+    assert read(path).classes == tuple(theirs)
+
+    settings: dict[str, Any] = {"width": 0.1, "classes": 7}
+    kernel, bias = build("alexnet_owt", weights=path, **settings).get_layer("fc8").get_weights()
+    kept = "alexnet_owt: fc8 of net.pth is kept, its outputs in the file's order"
+    assert f"{kept}: Sadness, Happiness, anger" in capsys.readouterr().err
+    ordered = build("alexnet_owt", weights=ForClasses(str(path), SEVEN), **settings).get_layer("fc8").get_weights()
+    assert "alexnet_owt: outputs of fc8 of net.pth taken by class name\n" in capsys.readouterr().err
+    places = [2, 6, 3, 1, 0, 5, 4]
+    np.testing.assert_array_equal(ordered[0], kernel[:, places])
+    np.testing.assert_array_equal(ordered[1], bias[places])
+
+    others = ForClasses(str(path), (*SEVEN[:6], "contempt"))
+    assert not np.array_equal(build("alexnet_owt", weights=others, **settings).get_layer("fc8").get_weights()[0], kernel)
+    said = capsys.readouterr().err
+    assert "has the classes Sadness, Happiness" in said and "but a new fc8 with 7 classes" in said
+    write_zip(path, {"model": state, "classes": theirs[:3], "labels": [1, 2, 3]})
+    assert read(path).classes is None
+    build("alexnet_owt", weights=ForClasses(str(path), SEVEN), **settings)
+    assert f"{kept}, whose classes it does not name\n" in capsys.readouterr().err
+
+
 def test_a_keras_file_is_told_from_pytorchs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = build("squeezenet", weights=None, **SMALL)
     model.save(tmp_path / "net.keras")
@@ -109,7 +151,10 @@ def test_a_foreign_file_is_taken_at_the_networks_own_width(tmp_path: Path, capsy
     assert said.startswith(
         "alexnet_owt: net.npz: rows of fc6 taken in the order (channels, height, width), which the file does"
     )
-    assert said.count("\n") == 1 and "emotiw convert --check" in said
+    assert "emotiw convert --check" in said
+    assert said.endswith(
+        "\nalexnet_owt: fc8 of net.npz is kept, its outputs in the file's order, whose classes it does not name\n"
+    )
     trunk = build("alexnet_owt", weights=tmp_path / "net.npz", width=0.1, include_top=False, input_shape=(96, 96, 3))
     np.testing.assert_array_equal(trunk.get_layer("conv5").get_weights()[1], net.arrays["conv5.bias"])
     assert capsys.readouterr().err == ""
