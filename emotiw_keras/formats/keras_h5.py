@@ -34,6 +34,7 @@ UNPACKED = "emotiw_keras_unpacked_"
 _BATCH_NORM = ("gamma", "beta", "mean", "variance")
 _OLD_NAME = re.compile(r"(?:.*_)?(W|b)(?:_\d+)?")
 _DESCRIPTION = "a description of layers; only arrays are read"
+_OPTIMIZER = "the optimizer's state, which only training needs"
 _CHANNELS_FIRST = re.compile(r'"data_format"\s*:\s*"channels_first"')
 _RESCALES = re.compile(r'"class_name"\s*:\s*"(Rescaling|Normalization)"(?:\s*,\s*"config"\s*:\s*\{\s*"name"\s*:\s*"([^"]*)")?')
 _SPATIAL_KERNEL = 4
@@ -100,7 +101,7 @@ def read_keras_h5(path: Path, limits: Limits | None = None, *, trusted: bool = F
             raise ModelError(f"{path.name} holds {found}; expected Keras' layer_names, model_weights or layers")
         for name in top:
             if "optimizer" in name:
-                foreign.ignored[name] = "the optimizer's state, which only training needs"
+                foreign.ignored[name] = _OPTIMIZER
         return foreign
 
 
@@ -239,7 +240,10 @@ def _read_numbered(file: Hdf5, foreign: Foreign) -> None:
         for name, item in reversed(file.children(group).items()):
             inside = f"{place}/{name}" if place else name
             if isinstance(item, h5py.Group) and name != "vars":
-                if place or "optimizer" not in name:
+                # A model within the model that was compiled has its own; what lies in a group "layers" is a layer.
+                if place and name == "optimizer" and not place.endswith("layers"):
+                    foreign.ignored[inside] = _OPTIMIZER
+                elif place or "optimizer" not in name:
                     waiting.append((inside, item))
             elif isinstance(item, h5py.Dataset):
                 foreign.ignored[inside] = "a dataset outside of a layer's variables"

@@ -57,6 +57,19 @@ def test_a_saved_model_gives_its_trunk_and_says_what_is_new(tmp_path: Path, caps
         build("squeezenet", weights=tmp_path / "net.keras", **SMALL)
 
 
+def test_a_compiled_model_within_a_model_leaves_its_optimizer_behind(tmp_path: Path) -> None:
+    """Adam's arrays had no place in the network."""
+    net = build("squeezenet_v1_1", weights=None, **SMALL)
+    net.compile("adam", "sparse_categorical_crossentropy")
+    net.optimizer.build(net.trainable_variables)
+    keras.Sequential([keras.Input(SMALL["input_shape"]), net]).save(tmp_path / "net.keras")
+    assert same(build("squeezenet_v1_1", weights=tmp_path / "net.keras", **SMALL), net)
+    ignored = read(tmp_path / "net.keras").ignored
+    assert [why for what, why in ignored.items() if what.endswith("/optimizer")] == [
+        "the optimizer's state, which only training needs"
+    ]
+
+
 @pytest.mark.parametrize("suffix", [".keras", ".h5", ".weights.h5"])
 def test_a_layer_that_rescales_images_is_named(suffix: str, tmp_path: Path) -> None:
     """It was left out in silence: the same weights, behind other images."""
