@@ -60,7 +60,8 @@ class Match:
 
 @dataclass(frozen=True)
 class Matching:
-    """How a file fits a network: by "name" or by "order", and which of its arrays lie behind the trunk, and why.
+    """How a file fits a network: by "name", by "order", or by "name and order", where only its trunk has known names; and which
+    of its arrays lie behind the trunk, and why.
 
     `beyond` is None where the network is matched whole; otherwise the layers behind the trunk are without a match.
     """
@@ -142,8 +143,11 @@ def match_layers(name: str, foreign: Foreign) -> Matching:
             matches = _by_name(trunk, namings, foreign)
             names = {naming[layer.name] for naming in namings for layer in layers[len(trunk) :]}
             beyond = (*between, *(key for each in names for key in _keys_of(each, foreign)))
+    weighted = sum(node.op in WEIGHTED for node in foreign.nodes or ())
+    if matches is not None and beyond is not None and weighted == len(layers) and _left(foreign, matches, beyond):
+        # Behind a known trunk are layers of other names, but as many as there should be.
+        matches, how, beyond = _by_order(name, layers, foreign), "name and order", None
     if matches is None and foreign.nodes is not None:
-        weighted = sum(node.op in WEIGHTED for node in foreign.nodes)
         whole = weighted != len(trunk)
         matches, how, beyond = _by_order(name, layers if whole else trunk, foreign), "order", None if whole else ()
     if matches is None:
@@ -154,12 +158,14 @@ def match_layers(name: str, foreign: Foreign) -> Matching:
             f"{foreign.path.name} does not hold {name}: no known naming fits its {len(foreign.arrays)} arrays, which start "
             f"with {first}; expected {expected}, ... with .weight and .bias each{_lacking(layers, namings, foreign)}"
         )
-    used = {key for match in matches for key in match.keys} | set(beyond or ())
-    left = [key for key in foreign.arrays if key not in used]
+    left = _left(foreign, matches, beyond or ())
     if left:
+        way = ""
+        if beyond is not None and foreign.nodes is None:
+            way = "; export the network as ONNX, where what follows the trunk is matched by its order, or save it without them"
         raise ModelError(
             f"{foreign.path.name} does not hold {name}: {len(left)} arrays have no place in it, the first is {left[0]} of "
-            f"shape {foreign.arrays[left[0]].shape}"
+            f"shape {foreign.arrays[left[0]].shape}{way}"
         )
     border = _other_border(original, matches, foreign) if beyond is None else None
     if border is not None:
@@ -179,6 +185,12 @@ def prepared(spec: ModelSpec) -> str:
     return f"{spec.channel_order.upper()}, 0..255 less {less}" + ("" if set(spec.std) == {1.0} else f", divided by {by}")
 
 
+def _left(foreign: Foreign, matches: Sequence[Match], beyond: Sequence[str]) -> list[str]:
+    """The arrays of a file that have no place."""
+    used = {key for match in matches for key in match.keys} | set(beyond)
+    return [key for key in foreign.arrays if key not in used]
+
+
 def check_inputs(name: str, foreign: Foreign, matching: Matching, stated: str | None) -> None:
     """Raise ModelError where a file does not say how its images were prepared, and publishers of this network differ in it
     (OTHER_INPUTS in the network's module), unless whoever converts has `stated` the order of the channels.
@@ -186,7 +198,7 @@ def check_inputs(name: str, foreign: Foreign, matching: Matching, stated: str | 
     Names of layers tell the publisher; a file that was matched by the order of its computation has none that is known.
     """
     others = getattr(_module(name), "OTHER_INPUTS", None)
-    if others is None or matching.how == "name" or foreign.channel_order is not None or stated is not None:
+    if others is None or matching.how != "order" or foreign.channel_order is not None or stated is not None:
         return
     raise ModelError(
         f"{foreign.path.name} does not state how its images were prepared: {name} takes {prepared(get_spec(name))}, {others}; "

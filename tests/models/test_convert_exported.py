@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -139,6 +140,30 @@ def test_known_arrays_under_unknown_nodes_are_matched(tmp_path: Path) -> None:
     _, conversion = convert("alexnet_owt", path, width=0.1)
     assert conversion.matched_by == "name"
     assert [match.theirs for match in conversion.matches][:2] != [match.ours for match in conversion.matches][:2]
+
+
+HEAD = {"fc6": "head.1", "fc7": "head.4", "fc8": "head.6.1"}
+
+
+@pytest.mark.parametrize("style", ["older-13", "newer-18"])
+@pytest.mark.parametrize("renamed", [HEAD, {"fc8": "classifier.6.1"}])
+def test_a_renamed_head_behind_a_known_trunk_is_matched_by_order(style: str, renamed: dict[str, str], tmp_path: Path) -> None:
+    """A file with all names foreign was converted, one with some was refused."""
+    named = NAMES["alexnet_owt"] | renamed
+    path = write_exported(tmp_path / "net.onnx", drawn("alexnet_owt"), STYLES[style], lambda layer: named.get(layer, layer))
+    model, conversion = convert("alexnet_owt", path, width=0.1)
+    assert conversion.matched_by == "name and order" and model.output_shape == (None, 7)
+    plain, _ = convert("alexnet_owt", exported(tmp_path / "plain.onnx", "alexnet_owt", STYLES[style]), width=0.1)
+    assert_same(model.get_layer("fc8").get_weights()[0], plain.get_layer("fc8").get_weights()[0])
+
+
+def test_arrays_of_a_renamed_head_say_how_it_can_be_done(tmp_path: Path) -> None:
+    named = NAMES["alexnet_owt"] | HEAD
+    arrays = {key.rpartition("."): array for key, array in drawn("alexnet_owt").arrays.items()}
+    held = {f"{named[layer]}.{role}": array for (layer, _, role), array in arrays.items()}
+    np.savez(tmp_path / "net.npz", **cast(Any, held))
+    with pytest.raises(ModelError, match=r"6 arrays have no place in it, the first is head.1.weight of .*; export .* as ONNX"):
+        convert("alexnet_owt", tmp_path / "net.npz", width=0.1)
 
 
 def test_a_changed_number_in_the_computation_is_caught(tmp_path: Path) -> None:
