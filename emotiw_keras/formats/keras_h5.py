@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,22 +116,9 @@ def read_keras_archive(path: Path, limits: Limits | None = None) -> Foreign:
     from emotiw_keras.formats.zipped import Zip
 
     bounds = limits or Limits()
+    with unpacked(path, bounds) as weights:
+        held = read_keras_h5(weights, bounds.of_file(path.stat().st_size))
     archive = Zip(path, bounds)
-    if WEIGHTS_ENTRY not in archive.sizes:
-        raise ModelError(f"{path.name} holds no {WEIGHTS_ENTRY}, as a .keras file does; save the model again as one file")
-    content = archive.read(WEIGHTS_ENTRY)
-    # The HDF5 library reads files alone; under the same name, by which errors call it.
-    folder = Path(tempfile.mkdtemp(prefix=UNPACKED))
-    unpacked = folder / path.name
-    try:
-        try:
-            unpacked.write_bytes(content)
-        except OSError as error:
-            raise ModelError(f"{path.name} cannot be unpacked in {folder}: {error.strerror}; make room there") from error
-        held = read_keras_h5(unpacked, bounds.of_file(path.stat().st_size))
-    finally:
-        unpacked.unlink(missing_ok=True)
-        folder.rmdir()
     config = str(archive.read("config.json"), "utf-8", "replace") if "config.json" in archive.sizes else ""
     others = {name: _DESCRIPTION for name in archive.sizes if name == "config.json"}
     others |= {name: "nothing about weights" for name in archive.sizes if name not in (WEIGHTS_ENTRY, "config.json")}
@@ -142,6 +131,33 @@ def read_keras_archive(path: Path, limits: Limits | None = None) -> Foreign:
         flattening_open=first,
         rescales=rescaling_in(config) or held.rescales,
     )
+
+
+@contextmanager
+def unpacked(path: Path, limits: Limits) -> Iterator[Path]:
+    """The `.weights.h5` file in a `.keras` file, as a file: the HDF5 library reads nothing else. Its name, by which
+    errors call it, is that of the whole.
+
+    Raises:
+        ModelError: the zip is damaged or holds no weights, or there is no room to unpack them.
+    """
+    from emotiw_keras.formats.zipped import Zip
+
+    archive = Zip(path, limits)
+    if WEIGHTS_ENTRY not in archive.sizes:
+        raise ModelError(f"{path.name} holds no {WEIGHTS_ENTRY}, as a .keras file does; save the model again as one file")
+    content = archive.read(WEIGHTS_ENTRY)
+    folder = Path(tempfile.mkdtemp(prefix=UNPACKED))
+    file = folder / path.name
+    try:
+        try:
+            file.write_bytes(content)
+        except OSError as error:
+            raise ModelError(f"{path.name} cannot be unpacked in {folder}: {error.strerror}; make room there") from error
+        yield file
+    finally:
+        file.unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def _texts(file: Hdf5, group: h5py.Group, name: str) -> tuple[str, ...] | None:

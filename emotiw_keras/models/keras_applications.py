@@ -32,7 +32,8 @@ from emotiw_keras.conversion.matching import check_unscaled
 from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.formats.foreign import Limits
 from emotiw_keras.formats.hdf5_trial import rehearse
-from emotiw_keras.formats.keras_h5 import is_rescaling, read_keras_h5
+from emotiw_keras.formats.keras_h5 import is_rescaling, read_keras_h5, unpacked
+from emotiw_keras.formats.reading import sniff
 from emotiw_keras.models import weights as stored
 from emotiw_keras.models.applications import APPLICATIONS, TORCH_MEAN, TORCH_STD
 from emotiw_keras.models.parts import Shape, classifier
@@ -61,8 +62,9 @@ def application(
     Args:
         spec: facts of the network, from `registry.get_spec`.
         include_top: with the classifier; without it the output is the trunk's.
-        weights: None (random), "imagenet" (Keras' download, of the trunk), or the path of a `.weights.h5` or `.h5` file of this
-            network, with its own top or without. The classifier is new, unless such a file has one that this function made.
+        weights: None (random), "imagenet" (Keras' download, of the trunk), or the path of a `.weights.h5`, `.h5` or `.keras`
+            file of this network, with its own top or without. The classifier is new, unless such a file has one that this
+            function made.
         input_shape: (height, width, 3); the published size if None.
         pooling: without the top: None, "avg" or "max".
         classes: outputs of the classifier.
@@ -218,6 +220,19 @@ def _check_unscaled(spec: ModelSpec, trunk: keras.Model, path: Path, rescales: S
 
 def _load(spec: ModelSpec, trunk: keras.Model, model: keras.Model, path: Path) -> bool:
     """Fill the trunk from a file of Keras, and the classifier if it fits in the file's; whether the classifier is still new."""
+    kind = sniff(path)
+    if kind == "Keras model":
+        with unpacked(path, Limits()) as weights:
+            try:
+                return _load_hdf5(spec, trunk, model, weights)
+            except ModelError as error:
+                raise ModelError(str(error).replace(str(weights), str(path))) from error
+    if kind != "Keras HDF5":
+        raise ModelError(f"{path} is a file of {kind}; expected a .weights.h5, .h5 or .keras file of Keras for {spec.name}")
+    return _load_hdf5(spec, trunk, model, path)
+
+
+def _load_hdf5(spec: ModelSpec, trunk: keras.Model, model: keras.Model, path: Path) -> bool:
     rehearse(read_keras_h5, path, Limits())  # a stranger's file may crash the HDF5 library or point at other files
     with h5py.File(path, "r") as file:
         numbered = isinstance(file.get("layers"), h5py.Group) and "layer_names" not in file.attrs
@@ -278,11 +293,17 @@ def _check_layer(spec: ModelSpec, path: Path, layer: layers.Layer, name: str, sh
     kind = re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", type(layer).__name__)).lower()
     numbered = re.fullmatch(rf"{kind}(_\d+)?", layer.name)
     wanted = [tuple(weight.shape) for weight in layer.weights]
-    if list(shapes) != wanted or not (numbered or name == layer.name):
+    if list(shapes) != wanted or not (numbered or _spelt(name) == _spelt(layer.name)):
         raise ModelError(
             f"{path} does not fit {spec.name}: in the place of layer {layer.name} with {_shapes(wanted)} it holds {name} with "
             f"{_shapes(shapes)}; expected a weight file of keras.applications.{spec.class_name}, or a run folder"
         )
+
+
+def _spelt(name: str) -> str:
+    """A layer's name however the versions of Keras spell it: DenseNet has conv1/conv in Keras 2 and conv1_conv in Keras 3,
+    MobileNetV3 Conv/BatchNorm and conv_bn."""
+    return name.lower().replace("/", "_").replace("batchnorm", "bn")
 
 
 def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:

@@ -58,6 +58,8 @@ def _variables(file: Hdf5, path: Path) -> dict[str, tuple[str, list[h5py.Dataset
             continue
         name = file.texts_of(variables, "name") or ()
         ordered = [arrays.get(str(number)) for number in range(len(arrays))]
+        if not name:
+            raise wrong("its layers have no names, as in Keras 2: save it there as .h5 and give that")
         if len(name) != 1 or not all(isinstance(array, h5py.Dataset) and array.shape is not None for array in ordered):
             raise wrong(f"{place!r} holds no name, or something that is no numbered array")
         found[place] = (name[0], ordered)

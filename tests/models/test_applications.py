@@ -21,6 +21,7 @@ from keras.src.utils import file_utils
 from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.data.preprocessing_settings import settings_for
 from emotiw_keras.errors import ModelError, UsageError
+from emotiw_keras.formats.keras_h5 import read_keras_h5
 from emotiw_keras.models import build, get_spec
 from emotiw_keras.models import weights as stored
 from emotiw_keras.models.applications import APPLICATIONS
@@ -208,11 +209,14 @@ def test_an_efficientnet_behind_another_mean_is_refused(tmp_path: Path, few_bloc
             build(EFFICIENTNET, weights=path, classes=7, input_shape=(80, 80, 3))
 
 
-@pytest.mark.parametrize(("name", "form"), [(SMALL, "weights.h5"), (SMALL, "h5"), ("keras:Xception", "h5")])
+@pytest.mark.parametrize(("name", "form"), [(SMALL, "weights.h5"), (SMALL, "keras"), (SMALL, "h5"), ("keras:Xception", "h5")])
 def test_keras_own_files_with_their_top(name: str, form: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     theirs = numbers(function(name)(weights=None, classes=5, input_shape=(80, 80, 3)))
     path = tmp_path / f"theirs.{form}"
-    theirs.save_weights(path) if form == "weights.h5" else legacy(theirs, path)
+    if form == "h5":
+        legacy(theirs, path)
+    else:
+        theirs.save(path) if form == "keras" else theirs.save_weights(path)
     ours = build(name, weights=path, classes=7, input_shape=(80, 80, 3))
     assert f"{name}: weights of theirs.{form}, but a new classifier with 7 classes" in capsys.readouterr().err
     prepared = face_input(name)(IMAGES)
@@ -237,6 +241,27 @@ def test_a_network_behind_a_rescaling_of_ones_own_is_refused(form: str, tmp_path
     theirs.save_weights(path) if form == "weights.h5" else legacy(theirs, path)
     with pytest.raises(ModelError, match=r"changes its images by its layer rescaling, .* keras:MobileNetV2 takes RGB, 0..255"):
         build(SMALL, weights=path, classes=7, input_shape=(32, 32, 3))
+
+
+def test_names_as_keras_2_spells_them(tmp_path: Path) -> None:
+    """DenseNet's conv1/conv is conv1_conv in Keras 3, MobileNetV3's Conv/BatchNorm conv_bn."""
+    name, settings = "keras:MobileNetV3Small", {"include_top": False, "input_shape": (32, 32, 3)}
+    theirs = numbers(build(name, weights=None, **settings))
+    for layer in theirs.layers:
+        if layer.name.startswith("conv"):
+            layer.name = layer.name.replace("conv", "Conv").replace("_bn", "/BatchNorm")
+        elif layer.name.startswith("expanded_conv"):
+            layer.name = layer.name.replace("_bn", "/BatchNorm").replace("_depthwise", "/depthwise")
+    path = legacy(theirs, tmp_path / "old.h5")
+    assert "Conv/BatchNorm.gamma" in read_keras_h5(Path(path)).arrays
+    ours = build(name, weights=path, **settings)
+    assert all(np.array_equal(a, b) for a, b in zip(theirs.get_weights(), ours.get_weights(), strict=True))
+
+
+def test_a_file_that_is_none_of_hdf5_is_called_what_it_is(tmp_path: Path) -> None:
+    np.savez(tmp_path / "net.npz", a=np.zeros(3))
+    with pytest.raises(ModelError, match="net.npz is a file of NumPy archive; expected a .weights.h5, .h5 or .keras file"):
+        build(SMALL, weights=tmp_path / "net.npz", classes=7, input_shape=(32, 32, 3))
 
 
 @pytest.mark.parametrize("form", ["weights.h5", "h5"])
