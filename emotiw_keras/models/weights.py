@@ -148,7 +148,12 @@ def load_strict(model: keras.Model, path: Path) -> None:
             continue
         misfit = f"{path} does not fit {model.name}: layer {name}"
         if there and here and there[1] == here[1]:
-            raise ModelError(f"{misfit} is {there[0]} in the file and {here[0]} in the model: they are in another order")
+            kinds = [re.sub(r"_\d+$", "", place) for place in (there[0], here[0])]
+            why = "they are in another order" if kinds[0] == kinds[1] else "another network with the same names saved it"
+            raise ModelError(
+                f"{misfit} is {there[0]} in the file and {here[0]} in the model: {why}; `emotiw convert` makes a file for this "
+                "one of it, if it computes the same"
+            )
         raise ModelError(
             f"{misfit} holds {shapes_text(there)} in the file, {shapes_text(here)} in the model; "
             "give the classes, width and input shape it was saved with"

@@ -12,6 +12,7 @@ import pytest
 
 from emotiw_keras.errors import ModelError
 from emotiw_keras.models import AlexNet, build, get_spec, model_names, weights
+from emotiw_keras.models.layers import GroupedConv2D
 from emotiw_keras.models.parts import empty_networks, in_place, zeros
 from emotiw_keras.models.weights import load_strict, save, stored_layers
 
@@ -132,6 +133,17 @@ def test_weights_never_slip_into_a_layer_of_another_name(tmp_path: Path) -> None
     assert stored_layers(path) == {"fc6": ("dense", [(4, 4), (4,)]), "fc7": ("dense_1", [(4, 4), (4,)])}
     with pytest.raises(ModelError, match="in another order"):
         load_strict(other, path)
+
+
+def test_a_network_of_the_same_names_that_is_another_is_called_so(tmp_path: Path) -> None:
+    """Its layers were said to be in another order, which they are not; `emotiw convert` takes such a file."""
+    x = keras.Input((8, 8, 3))
+    one = keras.Model(x, keras.layers.Conv2D(4, 3, name="conv1")(x))
+    other = keras.Model(x, GroupedConv2D(4, 3, name="conv1")(x), name="net")
+    one.save_weights(tmp_path / "one.weights.h5")
+    words = r"conv1 is conv2d in the file and grouped_conv2d in the model: another network .*; `emotiw convert` makes a file"
+    with pytest.raises(ModelError, match=words):
+        load_strict(other, tmp_path / "one.weights.h5")
 
 
 def test_another_network_does_not_fit(tmp_path: Path) -> None:
