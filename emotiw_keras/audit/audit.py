@@ -77,14 +77,37 @@ def _ask(entry: Entry, reader: Reader, faces: np.ndarray, called: str) -> np.nda
     return reader.predict(faces)
 
 
+def softened(answers: np.ndarray) -> bool:
+    """Whether probabilities come of a softmax over numbers that were probabilities already: for each face they are then the
+    softmax of numbers of sum 1, none below 0.
+
+    Example:
+        >>> sharp = np.array([[0.9, 0.1], [0.2, 0.8]])
+        >>> softened(sharp), softened(np.exp(sharp) / np.exp(sharp).sum(axis=1, keepdims=True))
+        (False, True)
+    """
+    found = answers[~np.isnan(answers).any(axis=1)].astype(np.float64)
+    if not len(found) or found.min() <= 0:
+        return False
+    logs = np.log(found)
+    before = logs + (1 - logs.sum(axis=1, keepdims=True)) / logs.shape[1]
+    return bool(before.min() >= -1e-4)
+
+
 def _row(entry: Entry, faces: AuditFaces, timeout: float, ask: Ask) -> dict[str, Any]:
     with opened(entry, faces, timeout) as reader:
         check_labels(reader.labels, entry.name)
-        figures = of_answers(ask(entry, reader, faces.pixels, AS_THEY_ARE), reader.labels, faces)
+        clean = ask(entry, reader, faces.pixels, AS_THEY_ARE)
+        figures = of_answers(clean, reader.labels, faces)
+        facts = dict(reader.facts)
+        if entry.output == "logits" and softened(clean):
+            facts["how"] += (
+                '; warning: these look like probabilities, which are stated to be logits: try output = "probabilities"'
+            )
         robust = {}
         for condition in CONDITIONS:
             answers = in_order(ask(entry, reader, faces.under(condition), condition), reader.labels, LABELS)
             lost = np.isnan(answers).any(axis=1)
             said = np.where(lost, -1, np.nan_to_num(answers, nan=-1.0).argmax(axis=1))
             robust[condition] = share(said == faces.truth)
-        return {"labels": list(reader.labels), **reader.facts, **figures, "robust": robust}
+        return {"labels": list(reader.labels), **facts, **figures, "robust": robust}

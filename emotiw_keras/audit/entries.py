@@ -6,7 +6,7 @@ Nothing about a stranger's file is guessed: its labels, its input and what it an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,7 @@ def distinct(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def read_entries(path: str | Path) -> list[Entry]:
-    """The `[[model]]` tables of a TOML file; paths in it are relative to where the command runs.
+    """The `[[model]]` tables of a TOML file; a `run` or `file` that is not where the command runs is the one beside it.
 
     Raises:
         UsageError: it cannot be read, or states something that cannot be meant.
@@ -125,7 +125,14 @@ def read_entries(path: str | Path) -> list[Entry]:
     models = table.get("model")
     if set(table) != {"model"} or not isinstance(models, list) or not all(isinstance(each, dict) for each in models):
         raise UsageError(f"{path} holds {', '.join(table)[:80] or 'nothing'}; expected [[model]] tables and nothing else")
-    return [_entry(each, f"{path}, [[model]] {number}") for number, each in enumerate(models, start=1)]
+    entries = [_entry(each, f"{path}, [[model]] {number}") for number, each in enumerate(models, start=1)]
+    return [replace(each, run=_found(each.run, place), file=_found(each.file, place)) for each in entries]
+
+
+def _found(path: str, beside: Path) -> str:
+    """A path as it is, or below the folder of the TOML file that names it, if it is there alone."""
+    there = beside.parent / path
+    return str(there) if path and not Path(path).expanduser().exists() and there.exists() else path
 
 
 def _entry(table: Mapping[str, Any], where: str) -> Entry:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import h5py
 import numpy as np
 
 from emotiw_keras.audit.adapter import Adapter, checked_probabilities
@@ -32,6 +33,9 @@ _TYPE: Schema = {1: Spec("tensor", "message")}
 _ARRAY: Schema = {1: Spec("kind", "int"), 2: Spec("shape", "message")}
 _FLOATS = (1, 10, 11, 16)
 """Kinds of numbers in ONNX: of 32, 16 and 64 bits, and bfloat16."""
+_OTHER_FLOATS = {10: np.float16, 11: np.float64}
+"""Inputs of other numbers than float32; OpenCV converts by itself."""
+_KERAS = (".keras", ".h5", ".hdf5")
 _SHAPE: Schema = {1: Spec("dim", "message", True)}
 _DIM: Schema = {1: Spec("value", "int")}
 _TENSOR: Schema = {8: Spec("name", "str"), 13: Spec("external", "message", True), 14: Spec("location", "int")}
@@ -150,6 +154,7 @@ def _of_file(entry: Entry) -> Reader:
     if not path.exists():
         raise ModelError(f"{entry.name}: there is no {entry.file}")
     onnx = path.suffix.lower() == ".onnx"
+    _check_kind(path, entry)
     files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
     size = sum(each.stat().st_size for each in files)
     identity = " ".join(map(sha256_file, files))
@@ -167,6 +172,24 @@ def _of_file(entry: Entry) -> Reader:
         return _probabilities(parts, entry, batch)[: len(pixels)]
 
     return _Answers(entry.labels, {"how": how, "bytes": size, **_told(entry)}, predict, identity)
+
+
+def _check_kind(path: Path, entry: Entry) -> None:
+    """Refuse a file that no one here can compute, before its reader is asked to trust it."""
+    if path.is_dir() or path.suffix.lower() == ".onnx":
+        return
+    whole = "save the whole model, with model.save, or export it as ONNX"
+    if path.name.lower().endswith(".weights.h5"):
+        raise ModelError(f"{entry.name}: {entry.file} holds weights alone; {whole}")
+    if path.suffix.lower() not in _KERAS:
+        kinds = f"an ONNX file, a Keras model ({', '.join(_KERAS)}) or the folder of a SavedModel"
+        raise ModelError(f"{entry.name}: {entry.file} is none that an audit computes; expected {kinds}: export it as ONNX")
+    if entry.trust and path.suffix.lower() != ".keras":  # the HDF5 library is for files of whom one trusts
+        alone = False
+        with contextlib.suppress(OSError, RuntimeError, ValueError, KeyError), h5py.File(path, "r", locking=False) as file:
+            alone = "layer_names" in file.attrs and "model_config" not in file.attrs
+        if alone:
+            raise ModelError(f"{entry.name}: {entry.file} holds weights alone; {whole}")
 
 
 def prepared(faces: np.ndarray, given: Input) -> np.ndarray:
@@ -223,11 +246,13 @@ def _onnx(path: Path, called: str) -> tuple[Compute, int | None]:
     inputs = [value for part in graph.get("input", ()) if last(value := wire.decode(part, _VALUE), "name", "") not in weights]
     if len(inputs) != 1:
         raise ModelError(f"{called}: {path} has {len(inputs)} inputs; expected one, the faces")
-    shape = inputs[0]
-    for field, schema in (("type", _TYPE), ("tensor", _ARRAY), ("shape", _SHAPE)):
-        shape = wire.decode(last(shape, field, memoryview(b"")), schema)
+    kind = wire.decode(last(wire.decode(last(inputs[0], "type", memoryview(b"")), _TYPE), "tensor", memoryview(b"")), _ARRAY)
+    shape = wire.decode(last(kind, "shape", memoryview(b"")), _SHAPE)
     first = wire.decode(shape["dim"][0], _DIM) if shape.get("dim") else {}
-    return engines.load(engine, bytes(view), called, last(outputs[0], "name", "")), max(0, last(first, "value", 0)) or None
+    compute = engines.load(engine, bytes(view), called, last(outputs[0], "name", ""))
+    given = _OTHER_FLOATS.get(last(kind, "kind", 1)) if engine == "onnxruntime" else None
+    asked = compute if given is None else lambda batch: compute(batch.astype(given))
+    return asked, max(0, last(first, "value", 0)) or None
 
 
 def _keras(path: Path, entry: Entry) -> tuple[Compute, int | None]:

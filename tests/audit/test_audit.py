@@ -233,6 +233,69 @@ def test_a_file_that_answers_with_whole_numbers_is_an_error_of_its_row(size: lis
     assert "a.onnx answers with whole numbers" in row["error"] and "expected probabilities or logits" in row["error"]
 
 
+def test_a_file_of_half_precision_gets_faces_in_it(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    if "onnxruntime" not in engines.installed():
+        pytest.skip("needs onnxruntime")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT16
+    nodes = [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("MatMul", ["flat", "w"], ["y"])]
+    ends = [[helper.make_tensor_value_info(name, kind, ["n", *shape])] for name, shape in (("x", (1, 8, 8)), ("y", (7,)))]
+    graph = helper.make_graph(nodes, "g", *ends, [onnx.numpy_helper.from_array(WEIGHTS.astype(np.float16), "w")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "a.onnx")
+    given = Input(8, "grey", "nchw", 0.0, 1.0)
+    entry = Entry("a", file=str(tmp_path / "a.onnx"), labels=LABELS, input=given, output="logits")
+    faces = some_faces([0, 1])
+    with opened(entry, faces, 10) as reader:
+        told = reader.predict(faces.pixels)
+    powers = np.exp(prepared(faces.pixels, given).reshape(2, 64) @ WEIGHTS)
+    np.testing.assert_allclose(told, powers / powers.sum(axis=1, keepdims=True), atol=0.02)
+
+
+def test_probabilities_that_are_called_logits_have_a_note_in_their_row(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx_model("n")
+    model.graph.node.append(onnx.helper.make_node("Softmax", ["y"], ["p"], axis=1))
+    model.graph.output[0].name = "p"
+    onnx.save(model, tmp_path / "a.onnx")
+    given, faces = Input(8, "grey", "nchw", 0.0, 1.0), some_faces([0, 1])
+    notes = []
+    for output in ("logits", "probabilities"):
+        entry = Entry("a", file=str(tmp_path / "a.onnx"), labels=LABELS, input=given, output=output)
+        notes.append("look like probabilities" in audit([entry], faces)["models"][0]["how"])
+    assert notes == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("net.pth", "net.pth is none that an audit computes; expected an ONNX file, .*: export it as ONNX"),
+        ("net.tflite", "net.tflite is none that an audit computes"),
+        ("net.weights.h5", "net.weights.h5 holds weights alone; save the whole model"),
+        ("net.h5", "net.h5 holds weights alone; save the whole model"),
+    ],
+)
+def test_a_file_that_nothing_can_compute_is_told_before_it_is_to_be_trusted(name: str, words: str, tmp_path: Path) -> None:
+    import h5py
+
+    with h5py.File(tmp_path / name, "w") as file:
+        file.attrs["layer_names"] = [b"fc8"]
+    for trust in (True,) if name == "net.h5" else (False, True):  # what it holds is looked at in files that are trusted
+        given = Input(8, "grey", "nhwc", 0, 1)
+        entry = Entry("a", file=str(tmp_path / name), labels=LABELS, input=given, output="logits", trust=trust)
+        with pytest.raises(ModelError, match=words), opened(entry, some_faces([0]), 10):
+            pass
+
+
+def test_files_beside_the_table_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "models.toml").write_text(FILE + INPUT)
+    (tmp_path / "tables" / "a.onnx").touch()
+    monkeypatch.chdir(tmp_path)
+    assert [each.file for each in read_entries("tables/models.toml")] == [str(Path("tables/a.onnx"))]
+    (tmp_path / "a.onnx").touch()
+    assert [each.file for each in read_entries("tables/models.toml")] == ["a.onnx"]
+
+
 def test_an_onnx_file_answers_as_it_computes(tmp_path: Path, fer: dict[str, Path]) -> None:
     onnx = pytest.importorskip("onnx")
     model, weights = onnx_model("n"), WEIGHTS
