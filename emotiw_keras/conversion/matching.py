@@ -159,6 +159,13 @@ def match_layers(name: str, foreign: Foreign) -> Matching:
             f"with {first}; expected {expected}, ... with .weight and .bias each{_lacking(layers, namings, foreign)}"
         )
     left = _left(foreign, matches, beyond or ())
+    strange = next((node for node in foreign.nodes or () if node.op == "unsupported" and set(left) & set(node.arrays)), None)
+    if strange is not None:
+        kind = strange.attrs["type"]
+        mode = "; export the network in evaluation mode" if "training mode" in kind else ""
+        raise ModelError(
+            f"{foreign.path.name} is not converted: its node {strange.name} is {kind}, which is not computed here{mode}"
+        )
     if left:
         way = ""
         if beyond is not None and foreign.nodes is None:

@@ -42,7 +42,7 @@ _Storages = Callable[[str], tuple[memoryview, Order]]
 
 def read_pytorch(path: Path, limits: Limits | None = None) -> Foreign:
     """Read a state dict, or a checkpoint that holds one under state_dict, model_state_dict, model, net, model_state, params,
-    weights or ema; of several, the first of these.
+    weights or ema; of several, the first of these, else the only one, whatever it is called.
 
     Names are the state dict's, in its order, without wrappers (see `wrapped_names`), but for layers with running statistics,
     which are batch normalisation: running_mean -> mean, running_var -> variance, weight -> gamma, bias -> beta. Kernels are
@@ -162,14 +162,26 @@ def _state_dict(root: Any, gathered: Gathered) -> dict[Any, Any]:
         raise ModelError(f"{gathered.where} holds {kind}, expected names and their tensors; {_ADVICE}")
     state: dict[Any, Any] = root
     for _ in range(_DEPTH):
-        inner = next((key for key in _CHECKPOINT_KEYS if isinstance(state.get(key), dict)), None)
+        inner = next((key for key in _CHECKPOINT_KEYS if isinstance(state.get(key), dict)), None) or _only_state(state)
         if inner is None:
             break
         for key, value in state.items():
             if key != inner:
-                gathered.ignore(key, f"{_described(value)} beside the checkpoint's {inner}")
+                gathered.ignore(key, f"{_described(value)} beside the checkpoint's {shown(inner)}")
         state = state[inner]
     return state
+
+
+def _only_state(part: dict[Any, Any]) -> str | None:
+    """The key of the one dict in a dict that holds tensors under names, where it holds none itself."""
+    if any(isinstance(value, Tensor) for value in part.values()):
+        return None
+    found = [
+        key
+        for key, value in part.items()
+        if isinstance(key, str) and isinstance(value, dict) and any(isinstance(each, Tensor) for each in value.values())
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 def _outputs(arrays: Mapping[str, np.ndarray]) -> int:

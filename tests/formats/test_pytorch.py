@@ -95,6 +95,18 @@ def test_takes_the_state_dict_out_of_a_checkpoint(tmp_path: Path, write: Write, 
 
 
 @both
+def test_the_only_state_dict_is_taken_whatever_it_is_called(tmp_path: Path, write: Write) -> None:
+    path = tmp_path / "net.pth"
+    net = {name: array for name, array in _net().items() if not name.startswith("features.1")}
+    write(path, {"epoch": 3, "model_weights": net, "best": {"epoch": 2}})
+    foreign = read_pytorch(path)
+    _same(foreign, net)
+    assert foreign.ignored["epoch"] == "of type int beside the checkpoint's model_weights"
+    write(path, {"generator": net, "discriminator": net})  # which of them nobody says
+    assert "holds no tensors under names" in refused(path)
+
+
+@both
 def test_every_dtype_is_kept_and_bfloat16_becomes_float32(tmp_path: Path, write: Write) -> None:
     path = tmp_path / "net.pth"
     codes = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")

@@ -13,7 +13,7 @@ import pytest
 from emotiw_keras.conversion.convert import convert
 from emotiw_keras.conversion.matching import exported_module
 from emotiw_keras.errors import ModelError
-from emotiw_keras.formats.foreign import Limits
+from emotiw_keras.formats.foreign import Limits, Node
 from emotiw_keras.formats.onnx import read_onnx
 from emotiw_keras.models import alexnet_owt, senet, squeezenet, vgg_cnn
 from emotiw_keras.models.registry import get_spec
@@ -164,6 +164,21 @@ def test_arrays_of_a_renamed_head_say_how_it_can_be_done(tmp_path: Path) -> None
     np.savez(tmp_path / "net.npz", **cast(Any, held))
     with pytest.raises(ModelError, match=r"6 arrays have no place in it, the first is head.1.weight of .*; export .* as ONNX"):
         convert("alexnet_owt", tmp_path / "net.npz", width=0.1)
+
+
+def test_an_operator_that_is_not_computed_is_named(tmp_path: Path) -> None:
+    """Its constants were said to have no place."""
+    net = drawn("alexnet_owt")
+    found = read_onnx(exported(tmp_path / "net.onnx", "alexnet_owt", STYLES["newer-18"]))
+    arrays = found.arrays | {"six": np.float32(6)}
+    assert found.nodes is not None
+    for kind, words in (
+        ("Clip", "relu_1 is Clip, which is not computed here"),
+        ("Dropout in training mode", "in evaluation mode"),
+    ):
+        strange = Node("unsupported", "relu_1", (net.nodes[0].inputs[0],), ("z",), ("six",), {"type": kind})
+        with pytest.raises(ModelError, match=words):
+            convert("alexnet_owt", replace(found, arrays=arrays, nodes=(strange, *found.nodes)), width=0.1)
 
 
 def test_a_changed_number_in_the_computation_is_caught(tmp_path: Path) -> None:
