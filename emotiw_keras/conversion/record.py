@@ -9,6 +9,7 @@ from emotiw_keras.conversion.matching import Match, prepared
 from emotiw_keras.formats.foreign import Foreign, Layout
 from emotiw_keras.models.registry import get_spec
 from emotiw_keras.talk import Notice, most
+from emotiw_keras.text import shown
 from emotiw_keras.weights.imagenet import imagenet_synsets
 
 Order = Literal["rgb", "bgr"]
@@ -89,7 +90,7 @@ class Conversion:
         if self.reordered:
             lines.append(f"{len(self.reordered)} outputs put into the usual order of the ImageNet classes, by their synsets")
         elif foreign.classes and self.foreign.classes != imagenet_synsets():
-            lines.append(f"classes in the order of the file, which starts with {', '.join(foreign.classes[:3])}")
+            lines.append(f"classes in the order of the file, which starts with {', '.join(map(shown, foreign.classes[:3]))}")
         if self.rows_assumed is not None:
             doubt = "; the other fits as well: settle it with --check IMAGE=CLASS"
             lines.append(self.rows_assumed if self.checked else Notice(self.rows_assumed + doubt))

@@ -109,6 +109,7 @@ def test_a_classifier_is_taken_by_the_names_that_a_checkpoint_has(
     }
     write_zip(path, {"model": state, stated: numbers[stated], "epoch": 3})
     assert read(path).classes == tuple(theirs)
+    assert "starts with Sadness, Happiness, anger" in "\n".join(convert("alexnet_owt", path, width=0.1)[1].lines())
 
     settings: dict[str, Any] = {"width": 0.1, "classes": 7}
     kernel, bias = build("alexnet_owt", weights=path, **settings).get_layer("fc8").get_weights()
@@ -124,6 +125,8 @@ def test_a_classifier_is_taken_by_the_names_that_a_checkpoint_has(
     assert not np.array_equal(build("alexnet_owt", weights=others, **settings).get_layer("fc8").get_weights()[0], kernel)
     said = capsys.readouterr().err
     assert "has the classes Sadness, Happiness" in said and "but a new fc8 with 7 classes" in said
+    write_zip(path, {"model": state, "classes": ["a\x1b[31m", *theirs[1:]]})
+    assert r"starts with a\x1b[31m, Happiness" in "\n".join(convert("alexnet_owt", path, width=0.1)[1].lines())
     write_zip(path, {"model": state, "classes": theirs[:3], "labels": [1, 2, 3]})
     assert read(path).classes is None
     build("alexnet_owt", weights=ForClasses(str(path), SEVEN), **settings)
