@@ -131,13 +131,15 @@ def run_of(weights: str) -> Run | None:
 
 def start_model(recipe: Recipe, info: Mapping[str, Any], parent: Run | None, say: Callable[[str], None]) -> keras.Model:
     """The network with the weights the recipe starts from; it returns logits."""
-    from emotiw_keras.models.weights_argument import find
+    from emotiw_keras.models.weights_argument import DATA_SETS, ForClasses, find
 
     shape = info["model"]
     weights = recipe.model.weights
     given = None if parent is not None or weights == "none" else weights
     find(given, shape["name"], none="--weights none")
-    model = registry.build_described(shape, weights=given, classifier_activation=None)
+    named = given is not None and given not in DATA_SETS
+    stated = ForClasses(str(given), tuple(info["labels"])) if named else given
+    model = registry.build_described(shape, weights=stated, classifier_activation=None)
     if heads_of(info):
         _check_ending(model)
     if parent is None:

@@ -15,6 +15,8 @@ from emotiw_keras.errors import ModelError
 from emotiw_keras.formats.reading import read
 from emotiw_keras.models import alexnet_owt, build
 from emotiw_keras.models.weights_argument import ForClasses
+from emotiw_keras.training.recipe import load_recipe
+from emotiw_keras.training.start import start_model
 from tests.formats.foreign_networks import network
 from tests.formats.write_pytorch import write_zip
 
@@ -120,6 +122,13 @@ def test_a_classifier_is_taken_by_the_names_that_a_checkpoint_has(
     places = [2, 6, 3, 1, 0, 5, 4]
     np.testing.assert_array_equal(ordered[0], kernel[:, places])
     np.testing.assert_array_equal(ordered[1], bias[places])
+
+    # `emotiw fit` starts so
+    recipe = load_recipe("ng2015-direct", ["model.name='alexnet_owt'", "model.width=0.1", f"model.weights={str(path)!r}"])
+    shape = {"name": "alexnet_owt", "width": 0.1, "classes": 7, "input_shape": [224, 224, 3]}
+    begun = start_model(recipe, {"model": shape, "labels": list(SEVEN), "precision": "float32"}, None, print)
+    np.testing.assert_array_equal(begun.get_layer("fc8").get_weights()[0], kernel[:, places])
+    assert "taken by class name" in capsys.readouterr().err
 
     others = ForClasses(str(path), (*SEVEN[:6], "contempt"))
     assert not np.array_equal(build("alexnet_owt", weights=others, **settings).get_layer("fc8").get_weights()[0], kernel)
