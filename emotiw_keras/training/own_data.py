@@ -233,6 +233,11 @@ def are_faces(shape: tuple[int, ...], dtype: Any) -> bool:
     return np.dtype(dtype) == np.uint8 and len(shape) == 3 and shape[-1] in (1, 3)
 
 
+def are_images_as_numbers(part: Own) -> bool:
+    """Whether items are images that were made numbers of already, so that nothing says how a face's bytes become them."""
+    return len(part.shape) == 3 and part.shape[-1] in (1, 3) and not are_faces(part.shape, part.dtype)
+
+
 def is_own(value: Any) -> bool:
     """Whether a value of `StagedFineTuner`'s `data` is no path and no set of faces."""
     return isinstance(value, Mapping | tuple | list | tf.data.Dataset | keras.utils.PyDataset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,6 +14,7 @@ from emotiw_keras.progress import Bar
 from emotiw_keras.talk import Notice
 from emotiw_keras.training.epoch_progress import Progress, silent
 from emotiw_keras.training.fit import train
+from emotiw_keras.training.interrupts import Interrupted
 from emotiw_keras.training.prepared_data import prepare
 from emotiw_keras.training.recipe import Recipe
 from emotiw_keras.training.recipe_tables import InputSettings, ModelSettings, SourceSettings
@@ -109,7 +111,7 @@ class StagedFineTuner:
             check_objects,
             with_frozen,
         )
-        from emotiw_keras.training.own_data import is_own, own_splits
+        from emotiw_keras.training.own_data import are_images_as_numbers, is_own, own_splits
 
         self.model, self.run_dir = model, Path(run_dir)
         self.say = say or silent
@@ -136,6 +138,9 @@ class StagedFineTuner:
                 raise UsageError(f"width = {width:g} is of a network of the zoo, which {model.name!r} is not; leave it out")
         resized = self.given is None or preprocessing is not None or given_network.holds_face_input(model)
         check_data(self.own, model, resized)
+        for part in [each for splits in self.own.values() for each in splits.values() if are_images_as_numbers(each)][:1]:
+            what = "cannot use a network whose inputs came as numbers; give bytes, uint8, for that"
+            self.say(Notice(f"{part.name} holds images as {part.dtype}: `emotiw predict` and `emotiw evaluate` {what}"))
         self._began_with: str | None = None
         if not isinstance(labels, str):
             labels = tuple(labels)
@@ -179,6 +184,7 @@ class StagedFineTuner:
             DivergedError: a loss that is not finite; the best epoch so far stays.
             RunError: `run_dir` was made from other stages or data, or is damaged.
             OutputError: the run folder cannot be written.
+            KeyboardInterrupt: Ctrl-C, once the step is done and saved; another `fit` goes on.
         """
         from emotiw_keras.training.given_objects import as_given, weights_hash
 
@@ -195,18 +201,23 @@ class StagedFineTuner:
             found = len(prepared.info["labels"])
             raise ModelError(f"the model has {classes} outputs, the data {found} classes; make it with classes={found}")
         shown = progress or Progress(None if say is silent else Bar("images"))
-        with as_given(self.model):
-            run = train(
-                prepared,
-                self.run_dir,
-                self.model,
-                say,
-                shown,
-                metrics=self.metrics,
-                callbacks=self.callbacks,
-                replicas=replicas,
-                restart=restart,
-            )
+        try:
+            with as_given(self.model):
+                run = train(
+                    prepared,
+                    self.run_dir,
+                    self.model,
+                    say,
+                    shown,
+                    metrics=self.metrics,
+                    callbacks=self.callbacks,
+                    replicas=replicas,
+                    restart=restart,
+                )
+        except Interrupted as stop:
+            if stop.exit_code == 128 + signal.SIGINT:
+                raise KeyboardInterrupt(str(stop)) from None  # what Python programs expect of Ctrl-C
+            raise
         if replicas is not None:
             replicas.spread(self.model.variables)
         return run

@@ -62,8 +62,8 @@ def settled(answers: Answers, own: str, weights: str, say: Callable[[str], None]
     limits = {name: usable(*each, weights, CHOSEN_ON) for name, each in answers.items()}
     if own not in limits:
         say(
-            "no answer will be called uncertain: that takes two validation images for each class, faces of no test set; "
-            "`emotiw pack` settles it on others"
+            "no answer will be called uncertain: that takes two validation images for each class, in files or arrays of bytes, "
+            "that trained nothing and are of no test set; `emotiw pack` settles it on others"
         )
         return None
     for name, limit in limits.items():

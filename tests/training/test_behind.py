@@ -52,7 +52,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[int], None]]:
 
 def fit(out: Path, lines: list[str]) -> Run:
     """A training, whose lines can be seen while it goes on."""
-    return StagedFineTuner(small(), [PART], data={"data": DATA}, run_dir=out, say=lines.append).fit()
+    return StagedFineTuner(small(), [PART], data={"data": DATA}, run_dir=out, duplicates="keep", say=lines.append).fit()
 
 
 def told(lines: list[str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,22 @@ def test_what_a_network_was_compiled_with_is_not_heeded_and_told(tmp_path: Path)
     model.compile("sgd", "mse")
     tuner(tmp_path / "run", model=model, say=said.append)
     assert "what it was compiled with is not heeded" in said[0]
+
+
+def test_images_that_came_as_numbers_are_told_before_they_train(tmp_path: Path) -> None:
+    said: list[str] = []
+    tuner(tmp_path / "bytes", {"train": (FACES, Y)}, network(shape=(12, 12, 3)), say=said.append)
+    assert not said
+    tuner(tmp_path / "run", {"train": (FACES / np.float32(255), Y)}, network(shape=(12, 12, 3)), say=said.append)
+    assert len(said) == 1 and said[0].startswith(
+        "d:train holds images as float32: `emotiw predict` and `emotiw evaluate` cannot"
+    )
+
+
+def test_ctrl_c_is_the_interrupt_that_python_knows(tmp_path: Path) -> None:
+    press = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt, match="stopped and saved; the same command goes on"):
+        tuner(tmp_path / "run", callbacks=[press]).fit()
 
 
 def test_a_run_is_begun_anew_where_that_is_asked_for(tmp_path: Path) -> None:

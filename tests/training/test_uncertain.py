@@ -16,7 +16,7 @@ from emotiw_keras.training.recipe import load_recipe
 from emotiw_keras.uncertainty import UNCERTAINTY_FILE, usable_entropy
 
 SHORT = ("stage.epochs=1", "near_duplicates=0")
-NONE = "no answer will be called uncertain: that takes two validation images for each class, faces of no test set"
+NONE = "no answer will be called uncertain: that takes two validation images for each class, in files or arrays of bytes"
 
 
 def trained(recipe: Path, faces: dict[str, str], out: Path, *changes: str) -> tuple[Run, list[str]]:
