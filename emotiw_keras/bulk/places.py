@@ -119,13 +119,13 @@ class LocalFolder:
     def read(self, name: str) -> bytes | None:
         try:
             return (self._path / name).read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def size(self, name: str) -> int | None:
         try:
             return (self._path / name).stat().st_size
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def open(self, name: str) -> BinaryIO:

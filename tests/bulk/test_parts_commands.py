@@ -53,6 +53,9 @@ def test_predict_writes_parts_and_summary_reads_them(
         (["prepare", "photos", "more", "o"], 2, "2 sources: expected one"),
         (["prepare", "photos", "o", "--runner", "local", "--near-duplicates", "0.98"], 2, "--near-duplicates cannot be"),
         (["summary", "photos"], 8, "holds no _manifest.json"),
+        (["summary", "photos/bad.png"], 8, "is a file, not a folder of parts"),
+        (["summary", "o"], 8, "holds no _manifest.json"),
+        (["predict", "photos/happy", "--out", "photos/bad.png"], 6, "photos/bad.png"),
     ],
 )
 def test_wrong_use_is_one_line(
