@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -90,6 +91,25 @@ def refuse_without_runner(ctx: click.Context) -> None:
         refuse_address(name, None, ctx, advice="those of stores are understood with --runner local or ray")
 
 
+_ONE_FILE = {
+    ".csv": "for one file leave --out away and end with `--csv > {}`",
+    ".json": "for one file leave --out away and end with `--json > {}`",
+    ".jsonl": "for one file leave --out away and end with `--json > {}`",
+    ".parquet": "add --format parquet for parts in Parquet",
+}
+
+
+def _check_folder_name(command: str, out: str) -> None:
+    """UsageError where the place of the parts is called like one file, which it would not be."""
+    name = os.path.basename(out.rstrip("/"))
+    advice = _ONE_FILE.get(os.path.splitext(name)[1].lower())
+    if advice is None:
+        return
+    which = "--out" if command == "predict" else "OUT"
+    more = f"; {advice.format(shlex.quote(name))}" if command == "predict" or "--out" not in advice else ""
+    raise UsageError(f"{which} {out} is no file but a folder of parts; give it a name without this ending{more}")
+
+
 def _detector(name: str | None) -> str:
     from emotiw_keras.faces.detectors import DEFAULT, DETECTORS
 
@@ -152,6 +172,7 @@ def run_job(
     from emotiw_keras.bulk.runners import LOCAL
     from emotiw_keras.bulk.runners import runner as runner_of
 
+    _check_folder_name(command, out)
     kind = kind or "jsonl"
     job = Job(
         command,

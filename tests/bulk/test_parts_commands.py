@@ -52,6 +52,11 @@ def test_predict_writes_parts_and_summary_reads_them(
         (["prepare", "photos", "o", "--jobs", "2"], 2, "--jobs: only where parts are written; add --runner"),
         (["prepare", "photos", "more", "o"], 2, "2 sources: expected one"),
         (["prepare", "photos", "o", "--runner", "local", "--near-duplicates", "0.98"], 2, "--near-duplicates cannot be"),
+        (["predict", "photos", "--out", "o.csv"], 2, "for one file leave --out away and end with `--csv > o.csv`"),
+        (["predict", "photos", "--out", "o.JSONL"], 2, "for one file leave --out away and end with `--json > o.JSONL`"),
+        (["predict", "photos", "--out", "o.parquet"], 2, "a folder of parts; give it a name without this ending; add --format"),
+        (["predict", "photos", "--out", "memory://x/o.csv"], 2, "end with `--csv > o.csv`"),
+        (["prepare", "photos", "o.csv", "--runner", "local"], 2, "a folder of parts; give it a name without this ending"),
         (["summary", "photos"], 8, "holds no _manifest.json"),
         (["summary", "photos/bad.png"], 8, "is a file, not a folder of parts"),
         (["summary", "o"], 8, "holds no _manifest.json"),
@@ -67,7 +72,7 @@ def test_wrong_use_is_one_line(
         words = [*words, "--faces", "whole"]
     assert emotiw(words) == code
     err = capsys.readouterr().err
-    assert told in err and len(err.splitlines()) == 1 and not Path("o").exists()
+    assert told in err and len(err.splitlines()) == 1 and not list(Path().glob("o*"))
 
 
 @pytest.fixture
