@@ -22,9 +22,9 @@ SHAPES = frozenset({"line", "rect", "polyline", "circle"})
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --panel: #f6f8fa; --ink: #1f2328; --quiet: #59636e; --line: #d1d9e0;
-  --blue: #0969da; --orange: #bc4c00; --green: #1a7f37; --red: #cf222e; --warn: #fff8c5; }
+  --blue: #0969da; --orange: #bc4c00; --green: #1a7f37; --warn: #fff8c5; }
 @media (prefers-color-scheme: dark) { :root { --paper: #0d1117; --panel: #161b22; --ink: #e6edf3; --quiet: #9da7b1;
-  --line: #3d444d; --blue: #4493f8; --orange: #f0883e; --green: #3fb950; --red: #f85149; --warn: #3b2e0a; } }
+  --line: #3d444d; --blue: #4493f8; --orange: #f0883e; --green: #3fb950; --warn: #3b2e0a; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif;
   overflow-wrap: anywhere; }
@@ -78,7 +78,7 @@ svg .ideal { stroke: var(--orange); stroke-width: 2; stroke-dasharray: 5 4; }
 .key { display: inline-block; width: 1.6rem; border-top: 3px solid var(--blue); vertical-align: middle;
   margin: 0 0.3rem 0 0.8rem; }
 .key.val { border-top: 3px dashed var(--orange); }
-.better { color: var(--green); } .worse { color: var(--red); }
+.better { color: var(--green); }
 pre { background: var(--panel); border: 1px solid var(--line); border-radius: 6px; padding: 0.75rem; overflow-x: auto;
   font-size: 0.85rem; }
 code { font-family: ui-monospace, monospace; overflow-wrap: anywhere; }

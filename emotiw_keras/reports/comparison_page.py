@@ -32,6 +32,18 @@ def verdict(pair: dict[str, Any], several: bool, pair_test: str) -> str:
     return f"{pair['a']} and {pair['b']} cannot be told apart by accuracy: {points:.1f} points apart ({test})"
 
 
+def better_second(pair: dict[str, Any]) -> dict[str, Any]:
+    """A pair with the more accurate run as `b`, so that all differences, b less a, go the way that `verdict` says."""
+    if pair["accuracy_difference"] >= 0:
+        return pair
+    turned = {**pair, "a": pair["b"], "b": pair["a"]}
+    turned |= {"only_a_right": pair["only_b_right"], "only_b_right": pair["only_a_right"]}
+    for key in ("accuracy_difference", "macro_f1_difference"):
+        low, high = pair[f"{key}_ci95"]
+        turned |= {key: 0.0 - pair[key], f"{key}_ci95": [0.0 - high, 0.0 - low]}  # without a zero of minus sign
+    return turned
+
+
 def comparison_text(comparison: Comparison) -> str:
     """For a terminal."""
     parts = [_text_of(comparison, f"split {comparison['split']}, {counted(comparison)} ({comparison['n']:,} asked for)")]
@@ -54,7 +66,7 @@ def _text_of(part: Comparison, heading: str) -> str:
         figures = f"{percent(run['accuracy']):>8}  {ends:<18}  {three(run['macro_f1']):>8}  {three(run['ece'])}"
         lines.append(f"{run['run']:<{width}}  {figures}{selected}")
     lines.append("")
-    for pair in part["pairs"]:
+    for pair in map(better_second, part["pairs"]):
         low, high = pair["macro_f1_difference_ci95"]
         lines.append(verdict(pair, len(part["pairs"]) > 1, test_of(part)) + ".")
         least, most = (100 * end for end in pair["accuracy_difference_ci95"])
@@ -144,10 +156,10 @@ def _recalls(part: Comparison) -> Html:
 def _pairs(part: Comparison) -> Html:
     several = len(part["pairs"]) > 1
     rows = []
-    for pair in part["pairs"]:
+    for pair in map(better_second, part["pairs"]):
         low, high = pair["macro_f1_difference_ci95"]
         least, most = (100 * end for end in pair["accuracy_difference_ci95"])
-        kind = None if pair["mcnemar_p_holm"] >= LEVEL else "better" if pair["accuracy_difference"] > 0 else "worse"
+        kind = None if pair["mcnemar_p_holm"] >= LEVEL else "better"
         cells = [
             f"{pair['b']} - {pair['a']}",
             tag("span", f"{100 * pair['accuracy_difference']:+.1f}", class_=kind),

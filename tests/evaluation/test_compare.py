@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from emotiw_keras.evaluation.assessment import Assessment, label_columns
 from emotiw_keras.evaluation.compare import compare
 from emotiw_keras.evaluation.ensemble import ensemble, matched
 from emotiw_keras.evaluation.evaluate import assess
+from emotiw_keras.reports.comparison_page import comparison_page, comparison_text
 from emotiw_keras.runs import Run
 
 
@@ -56,6 +58,23 @@ def test_pairs_are_tested_on_the_same_images(assessed) -> None:
     # What one was trained on and the other selected on is left out for both.
     assert (result["leak_free"]["n"], result["leak_free"]["n_found"]) == (13, 12)
     assert json.loads(json.dumps(result)) == result
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_differences_go_the_way_of_the_sentence(assessed, first: int) -> None:
+    one, two = assessed
+    sure = np.where(two.predictions.readable[:, None], np.eye(7)[two.predictions.truth], np.nan).astype(np.float32)
+    best = replace(two, predictions=replace(two.predictions, probabilities=sure))
+    result = compare([(one, best), (best, one)][first])
+    (pair,) = result["pairs"]
+    low, high = sorted(100 * abs(end) for end in pair["accuracy_difference_ci95"])
+    assert (pair["accuracy_difference"] > 0) is (first == 0)  # b less a, whatever is said of it
+    text, page = comparison_text(result), comparison_page(result, "faces", "emotiw compare")
+    assert "two is more accurate than one, by" in text and low > 0
+    assert f"  accuracy of two less that of one, 95 %: {low:+.1f} to {high:+.1f} points" in text
+    assert f"  macro F1 of two less that of one: {abs(pair['macro_f1_difference']):+.3f} (95 %: +" in text
+    assert ">two - one<" in page and f">{low:+.1f} to {high:+.1f}<" in page
+    assert f">{pair[('only_b_right', 'only_a_right')[first]]} : 0<" in page
 
 
 def test_three_runs_are_adjusted_together(assessed) -> None:
