@@ -10,7 +10,7 @@ import click
 from emotiw_keras.cli import completion
 from emotiw_keras.cli.console import put
 from emotiw_keras.cli.places import LOCAL, RUN
-from emotiw_keras.cli.scoring import Scorer, scoring_options
+from emotiw_keras.cli.scoring import Scorer, scoring_options, with_head
 
 
 @click.command()
@@ -33,6 +33,7 @@ def card(
     licence: str,
     datasets: tuple[str, ...],
     data_terms: str,
+    head: str | None,
     **scoring: Any,
 ) -> None:
     """Score the run folder RUN and write its model card: figures, data, intended use, limits, law, how to reproduce it.
@@ -48,8 +49,9 @@ def card(
 
     check_place(out)
     opened = Run.open(run)
+    (chosen,) = with_head([opened], head)
     score = Scorer(**scoring)
-    assessment = score(opened)
+    assessment = score(chosen)
 
     write_card(out, assessment, CardFacts(name or opened.name, licence, datasets, data_terms))
     put(Path(out))

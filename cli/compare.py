@@ -11,7 +11,7 @@ import click
 from emotiw_keras.cli import completion
 from emotiw_keras.cli.console import put, tell
 from emotiw_keras.cli.places import LOCAL, RUN
-from emotiw_keras.cli.scoring import Scorer, default_data, scoring_options
+from emotiw_keras.cli.scoring import Scorer, default_data, first_of, scoring_options, with_head
 from emotiw_keras.errors import UsageError
 from emotiw_keras.sealed import json_text
 
@@ -26,6 +26,7 @@ def compare(
     ctx: click.Context,
     /,
     runs: tuple[str, ...],
+    head: str | None,
     out: str | None,
     as_json: bool,
     **scoring: Any,
@@ -39,6 +40,7 @@ def compare(
     \b
     Example: emotiw compare runs/direct runs/staged --data faces.zip --out side-by-side
     """
+    from emotiw_keras.evaluation.ensemble import check_labels
     from emotiw_keras.files import check_folder_place
     from emotiw_keras.fold_runs import open_runs
 
@@ -46,7 +48,8 @@ def compare(
         check_folder_place(out)
     if len(runs) < 2:
         raise UsageError(f"comparing needs at least two runs; got {len(runs)}")
-    opened = [open_runs(path) for path in runs]
+    opened = with_head([open_runs(path) for path in runs], head)
+    check_labels([first_of(run) for run in opened], [run.called for run in opened])
     sources = {scoring["data"] or default_data(run) for run in opened}
     if len(sources) > 1:
         raise UsageError(f"the runs were trained on different data ({', '.join(sorted(sources))}); name one with --data PATH")
@@ -63,7 +66,7 @@ def compare(
         from emotiw_keras.reports.only_right import only_right_section
 
         (source,) = sources
-        options = {**scoring, "data": source}
+        options = {**scoring, "head": head, "data": source}
         given = [
             word for name, value in options.items() if value is not None for word in (f"--{name.replace('_', '-')}", str(value))
         ]

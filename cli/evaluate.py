@@ -11,7 +11,7 @@ from emotiw_keras.cli import completion
 from emotiw_keras.cli.console import put, warn
 from emotiw_keras.cli.console import tell as say
 from emotiw_keras.cli.places import LOCAL, RUN
-from emotiw_keras.cli.scoring import Scorer, default_data, scoring_options
+from emotiw_keras.cli.scoring import Scorer, default_data, first_of, scoring_options, with_head
 from emotiw_keras.errors import UsageError
 from emotiw_keras.sealed import json_text
 
@@ -112,6 +112,7 @@ def evaluate(
     ctx: click.Context,
     /,
     runs: tuple[str, ...],
+    head: str | None,
     smooth: int,
     challenge: str | None,
     calibrate: bool,
@@ -149,7 +150,7 @@ def evaluate(
     keep_memory()
     for place in filter(None, (out, challenge)):
         check_folder_place(place)
-    opened = [open_runs(path) for path in runs]
+    opened = with_head([open_runs(path) for path in runs], head)
     if ensemble and any(isinstance(run, FoldRuns) for run in opened):
         raise UsageError("--ensemble averages over runs that answer the same images; the folds of a cross-validation do not")
     folds = next((run for run in opened if isinstance(run, FoldRuns)), None)
@@ -160,6 +161,10 @@ def evaluate(
         raise UsageError("--ensemble averages over runs; name at least two")
     if ensemble and scoring["data"] is None and len({default_data(run) for run in opened}) > 1:
         raise UsageError("the runs were trained on different data; name the data to score the ensemble on with --data PATH")
+    if ensemble:
+        from emotiw_keras.evaluation.ensemble import check_labels
+
+        check_labels([first_of(run) for run in opened], [run.called for run in opened])
 
     score = Scorer(**scoring, calibrate=calibrate, smooth=smooth, robust=robust, every_frame=challenge is not None)
     challenges: list[Path | None] = [None] * len(opened) if challenge is None else list(_folders(challenge, opened, False))

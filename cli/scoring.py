@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,7 +42,11 @@ _OPTIONS = (
         type=Amount(0, 1),
         help="Correlation from which two images are one photograph, 0.95 to 1; 0 does not look for them. Default: 0.97.",
     ),
-    click.option("--head", metavar="NAME", help="Which answer of a network with several heads; default: the run's choice."),
+    click.option(
+        "--head",
+        metavar="NAME",
+        help="Which answer of a network with several heads, for runs that have it; default: the run's choice.",
+    ),
     click.option(
         "--votes",
         type=LOCAL,
@@ -81,12 +85,42 @@ def default_data(run: Run | FoldRuns) -> str:
     return sources[-1]
 
 
+def first_of(run: Run | FoldRuns) -> Run:
+    """The run itself, or the first of a cross-validation, whose labels and heads all have."""
+    from emotiw_keras.runs import Run
+
+    return run if isinstance(run, Run) else run.runs[0]
+
+
+def with_head(runs: Sequence[Run | FoldRuns], head: str | None) -> list[Run | FoldRuns]:
+    """The runs with the answers of --head, where they have it; a line names those that choose another of their heads.
+
+    Raises:
+        UsageError: none of them has it.
+    """
+    if head is None:
+        return list(runs)
+    names = [[each.name for each in first_of(run).heads] for run in runs]
+    if len(runs) > 1 and not any(head in each for each in names):
+        there = [f"{run.called} has {', '.join(each) or 'one answer'}" for run, each in zip(runs, names, strict=True)]
+        raise UsageError(f"none of the runs has the head {head!r}: {'; '.join(there)}")
+    found = []
+    for run, each in zip(runs, names, strict=True):
+        if head in each or len(runs) == 1:
+            run = run.with_head(head)
+        elif each:
+            own = first_of(run).head
+            tell(f"{run.called} has no head {head!r}: its answers are those of {own.name if own else 'its own choice'}")
+        found.append(run)
+    return found
+
+
 class Scorer:
     """Assesses runs one after the other; each image that could not be read is named once.
 
     Args:
         data: what to score on, or None for each run's own.
-        split, limit, crops, costs, near_duplicates, head, votes, votes_rows, subject_pattern: as typed.
+        split, limit, crops, costs, near_duplicates, votes, votes_rows, subject_pattern: as typed.
         **others: what else `assess` takes.
     """
 
@@ -98,7 +132,6 @@ class Scorer:
         crops: str | None,
         costs: str | None,
         near_duplicates: float | None = None,
-        head: str | None = None,
         votes: str | None = None,
         votes_rows: str | None = None,
         subject_pattern: str | None = None,
@@ -112,7 +145,6 @@ class Scorer:
         }  # fmt: skip
         if near_duplicates is not None:
             self._asked["near_duplicates"] = near_duplicates
-        self._head = head
         self._unreadable: set[tuple[str, str]] = set()
         self._said: set[str] = set()
         self._read: Read | None = None
@@ -126,7 +158,6 @@ class Scorer:
             return assess_folds(run, self, self._asked["split"], self._asked["limit"])
         from emotiw_keras.evaluation.evaluate import assess, read_once
 
-        run = run if self._head is None else run.with_head(self._head)
         source = self._data or default_data(run)
         self._read = self._read or read_once(self._say)
         bar = Bar("images")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,15 @@ class FoldRuns:
     def name(self) -> str:
         """The folder's name."""
         return self.path.resolve().name
+
+    @property
+    def called(self) -> str:
+        """What commands take for it: its path."""
+        return str(self.path)
+
+    def with_head(self, head: str) -> FoldRuns:
+        """The same runs, their answers those of another head; UsageError if they have no such head."""
+        return replace(self, runs=tuple(run.with_head(head) for run in self.runs))
 
     @property
     def info(self) -> dict[str, Any]:

@@ -136,6 +136,11 @@ class Assessment:
         return self.folder or self.run.path
 
     @property
+    def called(self) -> str:
+        """What commands take for it."""
+        return self.run.called if self.folder is None else str(self.folder)
+
+    @property
     def runs(self) -> list[Run]:
         """The runs that answered."""
         return [each.run for each in self.members or self.folds] or [self.run]

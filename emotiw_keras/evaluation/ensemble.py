@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +12,38 @@ from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.assessment import Assessment, Predictions, figures, label_columns
 from emotiw_keras.evaluation.calibration import by_agreement
 from emotiw_keras.evaluation.near_seen import NearSeen
+
+if TYPE_CHECKING:
+    from emotiw_keras.runs import Run
+
+
+def check_labels(runs: Sequence[Run], names: Sequence[str]) -> None:
+    """Refuse runs that do not know the same labels, before any image is read.
+
+    Args:
+        runs: two or more, with their heads chosen.
+        names: what they are called.
+
+    Raises:
+        UsageError: their labels differ; where a head would make them the same, it is named.
+    """
+    first, *others = [run.labels for run in runs]
+    for labels, name in zip(others, names[1:], strict=True):
+        if label_columns(labels, first) is None:
+            raise UsageError(
+                f"{names[0]} and {name} know different labels: {', '.join(first)}, and {', '.join(labels)}; only runs with the "
+                f"same labels can be compared{_way_out(runs, names)}"
+            )
+
+
+def _way_out(runs: Sequence[Run], names: Sequence[str]) -> str:
+    """Which head gives all runs the same labels, where those answer with it that have it."""
+    for head in dict.fromkeys(each.name for run in runs for each in run.heads):
+        first, *others = [next((each.labels for each in run.heads if each.name == head), run.labels) for run in runs]
+        if all(label_columns(labels, first) is not None for labels in others):
+            having = [name for run, name in zip(runs, names, strict=True) if head in [each.name for each in run.heads]]
+            return f": give --head {head}, which {' and '.join(having)} {'has' if len(having) == 1 else 'have'}"
+    return ""
 
 
 def matched(assessments: Sequence[Assessment]) -> list[Predictions]:
@@ -21,16 +54,13 @@ def matched(assessments: Sequence[Assessment]) -> list[Predictions]:
         DataError: they were asked about different images, or do not agree which class an image is.
     """
     first = assessments[0].predictions
+    check_labels([each.run for each in assessments], [each.called for each in assessments])
     subject = _persons([each.predictions for each in assessments])
     result = []
     for each in assessments:
         predictions = each.predictions
         columns = label_columns(predictions.labels, first.labels)
-        if columns is None:
-            raise UsageError(
-                f"{assessments[0].path} and {each.path} know different labels: {', '.join(first.labels)}, and "
-                f"{', '.join(predictions.labels)}; only runs with the same labels can be compared"
-            )
+        assert columns is not None, "labels are those of the run"
         order = {path: i for i, path in enumerate(predictions.paths)}
         if len(order) != len(first.paths) or not all(path in order for path in first.paths):
             raise DataError(

@@ -127,11 +127,48 @@ def test_the_commands(emotiw, side_by_side: Path) -> None:
     assert [line["crops"] for line in lines] == [2, 2, 2]
 
 
+def test_a_head_is_for_the_runs_that_have_it(side_by_side: Path, capsys, monkeypatch) -> None:
+    from emotiw_keras.cli.main import run
+
+    monkeypatch.chdir(side_by_side)
+    words = ["compare", "one", "fer28-face-vgg-votes", "--data", "faces", "--json"]
+    assert run([*words, "--head", "fer", "--out", "with-head"]) == 3
+    assert [each["run"] for each in json.loads(capsys.readouterr().out)["runs"]] == ["one", "fer28-face-vgg-votes"]
+    assert "--head fer" in (side_by_side / "with-head" / "compare.html").read_text()
+    assert run(["evaluate", "one", "fer28-face-vgg-votes", "--ensemble", "--data", "faces", "--json", "--head", "fer"]) == 3
+    ensemble_line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert ensemble_line["members"][0] == "one" and len(ensemble_line["labels"]) == 7
+
+
+def test_a_head_that_only_others_have_is_named(side_by_side: Path, capsys) -> None:
+    from emotiw_keras.cli.scoring import with_head
+
+    one, two, votes = (Run.open(each) for each in (side_by_side / "one", side_by_side / "two", "fer28-face-vgg-votes"))
+    more = replace(votes, info={**votes.info, "heads": [{**each, "name": each["name"] + "2"} for each in votes.info["heads"]]})
+    more.info["head"] = "votes2"
+    found = with_head([one, more, votes], "fer")
+    assert [each.chosen for each in found] == [None, None, "fer"]
+    assert "has no head 'fer': its answers are those of votes2" in capsys.readouterr().err
+    with pytest.raises(UsageError, match=r"none of the runs has the head 'fer': .*one has one answer; .*two has one answer$"):
+        with_head([one, two], "fer")
+    with pytest.raises(UsageError, match="has no head 'fer': its network gives one answer"):
+        with_head([one], "fer")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
         (("compare", "one"), 2, "at least two runs"),
         (("compare", "one", "nothing"), 5, "no run folder"),
+        (("compare", "other", "one"), 2, "other and one know different labels: calm, glad, tense, and angry, "),
+        (("compare", "one", "fer28-face-vgg-votes"), 2, "compared: give --head fer, which fer28-face-vgg-votes has"),
+        (("evaluate", "fer28-face-vgg-votes", "two", "--ensemble"), 2, "give --head fer, which fer28-face-vgg-votes has"),
+        (
+            ("compare", "one", "two", "--head", "fer"),
+            2,
+            "none of the runs has the head 'fer': one has one answer; two has one answer",
+        ),
+        (("evaluate", "one", "--head", "fer"), 2, "one has no head 'fer': its network gives one answer"),
         (("evaluate", "one", "--ensemble"), 2, "at least two"),
         (("evaluate", "one", "two", "--crops", "3"), 2, "'3' is not one of"),
         (("evaluate", "one", "--costs", "none.toml"), 4, "none.toml"),
