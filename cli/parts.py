@@ -13,6 +13,7 @@ from emotiw_keras.cli.console import SOME_UNREADABLE, put, remark, warn
 from emotiw_keras.cli.places import ANYWHERE, refuse_address
 from emotiw_keras.errors import UsageError
 from emotiw_keras.progress import Bar
+from emotiw_keras.text import number_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 _SPREAD = ("runner", "jobs", "address", "kind", "shard")
@@ -190,10 +191,10 @@ def run_job(
     bar = Bar("inputs")
     tally = run(job, inputs, runner_of(runner or LOCAL, jobs, address), remark, bar.to)
     bar.close()
-    counts = f"{tally.inputs:,} inputs, {tally.images:,} images and frames, {tally.faces:,} faces"
-    put(f"{counts}, {tally.failed:,} unreadable: {out}")
+    images = "1 image or frame" if tally.images == 1 else f"{tally.images:,} images and frames"
+    put(f"{number_of(tally.inputs, 'inputs')}, {images}, {number_of(tally.faces, 'faces')}, {tally.failed:,} unreadable: {out}")
     for note, count in tally.notes.most_common():
-        warn(f"emotiw: {note}: {count:,} images")
+        warn(f"emotiw: {note}: {number_of(count, 'images')}")
     for path, reason in tally.failures:
         warn(f"emotiw: cannot read {path}: {reason}")
     if tally.failed > len(tally.failures):

@@ -34,6 +34,16 @@ def _escape(character: str) -> str:
     return character
 
 
+def number_of(count: int, things: str) -> str:
+    """A count and what is counted.
+
+    Example:
+        >>> number_of(1, "faces"), number_of(1456, "faces")
+        ('1 face', '1,456 faces')
+    """
+    return f"{count:,} {things.removesuffix('s') if count == 1 else things}"
+
+
 def shown_lines(text: str) -> str:
     """`shown` of each line: the line breaks stay."""
     return "\n".join(map(shown, text.split("\n")))

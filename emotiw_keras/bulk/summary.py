@@ -18,6 +18,7 @@ from emotiw_keras.data.prepare.faces import UNREADABLE
 from emotiw_keras.data.prepare.summary import Group
 from emotiw_keras.errors import RunError
 from emotiw_keras.serving.readings import NO_FACE
+from emotiw_keras.text import number_of
 
 FILMS = 50
 """Films that are shown one by one, the first ones; all are counted."""
@@ -102,6 +103,8 @@ class Summary:
         doubts: by kind.
         films: the first ones.
         film_count: all of them.
+        photos, photo_faces: images that are no frames of films and could be read, and the faces in them.
+        frames, frame_faces: frames that could be read, and the faces in them: a person counts anew in each frame.
         groups: of `prepare`, by split and class.
     """
 
@@ -115,6 +118,10 @@ class Summary:
     doubts: Counter[str] = field(default_factory=Counter)
     films: list[Film] = field(default_factory=list)
     film_count: int = 0
+    photos: int = 0
+    photo_faces: int = 0
+    frames: int = 0
+    frame_faces: int = 0
     groups: dict[tuple[str, str], Group] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -129,6 +136,8 @@ class Summary:
             return {**found, "groups": [group.as_dict() for _, group in sorted(self.groups.items())]}
         sides = dict(zip([*(f"<{side}" for side in SIDES), f">={SIDES[-1]}"], self.sides, strict=True))
         found |= {"certainty": self.certainty, "sides": sides, "faces_per_image": self.per_image, "doubts": dict(self.doubts)}
+        found["photos"] = {"images": self.photos, "faces": self.photo_faces}
+        found["frames"] = {"images": self.frames, "faces": self.frame_faces}
         return {**found, "film_count": self.film_count, "films": [film.as_dict() for film in self.films]}
 
     def predicted(self, rows: list[Row]) -> None:
@@ -144,6 +153,12 @@ class Summary:
         error = rows[0]["error"]
         if error is not None and error != NO_FACE:
             _count(self.failures, kind_of(error))
+        elif rows[0]["frame"] is None:
+            self.photos += 1
+            self.photo_faces += len(faces)
+        else:
+            self.frames += 1
+            self.frame_faces += len(faces)
         if rows[0]["frame"] is not None:
             self._film(rows)
 
@@ -224,15 +239,26 @@ def _check(folder: Folder, file: dict[str, Any]) -> None:
         raise RunError(f"{place} is damaged: its SHA-256 is not what was written; remove it and run the same command again")
 
 
+def where_faces_are(summary: Summary) -> list[str]:
+    """Photos and frames of films apart, with the faces in each; nothing where there are no frames."""
+    if not summary.frames:
+        return []
+    return [
+        f"photos: {number_of(summary.photos, 'images')}, {number_of(summary.photo_faces, 'faces')}",
+        f"films: {number_of(summary.frames, 'frames')}, {number_of(summary.frame_faces, 'faces')}, counted anew in each frame",
+    ]
+
+
 def lines(summary: Summary) -> list[str]:
     """For people: counts, expressions, histograms, films and failures."""
-    found = [", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in summary.counts.items())]
+    found = [", ".join(number_of(count, name.replace("_", " ")) for name, count in summary.counts.items())]
     if summary.command == PREPARE:
         for _, group in sorted(summary.groups.items()):
             place = " ".join(filter(None, (group.split, group.label))) or "no class"
-            counts = f"{group.pictures:,} inputs, {group.faces:,} faces, {group.without_face:,} without"
+            counts = f"{number_of(group.pictures, 'inputs')}, {number_of(group.faces, 'faces')}, {group.without_face:,} without"
             found.append(f"  {place}: {counts}, {group.unreadable:,} unreadable")
         return found + _counted("unreadable", summary.failures)
+    found += where_faces_are(summary)
     found += _counted("expressions", summary.labels)
     if summary.labels:
         tenths = [f"{10 * i}-{10 * i + 10} %" for i in range(TENTHS)]
@@ -240,9 +266,8 @@ def lines(summary: Summary) -> list[str]:
         found += _histogram("shorter side of a face in pixels", side_names(), summary.sides)
     found += _histogram("faces an image", [*"01234", "5 and more"], summary.per_image)
     for film in summary.films:
-        found.append(
-            f"{film.path}: {film.frames:,} frames, {film.faces:,} faces; the most frequent every {film.width:g} {film.unit}"
-        )
+        counts = f"{number_of(film.frames, 'frames')}, {number_of(film.faces, 'faces')}"
+        found.append(f"{film.path}: {counts}; the most frequent every {film.width:g} {film.unit}")
         found.append("  " + " ".join(span.most_common(1)[0][0] if span else "-" for span in film.spans))
     if summary.film_count > len(summary.films):
         found.append(f"and {summary.film_count - len(summary.films):,} more films")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from emotiw_keras.bulk.job import PREPARE
-from emotiw_keras.bulk.summary import BINS, TENTHS, Film, Summary, side_names
+from emotiw_keras.bulk.summary import BINS, TENTHS, Film, Summary, side_names, where_faces_are
 from emotiw_keras.html import Html, bar, joined, page, table, tag
+from emotiw_keras.text import number_of
 
 # Of middle lightness, so that they are seen on white and on black.
 COLOURS = ("#d1495b", "#7a9e3b", "#8d6cab", "#e0a100", "#3d7fc1", "#2a9d8f", "#8a8f98", "#c26a2d", "#b5538c", "#5b7553")
@@ -48,6 +49,7 @@ def summary_page(summary: Summary, name: str) -> str:
 def _predicted(summary: Summary) -> list[Html]:
     labels = [label for label, _ in summary.labels.most_common()]
     parts = [
+        *(tag("p", line, class_="note") for line in where_faces_are(summary)),
         tag("h2", "Expressions"),
         _bars("expression", labels, [summary.labels[each] for each in labels], "Faces by expression."),
     ]
@@ -93,7 +95,7 @@ def _chart(film: Film, labels: Sequence[str]) -> Html:
             top -= height
             box = {"x": f"{place * step:.1f}", "y": f"{top:.1f}", "width": f"{step * 0.9:.1f}", "height": f"{height:.1f}"}
             shapes.append(tag("rect", fill=_colour(label, labels), **box))
-    counts = f"{film.frames:,} frames, {film.faces:,} faces, {film.failed:,} unreadable"
+    counts = f"{number_of(film.frames, 'frames')}, {number_of(film.faces, 'faces')}, {film.failed:,} unreadable"
     words = f"{film.path}: {counts}; a column is {film.width:g} {film.unit}"
     return tag(
         "figure",

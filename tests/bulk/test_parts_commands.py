@@ -31,6 +31,8 @@ def test_predict_writes_parts_and_summary_reads_them(
     before = part.read_bytes()
     assert emotiw(["summary", "out", "--html", str(part)]) == 6 and part.read_bytes() == before
     assert "is not a page written by this command" in capsys.readouterr().err
+    assert emotiw(["predict", str(next(photos.glob("sad/*.png"))), *words[2:-3], "one", "--jobs", "1"]) == 0
+    assert capsys.readouterr().out == "1 input, 1 image or frame, 1 face, 0 unreadable: one\n"
     assert emotiw([*words, "--crops", "10"]) == 8
     assert "begun by another job (crops 1, now 10)" in capsys.readouterr().err
 

@@ -33,6 +33,8 @@ def test_the_numbers_are_those_of_the_rows(photos: Path, job_for: Jobs) -> None:
     assert found.sides == [0, 0, 20, 0, 30, 0] and found.per_image == [2, 50, 0, 0, 0, 0]
     assert found.failures == {kind_of(row["error"]): 1 for row in rows if row["error"]} and len(found.failures) == 2
     (film,) = found.films
+    assert found.as_dict()["photos"] == {"images": 20, "faces": 20} and found.as_dict()["frames"] == {"images": 30, "faces": 30}
+    assert found.photos + found.frames + found.counts["failed"] == found.counts["images"]
     assert (film.frames, film.unit, film.width, len(film.spans)) == (30, "s", 1.0, 2)
     first = Counter(row["label"] for row in faces if row["seconds"] is not None and row["seconds"] < 1)
     assert film.spans[0] == first and film.spans[0] + film.spans[1] == Counter(
@@ -40,9 +42,19 @@ def test_the_numbers_are_those_of_the_rows(photos: Path, job_for: Jobs) -> None:
     )
     text = "\n".join(lines(found))
     assert "film.mp4: 30 frames, 30 faces" in text and "no such file or folder" in text
+    told = ["photos: 20 images, 20 faces", "films: 30 frames, 30 faces, counted anew in each frame"]
+    assert text.splitlines()[1:3] == told
     page = summary_page(found, "<out>")
+    assert all(f">{line}</p>" in page for line in told)
     assert "&lt;out&gt;" in page and page.count("<svg") == 1 and page.count("<rect") == sum(map(len, film.spans))
     assert "<script" not in page and "src=" not in page
+
+
+def test_one_is_no_plural_and_photos_alone_need_no_telling_apart(photos: Path, job_for: Jobs) -> None:
+    name = str(next(photos.glob("sad/*.png")))
+    run(job_for("out", [name]), [name], in_process, lambda line: None)
+    first, second, *_ = lines(summarise("out"))
+    assert first == "1 input, 1 image, 1 row, 1 face, 0 failed" and second == "expressions:"
 
 
 def test_both_formats_say_the_same(photos: Path, job_for: Jobs) -> None:
