@@ -130,7 +130,7 @@ def read_manifest(folder: Folder, found: bytes | None = None) -> dict[str, Any]:
         what = f"holds no {MANIFEST}"
         if not is_address(folder.name) and Path(folder.name).is_file():
             what = "is a file, not a folder of parts"
-        raise RunError(f"{folder.name} {what}; expected the --out of `emotiw predict --out` or the OUT of `prepare --runner`")
+        raise RunError(f"{folder.name} {what}; expected DIR of `predict --out DIR` or OUT of `prepare --runner`")
     manifest = read_sealed_text(found, place)
     if manifest.get("format") != _FORMAT or not isinstance(manifest.get("fingerprint"), str):
         raise RunError(f"{place} is of format {manifest.get('format')!r:.20}; this version reads format {_FORMAT}")
