@@ -102,7 +102,9 @@ def compare_regularized(folder: str) -> None:
         model = keras.Model(image, keras.layers.Dense(3, "softmax", name="out")(hidden), name="net")
         stages = [Stage("s", train=("d:train",), val=("d:val",), epochs=2, batch_size=33, learning_rate=0.1)]
         data = {"d": {"train": (x, y), "val": (x, y)}}
-        StagedFineTuner(model, stages, data=data, run_dir=Path(folder, name), strategy=strategy, say=None).fit()
+        StagedFineTuner(
+            model, stages, data=data, run_dir=Path(folder, name), strategy=strategy, duplicates="keep", say=None
+        ).fit()
         return Path(folder, name)
 
     def two() -> tf.distribute.Strategy:
