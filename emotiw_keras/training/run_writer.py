@@ -115,7 +115,7 @@ def resumable(path: Path, recipe_toml: str, info: Mapping[str, Any]) -> dict[str
             if (path / name).exists() or not old.get("finished"):
                 Run(path, old).content(name)
         stored, asked = _stored_recipe(Run(path, old)), tomllib.loads(recipe_toml)
-        if old.get("preprocessing") == info["preprocessing"]:  # a recipe's own is not heeded beside weights of a run
+        if old.get("preprocessing") == info.get("preprocessing"):  # a recipe's own is not heeded beside weights of a run
             for table in (stored, asked):
                 for key in ("channels", "min_max", "mean", "std"):
                     table.get("preprocessing", {}).pop(key, None)
