@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -149,16 +148,14 @@ def _network(recipe: str, model: str | None, weights: str | None) -> list[str]:
     """What --model and --weights change in a recipe; what goes with the network that is named comes along, and is said."""
     from emotiw_keras.models.registry import application_names, get_spec
     from emotiw_keras.training.recipe import load_recipe
-    from emotiw_keras.training.recipe_tables import InputSettings
     from emotiw_keras.training.start import run_of
 
     changes = [] if weights is None else [f"model.weights={weights!r}"]
     named = None if weights is None else run_of(weights)
+    given = load_recipe(recipe)
     if named is not None:  # faces are made as they were for these weights, not as for the recipe's own
-        for each in fields(InputSettings):
-            own, trained = getattr(load_recipe(recipe).preprocessing, each.name), named.settings.get(each.name)
-            if own != each.default and (list(own) if isinstance(own, tuple) else own) != trained:
-                changes.append(f"preprocessing.{each.name}={json.dumps(each.default)}")
+        usual = given.preprocessing.unlike(named.settings)
+        changes += [f"preprocessing.{name}={json.dumps(default)}" for name, default in usual.items()]
     if model is None:
         if named is not None:
             start = named.info["model"]
@@ -169,7 +166,6 @@ def _network(recipe: str, model: str | None, weights: str | None) -> list[str]:
             ]
         return changes
     changes.append(f"model.name={model!r}")
-    given = load_recipe(recipe)
     start = given.model
     if weights is None and start.name != model and run_of(start.weights) is not None:
         word = get_spec(model).trained_on

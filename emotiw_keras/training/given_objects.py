@@ -100,7 +100,7 @@ def _check_remade(value: Any, what: str) -> None:
         again = kind.from_config(dict(told)).get_config()
     except Exception as error:  # whatever a user's class raises
         raise UsageError(f"{what}: {kind.__name__} cannot be made anew from its get_config: {error}") from error
-    untold = [name for name in told if again.get(name) != told[name]]
+    untold = [name for name in told if repr(again.get(name)) != repr(told[name])]
     if kind.from_config.__func__ is keras.optimizers.Optimizer.from_config.__func__:
         kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         takes = [each.name for each in inspect.signature(kind).parameters.values() if each.kind in kinds]

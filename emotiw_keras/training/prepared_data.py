@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -248,16 +248,15 @@ def _input_settings(recipe: Recipe, parent: Run | None) -> dict[str, Any]:
     """
     chosen = recipe.preprocessing
     if parent is not None:
-        for each in fields(chosen):
-            value, trained = getattr(chosen, each.name), parent.settings.get(each.name, "")
-            same = (list(value) if isinstance(value, tuple) else value) == trained
-            if trained == MEAN_IMAGE_FILE and value:
-                same = Path(value).is_file() and Path(value).read_bytes() == parent.content(MEAN_IMAGE_FILE)
-            if value != each.default and not same:
-                raise UsageError(
-                    f"preprocessing.{each.name} = {value!r}, but {parent.called}, which gives the weights, was trained with "
-                    f"{trained or 'none'!r}; leave it out, or start from other weights"
-                )
+        for name in chosen.unlike(parent.settings):
+            value, trained = getattr(chosen, name), parent.settings.get(name, "")
+            image = Path(value) if trained == MEAN_IMAGE_FILE else None
+            if image is not None and image.is_file() and image.read_bytes() == parent.content(MEAN_IMAGE_FILE):
+                continue
+            raise UsageError(
+                f"preprocessing.{name} = {value!r}, but {parent.called}, which gives the weights, was trained with "
+                f"{trained or 'none'!r}; leave it out, or start from other weights"
+            )
         return parent.settings
     settings = settings_for(
         get_spec(recipe.model.name),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 from emotiw_keras.heads import NAME, Head, side_by_side
@@ -81,6 +82,15 @@ class InputSettings:
         for key in ("mean", "std"):
             if len(getattr(self, key)) not in (0, 3):
                 raise SettingError(f"{key} of preprocessing is {getattr(self, key)!r}, expected three numbers or none", key)
+
+    def unlike(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What is set here and is not so in the `FaceInput` settings of a run: name -> the default in its place."""
+        found = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value != field.default and (list(value) if isinstance(value, tuple) else value) != settings.get(field.name):
+                found[field.name] = field.default
+        return found
 
 
 @dataclass(frozen=True)
