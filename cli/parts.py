@@ -100,12 +100,13 @@ _ONE_FILE = {
 }
 
 
-def _check_folder_name(command: str, out: str) -> None:
+def _check_folder_name(command: str, out: str, kind: str | None) -> None:
     """UsageError where the place of the parts is called like one file, which it would not be."""
     name = os.path.basename(out.rstrip("/"))
-    advice = _ONE_FILE.get(os.path.splitext(name)[1].lower())
-    if advice is None:
-        return
+    ending = os.path.splitext(name)[1].lower()
+    advice = _ONE_FILE.get(ending)
+    if advice is None or os.path.isdir(out) or ending == f".{kind}" == ".parquet":
+        return  # whoever has called a folder so goes on with it
     which = "--out" if command == "predict" else "OUT"
     more = f"; {advice.format(shlex.quote(name))}" if command == "predict" or "--out" not in advice else ""
     raise UsageError(f"{which} {out} is no file but a folder of parts; give it a name without this ending{more}")
@@ -173,7 +174,7 @@ def run_job(
     from emotiw_keras.bulk.runners import LOCAL
     from emotiw_keras.bulk.runners import runner as runner_of
 
-    _check_folder_name(command, out)
+    _check_folder_name(command, out, kind)
     kind = kind or "jsonl"
     job = Job(
         command,

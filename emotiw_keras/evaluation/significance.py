@@ -143,8 +143,16 @@ def share_interval(right: np.ndarray, persons: np.ndarray | None = None) -> tupl
     low, high = _ends(counts[:, kinds == 1].sum(axis=1) / counts.sum(axis=1))
     if len(shares) >= FEW_PERSONS:
         return low, high
-    by_image = wilson_interval(int(right.sum()), len(right))
-    return min(low, by_image[0]), max(high, by_image[1])
+    return _outer((low, high), wilson_interval(int(right.sum()), len(right)))
+
+
+def _outer(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    return min(one[0], other[0]), max(one[1], other[1])
+
+
+def _few(persons: np.ndarray | None) -> bool:
+    """Whether so few are drawn again that how they differ is not seen: an interval is then not narrower than by image."""
+    return persons is not None and len(np.unique(persons)) < FEW_PERSONS
 
 
 def macro_f1_interval(
@@ -159,7 +167,8 @@ def macro_f1_interval(
         persons: int (n,), from `person_numbers`; None draws images.
     """
     kinds, counts = _draws(truth * classes + predicted, persons)
-    return _ends(_resampled_f1(*np.divmod(kinds, classes), counts, classes))
+    ends = _ends(_resampled_f1(*np.divmod(kinds, classes), counts, classes))
+    return _outer(ends, macro_f1_interval(truth, predicted, classes)) if _few(persons) else ends
 
 
 def macro_f1_difference(
@@ -182,7 +191,10 @@ def macro_f1_difference(
         matrix = np.bincount(truth * classes + answers, minlength=classes**2).reshape(classes, classes)
         return float(macro_f1(matrix))
 
-    return whole(b) - whole(a), *_ends(values)
+    ends = _ends(values)
+    if _few(persons):
+        ends = _outer(ends, macro_f1_difference(truth, a, b, classes)[1:])
+    return whole(b) - whole(a), *ends
 
 
 def accuracy_difference_interval(
@@ -195,7 +207,8 @@ def accuracy_difference_interval(
         persons: int (n,), from `person_numbers`; None draws images.
     """
     kinds, counts = _draws(right_b.astype(np.int64) - right_a, persons)
-    return _ends(counts @ kinds / counts.sum(axis=1))
+    ends = _ends(counts @ kinds / counts.sum(axis=1))
+    return _outer(ends, accuracy_difference_interval(right_a, right_b)) if _few(persons) else ends
 
 
 def paired_test(right_a: np.ndarray, right_b: np.ndarray, persons: np.ndarray | None = None) -> float:

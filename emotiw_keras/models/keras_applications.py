@@ -28,7 +28,7 @@ from keras import layers
 from keras.src.backend.common import global_state
 from keras.src.utils import file_utils
 
-from emotiw_keras.conversion.matching import check_unscaled
+from emotiw_keras.conversion.matching import prepared
 from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.formats.foreign import Limits
 from emotiw_keras.formats.hdf5_trial import rehearse
@@ -39,6 +39,7 @@ from emotiw_keras.models.applications import APPLICATIONS, TORCH_MEAN, TORCH_STD
 from emotiw_keras.models.parts import Shape, classifier
 from emotiw_keras.models.registry import ModelSpec
 from emotiw_keras.models.weights_argument import ForClasses, say_kept
+from emotiw_keras.text import shown
 from emotiw_keras.weights.fetch import offline
 
 WEIGHTS = "imagenet"
@@ -210,21 +211,24 @@ def _check_statistics(what: str, values: Sequence[np.ndarray]) -> None:
         )
 
 
-def _check_unscaled(spec: ModelSpec, trunk: keras.Model, path: Path, rescales: Sequence[str]) -> None:
-    """Raise if the network stood behind a layer of its user's that changes images, which is not taken with the weights."""
+def _tell_rescaling(spec: ModelSpec, trunk: keras.Model, path: Path, rescales: Sequence[str]) -> None:
+    """Say on stderr if the network stood behind a layer of its user's that changes images, which is not taken along."""
     published = "include_preprocessing" in inspect.signature(getattr(keras.applications, spec.class_name)).parameters
     # of EfficientNet, whose own stand first in every file, an Identity is left
     if not published and not any(is_rescaling(layer.name) for layer in trunk.layers):
-        check_unscaled(spec.name, str(path), rescales)
+        for layer in rescales[:1]:
+            had = f"{shown(path.name)} has the layer {shown(layer)}, which changes images and is not taken"
+            print(f"{spec.name}: {had}; here the network takes {prepared(spec)}", file=sys.stderr)
 
 
 def _load(spec: ModelSpec, trunk: keras.Model, model: keras.Model, path: Path) -> bool:
     """Fill the trunk from a file of Keras, and the classifier if it fits in the file's; whether the classifier is still new."""
     kind = sniff(path)
     if kind == "Keras model":
-        with unpacked(path, Limits()) as weights:
+        limits = Limits().of_file(path.stat().st_size)
+        with unpacked(path, limits) as weights:
             try:
-                return _load_hdf5(spec, trunk, model, weights)
+                return _load_hdf5(spec, trunk, model, weights, limits)
             except ModelError as error:
                 raise ModelError(str(error).replace(str(weights), str(path))) from error
     if kind != "Keras HDF5":
@@ -232,8 +236,8 @@ def _load(spec: ModelSpec, trunk: keras.Model, model: keras.Model, path: Path) -
     return _load_hdf5(spec, trunk, model, path)
 
 
-def _load_hdf5(spec: ModelSpec, trunk: keras.Model, model: keras.Model, path: Path) -> bool:
-    rehearse(read_keras_h5, path, Limits())  # a stranger's file may crash the HDF5 library or point at other files
+def _load_hdf5(spec: ModelSpec, trunk: keras.Model, model: keras.Model, path: Path, limits: Limits | None = None) -> bool:
+    rehearse(read_keras_h5, path, limits or Limits())  # a stranger's file may crash the HDF5 library or point at other files
     with h5py.File(path, "r") as file:
         numbered = isinstance(file.get("layers"), h5py.Group) and "layer_names" not in file.attrs
     return _load_numbered(spec, trunk, model, path) if numbered else _load_listed(spec, trunk, path)
@@ -246,7 +250,7 @@ def _load_numbered(spec: ModelSpec, trunk: keras.Model, model: keras.Model, path
         if layer.weights:
             name, shapes = there.get(place, ("nothing", []))
             _check_layer(spec, path, layer, name, shapes)
-    _check_unscaled(spec, trunk, path, stored.rescaling_layers(path))
+    _tell_rescaling(spec, trunk, path, stored.rescaling_layers(path))
     with h5py.File(path, "r") as file:
         for place in filter(_is_normalization, there):
             _check_statistics(f"the weights in {path}", [file[f"layers/{place}/vars/{number}"][()] for number in range(2)])
@@ -262,7 +266,7 @@ def _load_listed(spec: ModelSpec, trunk: keras.Model, path: Path) -> bool:
     statistics: list[np.ndarray] = []
     found: list[tuple[str, np.ndarray]] = []
     foreign = read_keras_h5(path)
-    _check_unscaled(spec, trunk, path, foreign.rescales)
+    _tell_rescaling(spec, trunk, path, foreign.rescales)
     for key, array in foreign.arrays.items():
         layer = key.rpartition(".")[0]
         if _is_normalization(layer):

@@ -24,7 +24,7 @@ from emotiw_keras.training import checkpoints
 from emotiw_keras.training.caching import Plan, as_they_are
 from emotiw_keras.training.class_weights import class_weights
 from emotiw_keras.training.feeds import Trained, label_spec, validation_batches
-from emotiw_keras.training.linear_head import LinearHead, fit_linear_head
+from emotiw_keras.training.linear_head import LEAST_JUDGED, LinearHead, fit_linear_head
 from emotiw_keras.training.optimizers import make_optimizer
 from emotiw_keras.training.own_data import Arrays, Batches
 from emotiw_keras.training.stage_images import PARENT
@@ -137,13 +137,12 @@ class HeadTraining(StageTraining):
         ]
         labels, new = labels[taken], new[taken]
         if not new.all():
-            known, others = f"{int((~new).sum()):,} of its {len(new):,}", f"{int(new.sum()):,}"
-            self.run.say(
-                Notice(
-                    f"warning: {self.where}: {known} images trained the weights that it starts from, so the {others} others "
-                    "alone judge; to learn from all alike, start from what those began with"
-                )
-            )
+            known, others = f"{int((~new).sum()):,} of its {len(new):,}", int(new.sum())
+            judges = "nothing can judge, and no answer is made surer"
+            if others >= LEAST_JUDGED:
+                judges = f"the {others:,} others alone judge"
+            told = f"{known} images trained the weights that it starts from, so {judges}"
+            self.run.say(Notice(f"warning: {self.where}: {told}; to learn from all alike, start from what those began with"))
         counts = np.bincount(labels, minlength=len(start[1]))
         few = [name for name, count in zip(self.run.info["labels"], counts.tolist(), strict=False) if count == 1]
         if few:
@@ -163,7 +162,7 @@ class HeadTraining(StageTraining):
     def _new_to_the_start(self, sources: Sequence[Trained]) -> np.ndarray:
         """Whether the weights that the run starts from were not made from an image: bool (images,)."""
         rows = Run(self.run.run_dir, {**self.run.info, "finished": True}).each_row_as_trained()
-        given = {row["pixel_hash"] for row in rows if row["stage"] == PARENT} - {""}
+        given = {row["pixel_hash"] for row in rows if row["stage"] == PARENT and row["status"] == "train"} - {""}
         return np.array([identity not in given for source in sources for identity in _identities(source)], bool)
 
     def _features(self, source: Trained, taken: np.ndarray) -> np.ndarray:

@@ -82,7 +82,7 @@ def fit_linear_head(
         start: kernel (features, classes) and bias (classes,) of the present classifier.
         weights: float (classes,): how much an image counts, by its label.
         judged: bool (images,): those whose answers choose strength and temperature, as the network was not trained on them; all
-            if None. Too few of them choose nothing: then it does without the start's answers, and sharpens none.
+            if None. Are they too few, all choose the strength: it does without the start's answers then, and makes none surer.
         folds: at most so many.
         seed: of the folds.
         where: how errors name it.

@@ -107,7 +107,17 @@ def test_persons_are_drawn_as_one_by_one() -> None:
 def test_few_persons_tell_no_more_than_their_images() -> None:
     right, person = np.arange(11) > 0, np.arange(11) // 6  # two persons, one of them always right
     assert share_interval(right, person) == (share_interval(right)[0], 1.0)
-    assert share_interval(np.tile(right, 5), np.arange(55) // 11 * 2 + np.tile(person, 5))[0] > share_interval(right)[0]
+    for persons, few in ((9, True), (10, False)):
+        who = np.arange(4 * persons) // 4
+        hits = np.arange(4 * persons) % 4 > 0
+        hits[0] = True  # all persons but the first have three of four, so that draws of them hardly differ
+        a, truth = np.zeros(len(hits), bool), np.zeros(len(hits), int)
+        for by_person, by_image in (
+            (share_interval(hits, who), share_interval(hits)),
+            (macro_f1_interval(truth, (~hits).astype(int), 2, who), macro_f1_interval(truth, (~hits).astype(int), 2)),
+            (accuracy_difference_interval(a, hits, who), accuracy_difference_interval(a, hits)),
+        ):
+            assert (by_person[0] <= by_image[0] and by_person[1] >= by_image[1]) == few
 
 
 def test_persons_who_are_all_read_alike_count_once_each() -> None:

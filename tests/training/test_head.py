@@ -182,10 +182,20 @@ def test_a_run_from_weights_that_its_images_made_says_so(
     second = fit(settings, {"fer": faces["fer"]}, tmp_path / "again", say=again.append).run
     assert second is not None
     images = second.info["stages"][0]["images"]
-    told = f"{images:,} of its {images:,} images trained the weights that it starts from, so the 0 others alone judge"
+    told = f"{images:,} of its {images:,} images trained the weights that it starts from, so nothing can judge"
     assert any(told in line for line in again)
     assert second.info["stages"][0]["head"]["temperature"] >= 1 and not second.info["stages"][0]["head"]["start"]
     assert read_out_of_fold(second) is None
+    # What only chose an epoch has trained nothing.
+    one = replace(recipe, stages=recipe.stages[1:], model=replace(recipe.model, features=0))
+    plain = fit(one, {"fer": faces["fer"]}, tmp_path / "plain").run
+    assert plain is not None
+    third: list[str] = []
+    settings = replace(recipe, model=replace(recipe.model, weights=str(plain.path), features=0), stages=recipe.stages[:1])
+    fit(settings, {"fer": faces["fer"]}, tmp_path / "third", say=third.append)
+    assert any(
+        f"{images:,} of its {images + 14:,} images trained" in line and "the 14 others alone judge" in line for line in third
+    )
 
 
 def test_images_that_fitted_the_classifier_again_calibrate_nothing(
