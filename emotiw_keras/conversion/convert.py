@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emotiw_keras.conversion.into_keras import layout_of, normalisation_to_keras, to_keras
-from emotiw_keras.conversion.matching import Match, check_inputs, check_unscaled, match_layers
+from emotiw_keras.conversion.matching import Match, check_unscaled, match_layers, other_inputs
 from emotiw_keras.conversion.original_computation import (
     fitted_original,
     image_shape,
@@ -68,7 +68,7 @@ def convert(
         source: a weight file in any format that `formats.reading` knows, or what it read of one.
         structure: a .prototxt that says how the layers of `source` are connected, where it does not say so itself.
         channel_order: of the images the original takes, where the file does not say; the network's own if None. Of a network
-            whose publishers prepare images otherwise, a file of unknown names needs it.
+            whose publishers prepare images otherwise, a file of unknown names is doubted without it.
         width: the width of the network.
         input_shape: (height, width, channels) of the images of a file that states none and does not fit the network's own.
         rows: the order of the rows of the first fully connected layer, if the file leaves it open: "chw", "hwc", or None for
@@ -98,7 +98,7 @@ def convert(
         raise ModelError(f"{foreign.path.name} takes {stated}, as its format says; leave out --channel-order")
     order: Order = foreign.channel_order or channel_order or spec.channel_order
     matching = match_layers(name, foreign)
-    check_inputs(name, foreign, matching, channel_order)
+    others = other_inputs(name, foreign, matching, channel_order)
     matches, foreign = matching.matches, trunk_of(foreign, matching, spec)
     _check_numbers(foreign, matches)
     layout = layout_of(foreign, matches[0])
@@ -107,7 +107,9 @@ def convert(
     reordered = None if last is None else _class_order(foreign, last)
     shape = image_shape(foreign, name, matches, layout, input_shape)
     foreign, taken = with_rows(foreign, name, matches, layout, shape, rows)
-    conversion = Conversion(name, foreign, matches, matching.how, layout, order, last, own, reordered, taken, shape)
+    conversion = Conversion(
+        name, foreign, matches, matching.how, layout, order, last, own, reordered, taken, shape, other_inputs=others
+    )
 
     # First the original, so that its temporary arrays are gone when the network's come.
     expected = _original(conversion, spec)

@@ -198,20 +198,14 @@ def _left(foreign: Foreign, matches: Sequence[Match], beyond: Sequence[str]) -> 
     return [key for key in foreign.arrays if key not in used]
 
 
-def check_inputs(name: str, foreign: Foreign, matching: Matching, stated: str | None) -> None:
-    """Raise ModelError where a file does not say how its images were prepared, and publishers of this network differ in it
-    (OTHER_INPUTS in the network's module), unless whoever converts has `stated` the order of the channels.
+def other_inputs(name: str, foreign: Foreign, matching: Matching, stated: str | None) -> str | None:
+    """How publishers of a network prepare its images otherwise (OTHER_INPUTS in its module), where a file does not say how its
+    own were; None where whoever converts has `stated` the order of the channels.
 
     Names of layers tell the publisher; a file that was matched by the order of its computation has none that is known.
     """
-    others = getattr(_module(name), "OTHER_INPUTS", None)
-    if others is None or matching.how != "order" or foreign.channel_order is not None or stated is not None:
-        return
-    raise ModelError(
-        f"{foreign.path.name} does not state how its images were prepared: {name} takes {prepared(get_spec(name))}, {others}; "
-        "if it has our scale and mean, give `emotiw convert` the --channel-order, otherwise change its first convolution for "
-        "such images and export it again"
-    )
+    others: str | None = getattr(_module(name), "OTHER_INPUTS", None)
+    return others if matching.how == "order" and foreign.channel_order is None and stated is None else None
 
 
 def check_unscaled(name: str, file: str, rescales: Sequence[str]) -> None:

@@ -46,6 +46,8 @@ class Conversion:
     input_shape: tuple[int, int, int] = (0, 0, 0)
     """(height, width, channels) of the images of the network."""
     parity: dict[str, float] = field(default_factory=dict)
+    other_inputs: str | None = None
+    """How other publishers prepare the images of this network, where the file does not say how its own were."""
     checked: list[str] = field(default_factory=list)
     """What images of known classes say."""
 
@@ -61,6 +63,14 @@ class Conversion:
             return None
         first = next(m for m in self.matches if self.foreign.arrays[m.weight].ndim == 2)
         return f"rows of {first.ours} taken in the order {_ROWS[self.rows]}, which the file does not state"
+
+    @property
+    def inputs_assumed(self) -> str:
+        """How the original's images were prepared, as far as nobody says, and who prepares them otherwise."""
+        told = f"scale and mean: not stated by the file, taken as {self.name} takes images: {prepared(get_spec(self.name))}"
+        if self.other_inputs is None:
+            return told
+        return f"{told}; {self.other_inputs}: of such a file change the first convolution for our images, and export it again"
 
     def lines(self) -> list[str]:
         """The report, one line each: what was read, matched, ignored and proved."""
@@ -81,7 +91,7 @@ class Conversion:
         if doubles:
             lines.append(f"stored as {', '.join(doubles)}, written as float32")
         if foreign.mean is None:
-            lines.insert(3, f"scale and mean: not stated by the file, taken as {self.name} takes images: {prepared(spec)}")
+            lines.insert(3, Notice(self.inputs_assumed) if self.other_inputs else self.inputs_assumed)
         else:
             pixel = foreign.mean.reshape(-1, foreign.mean.shape[-1]).mean(axis=0)
             own = spec.mean if self.channel_order == spec.channel_order else spec.mean[::-1]

@@ -55,7 +55,7 @@ FOREIGN_NAMES: tuple[dict[str, str], ...] = (_torch_names(),)
 """Our layers -> theirs."""
 
 OTHER_INPUTS = "timm's efficientnet_lite0 takes RGB, 0..1, less ImageNet's mean and divided by its deviation"
-"""How others prepare the images of this network; see `conversion.matching.check_inputs`."""
+"""How others prepare the images of this network; see `conversion.matching.other_inputs`."""
 
 
 def _normalised(x: Tensor, conv: layers.Layer, relu: bool = True) -> Tensor:

@@ -77,7 +77,7 @@ FOREIGN_NAMES: tuple[dict[str, str], ...] = (_caffe_names(), _torch_names())
 """Our layers -> theirs, one for each naming; `<layer>_bn_scale` is the layer of factors where it is one of its own."""
 
 OTHER_INPUTS = "SE-ResNet-50 of timm takes RGB, 0..1, less a mean and divided by a deviation"
-"""How others prepare the images of this network; see `conversion.matching.check_inputs`."""
+"""How others prepare the images of this network; see `conversion.matching.other_inputs`."""
 
 AFTER_TRUNK = ("feat_extract",)
 """Layers that the released 256 and 128 networks have between the trunk and their classifier."""

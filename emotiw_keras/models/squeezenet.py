@@ -79,7 +79,7 @@ TORCHVISION_NAMES: dict[str, dict[str, str]] = {
 those nets these: they take RGB images divided by a standard deviation, and `squeezenet1_0` does not pad conv10."""
 
 OTHER_INPUTS = "torchvision's takes RGB, 0..1, less a mean and divided by a deviation"
-"""How others prepare the images of this network; see `conversion.matching.check_inputs`."""
+"""How others prepare the images of this network; see `conversion.matching.other_inputs`."""
 
 
 def _conv(filters: int, size: int, name: str, **kwargs: Any) -> layers.Conv2D:

@@ -235,6 +235,8 @@ def _load_foreign(model: keras.Model, path: Path, name: str, width: float, label
         if found.rows_assumed is not None and any(len(layer.weights[0].shape) == 2 for layer in model.layers if layer.weights):
             how = "the other fits as well: settle it with `emotiw convert --check IMAGE=CLASS` and give what it writes"
             print(f"{name}: {shown(path.name)}: {found.rows_assumed}; {how}", file=sys.stderr)
+        if found.other_inputs is not None:
+            print(f"{name}: {shown(path.name)}: {found.inputs_assumed}", file=sys.stderr)
         held = {layer.name: layer.get_weights() for layer in source.layers if layer.weights}
     _settle_classifier(held, model, foreign, name, labels)
     _take(model, held, path, name)
