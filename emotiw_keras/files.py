@@ -79,7 +79,11 @@ def place_new(source: Path, target: Path) -> None:
             os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
         except FileExistsError as error:
             raise taken from error
-        os.replace(source, target)
+        try:
+            os.replace(source, target)
+        except OSError:
+            target.unlink()
+            raise
     if not _WINDOWS:
         _flush(target.parent)
 

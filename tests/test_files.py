@@ -46,6 +46,18 @@ def test_of_several_at_once_one_takes_a_new_name_and_the_others_are_told(
     assert (target / "file" if folders else target).read_text() == str(took.index(True))
 
 
+def test_a_name_that_was_taken_in_vain_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def replace(source: Path, target: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "link", _no_link)
+    monkeypatch.setattr(os, "replace", replace)
+    (tmp_path / "source").write_text("whole")
+    with pytest.raises(OSError, match="Input/output error"):
+        place_new(tmp_path / "source", tmp_path / "target")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
 def test_without_hard_links_what_is_there_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", _no_link)
     for text in ("first", "second"):

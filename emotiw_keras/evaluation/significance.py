@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 RESAMPLES = 2000
-FEW_PERSONS = 10
+LEAST_PERSONS = 10
+"""Fewer, drawn again, do not show how persons differ."""
 SEED = 0
 Z_95 = 1.959963984540054
 DRAWN_AT_ONCE = 1 << 22
@@ -118,7 +119,7 @@ def share_interval(right: np.ndarray, persons: np.ndarray | None = None) -> tupl
     """The 95 % interval of the share of images that are right: by images Wilson's, by persons a percentile bootstrap.
 
     Where all persons have the same share, such as all, no draw of persons differs: then it is Wilson's, a person counting once.
-    Fewer than `FEW_PERSONS` do not show how persons differ: then it is not narrower than that of the images.
+    Fewer than `LEAST_PERSONS` do not show how persons differ: then it is not narrower than that of the images.
 
     Args:
         right: bool (n,), at least one.
@@ -141,7 +142,7 @@ def share_interval(right: np.ndarray, persons: np.ndarray | None = None) -> tupl
         return wilson_interval(float(shares.sum()), len(shares))
     kinds, counts = _draws(right.astype(np.int64), persons)
     low, high = _ends(counts[:, kinds == 1].sum(axis=1) / counts.sum(axis=1))
-    if len(shares) >= FEW_PERSONS:
+    if len(shares) >= LEAST_PERSONS:
         return low, high
     return _outer((low, high), wilson_interval(int(right.sum()), len(right)))
 
@@ -152,7 +153,7 @@ def _outer(one: tuple[float, float], other: tuple[float, float]) -> tuple[float,
 
 def _few(persons: np.ndarray | None) -> bool:
     """Whether so few are drawn again that how they differ is not seen: an interval is then not narrower than by image."""
-    return persons is not None and len(np.unique(persons)) < FEW_PERSONS
+    return persons is not None and len(np.unique(persons)) < LEAST_PERSONS
 
 
 def macro_f1_interval(

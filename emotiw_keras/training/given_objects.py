@@ -101,7 +101,7 @@ def _check_remade(value: Any, what: str) -> None:
     except Exception as error:  # whatever a user's class raises
         raise UsageError(f"{what}: {kind.__name__} cannot be made anew from its get_config: {error}") from error
     untold = [name for name in told if repr(again.get(name)) != repr(told[name])]
-    if kind.from_config.__func__ is keras.optimizers.Optimizer.from_config.__func__:
+    if getattr(kind.from_config, "__func__", None) is keras.optimizers.Optimizer.from_config.__func__:  # not one of its own
         kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         takes = [each.name for each in inspect.signature(kind).parameters.values() if each.kind in kinds]
         untold += [name for name in takes if name not in told]

@@ -20,6 +20,7 @@ from emotiw_keras.training.epoch_progress import silent
 from emotiw_keras.training.stage import SPLITS, Stage
 
 TELL_SECONDS = 10.0
+_LOOKED_AT = 256  # items at once
 DEFAULT_BATCH = 64
 """`Stage.batch_size` where nobody set it."""
 
@@ -59,9 +60,11 @@ class Arrays:
         if labels.ndim == 1 and not -(1 << 31) <= labels.min() <= labels.max() < 1 << 31:
             raise DataError(f"{name} has labels from {labels.min()} to {labels.max()}; expected those of the network's outputs")
         self.labels = labels.astype(np.int32 if labels.ndim == 1 else np.float32)
-        if self.x.dtype.kind == "f" and not np.isfinite(self.x).all():
-            first = int(np.argmin(np.isfinite(self.x).reshape(len(self.x), -1).all(axis=1)))
-            raise DataError(f"{name}: x[{first}] holds nan or infinity; expected finite numbers")
+        for start in range(0, len(self.x) if self.x.dtype.kind == "f" else 0, _LOOKED_AT):  # x may be as large as memory
+            finite = np.isfinite(self.x[start : start + _LOOKED_AT]).all(axis=tuple(range(1, self.x.ndim)))
+            if not finite.all():
+                number = start + int(np.argmin(finite))
+                raise DataError(f"{name}: x[{number}] holds nan or infinity; expected finite numbers")
         self.shape: tuple[int, ...] = self.x.shape[1:]
         self.dtype = self.x.dtype
         self.whole: Arrays | None = None

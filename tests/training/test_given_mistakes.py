@@ -190,12 +190,22 @@ class Renamed(keras.optimizers.SGD):
         return cls(config.pop("learning_rate"), **config)
 
 
+class Plain(Renamed):
+    """Its `from_config` knows no class."""
+
+    @staticmethod
+    def from_config(config: dict[str, Any], custom_objects: Any = None) -> Plain:  # type: ignore[override]
+        return Plain(config.pop("learning_rate"), **config)
+
+
 def test_an_optimizer_that_does_not_tell_all_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="optimizer of stage 'one': the get_config of Boosted does not tell boost"):
         tuner(tmp_path / "run", stage={"optimizer": Boosted(0.05, boost=0.0)})
     with pytest.raises(UsageError, match="the schedule in SGD has no get_config; .* as Stage"):
         tuner(tmp_path / "run", stage={"optimizer": keras.optimizers.SGD(Rate())})
-    for number, given in enumerate((Told(0.05, boost=0.0), Renamed(0.05), keras.optimizers.Adam(0.01, clipnorm=1.0))):
+    for number, given in enumerate(
+        (Told(0.05, boost=0.0), Renamed(0.05), Plain(0.05), keras.optimizers.Adam(0.01, clipnorm=1.0))
+    ):
         tuner(tmp_path / str(number), stage={"optimizer": given}).fit()
 
 
