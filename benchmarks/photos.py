@@ -8,7 +8,8 @@ to rows; what it takes to start and the first photos are not counted. Beside eac
 decodes. The boxes and eyes of both trees are compared on the photos as they are.
 
 `--growth 100 1000 10000` has seconds and peak memory of `predict` by the number of photos, or of frames, instead.
-`--old PATH` is the root of another checkout, such as `git worktree add PATH COMMIT` makes.
+`--old PATH` is the root of another checkout, such as `git worktree add PATH COMMIT` makes; `--engine` and `--precision` are of
+this tree alone.
 """
 
 from __future__ import annotations
@@ -252,15 +253,15 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=("faces", "predict", "prepare", "parts", "decode"), help="not all of it")
     parser.add_argument("--growth", nargs="+", type=int, default=[], metavar="N", help="sets of so many images instead")
     parser.add_argument("--model", default="fer28-face-vgg", help="run folder or name of a model (fer28-face-vgg)")
-    parser.add_argument("--engine", help="of `predict`, as its option (the command's own choice)")
-    parser.add_argument("--precision", help="of `predict`, as its option (float32)")
+    parser.add_argument("--engine", help="of `predict`, of this tree, as its option (the command's own choice)")
+    parser.add_argument("--precision", help="of `predict`, of this tree, as its option (float32)")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         what, *arguments = json.loads(options.child)
-        asked = {"predict": predict, "prepare": prepared, "decode": decode, "faces": found_faces}
-        print(json.dumps(asked[what](*arguments)))
+        functions = {"predict": predict, "prepare": prepared, "decode": decode, "faces": found_faces}
+        print(json.dumps(functions[what](*arguments)))
         return
     if options.photos is None:
         parser.error("--photos is missing: a folder of photos with faces")
@@ -271,6 +272,7 @@ def main() -> None:
     wanted = options.only or ("faces", "predict", "prepare", "parts", "decode")
     if settings and not options.growth and not {"predict", "parts"} & set(wanted):
         parser.error(f"--{' and --'.join(settings)} are for predict and parts, which --only leaves out")
+    asked: dict[str, dict[str, Any]] = {"new": settings, "old": {}}
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         trees = {"new": links(ROOT, Path(folder) / "new")}
@@ -295,10 +297,10 @@ def main() -> None:
             for part in ("predict", "prepare"):
                 if part not in wanted or (part, name) == ("prepare", "film"):
                     continue
-                given = more if part == "predict" else ()
                 rates: dict[str, list[float]] = {tree: [] for tree in trees}
                 for _ in range(options.rounds):
                     for tree, imports in trees.items():
+                        given = (options.model, False, asked[tree]) if part == "predict" else ()
                         rates[tree].append(ask(imports, part, str(source), *given)["rate"])
                 figures[f"{part} {name}"] = rates
                 told = [
@@ -309,7 +311,7 @@ def main() -> None:
             if "parts" in wanted:
                 for tree, imports in trees.items():
                     figures[f"parts {name} {tree}"] = found = ask(
-                        imports, "predict", str(source), options.model, True, settings
+                        imports, "predict", str(source), options.model, True, asked[tree]
                     )
                     times = ", ".join(f"{part} {value:.2f}" for part, value in found["milliseconds"].items())
                     print(f"parts    {name:6} {tree}: ms of processor an image, one thread: {times}", flush=True)

@@ -10,7 +10,7 @@ import click
 
 from emotiw_keras.cli import completion
 from emotiw_keras.cli.amounts import Amount
-from emotiw_keras.cli.console import SOME_UNREADABLE, put, tell, warn
+from emotiw_keras.cli.console import SOME_UNREADABLE, put, put_made, tell, warn
 from emotiw_keras.cli.places import LOCAL, RUN
 from emotiw_keras.errors import UsageError
 from emotiw_keras.sealed import json_text
@@ -100,7 +100,7 @@ def audit(
         raise UsageError("--resume keeps answers in the folder of --out; name one with --out DIR")
     check_timeout(timeout)
     if out is not None:
-        check_folder_place(out)
+        check_folder_place(out, "audit.json", "audit.md", "audit.html")
     keep_memory()
     entries = distinct([*(entry for word in models for entry in entry_of(word)), *map(adapter_entry, adapters)])
     near = THRESHOLD if near_duplicates is None else near_duplicates
@@ -108,7 +108,7 @@ def audit(
     for line in faces.report:
         tell(line)
     result = audited(entries, faces, timeout=timeout, say=tell, keep=Path(out or ".") / "answers" if resume else None)
-    put(json_text(result) if as_json else audit_text(result))
+    (put if out is None else put_made)(json_text(result) if as_json else audit_text(result))
     if out is not None:
         command = shlex.join(["emotiw", *sys.argv[1:]])
         write_atomic(Path(out) / "audit.json", json_text(result, indent=2) + "\n")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from emotiw_keras.cli import completion
-from emotiw_keras.cli.console import put
+from emotiw_keras.cli.console import put_made
 from emotiw_keras.cli.places import LOCAL, RUN
 from emotiw_keras.cli.scoring import Scorer, scoring_options, with_head
 
@@ -54,5 +54,5 @@ def card(
     assessment = score(chosen)
 
     write_card(out, assessment, CardFacts(name or opened.name, licence, datasets, data_terms))
-    put(Path(out))
+    put_made(Path(out))
     score.finish(ctx)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from emotiw_keras.cli import completion
-from emotiw_keras.cli.console import put, tell
+from emotiw_keras.cli.console import put, put_made, tell
 from emotiw_keras.cli.places import LOCAL, RUN
 from emotiw_keras.cli.scoring import Scorer, default_data, first_of, scoring_options, with_head
 from emotiw_keras.errors import UsageError
@@ -45,7 +45,7 @@ def compare(
     from emotiw_keras.fold_runs import open_runs
 
     if out is not None:
-        check_folder_place(out)
+        check_folder_place(out, "compare.json", "compare.html")
     if len(runs) < 2:
         raise UsageError(f"comparing needs at least two runs; got {len(runs)}")
     opened = with_head([open_runs(path) for path in runs], head)
@@ -60,7 +60,7 @@ def compare(
     from emotiw_keras.reports.comparison_page import comparison_page, comparison_text
 
     comparison = side_by_side(assessments)
-    put(json_text(comparison) if as_json else comparison_text(comparison))
+    (put if out is None else put_made)(json_text(comparison) if as_json else comparison_text(comparison))
     if out is not None:
         from emotiw_keras.files import write_atomic
         from emotiw_keras.reports.only_right import only_right_section

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import click
 
 from emotiw_keras import progress, talk
-from emotiw_keras.errors import UsageError
+from emotiw_keras.errors import OutputError, UsageError
 from emotiw_keras.talk import Notice
-from emotiw_keras.text import shown, shown_lines
+from emotiw_keras.text import shown, shown_line, shown_lines
 
 SOME_UNREADABLE = 3
 """Exit code: done, but some inputs could not be read."""
@@ -19,7 +20,7 @@ def tell(line: str) -> None:
     """One line for people, with --quiet only a `Notice`; what would break it, or take over the terminal, is escaped."""
     if isinstance(line, Notice) or not talk.quiet:
         progress.clear()
-        click.echo(shown(line), err=True)
+        click.echo(shown(line) if talk.verbose else shown_line(line), err=True)
 
 
 def warn(line: str) -> None:
@@ -33,9 +34,25 @@ def remark(line: str) -> None:
 
 
 def put(text: object) -> None:
-    """Lines of data."""
+    """Lines of data, which are what the command is for.
+
+    Raises:
+        OutputError: standard output is closed.
+    """
+    check_output()
+    put_made(text)
+
+
+def put_made(text: object) -> None:
+    """Lines of data on what was written into files: where standard output is closed, nothing but they is lost."""
     progress.clear()
     click.echo(shown_lines(str(text)))
+
+
+def check_output() -> None:
+    """OutputError where standard output is closed: Python then drops what is written there without a word."""
+    if sys.stdout is None:
+        raise OutputError("cannot write standard output: it is closed; leave out >&-, or name a file, such as > rows.txt")
 
 
 def named_values(items: Sequence[str], option: str, form: str) -> dict[str, str]:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from emotiw_keras.cli import completion
-from emotiw_keras.cli.console import put, tell
+from emotiw_keras.cli.console import put, put_made, tell
 from emotiw_keras.cli.places import LOCAL
 from emotiw_keras.errors import UsageError
+from emotiw_keras.files import expanded
 from emotiw_keras.sealed import json_text
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def convert(
     from emotiw_keras.conversion.convert import write_weights
     from emotiw_keras.files import check_folder_place
 
-    check_folder_place(Path(out).parent)
+    check_folder_place(Path(out).parent, Path(out).name)
     images = [_check(text) for text in checks]
     network, report = convert_checked(model, source, images, structure=structure, channel_order=channel_order, width=width)
     for line in report.lines():
@@ -97,7 +98,7 @@ def convert(
         network = fold_to_grey(network, spec.mean, spec.std)
         tell("folded to one input channel: images of shape (height, width, 1)")
     path = write_weights(network, out)
-    put(f"{path}: {network.count_params():,} parameters of {model}, {path.stat().st_size / 1e6:.1f} MB")
+    put_made(f"{path}: {network.count_params():,} parameters of {model}, {path.stat().st_size / 1e6:.1f} MB")
 
 
 def _check(text: str) -> Check:
@@ -109,7 +110,7 @@ def _check(text: str) -> Check:
     image, _, wanted = text.rpartition("=")
     if not image or not wanted.strip():
         raise UsageError(f"--check {text}: expected IMAGE=CLASS, e.g. cat.jpg=cat or cat.jpg=285")
-    path = Path(image).expanduser()
+    path = expanded(image)
     try:
         return Check(path.name, decode_image(read_file(str(path))), wanted.strip())
     except ImageError as error:
@@ -143,4 +144,4 @@ def _mean_image(source: str, out: str) -> None:
     write_encoded(out, lambda file: np.save(file, mean))
     size = " x ".join(map(str, mean.shape))
     order = (foreign.channel_order or "unknown order").upper()
-    put(f"{out}: mean image, {size}, {order}, mean {mean.mean():.3f}")
+    put_made(f"{out}: mean image, {size}, {order}, mean {mean.mean():.3f}")

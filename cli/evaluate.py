@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emotiw_keras.cli import completion
-from emotiw_keras.cli.console import put, warn
+from emotiw_keras.cli.console import put, put_made, warn
 from emotiw_keras.cli.console import tell as say
 from emotiw_keras.cli.places import LOCAL, RUN
 from emotiw_keras.cli.scoring import Scorer, default_data, first_of, scoring_options, with_head
 from emotiw_keras.errors import UsageError
 from emotiw_keras.sealed import json_text
+from emotiw_keras.text import number_of
 
 if TYPE_CHECKING:
     from emotiw_keras.evaluation.assessment import Assessment
@@ -67,7 +68,8 @@ def _write_challenge(assessment: Assessment, folder: Path) -> None:
     assert assessment.answers is not None, "every frame was asked for"
     written = write_challenge(assessment.answers, assessment.predictions.labels, folder)
     (warn if written.filled else say)(
-        f"challenge: {folder} ({len(written.paths):,} videos, {written.frames:,} frames; {written.filled:,} without a readable "
+        f"challenge: {folder} ({number_of(len(written.paths), 'videos')}, "
+        f"{number_of(written.frames, 'frames')}; {written.filled:,} without a readable "
         "image took the answer of the nearest earlier frame, or of the nearest later one at the start of a video)"
     )
     if written.empty:
@@ -170,10 +172,16 @@ def evaluate(
     challenges: list[Path | None] = [None] * len(opened) if challenge is None else list(_folders(challenge, opened, False))
     folders: list[Path | None] = [None] * (len(opened) + ensemble)
     if out is not None:
-        folders = list(_folders(out, opened, ensemble))
+        from emotiw_keras.reports.evaluation_report import FILES
+
+        reports = _folders(out, opened, ensemble)
+        for each in reports:
+            check_folder_place(each, *FILES)
+        folders = list(reports)
 
     def tell(assessment: Assessment, folder: Path | None) -> None:
-        put(_json(assessment, len(opened) > 1) if as_json else _text(assessment))
+        answer = put if folder is None else put_made
+        answer(_json(assessment, len(opened) > 1) if as_json else _text(assessment))
         if folder is not None:
             from emotiw_keras.reports.evaluation_report import write_report
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from emotiw_keras.cli import completion
-from emotiw_keras.cli.console import put, tell
+from emotiw_keras.cli.console import put_made, tell
 from emotiw_keras.cli.places import LOCAL, RUN
+from emotiw_keras.text import number_of
 
 
 @click.command()
@@ -58,7 +59,8 @@ def export(run: str, out: str, kind: str | None, head: str | None) -> None:
         from emotiw_keras.serving.portable import export_tflite as write
     report = write(run if head is None else Run.open(run, head=head), out)
     name = {"savedmodel": "SavedModel", "tflite": "TFLite", "onnx": "ONNX"}[kind]
-    put(
-        f"{out}: {name}, {report.megabytes:.1f} MB, {len(report.labels)} labels, takes {report.takes}; {report.compared} faces "
+    put_made(
+        f"{out}: {name}, {report.megabytes:.1f} MB, "
+        f"{number_of(len(report.labels), 'labels')}, takes {report.takes}; {number_of(report.compared, 'faces')} "
         f"agree in a fresh process (largest difference {report.largest_difference:.1e})"
     )

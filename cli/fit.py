@@ -11,7 +11,7 @@ import click
 
 from emotiw_keras.cli import completion
 from emotiw_keras.cli.amounts import Amount
-from emotiw_keras.cli.console import SOME_UNREADABLE, named_values, put, tell, warn
+from emotiw_keras.cli.console import SOME_UNREADABLE, named_values, put_made, tell, warn
 from emotiw_keras.cli.places import LOCAL, NAMED, RUN
 from emotiw_keras.talk import most
 
@@ -61,7 +61,12 @@ if TYPE_CHECKING:
     help="Devices that train together: all GPUs (mirrored), or the workers that TF_CONFIG or Slurm names.",
 )
 @click.option("--devices", metavar="LIST", help="Of --strategy mirrored, such as gpu:0,gpu:1; cpu:0,cpu:1 to try it.")
-@click.option("--wait", type=Amount(1), metavar="SECONDS", help="How long a worker waits for the others; default: 600.")
+@click.option(
+    "--wait",
+    type=Amount(1),
+    metavar="SECONDS",
+    help="Of --strategy multi-worker: longest wait for the others; default: 600.",
+)
 @click.option(
     "--folds",
     metavar="N",
@@ -111,26 +116,25 @@ def fit(
     own = _network(recipe, model, weights)
     if epochs is not None:
         own.append(f"stage.epochs={epochs}")  # a recipe without stages has no such table
-    chosen = load_recipe(recipe, [*own, *changes], limit=limit, precision=precision, seed=seed, duplicates=duplicates)
+    options: dict[str, Any] = {"limit": limit, "precision": precision, "seed": seed, "duplicates": duplicates}
+    chosen = load_recipe(recipe, [*own, *changes], say=warn, **options)
     paths = named_values(data, "--data", f"NAME=PATH with a name of recipe {chosen.name!r} ({', '.join(chosen.data)})")
 
     from emotiw_keras.progress import Bar
     from emotiw_keras.training.epoch_progress import Progress
     from emotiw_keras.training.fit import fit as train
-    from emotiw_keras.training.workers import WAIT_SECONDS
 
-    options: dict[str, Any] = {"threads": threads, "restart": restart, "dry_run": dry_run}
+    options = {"threads": threads, "restart": restart, "dry_run": dry_run}
     options |= {"say": warn if dry_run else tell, "progress": Progress(Bar("images"))}  # what a dry run says is all it gives
     if folds is None:
-        listed = tuple(devices.split(",")) if devices else ()
-        seconds = WAIT_SECONDS if wait is None else wait
-        outcome = train(chosen, paths, out, show=show_batch, strategy=strategy, devices=listed, wait=seconds, **options)
+        listed = () if devices is None else tuple(devices.split(","))
+        outcome = train(chosen, paths, out, show=show_batch, strategy=strategy, devices=listed, wait=wait, **options)
         outcomes: tuple[Outcome, ...] = (outcome,)
         made = None if outcome.run is None else outcome.run.path
     else:
         if show_batch:
             raise UsageError("--show-batch shows the images of one training; leave out --folds")
-        if strategy != "none" or devices or wait is not None:
+        if strategy != "none" or devices is not None or wait is not None:
             raise UsageError("--folds trains on one device; leave out --strategy, --devices and --wait")
         from emotiw_keras.training.cross_validation import cross_validate
 
@@ -139,7 +143,7 @@ def fit(
     for outcome in outcomes:
         _tell_stages(outcome, chosen)
     if made is not None:
-        put(made)
+        put_made(made)
     if _tell_unreadable(outcomes):
         sys.exit(SOME_UNREADABLE)
 

@@ -12,14 +12,14 @@ import sys
 import threading
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import click
 
 from emotiw_keras import progress, talk
 from emotiw_keras.errors import FULL, EmotiwError, ModelError, OutputError, UsageError, WorkerError
-from emotiw_keras.text import shown, shown_lines
-from emotiw_keras.training.interrupts import Interrupted
+from emotiw_keras.text import shown, shown_line, shown_lines
+from emotiw_keras.training.interrupts import Interrupted, hang_up, leave_terminal
 
 # name -> (module, one-line help): listed here so that `emotiw --help` imports no command.
 COMMANDS = {
@@ -46,7 +46,6 @@ COMMANDS = {
 FULL_INSTALL = ("keras", "matplotlib", "safetensors", "scipy", "sklearn", "tensorflow", "threadpoolctl", "tomli_w")
 """What the small distribution, which predicts alone, does without."""
 INTERRUPTED = 128 + signal.SIGINT
-TERMINATED = 128 + signal.SIGTERM
 AGAIN_SECONDS = 0.05
 # What click itself ends with when it notices first.
 BROKEN_PIPE = 1
@@ -83,7 +82,10 @@ class Commands(click.Group):
 def _print_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     if not value or ctx.resilient_parsing:
         return
+    from emotiw_keras.cli.console import check_output
     from emotiw_keras.cli.version import report
+
+    check_output()
 
     # --json may stand on either side of --version, so it is looked up among the words, not among what is parsed so far.
     click.echo(report(as_json="--json" in sys.argv[1:] or bool(ctx.params.get("as_json"))))
@@ -115,6 +117,10 @@ def cli(as_json: bool) -> None:
     """
     if as_json:
         raise click.UsageError("--json stands before the command; put it behind, where the command has it")
+    if os.environ.get("EMOTIW_FONT"):  # a wrong one is told before anything is computed
+        from emotiw_keras.fonts import get_font
+
+        get_font(16)
 
 
 def _one_line(text: str) -> str:
@@ -124,7 +130,8 @@ def _one_line(text: str) -> str:
 def _say_error(message: str, error: BaseException | None = None) -> None:
     progress.clear()
     with suppress(OSError):  # the exit code says it too
-        click.echo(shown(f"emotiw: error: {_one_line(message)}"), err=True)
+        line = f"emotiw: error: {_one_line(message)}"
+        click.echo(shown(line) if talk.verbose else shown_line(line), err=True)
         if talk.verbose and error is not None:
             import traceback
 
@@ -146,11 +153,13 @@ def _is_lost() -> bool:
 
 
 class _Terminated(SystemExit):
-    """SIGTERM where no training holds it back until the end of its step."""
+    """SIGTERM where no training holds it back until the end of its step, or the end of the terminal."""
 
 
 def _terminated(signum: int, frame: Any) -> None:
-    raise _Terminated(TERMINATED)
+    if signum != signal.SIGTERM:
+        leave_terminal()
+    raise _Terminated(128 + signum)
 
 
 def _dropped(ignored: Any) -> None:
@@ -167,8 +176,10 @@ def _dropped(ignored: Any) -> None:
 
 
 def heed_signals() -> None:
-    """SIGTERM ends a command as SIGINT does, and neither is lost."""
+    """SIGTERM, and SIGHUP unless `nohup` holds it off, end a command as SIGINT does, and none is lost."""
     signal.signal(signal.SIGTERM, _terminated)
+    for number in hang_up():
+        signal.signal(number, _terminated)
     sys.unraisablehook = _dropped
 
 
@@ -201,11 +212,11 @@ def run(arguments: list[str] | None = None) -> int:
     except Interrupted as error:
         click.echo(shown(f"emotiw: {_one_line(str(error))}"), err=True)
         return error.exit_code
-    except _Terminated:
+    except _Terminated as error:
         progress.clear()
         with suppress(OSError):
             click.echo("emotiw: terminated", err=True)
-        return TERMINATED
+        return cast(int, error.code)
     except BrokenPipeError:
         _drop_output()  # its reader has gone
         return BROKEN_PIPE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from emotiw_keras.cli import completion
-from emotiw_keras.cli.console import put, tell
+from emotiw_keras.cli.console import put_made, tell
 from emotiw_keras.cli.places import LOCAL, RUN
 
 
@@ -56,13 +56,15 @@ def pack(
     The logits are divided by the temperature that makes the labels of --split most likely; images that RUN was trained on are
     left out, and where its classifier was fitted again on them (refit), its cross-validation stands for them. The answers stay
     the same, only the probabilities change. By the same images it is settled from which entropy on `emotiw predict` calls an
-    answer uncertain. OUT works wherever a run folder does, but training cannot be resumed in it.
+    answer uncertain, and how large its activations become, with which `emotiw predict --precision int8` computes. OUT works
+    wherever a run folder does, but training cannot be resumed in it.
 
     With `--calibrate robust` one temperature suits the faces as they are and as other cameras would take them.
 
     \b
     Example: emotiw pack runs/fer28 fer-small --data fer2013.zip
     """
+    from emotiw_keras.evaluation.metrics import told_temperature
     from emotiw_keras.evaluation.pack import pack as write
     from emotiw_keras.runs import Run
 
@@ -79,8 +81,10 @@ def pack(
         say=tell,
     )
     for name, (temperature, before, after) in done.heads.items():
-        tell(f"head {name}: temperature {temperature:.3f}, calibration error {before:.3f} -> {after:.3f} on {done.chosen_on}")
-    put(
-        f"{done.path}: {done.megabytes:.1f} MB, temperature {done.temperature:.3f}, calibration error {done.ece[0]:.3f} -> "
-        f"{done.ece[1]:.3f} on {done.chosen_on}; rounding to 16 bits moved probabilities by at most {done.largest_change:.1g}"
+        told = f"temperature {told_temperature(temperature)}, calibration error {before:.3f} -> {after:.3f}"
+        tell(f"head {name}: {told} on {done.chosen_on}")
+    put_made(
+        f"{done.path}: {done.megabytes:.1f} MB, temperature {told_temperature(done.temperature)}, calibration error "
+        f"{done.ece[0]:.3f} -> {done.ece[1]:.3f} on {done.chosen_on}; rounding to 16 bits moved probabilities by "
+        f"at most {done.largest_change:.1g}"
     )

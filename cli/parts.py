@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from emotiw_keras.cli.console import SOME_UNREADABLE, put, remark, warn
+from emotiw_keras.cli.console import SOME_UNREADABLE, put_made, remark, warn
 from emotiw_keras.cli.places import ANYWHERE, refuse_address
 from emotiw_keras.errors import UsageError
 from emotiw_keras.progress import Bar
@@ -169,10 +169,10 @@ def run_job(
     """Do a job, and say what came of it."""
     from emotiw_keras.bulk.entries import BYTES, INPUTS
     from emotiw_keras.bulk.job import Job, named_inputs, versions_of
-    from emotiw_keras.bulk.places import is_address
     from emotiw_keras.bulk.run import run
     from emotiw_keras.bulk.runners import LOCAL
     from emotiw_keras.bulk.runners import runner as runner_of
+    from emotiw_keras.files import is_address
 
     _check_folder_name(command, out, kind)
     kind = kind or "jsonl"
@@ -193,7 +193,8 @@ def run_job(
     tally = run(job, inputs, runner_of(runner or LOCAL, jobs, address), remark, bar.to)
     bar.close()
     images = "1 image or frame" if tally.images == 1 else f"{tally.images:,} images and frames"
-    put(f"{number_of(tally.inputs, 'inputs')}, {images}, {number_of(tally.faces, 'faces')}, {tally.failed:,} unreadable: {out}")
+    found = f"{number_of(tally.inputs, 'inputs')}, {images}, {number_of(tally.faces, 'faces')}"
+    put_made(f"{found}, {tally.failed:,} unreadable: {out}")
     for note, count in tally.notes.most_common():
         warn(f"emotiw: {note}: {number_of(count, 'images')}")
     for path, reason in tally.failures:

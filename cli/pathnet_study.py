@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from emotiw_keras.cli.console import named_values, put, tell
+from emotiw_keras.cli.console import named_values, put_made, tell
 from emotiw_keras.cli.places import LOCAL, NAMED
 
 
@@ -64,4 +64,4 @@ def pathnet_study(
         threads=threads,
         say=tell,
     )
-    put("\n".join(table(rows)))
+    put_made("\n".join(table(rows)))

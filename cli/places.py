@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
+
+from emotiw_keras.errors import UsageError
 
 
 class Place(click.Path):
@@ -23,21 +26,28 @@ class Place(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         place = str(value).partition("=")[2] if self._named else str(value)
         refuse_address(place, param, ctx, *self._kinds)
-        return super().convert(value, param, ctx)
+        # Behind NAME= readers do it.
+        return super().convert(value if self._named else os.path.expanduser(value), param, ctx)
+
+
+class Anywhere(click.Path):
+    """What may be an address of a store; `bulk.places` says which it knows."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(os.path.expanduser(value), param, ctx)
 
 
 def refuse_address(place: str, param: click.Parameter | None, ctx: click.Context | None, *kinds: str, advice: str = "") -> None:
     """BadParameter if a place is an address of another kind than these; `advice` says where addresses are understood."""
-    from emotiw_keras.bulk.places import is_address
+    from emotiw_keras.files import check_local
 
-    if is_address(place) and place.partition("://")[0] not in kinds:
-        also = "".join(f" or an address {kind}://" for kind in kinds)
-        told = f"; {advice}" if advice else ""
-        raise click.BadParameter(f"{place} is an address; expected a file or folder of this machine{also}{told}", ctx, param)
+    try:
+        check_local(place, *kinds, advice=advice)
+    except UsageError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
 
 
 LOCAL = Place()
 NAMED = Place(named=True)
 RUN = Place("hf")
-ANYWHERE = click.Path(readable=False)
-"""What may be an address of a store; `bulk.places` says which it knows."""
+ANYWHERE = Anywhere(readable=False)

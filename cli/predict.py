@@ -10,7 +10,7 @@ import click
 
 from emotiw_keras.cli import completion, parts
 from emotiw_keras.cli.amounts import Amount
-from emotiw_keras.cli.console import SOME_UNREADABLE, put, remark, warn
+from emotiw_keras.cli.console import SOME_UNREADABLE, put, put_made, remark, warn
 from emotiw_keras.cli.places import ANYWHERE, LOCAL, RUN
 from emotiw_keras.errors import UsageError
 from emotiw_keras.weights.shipped import DEFAULT
@@ -85,10 +85,11 @@ def _window(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Faces computed at once.")
 @click.option(
     "--precision",
-    type=click.Choice(["float32", "mixed_bfloat16", "mixed_float16"]),
+    type=click.Choice(["float32", "mixed_bfloat16", "mixed_float16", "int8"]),
     default="float32",
     show_default=True,
-    help="Precision of the network; mixed_bfloat16 is faster on processors with native bfloat16.",
+    help="Precision of the network; mixed_bfloat16 is faster on processors with native bfloat16, int8 (of models that ship and "
+    "those of `emotiw pack`) on processors with VNNI.",
 )
 @click.option(
     "--engine",
@@ -148,7 +149,7 @@ def predict(
       emotiw predict photos/ --model face.onnx --engine onnxruntime
       emotiw predict photos/ films/ more.tar list.txt --out read --jobs 8 && emotiw summary read
     """
-    _check(as_json, as_csv, faces, detector, every, min_face, turned, explain, engine)
+    _check(as_json, as_csv, faces, detector, every, min_face, turned, explain, engine, precision)
     if out is not None:
         parts.refuse(ctx, "as_json", "as_csv", "annotate", "explain")
         settings = parts.predict_settings(
@@ -207,9 +208,10 @@ def predict(
         if explain is not None:
             from emotiw_keras.serving.explain import Explainer
 
-            explainer = Explainer(predictor, explain, paths)
+            explainer = stack.enter_context(contextlib.closing(Explainer(predictor, explain, paths)))
         readings = stack.enter_context(contextlib.closing(pipeline.read(read_inputs(named, remark), threads=True)))
-        failed = _put_rows(readings, show, [each.write for each in (annotator, explainer) if each is not None])
+        others = [each.write for each in (annotator, explainer) if each is not None]
+        failed = _put_rows(readings, show, put_made if others else put, others)
     left_out = annotator.left_out if annotator is not None else ()
     for line in left_out:
         warn(f"emotiw: {line}")
@@ -219,7 +221,7 @@ def predict(
 
 def _check(
     as_json: bool, as_csv: bool, faces: str, detector: str | None, every: int, min_face: float | None, turned: bool,
-    explain: str | None, engine: str,
+    explain: str | None, engine: str, precision: str,
 ) -> None:  # fmt: skip
     """UsageError for options that do not go together."""
     if as_json and as_csv:
@@ -230,17 +232,24 @@ def _check(
         raise UsageError(
             f"--explain looks into the Keras network, which --engine {engine} does not have; leave one of them out"
         )
+    if explain is not None and precision == "int8":
+        raise UsageError("--explain looks into the Keras network, which does not compute in int8; leave one of them out")
 
 
-def _put_rows(readings: Iterable[ImageReading], show: Show, others: Sequence[Callable[[ImageReading], None]]) -> bool:
-    """Rows to standard output as they come, what could not be read to standard error, readings to `others` too; whether any
+def _put_rows(
+    readings: Iterable[ImageReading],
+    show: Show,
+    say: Callable[[object], None],
+    others: Sequence[Callable[[ImageReading], None]],
+) -> bool:
+    """Rows to `say` as they come, what could not be read to standard error, readings to `others` too; whether any
     failed."""
     from emotiw_keras.serving.rows import rows_of
 
     failed = False
     for reading in readings:
         for row in rows_of(reading):
-            put(show(row))
+            say(show(row))
         image = reading.image
         for note in image.notes:
             warn(f"emotiw: {image.path}: {note}")

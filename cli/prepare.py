@@ -10,10 +10,11 @@ import click
 
 from emotiw_keras.cli import parts
 from emotiw_keras.cli.amounts import Amount
-from emotiw_keras.cli.console import SOME_UNREADABLE, put, tell, warn
+from emotiw_keras.cli.console import SOME_UNREADABLE, put_made, tell, warn
 from emotiw_keras.cli.places import ANYWHERE
 from emotiw_keras.errors import UsageError
 from emotiw_keras.progress import Bar
+from emotiw_keras.text import number_of
 
 if TYPE_CHECKING:
     from emotiw_keras.data.prepare import Summary
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def _time_line(summary: Summary, seconds: float) -> str:
     steps = sum(summary.seconds.values())
     shares = ", ".join(f"{name} {value / steps:.0%}" for name, value in summary.seconds.items()) if steps else ""
-    rate = f"{summary.new:,} images in {seconds:.1f} s, {summary.new / seconds:.1f} a second"
+    rate = f"{number_of(summary.new, 'images')} in {seconds:.1f} s, {summary.new / seconds:.1f} a second"
     return rate + (f" ({shares})" if shares else "")
 
 
@@ -128,7 +129,7 @@ def prepare(
     bar.close()
     if summary.new:
         tell(_time_line(summary, time.perf_counter() - start))
-    put(json.dumps(summary.as_dict()) if as_json else "\n".join(summary.table()))
+    put_made(json.dumps(summary.as_dict()) if as_json else "\n".join(summary.table()))
     for path, reason in summary.unreadable:
         warn(f"emotiw: cannot read {path}: {reason}")
     if summary.unreadable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from emotiw_keras.cli import completion
-from emotiw_keras.cli.console import put, tell
+from emotiw_keras.cli.console import put_made, tell
 from emotiw_keras.cli.places import LOCAL, RUN
 
 
@@ -31,4 +31,4 @@ def push(run: str, name: str, card: str | None, public: bool, revision: str, mes
     from emotiw_keras.runs import Run
     from emotiw_keras.serving.push import push as upload
 
-    put(upload(Run.open(run), name, card=card, private=not public, revision=revision, message=message, say=tell))
+    put_made(upload(Run.open(run), name, card=card, private=not public, revision=revision, message=message, say=tell))

@@ -15,6 +15,9 @@ from types import ModuleType
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
     """Hold back what is written to file descriptor 2; show it if the block fails."""
+    if sys.stderr is None:  # closed: nobody hears it, and number 2 may be another file by now
+        yield
+        return
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as held:

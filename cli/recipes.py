@@ -7,7 +7,7 @@ import json
 import click
 
 from emotiw_keras.cli import completion
-from emotiw_keras.cli.console import put
+from emotiw_keras.cli.console import check_output, put
 
 
 @click.command()
@@ -26,6 +26,7 @@ def recipes(name: str | None, as_json: bool) -> None:
     chosen = [name] if name else recipe_names()
     if name and not as_json:
         load_recipe(name)
+        check_output()
         click.echo(recipe_text(name), nl=False)
         return
     loaded = [load_recipe(each) for each in chosen]

@@ -12,6 +12,7 @@ from emotiw_keras.cli.console import SOME_UNREADABLE, tell, warn
 from emotiw_keras.cli.places import LOCAL
 from emotiw_keras.errors import UsageError
 from emotiw_keras.progress import Bar
+from emotiw_keras.text import number_of
 
 if TYPE_CHECKING:
     from emotiw_keras.evaluation.assessment import Assessment
@@ -178,5 +179,5 @@ class Scorer:
     def finish(self, ctx: click.Context) -> None:
         """End with exit code 3 if some images could not be read."""
         if self._unreadable:
-            warn(f"emotiw: {len(self._unreadable)} images could not be read")
+            warn(f"emotiw: {number_of(len(self._unreadable), 'images')} could not be read")
             ctx.exit(SOME_UNREADABLE)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from emotiw_keras.cli.console import named_values, put, tell
+from emotiw_keras.cli.console import named_values, put_made, tell
 from emotiw_keras.cli.places import LOCAL, NAMED, Place
 
 
@@ -76,7 +76,7 @@ def staged_study(
         --set model.input_size=112 --set fer.epochs=10 --set joint.epochs=10
     """
     from emotiw_keras.errors import UsageError
-    from emotiw_keras.files import write_atomic
+    from emotiw_keras.files import check_folder_place, write_atomic
     from emotiw_keras.locking import sweep_beside
     from emotiw_keras.models.registry import model_names
     from emotiw_keras.studies import staged, staged_arms, staged_table
@@ -96,7 +96,9 @@ def staged_study(
         raise UsageError(f"--parts {parts!r}: the other parts are compared with core; add it")
     staged.check_weights(chosen)
     folder = Path(out)
-    for name in (staged_table.RESULTS_FILE, staged_table.TABLE_FILE, staged_table.PAGE_FILE):
+    files = (staged_table.RESULTS_FILE, staged_table.TABLE_FILE, staged_table.PAGE_FILE)
+    check_folder_place(folder, *files)
+    for name in files:
         sweep_beside(folder / name)
     command = shlex.join(["emotiw", *sys.argv[1:]])
     ways = sum(len(staged_arms.arms_of(net, range(seeds), large_seeds, asked)) for net in chosen)
@@ -116,5 +118,5 @@ def staged_study(
         chosen, paths, out, seeds=range(seeds), large_seeds=large_seeds, parts=asked, changes=changes, precision=precision,
         threads=threads, say=tell, finished=finished,
     )  # fmt: skip
-    put("\n".join(staged_table.table(rows)))
-    put(f"{folder / staged_table.PAGE_FILE}: open it in a browser")
+    put_made("\n".join(staged_table.table(rows)))
+    put_made(f"{folder / staged_table.PAGE_FILE}: open it in a browser")

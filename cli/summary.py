@@ -26,11 +26,12 @@ def summary(folder: str, as_json: bool, page: str | None, check: bool) -> None:
     from emotiw_keras.files import check_ours, write_atomic
     from emotiw_keras.reports.bulk_page import TITLE, summary_page
     from emotiw_keras.sealed import json_text
+    from emotiw_keras.text import shown
 
     if page is not None:
         check_ours(page, f"<title>{TITLE}", "a page")
     found = summarise(folder, check)
-    put(json_text(found.as_dict()) if as_json else "\n".join(lines(found)))
+    put(json_text(found.as_dict()) if as_json else "\n".join(map(shown, lines(found))))
     if page is not None:
         write_atomic(page, summary_page(found, folder))
         tell(f"emotiw: {page}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from emotiw_keras.cli.console import put, put_table, tell, warn
+from emotiw_keras.cli.console import put, put_made, put_table, tell, warn
 from emotiw_keras.errors import ModelError
 from emotiw_keras.progress import Bar
 
@@ -94,9 +94,9 @@ def fetch(names: tuple[str, ...], no_convert: bool, as_json: bool) -> None:
             row["converted"] = str(converted) if converted else None
         rows.append(row)
         if not as_json:
-            put(f"{path}  sha256 {row['sha256']}" + (f"\n{row['converted']}" if row["converted"] else ""))
+            put_made(f"{path}  sha256 {row['sha256']}" + (f"\n{row['converted']}" if row["converted"] else ""))
     if as_json:
-        put(json.dumps(rows))
+        put_made(json.dumps(rows))
 
 
 @weights.command(short_help="Compare the files in the cache with their hashes.")

@@ -8,6 +8,7 @@ from itertools import groupby
 
 from emotiw_keras.history import Epoch
 from emotiw_keras.html import Html, tag
+from emotiw_keras.text import number_of
 
 WIDTH, HEIGHT = 440, 320
 LEFT, RIGHT, TOP, BOTTOM = 54, 26, 24, 42  # margins
@@ -92,7 +93,7 @@ def curve_chart(epochs: Sequence[Epoch], measure: str) -> Html:
             parts += [tag("circle", cx=short(x), cy=short(y), r=3, class_=f"dot {kind}") for x, y in points]
     finite = {kind: [value for value in values if math.isfinite(value)] for kind, values in lines.items()}
     last = ", ".join(f"{kind} {values[-1]:.3f}" for kind, values in finite.items() if values)
-    return svg(f"{measure} over {len(epochs)} epochs; in the last: {last}", *parts)
+    return svg(f"{measure} over {number_of(len(epochs), 'epochs')}; in the last: {last}", *parts)
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:

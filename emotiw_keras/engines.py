@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from emotiw_keras.errors import ModelError, UsageError
-from emotiw_keras.hardware import processor_threads, thread_limit
+from emotiw_keras.hardware import multiplies_bytes, processor_threads, thread_limit
 
 Compute = Callable[[np.ndarray], np.ndarray]
 """One batch, of the type and shape that the model takes -> probabilities, float32 (batch, classes)."""
@@ -29,11 +29,13 @@ def installed() -> tuple[str, ...]:
 
 
 def computing_in(precision: str) -> tuple[str, ...]:
-    """The light engines that are here and compute in a precision on this processor: all in "float32", OpenVINO in
-    "mixed_bfloat16" where the processor has it."""
+    """The light engines that are here and compute in a precision on this processor: all in "float32", ONNX Runtime and OpenVINO
+    in "int8" where the processor multiplies bytes, OpenVINO in "mixed_bfloat16" where the processor has it."""
     here = installed()
     if precision == "float32":
         return here
+    if precision == "int8":
+        return tuple(name for name in ("onnxruntime", "openvino") if name in here and multiplies_bytes())
     if precision != "mixed_bfloat16" or "openvino" not in here:
         return ()
     import openvino
@@ -67,7 +69,7 @@ def load_outputs(
     threads: int | None = None,
     precision: str = "float32",
 ) -> Outputs:
-    """The same for several outputs. Of what comes back several threads may make use at once, but not of OpenCV's.
+    """The same for several outputs. Threads may share what comes back; OpenCV's computes one batch after the other.
 
     Args:
         engine, model, called, precision: as for `load`.
@@ -85,16 +87,16 @@ def load_outputs(
         raise UsageError(f"engine={engine!r} does not compute in {precision} on this processor; choose another, or float32")
     failures = _failures(engine)
     try:
-        if precision == "float32":
-            compute = _LOADERS[engine](model, list(outputs), threads)
-        else:
+        if precision == "mixed_bfloat16":
             compute = _openvino(model, list(outputs), threads, "bf16")
+        else:  # a model in int8 says itself where
+            compute = _LOADERS[engine](model, list(outputs), threads)
     except failures as error:
         raise _refused(engine, called, error) from error
 
     def checked(batch: np.ndarray) -> list[np.ndarray]:
         try:
-            return [np.array(each, np.float32) for each in compute(batch)]  # copies: the engine may use its memory again
+            return [np.asarray(each, np.float32) for each in compute(batch)]
         except failures as error:
             raise _refused(engine, called, error) from error
 
@@ -124,10 +126,12 @@ def _opencv(model: bytes, outputs: list[str], threads: int | None) -> Outputs:
     import cv2
 
     net = cv2.dnn.readNetFromONNX(np.frombuffer(model, np.uint8))
+    lock = threading.Lock()  # between the two a net holds one batch, whoever gave it
 
     def compute(batch: np.ndarray) -> Any:
-        net.setInput(batch)
-        return net.forward(outputs)
+        with lock:
+            net.setInput(batch)
+            return [np.array(each) for each in net.forward(outputs)]  # copies: it uses its memory again
 
     return compute
 
@@ -161,7 +165,7 @@ def _openvino(model: bytes, outputs: list[str], threads: int | None, precision: 
         if not hasattr(mine, "request"):
             mine.request = compiled.create_infer_request()
         answers = mine.request.infer([batch])
-        return [answers[compiled.output(output)] for output in outputs]
+        return [np.array(answers[compiled.output(output)]) for output in outputs]  # copies, as of OpenCV
 
     return compute
 

@@ -20,13 +20,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from emotiw_keras.errors import FULL, OutputError
+from emotiw_keras.errors import FULL, OutputError, UsageError
 
 NUMPY_UNREADABLE = (
     OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, SyntaxError, OverflowError, RuntimeError, struct.error,
     tokenize.TokenError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
 )  # fmt: skip
 """What NumPy and zipfile raise on files that are no arrays: the header of one is read as Python's source."""
+# Of the two slashes of an address `Path` keeps one; one letter is a drive of Windows.
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/(/?)")
 # h5py hides the number in its words.
 _HDF5_ERRNO = re.compile(r"errno = (\d+)")
 
@@ -34,6 +36,45 @@ _HDF5_ERRNO = re.compile(r"errno = (\d+)")
 _WINDOWS = os.name == "nt"
 _HEADERS = 1 << 16
 """Bytes that a file of arrays takes besides them."""
+
+
+def is_address(place: str | os.PathLike[str]) -> bool:
+    """Whether a name, or the `Path` that was made of it, is an address, such as `s3://bucket/photos`.
+
+    Example:
+        >>> is_address("s3://bucket/photos"), is_address(Path("hf://anna/faces")), is_address("runs/mine")
+        (True, True, False)
+    """
+    found = _ADDRESS.match(os.fspath(place))
+    return found is not None and (not isinstance(place, str) or bool(found[1]))
+
+
+def check_local(place: str | os.PathLike[str], *kinds: str, advice: str = "") -> None:
+    """See that a place is one of this machine, or an address of one of these kinds, such as "hf".
+
+    Args:
+        place: as the user named it.
+        kinds: of addresses that are understood there as well.
+        advice: where addresses are understood.
+
+    Raises:
+        UsageError: it is another address, which `Path` would take for a folder called `s3:`.
+    """
+    if is_address(place) and os.fspath(place).partition(":")[0] not in kinds:
+        also = "".join(f" or an address {kind}://" for kind in kinds)
+        told = f"; {advice}" if advice else ""
+        raise UsageError(f"{os.fspath(place)} is an address; expected a file or folder of this machine{also}{told}")
+
+
+def local_path(place: str | os.PathLike[str]) -> Path:
+    """The path of a place that a user named, as `expanded`; UsageError as `check_local`."""
+    check_local(place)
+    return expanded(place)
+
+
+def expanded(place: str | os.PathLike[str]) -> Path:
+    """A path in which `~` is the home folder and `~name` that of a user; of a name that no user has it stays a name."""
+    return Path(os.path.expanduser(place))
 
 
 def _flush(path: Path) -> None:
@@ -126,8 +167,10 @@ def atomic_path(path: str | os.PathLike[str], *, new: bool = False) -> Iterator[
     The sibling keeps the suffixes of `path`, which some writers (Keras, Matplotlib) choose their format by.
 
     Raises:
+        UsageError: `path` is an address.
         OutputError: the folder cannot be written, or the disk is full; with `new` also if something is at `path` by then.
     """
+    check_local(os.fspath(path))
     target = Path(path)
     temporary = target.with_name(f".{os.getpid()}.{target.name}")
     with writing(target):
@@ -165,13 +208,23 @@ def write_encoded(path: str | os.PathLike[str], encode: Callable[[BinaryIO], obj
     write_atomic(path, memory.getvalue())
 
 
-def check_folder_place(path: str | os.PathLike[str]) -> None:
+def check_folder_place(path: str | os.PathLike[str], *names: str) -> None:
     """See that a folder is or can be made at `path`, and can be written, before what goes into it is computed.
 
+    Args:
+        path: of the folder.
+        names: of the files that will be written there.
+
     Raises:
-        OutputError: something else is there, or on the way there, or nothing can be written there.
+        UsageError: it is an address.
+        OutputError: something else is there, or on the way there, or nothing can be written there, or a folder has the name of
+            a file.
     """
+    check_local(path)
     place = Path(path)
+    for name in names:
+        if os.path.isdir(place / name) and not os.path.islink(place / name):
+            raise OutputError(f"cannot write {place / name}: a folder is there; remove it, or choose another place")
     for part in (place, *place.parents):
         if os.path.lexists(part):
             if not part.is_dir():
@@ -199,8 +252,10 @@ def check_ours(path: str | os.PathLike[str], mark: str, what: str) -> None:
     """See that nothing but an older file of the same kind, told by a text that it holds, is where one is to be written.
 
     Raises:
+        UsageError: it is an address.
         OutputError: another file is there, or none can be written.
     """
+    check_local(path)
     target = Path(path)
     check_folder_place(target.parent)
     if not os.path.lexists(target) or (target.is_symlink() and not target.exists()):

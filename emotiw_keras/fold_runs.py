@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from emotiw_keras.files import expanded, local_path
 from emotiw_keras.run_facts import FINAL, FOLDS_FILE, fold_name, read_folds
 from emotiw_keras.runs import INFO_FILE, Run
 
@@ -31,7 +32,7 @@ class FoldRuns:
         Raises:
             RunError: it is none, or damaged, or one of its runs is missing, unfinished or damaged.
         """
-        folder = Path(path).expanduser()
+        folder = local_path(path)
         facts = read_folds(folder)
         return cls(folder, facts, tuple(Run.open(folder / fold_name(number)) for number in range(facts["folds"])))
 
@@ -57,7 +58,7 @@ class FoldRuns:
 
 def is_cross_validation(path: str | Path) -> bool:
     """Whether a folder holds the runs of a cross-validation."""
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     return (folder / FOLDS_FILE).is_file() and not (folder / INFO_FILE).exists()
 
 

@@ -10,7 +10,10 @@ from pathlib import Path
 from emotiw_keras.errors import UsageError
 
 # Flags that decide speed here, as the Linux kernel spells them.
-FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_tile", "asimd", "bf16", "sve")
+FLAGS = (
+    "avx2", "fma", "avx512f", "avx512_bf16", "avx512_fp16", "avx_vnni", "avx512_vnni", "amx_bf16", "amx_int8", "amx_tile",
+    "asimd", "asimddp", "bf16", "sve",
+)  # fmt: skip
 
 # Values of ONEDNN_MAX_CPU_ISA under which oneDNN has no bfloat16.
 WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI")
@@ -35,6 +38,11 @@ def processor_flags() -> tuple[str, ...]:
 def native_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 natively; elsewhere it is emulated and slower than float32."""
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(processor_flags())) and not bfloat16_is_hidden()
+
+
+def multiplies_bytes() -> bool:
+    """Whether the processor adds up products of bytes in words of 32 bits; others add pairs in 16, which can run over."""
+    return bool({"avx_vnni", "avx512_vnni", "amx_int8", "asimddp"} & set(processor_flags()))
 
 
 def bfloat16_is_hidden() -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from emotiw_keras.errors import UsageError
+from emotiw_keras.files import expanded
 
 
 def check_keras() -> None:
@@ -23,7 +24,7 @@ def check_keras() -> None:
         backend, floats = keras.backend.backend(), keras.config.floatx()
         places = {"backend": "KERAS_BACKEND, or keras.json", "floatx": "keras.config.set_floatx, or keras.json"}
     else:
-        file = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "keras.json"
+        file = expanded(os.environ.get("KERAS_HOME", "~/.keras")) / "keras.json"
         told = _settings(file)
         backend, floats = told.get("backend", "tensorflow"), told.get("floatx", "float32")
         places = {"backend": str(file), "floatx": str(file)}

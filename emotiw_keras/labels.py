@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.talk import most
+from emotiw_keras.text import briefly
 
 
 @dataclass(frozen=True)
@@ -146,11 +147,13 @@ def match_classes(
         told = unknown[: most(5)]
         more = f" and {len(unknown) - len(told)} more" if len(told) < len(unknown) else ""
         written = "[" + ", ".join(f'"{name}"' for name in unknown[:5]) + "]"
+        ways = ["rename them", f"leave them out with {remedy.format(names=written)}"]
+        if isinstance(labels, str):  # labels in order are a run's, or its user's own
+            ways.append(f'take {_other_sets(found)}any class names with labels = "folder"')
         raise DataError(
             f"unknown class name{'s' if len(unknown) > 1 else ''} {shown}{more} under {title}, which knows "
-            f"{', '.join(names)} in their usual spellings{_number_hint(unknown)}{_nearest(unknown, names)}; rename them, leave "
-            f"them out with {remedy.format(names=written)}, or take {_other_sets(found)}any class names with "
-            'labels = "folder"'
+            f"{', '.join(names)} in their usual spellings{_number_hint(unknown)}{_nearest(unknown, names)}; "
+            f"{', '.join(ways[:-1])}{',' if len(ways) > 2 else ''} or {ways[-1]}"
         )
     return names, matched
 
@@ -173,9 +176,9 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
     """Names of classes in their order, once each however they are spelt; UsageError for others."""
     names = tuple(labels)
     if not all(isinstance(name, str) and name for name in names):
-        raise UsageError(f"labels = {list(names)!r:.200}: expected names")
+        raise UsageError(f"labels = {briefly(list(names))}: expected names")
     if len(names) < 2 or len({class_key(name) for name in names}) != len(names):
-        raise UsageError(f"labels = {list(names)!r}: expected at least two labels, each once")
+        raise UsageError(f"labels = {briefly(list(names))}: expected at least two labels, each once")
     return names
 
 

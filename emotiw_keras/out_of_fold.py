@@ -16,6 +16,8 @@ from emotiw_keras.runs import OUT_OF_FOLD_FILE, Run
 from emotiw_keras.text import csv_text
 
 TRUTH = "truth"
+FOLDS = "cross-validation"
+"""What such images are called in place of a split."""
 
 
 def write_out_of_fold(folder: Path, labels: Sequence[str], truth: np.ndarray, probabilities: np.ndarray) -> None:

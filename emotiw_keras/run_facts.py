@@ -78,6 +78,14 @@ def _options(value: Any) -> bool:
     return isinstance(value, dict) and all(key in known and known[key](item) for key, item in value.items())
 
 
+def _answers(value: Any) -> bool:
+    """What a network said of `noise` (`models.architecture.answers_to_noise`)."""
+    if not isinstance(value, dict) or not number(value.get("within")):
+        return False
+    rows: Any = value.get("probabilities")
+    return list_of(list_of(figure), 4)(rows) and len({len(row) for row in rows}) == 1
+
+
 _side = integer(1, LARGEST_SIDE)
 _MODEL: dict[str, tuple[Holds, str]] = {
     "width": (lambda value: number(value) and 0 < value <= LARGEST_WIDTH, f"a number above 0 and up to {LARGEST_WIDTH:g}"),
@@ -90,6 +98,7 @@ _MODEL: dict[str, tuple[Holds, str]] = {
     "features": (integer(1, MOST_FEATURES), f"a whole number from 1 to {MOST_FEATURES}"),
     "given": (boolean, "true or false"),
     "logits": (boolean, "true or false"),
+    "answers": (_answers, "four rows of probabilities, and within how much they hold"),
 }
 _PREPROCESSING: dict[str, tuple[Holds, str]] = {
     "channels": (one_of("grey", "rgb"), "'grey' or 'rgb'"),
@@ -115,6 +124,7 @@ _FIELDS: dict[str, tuple[Holds, str]] = {
     "crops": (one_of(1, 2, 10), "one of (1, 2, 10)"),
     "precision": (text, "a text"),
     "seed": (integer(0, 1 << 63), "a whole number"),
+    "searches_before": (integer(0, 1 << 20), "a whole number"),
     "threads": (integer(1, 1 << 20), "a whole number above 0"),
     "versions": (table_of(text), "a table of texts"),
     "data": (table_of(_set), "a table of data sets"),
@@ -137,7 +147,7 @@ _WEIGHTS: dict[str, tuple[Holds, str]] = {
 }
 _TABLES = {"": _FIELDS, "model": _MODEL, "preprocessing": _PREPROCESSING, "weights": _WEIGHTS}
 _OPTIONAL = {"width", "options", "features", "mean_image", "std", "mean_image_at", "input_channels"}
-_OPTIONAL |= {"given", "logits", "as_given"}
+_OPTIONAL |= {"given", "logits", "answers", "as_given"}
 
 
 def check_info(info: Mapping[str, Any], path: Path) -> None:
@@ -198,6 +208,8 @@ def _check_finished(info: Mapping[str, Any], path: Path) -> None:
     classes = info["model"].get("classes", named)
     if classes != named:
         raise RunError(f"{path} is damaged: run.json names {named} labels for {classes} classes")
+    if "answers" in info["model"] and len(info["model"]["answers"]["probabilities"][0]) != classes:
+        raise RunError(f"{path} is damaged: run.json says model.answers of another number of classes than {classes}")
     if heads and info["labels"] != next((list(head.labels) for head in heads if head.name == info.get("head")), None):
         raise RunError(f"{path} is damaged: run.json says head = {info.get('head')!r:.40}, whose labels are not its labels")
 

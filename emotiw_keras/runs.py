@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emotiw_keras.activations import ACTIVATIONS_FILE, Activations, read_activations
 from emotiw_keras.errors import DataError, ModelError, RunError, UsageError
-from emotiw_keras.files import read_regular, real, sha256_file
+from emotiw_keras.files import check_local, expanded, read_regular, real, sha256_file
 from emotiw_keras.heads import Head, heads_of
 from emotiw_keras.keras_names import unnumbered
 from emotiw_keras.run_facts import FINAL, FOLDS_FILE, MEAN_IMAGE_FILE, check_info, fold_name, read_folds
@@ -40,7 +41,7 @@ OUT_OF_FOLD_FILE = "out_of_fold.csv"
 """What a classifier that was fitted on the validation images too said of each image in the fold that it was left out of."""
 BELIEVED = (
     "recipe.toml", ROWS_FILE, PACKED_ROWS_FILE, "history.csv", "search.csv", MEAN_IMAGE_FILE, UNCERTAINTY_FILE,
-    OUT_OF_FOLD_FILE,
+    ACTIVATIONS_FILE, OUT_OF_FOLD_FILE,
 )  # fmt: skip
 """Files whose hashes run.json keeps; that of the weights stands beside their shapes, checkpoints are named by theirs."""
 LARGEST_FILE = 1 << 30
@@ -118,10 +119,12 @@ class Run:
                 holds weights and facts, never code. It takes the run's weights when they are asked for.
 
         Raises:
+            UsageError: another kind of address.
             ModelError: there is no such folder and no such model.
             RunError: not a run, unfinished, damaged, or of another version.
         """
-        folder = fetch_run(str(path)) if is_address(path) else Path(path).expanduser()
+        check_local(path, "hf")
+        folder = fetch_run(str(path)) if is_address(path) else expanded(path)
         if not folder.exists():
             shipped = shipped_folder(str(path))
             if shipped is None:
@@ -299,6 +302,15 @@ class Run:
         return read_usable(self.path, self.fingerprint, len(self.labels), other)
 
     @property
+    def activations(self) -> Activations | None:
+        """How large its activations become; None where the folder does not say.
+
+        Raises:
+            RunError: what it says is damaged or of other weights.
+        """
+        return read_activations(self.path, self.fingerprint)
+
+    @property
     def usable_entropy(self) -> float | None:
         """That entropy, in nats."""
         return None if self.usable is None else self.usable.entropy
@@ -406,7 +418,7 @@ class Run:
             raise ModelError(f"{name} was made in {self.given.dtype_policy.name}; make it in {policy} to compute so")
         if _unnumbered(fingerprint(self.given)) != _unnumbered(self.info["weights"]["variables"]):
             raise RunError(f"{self.path}: the weights do not fit the network {self.given.name!r}; expected {name!r} as trained")
-        from emotiw_keras.models.architecture import architecture
+        from emotiw_keras.models.architecture import answers_to_noise, apart, architecture
 
         said, found = self.info["model"].get("architecture"), architecture(self.given)
         if said not in (None, found):  # runs of emotiw 0.1 say none
@@ -414,6 +426,14 @@ class Run:
                 f"{self.path}: {self.given.name!r} computes otherwise than the network that was trained; {same_code}"
             )
         load_given(self.given, self.path / WEIGHTS_FILE)
+        about = self.info["model"]
+        difference = apart(about["answers"], answers_to_noise(self.given, about)) if "answers" in about else 0.0
+        if difference:
+            raise RunError(
+                f"{self.path}: with the weights of the run {self.given.name!r} answers noise otherwise than the network that "
+                f"was trained, by up to {difference:.3f} of probability: its layers are alike, their connections or code (such "
+                f"as that of a Lambda) are not; {same_code}"
+            )
         if not self.info["model"].get("logits"):
             return self.given
         outputs = keras.layers.Softmax(dtype="float32", name="probabilities")(self.given.outputs[0])

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
@@ -73,8 +74,8 @@ def strict_json(text: str | bytes) -> Any:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         table = dict(pairs)
         if len(table) < len(pairs):
-            keys = [key for key, _ in pairs]
-            raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r:.40} stands twice in one object")
+            twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+            raise ValueError(f"{twice!r:.40} stands twice in one object")
         return table
 
     try:
@@ -147,9 +148,9 @@ def read_sealed_text(text: bytes, place: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RunError(f"{path.parent} is damaged: {path.name} holds a {type(content).__name__}, expected a JSON object")
     said = content.pop(CHECKSUM, None)
-    for name, value in content.items() if said is None else ():
-        if isinstance(value, str) and value == _checksum({key: each for key, each in content.items() if key != name}):
-            raise RunError(f"{path.parent} is damaged: {path.name} calls its {CHECKSUM} {name!r:.40}; put back a whole copy")
+    last = next(reversed(content), None)  # where `sealed_json` writes it
+    if said is None and last is not None and content[last] == _checksum({k: v for k, v in content.items() if k != last}):
+        raise RunError(f"{path.parent} is damaged: {path.name} calls its {CHECKSUM} {last!r:.40}; put back a whole copy")
     if said is not None and said != _checksum(content):
         raise RunError(
             f"{path.parent} is damaged: {path.name} is not what its checksum says; put back a whole copy (or, if you changed "

@@ -6,7 +6,7 @@ import csv
 import io
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence, Sized
 
 # Control characters, surrogates (bytes that are no UTF-8), what has no meaning, and separators of lines and paragraphs.
 _ESCAPED = ("Cc", "Cs", "Cn", "Co", "Zl", "Zp")
@@ -34,6 +34,19 @@ def _escape(character: str) -> str:
     return character
 
 
+def shown_line(text: str, most: int = 2_000) -> str:
+    """`shown` of a line for people, the middle of one that a name of many thousand characters has made long left out.
+
+    Example:
+        >>> shown_line("cannot read " + "x" * 10_000 + ": no such file", 40)
+        'cannot read xxxxxxxxxxxxxxxxxx... (9,986 characters left out) ... such file'
+    """
+    if len(text) <= most:
+        return shown(text)
+    start, end = most * 3 // 4, most // 4
+    return shown(f"{text[:start]}... ({len(text) - start - end:,} characters left out) ...{text[-end:]}")
+
+
 def number_of(count: int, things: str) -> str:
     """A count and what is counted.
 
@@ -44,14 +57,30 @@ def number_of(count: int, things: str) -> str:
     return f"{count:,} {things.removesuffix('s') if count == 1 else things}"
 
 
+def briefly(value: object, most: int = 120) -> str:
+    """A value that a user gave, on one line for a message: of arrays, and of lists that hold them, type and shape alone.
+
+    Example:
+        >>> import numpy as np
+        >>> briefly(0.5), briefly((np.zeros((60, 48)), np.zeros(60))), briefly(list(range(1000)), 20)
+        ('0.5', '(ndarray of shape (60, 48), ndarray of shape (60,))', '[0, 1, 2, 3, 4, 5, 6... (a list of 1,000)')
+    """
+    shape = getattr(value, "shape", ())
+    if shape != ():
+        return f"{type(value).__name__} of shape {shape}"
+    if isinstance(value, list | tuple) and any(hasattr(item, "shape") for item in value):
+        items = ", ".join(map(briefly, value[:3])) + (f", and {len(value) - 3:,} more" if len(value) > 3 else "")
+        return f"[{items}]" if isinstance(value, list) else f"({items})"
+    text = " ".join(repr(value).split())
+    if len(text) <= most:
+        return text
+    size = f" (a {type(value).__name__} of {len(value):,})" if isinstance(value, Sized) else ""
+    return f"{text[:most]}...{size}"
+
+
 def shown_lines(text: str) -> str:
     """`shown` of each line: the line breaks stay."""
     return "\n".join(map(shown, text.split("\n")))
-
-
-def plain_words(text: str) -> str:
-    """`text` for Matplotlib, which takes what stands between two dollars for a formula."""
-    return shown(text).replace("$", r"\$")
 
 
 def markdown_words(text: object) -> str:
@@ -72,6 +101,24 @@ def sheet_cell(text: str) -> str:
         ("'=1+1", 'a.png')
     """
     return f"'{shown(text)}" if text.startswith(_FORMULA) else shown(text)
+
+
+def class_columns(labels: Sequence[str], others: Collection[str]) -> list[str]:
+    """What the columns of classes are called in a table that has other columns too: as the classes are, and `probability of`
+    one that is called like another column.
+
+    Example:
+        >>> class_columns(["happy", "label"], ["path", "label"])
+        ['happy', 'probability of label']
+    """
+    taken, columns = {*others, *labels}, []
+    for label in labels:
+        column = label if label not in others else f"probability of {label}"
+        while column != label and column in taken:
+            column = f"probability of {column}"
+        taken.add(column)
+        columns.append(column)
+    return columns
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:

@@ -31,8 +31,8 @@ class Usable:
     Attributes:
         entropy: in nats; an answer with a larger one is uncertain.
         weights: SHA-256 of the weights that it holds for.
-        chosen_on: the split.
-        images: its images that the run was not trained on.
+        chosen_on: the split, or "cross-validation" of a classifier that was fitted again on its validation images.
+        images: its images that the run was not trained on, or that stood outside of the fold that answered.
         accuracy: of all answers on them.
         coverage: share of the answers that are not uncertain.
         accuracy_usable: of those.

@@ -24,6 +24,7 @@ BUILD = Path(__file__).parent / "build" / "renamed"
 
 def renamed(text: str) -> str:
     """Source code that imports the package by its other name."""
+    text = re.sub(rf"\bemotiw-keras(?=\[({'|'.join(EXTRAS)})\])", "emotiw-light", text)  # what messages say to install
     return re.sub(r"\bemotiw_keras(?=\.[a-z_])|(?<=from )emotiw_keras\b|(?<=import )emotiw_keras\b", NAME, text)
 
 

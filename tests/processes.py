@@ -100,9 +100,10 @@ class Forked:
 
 
 def default_signals() -> None:
-    """Ctrl-C and SIGTERM as at a terminal, also where the tests themselves run with them ignored (`nohup make test &`)."""
+    """Signals as at a terminal, also where the tests themselves run with them ignored (`nohup make test &`)."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _start(

@@ -18,6 +18,7 @@ from click.shell_completion import BashComplete
 import emotiw_keras
 from emotiw_keras import errors
 from emotiw_keras.cli import main as cli_main
+from emotiw_keras.training import interrupts
 from tests.processes import default_signals
 
 Emotiw = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -244,7 +245,10 @@ module.main()
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
 
 
-@pytest.mark.parametrize(("number", "code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")])
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 129, "terminated"), (signal.SIGINT, 130, "interrupted")],
+)
 def test_signals_end_the_command_with_their_code_and_one_line(number: int, code: int, word: str, tmp_path: Path) -> None:
     fifo = tmp_path / "held.toml"
     os.mkfifo(fifo)
@@ -262,6 +266,22 @@ def test_signals_end_the_command_with_their_code_and_one_line(number: int, code:
         process.kill()
         process.wait()
     assert process.returncode == code and said.strip() == f"emotiw: {word}"
+
+
+def test_a_training_saves_as_by_sigterm_when_its_terminal_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone: list[bool] = []
+    monkeypatch.setattr(interrupts, "leave_terminal", lambda: gone.append(True))
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with interrupts.delayed_signals() as flag:
+            signal.raise_signal(signal.SIGHUP)
+        assert flag.number == signal.SIGTERM and gone == [True]
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+        with interrupts.delayed_signals() as flag:
+            signal.raise_signal(signal.SIGHUP)
+        assert flag.number is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize(("number", "code"), [("SIGTERM", 143), ("SIGINT", 130)])

@@ -9,8 +9,9 @@ from threading import Barrier
 
 import pytest
 
+from emotiw_keras.cli import places
 from emotiw_keras.errors import OutputError
-from emotiw_keras.files import atomic_path, place_new
+from emotiw_keras.files import atomic_path, check_folder_place, local_path, place_new, writing
 
 AT_ONCE = 8
 
@@ -67,3 +68,21 @@ def test_without_hard_links_what_is_there_stays(tmp_path: Path, monkeypatch: pyt
         except OutputError:
             assert text == "second"
     assert [path.name for path in tmp_path.iterdir()] == ["target"] and (tmp_path / "target").read_text() == "first"
+
+
+def test_the_home_folder_is_meant_everywhere_and_a_name_of_no_user_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert local_path("~/x") == tmp_path / "home" / "x"
+    assert local_path("~no-such-user-here/x") == Path("~no-such-user-here/x")
+    for kind in (places.LOCAL, places.RUN, places.ANYWHERE):
+        assert kind.convert("~/x", None, None) == str(tmp_path / "home" / "x")
+        assert kind.convert("~no-such-user-here", None, None) == "~no-such-user-here"
+
+
+def test_a_name_that_is_too_long_is_one_line(tmp_path: Path) -> None:
+    place = tmp_path / ("a" * 300)
+    check_folder_place(place, "scores.json")  # which is no place of a file yet
+    with pytest.raises(OutputError, match="File name too long"), writing(place):
+        place.mkdir()

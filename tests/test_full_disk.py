@@ -202,6 +202,19 @@ def test_standard_output_on_a_full_disk_is_one_line_and_an_exit_code() -> None:
     assert done.stderr.count("\n") == 1 and "No space left" in done.stderr
 
 
+def test_what_is_lost_on_a_closed_standard_output_is_an_error_and_what_is_in_files_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(NOISE).save(tmp_path / "x.png")
+    monkeypatch.setattr(sys, "stdout", None)  # as Python has it where the shell closed it: emotiw models >&-
+    predict = ["predict", str(tmp_path / "x.png"), "--faces", "whole"]
+    for command in (["models"], ["recipes", "demo"], ["--version"], [*predict, "--csv"]):
+        assert emotiw(command) == OutputError.exit_code
+        assert "error: cannot write standard output: it is closed" in capsys.readouterr().err
+    assert emotiw([*predict, "--annotate", str(tmp_path / "seen")]) == 0
+    assert list((tmp_path / "seen").iterdir())
+
+
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot set room aside")
 def test_a_limit_of_a_process_is_met_before_hdf5_is(tmp_path: Path) -> None:
     with full_at(LIMIT), pytest.raises(OSError):

@@ -77,6 +77,7 @@ def test_it_answers_as_the_full_one(light: Path, tmp_path: Path) -> None:
     [
         ("fit demo --out x", "which is not installed; pip install emotiw-keras brings it", 5),
         ("evaluate fer28-face-vgg-votes --data faces", "which is not installed; pip install emotiw-keras brings it", 5),
+        ("serve", "pip install 'emotiw-light[serve]'", 2),
         ("predict faces --engine tensorflow", "TensorFlow is not installed; pip install emotiw-keras brings it", 2),
         (
             "predict faces --precision mixed_bfloat16",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -16,6 +18,8 @@ from emotiw_keras.errors import EmotiwError, ModelError, OutputError, RunError
 from emotiw_keras.files import check_regular, read_regular
 from emotiw_keras.runs import Run
 from emotiw_keras.sealed import kept, read_sealed
+from emotiw_keras.serving.input_images import InputImage
+from emotiw_keras.serving.inputs import expand, read_inputs
 from emotiw_keras.training import checkpoints
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes in folders")
@@ -66,6 +70,39 @@ def test_what_is_no_file_is_refused_in_one_line(make: Callable[[Path], None], tm
     assert checkpoints.best_of(tmp_path / names[-1]) == ""
     with pytest.raises(OSError):
         check_regular(tmp_path / "run.json")
+
+
+def test_a_pipe_is_read_where_it_is_named_itself_and_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*names: str) -> list[InputImage]:
+        found = list(read_inputs(expand(names)))
+        assert all(isinstance(each, InputImage) for each in found)
+        return found  # type: ignore[return-value]
+
+    png = cv2.imencode(".png", np.arange(64, dtype=np.uint8).reshape(8, 8))[1].tobytes()
+    (tmp_path / "a.png").write_bytes(png)
+    pipe(tmp_path / "b.png")
+    for content, error in (
+        (png, ""),
+        (b"\0\0\0\x18ftypmp42" + bytes(20), "a video in a pipe"),
+        (b"words", "not an image in a known format"),
+        (bytes(70_000), "allowed for one image"),
+    ):
+        reader, writer = os.pipe()
+        with monkeypatch.context() as patch, os.fdopen(writer, "wb") as file:
+            patch.setattr("emotiw_keras.serving.inputs.MEMBER_BYTES", 60_000)
+            thread = threading.Thread(target=lambda content=content, file=file: (file.write(content), file.close()))
+            thread.start()
+            (found,) = read(f"/dev/fd/{reader}")
+            os.close(reader)
+            thread.join()
+        assert (found.pixels is not None and found.pixels.shape[:2] == (8, 8)) if not error else error in (found.error or "")
+    # nobody writes into it: whether named or not, nobody waits
+    assert [each.error for each in read(str(tmp_path / "b.png"))] == [
+        "zero bytes came out of this pipe; start first what writes into it"
+    ]
+    monkeypatch.setattr("emotiw_keras.serving.inputs._read_pipe", lambda *_: pytest.fail("opened a pipe that nobody named"))
+    assert [each.error for each in read(str(tmp_path))] == [None]
+    assert [each.error for each in read(str(tmp_path / "*.png"))] == [None, "not a file"]
 
 
 def test_a_file_is_read_up_to_a_bound(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ import pytest
 from PIL import Image
 
 from emotiw_keras.cli.main import run as emotiw
+from emotiw_keras.errors import UsageError
 from emotiw_keras.evaluation.assessment import Predictions
 from emotiw_keras.evaluation.predictions_csv import predictions_csv
+from emotiw_keras.fonts import drawable, get_font
 from emotiw_keras.html import tag
 from emotiw_keras.reports.evaluation_report import confusion_png
 from emotiw_keras.text import csv_text, sheet_cell, shown
@@ -110,3 +113,47 @@ def test_errors_are_one_line_that_a_terminal_survives(tmp_path: Path, capsys: py
         assert emotiw(command) in (2, 4, 5, 8)
         told = capsys.readouterr()
         assert not RAW.search(told.err + told.out) and "PWNED" in told.err
+
+
+NAMES = ["ärgerlich", "радость", "恐怖", "驚喜", "sad"]
+
+
+def test_names_are_drawn_in_letters_or_numbers_and_never_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [drawable(name) for name in NAMES] == ["ärgerlich", "радость", r"\u6050\u6016", r"\u9a5a\u559c", "sad"]
+    drawn = {bytes(get_font(14).getmask(drawable(name))) for name in NAMES}
+    assert len(drawn) == len(NAMES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        confusion_png(np.eye(5, dtype=int), NAMES, tmp_path / "plain.png")
+    # Marks that stand on no letter of the font are not taken for its own.
+    assert drawable("दु") == r"\u0926\u0941" != drawable("दा")
+    # Of a font that a user names; this one, which Matplotlib has too, lacks Cyrillic letters.
+    named = Path(get_font(14).path).with_name("STIXGeneral.ttf")  # type: ignore[union-attr, arg-type]
+    monkeypatch.setenv("EMOTIW_FONT", str(named))
+    assert Path(get_font(14).path) == named and drawable("恐") == r"\u6050"  # type: ignore[union-attr, arg-type]
+    confusion_png(np.eye(5, dtype=int), NAMES, tmp_path / "named.png")
+    assert (tmp_path / "plain.png").read_bytes() != (tmp_path / "named.png").read_bytes()
+    monkeypatch.setenv("EMOTIW_FONT", str(tmp_path / "none.ttf"))
+    with pytest.raises(UsageError, match=r"EMOTIW_FONT=.*none.ttf: no font can be read there"):
+        get_font(14)
+    assert emotiw(["evaluate", "fer28-face-vgg", "--data", str(tmp_path)]) == UsageError.exit_code, "before anything is read"
+    # A font of signs alone would draw all English names alike.
+    monkeypatch.setenv("EMOTIW_FONT", str(named.with_name("STIXSizOneSymReg.ttf")))
+    with pytest.raises(UsageError, match="expected a font of English letters and digits too"):
+        drawable("sad")
+
+
+def test_without_matplotlib_letters_that_are_not_english_are_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert [drawable(name) for name in ("sad", "恐", "я")] == ["sad", r"\u6050", r"\u044f"]
+
+
+def test_a_line_about_a_table_of_strangers_stays_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "faces.csv"
+    table.write_text("path,label," + ",".join(f"c{number}" for number in range(50_000)) + "\na.png,happy\n")
+    assert emotiw(["fit", "finetune", "--data", f"data={table}", "--out", str(tmp_path / "run"), "--dry-run"]) == 4
+    told = capsys.readouterr().err
+    assert "has 2 cells, expected 50,002 (path, label, c0, c1, c2 and 49,997 more)" in told and len(told) < 1_000
+    assert emotiw(["predict", "x" * 100_000, "--model", "fer28-face-vgg"]) != 0
+    told = capsys.readouterr().err
+    assert "characters left out) ..." in told and len(told) < 3_000

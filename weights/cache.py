@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from emotiw_keras.errors import ModelError
+from emotiw_keras.files import expanded
 from emotiw_keras.weights.manifest import PREFIX, Entry
 
 CHUNK = 2**20
@@ -15,7 +16,7 @@ FILES = "files"
 
 def cache_dir() -> Path:
     """The folder of fetched weights: $EMOTIW_CACHE, or ~/.cache/emotiw_keras."""
-    return Path(os.environ.get("EMOTIW_CACHE") or Path.home() / ".cache" / "emotiw_keras").expanduser()
+    return expanded(os.environ.get("EMOTIW_CACHE") or Path.home() / ".cache" / "emotiw_keras")
 
 
 def file_path(entry: Entry, cache: Path | None = None) -> Path:

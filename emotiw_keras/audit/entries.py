@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from emotiw_keras.errors import UsageError
+from emotiw_keras.files import expanded, local_path
 from emotiw_keras.models.registry import LARGEST_SIDE
 from emotiw_keras.sealed import strict_toml
 
@@ -114,7 +115,7 @@ def read_entries(path: str | Path) -> list[Entry]:
         UsageError: it cannot be read, or states something that cannot be meant.
     """
     try:
-        place = Path(path).expanduser()
+        place = local_path(path)
         if place.stat().st_size > LARGEST_TOML:
             raise UsageError(f"{path} has over {LARGEST_TOML:,} bytes; expected a table of models")
         table = strict_toml(place.read_text("utf-8"))
@@ -132,7 +133,7 @@ def read_entries(path: str | Path) -> list[Entry]:
 def _found(path: str, beside: Path) -> str:
     """A path as it is, or below the folder of the TOML file that names it, if it is there alone."""
     there = beside.parent / path
-    return str(there) if path and not Path(path).expanduser().exists() and there.exists() else path
+    return str(there) if path and not expanded(path).exists() and there.exists() else path
 
 
 def _entry(table: Mapping[str, Any], where: str) -> Entry:

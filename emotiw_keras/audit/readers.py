@@ -16,7 +16,7 @@ from emotiw_keras.audit.entries import MOST_TOGETHER, UNKNOWN, Entry, Input
 from emotiw_keras.audit.faces import AuditFaces
 from emotiw_keras.data.resize import resize
 from emotiw_keras.errors import ModelError
-from emotiw_keras.files import sha256_file
+from emotiw_keras.files import expanded, sha256_file
 from emotiw_keras.formats.foreign import Limits
 from emotiw_keras.formats.protobuf import Schema, Spec, Wire, last, map_file
 
@@ -150,7 +150,7 @@ def _only_twins(name: str, own: frozenset[str], hashes: set[str], faces: AuditFa
 
 def _of_file(entry: Entry) -> Reader:
     assert entry.input is not None
-    path, given = Path(entry.file).expanduser(), entry.input
+    path, given = expanded(entry.file), entry.input
     if not path.exists():
         raise ModelError(f"{entry.name}: there is no {entry.file}")
     onnx = path.suffix.lower() == ".onnx"
@@ -235,7 +235,10 @@ def _onnx(path: Path, called: str) -> tuple[Compute, int | None]:
     arrays = [wire.decode(part, _TENSOR) for part in graph.get("initializer", ())]
     for tensor in arrays:
         if "external" in tensor or last(tensor, "location", 0):
-            raise ModelError(f"{called}: {path} keeps {last(tensor, 'name', 'an array')} in another file; save it as one file")
+            raise ModelError(
+                f"{called}: {path} keeps {last(tensor, 'name', 'an array')} in another file; an audit is of one file: save "
+                "it so, with onnx.save(onnx.load(FILE), NEW) or torch.onnx.export(..., external_data=False)"
+            )
     outputs = [wire.decode(part, _VALUE) for part in graph.get("output", ())]
     if len(outputs) != 1:
         raise ModelError(f"{called}: {path} has {len(outputs)} outputs; expected one, a number for each label")

@@ -10,10 +10,11 @@ from pathlib import Path
 from emotiw_keras.bulk import tars
 from emotiw_keras.bulk.entries import TAR, ZIP, Entry, wrong
 from emotiw_keras.bulk.left_out import LeftOut, Say, end_of, placed
-from emotiw_keras.bulk.places import asked, is_address, store_of
+from emotiw_keras.bulk.places import asked, store_of
 from emotiw_keras.data.archive import MEMBER_BYTES, ZipArchive, is_image
 from emotiw_keras.data.video_files import is_video
 from emotiw_keras.errors import DataError
+from emotiw_keras.files import is_address
 
 
 def state_of(path: str) -> str:

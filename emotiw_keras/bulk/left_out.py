@@ -11,6 +11,7 @@ from emotiw_keras.data.images import SUFFIXES
 from emotiw_keras.data.layouts.folders import split_of
 from emotiw_keras.data.video_files import VIDEO_SUFFIXES
 from emotiw_keras.talk import Notice, most
+from emotiw_keras.text import number_of
 
 _NAMED = 3
 """Files that are left out and named; the others are counted."""
@@ -39,10 +40,10 @@ def end_of(name: str, count: int, left: LeftOut, say: Say) -> Iterator[Entry]:
     """What is to be said when a folder or an archive has been listed."""
     if not count:
         known = " ".join(sorted(SUFFIXES | VIDEO_SUFFIXES))
-        saw = f", but {left.count:,} other files ({left.told()})" if left.count else ""
+        saw = f", but {number_of(left.count, 'other files')} ({left.told()})" if left.count else ""
         yield wrong(name, f"holds no images and no videos{saw}; looked for {known}")
     elif left.count:
-        say(Notice(f"{name}: no images or videos, so left out: {left.count:,} files ({left.told()})"))
+        say(Notice(f"{name}: no images or videos, so left out: {number_of(left.count, 'files')} ({left.told()})"))
 
 
 def placed(entry: Entry) -> Entry:

@@ -14,13 +14,15 @@ from emotiw_keras.bulk import stored, tables, tars
 from emotiw_keras.bulk.archives import of_tar, of_zip
 from emotiw_keras.bulk.entries import FILE, SEQUENCE, Entry, wrong
 from emotiw_keras.bulk.left_out import LeftOut, Say, end_of, placed
-from emotiw_keras.bulk.places import asked, is_address, store_of
-from emotiw_keras.bulk.walking import matching, scan
+from emotiw_keras.bulk.places import asked, store_of
 from emotiw_keras.data.archive import is_image, is_system_folder
 from emotiw_keras.data.prefetch import map_ahead
 from emotiw_keras.data.video_files import is_video
+from emotiw_keras.data.walking import matching, scan
 from emotiw_keras.errors import UsageError
+from emotiw_keras.files import is_address
 from emotiw_keras.talk import Notice
+from emotiw_keras.text import number_of
 
 REQUESTS = 32
 """Of files of a store that a list names, asked for at once."""
@@ -164,7 +166,7 @@ def _listed(name: str, say: Say) -> Iterator[Entry]:
             for entry in _named(path, say, lists=False):
                 yield _told(entry, row)
     if comments:
-        say(Notice(f"{name}: comments, so left out: {comments:,} lines that begin with # and name no file"))
+        say(Notice(f"{name}: comments, so left out: {number_of(comments, 'lines')} that begin with # and name no file"))
     if none:
         yield wrong(name, "names no inputs")
 

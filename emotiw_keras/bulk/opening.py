@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from emotiw_keras.bulk.entries import FILE, SEQUENCE, TAR, WRONG, ZIP, Entry
-from emotiw_keras.bulk.places import asked, is_address, store_of
+from emotiw_keras.bulk.places import asked, store_of
 from emotiw_keras.data.archive import MEMBER_BYTES, ZipArchive, read_file
 from emotiw_keras.data.images import ImageError
 from emotiw_keras.data.prefetch import map_ahead
 from emotiw_keras.data.video_files import is_video
 from emotiw_keras.errors import DataError
+from emotiw_keras.files import is_address
 
 AHEAD = 8
 """Inputs of a store that are fetched at once: each waits for the network, and none is larger than `MEMBER_BYTES`."""

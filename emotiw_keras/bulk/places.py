@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import re
 import secrets
 import shutil
 import tempfile
@@ -15,19 +14,16 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
 from emotiw_keras.errors import DataError, EmotiwError, OutputError, UsageError
-from emotiw_keras.files import replace_flushed, writing
+from emotiw_keras.files import is_address, replace_flushed, writing
 
-_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://")
 STORES = ("s3", "gs", "gcs", "az", "abfs", "hdfs", "memory")
 """Kinds of addresses. fsspec knows more, some of which open what a third file names: a list may be a stranger's."""
+_AZURE = "az:// and abfs:// need `pip install 'emotiw-keras[cloud]' adlfs`"
+NEEDS = {"az": _AZURE, "abfs": _AZURE, "hdfs": "hdfs:// needs `pip install pyarrow` and Hadoop's own client"}
+"""What a kind of address needs where that is more than the extra `cloud`."""
 _TRIES = 4
 _SECONDS = 0.5
 T = TypeVar("T")
-
-
-def is_address(name: str) -> bool:
-    """Whether a name is an address of a store, such as `s3://bucket/photos`."""
-    return _ADDRESS.match(name) is not None
 
 
 def store_of(address: str) -> tuple[Any, str]:
@@ -49,7 +45,8 @@ def store_of(address: str) -> tuple[Any, str]:
         system, path = fsspec.core.url_to_fs(address, use_listings_cache=False)
     except (ImportError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise UsageError(f"{address}: {reason}; s3:// and gs:// need `pip install 'emotiw-keras[cloud]'`") from error
+        need = NEEDS.get(kind, "s3:// and gs:// need `pip install 'emotiw-keras[cloud]'`")
+        raise UsageError(f"{address}: {reason}; {need}") from error
     return system, str(path)
 
 

@@ -11,10 +11,11 @@ from emotiw_keras.bulk.entries import SEQUENCE, Entry, Shard
 from emotiw_keras.bulk.job import Job, Record, model_facts
 from emotiw_keras.bulk.opening import Opener, is_film
 from emotiw_keras.bulk.parts import writer
-from emotiw_keras.bulk.places import Folder, is_address
+from emotiw_keras.bulk.places import Folder
 from emotiw_keras.bulk.records import Tally, record_of
 from emotiw_keras.data.images import ImageError
 from emotiw_keras.errors import ModelError
+from emotiw_keras.files import is_address
 from emotiw_keras.serving.input_images import InputImage, Video
 from emotiw_keras.serving.inputs import decode, read_file
 from emotiw_keras.serving.pipeline import Pipeline, window

@@ -13,12 +13,13 @@ from emotiw_keras.bulk.entries import Shard, shards
 from emotiw_keras.bulk.job import PREPARE, Job
 from emotiw_keras.bulk.listing import check_inputs, entries
 from emotiw_keras.bulk.parts import dumped, read_part
-from emotiw_keras.bulk.places import Folder, folder_at, is_address, write
+from emotiw_keras.bulk.places import Folder, folder_at, write
 from emotiw_keras.bulk.records import Record, Tally
 from emotiw_keras.bulk.runners import Runner
 from emotiw_keras.bulk.worker import MANIFEST
 from emotiw_keras.data.layouts.prepared import FACES_COLUMNS, FACES_FILE, SETTINGS_FILE, VIDEO_COLUMNS
 from emotiw_keras.errors import RunError, UsageError
+from emotiw_keras.files import is_address
 from emotiw_keras.locking import locked, sweep
 from emotiw_keras.sealed import read_sealed_text, sealed_json, strict_json
 from emotiw_keras.talk import Notice

@@ -95,7 +95,7 @@ class Summary:
     Attributes:
         command: "predict" or "prepare".
         counts: of the manifest.
-        labels: faces of each expression; of `prepare` those that were cut out, by class.
+        labels: faces of each expression, those of films anew in each frame; of `prepare` those that were cut out, by class.
         certainty: faces by the largest probability, in tenths.
         sides: faces by the shorter side of their box: below each of `SIDES`, and above.
         per_image: images and frames by their number of faces; 5 means 5 or more.
@@ -249,6 +249,11 @@ def where_faces_are(summary: Summary) -> list[str]:
     ]
 
 
+def faces_counted(summary: Summary) -> str:
+    """What the numbers of faces are of."""
+    return "faces" + (", those of films counted anew in each frame" if summary.frame_faces else "")
+
+
 def lines(summary: Summary) -> list[str]:
     """For people: counts, expressions, histograms, films and failures."""
     found = [", ".join(number_of(count, name.replace("_", " ")) for name, count in summary.counts.items())]
@@ -259,11 +264,12 @@ def lines(summary: Summary) -> list[str]:
             found.append(f"  {place}: {counts}, {group.unreadable:,} unreadable")
         return found + _counted("unreadable", summary.failures)
     found += where_faces_are(summary)
-    found += _counted("expressions", summary.labels)
+    counted = faces_counted(summary)
+    found += _counted(f"expressions ({counted})", summary.labels)
     if summary.labels:
         tenths = [f"{10 * i}-{10 * i + 10} %" for i in range(TENTHS)]
-        found += _histogram("largest probability", tenths, summary.certainty)
-        found += _histogram("shorter side of a face in pixels", side_names(), summary.sides)
+        found += _histogram(f"largest probability ({counted})", tenths, summary.certainty)
+        found += _histogram(f"shorter side in pixels ({counted})", side_names(), summary.sides)
     found += _histogram("faces an image", [*"01234", "5 and more"], summary.per_image)
     for film in summary.films:
         counts = f"{number_of(film.frames, 'frames')}, {number_of(film.faces, 'faces')}"

@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO, TextIO
 
-from emotiw_keras.bulk.places import asked, is_address, store_of
+from emotiw_keras.bulk.places import asked, store_of
 from emotiw_keras.data.layouts.text_tables import encoding_of, separator_of
 from emotiw_keras.errors import DataError, UsageError
+from emotiw_keras.files import is_address
 
 TEXT = (".txt", ".lst", ".list")
 TABLES = (".csv", ".tsv")

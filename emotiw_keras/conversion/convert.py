@@ -22,6 +22,7 @@ from emotiw_keras.conversion.original_computation import (
 )
 from emotiw_keras.conversion.record import TOLERANCE, Conversion, Order, RowOrder
 from emotiw_keras.errors import ModelError
+from emotiw_keras.files import local_path
 from emotiw_keras.formats import layout as change
 from emotiw_keras.formats import reference
 from emotiw_keras.formats.foreign import Foreign, Limits, beyond_float32, release_pages
@@ -85,14 +86,35 @@ def convert(
     if spec.is_application:
         how = "with `emotiw fit --weights FILE`; no others are converted"
         raise ModelError(f"{name} takes Keras' own .h5 and .weights.h5 files as they are, {how}")
-    foreign = source if isinstance(source, Foreign) else read(Path(source), limits)
+    foreign = source if isinstance(source, Foreign) else read(local_path(source), limits)
+    try:
+        return _converted(spec, foreign, structure, channel_order, width, input_shape, rows, limits)
+    except ModelError as error:
+        if not foreign.exported and not foreign.path.with_name("run.json").is_file():
+            raise
+        what = "was written by `emotiw export`" if foreign.exported else "is a run's, whose classifier may be of its own kind"
+        how = "give the run folder where weights or a model are asked for: it needs no conversion"
+        raise ModelError(f"{foreign.path} {what} ({error}); {how}") from error
+
+
+def _converted(
+    spec: ModelSpec,
+    foreign: Foreign,
+    structure: str | os.PathLike[str] | None,
+    channel_order: Order | None,
+    width: float,
+    input_shape: tuple[int, ...] | None,
+    rows: RowOrder | None,
+    limits: Limits,
+) -> tuple[keras.Model, Conversion]:
+    name = spec.name
     if not foreign.arrays:
         raise ModelError(f"{foreign.path.name} ({foreign.format}) holds no weights; give the file that does")
     check_unscaled(name, foreign.path.name, foreign.rescales)
     if structure is not None:
         from emotiw_keras.formats.caffe import with_prototxt
 
-        foreign = with_prototxt(foreign, read(Path(structure), limits))
+        foreign = with_prototxt(foreign, read(local_path(structure), limits))
     if channel_order and foreign.channel_order and channel_order != foreign.channel_order:
         stated = foreign.channel_order.upper()
         raise ModelError(f"{foreign.path.name} takes {stated}, as its format says; leave out --channel-order")
@@ -302,7 +324,7 @@ def write_weights(model: keras.Model, out: str | os.PathLike[str]) -> Path:
     from emotiw_keras.locking import sweep_beside
     from emotiw_keras.models.weights import SUFFIX, save
 
-    path = Path(out)
+    path = local_path(out)
     if not path.name.endswith(SUFFIX):
         raise ModelError(f"cannot write weights to {path.name}; expected a name that ends in {SUFFIX}")
     sweep_beside(path)

@@ -209,11 +209,11 @@ def other_inputs(name: str, foreign: Foreign, matching: Matching, stated: str | 
 
 
 def check_unscaled(name: str, file: str, rescales: Sequence[str]) -> None:
-    """Raise ModelError where a file has layers (`Foreign.rescales`) that change its images by what no array holds."""
+    """Raise ModelError where a file has layers (`Foreign.rescales`) that change its images and are no part of the network."""
     if rescales:
         raise ModelError(
-            f"{file} changes its images by its layer {shown(rescales[0])}, which would be lost: {name} takes "
-            f"{prepared(get_spec(name))}; save the network behind that layer alone if that is what it was given, otherwise "
+            f"{file} changes what it is given by its layer {shown(rescales[0])}, which would be lost: {name} takes "
+            f"{prepared(get_spec(name))}; save the network without that layer if that is what it was given, otherwise "
             "change its first convolution for such images"
         )
 

@@ -9,7 +9,7 @@ from emotiw_keras.conversion.matching import Match, prepared
 from emotiw_keras.formats.foreign import Foreign, Layout
 from emotiw_keras.models.registry import get_spec
 from emotiw_keras.talk import Notice, most
-from emotiw_keras.text import shown
+from emotiw_keras.text import number_of, shown
 from emotiw_keras.weights.imagenet import imagenet_synsets
 
 Order = Literal["rgb", "bgr"]
@@ -82,8 +82,9 @@ class Conversion:
         worst = max(self.parity, key=lambda key: self.parity[key])
         whose = "the computation in the file" if self.own_structure else f"{spec.title} as its authors defined it"
         lines = [
-            f"read {foreign.path.name}: {foreign.format}, {len(foreign.arrays)} arrays, {values:,} values",
-            f"matched {len(self.matches)} layers of {self.name} by {self.matched_by}, every array used once: {self._matched()}",
+            f"read {foreign.path.name}: {foreign.format}, {number_of(len(foreign.arrays), 'arrays')}, {values:,} values",
+            f"matched {number_of(len(self.matches), 'layers')} of {self.name} by {self.matched_by}, "
+            f"every array used once: {self._matched()}",
             f"channels: {self.channel_order.upper()} ({stated})",
         ]
         if self.input_shape != (usual := (spec.input_size, spec.input_size, self.input_shape[2])):
@@ -110,7 +111,8 @@ class Conversion:
         lines += _grouped(foreign.ignored)
         lines.append(
             f"proved on a colour image against {whose}, run in NumPy: {self.last} within {self.parity[self.last]:.1e}, "
-            f"{len(self.parity) - 1} inner layers, the worst {worst} within {self.parity[worst]:.1e} (allowed {TOLERANCE:.0e})"
+            f"{number_of(len(self.parity) - 1, 'inner layers')}, "
+            f"the worst {worst} within {self.parity[worst]:.1e} (allowed {TOLERANCE:.0e})"
         )
         return lines + self.checked
 

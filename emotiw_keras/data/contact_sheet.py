@@ -9,13 +9,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from emotiw_keras.data.images import ImageError, decode_image
 from emotiw_keras.data.layouts.prepared import OK
 from emotiw_keras.errors import DataError
 from emotiw_keras.files import write_encoded
-from emotiw_keras.text import shown
+from emotiw_keras.fonts import Font, drawable, get_font
+from emotiw_keras.text import number_of
 
 MOST = 200  # faces on one sheet
 COLUMNS, FACE, FRAME, GAP, TEXT, TITLE = 10, 112, 4, 10, 32, 34  # pixels but the first
@@ -68,7 +69,8 @@ def read_face(path: Path) -> Image.Image:
 
 def _draw(folder: Path, label: str, rows: Sequence[Mapping[str, str]]) -> Image.Image:
     shown = [rows[i] for i in np.unique(np.linspace(0, len(rows) - 1, min(MOST, len(rows))).round().astype(int))]
-    number = f"{len(rows):,} crops" if len(shown) == len(rows) else f"{len(shown):,} of {len(rows):,} crops, evenly spread"
+    number = number_of(len(rows), "crops")
+    number = number if len(shown) == len(rows) else f"{len(shown):,} of {number}, evenly spread"
     doubtful = sum(row["status"] != OK for row in rows)
     title = f"{label or 'no class'}: {number}" + (f", {doubtful:,} of them without a face (amber)" if doubtful else "")
     columns, side = min(COLUMNS, max(4, len(shown))), FACE + 2 * FRAME
@@ -76,7 +78,7 @@ def _draw(folder: Path, label: str, rows: Sequence[Mapping[str, str]]) -> Image.
     size = (GAP + columns * (side + GAP), TITLE + GAP + lines * (side + TEXT + GAP))
     sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
-    large, small = ImageFont.load_default(18), ImageFont.load_default(11)
+    large, small = get_font(18), get_font(11)
     draw.text((GAP, GAP), fitted(draw, title, large, size[0] - 2 * GAP), INK, large)
     for index, row in enumerate(shown):
         left = GAP + index % columns * (side + GAP)
@@ -91,9 +93,9 @@ def _draw(folder: Path, label: str, rows: Sequence[Mapping[str, str]]) -> Image.
     return sheet
 
 
-def fitted(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """`text` safe to show, cut short to `width` pixels."""
-    text = shown(text)
+def fitted(draw: ImageDraw.ImageDraw, text: str, font: Font, width: int) -> str:
+    """`text` as it can be drawn, cut short to `width` pixels."""
+    text = drawable(text)
     while len(text) > 1 and draw.textlength(text, font=font) > width:
         text = text[:-2].rstrip() + "…"
     return text

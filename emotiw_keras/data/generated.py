@@ -9,7 +9,6 @@ Friesen (1978): what a brow, a lid and a lip do, not the look of any person.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,7 +16,8 @@ import numpy as np
 from emotiw_keras.data.layouts.drawn import DIFFICULTIES, GENERATED, KINDS, LABELS, Kind, draw_faces, is_generated
 from emotiw_keras.data.load import load_faces
 from emotiw_keras.errors import DataError, EmotiwError
-from emotiw_keras.files import write_atomic
+from emotiw_keras.files import local_path, write_atomic
+from emotiw_keras.text import number_of
 
 __all__ = [
     "DIFFICULTIES", "GENERATED", "KINDS", "LABELS", "Kind", "draw_faces", "is_generated", "write_images",
@@ -39,13 +39,14 @@ def write_images(kind: str, folder: str | os.PathLike[str], limit: int | None = 
         DataError: an unknown kind.
         OutputError: the folder cannot be written.
     """
+    root = local_path(folder)
     faces = load_faces(GENERATED + kind, limit=limit)
     for position, path in enumerate(faces.paths):
         image = faces.pixels.gather(np.array([position]))[0]
         done, content = cv2.imencode(".png", image)
         if not done:
             raise DataError(f"{path}: OpenCV could not encode it as PNG")
-        write_atomic(Path(folder) / path, content.tobytes())
+        write_atomic(root / path, content.tobytes())
     return len(faces.paths)
 
 
@@ -66,6 +67,6 @@ if __name__ == "__main__":
 
             print(write_affwild2(chosen.folder, videos=chosen.videos, frames=chosen.frames, classes=chosen.classes))
         else:
-            print(f"{write_images(chosen.kind, chosen.folder, chosen.limit)} images in {chosen.folder}")
+            print(f"{number_of(write_images(chosen.kind, chosen.folder, chosen.limit), 'images')} in {chosen.folder}")
     except EmotiwError as error:
         parser.error(str(error))

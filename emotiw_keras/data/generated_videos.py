@@ -19,7 +19,7 @@ from emotiw_keras.data.face_drawing import Person, draw_face
 from emotiw_keras.data.layouts.affwild2 import FACES
 from emotiw_keras.data.layouts.drawn import DIFFICULTIES, LABELS
 from emotiw_keras.errors import DataError, UsageError
-from emotiw_keras.files import write_atomic, writing
+from emotiw_keras.files import local_path, write_atomic, writing
 
 NAMES = ("Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other")
 # What each class shows; "Other" is no expression of the seven, here a neutral face.
@@ -84,7 +84,7 @@ def write_affwild2(
     if classes not in (7, 8) or videos < 1 or frames < 20 * videos:
         told = f"videos = {videos}, frames = {frames}, classes = {classes}"
         raise UsageError(f"{told}: expected 7 or 8 classes, a video, and 20 frames for each")
-    root = Path(folder)
+    root = local_path(folder)
     if (root / FACES).exists():
         raise DataError(f"{root} holds a folder {FACES} already; give another folder")
     lengths = _lengths(videos, frames, np.random.default_rng((seed, 0)))

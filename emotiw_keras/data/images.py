@@ -90,7 +90,7 @@ def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
             width, height = height, width
         # A phone's JPEG with a second image behind it opens as MPO.
         kind = {"MPO": "JPEG", "HEIF": "HEIC"}.get(str(image.format), str(image.format))
-        return Header(kind, width, height, 1 if image.mode in _GREY_MODES else 3)
+        return Header(kind, width, height, _channels(image))
 
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, notes: list[str] | None = None) -> np.ndarray:
@@ -134,7 +134,6 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, notes: list[str] 
             # Pillow decodes it as an animation, in three times the memory.
             pixels = _by_opencv(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
         if pixels is None:
-            image.load()
             pixels = _pixels(image, data, remarks)
             if image.format == "PNG" and png_damaged(data):
                 raise ImageError("cannot decode: its last chunk of pixels is cut or damaged")
@@ -164,8 +163,21 @@ def pixels_of(image: Image.Image) -> np.ndarray:
         (8, 9, 3)
     """
     with _refusals(MAX_PIXELS):
-        image.load()
-        return np.ascontiguousarray(_upright(_pixels(image, b"", []), _orientation(image, b"")))
+        return np.ascontiguousarray(_upright(_pixels(image, _deep_file(image), []), _orientation(image, b"")))
+
+
+def _deep_file(image: Image.Image) -> bytes:
+    """The file of an image that is not loaded yet and has 16 bits, of which Pillow leaves 8; else nothing."""
+    file = getattr(image, "fp", None)
+    loaded = vars(image).get("_im", vars(image).get("im")) is not None  # whoever has it may have changed it
+    deep = any(";16" in str(part[3]) for part in getattr(image, "tile", ()))
+    if file is None or loaded or image.tell() or not deep or image.format not in ("PNG", "TIFF"):
+        return b""
+    place = file.tell()
+    file.seek(0)
+    data = file.read()
+    file.seek(place)
+    return bytes(data)
 
 
 def _check_work(data: bytes) -> None:
@@ -269,11 +281,18 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels
 
 
+def _channels(image: Image.Image) -> int:
+    """1 of a grey image, 3 of another, before its pixels are loaded: grey with alpha of 16 bits, Pillow makes RGBA of 8."""
+    return 1 if image.mode in _GREY_MODES or any(part[3] == "LA;16B" for part in getattr(image, "tile", ())) else 3
+
+
 def _pixels(image: Image.Image, data: bytes, notes: list[str]) -> np.ndarray:
+    channels = _channels(image)
+    image.load()
     mode = image.mode
     if mode in ("L", "RGB", "RGBA", "RGBX"):
         samples = np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1)
-        pixels = samples[..., :3]
+        pixels = samples[..., :channels]
         # Pillow takes the high byte of 16; a small one is that of a sensor's bits.
         small = image.format in ("PNG", "TIFF") and pixels.max() < 1 << SENSOR_BITS[-1] - 8
         # Colours times their alpha, which Pillow takes apart, are small for another reason where that is.
@@ -281,8 +300,8 @@ def _pixels(image: Image.Image, data: bytes, notes: list[str]) -> np.ndarray:
         if small and whole:
             # As BGR: some versions of OpenCV give other values where they are to turn a TIFF's order.
             deep = _by_opencv(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-            if deep is not None and deep.dtype == np.uint16 and deep.shape == pixels.shape:
-                pixels = _of_deep(image, deep[..., ::-1], notes)
+            if deep is not None and deep.dtype == np.uint16 and deep.shape[:2] == pixels.shape[:2]:
+                pixels = _of_deep(image, deep[..., 2 - np.arange(channels)], notes)
     elif mode.startswith("I;16") or (mode == "I" and image.format != "TIFF"):
         pixels = _of_deep(image, np.asarray(image)[..., None], notes)
     elif mode == "CMYK":
@@ -291,7 +310,7 @@ def _pixels(image: Image.Image, data: bytes, notes: list[str]) -> np.ndarray:
         raise ImageError(f"cannot decode: pixels of kind {mode}, expected 8 or 16 bits of grey or RGB")
     else:
         image.info.pop("transparency", None)  # dropped like any alpha; Pillow would warn about some kinds of it
-        pixels = np.asarray(image.convert("L" if mode in _GREY_MODES else "RGB")).reshape(image.height, image.width, -1)
+        pixels = np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(image.height, image.width, -1)
     return pixels
 
 

@@ -22,10 +22,11 @@ from emotiw_keras.data.near.threshold import THRESHOLD, check_threshold
 from emotiw_keras.data.pixel_pass import read_pixels
 from emotiw_keras.data.splits import Folds, check_fractions, counts_table, limit_mask, subjects
 from emotiw_keras.data.video_reading import Choice, read_videos
-from emotiw_keras.data.votes import join_votes, share_votes
+from emotiw_keras.data.votes import check_votes, join_votes, share_votes
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.labels import match_classes
 from emotiw_keras.talk import Notice
+from emotiw_keras.text import number_of
 
 
 def load_faces(
@@ -159,7 +160,7 @@ def load_faces(
     if subject_pattern is None and listing.guess:
         listing.notes.append(listing.guess)
     if faces.votes is not None and (shared := share_votes(faces.votes, seen.digest)):
-        listing.notes.append(f"votes of an equal image taken for {shared:,} images without")
+        listing.notes.append(f"votes of an equal image taken for {number_of(shared, 'images')} without")
     if not usable.any():
         first = f"{faces.paths[0]}: {faces.status[0]}"
         raise DataError(f"{path}: none of {len(rows):,} images can be used; the first, {first}")
@@ -186,8 +187,7 @@ def _check(
         raise UsageError(f"val_share = {val_share}: expected a share of train, from 0 (which cuts none) to below 1")
     if size < MIN_SIDE:
         raise UsageError(f"size = {size}: expected at least {MIN_SIDE} pixels")
-    if votes_rows is not None and votes is None:
-        raise UsageError(f"votes_rows = {os.fspath(votes_rows)} says which row of votes an image is, but votes are not given")
+    check_votes(votes, votes_rows)
 
 
 def _labels(listing: Listing, labels: str | Sequence[str], path: object, name: str) -> tuple[tuple[str, ...], np.ndarray]:
@@ -227,7 +227,7 @@ def _report(faces: FaceSet, listing: Listing, cut: str, limit: tuple[int, int] |
         f"{faces.pixels.nbytes / 2**20:,.1f} MiB in memory" if faces.pixels.in_memory else "read from disk as they are needed"
     )
     kind = "grey" if channels == 1 else "RGB"
-    title = f"{faces.name} = {faces.source}: {faces.layout}, {len(faces.paths):,} images"
+    title = f"{faces.name} = {faces.source}: {faces.layout}, {number_of(len(faces.paths), 'images')}"
     lines = [f"{title}, {kind} {width} x {height}, {held}", *listing.notes]
     if limit is not None:
         lines.append(f"limit: at most {limit[0]:,} a split, {len(faces.paths):,} of {limit[1]:,} taken")
@@ -235,10 +235,10 @@ def _report(faces: FaceSet, listing: Listing, cut: str, limit: tuple[int, int] |
         lines.append(cut)
         aside = int(((faces.split == "") & (faces.label >= 0)).sum())
         if aside:
-            lines.append(f"in folds that are left aside: {aside:,} images")
+            lines.append(f"in folds that are left aside: {number_of(aside, 'images')}")
     unknown = sum(not person for person in faces.subject)
     if 0 < unknown < len(faces.subject):
-        lines.append(f"person unknown: {unknown:,} images")
+        lines.append(f"person unknown: {number_of(unknown, 'images')}")
     lines += counts_table(faces.counts())
     if unknown < len(faces.subject):
         shown = {split: set(pick(faces.subject, np.flatnonzero(faces.split == split))) - {""} for split in faces.counts()}

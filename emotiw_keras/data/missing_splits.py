@@ -12,6 +12,7 @@ from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.near.groups import alike
 from emotiw_keras.data.splits import Folds, assign_splits, fold_numbers, fold_splits, group_ids, stratified_folds
 from emotiw_keras.errors import DataError
+from emotiw_keras.text import number_of
 
 
 class MissingSplits:
@@ -54,7 +55,7 @@ class MissingSplits:
         if self._has_splits:
             told = f"no val in the source: {self._val_share:.0%} of train are val (val_share)"
         persons = len(set(pick(faces.subject, ids)) - {""})
-        together = f"duplicates and {persons:,} persons" if persons else "duplicates"
+        together = f"duplicates and {number_of(persons, 'persons')}" if persons else "duplicates"
         return f"{told}, stratified, seed {self._seed}, {together} kept together"
 
     def _fill_folds(self, faces: FaceSet, ids: np.ndarray, folds: Folds) -> str:
@@ -77,8 +78,8 @@ def _fold_of(faces: FaceSet, ids: np.ndarray, count: int, seed: int) -> tuple[np
     """The fold of each of some images, by person where all are known, and what was cut, in words."""
     who = pick(faces.subject, ids)
     if all(who):
-        return fold_numbers(who, count, seed), f"{len(set(who)):,} persons"
+        return fold_numbers(who, count, seed), number_of(len(set(who)), "persons")
     persons = len(set(who) - {""})
     together = f"persons ({persons:,} are known), duplicates" if persons else "duplicates"
-    what = f"{len(ids):,} images, {together} and near duplicates kept together,"
+    what = f"{number_of(len(ids), 'images')}, {together} and near duplicates kept together,"
     return stratified_folds(faces.label[ids], _groups(faces, ids), count, seed), what

@@ -1,4 +1,4 @@
-"""The boxes of MP4, MOV and HEIF files: whether they are whole, how many frames a video holds and how much of it is played.
+"""The boxes of MP4, MOV and HEIF files: whether they are whole, how many frames a video holds, and how it is played.
 
 A clip that is trimmed without encoding it anew keeps its frames and gets an edit list (ISO/IEC 14496-12, 8.6.6), so that fewer
 are played than it holds.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 # More boxes side by side are no video.
@@ -25,11 +25,13 @@ class Track:
         frames: samples in its table; 0 where it has none, as in a fragmented file.
         seconds: length of what it holds.
         played: length of what its edit list plays; equal to `seconds` where there is none.
+        mirrored: its frames are to be shown as in a mirror, besides being turned; FFmpeg tells only the latter.
     """
 
     frames: int
     seconds: float
     played: float
+    mirrored: bool
 
     @property
     def trimmed(self) -> bool:
@@ -50,9 +52,10 @@ def video_track(file: BinaryIO) -> Track | None:
             return None
         header = _find(file, *moov, b"mvhd")
         scale = _time_scale(file, header)[0] if header else 0
+        mirrored = header is not None and _mirrors(file, header[0], 36)
         for kind, start, stop in _boxes(file, *moov):
             if kind == b"trak" and (found := _track(file, start, stop, scale)) is not None:
-                return found
+                return replace(found, mirrored=found.mirrored != mirrored)
     except (struct.error, ValueError, OSError, ZeroDivisionError):
         return None
     return None
@@ -136,7 +139,16 @@ def _track(file: BinaryIO, start: int, stop: int, scale: int) -> Track | None:
     frames = struct.unpack(">I", _read(file, sizes[0] + 8, 4))[0] if sizes else 0
     edits = _down(file, (start, stop), b"edts", b"elst")
     played = _played(file, edits[0]) if edits else None
-    return Track(frames, seconds, seconds if not played or not scale else min(seconds, played / scale))
+    shown = _find(file, start, stop, b"tkhd")
+    mirrored = shown is not None and _mirrors(file, shown[0], 40)
+    return Track(frames, seconds, seconds if not played or not scale else min(seconds, played / scale), mirrored)
+
+
+def _mirrors(file: BinaryIO, start: int, place: int) -> bool:
+    """Whether the matrix of a header, `place` bytes behind its start, or twelve more with its times in 64 bits, mirrors."""
+    place += 12 if _read(file, start, 1) == b"\1" else 0
+    across, rising, falling, down = struct.unpack(">ii4xii", _read(file, start + place, 20))
+    return bool(across * down < rising * falling)
 
 
 def _played(file: BinaryIO, start: int) -> int:

@@ -63,17 +63,28 @@ def ahead(items: Iterable[T], size: int) -> Iterator[T]:
 def map_ahead(function: Callable[[S], T], items: Iterable[S], workers: int) -> Iterator[T]:
     """`function` of each item in their order, by a pool of threads, at most `workers` results waiting.
 
-    An error rises where its result would have come. When the consumer stops early, what has not begun is left.
+    An error rises where its result would have come, and so does one of the items' own. When the consumer stops early, what has
+    not begun is left.
     """
     waiting: deque[Future[T]] = deque()
+    failed: list[Exception] = []
+
+    def until_error() -> Iterator[S]:
+        try:
+            yield from items
+        except Exception as error:  # noqa: BLE001 - rises behind the results of the items before it
+            failed.append(error)
+
     with ThreadPoolExecutor(workers, thread_name_prefix="emotiw-map") as pool:
         try:
-            for item in items:
+            for item in until_error():
                 waiting.append(pool.submit(function, item))
                 if len(waiting) > workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+            if failed:
+                raise failed[0]
         finally:
             for future in waiting:
                 future.cancel()

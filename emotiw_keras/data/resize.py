@@ -127,3 +127,25 @@ def to_grey(image: np.ndarray) -> np.ndarray:
         return image
     red, green, blue = (image[..., i].astype(np.int32) * LUMA[i] for i in range(3))
     return ((red + green + blue + 32768) >> 16).astype(np.uint8)[..., None]
+
+
+def as_taken(face: np.ndarray, channels: int, side: int) -> np.ndarray:
+    """A face in the channels and the size that a network takes.
+
+    Args:
+        face: uint8 (height, width, 1 or 3), grey or RGB.
+        channels: 1 or 3.
+        side: pixels a side.
+
+    Returns:
+        uint8 (side, side, channels).
+
+    Example:
+        >>> as_taken(np.zeros((40, 50, 3), np.uint8), 1, 48).shape
+        (48, 48, 1)
+    """
+    if channels == 1:
+        face = to_grey(face)
+    elif face.shape[-1] == 1:
+        face = np.repeat(face, 3, axis=-1)
+    return resize(face, side, side)

@@ -22,6 +22,7 @@ from emotiw_keras.data.images import ImageError
 from emotiw_keras.data.interlaced import Deinterlaced, Source, equal, says_interlaced
 from emotiw_keras.data.mp4_boxes import WithoutCover, video_track
 from emotiw_keras.data.stated_sizes import counts_frames, missing_bytes
+from emotiw_keras.text import number_of
 
 VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .3gp .ogv .ts .mts .m2ts".split())
 
@@ -31,6 +32,8 @@ SLOWEST, FASTEST = 0.01, 1000.0
 # A video whose last frame lies this much before its stated end has lost its tail; container and codec disagree by less.
 MISSING_SECONDS = 0.25
 MISSING_FRAMES = 2
+# Or has fewer frames than it counts by this share of them: a short one, or one of many frames a second.
+MISSING_SHARE = 0.25
 # Frames in a row that cannot be decoded, behind which nothing more is looked for.
 LONGEST_GAP = 250
 # Pixels that are wider or higher than this, in their other side, are nonsense.
@@ -113,8 +116,10 @@ class VideoReader:
         keys = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN)
         width, height, across, down = (self._capture.get(key) for key in keys)
         self._wide = self._tall = 1.0
+        turned = self._capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180 == 90
+        # In the stored frames up and down change places, before they are turned.
+        self._mirrored = None if self._track is None or not self._track.mirrored else int(turned)
         if across > 0 and down > 0 and 1 / LONGEST_PIXEL <= across / down <= LONGEST_PIXEL:
-            turned = self._capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180 == 90
             aspect = down / across if turned else across / down
             self._wide, self._tall = max(1.0, aspect), max(1.0, 1 / aspect)
         width, height = round(width * self._wide), round(height * self._tall)
@@ -165,6 +170,8 @@ class VideoReader:
         import cv2
 
         rgb = self._retrieved() if self._deinterlaced is None else self._deinterlaced.frame(self.number)
+        if self._mirrored is not None:
+            rgb = cv2.flip(rgb, self._mirrored)
         if self._wide == self._tall:
             return rgb
         return cv2.resize(rgb, None, fx=self._wide, fy=self._tall, interpolation=cv2.INTER_LINEAR)
@@ -200,19 +207,25 @@ class VideoReader:
             return "no frame can be decoded"
         if not self.counted:
             if self._missing:
-                return f"ends after {count:,} frames, before its file says that it does; the video is cut or damaged"
-            return f"{self.gaps:,} frames cannot be decoded; the video is damaged" if self.gaps else None
+                return (
+                    f"ends after {number_of(count, 'frames')}, before its file says that it does; the video is cut or damaged"
+                )
+            least = f"at least {number_of(self.gaps, 'frames')} cannot be decoded"  # its file says no number of frames
+            return f"{least}; the video is damaged" if self.gaps else None
         end = self._track.played if self._track is not None and self.trimmed else self.promised / self.rate
-        short = end - self.seconds - 1 / self.rate > MISSING_SECONDS
+        behind = end - self.seconds - 1 / self.rate
+        short = behind > MISSING_SECONDS
         if self.trimmed:
             return f"ends {end - self.seconds:.2f} s before its end; the video is cut or damaged" if short else None
         missing = self.promised - count
-        if missing > MISSING_FRAMES and short:
-            return f"ends after {count:,} frames, {self.promised:,} were promised; the video is cut or damaged"
+        # Films whose rate varies count frames that only last longer; they reach their end.
+        few = missing > MISSING_SHARE * self.promised and behind > MISSING_FRAMES / self.rate
+        if missing > MISSING_FRAMES and (short or few):
+            return f"ends after {number_of(count, 'frames')}, {self.promised:,} were promised; the video is cut or damaged"
         exact = self._track is not None and self._track.frames == self.promised > 0
         if self.gaps or (exact and missing > 0):
             missing = missing if exact else self.gaps
-            return f"{missing:,} of {self.promised:,} frames cannot be decoded; the video is damaged"
+            return f"{missing:,} of {number_of(self.promised, 'frames')} cannot be decoded; the video is damaged"
         return None
 
     def close(self) -> None:
@@ -263,7 +276,7 @@ def sample_frames(source: Path | bytes, count: int) -> Iterator[tuple[int, np.nd
             if not _go_to(video, place):
                 if total - video.number - 1 > MISSING_FRAMES or video.number < 0:
                     raise ImageError(
-                        f"the video ends after {video.number + 1:,} frames, {total:,} were promised; cut or damaged"
+                        f"the video ends after {number_of(video.number + 1, 'frames')}, {total:,} were promised; cut or damaged"
                     )
                 break
             yield video.number, video.frame()

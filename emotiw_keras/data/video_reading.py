@@ -25,6 +25,7 @@ from emotiw_keras.data.splits import assign_splits, counts_table, group_ids, lim
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.labels import match_classes
 from emotiw_keras.talk import Notice
+from emotiw_keras.text import number_of
 
 LAYOUT = "Aff-Wild2"
 # Frames whose pixels, with the numbers of all, identify a video.
@@ -127,7 +128,9 @@ def read_videos(
         apart = [number for number, each in enumerate(videos.classes) if each not in wanted]
         count = sum(int(np.isin(annotation.labels, apart).sum()) for annotation in videos.annotations)
         told = ", ".join(videos.classes[number] for number in apart)
-        faces.report.insert(2, f"classes left out: {told} ({count:,} frames, counted above among those without a label)")
+        faces.report.insert(
+            2, f"classes left out: {told} ({number_of(count, 'frames')}, counted above among those without a label)"
+        )
     read = [f"{class_name} = {names[i]}" for class_name, i in ids.items() if class_name != names[i]]
     if read:
         faces.report.insert(1, f"class names read as: {', '.join(read)}")
@@ -325,8 +328,9 @@ def _report(faces: VideoSet, videos: Videos, choice: Choice, cut: bool) -> list[
     gone = sum(map(len, without.values()))
     skipped = sum(rows) - unlabelled - gone - len(faces.video)
     lines = [
-        f"{faces.name} = {faces.source}: {LAYOUT}, {len(table.classes)} classes, {len(table.names):,} videos, "
-        f"{len(faces.video):,} frames, {'grey' if channels == 1 else 'RGB'} {width} x {height}, read from disk when needed",
+        f"{faces.name} = {faces.source}: {LAYOUT}, {len(table.classes)} classes, {number_of(len(table.names), 'videos')}, "
+        f"{number_of(len(faces.video), 'frames')}, {'grey' if channels == 1 else 'RGB'} {width} x {height}, "
+        f"read from disk when needed",
         f"frames: {sum(rows):,} annotated = {len(faces.video):,} taken + {skipped:,} skipped + {unlabelled:,} without a label "
         f"(-1) + {gone:,} labelled but without an image",
     ]
@@ -335,13 +339,18 @@ def _report(faces: VideoSet, videos: Videos, choice: Choice, cut: bool) -> list[
         lines.append(f"skipped because of {asked}, seed {choice.seed}: {skipped:,}")
     if without:
         named = [f"{name} {len(numbers):,} ({and_more(ranges(numbers).split(), 2)})" for name, numbers in without.items()]
-        lines.append(Notice(f"without an image: {gone:,} labelled frames of {len(without):,} videos: {and_more(named)}"))
+        lines.append(
+            Notice(
+                f"without an image: {number_of(gone, 'labelled frames')} of "
+                f"{number_of(len(without), 'videos')}: {and_more(named)}"
+            )
+        )
     beyond = [f"{name} {table.beyond(number):,}" for number, name in enumerate(table.names) if table.beyond(number)]
     if beyond:
         lines.append(Notice(f"images beyond the rows of the annotation, so left out: {and_more(beyond)}"))
     others = [f"{name}/{other}" for name, frames in zip(table.names, table.frames, strict=True) for other in frames.others]
     if others:
-        lines.append(Notice(f"no numbered images, so left out: {len(others):,} files ({and_more(others)})"))
+        lines.append(Notice(f"no numbered images, so left out: {number_of(len(others), 'files')} ({and_more(others)})"))
     apart = without_annotation(videos)
     if apart:
         lines.append(Notice(f"folders in {FACES}/ without an annotation, so left out: {len(apart):,} ({and_more(apart)})"))

@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,9 +18,11 @@ from emotiw_keras.data.archive import FolderArchive, printable
 from emotiw_keras.data.layouts.ferplus import OUT, VOTES, read_counts
 from emotiw_keras.data.layouts.listing import Listing, and_more
 from emotiw_keras.data.layouts.text_tables import read_rows, whole_number
-from emotiw_keras.errors import DataError
+from emotiw_keras.errors import DataError, UsageError
+from emotiw_keras.files import local_path
 from emotiw_keras.labels import LABEL_SETS, VOTE_MODES, class_key
 from emotiw_keras.talk import Notice
+from emotiw_keras.text import number_of
 
 if TYPE_CHECKING:
     from emotiw_keras.data.faceset import FaceSet
@@ -32,6 +33,12 @@ AGREED = 8
 """Votes of ten from which a face counts as one that people agree on."""
 NONE = [0] * (len(VOTES) + len(OUT))
 _FER_NAME = re.compile(r"fer(\d{7})\.\w+")
+
+
+def check_votes(votes: str | os.PathLike[str] | None, votes_rows: str | os.PathLike[str] | None) -> None:
+    """UsageError for a table of rows without the table that they are rows of."""
+    if votes_rows is not None and votes is None:
+        raise UsageError(f"votes_rows = {os.fspath(votes_rows)} says which row of votes an image is, but votes are not given")
 
 
 def labels_of(votes: np.ndarray, mode: str) -> np.ndarray:
@@ -127,7 +134,7 @@ def by_majority(faces: FaceSet) -> FaceSet:
         raise DataError(f"{faces.source}: no image has a majority of votes for one of {', '.join(faces.labels)}")
     kept = replace(faces.take(rows), label=label[rows])
     lacking = [name for name, i in zip(VOTED, ids, strict=True) if i < 0]
-    told = f"labels by the majority of votes: {len(rows):,} images; without a majority, so left out: {without:,}"
+    told = f"labels by the majority of votes: {number_of(len(rows), 'images')}; without a majority, so left out: {without:,}"
     kept.report = [*faces.report, told + (f"; of {', '.join(lacking)}, so left out: {unknown:,}" if lacking else "")]
     return kept
 
@@ -179,7 +186,7 @@ def join_votes(
     each = [{tuple(counts[row]) for row in its} for its in places]
     listing.votes = np.array([[*one.pop()] if len(one) == 1 else NONE for one in map(set, each)], np.int32)
     several = sum(len(one) > 1 for one in each)
-    told = f"votes of {where}, {how}: {int(listing.votes.any(axis=1).sum()):,} of {len(places):,} images"
+    told = f"votes of {where}, {how}: {int(listing.votes.any(axis=1).sum()):,} of {number_of(len(places), 'images')}"
     without = f"{told}; {several:,} with several rows that differ are left without"
     listing.notes.append(Notice(without) if several else told)
 
@@ -203,7 +210,7 @@ def share_votes(votes: np.ndarray, pixel_hash: Sequence[str]) -> int:
 
 def _table(path: str | os.PathLike[str]) -> tuple[FolderArchive, str, str]:
     """A single table as the readers of tables take it: its folder, its name, what messages call it."""
-    place = Path(path).expanduser()
+    place = local_path(path)
     if not place.is_file():
         raise DataError(f"cannot read {printable(os.fspath(path))}: no such file; expected a CSV")
     return FolderArchive(place.parent, walk=False), place.name, printable(os.fspath(path))

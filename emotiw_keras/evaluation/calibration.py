@@ -11,14 +11,13 @@ from sklearn.metrics import log_loss
 from emotiw_keras.data.columns import pick
 from emotiw_keras.data.votes import AGREED, agreed
 from emotiw_keras.errors import DataError
-from emotiw_keras.evaluation.metrics import at_temperature, best_temperature, expected_calibration_error, wilson_interval
-from emotiw_keras.out_of_fold import read_out_of_fold
+from emotiw_keras.evaluation.metrics import at_temperature, best_temperature, expected_calibration_error
+from emotiw_keras.evaluation.significance import person_numbers, share_interval
+from emotiw_keras.out_of_fold import FOLDS, read_out_of_fold
 
 if TYPE_CHECKING:
     from emotiw_keras.evaluation.assessment import Assessment, Predictions
     from emotiw_keras.runs import Run
-
-FOLDS = "cross-validation"
 
 
 def by_agreement(predictions: Predictions, votes: np.ndarray) -> dict[str, Any]:
@@ -29,15 +28,18 @@ def by_agreement(predictions: Predictions, votes: np.ndarray) -> dict[str, Any]:
         votes: int (n, 10), of each image.
 
     Returns:
-        "majority": the images in all; "agreed" and "others": n, accuracy, accuracy_ci95 (None without images), and with
-        "agreed" the votes that it takes.
+        "majority": the images in all; "agreed" and "others": n, accuracy, accuracy_ci95 (None without images; by person where
+        persons are known), and with "agreed" the votes that it takes.
     """
     read = predictions.readable
     right, certain = predictions.predicted == predictions.truth, agreed(votes)
+    persons = person_numbers(predictions.subject)
 
     def of(kept: np.ndarray) -> dict[str, Any]:
-        n, hits = int(kept.sum()), int(right[kept].sum())
-        return {"n": n} | ({"accuracy": hits / n, "accuracy_ci95": list(wilson_interval(hits, n))} if n else {"accuracy": None})
+        if not kept.any():
+            return {"n": 0, "accuracy": None}
+        ends = share_interval(right[kept], None if persons is None else persons[kept])
+        return {"n": int(kept.sum()), "accuracy": float(right[kept].mean()), "accuracy_ci95": list(ends)}
 
     return {"majority": int(read.sum()), "agreed": {"votes": AGREED, **of(read & certain)}, "others": of(read & ~certain)}
 

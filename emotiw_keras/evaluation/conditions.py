@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from emotiw_keras.evaluation.metrics import expected_calibration_error
-from emotiw_keras.evaluation.significance import Z_95, wilson_interval
+from emotiw_keras.evaluation.significance import accuracy_difference_interval, share_interval
 
 REFERENCE = 48
 """Pixels of the side of FER-2013's faces, in which blur and shift are said: in larger faces they are as much larger."""
@@ -101,27 +101,25 @@ CONDITIONS = (
 """`shift` and the two cuts repeat the border where there is no more of the picture."""
 
 
-def compared(truth: np.ndarray, clean: np.ndarray, spoilt: np.ndarray) -> dict[str, Any]:
+def compared(truth: np.ndarray, clean: np.ndarray, spoilt: np.ndarray, persons: np.ndarray | None = None) -> dict[str, Any]:
     """Figures of faces under a condition beside the same faces as they are.
 
     Args:
         truth: int (n,), the true class.
         clean: float (n, classes), the probabilities of the faces as they are.
         spoilt: likewise, under the condition.
+        persons: int (n,), from `significance.person_numbers`; None counts by images.
 
     Returns:
-        accuracy and its Wilson interval `accuracy_ci95`; `difference` to clean faces and its paired interval
-        `difference_ci95` (normal, over images); `ece` and `mean_confidence`, which say whether the run knows.
+        accuracy and its interval `accuracy_ci95`; `difference` to clean faces and its paired interval `difference_ci95`; `ece`
+        and `mean_confidence`, which say whether the run knows.
     """
-    right = spoilt.argmax(axis=1) == truth
-    changes = right.astype(float) - (clean.argmax(axis=1) == truth)
-    half = Z_95 * changes.std(ddof=1) / np.sqrt(len(truth)) if len(truth) > 1 else 1.0
-    difference = float(changes.mean())
+    right, before = spoilt.argmax(axis=1) == truth, clean.argmax(axis=1) == truth
     return {
         "accuracy": float(right.mean()),
-        "accuracy_ci95": list(wilson_interval(int(right.sum()), len(truth))),
-        "difference": difference,
-        "difference_ci95": [max(-1.0, difference - half), min(1.0, difference + half)],
+        "accuracy_ci95": list(share_interval(right, persons)),
+        "difference": float((right.astype(float) - before).mean()),
+        "difference_ci95": list(accuracy_difference_interval(before, right, persons)),
         "ece": expected_calibration_error(truth, spoilt),
         "mean_confidence": float(spoilt.max(axis=1).mean(dtype=np.float64)),
     }

@@ -11,7 +11,7 @@ import numpy as np
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.assessment import Assessment, Predictions, figures
 from emotiw_keras.evaluation.calibration import by_agreement
-from emotiw_keras.evaluation.near_seen import NearSeen
+from emotiw_keras.evaluation.near_seen import NearSeen, least_covered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,11 +87,12 @@ def _near(parts: Sequence[NearSeen | None]) -> NearSeen | None:
     known = [each for each in parts if each is not None]
     if len(known) < len(parts):
         return None
+    least = least_covered(known)
     order = np.argsort(-np.concatenate([each.correlation for each in known]), kind="stable")
     return NearSeen(
         np.concatenate([each.near for each in known]),
         np.concatenate([each.pairs for each in known])[order],
         np.concatenate([each.correlation for each in known])[order],
-        min(each.there for each in known),
-        max(each.given for each in known),
+        least.there,
+        least.given,
     )

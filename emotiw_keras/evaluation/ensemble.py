@@ -11,7 +11,7 @@ import numpy as np
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.assessment import Assessment, Predictions, figures, label_columns
 from emotiw_keras.evaluation.calibration import by_agreement
-from emotiw_keras.evaluation.near_seen import NearSeen
+from emotiw_keras.evaluation.near_seen import NearSeen, least_covered
 
 if TYPE_CHECKING:
     from emotiw_keras.runs import Run
@@ -100,13 +100,15 @@ def seen_by_any(assessments: Sequence[Assessment]) -> np.ndarray:
 
 def _near_any(assessments: Sequence[Assessment]) -> NearSeen | None:
     """Near duplicates of what any of the runs was given; None where that is not known of one of them."""
+    known = [each.near for each in assessments if each.near is not None]
+    if len(known) < len(assessments):
+        return None
     paths, near = assessments[0].predictions.paths, set[str]()
-    for each in assessments:
-        if each.near is None:
-            return None
-        near |= {path for path, alike in zip(each.predictions.paths, each.near.near, strict=True) if alike}
-    first = assessments[0].near
-    return None if first is None else replace(first, near=np.array([path in near for path in paths], dtype=bool))
+    for each, of in zip(assessments, known, strict=True):
+        near |= {path for path, alike in zip(each.predictions.paths, of.near, strict=True) if alike}
+    least = least_covered(known)
+    whole = np.array([path in near for path in paths], dtype=bool)
+    return replace(known[0], near=whole, there=least.there, given=least.given)
 
 
 def ensemble(assessments: Sequence[Assessment]) -> Assessment:

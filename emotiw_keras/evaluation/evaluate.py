@@ -19,7 +19,7 @@ from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.near.threshold import THRESHOLD
 from emotiw_keras.data.splits import stratified
 from emotiw_keras.data.video_reading import checked
-from emotiw_keras.data.votes import by_majority
+from emotiw_keras.data.votes import by_majority, check_votes
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.assessment import Assessment, Predictions, Question, figures
 from emotiw_keras.evaluation.calibration import by_agreement, calibrated
@@ -230,10 +230,12 @@ def assess(
     result["uncertain"] = selective(run.usable, truth[readable], probabilities[readable])
     if robust:
         from emotiw_keras.evaluation.conditions import compared
+        from emotiw_keras.evaluation.significance import person_numbers
 
         worse = under_conditions(run, faces, kept, crops=crops, batch_size=batch_size, progress=progress, say=say)
+        persons = person_numbers(predictions.select(np.flatnonzero(readable)).subject)
         result["robust"] = {
-            each.name: {"condition": each.words, **compared(truth[readable], probabilities[readable], spoilt)}
+            each.name: {"condition": each.words, **compared(truth[readable], probabilities[readable], spoilt, persons)}
             for each, spoilt in worse
         }
     if faces.votes is not None:
@@ -260,8 +262,7 @@ def _check(
         raise UsageError(f"batch_size and limit must be at least 1; got {batch_size} and {limit}")
     if robust and smooth != 1:
         raise UsageError(f"robust and smooth = {smooth} cannot be combined; score spoilt faces one by one")
-    if votes_rows is not None and votes is None:
-        raise UsageError(f"votes_rows = {votes_rows} says which row of votes an image is, but votes are not given")
+    check_votes(votes, votes_rows)
     if calibrate and split == "val":
         raise UsageError("calibrate chooses a temperature on val, whose figures would flatter themselves; score another split")
 

@@ -16,6 +16,8 @@ from emotiw_keras.evaluation.significance import wilson_interval as wilson_inter
 
 ECE_BINS = 15
 TEMPERATURES = (0.2, 5.0)
+END = 1e-4
+"""As a share of the largest temperature, how near to an end of the range is at it: a bounded search never quite reaches it."""
 
 
 def reliability(
@@ -70,6 +72,18 @@ def best_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
         return float(np.mean(np.logaddexp.reduce(scaled, axis=1) - scaled[np.arange(len(truth)), truth]))
 
     return float(minimize_scalar(loss, bounds=TEMPERATURES, method="bounded").x)
+
+
+def told_temperature(temperature: float) -> str:
+    """A temperature for people, and whether it is an end of the range in which `best_temperature` looks.
+
+    Example:
+        >>> told_temperature(1.25), told_temperature(4.99999)
+        ('1.250', '5.000 (the end of the range 0.2 to 5, beyond which none was tried)')
+    """
+    low, high = TEMPERATURES
+    end = min(temperature - low, high - temperature) < END * high
+    return f"{temperature:.3f}" + (f" (the end of the range {low:g} to {high:g}, beyond which none was tried)" if end else "")
 
 
 def at_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,11 @@ class NearSeen:
             f"Near duplicates were looked for among {self.there:,} of the {self.given:,} different images that the run was "
             "given; the others are not in these data."
         )
+
+
+def least_covered(parts: Sequence[NearSeen]) -> NearSeen:
+    """The one of which most of what its run was given is not in the data: what it says to limit it limits them all."""
+    return max(parts, key=lambda each: each.given - each.there)
 
 
 def near_seen(faces: FaceSet, indices: np.ndarray, leaked: Collection[str]) -> NearSeen | None:

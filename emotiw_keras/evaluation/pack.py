@@ -6,7 +6,7 @@ import lzma
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,22 @@ import h5py
 import numpy as np
 import tomli_w
 
+from emotiw_keras.activations import ACTIVATIONS_FILE
 from emotiw_keras.data.annotated_videos import VideoSet
-from emotiw_keras.data.votes import VOTED
+from emotiw_keras.data.resize import as_taken
+from emotiw_keras.data.votes import VOTED, check_votes
+from emotiw_keras.engines import computing_in
 from emotiw_keras.errors import ModelError, OutputError, RunError, UsageError
 from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.calibration import Unseen, unseen
 from emotiw_keras.evaluation.evaluate import assess, read_once, under_conditions
 from emotiw_keras.evaluation.metrics import at_temperature, best_temperature, expected_calibration_error
-from emotiw_keras.files import check_room, place_new, sha256_file, write_atomic, writing
+from emotiw_keras.files import check_room, local_path, place_new, sha256_file, write_atomic, writing
 from emotiw_keras.locking import sweep_beside
 from emotiw_keras.models.registry import get_spec
 from emotiw_keras.models.weights import save
+from emotiw_keras.observing import compared, observed
+from emotiw_keras.onnx_network import is_known
 from emotiw_keras.out_of_fold import read_out_of_fold, write_out_of_fold
 from emotiw_keras.runs import INFO_FILE, PACKED_ROWS_FILE, WEIGHTS_FILE, Run, believed_hashes
 from emotiw_keras.sealed import sealed_json, strict_toml
@@ -34,6 +39,10 @@ RECIPE_FILE = "recipe.toml"
 KEPT = (RECIPE_FILE, "history.csv", "curves.png", "mean_image.npy")
 CLEAN, ROBUST = "clean", "robust"
 CALIBRATE = (CLEAN, ROBUST)
+OBSERVED, COMPARED = 256, 2_000
+"""Faces whose activations int8 goes by, and faces that are read in it and in float32."""
+MOST_CHANGED = 0.02
+"""The share of them that may get another answer, be it one of fifty or fewer; with more int8 is not offered."""
 LARGEST_CHANGE = 0.02
 """How far a probability may move by the weights' rounding; beyond it the network is not packed."""
 
@@ -92,8 +101,8 @@ def pack(
         DataError: bad data, or too few images.
         ModelError: the network cannot be rounded to 16 bits.
         OutputError: `out` exists or cannot be written.
-        UsageError: the run has no such head, or none that votes are for; another word than those for `calibrate`, or "robust"
-            where the images are a cross-validation's or in videos.
+        UsageError: the run has no such head, or none that votes are for; `votes_rows` without `votes`; another word than those
+            for `calibrate`, or "robust" where the images are a cross-validation's or in videos.
 
     Example:
         >>> pack(Run.open("runs/fer"), "fer-small", "fer2013.zip").temperature     # doctest: +SKIP
@@ -101,7 +110,8 @@ def pack(
     """
     if calibrate not in CALIBRATE:
         raise UsageError(f"calibrate = {calibrate!r}; expected one of {', '.join(CALIBRATE)}")
-    target = Path(out)
+    check_votes(votes, votes_rows)
+    target = local_path(out)
     if target.exists():
         raise OutputError(f"{target} exists already; name a new folder")
     if head is not None:
@@ -149,6 +159,7 @@ def pack(
             if (folds := read_out_of_fold(run)) is not None:
                 write_out_of_fold(temporary, run.labels, folds[0], at_temperature(folds[1], temperatures[main]))
             write_atomic(temporary / UNCERTAINTY_FILE, usable_json(limits.pop(main), limits))
+            _settle_int8(packed, sides[main].before, say or (lambda line: None))
             facts = {"bits": 16, **each[main], **({"heads": each} if main else {})}
             if "packed" in run.info:
                 facts["before"] = run.info["packed"]  # its temperatures are in the weights already
@@ -161,6 +172,42 @@ def pack(
     return Packed(
         target, size / 1e6, temperatures[main], found[main][1:], change, found if main else {}, each[main]["chosen_on"]
     )
+
+
+def _settle_int8(packed: Run, assessment: Assessment, say: Callable[[str], None]) -> None:
+    """Write how large the activations of a packed run become for some of the images, if answers in int8 are nearly those in
+    float32; a line says which, or why not."""
+    if not is_known(packed):
+        return say("not for --precision int8: its network is known to Keras alone")
+    if not computing_in("int8"):
+        return say(
+            "not for --precision int8: that takes ONNX Runtime and a processor that multiplies bytes (VNNI); pack it there"
+        )
+
+    faces = assessment.faces
+    readable = [index for index in assessment.indices.tolist() if faces.status[index] == "ok"]
+
+    def some(count: int) -> np.ndarray:
+        places = np.unique(np.linspace(0, len(readable) - 1, min(len(readable), count), dtype=int))
+        return np.stack([as_taken(image, channels, side) for image in faces.pixels.gather(np.array(readable)[places])])
+
+    channels, side = 1 if packed.settings["channels"] == "grey" else 3, packed.settings["resize"]
+    file = packed.path / ACTIVATIONS_FILE
+    try:
+        found = observed(packed, some(OBSERVED))
+    except ModelError as error:
+        return say(f"not for --precision int8: {error}")
+    write_atomic(file, found.to_json())
+    images = some(COMPARED)
+    sides = [packed.with_head(head.name) for head in packed.heads] or [packed]
+    each = [compared(side, images) for side in sides]
+    same, change = min(share for share, _ in each), max(difference for _, difference in each)
+    told = f"of {len(images):,} images {same:.1%} get the same answer, and a probability moves by at most {change:.2g}"
+    if round((1 - same) * len(images)) > max(1, MOST_CHANGED * len(images)):
+        file.unlink()
+        return say(f"not for --precision int8: {told}; all but {MOST_CHANGED:.0%} must be the same")
+    write_atomic(file, replace(found, compared=len(images), same=same).to_json())
+    say(f"--precision int8: {told}")
 
 
 class _Side:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from emotiw_keras.evaluation.assessment import Predictions
-from emotiw_keras.text import csv_text, sheet_cell
+from emotiw_keras.text import class_columns, csv_text, sheet_cell
 
 
 def predictions_csv(predictions: Predictions) -> str:
-    """The table `path,label,predicted,<one probability per class>,status,subject` as CSV text, one line per image."""
+    """The table `path,label,predicted,<one probability per class>,status,subject` as CSV text, one line per image; the columns
+    of classes are called by `class_columns`."""
     names = (*map(sheet_cell, predictions.labels), "")  # index -1 is no class
-    rows: list[list[str]] = [["path", "label", "predicted", *names[:-1], "status", "subject"]]
+    before, after = ["path", "label", "predicted"], ["status", "subject"]
+    classes = class_columns(predictions.labels, [*before, *after])
+    rows: list[list[str]] = [[*before, *map(sheet_cell, classes), *after]]
     for path, truth, predicted, probabilities, status, person in zip(
         predictions.paths,
         predictions.truth,

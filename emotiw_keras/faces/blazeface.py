@@ -24,7 +24,7 @@ from emotiw_keras.faces.crew import Crew
 from emotiw_keras.faces.detector_input import as_rgb, resized
 from emotiw_keras.faces.detector_net import DetectorNet, fastest
 from emotiw_keras.faces.face import MIN_FACE, Face
-from emotiw_keras.faces.mesh import FaceMesh, Square, eye_centres, square_of_points, upright_square
+from emotiw_keras.faces.mesh import FaceMesh, eye_centres, upright_square
 from emotiw_keras.faces.plausible import plausible
 from emotiw_keras.weights.cache import file_path, find
 from emotiw_keras.weights.fetch import in_package
@@ -260,17 +260,12 @@ class BlazeFaceDetector:
             upright_square(box[:2] + box[2:] / 2, box[2:].max(), *eyes)
             for box, eyes in zip(found.boxes, found.eyes, strict=True)
         ]
-        fits = self._fitted(image, squares)
+        fits = self.mesh.place(image, squares)
         faces = [
             _face(box, points, min(float(score), presence))
             for box, score, (points, presence) in zip(found.boxes, found.scores, fits, strict=True)
         ]
         return plausible(_distinct(faces), image.shape[1], image.shape[0])
-
-    def _fitted(self, image: np.ndarray, squares: list[Square]) -> list[tuple[np.ndarray, float]]:
-        """Points and presence for each square, by two looks: the second is upright by the points of the first."""
-        first = self.mesh.fit(image, squares)
-        return self.mesh.refine(image, [square_of_points(points) for points, _ in first])
 
 
 def _joined(found: Sequence[Candidates]) -> Candidates:

@@ -6,6 +6,7 @@ arXiv:1907.06724.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,8 @@ POINTS = 468
 MARGIN = 1.5
 # The mean of the points from two crops, of 1.5 and of 1.2 times the face, is steadier than either.
 ZOOMS = (1.0, 0.8)
+# Degrees, and shares of the side, by which a square may be turned, larger and away from one in which the mesh sees the same.
+TURNED, LARGER, AWAY = 5.0, 0.1, 0.05
 # Contours of the eyelids, for the eye that is on the left in an image of an upright face, and for the other one. Their means
 # are the eye centres; the points of the two eyes correspond to each other.
 LEFT_EYELIDS = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
@@ -40,6 +43,15 @@ class Square:
     def zoomed(self, factor: float) -> Square:
         """The same with its side times `factor`."""
         return Square(self.x, self.y, self.side * factor, self.angle)
+
+    def near(self, other: Square) -> bool:
+        """Whether a look at the other one would show nothing new."""
+        turned = math.remainder(self.angle - other.angle, math.tau)
+        return (
+            abs(turned) <= math.radians(TURNED)
+            and abs(self.side / other.side - 1) <= LARGER
+            and math.hypot(self.x - other.x, self.y - other.y) <= AWAY * other.side
+        )
 
     def matrix(self) -> np.ndarray:
         """(2, 3): image -> crop, pixel centres at integers in both."""
@@ -99,12 +111,21 @@ class FaceMesh:
         flat_points = points.reshape(POINTS, 3)[:, :2]
         return flat_points @ back[:, :2].T + back[:, 2], float(1 / (1 + np.exp(-float(flag.item()))))
 
-    def refine(self, image: np.ndarray, squares: list[Square]) -> list[tuple[np.ndarray, float]]:
-        """As `fit`, from crops of all `ZOOMS`: the mean of the points weighted by probability, and the highest probability."""
-        fits = iter(self.fit(image, [square.zoomed(zoom) for square in squares for zoom in ZOOMS]))
+    def place(self, image: np.ndarray, squares: list[Square]) -> list[tuple[np.ndarray, float]]:
+        """As `fit`, by looks of all `ZOOMS` at squares that are upright by the points of a first look: the mean of the points
+        by probability, and the highest probability. A first look that was at such a square is one of them."""
+        looks: list[list[tuple[np.ndarray, float]]] = []
+        more: list[tuple[int, Square]] = []
+        for number, (square, first) in enumerate(zip(squares, self.fit(image, squares), strict=True)):
+            upright = square_of_points(first[0])
+            stands = square.near(upright)
+            looks.append([first] if stands else [])
+            more += [(number, upright.zoomed(zoom)) for zoom in ZOOMS if zoom != 1 or not stands]
+        for (number, _), look in zip(more, self.fit(image, [square for _, square in more]), strict=True):
+            looks[number].append(look)
         found = []
-        for _ in squares:
-            points, flags = zip(*(next(fits) for _ in ZOOMS), strict=True)
+        for each in looks:
+            points, flags = zip(*each, strict=True)
             # A probability of 0 in all crops still has points.
             found.append((np.average(points, axis=0, weights=np.add(flags, 1e-6)), max(flags)))
         return found

@@ -12,6 +12,8 @@ import numpy as np
 from emotiw_keras.errors import ModelError
 
 Layout = Literal["oihw", "hwio"]
+FACTS = "emotiw"
+"""Key of an ONNX file's metadata under which `emotiw export` says labels, input and preprocessing."""
 
 OPS = (
     "conv",  # arrays weight[, bias]; stride (h, w), pad (top, bottom, left, right), groups, dilation (h, w)
@@ -107,6 +109,8 @@ class Foreign:
     """Layers that rescale or normalise the images, as far as a file without a graph names them; no array holds what they do."""
     classes: tuple[str, ...] | None = None
     """Names of the outputs, if the file holds them."""
+    exported: bool = False
+    """Whether `emotiw export` wrote it."""
 
 
 def beyond_float32(array: np.ndarray) -> float | None:

@@ -1,8 +1,8 @@
 """Keras' files: the old `.h5` of weights or of a whole model, the `.weights.h5` of Keras 3, and its `.keras` of a whole model.
 
 Arrays only are read. The description of the layers that a whole model carries (JSON that can name code to run, as a Lambda
-layer does) is listed, and searched for "channels_first" and layers that rescale images alone. Sources: Keras'
-`legacy/saving/legacy_h5_format.py` and `saving/saving_lib.py`; Keras 2's `utils/conv_utils.py` (`convert_kernel`).
+layer does) is listed, and searched for "channels_first" and for what changes images ahead of the first weights alone. Sources:
+Keras' `legacy/saving/legacy_h5_format.py` and `saving/saving_lib.py`; Keras 2's `utils/conv_utils.py` (`convert_kernel`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,14 @@ _OLD_NAME = re.compile(r"(?:.*_)?(W|b)(?:_\d+)?")
 _DESCRIPTION = "a description of layers; only arrays are read"
 _OPTIMIZER = "the optimizer's state, which only training needs"
 _CHANNELS_FIRST = re.compile(r'"data_format"\s*:\s*"channels_first"')
-_RESCALES = re.compile(r'"class_name"\s*:\s*"(Rescaling|Normalization)"(?:\s*,\s*"config"\s*:\s*\{\s*"name"\s*:\s*"([^"]*)")?')
+_LAYER = re.compile(r'"class_name"\s*:\s*"(\w+)"(?:\s*,\s*"config"\s*:\s*\{\s*"name"\s*:\s*"([^"]*)")?')
+_RESCALES = ("Rescaling", "Normalization")
+_WEIGHS = re.compile(r"\w*Conv\w*|Dense|EinsumDense|BatchNormalization|LayerNormalization|Embedding")
+_CHANGES = {
+    "Lambda", "TFOpLambda", "SlicingOpLambda", "Add", "Subtract", "Multiply", "Divide", "TrueDivide", "FloorDivide", "Negative",
+    "Power", "Square", "Sqrt", "Log", "Absolute", "Mean", "Std", "Var", "Maximum", "Minimum", "Clip", "GetItem", "Flip",
+}  # fmt: skip
+"""What changes images where it stands before the first layer with weights; behind it is the network's own."""
 _SPATIAL_KERNEL = 4
 """Axes, at least, of a kernel that is turned; of three may also be one of a layer that is no convolution."""
 
@@ -119,7 +126,7 @@ def read_keras_archive(path: Path, limits: Limits | None = None) -> Foreign:
     with unpacked(path, bounds) as weights:
         held = read_keras_h5(weights, bounds.of_file(path.stat().st_size))
     archive = Zip(path, bounds)
-    config = str(archive.read("config.json"), "utf-8", "replace") if "config.json" in archive.sizes else ""
+    config = description_of(path, bounds)
     others = {name: _DESCRIPTION for name in archive.sizes if name == "config.json"}
     others |= {name: "nothing about weights" for name in archive.sizes if name not in (WEIGHTS_ENTRY, "config.json")}
     first = _CHANNELS_FIRST.search(config) is not None
@@ -227,18 +234,33 @@ def _described(file: Hdf5) -> str | None:
 
 
 def rescaling_in(description: str) -> tuple[str, ...]:
-    """The layers in a description of layers that change the images by numbers which no array holds.
+    """The layers and operations in a description of layers that change the images by what no array holds, or a layer ahead of
+    the network.
 
     Example:
         >>> rescaling_in('{"class_name": "Rescaling", "config": {"name": "to_one", "scale": 0.004}}')
         ('to_one',)
     """
-    return tuple(match[2] or match[1] for match in _RESCALES.finditer(description))
+    found, before = [], True
+    for match in _LAYER.finditer(description):
+        before = before and not _WEIGHS.fullmatch(match[1])
+        if match[1] in _RESCALES or (before and match[1] in _CHANGES):
+            found.append(match[2] or match[1])
+    return tuple(found)
 
 
 def is_rescaling(name: str) -> bool:
-    """Whether it is the name that Keras gives to a Rescaling layer, and to its group in a `.weights.h5` file."""
-    return re.fullmatch(r"rescaling(_\d+)?", name) is not None
+    """Whether it is the name that Keras gives to a layer that changes images, and to its group in a `.weights.h5` file: what a
+    Lambda changes there is not told. Operations such as `x / 255` stand in no file of weights alone."""
+    return re.fullmatch(r"(rescaling|normalization|lambda)(_\d+)?", name) is not None
+
+
+def description_of(path: Path, limits: Limits) -> str:
+    """The description of the layers in a `.keras` file, "" where it has none. Raises ModelError if the zip is damaged."""
+    from emotiw_keras.formats.zipped import Zip
+
+    archive = Zip(path, limits)
+    return str(archive.read("config.json"), "utf-8", "replace") if "config.json" in archive.sizes else ""
 
 
 def _role(name: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from emotiw_keras.errors import ModelError
-from emotiw_keras.formats.foreign import Foreign, Limits
+from emotiw_keras.formats.foreign import FACTS, Foreign, Limits
 from emotiw_keras.formats.onnx_attributes import Attribute, Branch, Graph, OnnxNode
 from emotiw_keras.formats.onnx_external import ExternalFiles
 from emotiw_keras.formats.onnx_nodes import convert
@@ -24,7 +24,8 @@ _OTHER_TYPES = {2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 8: "string", 12:
 _OTHER_TYPES |= {14: "complex64", 15: "complex128"}
 _STORED = {"float": "<f4", "int32": "<i4", "int64": "<i8", "float16": "<f2", "double": "<f8", "bool": "?", "bfloat16": "<u2"}
 
-_MODEL: Schema = {7: Spec("graph", "message"), 8: Spec("opset_import", "message", True)}
+_MODEL: Schema = {7: Spec("graph", "message"), 8: Spec("opset_import", "message", True), 14: Spec("metadata", "message", True)}
+_PROPERTY: Schema = {1: Spec("key", "str")}
 _OPSET: Schema = {1: Spec("domain", "str"), 2: Spec("version", "int")}
 _GRAPH: Schema = {
     1: Spec("node", "message", True),
@@ -116,14 +117,16 @@ def read_onnx(path: Path, limits: Limits = _DEFAULTS) -> Foreign:
         inputs=inputs,
     )
     converted, ignored = convert(graph)
+    ours = any(last(wire.decode(part, _PROPERTY), "key") == FACTS for part in model.get("metadata", ()))
     return Foreign(
-        format=f"ONNX (opset {graph.opset})",
+        format=f"ONNX (opset {graph.opset}{', by `emotiw export`' if ours else ''})",
         path=path,
         arrays={name: array for name, array in reader.arrays.items() if name not in ignored},
         layout="oihw",
         nodes=converted,
         inputs=inputs,
         ignored=ignored,
+        exported=ours,
     )
 
 

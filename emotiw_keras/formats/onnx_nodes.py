@@ -15,6 +15,8 @@ from emotiw_keras.formats.onnx_tensors import REALS, Folded
 from emotiw_keras.formats.reference_tensors import STEPS
 
 Attributes = dict[str, Any]
+LARGEST_FLOAT = float(np.finfo(np.float32).max)
+"""What bounds nothing."""
 # Since version 13 Softmax is over one axis; before, over all from its axis on.
 _ONE_AXIS_SOFTMAX = 13
 
@@ -298,6 +300,19 @@ class _Converter(AttributeReader):
         slope = self.number(node, "alpha", 0.01) if node.op == "LeakyRelu" else 0.0
         self._emit(node, "relu", self._one_input(node)[0], (), {"slope": slope})
 
+    def clip(self, node: OnnxNode) -> None:
+        """ReLU6 and its like; since version 11 the bounds are inputs."""
+        names = (*node.inputs[1:], "", "")[:2]
+        inputs, given = self._tensors(node), [self.arrays[name] for name in names if name in self.arrays]
+        if len(node.inputs) > 3 or inputs != node.inputs[:1] or any(each.size != 1 for each in given):
+            raise Unsupported("between bounds that the file does not hold as numbers")
+        bounds = self.number(node, "min", -LARGEST_FLOAT), self.number(node, "max", LARGEST_FLOAT)
+        low, high = (float(self.arrays[name].item()) if name else bound for name, bound in zip(names, bounds, strict=True))
+        if low != 0 or not high > 0:
+            raise Unsupported(f"between {low:g} and {high:g}; with bounds of 0 and above it is computed, as a ReLU6 is")
+        self.shapes_only.update(name for name in names if name)
+        self._emit(node, "relu", inputs, (), {"slope": 0.0} | ({"limit": high} if high < LARGEST_FLOAT else {}))
+
     def plain(self, node: OnnxNode) -> None:
         op = {"GlobalAveragePool": "global_mean", "GlobalMaxPool": "global_max", "Sigmoid": "sigmoid"}[node.op]
         self._emit(node, op, self._one_input(node)[0], (), {})
@@ -310,6 +325,7 @@ _KINDS: dict[str, Callable[[_Converter, OnnxNode], None]] = _TENSORS | {
     "BatchNormalization": _Converter.batch_norm,
     "Cast": _Converter.cast,
     "CastLike": _Converter.cast,
+    "Clip": _Converter.clip,
     "Concat": _Converter.concat,
     "Conv": _Converter.conv,
     "Dropout": _Converter.dropout,

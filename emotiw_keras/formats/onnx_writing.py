@@ -18,7 +18,8 @@ INPUT, OUTPUT = "faces", "probabilities"
 OPSET, IR_VERSION = 17, 8
 MOST_BYTES = 2**31 - 2**20
 """A message of protocol buffers has less than 2 GiB; all but the arrays is far below a mebibyte."""
-_FLOAT, _INT64 = 1, 7
+_FLOAT = 1
+_TYPES = {"float32": _FLOAT, "uint8": 2, "int8": 3, "int32": 6, "int64": 7}
 _FLOAT_TYPE, _INT_TYPE, _TEXT_TYPE, _INTS_TYPE = 1, 2, 3, 7
 
 
@@ -39,17 +40,9 @@ def onnx_bytes(nodes: Iterable[Node], arrays: Mapping[str, np.ndarray], shape: t
         >>> onnx_bytes([fc], {"fc8.weight": np.zeros((12, 7))}, (2, 2, 3), 7)[:2]
         b'\\x08\\x08'
     """
-    size = sum(4 * array.size for array in arrays.values())
-    if size > MOST_BYTES:
-        raise ModelError(f"the weights have {size / 1e9:.1f} GB, an ONNX model holds 2")
-    writer = _Writer(arrays)
-    for node in nodes:
-        writer.step(node)
-    if not writer.ends_in_softmax:
-        writer.step(Node("softmax", "softmax", (writer.last,), ("softmax",)))
-    writer.emit("Identity", [writer.tensors[writer.last]], OUTPUT)
-    height, width, channels = shape
-    return writer.written({INPUT: ["batch", channels, height, width]}, {OUTPUT: ["batch", classes]})
+    writer = Writer(arrays)
+    writer.steps(nodes)
+    return writer.network(shape, classes)
 
 
 class Graph:
@@ -67,10 +60,10 @@ class Graph:
         return output
 
     def store(self, name: str, values: np.ndarray) -> str:
-        """Append an array, as float32, or as int64 if it holds such; returns its name."""
-        whole = values.dtype == np.int64
-        stored = np.asarray(values, "<i8" if whole else "<f4", order="C")
-        head = b"".join(wire.number(1, size) for size in stored.shape) + wire.number(2, _INT64 if whole else _FLOAT)
+        """Append an array, of whole numbers as it is if ONNX has their type, others as float32; returns its name."""
+        kind = values.dtype.name if values.dtype.name in _TYPES else "float32"
+        stored = np.asarray(values, np.dtype(kind).newbyteorder("<"), order="C")
+        head = b"".join(wire.number(1, size) for size in stored.shape) + wire.number(2, _TYPES[kind])
         content = stored.data.cast("B") if stored.size else b""
         self._stored.append([head + wire.text(8, name), wire.tag(9, 2), wire.varint(stored.nbytes), content])
         return name
@@ -86,17 +79,37 @@ class Graph:
         return b"".join([head, wire.tag(7, 2), wire.varint(sum(map(len, graph))), *graph])
 
 
-class _Writer(Graph):
-    """Nodes and arrays in the making. A tensor that is written over gets a new name: in ONNX each is made once."""
+class Writer(Graph):
+    """Nodes and arrays in the making. A tensor that is written over gets a new name: in ONNX each is made once.
+
+    Raises:
+        ModelError: more than 2 GB of arrays.
+    """
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
         super().__init__()
+        size = sum(4 * array.size for array in arrays.values())
+        if size > MOST_BYTES:
+            raise ModelError(f"the weights have {size / 1e9:.1f} GB, an ONNX model holds 2")
         self._arrays = arrays
         self._flat: set[str] = set()
         self._normalised: dict[str, Node] = {}
         self.tensors = {"data": INPUT}
         self.last = "data"
         self.ends_in_softmax = False
+
+    def steps(self, nodes: Iterable[Node]) -> None:
+        """Append what nodes compute, up to the probabilities."""
+        for node in nodes:
+            self.step(node)
+        if not self.ends_in_softmax:
+            self.step(Node("softmax", "softmax", (self.last,), ("softmax",)))
+        self.emit("Identity", [self.tensors[self.last]], OUTPUT)
+
+    def network(self, shape: tuple[int, int, int], classes: int, more: Mapping[str, list[int | str]] | None = None) -> bytes:
+        """The whole file, of which `more` are further outputs with their shapes; see `onnx_bytes`."""
+        height, width, channels = shape
+        return self.written({INPUT: ["batch", channels, height, width]}, {OUTPUT: ["batch", classes], **(more or {})})
 
     def step(self, node: Node) -> None:
         """Append what a node computes."""
@@ -106,26 +119,30 @@ class _Writer(Graph):
         self.tensors[node.outputs[0]] = make(node, [self.tensors[name] for name in node.inputs])
         self.last, self.ends_in_softmax = node.outputs[0], node.op == "softmax"
 
-    def _array(self, name: str) -> np.ndarray:
+    def array_of(self, name: str) -> np.ndarray:
         if name not in self._arrays:
             raise ModelError(f"the array {name} is missing")
         return self._arrays[name]
 
-    def _weights(self, node: Node, *axes: int) -> list[str]:
-        first, *rest = node.arrays
-        kernel = self._array(first)
+    def kernel_of(self, node: Node, *axes: int) -> np.ndarray:
+        """The kernel of a node, its axes in this order."""
+        kernel = self.array_of(node.arrays[0])
         if kernel.ndim != (len(axes) or 2):
             raise ModelError(f"layer {node.name} has weights of {kernel.ndim} axes")
-        stored = self.store(first, kernel.transpose(axes) if axes else kernel)
-        return [stored, *(self.store(name, self._array(name)) for name in rest)]
+        return kernel.transpose(axes) if axes else kernel
+
+    def _weights(self, node: Node, inputs: list[str], *axes: int) -> list[str]:
+        first, *rest = node.arrays
+        stored = self.store(first, self.kernel_of(node, *axes))
+        return [stored, *(self.store(name, self.array_of(name)) for name in rest)]
 
     def _conv(self, node: Node, inputs: list[str]) -> str:
         top, bottom, left, right = node.attrs["pad"]
-        weights = self._weights(node, 3, 2, 0, 1)
+        weights = self._weights(node, inputs, 3, 2, 0, 1)
         return self.emit(
             "Conv",
             [*inputs, *weights],
-            kernel_shape=list(self._array(node.arrays[0]).shape[:2]),
+            kernel_shape=list(self.array_of(node.arrays[0]).shape[:2]),
             strides=list(node.attrs["stride"]),
             pads=[top, left, bottom, right],
             dilations=list(node.attrs["dilation"]),
@@ -133,7 +150,8 @@ class _Writer(Graph):
         )
 
     def _fc(self, node: Node, inputs: list[str]) -> str:
-        y = self.emit("Gemm", [self._flatten(node, inputs), *self._weights(node)])
+        flat = self._flatten(node, inputs)
+        y = self.emit("Gemm", [flat, *self._weights(node, [flat])])
         self._flat.add(y)
         return y
 
@@ -192,7 +210,7 @@ class _Writer(Graph):
         before = self._normalised.get(node.inputs[0])
         if before is None:
             raise ModelError(f"layer {node.name}: no ONNX is known here for a scale without a normalisation before it")
-        values = [self.store(name, self._array(name)) for name in (*node.arrays, *before.arrays)]
+        values = [self.store(name, self.array_of(name)) for name in (*node.arrays, *before.arrays)]
         return self.emit("BatchNormalization", [*inputs, *values], epsilon=float(before.attrs["epsilon"]))
 
     def _add(self, node: Node, inputs: list[str]) -> str:

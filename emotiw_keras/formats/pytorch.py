@@ -203,14 +203,21 @@ def _class_names(root: dict[Any, Any], outputs: int) -> tuple[str, ...] | None:
 
 
 def _in_order(value: Any) -> list[Any]:
-    """The names in a list, or in a dict of names and their numbers, whichever way round; none of anything else."""
+    """The names in a list, or in a dict of names and their numbers, whichever way round and also as text, as JSON has them
+    ({"0": "angry"}); none of anything else, and none where names and numbers cannot be told apart."""
     if not isinstance(value, dict):
         return list(value) if isinstance(value, list | tuple) else []
-    pairs = [(number, name) if type(number) is int else (name, number) for number, name in value.items()]
-    if not all(type(number) is int and type(name) is str for number, name in pairs):
-        return []
-    pairs.sort()
-    return [name for _, name in pairs] if [number for number, _ in pairs] == list(range(len(pairs))) else []
+    for pairs in ([*value.items()], [(number, name) for name, number in value.items()]):
+        whole = all(type(number) is int for number, _ in pairs)
+        numbers = [int(number) if _is_number(number) else -1 for number, _ in pairs]
+        names = [name for _, name in pairs if type(name) is str and (whole or not _is_number(name))]
+        if len(names) == len(pairs) and sorted(numbers) == list(range(len(pairs))):
+            return [name for _, name in sorted(zip(numbers, names, strict=True))]
+    return []
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int or (type(value) is str and value.isascii() and value.isdecimal() and len(value) < 8)
 
 
 def _described(value: Any) -> str:

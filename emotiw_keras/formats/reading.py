@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 
 from emotiw_keras.errors import ModelError
+from emotiw_keras.files import expanded
 from emotiw_keras.formats.foreign import Foreign, Limits
 from emotiw_keras.formats.zipped import Zip
 
@@ -44,7 +45,9 @@ _DEFAULTS = Limits()
 def sniff(path: Path, limits: Limits = _DEFAULTS) -> str:
     """The format of a file, a key of READERS. Raises ModelError if it is missing, empty or in none of them."""
     if not path.is_file():
-        raise ModelError(f"no weight file at {path}" + ("; it is a folder" if path.is_dir() else ""))
+        runs = "; it is a run folder, which --weights and --model take as it is"
+        folder = "" if not path.is_dir() else runs if (path / "run.json").is_file() else "; it is a folder"
+        raise ModelError(f"no weight file at {path}{folder}")
     try:
         with path.open("rb") as file:
             head = file.read(520)
@@ -87,7 +90,7 @@ def read(path: str | Path, limits: Limits = _DEFAULTS) -> Foreign:
     Raises:
         ModelError: the file is missing, damaged, too large, or in no known format.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     module, function = READERS[sniff(path, limits)]
     size = path.stat().st_size
     if size > limits.total_bytes:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from emotiw_keras.keras_names import unnumbered
 
@@ -17,8 +19,8 @@ _ASIDE = ("name", "dtype", "trainable", "seed", "lora_rank", "lora_alpha")
 def architecture(model: keras.Model) -> str:
     """A hash of a network's layers: their classes, and of their settings the numbers and words, such as that of an activation.
 
-    What is code (a function, an object) does not count, nor how layers are connected: a network stays the same whichever file
-    makes it, and whether or not Keras can write it down.
+    What is code (a function, an object) does not count, nor how layers are connected (`connections` tells that): a network
+    stays the same whichever file makes it, and whether or not Keras can write it down.
 
     Example:
         >>> def net(activation):
@@ -29,6 +31,99 @@ def architecture(model: keras.Model) -> str:
     layers = [layer for layer in model._flatten_layers(include_self=False) if not isinstance(layer, keras.layers.InputLayer)]
     text = json.dumps([(type(layer).__name__, _settings(layer)) for layer in layers], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def connections(model: keras.Model) -> str:
+    """A hash of what goes into what in the functional networks that a network holds, itself among them.
+
+    Example:
+        >>> def net(second):
+        ...     x = keras.Input((4,))
+        ...     y = keras.layers.Dense(4)(x)
+        ...     return keras.Model(x, keras.layers.Add()([y, x if second else y]))
+        >>> connections(net(True)) == connections(net(True)), connections(net(True)) == connections(net(False))
+        (True, False)
+    """
+    found = [_graph(each) for each in model._flatten_layers() if hasattr(each, "_nodes_by_depth")]
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
+
+
+def _graph(model: keras.Model) -> list[Any]:
+    """Of each operation of a functional network, in its order: its class, and for each use in it where its inputs come from."""
+    inside = {id(node) for nodes in model._nodes_by_depth.values() for node in nodes}
+    uses = [[node for node in each._inbound_nodes if id(node) in inside] for each in model.operations]
+    places = {id(node): (number, use) for number, nodes in enumerate(uses) for use, node in enumerate(nodes)}
+
+    def sources(tensors: Sequence[Any]) -> list[Any]:
+        origins = [tensor._keras_history for tensor in tensors]
+        return [(places.get(id(of.operation._inbound_nodes[of.node_index])), of.tensor_index) for of in origins]
+
+    names = [type(each).__name__ for each in model.operations]
+    return [names, [[sources(node.input_tensors) for node in nodes] for nodes in uses], sources(model.outputs)]
+
+
+def answers_to_noise(model: keras.Model, about: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a network says of `noise`, by which another is known to compute the same with its weights, whatever the code is.
+
+    Args:
+        model: with its weights.
+        about: its input shape and whether it returns logits, as run.json's `model` has them.
+
+    Returns:
+        Probabilities of each item, and within how much another processor, or a network that is made in another type of numbers,
+        says the same; None where answers are random, change the network or are none, or a side of the input is free.
+    """
+    import tensorflow as tf
+
+    if None in about["input_shape"]:
+        return None
+    exact = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # products of GPUs with a tenth of the digits
+    try:
+        outputs, assigned = called(model, noise(model, about["input_shape"]), training=False)
+        found = keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32"))
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(exact)
+    if about.get("logits"):
+        found = np.exp(found - found.max(axis=-1, keepdims=True))
+        found /= found.sum(axis=-1, keepdims=True)
+    if assigned or not np.isfinite(found).all():
+        return None
+    half = any(layer.compute_dtype in ("float16", "bfloat16") for layer in model._flatten_layers())
+    return {"probabilities": found.round(6).tolist(), "within": 0.2 if half else 1e-3}
+
+
+def apart(one: dict[str, Any] | None, other: dict[str, Any] | None) -> float:
+    """By how much of probability two `answers_to_noise` differ; 0 where that is within what both allow or one is not known."""
+    if one is None or other is None:
+        return 0.0
+    most = float(np.abs(np.subtract(one["probabilities"], other["probabilities"])).max())
+    return most if most > max(one["within"], other["within"]) else 0.0
+
+
+def noise(model: keras.Model, shape: Sequence[int | None]) -> np.ndarray:
+    """Four items of a shape for a network, the same in every process: numbers around zero up to those of pixels. A side that is
+    free is 32."""
+    draw, given = np.random.default_rng(0), getattr(model, "inputs", None)
+    dtype = given[0].dtype if given else "float32"
+    items = draw.uniform(-0.3, 1, (4, *(side or 32 for side in shape)))
+    items *= np.reshape([1, 8, 64, 255], (4,) + (1,) * (items.ndim - 1))
+    if dtype == "uint8":
+        return items.clip(0).astype(dtype)
+    return items.astype("float32") if "float" in dtype else draw.integers(0, 2, items.shape).astype(dtype)
+
+
+def called(model: keras.Model, inputs: Any, training: bool) -> tuple[Any, list[keras.Variable]]:
+    """What a network returns, and the variables that its layers assign meanwhile; all of them keep their values.
+
+    Example:
+        >>> net = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization()])
+        >>> [variable.name for variable in called(net, keras.ops.ones((2, 4)), training=True)[1]]
+        ['moving_mean', 'moving_variance']
+    """
+    with keras.StatelessScope() as scope:
+        outputs = model(inputs, training=training)
+    return outputs, [variable for variable in model.variables if scope.get_current_value(variable) is not None]
 
 
 def _settings(layer: keras.layers.Layer) -> dict[str, Any]:

@@ -30,9 +30,10 @@ from keras.src.utils import file_utils
 
 from emotiw_keras.conversion.matching import prepared
 from emotiw_keras.errors import ModelError, UsageError
+from emotiw_keras.files import local_path
 from emotiw_keras.formats.foreign import Limits
 from emotiw_keras.formats.hdf5_trial import rehearse
-from emotiw_keras.formats.keras_h5 import is_rescaling, read_keras_h5, unpacked
+from emotiw_keras.formats.keras_h5 import description_of, is_rescaling, read_keras_h5, rescaling_in, unpacked
 from emotiw_keras.formats.reading import sniff
 from emotiw_keras.models import weights as stored
 from emotiw_keras.models.applications import APPLICATIONS, TORCH_MEAN, TORCH_STD
@@ -117,7 +118,7 @@ def _checked_shape(spec: ModelSpec, shape: tuple[int, ...]) -> Shape:
 
 
 def _existing(spec: ModelSpec, weights: Any) -> Path:
-    path = Path(weights).expanduser()
+    path = local_path(weights)
     if not path.is_file():
         raise ModelError(f"no weights file at {path}; expected None, '{WEIGHTS}' or a Keras weight file of {spec.name}")
     return path
@@ -211,14 +212,21 @@ def _check_statistics(what: str, values: Sequence[np.ndarray]) -> None:
         )
 
 
-def _tell_rescaling(spec: ModelSpec, trunk: keras.Model, path: Path, rescales: Sequence[str]) -> None:
-    """Say on stderr if the network stood behind a layer of its user's that changes images, which is not taken along."""
+def _prepares(spec: ModelSpec, trunk: keras.Model) -> bool:
+    """Whether files of Keras have the network behind layers of its own that rescale images."""
     published = "include_preprocessing" in inspect.signature(getattr(keras.applications, spec.class_name)).parameters
     # of EfficientNet, whose own stand first in every file, an Identity is left
-    if not published and not any(is_rescaling(layer.name) for layer in trunk.layers):
-        for layer in rescales[:1]:
-            had = f"{shown(path.name)} has the layer {shown(layer)}, which changes images and is not taken"
-            print(f"{spec.name}: {had}; here the network takes {prepared(spec)}", file=sys.stderr)
+    return published or any(is_rescaling(layer.name) for layer in trunk.layers)
+
+
+def _tell_rescaling(spec: ModelSpec, trunk: keras.Model, path: Path, rescales: Sequence[str]) -> None:
+    """Say on stderr if the network stood behind a layer of its user's that changes images, which is not taken along."""
+    if _prepares(spec, trunk):
+        own = [each for each in rescales if re.search(r"rescaling|normalization|^tf\.", each)]
+        rescales = [*(each for each in rescales if each not in own), *[each for each in own if "normalization" in each][1:]]
+    for layer in rescales[:1]:
+        had = f"{shown(path.name)} has the layer {shown(layer)}, which changes images and is not taken"
+        print(f"{spec.name}: {had}; here the network takes {prepared(spec)}", file=sys.stderr)
 
 
 def _load(spec: ModelSpec, trunk: keras.Model, model: keras.Model, path: Path) -> bool:
@@ -228,7 +236,7 @@ def _load(spec: ModelSpec, trunk: keras.Model, model: keras.Model, path: Path) -
         limits = Limits().of_file(path.stat().st_size)
         with unpacked(path, limits) as weights:
             try:
-                return _load_hdf5(spec, trunk, model, weights, limits)
+                return _load_hdf5(spec, trunk, model, weights, limits, rescaling_in(description_of(path, limits)))
             except ModelError as error:
                 raise ModelError(str(error).replace(str(weights), str(path))) from error
     if kind != "Keras HDF5":
@@ -236,23 +244,25 @@ def _load(spec: ModelSpec, trunk: keras.Model, model: keras.Model, path: Path) -
     return _load_hdf5(spec, trunk, model, path)
 
 
-def _load_hdf5(spec: ModelSpec, trunk: keras.Model, model: keras.Model, path: Path, limits: Limits | None = None) -> bool:
+def _load_hdf5(
+    spec: ModelSpec, trunk: keras.Model, model: keras.Model, path: Path, limits: Limits | None = None, told: Sequence[str] = ()
+) -> bool:
     rehearse(read_keras_h5, path, limits or Limits())  # a stranger's file may crash the HDF5 library or point at other files
     with h5py.File(path, "r") as file:
         numbered = isinstance(file.get("layers"), h5py.Group) and "layer_names" not in file.attrs
-    return _load_numbered(spec, trunk, model, path) if numbered else _load_listed(spec, trunk, path)
+    return _load_numbered(spec, trunk, model, path, told) if numbered else _load_listed(spec, trunk, path)
 
 
-def _load_numbered(spec: ModelSpec, trunk: keras.Model, model: keras.Model, path: Path) -> bool:
+def _load_numbered(spec: ModelSpec, trunk: keras.Model, model: keras.Model, path: Path, told: Sequence[str]) -> bool:
     """From a `.weights.h5` file of Keras 3, by the layers' places in it; names must agree where the network gives them."""
     there = {place: (name, shapes) for name, (place, shapes) in stored.stored_layers(path).items()}
     for layer, place in stored.places(trunk):
         if layer.weights:
             name, shapes = there.get(place, ("nothing", []))
             _check_layer(spec, path, layer, name, shapes)
-    _tell_rescaling(spec, trunk, path, stored.rescaling_layers(path))
+    _tell_rescaling(spec, trunk, path, told or stored.rescaling_layers(path))
     with h5py.File(path, "r") as file:
-        for place in filter(_is_normalization, there):
+        for place in filter(_is_normalization, there if _prepares(spec, trunk) else ()):
             _check_statistics(f"the weights in {path}", [file[f"layers/{place}/vars/{number}"][()] for number in range(2)])
     head = next((layer for layer in model.layers if layer.name == spec.classifier), None)
     wanted = None if head is None else (head.name, [tuple(weight.shape) for weight in head.weights])
@@ -273,7 +283,7 @@ def _load_listed(spec: ModelSpec, trunk: keras.Model, path: Path) -> bool:
             statistics.append(array)
         else:
             found.append((layer, array))
-    if statistics:
+    if statistics and _prepares(spec, trunk):
         _check_statistics(f"the weights in {path}", statistics)
     start = 0
     for layer in trunk.layers:

@@ -14,6 +14,7 @@ import numpy as np
 from emotiw_keras.conversion.convert import convert
 from emotiw_keras.conversion.matching import check_unscaled
 from emotiw_keras.errors import ModelError
+from emotiw_keras.files import local_path
 from emotiw_keras.formats.foreign import Foreign
 from emotiw_keras.formats.keras_h5 import ROLES
 from emotiw_keras.formats.reading import read
@@ -74,7 +75,7 @@ def find(weights: str | os.PathLike[str] | None, name: str, none: str = "weights
         raise ModelError(
             f"{name} has no {DATA_SETS[str(weights)]} weights; expected '{spec.trained_on}', None or the path of a weight file"
         )
-    path = Path(weights).expanduser()
+    path = local_path(weights)
     if not path.exists():
         raise ModelError(f"no weights file at {path}; expected None, '{spec.trained_on}' or the path of a weight file")
     return path

@@ -13,6 +13,7 @@ from emotiw_keras.pathnet.bank import Bank, check_parent
 from emotiw_keras.pathnet.evolution import path_of
 from emotiw_keras.pathnet.path_step import PathSteps
 from emotiw_keras.pathnet.search import PathNetSettings
+from emotiw_keras.text import number_of
 from emotiw_keras.training.epoch_progress import duration
 from emotiw_keras.training.start import start_tensorflow
 
@@ -51,7 +52,8 @@ def describe(prepared: Prepared, folder: Path, say: Callable[[str], None]) -> No
         final = step * each.final_epochs * count / each.batch_size
         total += generation * each.generations + final
         say(
-            f"search {each.name} ({each.start}): up to {each.generations:,} generations of about {generation:.2f} s, "
+            f"search {each.name} ({each.start}): up to "
+            f"{number_of(each.generations, 'generations')} of about {generation:.2f} s, "
             f"{each.tournament * each.minibatches:,} minibatches of {each.batch_size} each"
         )
     readout = bank.units * classes + classes

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from emotiw_keras.pathnet.search import PathNetSettings, Search
+from emotiw_keras.text import number_of
 from emotiw_keras.training.checked_fields import SettingError
 from emotiw_keras.training.kinds import Job, Kind, Loop
 
@@ -51,7 +52,7 @@ class Searches(Kind):
 
         shared = sum(map(len, entry["reused"]))
         return (
-            f"search {entry['name']}: path {path_text(entry['path'])} after {entry['generations']} generations, "
+            f"search {entry['name']}: path {path_text(entry['path'])} after {number_of(entry['generations'], 'generations')}, "
             f"{shared} of its modules frozen before{score}"
         )
 

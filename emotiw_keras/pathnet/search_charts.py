@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from emotiw_keras.files import write_encoded
+from emotiw_keras.text import number_of
 
 DOT, LINE, FROZEN, OWN, REUSED, UNUSED = "#54aeff", "#0a3069", "#8c959f", "#0969da", "#bc4c00", "#f6f8fa"
 SMOOTHED = 10
@@ -122,7 +123,7 @@ def _overlap(axes: Axes, result: Mapping[str, Any], layers: int, modules: int) -
     axes.tick_params(labelsize=7)
     axes.set_xlabel("layer")
     shared, count = sum(map(len, result["reused"])), sum(map(len, result["path"]))
-    title = f"best path: {count} modules"
+    title = f"best path: {number_of(count, 'modules')}"
     if any(result["frozen"]):
         title += f", {shared} reused\n(by chance {expected_overlap(result['path'], result['frozen'], modules):.1f})"
     axes.set_title(title, fontsize=10)

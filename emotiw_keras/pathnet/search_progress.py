@@ -30,7 +30,8 @@ class Progress(StageProgress):
         """After a generation: its row of the history, the best path so far, and how many generations may follow."""
         val = f", val accuracy {row['val_accuracy']:.1%}" if "val_accuracy" in row else ""
         line = (
-            f"{name} generation {row['epoch']}: fitness {row['accuracy']:.1%}, loss {row['loss']:.3f}, best path {path}{val}, "
+            f"{name} generation {row['epoch']}: winner's fitness {row['accuracy']:.1%}, loss {row['loss']:.3f}, best path "
+            f"{path}{val}, "
             f"{row['images_per_second']:.0f} images/s" + (f", {duration(left * row['seconds'])} left at most" if left else "")
         )
         if val or last or time.monotonic() - self._told > SECONDS_BETWEEN_LINES:
@@ -38,5 +39,5 @@ class Progress(StageProgress):
             self._told = time.monotonic()
             say(f"  {line}")
         elif self.bar is not None:
-            note = f"fitness {row['accuracy']:.1%}, best path {path}"
+            note = f"winner's fitness {row['accuracy']:.1%}, best path {path}"
             self.bar.to(row["epoch"], row["epoch"] + left, f"{name}, generations at most", note)

@@ -23,10 +23,11 @@ from emotiw_keras.pathnet.search_progress import Progress
 from emotiw_keras.pathnet.stream import Stream
 from emotiw_keras.progress import Bar
 from emotiw_keras.runs import WEIGHTS_FILE, Run, fingerprint
+from emotiw_keras.text import number_of
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.events import write_events
 from emotiw_keras.training.interrupts import Flag, Interrupted, delayed_signals
-from emotiw_keras.training.run_writer import HISTORY_COLUMNS, table_text, write_done, write_info
+from emotiw_keras.training.run_writer import HISTORY_COLUMNS, check_there, make_folder, table_text, write_done, write_info
 from emotiw_keras.training.stage_facts import read_done
 
 if TYPE_CHECKING:
@@ -94,7 +95,11 @@ class SearchLoop:
         self.log: list[dict[str, Any]] = []
 
     def check(self) -> None:
-        """Nothing more: what is impossible has been found while it was made."""
+        """Count the searches that the modules come from, so that this one draws otherwise than they did; what is impossible has
+        been found while it was made."""
+        if self.parent is not None:
+            before = self.parent.info
+            self.info["searches_before"] = before.get("searches_before", 0) + len(before["stages"])
 
     def fit(self) -> Run:
         """Search for all tasks, or those that are left.
@@ -123,6 +128,7 @@ class SearchLoop:
         folder = self.run_dir / "stages" / f"{number:02d}-{search.name}"
         marker = folder / "done.json"
         if not marker.exists():
+            make_folder(self.run_dir, folder)
             result = _Task(self, number, search, folder, before, flag).run()
             write_done(marker, result)
         else:
@@ -170,7 +176,8 @@ class _Task:
         images = loop.train[search.name]
         assert images is not None, search.name  # `check_roles` has refused it
         self.bank, self.pool, self.val = loop.bank, images, loop.val[search.name]
-        self.seed = (int(loop.info["seed"]), number)
+        # A run that an earlier version began counts from its own first search.
+        self.seed = (int(loop.info["seed"]), number + loop.info.get("searches_before", 0))
         self.stream = Stream(self.pool, search, loop.face_input.room, self.seed)
         half = loop.info["precision"] == "mixed_bfloat16"
         self.steps = PathSteps(self.bank, loop.face_input, "bfloat16" if half else "float32")
@@ -217,12 +224,13 @@ class _Task:
         bank.new_readout(self.loop.classes[search.name], (*self.seed, _READOUT))
         self.population = population
         self.state.before = bank.digests(bank.frozen)
-        told = {"new": "every module new", "transfer": f"{int(bank.frozen.sum())} modules frozen, the others new"}
+        told = {"new": "every module new", "transfer": f"{number_of(int(bank.frozen.sum()), 'modules')} frozen, the others new"}
         told["finetune"] = f"trains on along {path_text(self.before)}, no search"
         self.loop.say(
-            f"search {self.number} {search.name}: {len(self.pool):,} images, {told[search.start]}; {search.population} paths "
+            f"search {self.number} {search.name}: "
+            f"{number_of(len(self.pool), 'images')}, {told[search.start]}; {number_of(search.population, 'paths')} "
             f"of {settings.layers} x {settings.active} modules out of {settings.layers} x {settings.modules}, up to "
-            f"{search.generations:,} generations of {search.tournament} x {search.minibatches} minibatches of "
+            f"{number_of(search.generations, 'generations')} of {search.tournament} x {search.minibatches} minibatches of "
             f"{search.batch_size}"
         )
 
@@ -264,7 +272,9 @@ class _Task:
                     "minibatches": search.minibatches,
                 }
             )
-        if kind == "search":
+        if kind == "final":
+            self.fitness[state.best] = scores[0]
+        elif kind == "search":
             modules = self.bank.settings.modules
             state.last = evolution.contest(self.population, self.fitness, contestants, scores, modules, generator)
         elif kind == "finetune":
@@ -336,7 +346,7 @@ class _Task:
             "frozen": [np.flatnonzero(layer).tolist() for layer in bank.frozen],
             "generations": state.ended,
             "reached_target": bool(0 < search.target <= max(row["accuracy"] for row in state.rows[: state.ended])),
-            "fitness": float(last["accuracy"]),
+            "fitness": float(self.fitness[state.best]),
             "minibatches": state.minibatches,
             **{key: last.get(key) for key in ("val_accuracy", "val_loss")},
             "images": len(self.pool),
@@ -346,6 +356,7 @@ class _Task:
 
     def _save(self) -> None:
         arrays = {**self.bank.arrays(), "population": self.population, "fitness": self.fitness}
+        check_there(self.loop.run_dir)
         checkpoints.save(self.folder, f"e{self.state.generation:06d}-s000000", arrays, {"state": vars(self.state)})
         checkpoints.prune(self.folder, CHECKPOINTS_KEPT, set())
         self.loop.write_tables(self.state.rows, self.state.log)

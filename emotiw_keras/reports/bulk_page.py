@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from emotiw_keras.bulk.job import PREPARE
-from emotiw_keras.bulk.summary import BINS, TENTHS, Film, Summary, side_names, where_faces_are
+from emotiw_keras.bulk.summary import BINS, TENTHS, Film, Summary, faces_counted, side_names, where_faces_are
 from emotiw_keras.html import Html, bar, joined, page, table, tag
 from emotiw_keras.text import number_of
 
@@ -48,16 +48,17 @@ def summary_page(summary: Summary, name: str) -> str:
 
 def _predicted(summary: Summary) -> list[Html]:
     labels = [label for label, _ in summary.labels.most_common()]
+    faces = faces_counted(summary).capitalize()
     parts = [
         *(tag("p", line, class_="note") for line in where_faces_are(summary)),
         tag("h2", "Expressions"),
-        _bars("expression", labels, [summary.labels[each] for each in labels], "Faces by expression."),
+        _bars("expression", labels, [summary.labels[each] for each in labels], f"{faces}."),
     ]
     tenths = [f"{10 * i} to {10 * i + 10} %" for i in range(TENTHS)]
     parts += [
         tag("h2", "Histograms"),
-        _bars("largest probability", tenths, summary.certainty, "Faces by how sure the network is."),
-        _bars("pixels", side_names(), summary.sides, "Faces by the shorter side of their box."),
+        _bars("largest probability", tenths, summary.certainty, f"{faces}, by how sure the network is."),
+        _bars("pixels", side_names(), summary.sides, f"{faces}, by the shorter side of their box."),
         _bars("faces", [*"01234", "5 and more"], summary.per_image, "Images and frames by their number of faces."),
     ]
     if summary.doubts:

@@ -10,6 +10,7 @@ import numpy as np
 from emotiw_keras.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, frame, short, svg
 from emotiw_keras.evaluation.metrics import reliability
 from emotiw_keras.html import Html, tag
+from emotiw_keras.text import number_of
 
 
 def reliability_chart(truth: np.ndarray, probabilities: np.ndarray) -> Html:
@@ -33,7 +34,7 @@ def reliability_chart(truth: np.ndarray, probabilities: np.ndarray) -> Html:
     for number in np.flatnonzero(images):
         left, wide = across(number / bins), (WIDTH - LEFT - RIGHT) / bins
         title = (
-            f"confidence {number / bins:.0%} to {(number + 1) / bins:.0%}: {int(images[number])} images, "
+            f"confidence {number / bins:.0%} to {(number + 1) / bins:.0%}: {number_of(int(images[number]), 'images')}, "
             f"accuracy {kept[number] / images[number]:.1%}, mean confidence {promised[number] / images[number]:.1%}"
         )
         share = images[number] / images.sum()
@@ -49,7 +50,9 @@ def reliability_chart(truth: np.ndarray, probabilities: np.ndarray) -> Html:
             parts.append(shape if kind == "count" else _titled(shape, title))
     parts.append(tag("line", x1=short(across(0)), y1=short(up(0)), x2=short(across(1)), y2=short(up(1)), class_="ideal"))
     gap = abs(kept - promised).sum() / images.sum()
-    return svg(f"Reliability diagram: expected calibration error {gap:.3f} over {int(images.sum())} images", *parts)
+    return svg(
+        f"Reliability diagram: expected calibration error {gap:.3f} over {number_of(int(images.sum()), 'images')}", *parts
+    )
 
 
 def coverage_chart(coverage: np.ndarray, accuracy: np.ndarray, chosen: float | None) -> Html:

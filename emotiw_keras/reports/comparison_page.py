@@ -6,6 +6,7 @@ from typing import Any
 
 from emotiw_keras.html import Html, Part, bar, joined, page, table, tag
 from emotiw_keras.reports.score_tables import by_what, counted, interval, of_intervals, percent, three
+from emotiw_keras.text import number_of, shown
 
 LEVEL = 0.05
 Comparison = dict[str, Any]
@@ -73,7 +74,7 @@ def _text_of(part: Comparison, heading: str) -> str:
         lines.append(f"  accuracy of {pair['b']} less that of {pair['a']}, 95 %: {least:+.1f} to {most:+.1f} points")
         f1 = f"{pair['macro_f1_difference']:+.3f} (95 %: {low:+.3f} to {high:+.3f})"
         lines.append(f"  macro F1 of {pair['b']} less that of {pair['a']}: {f1}; same answer on {percent(pair['agreement'])}")
-    return "\n".join([*lines, *of_intervals(part)])
+    return "\n".join(map(shown, [*lines, *of_intervals(part)]))
 
 
 def comparison_page(comparison: Comparison, source: str, command: str, faces: Html | None = None) -> str:
@@ -138,7 +139,7 @@ def _figures(part: Comparison, caption: str) -> Html:
 
 def counted_class(row: dict[str, Any]) -> str:
     """Images of a class, and the persons that they show where any is known."""
-    return f"{row['support']:,}" + ("" if row["persons"] is None else f" of {row['persons']:,} persons")
+    return f"{row['support']:,}" + ("" if row["persons"] is None else f" of {number_of(row['persons'], 'persons')}")
 
 
 def _recalls(part: Comparison) -> Html:

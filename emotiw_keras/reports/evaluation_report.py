@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from emotiw_keras.data.splits import stratified
 from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.predictions_csv import predictions_csv
-from emotiw_keras.files import write_atomic, write_encoded
+from emotiw_keras.files import local_path, write_atomic, write_encoded
+from emotiw_keras.fonts import in_charts, plain_words
 from emotiw_keras.html import Part, page, tag
 from emotiw_keras.locking import sweep_beside
 from emotiw_keras.reports import sections
@@ -24,7 +25,7 @@ from emotiw_keras.reports.score_tables import counted, percent
 from emotiw_keras.reports.video_tables import per_video_csv
 from emotiw_keras.run_view import training
 from emotiw_keras.sealed import json_text
-from emotiw_keras.text import plain_words
+from emotiw_keras.text import number_of
 
 SHEET_FACES = 48
 
@@ -33,6 +34,7 @@ MOST_WRITTEN = 50
 """Classes whose names and counts stand in the picture of a confusion matrix."""
 
 
+@in_charts()
 def confusion_png(
     confusion: Sequence[Sequence[int]], labels: Sequence[str], path: str | os.PathLike[str], title: str = ""
 ) -> None:
@@ -131,6 +133,10 @@ def _faces_png(assessment: Assessment, path: Path, title: str) -> None:
     contact_sheet(faces, captions, path, columns=8, title=title)
 
 
+FILES = ("scores.json", "predictions.csv", "confusion.png", "faces.png", "report.html", "videos.csv", NEAR_FILE)
+"""What a report may consist of."""
+
+
 def write_report(folder: str | os.PathLike[str], assessment: Assessment) -> list[Path]:
     """Write report.html, scores.json, predictions.csv, confusion.png, faces.png, videos.csv of videos, and
     near_duplicates.csv where there are any of what the run was given, into `folder`, each in one step.
@@ -145,25 +151,23 @@ def write_report(folder: str | os.PathLike[str], assessment: Assessment) -> list
     Raises:
         OutputError: the folder cannot be written, or the disk is full.
     """
-    folder = Path(folder)
+    folder = local_path(folder)
     result = assessment.result
-    scores, answers, confusion, faces, report = (
-        folder / name for name in ("scores.json", "predictions.csv", "confusion.png", "faces.png", "report.html")
-    )
-    for file in (scores, answers, confusion, faces, report, folder / "videos.csv", folder / NEAR_FILE):
-        sweep_beside(file)
+    scores, answers, confusion, faces, report, videos, near = (folder / name for name in FILES)
+    for file in FILES:
+        sweep_beside(folder / file)
     write_atomic(scores, json_text(result, indent=2) + "\n")
     heading = f"{assessment.name} on {Path(assessment.question.source).name}"
-    title = f"{heading}: accuracy {percent(result['accuracy'])} of {result['n_found']} images"
+    title = f"{heading}: accuracy {percent(result['accuracy'])} of {number_of(result['n_found'], 'images')}"
     confusion_png(result["confusion"], result["labels"], confusion, title=title)
     write_atomic(answers, predictions_csv(assessment.predictions))
     _faces_png(assessment, faces, title)
     paths = [report, scores, answers, confusion, faces]
     if "per_video" in result:
-        paths.append(folder / "videos.csv")
+        paths.append(videos)
         write_atomic(paths[-1], per_video_csv(result["per_video"]))
     if assessment.near is not None and len(assessment.near.pairs):
-        paths.append(folder / NEAR_FILE)
+        paths.append(near)
         write_atomic(paths[-1], near_csv(assessment))
     write_atomic(report, report_page(assessment))
     return paths

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from emotiw_keras.data.contact_sheet import fitted
 from emotiw_keras.files import write_encoded
+from emotiw_keras.fonts import get_font
 
 Colour = tuple[int, int, int]
 FACE, FRAME, GAP, TEXT, BAR = 120, 5, 14, 17, 6  # pixels
@@ -74,13 +75,13 @@ def contact_sheet(
     top = GAP + (30 if title else 0)
     sheet = Image.new("RGB", (GAP + columns * (cell_width + GAP), top + rows * (cell_height + GAP)), PAPER)
     draw = ImageDraw.Draw(sheet)
-    large, small = ImageFont.load_default(14), ImageFont.load_default(12)
+    large, small = get_font(14), get_font(12)
     if title:
         draw.text(
             (GAP, GAP - 2),
-            fitted(draw, title, ImageFont.load_default(17), sheet.width - 2 * GAP),
+            fitted(draw, title, get_font(17), sheet.width - 2 * GAP),
             INK,
-            ImageFont.load_default(17),
+            get_font(17),
         )
     for index, (pixels, caption) in enumerate(zip(images, captions, strict=True)):
         left = GAP + index % columns * (cell_width + GAP)

@@ -8,7 +8,7 @@ from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.conditions import CONDITIONS
 from emotiw_keras.html import Html, image_tag, joined, table, tag
 from emotiw_keras.reports import charts
-from emotiw_keras.reports.score_tables import ROBUST_HEAD, percent, robust_rows
+from emotiw_keras.reports.score_tables import ROBUST_HEAD, by_what, percent, robust_rows
 from emotiw_keras.uncertainty import coverage_curve
 
 SHOWN_SIDE = 96
@@ -44,7 +44,7 @@ def robust_section(assessment: Assessment) -> Html | None:
     items = [tag("li", image_tag(_enlarged(pixels[0]), f"A face, {name}"), tag("small", name)) for name, pixels in shown]
     words = (
         "The same images, spoilt in the same way for every run. Points: the difference to the faces as they are, in points of "
-        "accuracy, with its paired interval over images."
+        f"accuracy, with its paired interval. All intervals are {by_what(assessment.result)}."
     )
     rows = robust_rows(assessment.result)
     return joined(

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from emotiw_keras.evaluation.metrics import told_temperature
+from emotiw_keras.text import markdown_words, number_of
+
 Result = dict[str, Any]
 
 
@@ -34,11 +37,11 @@ FEW_PERSONS = 20
 
 def counted(result: Result) -> str:
     """Such as "1,915 images of 262 persons", or images alone where nobody is known."""
-    images = f"{result['n_found']:,} images"
+    images = number_of(result["n_found"], "images")
     if result["persons"] is None:
         return images
     unknown = f", {result['person_unknown']:,} of them of unknown ones" if result["person_unknown"] else ""
-    return f"{images} of {result['persons']:,} persons{unknown}"
+    return f"{images} of {number_of(result['persons'], 'persons')}{unknown}"
 
 
 def by_what(result: Result) -> str:
@@ -104,7 +107,7 @@ def agreement_lines(result: Result) -> list[str]:
         lines.append(f"Truth is the majority of ten people's votes. Right: {', '.join(told)}.")
     if "calibrated" in result:
         of = result["calibrated"]
-        chosen = f"{three(of['temperature'])}, chosen on {of['images']:,} images of {of['chosen_on']}"
+        chosen = f"{told_temperature(of['temperature'])}, chosen on {number_of(of['images'], 'images')} of {of['chosen_on']}"
         lines.append(f"At temperature {chosen}: calibration error {three(of['ece'])}, log loss {three(of['log_loss'])}.")
     return lines
 
@@ -149,7 +152,8 @@ def folds_table(result: Result) -> str:
 
 def per_class_table(result: Result) -> str:
     """Precision, recall with its interval, F1, number of images and of persons of each class as a Markdown table."""
-    width = max(5, *(len(label) for label in result["labels"]))
+    names = {label: markdown_words(label) for label in result["labels"]}
+    width = max(5, *map(len, names.values()))
     lines = [
         f"| {'class':<{width}} | precision | recall | 95 % of recall |    F1 | images | persons |",
         f"|{'-' * (width + 2)}|----------:|-------:|---------------:|------:|-------:|--------:|",
@@ -157,5 +161,5 @@ def per_class_table(result: Result) -> str:
     for label, row in result["per_class"].items():
         ends = "-" if row["recall_ci95"] is None else interval(row["recall_ci95"], three)
         rates = f"{row['precision']:>9.3f} | {row['recall']:>6.3f} | {ends:>14} | {row['f1']:>5.3f}"
-        lines.append(f"| {label:<{width}} | {rates} | {row['support']:>6} | {persons(row):>7} |")
+        lines.append(f"| {names[label]:<{width}} | {rates} | {row['support']:>6} | {persons(row):>7} |")
     return "\n".join(lines)

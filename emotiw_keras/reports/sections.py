@@ -10,6 +10,7 @@ import numpy as np
 from emotiw_keras.evaluation import provenance
 from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.mistakes import mistakes
+from emotiw_keras.evaluation.significance import LEAST_PERSONS
 from emotiw_keras.html import Html, bar, image_tag, joined, scrolling, shaded, table, tag
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.reports import charts
@@ -25,6 +26,7 @@ from emotiw_keras.reports.score_tables import (
     three,
 )
 from emotiw_keras.runs import Run
+from emotiw_keras.text import number_of
 
 MISTAKES = 12
 FEW = 5
@@ -56,16 +58,28 @@ def cautions(assessment: Assessment) -> list[str]:
     if assessment.run.head is not None and assessment.run.labels == LABEL_SETS["ferplus8"].labels and asked.votes is None:
         lines.append("Truth is the labels of the data; --votes scores against what ten people say.")
     lines += of_intervals(result)
-    few = [label for label, row in result["per_class"].items() if row["support"] < FEW]
+    absent, most = without_images(result)
+    if absent:
+        told = f"macro F1 and the ABAW score count that as 0, so that macro F1 is at most {three(most)}"
+        lines.append(f"No image of {', '.join(absent)}: {told}; balanced accuracy leaves it out.")
+    few = [label for label, row in result["per_class"].items() if 0 < row["support"] < FEW]
     if few:
         lines.append(f"Fewer than {FEW} images of {', '.join(few)}: their figures, and the macro averages, are unreliable.")
     return lines
+
+
+def without_images(result: dict[str, Any]) -> tuple[list[str], float]:
+    """Classes that no scored image has, and the largest macro F1 that they allow."""
+    absent = [label for label, row in result["per_class"].items() if not row["support"]]
+    return absent, 1 - len(absent) / len(result["per_class"])
 
 
 def summary(assessment: Assessment) -> Html:
     """The main figures as cards, cautions, all figures beside the leak-free ones."""
     result = assessment.result
     leak_free = result["leak_free"]
+    absent, most = without_images(result)
+    f1 = f"95 %: {interval(result['macro_f1_ci95'], three)}" + (f"; at most {three(most)} here" if absent else "")
     cards = [
         ("accuracy", percent(result["accuracy"]), f"95 %: {interval(result['accuracy_ci95'])}"),
         (
@@ -73,10 +87,10 @@ def summary(assessment: Assessment) -> Html:
             "none" if leak_free is None else percent(leak_free["accuracy"]),
             "no image is new to the run" if leak_free is None else f"95 %: {interval(leak_free['accuracy_ci95'])}",
         ),
-        ("macro F1", three(result["macro_f1"]), f"95 %: {interval(result['macro_f1_ci95'], three)}"),
+        ("macro F1", three(result["macro_f1"]), f1),
         ("expected cost", three(result["expected_cost"]), "0: correct, 1: the worst confusion"),
         ("calibration error", three(result["ece"]), "0: accuracy equals confidence"),
-        ("coverage", percent(result["coverage"]), f"{result['n_found']:,} of {result['n']:,} images scored"),
+        ("coverage", percent(result["coverage"]), f"{result['n_found']:,} of {number_of(result['n'], 'images')} scored"),
         ("persons", persons(result), f"intervals are {by_what(result)}"),
     ]
     items = [tag("li", name, tag("span", value, class_="value"), tag("small", note)) for name, value, note in cards]
@@ -92,7 +106,8 @@ def summary(assessment: Assessment) -> Html:
     how = (
         "Intervals of accuracy and recall: Wilson's. Macro F1: percentile bootstrap over images."
         if result["persons"] is None
-        else "Intervals: percentile bootstrap over persons."
+        else "Intervals: percentile bootstrap over persons. Of accuracy and recall they are Wilson's, a person counting once, "
+        f"where all persons have the same share right; by fewer than {LEAST_PERSONS} persons none is narrower than by image."
     )
     return joined(
         tag("ul", items, class_="cards"),
@@ -254,7 +269,7 @@ def reproduce(assessment: Assessment) -> Html:
         tag("pre", tag("code", provenance.evaluate_command(assessment))),
         _facts(
             [
-                ("data", f"{faces.source} ({faces.layout}, {len(faces.paths):,} images)"),
+                ("data", f"{faces.source} ({faces.layout}, {number_of(len(faces.paths), 'images')})"),
                 ("computed with", _pairs(provenance.versions())),
                 ("precision", "float32"),
                 ("crops", "as each member says" if assessment.question.crops is None else assessment.question.crops),

@@ -85,7 +85,7 @@ def study_page(
         tag(
             "p",
             "The comparison of Ng, Nguyen, Vonikakis and Winkler (ICMI 2015) on other data: the share of the target's test "
-            "images that is classified correctly, means over seeds; each seed splits the target anew.",
+            "images that is classified correctly, means over seeds; each seed splits anew a target without splits of its own.",
         ),
     ]
     if unfinished:
@@ -139,8 +139,8 @@ def _figures(rows: Sequence[Row], net: str) -> Html:
     ]  # fmt: skip
     caption = (
         f"{net}. The base is direct fine-tuning; for remedies, crops, ensembles and direct fine-tuning with as many updates "
-        "it is the plain FER28 -> target. Each image tests once, however many splits it is in. "
-        f"{of_tests(list(table_rows(rows)))} Updates: batches that made the weights."
+        "it is the plain FER28 -> target. All answers to a person's images, or to an image, are one in intervals and tests. "
+        f"{of_tests(list(table_rows(rows)))} Updates: of the trainings to their last epochs."
     )
     words = f"{net}: accuracy on the target's test images, mean over seeds, and its 95 % interval"
     return joined(interval_chart(shares, words), table(head, lines, caption, left=(13,), label=f"Figures of {net}"))
@@ -166,7 +166,7 @@ def _claims(rows: Sequence[Row], net: str) -> Html | None:
         )
         for (claim, found), p in zip(told, holm([found.p for _, found in told]), strict=True)
     ]
-    head = ["claim", f"here (Holm's p < {LEVEL})", "points", "95 %", "only one right", "p", "Holm's p", "images", "persons"]
+    head = ["claim", f"here (Holm's p < {LEVEL})", "points", "95 %", "only one right", "p", "Holm's p", "answers", "persons"]
     caption = f"{net}: sentences of the paper that two rows above can support; Holm's method over these"
     return table(head, lines, caption, left=(1,)) if lines else None
 

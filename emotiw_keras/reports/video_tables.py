@@ -11,7 +11,7 @@ import numpy as np
 
 from emotiw_keras.errors import ModelError
 from emotiw_keras.evaluation.video_scores import VIDEO_FIGURES, FrameAnswers
-from emotiw_keras.files import write_atomic
+from emotiw_keras.files import local_path, write_atomic
 from emotiw_keras.text import csv_text
 
 NOTHING = -1
@@ -63,7 +63,7 @@ def write_challenge(answers: FrameAnswers, labels: tuple[str, ...], folder: str 
     if (predicted == NOTHING).any():
         unknown = labels[int(answers.probabilities[np.argmax(predicted == NOTHING)].argmax())]
         raise ModelError(f"the run answers {unknown!r}, which the annotations do not know: {', '.join(table.classes)}")
-    paths, frames, filled, empty = [], 0, 0, []
+    place, paths, frames, filled, empty = local_path(folder), [], 0, 0, []
     for video in answers.videos:
         rows = slice(*np.searchsorted(answers.video, [video, video + 1]))
         length = len(table.labels[video])
@@ -73,7 +73,7 @@ def write_challenge(answers: FrameAnswers, labels: tuple[str, ...], folder: str 
         else:
             row = np.full(length, NOTHING)
             empty.append(table.names[video])
-        path = Path(folder) / f"{table.names[video]}.txt"
+        path = place / f"{table.names[video]}.txt"
         write_atomic(path, "\n".join([",".join(table.classes), *map(str, row.tolist())]) + "\n")
         paths.append(path)
         frames += length

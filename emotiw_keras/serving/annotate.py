@@ -70,12 +70,18 @@ class Annotator:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self._end_video(kind is None)
+        finally:
+            self._folder.close()
+
+    def _end_video(self, whole: bool) -> None:
         video, writer = self._video, self._writer
         self._video = self._writer = None
         if writer is None:
             return
         # A camera is always stopped by an interrupt.
-        if kind is None or (video is not None and video.live):
+        if whole or (video is not None and video.live):
             writer.finish()
         else:
             writer.discard()
@@ -87,7 +93,7 @@ class Annotator:
             OutputError: it cannot be written.
         """
         if reading.video is not self._video:
-            self.__exit__(None, None, None)
+            self._end_video(True)
             self._video = reading.video
         pixels = reading.image.pixels
         if pixels is None or (self._video is not None and self._video is self._without):

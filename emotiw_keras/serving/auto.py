@@ -10,9 +10,10 @@ import numpy as np
 
 from emotiw_keras import engines
 from emotiw_keras.errors import ModelError, UsageError
+from emotiw_keras.hardware import multiplies_bytes
 from emotiw_keras.inference import Inference, checked_answers
-from emotiw_keras.serving.light import LightInference
-from emotiw_keras.serving.network import is_known
+from emotiw_keras.light_inference import LightInference
+from emotiw_keras.onnx_network import NOT_OBSERVED, is_known
 from emotiw_keras.serving.speeds import fastest
 
 if TYPE_CHECKING:
@@ -49,6 +50,11 @@ def settled_engine(engine: str, source: Run | Exported, precision: str = "float3
 
     if engine not in engines.ENGINES:
         raise UsageError(f"engine={engine!r}: expected one of {', '.join(engines.ENGINES)}")
+    if precision == "int8":
+        wrong = _not_in_int8(source, engine)
+        if wrong:
+            raise UsageError(f"precision='int8' with engine={engine!r}: {wrong}")
+        return engine
     needs = _needs_tensorflow(source, precision, engine)
     if engine in ("auto", "tensorflow"):
         if engine == "tensorflow" or needs:
@@ -63,6 +69,25 @@ def settled_engine(engine: str, source: Run | Exported, precision: str = "float3
         )
         raise UsageError(f"engine={engine!r} cannot do this: {needs}; choose 'tensorflow' or 'auto'{way}")
     return engine
+
+
+def _not_in_int8(source: Run | Exported, engine: str) -> str:
+    """Why this cannot be computed in int8 here; nothing if it can."""
+    from emotiw_keras.runs import Run
+
+    if engine not in ("auto", "onnxruntime", "openvino"):
+        return "only ONNX Runtime and OpenVINO multiply bytes; choose 'auto', or compute in float32"
+    if not multiplies_bytes():
+        return (
+            "this processor has no products of bytes (VNNI), without which int8 is neither faster nor right; compute in float32"
+        )
+    if engine == "auto" and not engines.computing_in("int8"):
+        return "neither ONNX Runtime nor OpenVINO is installed; pip install onnxruntime, or compute in float32"
+    if not isinstance(source, Run):
+        return f"{source.called} is an exported model, which computes as it was written; give the run itself, or leave it out"
+    if not is_known(source):
+        return f"the network of {source.called} ({source.model_name}) is known to Keras alone; compute in float32"
+    return "" if source.activations is not None else f"{source.called} {NOT_OBSERVED}"
 
 
 def _needs_tensorflow(source: Run | Exported, precision: str, engine: str) -> str:
@@ -148,7 +173,7 @@ class Automatic:
     def __init__(self, source: Run | Exported, crops: int, shape: Shape, precision: str = "float32") -> None:
         self._source, self._crops, self._shape, self._precision = source, crops, shape, precision
         first, *others = engines.computing_in(precision)
-        self._waiting = [*others, *(["tensorflow"] if _may_use_tensorflow(source) else [])]
+        self._waiting = [*others, *(["tensorflow"] if _may_use_tensorflow(source, precision) else [])]
         self._seen = 0
         self.engine, self._compute = first, self._opened(first)
 
@@ -182,11 +207,11 @@ class Automatic:
         self._compute = of(self.engine)
 
 
-def _may_use_tensorflow(source: Run | Exported) -> bool:
-    """Whether TensorFlow and Keras are imported already and may compute it."""
+def _may_use_tensorflow(source: Run | Exported, precision: str = "float32") -> bool:
+    """Whether TensorFlow and Keras are imported already and may compute it in this precision."""
     from emotiw_keras.runs import Run
 
-    imported = "tensorflow" in sys.modules and "keras" in sys.modules
+    imported = precision != "int8" and "tensorflow" in sys.modules and "keras" in sys.modules
     return imported and isinstance(source, Run) and sys.modules["keras"].backend.backend() == "tensorflow"
 
 

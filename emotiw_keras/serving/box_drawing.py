@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from emotiw_keras.fonts import drawable, get_font
 from emotiw_keras.serving.readings import Box, Reading
-from emotiw_keras.text import shown
 
 Colour = tuple[int, int, int]
 # One colour per class, distinguishable by the colour-blind too (Okabe and Ito 2008); more classes begin again.
@@ -24,11 +23,6 @@ TEXT_SHARE, TEXT_LEAST, TEXT_MOST = 0.03, 11, 40
 FEWEST_TEXT_PIXELS = 7
 # Share of its own face that a label or bars may cover where there is no other place.
 OWN_COVERED = 0.3
-
-
-@functools.lru_cache(maxsize=32)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
 
 
 def draw_readings(pixels: np.ndarray, faces: Sequence[Reading]) -> np.ndarray:
@@ -87,8 +81,8 @@ class _Label:
 
     @classmethod
     def of(cls, draw: ImageDraw.ImageDraw, face: Reading, usual: int, text: int) -> _Label:
-        words = shown(f"{face.label} {face.probabilities[face.label]:.0%}")
-        size = (draw.textlength(words, font=_font(text)) + text // 2, text + text // 3)
+        words = drawable(f"{face.label} {face.probabilities[face.label]:.0%}")
+        size = (draw.textlength(words, font=get_font(text)) + text // 2, text + text // 3)
         return cls(face, words, max(1, usual // 7), text, size)
 
     def wanted(self) -> list[tuple[float, float]]:
@@ -108,7 +102,7 @@ class _Label:
             left, top, long, tall = place
             draw.rectangle((left, top, left + long - 1, top + tall - 1), fill=colour)
             middle = (left + self.text // 4, top + tall / 2)
-            draw.text(middle, self.words, fill=INK, font=_font(self.text), anchor="lm")
+            draw.text(middle, self.words, fill=INK, font=get_font(self.text), anchor="lm")
 
 
 @dataclass(frozen=True)
@@ -124,9 +118,9 @@ class _Panel:
     def beside(cls, draw: ImageDraw.ImageDraw, face: Reading, text: int) -> _Panel:
         """The panel for a face, no higher than its box and with no larger letters than its label."""
         row = max(3, min(text, round(face.box[3] / (len(face.probabilities) + 1))))
-        font = _font(_letters(row))
+        font = get_font(_letters(row))
         named = _letters(row) >= FEWEST_TEXT_PIXELS
-        names = max(draw.textlength(shown(label), font=font) for label in face.probabilities) + row // 2 if named else 0
+        names = max(draw.textlength(drawable(label), font=font) for label in face.probabilities) + row // 2 if named else 0
         return cls(face, row, names, max(12, 2.5 * row))
 
     @property
@@ -144,13 +138,13 @@ class _Panel:
         """Draw the panel."""
         left, top, wide, tall = place
         draw.rectangle((left, top, left + wide - 1, top + tall - 1), fill=(*INK, 150))
-        font = _font(_letters(self.row))
+        font = get_font(_letters(self.row))
         start = left + self.names + 1
         for index, (label, probability) in enumerate(self.face.probabilities.items()):
             middle = top + 1 + self.row * (index + 0.5)
             thick = max(1, self.row * 0.3)
             if self.names:
-                draw.text((left + self.row // 4, middle), shown(label), fill=PAPER, font=font, anchor="lm")
+                draw.text((left + self.row // 4, middle), drawable(label), fill=PAPER, font=font, anchor="lm")
             draw.rectangle((start, middle - thick, start + self.bar, middle + thick), fill=(*PAPER, 60))
             if probability * self.bar >= 0.5:
                 colour = COLOURS[index % len(COLOURS)]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from emotiw_keras.files import write_encoded
+from emotiw_keras.fonts import drawable, get_font
 from emotiw_keras.serving.new_folder import NewFolder
-from emotiw_keras.text import shown
 
 if TYPE_CHECKING:
     from emotiw_keras.serving.predictor import Predictor
@@ -42,6 +42,10 @@ class Explainer:
         self._cam = LayerCam(predictor.net)
         self._folder = NewFolder(folder, inputs)
 
+    def close(self) -> None:
+        """Let others write into the folder."""
+        self._folder.close()
+
     def write(self, reading: ImageReading) -> None:
         """Write the faces of one image or frame; their pixels must have been kept.
 
@@ -66,7 +70,7 @@ class Explainer:
         return f"{video.name}/{image.frame:06d}-face{face.number}"
 
     def _write(self, name: str, face: Reading, pixels: np.ndarray, heat: np.ndarray) -> None:
-        from PIL import Image, ImageDraw, ImageFont
+        from PIL import Image, ImageDraw
 
         from emotiw_keras.gradcam import overlay
 
@@ -75,6 +79,6 @@ class Explainer:
         sheet = Image.new("RGB", (2 * SIDE, SIDE + CAPTION), PAPER)
         sheet.paste(Image.fromarray(plain), (0, 0))
         sheet.paste(Image.fromarray(warm), (SIDE, 0))
-        words = shown(f"{face.label} {face.probabilities[face.label]:.0%}")
-        ImageDraw.Draw(sheet).text((8, SIDE + CAPTION // 2), words, INK, ImageFont.load_default(16), anchor="lm")
+        words = drawable(f"{face.label} {face.probabilities[face.label]:.0%}")
+        ImageDraw.Draw(sheet).text((8, SIDE + CAPTION // 2), words, INK, get_font(16), anchor="lm")
         write_encoded(self._folder.place(name, ".png"), lambda file: sheet.save(file, format="PNG"))

@@ -19,7 +19,7 @@ import numpy as np
 
 import emotiw_keras
 from emotiw_keras.errors import ModelError, OutputError
-from emotiw_keras.files import place_new, writing
+from emotiw_keras.files import local_path, place_new, writing
 from emotiw_keras.formats import protobuf_writing as wire
 from emotiw_keras.locking import sweep_beside
 from emotiw_keras.uncertainty import entropy
@@ -54,7 +54,7 @@ def refuse_existing(out: str | os.PathLike[str]) -> Path:
     Raises:
         OutputError: it exists, or its folder cannot be made.
     """
-    target = Path(out)
+    target = local_path(out)
     if os.path.lexists(target):
         raise OutputError(f"{target} exists; exporting never overwrites, name a new place or remove that one")
     with writing(target):
@@ -79,9 +79,13 @@ def facts_of(predictor: Predictor) -> dict[str, Any]:
 
 
 def heads_facts(run: Run) -> dict[str, Any]:
-    """The heads of a run and the chosen one, as run.json says them; nothing of a network with one answer."""
+    """The heads of a run, the chosen one, and up to which entropy the answers of each are usable; nothing of a network with one
+    answer."""
     head = run.head
-    return {} if head is None else {"heads": run.info["heads"], "head": head.name}
+    if head is None:
+        return {}
+    limits = {each.name: run.with_head(each.name).usable_entropy for each in run.heads}
+    return {"heads": run.info["heads"], "head": head.name, "usable_entropies": limits}
 
 
 def side_answers(predictor: Predictor, faces: Callable[[Predictor], np.ndarray]) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from emotiw_keras.errors import ModelError, UsageError
-from emotiw_keras.formats.foreign import Limits
+from emotiw_keras.formats.foreign import FACTS, Limits
 from emotiw_keras.formats.protobuf import Schema, Spec, Wire, last, map_file
 from emotiw_keras.heads import heads_of
 from emotiw_keras.models.registry import LARGEST_SIDE
@@ -19,8 +19,6 @@ from emotiw_keras.sealed import strict_json
 from emotiw_keras.uncertainty import is_entropy
 
 SUFFIX = ".onnx"
-FACTS = "emotiw"
-"""Key of the metadata under which labels, input and preprocessing stand."""
 SEAL = "checksum"
 """Key of the facts under which `seal` stands."""
 MOST_FACTS = 1 << 20
@@ -126,8 +124,11 @@ class Exported:
 
     @property
     def usable_entropy(self) -> float | None:
-        """Entropy beyond which its answers are uncertain, if the run that it was made of said so."""
-        return self.facts.get("usable_entropy")
+        """Entropy beyond which its answers are uncertain, if the run that it was made of said so: of another head than the
+        file's own the first exports did not."""
+        if self.chosen in (None, self.facts.get("head")):
+            return self.facts.get("usable_entropy")
+        return self.facts.get("usable_entropies", {}).get(self.chosen)
 
     @property
     def fingerprint(self) -> str:
@@ -179,6 +180,11 @@ def _wrong(facts: Any) -> str:
     limit = facts.get("usable_entropy")
     if limit is not None and not is_entropy(limit, len(texts)):
         return f"usable_entropy = {limit!r:.60}"
+    limits, classes = facts.get("usable_entropies", {}), {head.name: len(head.labels) for head in heads_of(facts)}
+    if not isinstance(limits, dict) or any(
+        name not in classes or not (each is None or is_entropy(each, classes[name])) for name, each in limits.items()
+    ):
+        return f"usable_entropies = {limits!r:.60}"
     crop = facts.get("crop", {"reading": "B", "stretch": False})
     if not isinstance(crop, dict) or not isinstance(crop.get("reading"), str) or type(crop.get("stretch")) is not bool:
         return f"crop = {crop!r:.60}"

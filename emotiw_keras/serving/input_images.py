@@ -18,7 +18,7 @@ class InputImage:
         error: why not, or None.
         frame: its number in the video, from 0; in a sequence of images the number in the file's name.
         name: relative name, with `/`, for what is made of it: the file's own, below the folder or zip that was named.
-        seconds: of a video's frame, when it is shown, from the video's time stamps.
+        seconds: of a video's frame, when it is shown, from the video's time stamps; of a camera's, since its first.
         notes: remarks on how it was read.
     """
 
@@ -29,6 +29,12 @@ class InputImage:
     name: str = ""
     seconds: float | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def array(self) -> np.ndarray:
+        """The pixels as detectors take them: uint8 (height, width, 3) RGB, or (height, width) grey."""
+        assert self.pixels is not None, self.error
+        return self.pixels[..., 0] if self.pixels.shape[-1] == 1 else self.pixels
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +17,16 @@ from emotiw_keras.errors import DataError
 from emotiw_keras.hardware import processor_threads
 from emotiw_keras.serving.input_images import InputImage, Video
 from emotiw_keras.talk import Notice
+from emotiw_keras.text import number_of
 
 # Threads that decode the images of a folder or zip; each holds one, which may be large.
 DECODERS = 4
 
 
 def expand(inputs: Sequence[str]) -> list[str | InputImage]:
-    """Names with the glob patterns among them replaced by what they match; one that matches nothing by its error."""
+    """Names with the glob patterns among them replaced by what they match (`matching`); one that matches nothing by its
+    error."""
+    from emotiw_keras.data.walking import matching
     from emotiw_keras.serving.video_inputs import is_camera, is_sequence
 
     names: list[str | InputImage] = []
@@ -30,10 +34,21 @@ def expand(inputs: Sequence[str]) -> list[str | InputImage]:
         if os.path.exists(name) or is_camera(name) or is_sequence(name):
             names.append(name)
         elif glob.has_magic(name):
-            names += sorted(glob.glob(name, recursive=True)) or [InputImage(name, None, "no file matches this pattern")]
+            found = [path.rstrip("/") or "/" for path in matching(name)]
+            # nobody has named the pipes among them, and who opens one may wait for ever
+            names += [InputImage(path, None, "not a file") if _is_pipe(path) else path for path in found] or [
+                InputImage(name, None, "no file matches this pattern")
+            ]
         else:
             names.append(InputImage(name, None, "no such file or folder"))
     return names
+
+
+def _is_pipe(path: str) -> bool:
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _silent(remark: str) -> None:
@@ -43,7 +58,7 @@ def _silent(remark: str) -> None:
 def read_inputs(names: Sequence[str | InputImage], say: Callable[[str], None] = _silent) -> Iterator[InputImage | Video]:
     """Read every image and video that `expand` named, in their order; folders and zips in the order of their names.
 
-    Files named themselves are read whatever they are called; of a folder or a zip the files that are called like
+    Files and pipes named themselves are read whatever they are called; of a folder or a zip the files that are called like
     images or videos.
 
     Args:
@@ -82,7 +97,7 @@ def _read(name: str, say: Callable[[str], None]) -> Iterator[InputImage | Video]
     if zipped or os.path.isdir(name):
         yield from _read_archive(name, zipped, say)
     else:
-        found = read_file(name, os.path.basename(name))
+        found = (_read_pipe if _is_pipe(name) else read_file)(name, os.path.basename(name))
         if isinstance(found, InputImage) and found.error and Path(name).suffix.lower() in READ_WITH_OUT:
             found = replace(found, error=f"{found.error}; tars, lists and tables of inputs are read with --out DIR")
         yield found
@@ -106,6 +121,27 @@ def read_file(path: str, below: str) -> InputImage | Video:
             data = start + file.read()
     except OSError as error:
         return InputImage(path, None, f"cannot read: {error.strerror or error}")
+    return decode(path, data, below)
+
+
+def _read_pipe(path: str, below: str) -> InputImage:
+    """Read an image from a pipe that was named itself, such as `/dev/stdin` or the `<(...)` of a shell."""
+    from emotiw_keras.serving.video_inputs import looks_like_video
+
+    try:
+        # To open it does not wait for who writes into it, and to read it ends at once where there is nobody.
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        os.set_blocking(number, True)
+        with open(number, "rb") as file:
+            data = file.read(MEMBER_BYTES + 1)
+    except OSError as error:
+        return InputImage(path, None, f"cannot read: {error.strerror or error}")
+    if not data:
+        return InputImage(path, None, "zero bytes came out of this pipe; start first what writes into it")
+    if not is_heif(data[:16]) and looks_like_video(data[:16]):
+        return InputImage(path, None, "a video in a pipe; write it into a file first")
+    if len(data) > MEMBER_BYTES:
+        return InputImage(path, None, f"more than the {MEMBER_BYTES:,} bytes allowed for one image")
     return decode(path, data, below)
 
 
@@ -140,10 +176,10 @@ def _read_archive(name: str, zipped: bool, say: Callable[[str], None]) -> Iterat
     others = [member for member in archive.names if member not in taken] + archive.left_out
     if not members and not archive.locked:
         known = " ".join(sorted(SUFFIXES | VIDEO_SUFFIXES))
-        saw = f", but {len(others):,} other files ({and_more(others)})" if others else ""
+        saw = f", but {number_of(len(others), 'other files')} ({and_more(others)})" if others else ""
         yield InputImage(name, None, f"holds no images and no videos{saw}; looked for {known}")
     elif others:
-        say(Notice(f"{name}: no images or videos, so left out: {len(others):,} files ({and_more(others)})"))
+        say(Notice(f"{name}: no images or videos, so left out: {number_of(len(others), 'files')} ({and_more(others)})"))
 
     def read(member: str) -> InputImage | str:
         """The image; of a video its name, since a video is opened when its turn comes."""

@@ -136,7 +136,8 @@ def _columns(facts: dict[str, Any]) -> dict[str, slice]:
 def _write_onnx(folded: Folded, facts: dict[str, Any], path: Path) -> None:
     import onnx
 
-    from emotiw_keras.serving.exported import FACTS, SEAL, seal
+    from emotiw_keras.formats.foreign import FACTS
+    from emotiw_keras.serving.exported import SEAL, seal
     from emotiw_keras.serving.onnx_graph import onnx_model
 
     model = onnx_model(folded, _columns(facts), {})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from emotiw_keras.sealed import json_text
 from emotiw_keras.serving.readings import NO_FACE
-from emotiw_keras.text import sheet_cell, shown
+from emotiw_keras.text import class_columns, sheet_cell, shown
 
 if TYPE_CHECKING:
     from emotiw_keras.serving.readings import ImageReading
@@ -72,9 +72,11 @@ def _which(row: Row) -> str:
 
 
 def csv_lines(labels: tuple[str, ...]) -> Show:
-    """Lines of a CSV table with one column per class; the header comes first."""
-    columns = ["path", "frame", "seconds", "face", "x", "y", "width", "height", "left_x", "left_y", "right_x", "right_y"]
-    columns += ["detector_score", "label", *labels, "uncertain", "derived_valence", "derived_arousal", "doubt", "error"]
+    """Lines of a CSV table with one column per class (`class_columns`); the header comes first."""
+    before = ["path", "frame", "seconds", "face", "x", "y", "width", "height", "left_x", "left_y", "right_x", "right_y"]
+    before += ["detector_score", "label"]
+    after = ["uncertain", "derived_valence", "derived_arousal", "doubt", "error"]
+    columns = [*before, *class_columns(labels, [*before, *after]), *after]
     first = True
 
     def line(values: list[Any]) -> str:

@@ -63,11 +63,12 @@ class Tracker:
         self._tracks: list[_Track] = []
         self._before: np.ndarray | None = None
 
-    def follow(self, image: np.ndarray) -> list[tuple[int, Face]]:
+    def follow(self, image: np.ndarray, found: Sequence[Face] | None = None) -> list[tuple[int, Face]]:
         """Faces of the next frame.
 
         Args:
             image: uint8 0..255, (height, width, 3) RGB or (height, width) grey.
+            found: what the detector says of it; None asks it, when it is its turn.
 
         Returns:
             The number and the place of each face, largest first.
@@ -77,7 +78,7 @@ class Tracker:
         carried = None if self._frame - self._detected >= self._every else self._carry(small, scale)
         if carried is None:
             self._detected = self._frame
-            present = self._numbered(self._detector.detect(image), small, scale)
+            present = self._numbered(self._detector.detect(image) if found is None else found, small, scale)
         else:
             present = carried
         numbers = {track.number for track in present}

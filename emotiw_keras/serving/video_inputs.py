@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -121,14 +122,17 @@ def open_camera(name: str) -> Video | InputImage:
 def _camera_frames(capture: cv2.VideoCapture, name: str) -> Iterator[InputImage]:
     import cv2
 
-    count = 0
+    count, start = 0, 0.0
     try:
         while True:
             good, pixels = capture.read()
+            now = time.monotonic()
+            start = start if count else now
             if not good:
                 yield InputImage(name, None, "the camera sends no more frames", frame=count)
                 return
-            yield InputImage(name, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), frame=count)
+            seconds = round(now - start, 6)
+            yield InputImage(name, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), frame=count, seconds=seconds)
             count += 1
     finally:
         capture.release()

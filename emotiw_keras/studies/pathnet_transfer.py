@@ -17,10 +17,10 @@ import numpy as np
 
 from emotiw_keras.errors import UsageError
 from emotiw_keras.evaluation.evaluate import evaluate
-from emotiw_keras.files import write_atomic
+from emotiw_keras.files import check_folder_place, local_path, write_atomic
 from emotiw_keras.runs import Run
 from emotiw_keras.sealed import kept
-from emotiw_keras.text import csv_text
+from emotiw_keras.text import csv_text, markdown_words
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.recipe import Recipe, recipe_from_table
 
@@ -115,7 +115,8 @@ def study(
         UsageError: a recipe that is no study's, or folds of sets that have none.
         EmotiwError: as `fit` and `evaluate`.
     """
-    folder = Path(out)
+    folder = local_path(out)
+    check_folder_place(folder, RESULTS_FILE, TABLE_FILE)
     rows: list[dict[str, Any]] = []
     steps = steps_of(recipe, seeds, folds)
     for number, step in enumerate(steps, 1):
@@ -210,9 +211,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         gain = "" if method == "scratch" else _percent(interval(gains), signed=True)
         generations = np.mean([row["generations"] for row in group])
         reused = "" if method == "scratch" else f"{np.mean([row['reused'] for row in group]):.1f}"
-        lines.append(
-            f"| {target} | {source or '-'} | {method} | {len(group)} | {mean} | {gain} | {generations:.0f} | {reused} |"
-        )
+        names = f"{markdown_words(target)} | {markdown_words(source or '-')}"
+        lines.append(f"| {names} | {method} | {len(group)} | {mean} | {gain} | {generations:.0f} | {reused} |")
     return lines
 
 

@@ -47,7 +47,7 @@ class Row:
         answers: seed -> what it said of the test images of that seed's split.
         large_accuracy: accuracy on the large set's test split where that chose nothing; None elsewhere.
         seconds: of training, all runs together, those that other arms use too included.
-        updates: batches that made the weights that answer for one seed, from the net's own weights on.
+        updates: of one seed's trainings to their last epochs, from the net's own weights on.
     """
 
     arm: Arm
@@ -61,16 +61,24 @@ class Row:
         return [_scores(each) for each in self.answers.values()]
 
     def pooled(self) -> dict[str, Any]:
-        """`scores` of the answers of all seeds together, for their intervals: by person, who counts once in all splits."""
+        """`scores` of the answers of all seeds together, for their intervals: by person, who counts once in all splits. An
+        image of an unknown person stands for itself, in several splits too."""
         parts = list(self.answers.values())
         if len(parts) == 1:
             return _scores(parts[0])
-        subject = [person for each in parts for person in each.subject]
-        if not subject:  # an image that several splits test is no two
-            subject = [path for each in parts for path in each.paths]
+        named = np.array([person for each in parts for person in each.subject or [""] * len(each.paths)], object)
+        paths = np.array([path for each in parts for path in each.paths], object)
         truth, probabilities = (np.concatenate([getattr(each, key) for each in parts]) for key in ("truth", "probabilities"))
-        result = _scores(Predictions(parts[0].labels, (), (), truth, probabilities, subject))
-        return result | {"persons": result["persons"] if parts[0].subject else None}
+        known, labels = named != "", parts[0].labels
+        result = _scores(Predictions(labels, (), (), truth, probabilities, np.where(known, named, paths).tolist()))
+
+        def persons(of: np.ndarray) -> int | None:
+            return len(set(named[of & known])) if known.any() else None
+
+        result |= {"persons": persons(known), "person_unknown": int((~known).sum())}
+        for place, label in enumerate(labels):
+            result["per_class"][label]["persons"] = persons(truth == place)
+        return result
 
 
 def _scores(answers: Predictions) -> dict[str, Any]:
@@ -136,7 +144,7 @@ def study(
             if step in runs or any(each in diverged for each in chain_of(step)):
                 continue
             say(f"{steps.index(step) + 1} of {len(steps)}: {step.folder}")
-            recipe = recipe_of(lengthened(step, runs), changes, folder, precision)
+            recipe = recipe_of(lengthened(step, runs), changes, folder, precision, say)
             try:
                 outcome = fit(
                     recipe, {name: paths[name] for name in recipe.data}, folder / step.folder, threads=threads, say=say

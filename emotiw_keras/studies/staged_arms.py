@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from emotiw_keras.errors import UsageError
 from emotiw_keras.runs import Run
+from emotiw_keras.training.epoch_progress import silent
 from emotiw_keras.training.recipe import Recipe, load_recipe, parse_recipe, recipe_text
 
 if TYPE_CHECKING:
@@ -179,11 +180,13 @@ def chain_of(step: Step) -> list[Step]:
 
 
 def updates_of(step: Step, runs: Mapping[Step, Run]) -> int:
-    """How many batches made its weights, those of the run it starts from included."""
+    """How many updates its trainings made to their last epochs, those of the run it starts from included. Which epoch is kept,
+    the validation images choose."""
     run = runs[step]
     stages = parse_recipe(run.content("recipe.toml").decode("utf-8"), str(run.path)).stages
     own = sum(
-        done["epochs"] * -(-done["images"] // stage.batch_size) for stage, done in zip(stages, run.info["stages"], strict=True)
+        done["epochs"] * -(-done["images"] // stage.batch_size) // stage.accumulate
+        for stage, done in zip(stages, run.info["stages"], strict=True)
     )
     return own + (0 if step.start is None else updates_of(step.start, runs))
 
@@ -196,11 +199,15 @@ def lengthened(step: Step, runs: Mapping[Step, Run]) -> Step:
     (stage,) = parse_recipe(run.content("recipe.toml").decode("utf-8"), str(run.path)).stages
     an_epoch = -(-run.info["stages"][0]["images"] // stage.batch_size)
     epochs = -(-updates_of(step.as_long_as, runs) // an_epoch)
-    falls = max(1, round(stage.step_epochs * epochs / stage.epochs))
-    return replace(step, changes=(*step.changes, f"target.epochs={epochs}", f"target.step_epochs={falls}"))
+    changes = [f"target.epochs={epochs}"]
+    if stage.schedule == "step":
+        changes.append(f"target.step_epochs={max(1, round(stage.step_epochs * epochs / stage.epochs))}")
+    return replace(step, changes=(*step.changes, *changes))
 
 
-def recipe_of(step: Step, changes: Sequence[str], out: Path, precision: str | None = None) -> Recipe:
+def recipe_of(
+    step: Step, changes: Sequence[str], out: Path, precision: str | None = None, say: Callable[[str], None] = silent
+) -> Recipe:
     """The recipe of one run; changes for stages or sets that it has not are those of other runs."""
     text = parse_recipe(recipe_text(step.recipe), step.recipe)
     known = {stage.name for stage in text.stages} | {"stage", "model", "preprocessing"}
@@ -208,7 +215,7 @@ def recipe_of(step: Step, changes: Sequence[str], out: Path, precision: str | No
     fitting = [each for each in changes if (table := each.partition("=")[0].strip().rpartition(".")[0]) in known or not table]
     weights = str(out / step.start.folder) if step.start is not None else "none" if step.blank else step.net.weights
     own = [f"model.name={step.net.name}", f"model.weights={weights}", *step.changes, f"name={step.recipe}-{step.name}"]
-    return load_recipe(step.recipe, [*fitting, *own], seed=step.seed, precision=precision)
+    return load_recipe(step.recipe, [*fitting, *own], say=say, seed=step.seed, precision=precision)
 
 
 def check_changes(changes: Sequence[str]) -> None:

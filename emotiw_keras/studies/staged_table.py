@@ -19,13 +19,14 @@ RESULTS_FILE, TABLE_FILE, PAGE_FILE = "results.csv", "results.md", "study.html"
 
 @dataclass(frozen=True)
 class Difference:
-    """How an arm differs from another on the same test images, each image counted once; by person where any is known.
+    """How an arm differs from another in the answers of all seeds that both have, on the same test images. All answers to a
+    person's images stand for one, and where nobody is known those to one image.
 
     Attributes:
-        points: accuracy of the one less that of the other, mean over the seeds that both have.
-        only_one, only_other: images that only the one, or only the other, has right.
+        points: accuracy of the one less that of the other, mean over the seeds.
+        only_one, only_other: answers that only the one, or only the other, has right.
         p: exact paired test on these (`significance.paired_test`).
-        n: images.
+        n: answers of each.
         persons: persons they show, None if nobody is known.
         low, high: 95 % interval of the difference in accuracy of all these images, 0..1, by bootstrap.
     """
@@ -41,9 +42,8 @@ class Difference:
 
 
 def difference(one: Row, other: Row) -> Difference:
-    """`one` less `other`, over the seeds that both have; an image in the test splits of several seeds counts in the first."""
-    pairs: dict[str, tuple[bool, bool, str]] = {}
-    points = []
+    """`one` less `other`, over the seeds that both have."""
+    points, all_a, all_b, shown, paths = [], list[bool](), list[bool](), list[str](), list[str]()
     for seed in one.answers:
         if seed not in other.answers:
             continue
@@ -51,18 +51,19 @@ def difference(one: Row, other: Row) -> Difference:
         assert a.paths == b.paths, "both are cut to the same test images of the same source"
         right_a, right_b = a.predicted == a.truth, b.predicted == b.truth
         points.append(float(right_a.mean() - right_b.mean()))
-        for path, x, y, person in zip(a.paths, right_a, right_b, a.subject or [""] * len(a.paths), strict=True):
-            pairs.setdefault(path, (bool(x), bool(y), person))
-    x, y = (np.array([pair[place] for pair in pairs.values()], bool) for place in (0, 1))
-    shown = [person for _, _, person in pairs.values()]
-    persons = person_numbers(shown)
+        all_a += right_a.tolist()
+        all_b += right_b.tolist()
+        shown += a.subject or [""] * len(a.paths)
+        paths += a.paths
+    x, y = np.array(all_a, bool), np.array(all_b, bool)
+    persons = person_numbers([person or f"image {path}" for person, path in zip(shown, paths, strict=True)])
     return Difference(
         float(np.mean(points)),
         int((x & ~y).sum()),
         int((y & ~x).sum()),
         paired_test(y, x, persons),
-        len(pairs),
-        None if persons is None else len(set(shown) - {""}),
+        len(paths),
+        len(set(shown) - {""}) or None,
         *accuracy_difference_interval(y, x, persons),
     )
 
@@ -190,6 +191,7 @@ def of_tests(rows: Sequence[Mapping[str, Any]]) -> str:
     tests = sum(each["p"] != "" for each in rows)
     adjusted = f"; Holm's method over {tests} comparisons" if tests else ""
     if all(each["persons"] == "" for each in rows):
-        return f"Intervals and tests by image, as nobody knows who is shown (McNemar, exact){adjusted}."
+        how = "bootstrap; permutation, exact, which is McNemar's of one seed"
+        return f"Intervals and tests by image, as nobody knows who is shown ({how}){adjusted}."
     most = max(each["persons"] for each in rows if each["persons"] != "")
     return f"Intervals and tests by person, {most:,} in the test splits (bootstrap; permutation, exact){adjusted}."

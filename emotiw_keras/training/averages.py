@@ -25,7 +25,7 @@ class Averages:
 
     Example:
         >>> averages = Averages(model, 0.999)                                  # doctest: +SKIP
-        >>> averages.update(optimizer.iterations)                              # doctest: +SKIP
+        >>> averages.update(before, optimizer.iterations)                      # doctest: +SKIP
         >>> with averages.in_place():                                          # doctest: +SKIP
         ...     model(images)
     """
@@ -39,14 +39,16 @@ class Averages:
             for variable in self._followed
         ]
 
-    def update(self, steps: Any) -> None:
+    def update(self, before: Any, after: Any) -> None:
         """Follow the weights by one step; runs in a graph.
 
         Args:
-            steps: whole number, the steps done before.
+            before, after: whole numbers, the optimizer's updates before the step and after it: a step that only accumulates
+                makes none, and the averages stay.
         """
-        done = tf.cast(steps, tf.float32)
+        done = tf.cast(before, tf.float32)
         share = 1 - tf.minimum(self._decay, (1 + done) / (WARMUP_STEPS + done))
+        share *= tf.cast(after > before, tf.float32)
         for average, variable in zip(self.variables, self._followed, strict=True):
             average.assign_sub(share * (average.value - tf.cast(variable.value, tf.float32)))
 
@@ -81,9 +83,9 @@ class OptimizersAverages(Averages):
         self._followed, self._held = list(inner._trainable_variables), list(inner._model_variables_moving_average)
         self.variables = []  # a checkpoint has them with the optimizer's
 
-    def update(self, steps: Any) -> None:
+    def update(self, before: Any, after: Any) -> None:
         """Nothing."""
-        del steps  # the optimizer has done it
+        del before, after  # the optimizer has done it
 
     def _values(self) -> list[Any]:
         return [average.numpy() for average in self._held]

@@ -15,6 +15,8 @@ import numpy as np
 from emotiw_keras.data.batches import Pool
 from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.errors import UsageError
+from emotiw_keras.models.weights import weight_bytes
+from emotiw_keras.text import number_of
 from emotiw_keras.training.epoch_plan import StageCrops
 from emotiw_keras.training.epoch_progress import duration
 from emotiw_keras.training.features import Features, feature_bytes, features_root, fingerprint, stored_bytes, trim
@@ -23,8 +25,9 @@ from emotiw_keras.training.stage import Stage
 
 BUDGET_BYTES = 8 << 30
 """What "auto" gives to the features of one stage, on the disk and in the page cache."""
-SPARE_BYTES = 2 << 30
-"""Space on the disk that features leave for checkpoints."""
+SPARE_NETWORKS = 10
+"""Space on the disk that features leave for what a run writes, in weights of its network: two checkpoints with weights,
+gradient statistics of Adam and averaged weights, and both files of weights that a stage ends with."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,9 @@ class Plan:
             return ""
         if self.against:
             return f"{self.cut.frozen} frozen, computed anew every epoch: {self.against}"
-        return f"{self.cut.frozen} frozen, computed once: features of {self.crops:,} crops, {self.bytes / 1e6:,.0f} MB"
+        return (
+            f"{self.cut.frozen} frozen, computed once: features of {number_of(self.crops, 'crops')}, {self.bytes / 1e6:,.0f} MB"
+        )
 
 
 def plan(
@@ -80,7 +85,8 @@ def plan(
         return Plan(cut, count, size, "")
     root = features_root(run_dir)
     there = stored_bytes(root)
-    free = _free_bytes(root) + (there if root.is_relative_to(run_dir) else 0) - SPARE_BYTES
+    spare = SPARE_NETWORKS * weight_bytes(model)
+    free = _free_bytes(root) + (there if root.is_relative_to(run_dir) else 0) - spare
     against = ""
     if stage.augmented:
         against = "images are augmented anew each epoch"
@@ -89,7 +95,10 @@ def plan(
     elif not crops.per_image:
         against = "crops are drawn anew; crops_per_image = 10 would allow to keep features"
     elif size > free:
-        against = f"their features take {size / 1e9:.1f} GB, {root} has {max(0, free) / 1e9:.1f} GB to spare for them"
+        against = (
+            f"their features take {size / 1e6:,.1f} MB, {root} has {max(0, free) / 1e6:,.1f} MB to spare for them"
+            f" beside {spare / 1e6:,.1f} MB for checkpoints"
+        )
         if stage.cache_features is True:
             raise UsageError(f"cache_features of stage {stage.name!r} is true, but {against}")
     elif stage.cache_features == "auto":
@@ -149,7 +158,7 @@ def make_features(
     judged = features(val, None) if val is not None else None
     computed = sum(each.prepare(say, stop) for each in (made, judged) if each is not None)
     if computed:
-        say(f"  features of {computed:,} crops computed in {duration(time.monotonic() - start)}")
+        say(f"  features of {number_of(computed, 'crops')} computed in {duration(time.monotonic() - start)}")
     else:
         say("  features: all were there already")
     if not root.is_relative_to(run_dir):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 
 from emotiw_keras.errors import UsageError
+from emotiw_keras.talk import Notice
+from emotiw_keras.training.callback_state import Entries, Gathered
+from emotiw_keras.training.stage_state import StageState
 
 UPWARDS = ("accuracy", "macro_f1")
 """Scores of every stage of which more is better."""
-FOUND_ANEW = ("append_header",)
-"""What a callback of Keras finds out each time a training begins: whether the file of a `CSVLogger` lacks its first line."""
 
 
 def _training(model: keras.Model) -> frozenset[str]:
@@ -24,9 +24,9 @@ class Callbacks:
     """`keras.callbacks.CallbackList` for one stage.
 
     A callback sees a stage as one training: `on_train_begin`, the stage's epochs numbered from 0, `on_train_end`. It may set
-    `model.stop_training`, which ends the epoch after that step, and the rate on `model.optimizer`: by what factor it differs
-    from the schedule holds from then on. The plain values that a callback has gathered (numbers, texts: how long
-    `EarlyStopping` or `ReduceLROnPlateau` has waited, and for what) go into checkpoints and come back.
+    `model.stop_training`, which ends the epoch after that step, and the rate on `model.optimizer` (`StageState.heed`). What it
+    has gathered goes into checkpoints and comes back: the attributes that have changed since `on_train_begin`. Those that have
+    not are settings, or what `on_train_begin` makes of settings, and are a new script's own.
 
     Args:
         callbacks: in order.
@@ -35,6 +35,7 @@ class Callbacks:
         epochs, steps: of the stage, and in an epoch.
         metrics: of the stage: whether more is better is known of them and of accuracies.
         state: what `state` gave when an interrupted stage was saved; empty for a new stage.
+        say: takes lines on what does not come back.
 
     Attributes:
         any: whether there are callbacks.
@@ -52,64 +53,60 @@ class Callbacks:
         epochs: int,
         steps: int,
         metrics: Sequence[keras.metrics.Metric],
-        state: Sequence[Mapping[str, Any]],
+        state: Sequence[Entries],
+        say: Callable[[str], None],
     ) -> None:
         self.any, self.began_at = bool(callbacks), None
-        self._callbacks, self._model, self._optimizer = tuple(callbacks), model, optimizer
+        self._model, self._optimizer = model, optimizer
         if not self.any:
             return
+        saved = [*model.variables, *optimizer.variables, *(variable for metric in metrics for variable in metric.variables)]
+        self._before = Gathered(callbacks, saved)
         model.optimizer, model.stop_training = optimizer, False
         _set_modes(callbacks, metrics)
         self._list = keras.callbacks.CallbackList(list(callbacks), model=model, epochs=epochs, steps=steps, verbose=0)
+        # Keras calls those that are `async_safe` in a thread: a checkpoint may find them behind, or halfway
+        self._list._async_train = self._list._async_test = False
         before = float(optimizer.learning_rate)
         self._trains = _training(model)
         self._list.on_train_begin()
         self._check_trains("on_train_begin")
         if float(optimizer.learning_rate) != before:
             self.began_at = float(optimizer.learning_rate)
-        for callback, values in zip(callbacks, state, strict=False):
-            vars(callback).update({name: value for name, value in values.items() if name not in FOUND_ANEW})
+        self._gathered = Gathered(callbacks, saved)
+        for _, line in self._gathered.restore(state):
+            say(Notice(line))
 
     @property
     def stopped(self) -> bool:
         """Whether a callback has asked to stop."""
         return self.any and bool(self._model.stop_training)
 
-    def state(self) -> list[dict[str, Any]]:
-        """The plain values of each callback."""
-        return [
-            {
-                name: value
-                for name, value in vars(callback).items()
-                if isinstance(value, bool | int | float | str) and name not in inspect.signature(type(callback)).parameters
-            }
-            for callback in self._callbacks
-        ]
+    def state(self) -> list[Entries]:
+        """What has changed since the beginning of the stage, for an interrupted one that goes on."""
+        return self._gathered.state() if self.any else []
 
-    def _factor(self, scheduled: float, factor: float) -> float:
-        """What the rate is now, as a multiple of what the schedule says; `factor` where no callback has changed it."""
-        rate, now = scheduled * factor, float(self._optimizer.learning_rate)
-        if not scheduled or abs(now - rate) <= 1e-6 * max(now, rate):
-            return factor
-        return now / scheduled
+    def left(self) -> list[Entries]:
+        """What has changed since before the stage, for the next one."""
+        return self._before.state() if self.any else []
 
-    def tell(self, moment: str, number: int, scheduled: float, factor: float, *logs: Mapping[str, float]) -> float:
-        """Call one method of all, before or after a step whose rate is `factor` times the scheduled one; the factor after it.
+    def tell(self, moment: str, number: int, scheduled: float, state: StageState, *logs: Mapping[str, float]) -> None:
+        """Call one method of all, before or after a step; `state` takes the rate that they set.
 
         Args:
             moment: such as "on_epoch_begin".
             number: of the epoch or the step in it, from 0.
             scheduled: the schedule's rate.
-            factor: by which callbacks have changed it so far.
+            state: of the stage.
             *logs: what the method is given besides.
         """
         if not self.any:
-            return factor
-        self._optimizer.learning_rate.assign(scheduled * factor)
+            return
+        self._optimizer.learning_rate.assign(state.rate_at(scheduled))
         getattr(self._list, moment)(number, *map(dict, logs))
         if "epoch" in moment:
             self._check_trains(moment)
-        return self._factor(scheduled, factor)
+        state.heed(scheduled, float(self._optimizer.learning_rate))
 
     def _check_trains(self, moment: str) -> None:
         """UsageError where a callback has changed what trains: the step is compiled for what trained at the stage's begin."""
@@ -125,22 +122,23 @@ class Callbacks:
         if self.any:
             self._list.on_test_begin()
 
-    def of_test(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """The batches of validation, each between `on_test_batch_begin` and `on_test_batch_end`."""
+    def of_test(self, batches: Iterable[Any], so_far: Callable[[], Mapping[str, float]]) -> Iterator[Any]:
+        """The batches of validation, each between `on_test_batch_begin` and `on_test_batch_end`, which is given the scores
+        `so_far`."""
         for number, batch in enumerate(batches):
             self._list.on_test_batch_begin(number)
             yield batch
-            self._list.on_test_batch_end(number)
+            self._list.on_test_batch_end(number, dict(so_far()))
 
     def test_end(self, scores: Mapping[str, float]) -> None:
         """After validation, with its scores."""
         if self.any:
             self._list.on_test_end({name.removeprefix("val_"): value for name, value in scores.items()})
 
-    def end(self) -> None:
-        """After the stage."""
+    def end(self, logs: Mapping[str, float]) -> None:
+        """After the stage, with what was told after its last epoch."""
         if self.any:
-            self._list.on_train_end()
+            self._list.on_train_end(dict(logs))
 
 
 def _set_modes(callbacks: Sequence[keras.callbacks.Callback], metrics: Sequence[keras.metrics.Metric]) -> None:

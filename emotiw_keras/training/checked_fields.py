@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from emotiw_keras.errors import UsageError
+from emotiw_keras.text import briefly
 from emotiw_keras.training.keras_objects import KINDS, is_keras
 
 T = TypeVar("T")
@@ -130,7 +131,7 @@ def _typed(value: Any, hint: Any, what: str, key: str) -> Any:
     try:
         return read(value)
     except _OtherTypeError:
-        raise SettingError(f"{what} is {value!r}, expected {words}", key) from None
+        raise SettingError(f"{what} is {briefly(value)}, expected {words}", key) from None
 
 
 def _allowed(value: Any, hint: Any, metadata: Mapping[str, Any], what: str, key: str) -> Any:
@@ -141,14 +142,14 @@ def _allowed(value: Any, hint: Any, metadata: Mapping[str, Any], what: str, key:
     elif metadata.get("choices") is None:
         if not isinstance(value, list | tuple) or not all(is_keras(item, kind) for item in value):
             raise SettingError(
-                f"{what} is {value!r}, expected a list of {KINDS[kind]} objects, which only Python can give", key
+                f"{what} is {briefly(value)}, expected a list of {KINDS[kind]} objects, which only Python can give", key
             )
         return tuple(value)
     elif is_keras(value, kind):
         return value
     elif not isinstance(value, str):
         words = ", ".join(repr(choice) for choice in metadata["choices"])
-        raise SettingError(f"{what} is {value!r}, allowed are {words} and, in Python, a {KINDS[kind]}", key)
+        raise SettingError(f"{what} is {briefly(value)}, allowed are {words} and, in Python, a {KINDS[kind]}", key)
     _checked(value, metadata, what, key)
     return value
 
@@ -156,7 +157,7 @@ def _allowed(value: Any, hint: Any, metadata: Mapping[str, Any], what: str, key:
 def _checked(value: Any, metadata: Mapping[str, Any], what: str, key: str) -> None:
     choices = metadata.get("choices")
     if choices is not None and value not in choices:
-        raise SettingError(f"{what} is {value!r}, allowed are {', '.join(repr(choice) for choice in choices)}", key)
+        raise SettingError(f"{what} is {briefly(value)}, allowed are {', '.join(repr(choice) for choice in choices)}", key)
     numbers = value if isinstance(value, tuple) else (value,)
     for number in (n for n in numbers if isinstance(n, float | int) and not isinstance(n, bool)):
         low, high, above = metadata.get("low"), metadata.get("high"), metadata.get("above")
@@ -177,7 +178,7 @@ def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
         SettingError: unknown key, missing key, wrong type or impossible value, with what is allowed.
     """
     if not isinstance(table, Mapping):
-        raise SettingError(f"{where} is {table!r}, expected a table of settings", where.split()[-1])
+        raise SettingError(f"{where} is {briefly(table)}, expected a table of settings", where.split()[-1])
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     hints = get_type_hints(cls)
     values = {}

@@ -43,7 +43,7 @@ def save(folder: Path, stem: str, arrays: Mapping[str, np.ndarray], meta: Mappin
     """Write one checkpoint.
 
     Args:
-        folder: where.
+        folder: where; it is there.
         stem: start of the file's name.
         arrays: name -> array.
         meta: plain data that JSON can hold; floats survive exactly.
@@ -59,7 +59,6 @@ def save(folder: Path, stem: str, arrays: Mapping[str, np.ndarray], meta: Mappin
     written = folder / f".{stem}.npz"
     with writing(written):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             np.savez(written, **content)
             final = folder / f"{stem}-{sha256_file(written)[:HASH_CHARACTERS]}.npz"
             replace_flushed(written, final)
@@ -116,8 +115,9 @@ def restored(kind: type[S], checkpoint: Checkpoint) -> S:
     Raises:
         RunError: it holds the fields of another.
     """
-    state = checkpoint.meta.get("state")
-    if not isinstance(state, dict) or state.keys() != {field.name for field in dataclasses.fields(kind)}:  # type: ignore[arg-type]
+    state, fields = checkpoint.meta.get("state"), dataclasses.fields(kind)  # type: ignore[arg-type]
+    needed = {field.name for field in fields if not field.metadata.get("missing")}
+    if not isinstance(state, dict) or not needed <= state.keys() <= {field.name for field in fields}:
         raise RunError(f"checkpoint {checkpoint.path} is of another version of emotiw; begin anew with --restart")
     return kind(**state)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emotiw_keras.errors import OutputError, RunError, UsageError
-from emotiw_keras.files import write_atomic
+from emotiw_keras.files import local_path, write_atomic
 from emotiw_keras.fold_runs import FoldRuns
 from emotiw_keras.run_facts import FINAL, FOLDS_FILE, MOST_FOLDS, fold_name, folds_facts, read_folds
 from emotiw_keras.sealed import sealed_json
@@ -97,17 +97,21 @@ def cross_validate(
         >>> from emotiw_keras.training.recipe import load_recipe
         >>> cross_validate(load_recipe("finetune"), {"data": "my_faces"}, "runs/mine", 5)  # doctest: +SKIP
     """
-    name, folder = folded_set(recipe), Path(out).expanduser()
+    name, folder = folded_set(recipe), local_path(out)
     if folds < 3:
         raise UsageError(f"folds = {folds}: expected at least 3, one of which tests a run, one chooses, and the others train")
     chosen = {fold_name(number): of_fold(recipe, name, folds, number) for number in range(folds)}
     if refit:
         chosen[FINAL] = of_fold(recipe, name, folds, 0, held_out=False)
-    if dry_run:
-        say(f"{len(chosen)} runs: {', '.join(chosen)}; the first one:")
-        first = fit(next(iter(chosen.values())), paths, folder / fold_name(0), threads=threads, dry_run=True, say=say)
-        return None, (first,)
     facts = folds_facts(recipe.name, name, folds, refit)
+    if dry_run:
+        if not restart:
+            _claim(folder, facts)
+        say(f"{len(chosen)} runs: {', '.join(chosen)}; the first one:")
+        first = fit(
+            next(iter(chosen.values())), paths, folder / fold_name(0), threads=threads, dry_run=True, restart=restart, say=say
+        )
+        return None, (first,)
     if restart and folder.exists():
         prepare(
             next(iter(chosen.values())), paths, threads=threads

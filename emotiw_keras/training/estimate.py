@@ -14,15 +14,16 @@ import tensorflow as tf
 
 from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.heads import Head, heads_of
+from emotiw_keras.models.features import classifier_of
 from emotiw_keras.talk import Notice
+from emotiw_keras.text import number_of
 from emotiw_keras.training.caching import as_they_are, plan
 from emotiw_keras.training.epoch_plan import StageCrops
 from emotiw_keras.training.epoch_progress import duration
-from emotiw_keras.training.freezing import apply_rules
+from emotiw_keras.training.freezing import apply_rules, check_layers
 from emotiw_keras.training.frozen import Cut
 from emotiw_keras.training.optimizers import make_optimizer
 from emotiw_keras.training.stage import Stage
-from emotiw_keras.training.stage_images import too_few
 from emotiw_keras.training.start import start_model, start_tensorflow
 from emotiw_keras.training.teachers import Teachers
 from emotiw_keras.training.train_step import StageSteps
@@ -118,14 +119,14 @@ def describe(prepared: Prepared, folder: Path, say: Callable[[str], None]) -> No
     features = 0
     started = time.monotonic()
     untimed: list[str] = []
-    for number, stage in enumerate(recipe.stages, 1):
-        left_out = too_few(stage, sum(len(index) for index in roles[stage.name].val.values()))
-        if left_out:
-            say(Notice(left_out))
-            continue
+    check_layers(model, recipe.stages)
+    for line in prepared.left_out.values():
+        say(Notice(line))
+    for number, stage in enumerate(prepared.trained, 1):
         if stage.kind == "head":
+            classifier_of(model)
             images = sum(len(index) for index in roles[stage.name].train.values())
-            say(f"stage {stage.name}: the classifier alone, on {images:,} images; not timed, most often seconds")
+            say(f"stage {stage.name}: the classifier alone, on {number_of(images, 'images')}; not timed, most often seconds")
             continue
         apply_rules(model, stage.rules, f"stage {stage.name!r}")
         trainable = sum(math.prod(variable.shape) for variable in model.trainable_variables)
@@ -146,7 +147,8 @@ def describe(prepared: Prepared, folder: Path, say: Callable[[str], None]) -> No
             features = max(features, planned.bytes)
         seconds += this
         say(
-            f"stage {stage.name}: {stage.epochs} epochs of {math.ceil(images / stage.batch_size)} steps, "
+            f"stage {stage.name}: {number_of(stage.epochs, 'epochs')} of "
+            f"{number_of(math.ceil(images / stage.batch_size), 'steps')}, "
             f"{trainable:,} trainable parameters, {'not timed' if stage.name in untimed else f'about {duration(this)}'}"
         )
         if planned.told:

@@ -31,7 +31,7 @@ from emotiw_keras import hardware
 from emotiw_keras.data.batches import Pool, batches
 from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.data.one_channel import for_grey
-from emotiw_keras.files import replace_flushed, sha256_file, writing
+from emotiw_keras.files import expanded, replace_flushed, sha256_file, writing
 from emotiw_keras.talk import Notice
 
 FORMAT = 2
@@ -49,7 +49,7 @@ _NAME = re.compile(r"(\d{6})-([0-9a-f]{16})\.features")
 def features_root(run_dir: Path) -> Path:
     """Where the features of a run lie."""
     shared = os.environ.get("EMOTIW_CACHE")
-    return Path(shared).expanduser() / "features" if shared else run_dir / "features"
+    return expanded(shared) / "features" if shared else run_dir / "features"
 
 
 def discard(run_dir: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from emotiw_keras import hardware
 from emotiw_keras.data.annotated_videos import VideoSet
-from emotiw_keras.files import write_atomic
+from emotiw_keras.files import check_folder_place, local_path, write_atomic
 from emotiw_keras.keras_settings import check_keras
 from emotiw_keras.runs import WEIGHTS_FILE, Run
 from emotiw_keras.training.claim import Claim
@@ -21,10 +21,11 @@ from emotiw_keras.training.epoch_progress import silent
 from emotiw_keras.training.kinds import Job
 from emotiw_keras.training.prepared_data import MEAN_IMAGE_FILE, Prepared, needed, prepare
 from emotiw_keras.training.recipe import Recipe
-from emotiw_keras.training.sharing import compare, going_on, join, told_of
+from emotiw_keras.training.run_writer import resumable, staying
+from emotiw_keras.training.sharing import compare, going_on, join
 from emotiw_keras.training.stage_images import data_rows, own_rows
 from emotiw_keras.training.start import start_tensorflow
-from emotiw_keras.training.workers import WAIT_SECONDS, check_wait
+from emotiw_keras.training.workers import asked_strategy
 
 if TYPE_CHECKING:
     import keras
@@ -59,7 +60,7 @@ def fit(
     progress: Progress | None = None,
     strategy: str | tf.distribute.Strategy | None = None,
     devices: Sequence[str] = (),
-    wait: float = WAIT_SECONDS,
+    wait: float | None = None,
 ) -> Outcome:
     """Train by a recipe; called again after an interruption it goes on where it was.
 
@@ -76,10 +77,11 @@ def fit(
         strategy: devices and processes that train together: a word of `workers.STRATEGIES` or TensorFlow's strategy; see
             docs/scale.md.
         devices: of strategy "mirrored", such as ("cpu:0", "cpu:1"); none takes all GPUs.
-        wait: seconds that a worker waits for the others to start.
+        wait: seconds that a worker waits for the others to start; None is ten minutes.
 
     Raises:
-        UsageError: data sets that the recipe does not know, or that are missing; a `wait` that cannot be meant; Keras is set to
+        UsageError: data sets that the recipe does not know, or that are missing; devices or a `wait` that
+            cannot be meant or that the strategy does not heed; Keras is set to
             something else than TensorFlow and float32.
         DataError: data that cannot be used.
         ModelError: weights that are missing or do not fit.
@@ -93,29 +95,35 @@ def fit(
         >>> fit(load_recipe("demo"), {}, "runs/demo")  # doctest: +SKIP
     """
     check_keras()
-    check_wait(wait)
+    asked_strategy(strategy, devices, wait)
+    folder = local_path(out)
     if show is not None:
         from emotiw_keras.training.show_batch import show_batch
 
+        picture = local_path(show)
+        check_folder_place(picture.parent, picture.name)
         prepared = prepare(recipe, paths, threads=threads, say=say, seconds=LOOK_SECONDS)
-        show_batch(prepared, Path(show).expanduser(), say)
+        show_batch(prepared, picture, say)
         if not dry_run:
             return Outcome(None, prepared.unreadable)
     if dry_run:
-        told = told_of(strategy, devices)
+        replicas = join(recipe, strategy, devices, wait, threads, say, dry_run=True)
         prepared = prepare(recipe, paths, threads=threads, say=say, seconds=LOOK_SECONDS)
-        if told:
-            say(told)
-        recipe.kind.describe(prepared, Path(out).expanduser(), say)
+        if not restart:
+            resumable(folder, recipe.to_toml(), {**prepared.info, "data": None})
+        if replicas is not None:
+            from emotiw_keras.training.shared_stage import check_shared
+
+            for stage in prepared.trained:
+                check_shared(stage, None, None, replicas)
+        recipe.kind.describe(prepared, folder, say)
         return Outcome(None, prepared.unreadable)
     replicas = join(recipe, strategy, devices, wait, threads, say)
     if replicas is not None and not replicas.chief:
         say, progress = silent, None
     with nullcontext() if replicas is None else replicas.together():
         prepared = prepare(recipe, paths, threads=threads, say=say)
-    return Outcome(
-        train(prepared, Path(out).expanduser(), None, say, progress, restart, replicas=replicas), prepared.unreadable
-    )
+    return Outcome(train(prepared, folder, None, say, progress, restart, replicas=replicas), prepared.unreadable)
 
 
 def train(
@@ -215,7 +223,8 @@ def train(
                 info["finished"] = replicas.from_chief(info["finished"])
             if info["finished"]:  # by another process meanwhile
                 return _finished(folder, model, say) if writes else None
-            return loop.fit()
+            with staying(folder) if writes else nullcontext():
+                return loop.fit()
 
 
 def _with_items(prepared: Prepared, info: Mapping[str, Any], say: Callable[[str], None]) -> Prepared:
@@ -236,11 +245,14 @@ def _with_items(prepared: Prepared, info: Mapping[str, Any], say: Callable[[str]
 
 def _finished(folder: Path, model: keras.Model | None, say: Callable[[str], None]) -> Run:
     """The run that is there; a network that was given gets its weights."""
-    from emotiw_keras.models.weights import load_given, load_strict
+    from emotiw_keras.models.weights import load_strict
 
     say(f"{folder} is finished already; nothing to do (--restart begins anew)")
     run = Run.open(folder)
-    given = bool(run.info["model"].get("given"))
-    if model is not None:
-        (load_given if given else load_strict)(model, folder / WEIGHTS_FILE)
-    return Run.open(folder, model) if given else run
+    if run.info["model"].get("given"):
+        run = Run.open(folder, model)
+        if model is not None:
+            run.build()
+    elif model is not None:
+        load_strict(model, folder / WEIGHTS_FILE)
+    return run

@@ -12,6 +12,8 @@ import keras
 import numpy as np
 
 from emotiw_keras.errors import ModelError, UsageError
+from emotiw_keras.models.architecture import called, noise
+from emotiw_keras.training.stage import Stage
 
 
 def inner_layers(model: keras.layers.Layer, outside: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
@@ -109,6 +111,14 @@ def layers_named(model: keras.Model, patterns: Sequence[str], where: str) -> set
     return chosen
 
 
+def check_layers(model: keras.Model, stages: Sequence[Stage]) -> None:
+    """UsageError for rules, or layers to initialise, that do not fit the network; of stages that are left out, too, where they
+    are a mistake all the same."""
+    for stage in stages:
+        layers_named(model, stage.initialise, stage.where)
+        apply_rules(model, stage.rules, stage.where)
+
+
 def initialise_layers(model: keras.Model, patterns: Sequence[str], seed: int, where: str) -> list[str]:
     """Give layers new initial weights, from their own initialisers and a seed.
 
@@ -157,21 +167,27 @@ def digests(model: keras.Model) -> dict[str, str]:
     }
 
 
-def check_moved(model: keras.Model, before: Mapping[str, str], where: str) -> list[str]:
+def check_moved(model: keras.Model, before: Mapping[str, str], where: str) -> tuple[list[str], list[str]]:
     """Compare weights with what they were before a stage.
 
     Returns:
-        Names of trainable variables that did not move.
+        Names of trainable variables that did not move, and of those of frozen layers that their layers' own calls moved: what
+        a layer counts or keeps of a batch, it keeps in `model.fit`, too, whether or not it is frozen.
 
     Raises:
-        ModelError: a frozen weight moved.
+        ModelError: another frozen weight moved.
     """
     after = digests(model)
-    still = []
+    still, moved = [], {}
     for name, layer, weight in _named_weights(model):
-        moved = before[name] != after[name]
-        if not layer.trainable and moved:
-            raise ModelError(f"{where}: {name} was frozen but has moved; this is a defect, please report it")
-        if weight.trainable and layer.trainable and not moved:
+        if not layer.trainable and before[name] != after[name]:
+            moved[name] = weight
+        if weight.trainable and layer.trainable and before[name] == after[name]:
             still.append(name)
-    return still
+    own = (
+        {id(variable) for variable in called(model, noise(model, model.input_shape[1:]), training=True)[1]} if moved else set()
+    )
+    for name, weight in moved.items():
+        if id(weight) not in own:
+            raise ModelError(f"{where}: {name} was frozen but has moved; this is a defect, please report it")
+    return still, list(moved)

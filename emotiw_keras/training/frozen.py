@@ -52,5 +52,10 @@ def cut_frozen(model: keras.Model) -> Cut | None:
 
 
 def _still(layer: keras.layers.Layer) -> bool:
-    """Whether a layer gives the same at every step: it neither trains nor draws (`variables` hold a generator's state)."""
-    return not layer.trainable_variables and len(layer.variables) == len(layer.weights)
+    """Whether a layer gives the same at every step: it neither trains nor draws (`variables` hold a generator's state), nor
+    keeps what it could change in a step, as frozen normalisations do not."""
+    keeps = any(
+        each._non_trainable_variables and not isinstance(each, keras.layers.BatchNormalization | keras.layers.Normalization)
+        for each in layer._flatten_layers()
+    )
+    return not layer.trainable_variables and len(layer.variables) == len(layer.weights) and not keeps

@@ -11,8 +11,9 @@ from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.labels import label_set
 from emotiw_keras.models import registry
-from emotiw_keras.models.architecture import architecture
+from emotiw_keras.models.architecture import architecture, connections
 from emotiw_keras.runs import fingerprint
+from emotiw_keras.text import briefly
 from emotiw_keras.training.freezing import inner_layers
 from emotiw_keras.training.losses import gives_logits
 from emotiw_keras.training.own_data import OwnData, are_faces
@@ -77,6 +78,7 @@ def facts(model: keras.Model, preprocessing: InputSettings | None, own: OwnData)
         "classes": output[-1],
         "input_shape": list(shape[1:]),
         "architecture": architecture(model),
+        "connections": connections(model),
     }
     return {"model": about, "preprocessing": _preprocessing(model, shape[1:], preprocessing, own)}
 
@@ -127,5 +129,5 @@ def labels_for(model: keras.Model, labels: str) -> tuple[str, ...]:
         return tuple(map(str, range(classes)))
     names = label_set(labels).labels
     if len(names) != classes:
-        raise UsageError(f"labels {labels!r} are {len(names)}, the network has {classes} outputs")
+        raise UsageError(f"labels {briefly(labels)} are {len(names)}, the network has {classes} outputs")
     return names

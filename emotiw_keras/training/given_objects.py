@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from glob import escape
 from typing import Any
 
@@ -15,15 +16,21 @@ import keras
 
 from emotiw_keras.errors import DataError, ModelError, UsageError
 from emotiw_keras.keras_settings import check_keras
+from emotiw_keras.text import briefly
 from emotiw_keras.training.freezing import digests, inner_layers, weighted_layers
-from emotiw_keras.training.keras_objects import is_keras
+from emotiw_keras.training.keras_objects import is_keras, untold
 from emotiw_keras.training.own_data import OwnData, are_faces
 from emotiw_keras.training.stage import Stage
 
 OWN_STEPS = ("train_step", "compute_loss", "test_step", "make_train_function")
 """Methods in which Keras lets a network train otherwise than by its outputs' loss."""
-COLUMNS = ("stage", "epoch", "learning_rate", "loss", "seconds", "images_per_second")
-"""Of the history, which no metric may write over."""
+COMPILED = ("evaluate", "test_on_batch")
+"""Methods that callbacks may call of a network which was compiled."""
+COLUMNS = (
+    "stage", "epoch", "learning_rate", "loss", "accuracy", "val_loss", "val_accuracy", "val_macro_f1", "seconds",
+    "images_per_second",
+)  # fmt: skip
+"""Of the history, by which the epoch is chosen among other things: no metric may write over them."""
 
 
 def weights_hash(model: keras.Model) -> str:
@@ -36,7 +43,7 @@ def check_network(model: keras.Model) -> None:
     for what is no network, and where Keras is set to something else than TensorFlow and float32."""
     check_keras()
     if not isinstance(model, keras.Model):
-        raise UsageError(f"the model is {model!r:.60}; expected a keras.Model, such as emotiw_keras.models.AlexNet()")
+        raise UsageError(f"the model is {briefly(model)}; expected a keras.Model, such as emotiw_keras.models.AlexNet()")
     for name in OWN_STEPS:
         if getattr(type(model), name) is not getattr(keras.Model, name):
             raise ModelError(
@@ -51,20 +58,28 @@ def check_objects(
     """UsageError for what are no stages, metrics or callbacks, for two metrics of one name, and for weights that two would
     restore or nobody averages."""
     if not isinstance(stages, Sequence) or not all(isinstance(stage, Stage) for stage in stages):
-        raise UsageError(f"stages are {stages!r:.60}; expected a list of Stage objects, such as [Stage(...)]")
+        raise UsageError(f"stages are {briefly(stages)}; expected a list of Stage objects, such as [Stage(...)]")
     for kind, values in (("Metric", metrics), ("Callback", callbacks)):
         if not isinstance(values, Sequence):
-            raise UsageError(f"{kind.lower()}s are {values!r:.60}; expected a list of keras.{kind.lower()}s.{kind} objects")
+            raise UsageError(f"{kind.lower()}s are {briefly(values)}; expected a list of keras.{kind.lower()}s.{kind} objects")
         for value in values:
             if not is_keras(value, kind):
-                raise UsageError(f"{kind.lower()}s hold {value!r:.60}; expected objects of keras.{kind.lower()}s.{kind}")
+                raise UsageError(f"{kind.lower()}s hold {briefly(value)}; expected objects of keras.{kind.lower()}s.{kind}")
+    for metric in metrics:
+        _check_told(metric, f"metric {metric.name!r}")
     for stage in stages:
         _check_remade(stage.optimizer, f"optimizer of {stage.where}")
-        names = Counter(metric.name for metric in (*metrics, *stage.metrics))
-        taken = [name for name, count in names.items() if count > 1 or name in COLUMNS]
-        if taken:
+        for what, given in (
+            ("loss", stage.loss),
+            ("schedule", stage.schedule),
+            *(("metric", metric) for metric in stage.metrics),
+        ):
+            _check_told(given, f"{what} of {stage.where}")
+        taken = taken_column([metric.name for metric in beside_ours((*metrics, *stage.metrics))])
+        if taken is not None:
             raise UsageError(
-                f"stage {stage.name!r}: a metric is called {taken[0]!r}, as another column of the history is; rename it"
+                f"stage {stage.name!r}: a metric is called {taken!r}, as another column of the history is; rename it, such as "
+                f"'my_{taken}'"
             )
         for callback in (*callbacks, *stage.callbacks):
             if isinstance(callback, keras.callbacks.SwapEMAWeights) and not keeps_averages(stage.optimizer):
@@ -80,6 +95,18 @@ def check_objects(
                     f"stage {stage.name!r}: EarlyStopping(restore_best_weights=True) would restore other weights than the run "
                     f"keeps, those of the best epoch by its monitor={stage.monitor!r} on `val`; let both monitor the same"
                 )
+
+
+def beside_ours(metrics: Sequence[keras.metrics.Metric]) -> tuple[keras.metrics.Metric, ...]:
+    """Metrics without Keras' own accuracy of that name, which is the figure that every stage has."""
+    plain = (keras.metrics.CategoricalAccuracy, keras.metrics.SparseCategoricalAccuracy)
+    return tuple(metric for metric in metrics if not (type(metric) in plain and metric.name == "accuracy"))
+
+
+def taken_column(names: Sequence[str]) -> str | None:
+    """The first name among those of metrics of which a column, that of training or that of validation, is another's."""
+    columns = Counter(column for name in names for column in (name, f"val_{name}"))
+    return next((name for name in names if any(each in COLUMNS or columns[each] > 1 for each in (name, f"val_{name}"))), None)
 
 
 def _check_remade(value: Any, what: str) -> None:
@@ -109,6 +136,21 @@ def _check_remade(value: Any, what: str) -> None:
         raise UsageError(
             f"{what}: the get_config of {kind.__name__} does not tell {', '.join(untold)}, so no other can be made like it; "
             "return it there beside what super().get_config() does"
+        )
+
+
+def _check_told(value: Any, what: str) -> None:
+    """UsageError for an object that keeps to itself what it was made with: a run could go on with another, and mix them."""
+    if isinstance(value, str):
+        return
+    try:
+        _, lost = untold(value, value.get_config())
+    except NotImplementedError:  # a schedule of which all that it keeps is written down
+        return
+    if lost:
+        raise UsageError(
+            f"{what}: neither the get_config of {type(value).__name__} nor the object tells {', '.join(lost)}, so that a run "
+            f"could go on with another unseen; keep it, self.{lost[0]} = {lost[0]}, or return it in get_config"
         )
 
 
@@ -158,15 +200,31 @@ def with_frozen(model: keras.Model, stages: Sequence[Stage]) -> tuple[Stage, ...
     return tuple(replace(stage, rules=rules) if so else stage for stage, so in zip(stages, default, strict=True))
 
 
+def _once_compiled(model: keras.Model, name: str, *arguments: Any, **named: Any) -> Any:
+    """Call a method of a network, or say how it can be."""
+    if not model.compiled:
+        raise UsageError(
+            f"a callback calls {name} of the network {model.name!r}, which is not compiled: stages do not need it; give "
+            "what is to be scored to Stage(metrics=...) and read it in the logs, or compile(loss=..., metrics=...) the network "
+            "before StagedFineTuner takes it"
+        )
+    return getattr(type(model), name)(model, *arguments, **named)
+
+
 @contextmanager
 def as_given(model: keras.Model) -> Iterator[None]:
     """Afterwards the same layers are frozen as before, whatever the stages' rules were, and the network has the optimizer that
-    it was compiled with, not the one that callbacks saw."""
+    it was compiled with, not the one that callbacks saw. Meanwhile what needs `compile` says how a callback may use it."""
     given: list[tuple[Any, bool]] = [(layer, layer.trainable) for _, layer in inner_layers(model)]
     seen = {name: getattr(model, name) for name in ("optimizer", "stop_training") if hasattr(model, name)}
+    said = [name for name in COMPILED if getattr(type(model), name) is getattr(keras.Model, name) and name not in vars(model)]
+    for name in said:
+        setattr(model, name, partial(_once_compiled, model, name))
     try:
         yield
     finally:
+        for name in said:
+            delattr(model, name)
         for layer, trainable in given:
             layer.trainable = trainable
         for name in ("optimizer", "stop_training"):

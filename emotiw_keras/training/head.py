@@ -20,6 +20,7 @@ from emotiw_keras.models.features import classifier_of
 from emotiw_keras.out_of_fold import write_out_of_fold
 from emotiw_keras.runs import Run
 from emotiw_keras.talk import Notice
+from emotiw_keras.text import number_of
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.caching import Plan, as_they_are
 from emotiw_keras.training.class_weights import class_weights
@@ -27,10 +28,12 @@ from emotiw_keras.training.feeds import Trained, label_spec, validation_batches
 from emotiw_keras.training.linear_head import LEAST_JUDGED, LinearHead, fit_linear_head
 from emotiw_keras.training.optimizers import make_optimizer
 from emotiw_keras.training.own_data import Arrays, Batches
+from emotiw_keras.training.run_writer import check_there, make_folder
 from emotiw_keras.training.stage_images import PARENT
 from emotiw_keras.training.stage_state import arrays
 from emotiw_keras.training.stage_training import StageTraining
 from emotiw_keras.training.train_step import StageSteps
+from emotiw_keras.training.uncertain import Answers, enough
 
 MOST_IMAGES = 3000
 """A head is fitted on so many images at most: with more, training the network itself is worth more."""
@@ -70,7 +73,7 @@ class HeadTraining(StageTraining):
         run, stage, started = self.run, self.stage, time.monotonic()
         self.check()
         run.model.trainable = True
-        run.say(f"stage {self.number} {stage.name}: {len(self.train):,} images, the classifier alone")
+        run.say(f"stage {self.number} {stage.name}: {number_of(len(self.train), 'images')}, the classifier alone")
         kernel, *biases = classifier_of(run.model).get_weights()
         start = kernel, biases[0] if biases else np.zeros(kernel.shape[1], np.float32)
         head, _ = self._fitted([self.train], start)
@@ -81,6 +84,7 @@ class HeadTraining(StageTraining):
             "seconds": round(seconds, 3), "images_per_second": round(len(self.train) / seconds, 2),
         }  # fmt: skip
         held = {**arrays("model", run.model.variables), "start/kernel": start[0], "start/bias": start[1]}
+        make_folder(self.run.run_dir, self.folder)
         file = checkpoints.save(self.folder, "best-e0001", held, {})
         checkpoints.prune(self.folder, 0, {file.name})
         told = f", val accuracy {scores['val_accuracy']:.1%}, val loss {scores['val_loss']:.3f}" if scores else ""
@@ -101,23 +105,26 @@ class HeadTraining(StageTraining):
             "rows": [row],
         }
 
-    def refit(self, file: str) -> dict[str, Any]:
+    def refit(self, file: str, judged_by: Callable[[Answers], None]) -> dict[str, Any]:
         """Fit the classifier again, on training and validation images; nothing scores it any more but its cross-validation,
         whose answers are left in the run folder.
 
         Args:
             file: what `fit` left in the stage's folder.
+            judged_by: takes these answers, none where they are fewer than two for each class.
 
         Returns:
             What the run records of it.
         """
         assert self.val is not None and not isinstance(self.val, Batches)
-        self.run.say(f"stage {self.stage.name} is fitted again, with its {len(self.val):,} validation images")
+        self.run.say(f"stage {self.stage.name} is fitted again, with its {number_of(len(self.val), 'validation images')}")
         held = checkpoints.load(self.folder / file).arrays
         head, judged = self._fitted([self.train, self.val], (held["start/kernel"], held["start/bias"]))
         if len(judged):
+            check_there(self.run.run_dir)
             write_out_of_fold(self.run.run_dir, self.run.info["labels"], judged, head.answers)
         self.run.say(f"  {self.stage.name}: {_told(head)}")
+        judged_by(enough({"": (judged, head.answers)}))
         return {"stage": self.stage.name, "images": len(self.train) + len(self.val), **_facts(head)}
 
     def _fitted(self, sources: Sequence[Trained], start: tuple[np.ndarray, np.ndarray]) -> tuple[LinearHead, np.ndarray]:
@@ -141,8 +148,10 @@ class HeadTraining(StageTraining):
             judges = "nothing can judge, and no answer is made surer"
             if others >= LEAST_JUDGED:
                 judges = f"the {others:,} others alone judge"
-            told = f"{known} images trained the weights that it starts from, so {judges}"
-            self.run.say(Notice(f"warning: {self.where}: {told}; to learn from all alike, start from what those began with"))
+            before = [f"stage {name!r}" for name in self._before()]
+            told = f"{known} images trained {' or '.join(['the weights that it starts from', *before])}, so {judges}"
+            alike = "put it before them" if before else "start from what those began with"
+            self.run.say(Notice(f"warning: {self.where}: {told}; to learn from all alike, {alike}"))
         counts = np.bincount(labels, minlength=len(start[1]))
         few = [name for name, count in zip(self.run.info["labels"], counts.tolist(), strict=False) if count == 1]
         if few:
@@ -159,10 +168,15 @@ class HeadTraining(StageTraining):
         classifier.set_weights([head.kernel, head.bias][: len(classifier.weights)])
         return head, labels[new]
 
+    def _before(self) -> list[str]:
+        """The stages of the run that came before it."""
+        return [each["name"] for each in self.run.info["stages"][: self.number - 1]]
+
     def _new_to_the_start(self, sources: Sequence[Trained]) -> np.ndarray:
-        """Whether the weights that the run starts from were not made from an image: bool (images,)."""
+        """Whether neither the weights that the run starts from nor a stage before were made from an image: bool (images,)."""
         rows = Run(self.run.run_dir, {**self.run.info, "finished": True}).each_row_as_trained()
-        given = {row["pixel_hash"] for row in rows if row["stage"] == PARENT and row["status"] == "train"} - {""}
+        makers = {PARENT, *self._before()}
+        given = {row["pixel_hash"] for row in rows if row["stage"] in makers and row["status"] == "train"} - {""}
         return np.array([identity not in given for source in sources for identity in _identities(source)], bool)
 
     def _features(self, source: Trained, taken: np.ndarray) -> np.ndarray:

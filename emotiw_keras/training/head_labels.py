@@ -11,6 +11,7 @@ from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.votes import VOTED, entropy, labels_of
 from emotiw_keras.errors import DataError
 from emotiw_keras.heads import Head
+from emotiw_keras.text import number_of
 from emotiw_keras.training.class_weights import class_weights
 from emotiw_keras.training.stage import Stage
 
@@ -81,7 +82,10 @@ def drawn_classes(labels: np.ndarray, columns: slice, seed: tuple[int, ...]) -> 
 def check_taught(stage: Stage, rows: np.ndarray, heads: Sequence[Head], what: str, say: Callable[[str], None]) -> None:
     """Say how many images each head has; DataError where a head has none to learn from."""
     counts = {head.name: int(rows[:, head.columns].any(axis=1).sum()) for head in heads}
-    say(f"stage {stage.name}: {what}: " + ", ".join(f"{count:,} images for head {head}" for head, count in counts.items()))
+    say(
+        f"stage {stage.name}: {what}: "
+        + ", ".join(f"{number_of(count, 'images')} for head {head}" for head, count in counts.items())
+    )
     for head in heads:
         if counts[head.name]:
             continue

@@ -65,7 +65,7 @@ class HeadsLoss(StageLoss):
     def _of_head(self, head: Head, said: tf.Tensor, labels: tf.Tensor, taught: tf.Tensor | None) -> tf.Tensor:
         said, target = said[:, head.columns], labels[:, head.columns]
         if self._multi and head.labels == VOTED:
-            counts = tf.reduce_max(target, axis=-1)
+            counts = tf.reduce_sum(target, axis=-1)
             wanted = tf.cast(target > 0, tf.float32) * (1 - SHARE) + SHARE
             losses = -counts * tf.reduce_max(tf.math.log(wanted) + said, axis=-1)
         else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from emotiw_keras.keras_names import unnumbered
@@ -14,6 +16,10 @@ KINDS = {
     "LearningRateSchedule": "keras.optimizers.schedules.LearningRateSchedule",
     "Callback": "keras.callbacks.Callback",
 }
+
+
+DEEPEST = 16
+"""Lists and tables within each other, of what an object keeps."""
 
 
 def _keras_base(value: Any) -> type | None:
@@ -47,8 +53,12 @@ def wants_one_hot(value: Any) -> bool:
 
 def _named(value: Any) -> Any:
     """What stands in a configuration for what JSON cannot hold: the same in every process, so no place in memory."""
+    if hasattr(value, "numpy") and not hasattr(value, "assign"):  # a tensor; variables are no settings
+        value = value.numpy()
     if hasattr(value, "tolist"):
         return value.tolist()
+    if hasattr(value, "get_config") and not isinstance(value, type):
+        return described(value)
     of = value if hasattr(value, "__qualname__") else type(value)
     return f"{of.__module__}.{of.__qualname__}"
 
@@ -63,6 +73,45 @@ def _unnumbered(config: Any) -> Any:
     return [_unnumbered(each) for each in config] if isinstance(config, list) else config
 
 
+def untold(value: Any, told: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
+    """What a user's class was made with and its configuration does not tell.
+
+    Args:
+        value: an object of it.
+        told: the names in its configuration.
+
+    Returns:
+        The arguments that the object keeps by their names, `self.alpha` or `self._alpha`; and the names of the others.
+    """
+    kept: dict[str, Any] = {}
+    lost = []
+    for base in type(value).__mro__:
+        if base.__module__.partition(".")[0] in ("keras", "builtins") or "__init__" not in vars(base):
+            continue
+        for each in list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]:
+            if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD) or each.name in ("name", *told, *kept):
+                continue
+            place = next((place for place in (each.name, f"_{each.name}") if place in vars(value)), None)
+            if place is None:
+                lost.append(each.name)
+            else:
+                kept[each.name] = _kept(vars(value)[place])
+    return kept, lost
+
+
+def _kept(item: Any, depth: int = 0) -> Any:
+    """An argument that an object keeps, as JSON and `_named` take it. Of a network, which is built as it is used, its class."""
+    if depth > DEEPEST or is_keras(item, "Layer"):
+        return f"{type(item).__module__}.{type(item).__qualname__}"
+    if isinstance(item, dict):
+        return {str(key): _kept(each, depth + 1) for key, each in item.items()}
+    if isinstance(item, list | tuple):
+        return [_kept(each, depth + 1) for each in item]
+    if isinstance(item, set | frozenset):
+        return sorted(json.dumps(_kept(each, depth + 1), default=_named) for each in item)
+    return item.hex() if isinstance(item, bytes) else item
+
+
 def described(value: Any) -> dict[str, str]:
     """What a recipe records of an object: its class and its configuration as JSON, "" where it has none.
 
@@ -75,6 +124,7 @@ def described(value: Any) -> dict[str, str]:
     if hasattr(value, "get_config"):
         try:
             told = value.get_config()
+            told = {**untold(value, told)[0], **told}
         except NotImplementedError:  # a schedule of a user's own: what it was made with, as far as it keeps that
             told = vars(value)
         config = json.dumps(_unnumbered(json.loads(json.dumps(told, default=_named))), sort_keys=True)

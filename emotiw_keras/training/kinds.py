@@ -8,7 +8,7 @@ kind of its own: `Kind.read` makes of a table the `Part` that fits.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -90,6 +90,15 @@ class Kind:
     def read(self, table: Any, where: str) -> Part:
         """An entry of its table; SettingError where it cannot be meant."""
         return from_table(self.part, table, where)
+
+    def settle(self, entries: Sequence[dict[str, Any]], asked: Mapping[tuple[int, str], bool]) -> list[str]:
+        """Take what changes left without a use out of the tables of a recipe's entries, and say so.
+
+        Args:
+            entries: with every default filled in, as changed.
+            asked: number of an entry and key -> whether the change was one of every entry; SettingError where it has no use.
+        """
+        return []
 
     def check(self, recipe: Recipe) -> None:
         """Refuse, by a SettingError, what does not fit together in a recipe."""

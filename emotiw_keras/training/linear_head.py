@@ -28,6 +28,8 @@ MISSING = 20.0
 SMALLEST_SPREAD = 0.01
 """Features that hardly vary are not blown up: their spread counts as at least this share of the largest."""
 SMALLEST_VARIANCE = 1e-7
+SMALLEST_SHARE = 1e-6
+"""Probabilities below it count as it in a log loss."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class LinearHead:
         strength: C of the logistic regression.
         start: whether the start's answers are among what it goes by.
         temperature: what the logits were divided by.
-        accuracy, log_loss: of all judged images, each answered by a head that was fitted without its person.
+        accuracy, log_loss: of all judged images, each answered by a head that was fitted without its person, and each counting
+            once: what the strength was chosen by counts them as they are weighted.
         folds: of the cross-validation.
         answers: float64 (judged images, classes), the probabilities behind `accuracy` and `log_loss`.
     """
@@ -127,15 +130,18 @@ def fit_linear_head(
             # rounded, so that the last bits of sums decide nothing
             score = (_accuracy(each / temperature, labels[counts], weights[labels[counts]]), -round(loss, 6))
             if best is None or score > best[0]:
-                best, answers = (score, space, number, temperature), _probabilities(each / temperature)[judged[counts]]
+                best, answers = (score, space, number, temperature), _probabilities(each / temperature)
     assert best is not None
-    (accuracy, loss), space, number, temperature = best
+    _, space, number, temperature = best
     kernel, bias = list(_path(space.mine, labels, weights, classes, STRENGTHS[: number + 1]))[-1]
     kernel, bias = space.unfold(kernel, bias)
     kernel, bias = (kernel / temperature).astype(np.float32), (bias / temperature).astype(np.float32)
     used = space.answers is not None
     strength, count = float(STRENGTHS[number]), len(splits)
-    return LinearHead(kernel, bias, strength, used, temperature, float(accuracy), float(-loss), count, answers)
+    accuracy = float((answers.argmax(axis=1) == labels[counts]).mean())
+    of_truth = answers[np.arange(len(answers)), labels[counts]]
+    loss = float(-np.log(np.maximum(of_truth, SMALLEST_SHARE)).mean())
+    return LinearHead(kernel, bias, strength, used, temperature, accuracy, loss, count, answers[judged[counts]])
 
 
 def _splits(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -264,7 +270,7 @@ def _temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray, le
     wanted[np.arange(len(labels)), labels] = (len(labels) + 1) / (len(labels) + classes)
     in_doubt, plain = [], []
     for temperature in tried:
-        told = np.log(np.maximum(_probabilities(logits / temperature), 1e-6))
+        told = np.log(np.maximum(_probabilities(logits / temperature), SMALLEST_SHARE))
         in_doubt.append(float(-((wanted * told).sum(axis=1) * weights).sum() / weights.sum()))
         plain.append(float(-(told[np.arange(len(labels)), labels] * weights).sum() / weights.sum()))
     best = int(np.argmin(in_doubt))

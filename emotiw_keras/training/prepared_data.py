@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from emotiw_keras.talk import Notice
 from emotiw_keras.training.epoch_progress import silent
 from emotiw_keras.training.recipe import Recipe
 from emotiw_keras.training.stage import Part, Stage
-from emotiw_keras.training.stage_images import Roles, check_roles, stage_roles, take_share
+from emotiw_keras.training.stage_images import Roles, check_roles, left_out, stage_roles, take_share
 from emotiw_keras.training.start import parent_run, resolve_precision
 from emotiw_keras.training.teachers import teacher_runs
 
@@ -56,6 +57,22 @@ class Prepared:
         if not needed(self.info["preprocessing"]).get("mean_image"):
             return None
         return Path(self.recipe.preprocessing.mean_image) if self.parent is None else self.parent.path / MEAN_IMAGE_FILE
+
+    @cached_property
+    def left_out(self) -> dict[str, str]:
+        """Of each stage that has too few validation images to be trained, a line that says so.
+
+        Raises:
+            UsageError: no stage is left.
+        """
+        counts = {name: sum(map(len, roles.val.values())) for name, roles in self.roles.items()}
+        counts |= {name: 0 if val is None else len(val) for name, (_, val) in self.of_own.items()}
+        return left_out(self.recipe.stages, counts, self.recipe.asked)
+
+    @property
+    def trained(self) -> tuple[Any, ...]:
+        """The stages that are trained, in order."""
+        return tuple(part for part in self.recipe.stages if part.name not in self.left_out)
 
     def face_input(self) -> FaceInput:
         """The layer from bytes to network input of a run that is not made yet.
@@ -179,8 +196,8 @@ def prepare(
         info["unrecorded"] = sorted(unrecorded)
     looked = {name: len(faces.near.pairs) for name, faces in sets.items() if faces.near is not None}
     if looked:
-        left_out = {stage.name: sum(map(len, roles[stage.name].near.values())) for stage in of_files}
-        info["near_duplicates"] = {"threshold": recipe.near_duplicates, "pairs": looked, "left_out": left_out}
+        near = {stage.name: sum(map(len, roles[stage.name].near.values())) for stage in of_files}
+        info["near_duplicates"] = {"threshold": recipe.near_duplicates, "pairs": looked, "left_out": near}
     masks = {name: getattr(part, "left_out", None) for name, (part, _) in of_own.items()}
     if drop and of_own:
         info["items_left_out"] = {name: int(mask.sum()) for name, mask in masks.items() if mask is not None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -18,7 +18,9 @@ from emotiw_keras.errors import UsageError
 from emotiw_keras.labels import LABEL_SETS, check_labels
 from emotiw_keras.models.registry import application_names, get_spec, known_names, model_names, near_name
 from emotiw_keras.sealed import strict_toml
+from emotiw_keras.talk import Notice
 from emotiw_keras.training.checked_fields import SettingError, from_table, setting, validate
+from emotiw_keras.training.epoch_progress import silent
 from emotiw_keras.training.keep import KEEPS
 from emotiw_keras.training.keras_objects import described
 from emotiw_keras.training.kinds import KINDS, Kind, kind_of
@@ -50,6 +52,7 @@ class Recipe:
         source: how single data sets are read.
         stages: in order; `Stage`s, or entries of another kind (`training.kinds`).
         tables: settings that entries of another kind share.
+        asked: settings of entries that `load_recipe` changed: (name of the entry, key, whether by a change of every entry).
 
     Raises:
         SettingError: values that cannot be meant, alone or together.
@@ -70,6 +73,7 @@ class Recipe:
     preprocessing: InputSettings = field(default_factory=InputSettings)
     source: Mapping[str, SourceSettings] = field(default_factory=dict)
     tables: Mapping[str, Any] = field(default_factory=dict)
+    asked: tuple[tuple[str, str, bool], ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         # what only Python can give is checked elsewhere: names of classes, and a network's own precision
@@ -146,6 +150,7 @@ class Recipe:
     def to_table(self) -> dict[str, Any]:
         """The recipe as plain data with every default filled in; `parse_recipe` reads its TOML back."""
         table = _plain(self)
+        del table["asked"]
         for source in table["source"].values():
             for key in ("val_share", "held_out", "votes", "votes_rows"):
                 if source[key] == getattr(SourceSettings, key):
@@ -338,7 +343,9 @@ def recipe_text(name_or_path: str) -> str:
     raise UsageError(f"there is no recipe {name_or_path!r}; {hint}shipped are {shipped}; a file ends in .toml")
 
 
-def load_recipe(name_or_path: str, changes: Sequence[str] = (), **options: Any) -> Recipe:
+def load_recipe(
+    name_or_path: str, changes: Sequence[str] = (), *, say: Callable[[str], None] = silent, **options: Any
+) -> Recipe:
     """Load a recipe and change it.
 
     Args:
@@ -346,6 +353,8 @@ def load_recipe(name_or_path: str, changes: Sequence[str] = (), **options: Any) 
         changes: `TABLE.KEY=VALUE` or `KEY=VALUE` texts, as `--set` takes them: `fer.learning_rate=0.01`, `model.width=0.5`,
             `source.target.subject_pattern='^(.*?)_'`; TABLE is a stage's name, `stage` for every stage (or another
             kind's table), `model`, `preprocessing`, `source.NAME` or a table that only the kind has, as `pathnet`.
+        say: takes lines on settings of the recipe that the changes left without a use: such as a momentum, once the optimizer
+            is "adam".
         **options: top-level keys (`seed`, `precision`, `limit`, `duplicates`, ...); None leaves the recipe's value.
 
     Raises:
@@ -358,18 +367,26 @@ def load_recipe(name_or_path: str, changes: Sequence[str] = (), **options: Any) 
     text = recipe_text(name_or_path)
     recipe = parse_recipe(text, f"recipe {name_or_path}")
     table = recipe.to_table()
+    entries, asked = table[recipe.table], dict[tuple[int, str], bool]()
     for change in changes:
-        _change(table, change)
+        targets, key, everywhere = _change(table, change)
+        asked |= {(number, key): everywhere for number, entry in enumerate(entries) if any(entry is each for each in targets)}
     for key, value in options.items():
         if value is not None:
             table[key] = value
     try:
-        return recipe_from_table(table)
+        before = [dict(entry) for entry in entries]
+        for line in recipe.kind.settle(entries, asked):
+            say(Notice(line))
+        left = [(number, key) for number, key in asked if entries[number][key] == before[number][key]]
+        changed = tuple((str(entries[number]["name"]), key, asked[number, key]) for number, key in left)
+        return dataclasses.replace(recipe_from_table(table), asked=changed)
     except SettingError as error:
         raise UsageError(f"recipe {name_or_path}, as changed on the command line: {error}") from error
 
 
-def _change(table: dict[str, Any], change: str) -> None:
+def _change(table: dict[str, Any], change: str) -> tuple[list[dict[str, Any]], str, bool]:
+    """Change a table; the tables that it reached, the key, and whether it is a change of every entry."""
     name, equals, text = change.partition("=")
     if not equals or not name.strip():
         raise UsageError(f"--set {change!r}: expected KEY=VALUE, such as fer.learning_rate=0.01")
@@ -398,3 +415,4 @@ def _change(table: dict[str, Any], change: str) -> None:
         raise UsageError(f"--set {change!r}: there is no table {'.'.join(path)!r}; known are {', '.join(known)}")
     for target in targets:
         target[key] = value
+    return targets, key, path == [kind]

@@ -23,7 +23,8 @@ import tensorflow as tf
 from emotiw_keras import errors
 from emotiw_keras.errors import EmotiwError, UsageError, WorkerError
 from emotiw_keras.talk import most
-from emotiw_keras.training.interrupts import Interrupted
+from emotiw_keras.text import number_of
+from emotiw_keras.training.interrupts import Interrupted, hang_up
 from emotiw_keras.training.workers import WAIT_SECONDS, Workers, devices_of, workers_of
 
 PIECE = 1 << 22
@@ -84,7 +85,9 @@ class Replicas:
         """In words for people."""
         kind = "multi-worker" if self.workers > 1 else "mirrored"
         return (
-            f"{kind}: {self.workers} workers, {self.count} replicas" if self.workers > 1 else f"{kind}: {self.count} replicas"
+            f"{kind}: {number_of(self.workers, 'workers')}, {number_of(self.count, 'replicas')}"
+            if self.workers > 1
+            else f"{kind}: {number_of(self.count, 'replicas')}"
         )
 
     def facts(self) -> dict[str, Any]:
@@ -257,25 +260,17 @@ def make_strategy(word: str, devices: Sequence[str] = (), wait: float = WAIT_SEC
     """The strategy of a word, with all GPUs or the named devices; None where one device trains alone.
 
     Args:
-        word: of `workers.STRATEGIES`.
-        devices: of this process, such as ("cpu:0", "cpu:1").
+        word: of `workers.STRATEGIES`, but not "none".
+        devices: of this process, such as ("cpu:0", "cpu:1"), where the word heeds them (`workers.asked_strategy`).
         wait: seconds until all workers must have started.
 
     Raises:
-        UsageError: devices that are not there, or that a training alone cannot heed.
+        UsageError: devices that are not there.
         WorkerError: a worker that did not come, or an address in use.
     """
-    named = devices_of(devices)
-    if word == "none":
-        if named:
-            raise UsageError("--devices needs --strategy mirrored")
-        return None
     if word == "multi-worker":
-        if named:
-            raise UsageError(
-                "--devices is for --strategy mirrored; a worker takes all GPUs that CUDA_VISIBLE_DEVICES leaves it"
-            )
         return _connected(workers_of(), wait)
+    named = devices_of(devices)
     gpus = tf.config.list_physical_devices("GPU")
     if named and named[0][0] == "cpu":
         processor = tf.config.list_physical_devices("CPU")[0]
@@ -360,7 +355,7 @@ def _deadly_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM, *hang_up())}
     try:
         yield
     finally:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,10 @@ def start_or_resume(
 def resumable(path: Path, recipe_toml: str, info: Mapping[str, Any]) -> dict[str, Any] | None:
     """run.json's content if there is a run that goes on, None if a new one can be made; nothing is written.
 
+    Args:
+        path, recipe_toml, info: as `start_or_resume`; where `data` are None they are not compared, as a dry run has not looked
+            at all of them.
+
     Raises:
         RunError, OutputError: as `start_or_resume`.
     """
@@ -115,6 +120,8 @@ def resumable(path: Path, recipe_toml: str, info: Mapping[str, Any]) -> dict[str
             if (path / name).exists() or not old.get("finished"):
                 Run(path, old).content(name)
         stored, asked = _stored_recipe(Run(path, old)), tomllib.loads(recipe_toml)
+        for table in (stored, asked):
+            table.pop("description", None)  # which is for people
         if old.get("preprocessing") == info.get("preprocessing"):  # a recipe's own is not heeded beside weights of a run
             for table in (stored, asked):
                 for key in ("channels", "min_max", "mean", "std"):
@@ -123,15 +130,20 @@ def resumable(path: Path, recipe_toml: str, info: Mapping[str, Any]) -> dict[str
         # What a search has found out since (the path of `options`) is nothing that was asked for.
         model, wanted = {key: value for key, value in old.get("model", {}).items() if key in info["model"]}, info["model"]
         if wanted.get("given"):
-            if "architecture" not in model:  # a run that an earlier version began
-                wanted = {key: value for key, value in wanted.items() if key != "architecture"}
-            elif model["architecture"] != wanted.get("architecture"):
-                raise RunError(
-                    f"{path} was made with a network {model.get('name')!r} of other layers or settings than the one given; "
-                    "give that one, or another run_dir"
-                )
+            for key, what in (("architecture", "layers or settings"), ("connections", "connections")):
+                if key not in model:  # a run that an earlier version began
+                    wanted = {other: value for other, value in wanted.items() if other != key}
+                elif model[key] != wanted.get(key):
+                    raise RunError(
+                        f"{path} was made with a network {model.get('name')!r} of other {what} than the one given; give that "
+                        "one, or another run_dir"
+                    )
             model, wanted = ({**each, "name": unnumbered(str(each.get("name")))} for each in (model, wanted))
-        changed += differences(old.get("data"), info["data"], "data") + differences(model, wanted, "model")
+        if info["data"] is not None:
+            changed += differences(old.get("data"), info["data"], "data")
+        changed += differences(model, wanted, "model")
+        if "metrics" in old:
+            changed += differences(old["metrics"], info.get("metrics", []), "metrics")
         changed += differences(old.get("teachers", {}), info.get("teachers", {}), "teachers")
         if changed:
             told = changed[: most(3)]
@@ -162,6 +174,45 @@ def _stored_recipe(run: Run) -> dict[str, Any]:
         return strict_toml(run.content("recipe.toml").decode("utf-8"))
     except ValueError as error:
         raise RunError(f"{run.path} is damaged: recipe.toml cannot be read ({error})") from error
+
+
+def check_there(path: Path) -> None:
+    """See that a run folder is still where it is about to be written: what makes its parents would make another one.
+
+    Raises:
+        RunError: it was moved or removed.
+    """
+    if not (path / INFO_FILE).exists():
+        raise RunError(
+            f"{path} is not there any more: it was moved or removed while it was trained; the same command with --out and its "
+            "new place goes on from its last checkpoint"
+        )
+
+
+def make_folder(path: Path, folder: Path) -> None:
+    """Make a folder in a run folder that is still where it was.
+
+    Raises:
+        RunError: it was moved or removed.
+        OutputError: nothing can be written there.
+    """
+    check_there(path)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def staying(path: Path) -> Iterator[None]:
+    """Where something could not be written in a run folder because that was moved or removed meanwhile, say so.
+
+    Raises:
+        RunError: it was moved or removed.
+    """
+    try:
+        yield
+    except OutputError:
+        check_there(path)
+        raise
 
 
 def write_info(path: Path, info: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.stage_state import StageState
 
 
-def check_shared(stage: Stage, train: Trained, val: Trained | None, replicas: Replicas) -> None:
+def check_shared(stage: Stage, train: Trained | None, val: Trained | None, replicas: Replicas) -> None:
     """Refuse what several replicas cannot heed.
 
     Raises:
@@ -51,7 +51,7 @@ def agree(replicas: Replicas, model: keras.Model, state: StageState, flag: Flag,
     """
     held = {
         "weights": fingerprint(model.variables),
-        "rate_factor": state.rate_factor,
+        "rates": (state.rate_factor, state.rate_at_zero),
         "stopped": state.stopped,
         "best epoch": state.best.get("epoch"),
     }

@@ -94,7 +94,7 @@ class SharedSteps(StageSteps):
             done = tf.identity(self.optimizer.iterations)
             self.optimizer.apply(gradients, self._variables)
             if self.averages is not None:
-                self.averages.update(done)
+                self.averages.update(done, tf.identity(self.optimizer.iterations))
         self._gather(labels, outputs)
         return tf.reduce_sum(told), tf.reduce_sum(self.loss.right(outputs, labels))
 

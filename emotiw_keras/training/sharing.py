@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from emotiw_keras.errors import DataError, UsageError
+from emotiw_keras.files import expanded
+from emotiw_keras.text import number_of
 from emotiw_keras.training.start import start_tensorflow
-from emotiw_keras.training.workers import strategy_word, workers_of
+from emotiw_keras.training.workers import WAIT_SECONDS, asked_strategy, workers_of
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -22,9 +24,10 @@ def join(
     recipe: Recipe,
     strategy: str | tf.distribute.Strategy | None,
     devices: Sequence[str],
-    wait: float,
+    wait: float | None,
     threads: int | None,
     say: Callable[[str], None],
+    dry_run: bool = False,
 ) -> Replicas | None:
     """The replicas that train together, once all workers are there; None where one device trains alone, as without a strategy.
 
@@ -32,29 +35,37 @@ def join(
         recipe: the training.
         strategy: a word of `workers.STRATEGIES`, or TensorFlow's strategy.
         devices: of strategy "mirrored".
-        wait: seconds until all workers must have started.
+        wait: seconds until all workers must have started; None is `WAIT_SECONDS`.
         threads: processor threads of this process; None takes all.
         say: takes lines for people.
+        dry_run: wait for nobody; None where several workers would train.
 
     Raises:
         UsageError: a strategy that cannot be meant here, or a recipe that one device trains alone.
         WorkerError: another worker did not come.
     """
-    word = strategy_word(strategy) if isinstance(strategy, str) else None
-    if strategy is None or (word == "none" and not devices):
+    word = asked_strategy(strategy, devices, wait)
+    if strategy is None or word == "none":
         return None
+    longest = WAIT_SECONDS if wait is None else wait
     if not recipe.kind.shared:
         raise UsageError(f"recipe {recipe.name} searches for its network, which one device does; leave out --strategy")
     if isinstance(strategy, str):
         assert word is not None
         if word == "multi-worker":
             workers = workers_of()
+            if dry_run:
+                where = f": {', '.join(workers.addresses)}" if workers.addresses else ""
+                count = number_of(workers.count, "workers")
+                say(f"strategy multi-worker: {count}{where}, this is number {workers.number} ({workers.source})")
+                return None
             if workers.count > 1:
-                say(f"worker {workers.number} of {workers.count} ({workers.source}): waits for the others, {wait:g} s at most")
+                which = f"worker {workers.number} of {workers.count} ({workers.source})"
+                say(f"{which}: waits for the others, {longest:g} s at most")
         start_tensorflow(threads)
         from emotiw_keras.training.replicas import make_strategy
 
-        made = make_strategy(word, devices, wait)
+        made = make_strategy(word, devices, longest)
         if made is None:
             say(
                 "--strategy auto: one device, which trains alone" if word == "auto" else f"--strategy {word}: one worker, alone"
@@ -68,18 +79,6 @@ def join(
     chief = "" if replicas.workers == 1 else ", this is the chief" if replicas.chief else f", this is worker {replicas.worker}"
     say(f"strategy {replicas.told}{chief}; a global batch is cut into {replicas.count}")
     return replicas
-
-
-def told_of(strategy: str | tf.distribute.Strategy | None, devices: Sequence[str]) -> str:
-    """What a dry run says of a strategy, without waiting for anybody; "" where there is none."""
-    if not isinstance(strategy, str):
-        return ""
-    word = strategy_word(strategy)
-    if word == "multi-worker":
-        workers = workers_of()
-        where = f": {', '.join(workers.addresses)}" if workers.addresses else ""
-        return f"strategy multi-worker: {workers.count} workers{where}, this is number {workers.number} ({workers.source})"
-    return "" if word == "none" else f"strategy {word}" + (f": {', '.join(devices)}" if devices else "")
 
 
 def compare(prepared: Prepared, replicas: Replicas) -> None:
@@ -114,9 +113,8 @@ def _start(prepared: Prepared) -> str:
     if prepared.parent is not None:
         return str(prepared.parent.fingerprint)
     weights = prepared.recipe.model.weights
-    from pathlib import Path
 
-    path = Path(weights).expanduser()
+    path = expanded(weights)
     if not path.is_file():
         return weights
     with open(path, "rb") as file:
@@ -128,8 +126,9 @@ def going_on(info: Mapping[str, Any], replicas: Replicas, recipe: Recipe) -> str
     before = info.get("strategy") or {"workers": 1, "replicas": 1}
     batches = ", ".join(dict.fromkeys(str(getattr(stage, "batch_size", "?")) for stage in recipe.stages))
     if before == replicas.facts():
-        return f"going on with {replicas.count} replicas, as before"
+        return f"going on with {number_of(replicas.count, 'replicas')}, as before"
     return (
-        f"the run went with {before['replicas']} replicas on {before['workers']} workers, and goes on with {replicas.count} on "
+        f"the run went with {number_of(before['replicas'], 'replicas')} on "
+        f"{number_of(before['workers'], 'workers')}, and goes on with {replicas.count} on "
         f"{replicas.workers}; the global batch stays {batches}: last digits may differ"
     )

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from emotiw_keras.data.augment import Augment
 from emotiw_keras.data.batches import Pool
 from emotiw_keras.data.contact_sheet import fitted
 from emotiw_keras.errors import UsageError
 from emotiw_keras.files import write_encoded
+from emotiw_keras.fonts import get_font
+from emotiw_keras.talk import Notice
 from emotiw_keras.training.epoch_plan import StageCrops, changes_of
 from emotiw_keras.training.prepared_data import Prepared, needed
 from emotiw_keras.training.stage import Stage
@@ -27,7 +29,7 @@ def faces_of(prepared: Prepared, stage: Stage, number: int) -> np.ndarray:
     Args:
         prepared: the recipe with its data.
         stage: of kind "gradient".
-        number: of the stage, from 1.
+        number: of the stage among those that are trained, from 1.
 
     Returns:
         uint8 (faces, 1 + EPOCHS, side, side, 1 or 3), grey or RGB: what the network sees, before the mean goes.
@@ -53,10 +55,12 @@ def show_batch(prepared: Prepared, path: Path, say: Callable[[str], None]) -> No
     """Write the picture: a row for each face, as it is and as the first epochs of each stage have it.
 
     Raises:
-        UsageError: no stage changes images.
+        UsageError: no stage that is trained changes images.
         OutputError: the file cannot be written.
     """
-    stages = [(number, part) for number, part in enumerate(prepared.recipe.stages, 1) if isinstance(part, Stage)]
+    for line in prepared.left_out.values():
+        say(Notice(line))
+    stages = [(number, part) for number, part in enumerate(prepared.trained, 1) if isinstance(part, Stage)]
     shown = [(number, stage) for number, stage in stages if stage.kind == "gradient" and stage.name in prepared.roles]
     if not shown:
         raise UsageError(f"recipe {prepared.recipe.name!r} has no stage of kind 'gradient' on faces in files to show")
@@ -64,7 +68,7 @@ def show_batch(prepared: Prepared, path: Path, say: Callable[[str], None]) -> No
     sheets = [(stage, faces_of(prepared, stage, number)) for number, stage in shown]
     wide = GAP + (1 + EPOCHS) * (SIDE + GAP)
     sheet = Image.new("RGB", (wide, sum(TITLE + GAP + len(faces) * (SIDE + GAP) for _, faces in sheets)), (255, 255, 255))
-    draw, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(15), 0
+    draw, font, top = ImageDraw.Draw(sheet), get_font(15), 0
     for stage, faces in sheets:
         changed = ", ".join(stage.augmentations) or "nothing but crop and mirror"
         title = f"{stage.name}: as they are, and in epochs 1 to {EPOCHS} ({changed})"

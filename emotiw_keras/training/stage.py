@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from emotiw_keras.labels import VOTE_MODES
+from emotiw_keras.text import briefly
 from emotiw_keras.training.checked_fields import SettingError, setting, validate
 
 OPTIMIZERS = ("caffe_sgd", "adam")
@@ -29,6 +31,18 @@ HEAD_SETTINGS = (
     "name", "kind", "train", "val", "train_share", "class_weight", "monitor", "mirror", "folds", "refit", "val_least",
 )  # fmt: skip
 """What a stage of kind "head" goes by; the rest is of gradient descent."""
+HEEDED_BY = {
+    "momentum": ("optimizer", "caffe_sgd"),
+    "bias_rate": ("optimizer", "caffe_sgd"),
+    "step_epochs": ("schedule", "step"),
+    "step_factor": ("schedule", "step"),
+    "focal_gamma": ("loss", "focal"),
+    "teacher_weight": ("teachers", ""),
+    "temperature": ("teachers", ""),
+    "monitor": ("val", ""),
+    "patience": ("val", ""),
+}
+"""Settings that count beside one value of another alone; "" is any but an empty one."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +68,17 @@ class Part:
     @property
     def where(self) -> str:
         """What messages call it."""
-        return f"{self.table} {self.name!r}"
+        return f"{self.table} {briefly(self.name)}"
 
     def __post_init__(self) -> None:
+        for key in ("train", "val"):
+            value = getattr(self, key)
+            if any(hasattr(item, "shape") for item in (value, *(value if isinstance(value, list | tuple) else ()))):
+                raise SettingError(
+                    f"{key} of {self.where} is {briefly(value)}, expected sets such as 'mine:train'; arrays are given to "
+                    "StagedFineTuner as data={'mine': (x, y)} and named here",
+                    key,
+                )
         validate(self, self.where)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", self.name):
             raise SettingError(f"name of {self.where} is {self.name!r}, expected letters, digits, '-' and '_'", "name")
@@ -78,8 +100,9 @@ class Stage(Part):
         name: names the stage in the run folder; letters, digits, `-` and `_`.
         kind: "gradient", or "head": the classifier alone, fitted at once by logistic regression on what the rest of the network
             makes of each image and, with `mirror`, of its mirror image. How strongly it is held is chosen by cross-validation
-            in which no person stands on two sides; that needs no validation images. Of the other settings only train, val,
-            train_share, class_weight, monitor, folds and refit mean something then, and callbacks of Keras are not called.
+            in which no person stands on two sides, images counting as `class_weight` has it; that needs no validation images.
+            Of the other settings only train, val, train_share, class_weight, monitor, folds and refit mean something then, and
+            callbacks of Keras are not called.
         train: sets to train on, each `NAME:SPLIT` with SPLIT one of train, val, test, all.
         val: sets that choose the best epoch; empty keeps the last epoch.
         train_share: share of the training images that are taken, of each set and class alike, chosen by the recipe's seed.
@@ -116,12 +139,13 @@ class Stage(Part):
         temperature: divides the logits of the network and of its teachers in the teachers' share, which is multiplied by its
             square.
         clip_norm: bound on the global norm of the gradient; 0 is no bound.
-        accumulate: batches whose mean gradient makes one update.
+        accumulate: batches whose mean gradient makes one update; it goes on over the ends of epochs, and what is left when the
+            stage ends makes none.
         sharpness: takes each gradient not at the weights but this far uphill from them, so that the network settles where the
             loss is flat (sharpness-aware minimisation, Foret et al. 2021, arXiv:2010.01412; their rho, 0.05 to 0.2 there);
             a step costs twice as much. 0 does without.
-        average_decay: the weights that are scored and kept are a moving average over the steps, with this decay once 10 / (1 -
-            decay) steps are done and less before; 0 keeps the weights themselves.
+        average_decay: the weights that are scored and kept are a moving average over the updates, with this decay once
+            10 / (1 - decay) of them are done and less before; 0 keeps the weights themselves.
         pull_to_start: adds half of this times the squared distance of the weights from where the stage began to the loss, so
             that few images do not pull them far (L2-SP, Li et al. 2018, arXiv:1802.01483; their alpha, 0.001 to 1 there); the
             history's loss is without it. Layers of `initialise` are left out. 0 does without.
@@ -232,13 +256,15 @@ class Stage(Part):
         if not self.rules or not any(rate > 0 for _, rate in self.rules):
             raise SettingError(f"rules of {where} freeze everything; at least one rate must be above 0", "rules")
         if any(not 0 <= rate <= 1000 for _, rate in self.rules):
-            raise SettingError(f"rules of {where} are {self.rules!r}, expected rates from 0 to 1000", "rules")
+            raise SettingError(f"rules of {where} are {briefly(self.rules)}, expected rates from 0 to 1000", "rules")
 
-        self._check_kind(where)
+        self._check_objects(where)
+        for key, why in unheeded(vars(self)).items():
+            if getattr(self, key) != getattr(type(self), key):
+                raise SettingError(f"{key} of {where} is {getattr(self, key)!r}, {why}", key)
         for key in ("refit", "val_least"):
             if getattr(self, key) and not self.val:
                 raise SettingError(f"{key} of {where} needs validation images; name sets in val", key)
-        self._check_objects(where)
         if self.costs and not self.cost_weight:
             raise SettingError(f"costs of {where} is {self.costs!r}, but cost_weight is 0; set it above 0, such as 1", "costs")
         if self.degrade != 0.5 and not set(DEGRADATIONS) & set(self.augmentations):
@@ -258,18 +284,6 @@ class Stage(Part):
         for why, against in kept.items():
             if self.cache_features is True and against:
                 raise SettingError(f"cache_features of {where} is true, but {why}", "cache_features")
-
-    def _check_kind(self, where: str) -> None:
-        """Refuse what a stage of this kind does not heed."""
-        for field in fields(self):
-            head = field.name in HEAD_SETTINGS
-            unheeded = not head if self.kind == "head" else field.name in ("folds", "refit")
-            if unheeded and getattr(self, field.name) != field.default:
-                raise SettingError(
-                    f"{field.name} of {where} is {getattr(self, field.name)!r}, which a stage of kind {self.kind!r} does not "
-                    "heed; leave it as it is",
-                    field.name,
-                )
 
     def _check_objects(self, where: str) -> None:
         """Refuse what a Keras object decides itself."""
@@ -310,6 +324,27 @@ class Stage(Part):
     def augmented(self) -> bool:
         """Whether training images are changed beyond crop and mirror."""
         return bool(self.augmentations)
+
+
+def unheeded(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The settings of a stage that count for nothing beside the others, and of each why, and how to mend it.
+
+    Example:
+        >>> sorted(unheeded(vars(Stage("fer", train=("fer:train",), val=("fer:val",), optimizer="adam", teachers=("large",)))))
+        ['bias_rate', 'focal_gamma', 'folds', 'momentum', 'refit']
+    """
+    found = {}
+    for name, (key, value) in HEEDED_BY.items():
+        its = settings[key]
+        if value and its != value:
+            found[name] = f"heeded with {key} {value!r} alone, not with {its!r}; leave it out, or set {key} to {value!r}"
+        elif not its:
+            found[name] = f"not heeded where {key} is empty; leave it out, or set {key}"
+    kind = settings.get("kind", "gradient")
+    for name in settings:
+        if name not in HEAD_SETTINGS if kind == "head" else name in ("folds", "refit"):
+            found[name] = f"not heeded by a stage of kind {kind!r}; leave it as it is"
+    return found
 
 
 def split_reference(reference: str, what: str, key: str = "train") -> tuple[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 from emotiw_keras.errors import RunError
 from emotiw_keras.plain_facts import Holds, boolean, figure, integer, list_of, table_of, text
 from emotiw_keras.sealed import read_sealed
+from emotiw_keras.training.callback_state import is_entries
 from emotiw_keras.training.checkpoints import is_best
 
 COUNT = integer(0, 1 << 53)
@@ -27,10 +28,6 @@ def rows_of(stage: str) -> Holds:
         )
 
     return holds
-
-
-def _plain(value: Any) -> bool:
-    return type(value) in (bool, int, float, str)
 
 
 def best_name(value: Any) -> bool:
@@ -65,6 +62,8 @@ def read_done(marker: Path, stage: str, more: Mapping[str, tuple[Holds, str]] | 
         "best_file": (best_name, "the name of a best file"),
         "rows": (rows_of(stage), f"rows of stage {stage!r}, numbered from 1"),
         "images": (COUNT, "a whole number"),
+        # an earlier version wrote none, nor does a stage that calls none
+        "callbacks": (lambda value: value is None or list_of(is_entries)(value), "what callbacks have gathered"),
         **dict.fromkeys(
             ("val_accuracy", "val_loss", "val_macro_f1"), (lambda value: value is None or figure(value), "a number")
         ),
@@ -112,10 +111,10 @@ def _state_facts(stage: str, epochs: int, steps: int) -> dict[str, tuple[Holds, 
     return {
         "epoch": (counted, f"a whole number up to {epochs}"),
         "step": (numbered, f"a whole number below {steps}"),
-        **dict.fromkeys(("loss", "right", "seconds", "rate_factor"), (figure, "a number")),
+        **dict.fromkeys(("loss", "right", "seconds", "rate", "rate_factor", "rate_at_zero"), (figure, "a number")),
         "waited": (counted, f"a whole number up to {epochs}"),
         **dict.fromkeys(("features", "stopped"), (boolean, "true or false")),
-        "callbacks": (list_of(table_of(_plain)), "a list of tables of plain values"),
+        "callbacks": (list_of(is_entries), "what callbacks have gathered"),
         "best": (best, "an epoch, its value and the name of its file"),
         "rows": (rows_of(stage), f"rows of stage {stage!r}, numbered from 1"),
         "before": (table_of(text), "a table of hashes"),

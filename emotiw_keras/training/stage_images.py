@@ -11,8 +11,9 @@ import numpy as np
 from emotiw_keras.data.columns import pick
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.splits import of_each_class
-from emotiw_keras.errors import DataError
+from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.talk import Notice
+from emotiw_keras.text import number_of
 from emotiw_keras.training.stage import Part, Stage, split_reference
 
 if TYPE_CHECKING:
@@ -105,11 +106,31 @@ def _resolve(references: tuple[str, ...], sets: Mapping[str, FaceSet], what: str
     return {name: np.unique(np.concatenate(parts)) for name, parts in found.items()}
 
 
-def too_few(stage: Stage, count: int) -> str:
-    """Why a stage with so many validation images is left out, "" where it is not."""
-    if count >= stage.val_least:
-        return ""
-    return f"stage {stage.name} is left out: it has {count:,} validation images, val_least is {stage.val_least:,}"
+def left_out(stages: Sequence[Part], counts: Mapping[str, int], asked: Sequence[tuple[str, str, bool]]) -> dict[str, str]:
+    """Of each stage that is not trained, as it has fewer validation images than its `val_least`, a line that says so.
+
+    Args:
+        stages: of a recipe, in order.
+        counts: validation images by stage name.
+        asked: changes of the recipe (`Recipe.asked`); the line names those that count for nothing without the stage.
+
+    Raises:
+        UsageError: no stage is left.
+    """
+    few = {stage.name: stage for stage in stages if isinstance(stage, Stage) and counts[stage.name] < stage.val_least}
+    if len(few) == len(stages):
+        raise UsageError("no stage has as many validation images as its val_least asks for; lower val_least")
+    heeded = {key for name, key, everywhere in asked if everywhere and name not in few}
+    lines = {}
+    for name, stage in few.items():
+        count, least = number_of(counts[name], "validation images"), stage.val_least
+        own = [(key, everywhere) for its, key, everywhere in asked if its == name and key != "val_least"]
+        keys = [key for key, everywhere in own if not (everywhere and key in heeded)]
+        lines[name] = f"stage {name} is left out: it has {count}, val_least is {least:,}"
+        if keys:
+            told = ", ".join(f"{key} = {getattr(stage, key)!r}" for key in keys)
+            lines[name] += f"; set for it, and without effect: {told}; to train it give more, or --set {name}.val_least=0"
+    return lines
 
 
 def check_roles(stage: Part, roles: Roles, say: Callable[[str], None], selects: bool = True) -> None:
@@ -128,7 +149,7 @@ def check_roles(stage: Part, roles: Roles, say: Callable[[str], None], selects: 
     if stage.val and not val:
         raise DataError(f"{stage.where} has no validation images: {', '.join(stage.val)} hold none")
     told = (
-        f"{stage.table} {stage.name}: trains on {count:,} images of {', '.join(stage.train)}"
+        f"{stage.table} {stage.name}: trains on {number_of(count, 'images')} of {', '.join(stage.train)}"
         + (f", {'selects' if selects else 'is measured'} on {val:,} of {', '.join(stage.val)}" if val else "")
         + (", keeps the last epoch" if selects and not val and getattr(stage, "kind", "") != "head" else "")
         + (f"; {dropped:,} left out of training because the same pixels stand in val or test" if dropped else "")

@@ -9,30 +9,31 @@ from typing import Any
 import keras
 
 from emotiw_keras.data.face_input import FaceInput
-from emotiw_keras.errors import UsageError
 from emotiw_keras.files import atomic_path, check_room, sha256_file, write_atomic
+from emotiw_keras.models.architecture import answers_to_noise, apart
 from emotiw_keras.models.weights import weight_bytes, without_optimizer
+from emotiw_keras.out_of_fold import FOLDS
 from emotiw_keras.runs import WEIGHTS_FILE, Run, fingerprint
 from emotiw_keras.talk import Notice
 from emotiw_keras.training import checkpoints
+from emotiw_keras.training.callback_state import Entries, Gathered
 from emotiw_keras.training.curves import learning_curves
 from emotiw_keras.training.epoch_progress import Progress, silent
 from emotiw_keras.training.events import write_events
 from emotiw_keras.training.features import discard
 from emotiw_keras.training.feeds import Trained
-from emotiw_keras.training.freezing import apply_rules, layers_named
+from emotiw_keras.training.freezing import apply_rules, check_layers
 from emotiw_keras.training.head import HeadTraining
 from emotiw_keras.training.interrupts import Flag, delayed_signals
 from emotiw_keras.training.keep import kept_stage
 from emotiw_keras.training.replicas import Replicas
-from emotiw_keras.training.run_writer import history_columns, table_text, write_done, write_info
+from emotiw_keras.training.run_writer import check_there, history_columns, table_text, write_done, write_info
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.stage_facts import read_done
-from emotiw_keras.training.stage_images import too_few
 from emotiw_keras.training.stage_state import restore
 from emotiw_keras.training.stage_training import StageTraining
 from emotiw_keras.training.surroundings import Surroundings
-from emotiw_keras.training.uncertain import Answers, settled, validation_answers
+from emotiw_keras.training.uncertain import CHOSEN_ON, Answers, settled, validation_answers
 from emotiw_keras.uncertainty import UNCERTAINTY_FILE
 
 
@@ -52,6 +53,7 @@ class StageLoop:
         info: run.json's content; results are added to it.
         seed: order, crops and new layers.
         say: takes lines for people.
+        left_out: stage name -> why it is not trained, as a line for people.
         progress: takes the state of an epoch under way.
         teachers: the runs that stages name as their teachers, by that name.
         metrics, callbacks: Keras objects for every stage, before a stage's own.
@@ -70,6 +72,7 @@ class StageLoop:
         info: dict[str, Any],
         seed: int = 0,
         say: Callable[[str], None] = silent,
+        left_out: Mapping[str, str],
         progress: Progress | None = None,
         teachers: Mapping[str, Run] | None = None,
         metrics: Sequence[keras.metrics.Metric] = (),
@@ -91,9 +94,9 @@ class StageLoop:
             replicas,
         )
         self._given = tuple(stages)
-        self.stages = tuple(stage for stage in stages if self._has_enough(stage))
-        if not self.stages:
-            raise UsageError("no stage has as many validation images as its val_least asks for; lower val_least")
+        for line in left_out.values():
+            say(Notice(line))
+        self.stages = tuple(stage for stage in stages if stage.name not in left_out)
         self.rows: list[dict[str, Any]] = []
 
     def fit(self) -> Run | None:
@@ -120,6 +123,7 @@ class StageLoop:
             self._restore_model(folder / info["stages"][kept]["best_file"])
             info["kept"] = self.stages[kept].name
         answers: Answers = {}
+        of_folds: Answers = {}
         with self.run.together():
             if self.run.writes:  # before the validation images train a classifier that is fitted again
                 answers = validation_answers(self.run, self.stages[kept], self.val[self.stages[kept].name])
@@ -128,11 +132,11 @@ class StageLoop:
                 training = self._training(kept + 1, self.stages[kept], flag)
                 assert isinstance(training, HeadTraining)
                 file = info["stages"][kept]["best_file"]
-                info["refitted"] = self.run.from_chief(lambda: training.refit(file))
+                info["refitted"] = self.run.from_chief(lambda: training.refit(file, of_folds.update))
                 self._spread()
         with self.run.together():
             if self.run.writes:
-                self._finish(answers)
+                self._finish(of_folds or answers, FOLDS if of_folds else CHOSEN_ON)
         if not self.run.writes:
             return None
         return Run.open(self.run.run_dir, self.run.model if info["model"].get("given") else None)
@@ -143,25 +147,13 @@ class StageLoop:
         Raises:
             UsageError: rules, or names of layers to initialise, that do not fit the network; features that cannot be kept.
         """
-        for stage in self._given:  # also those that are left out: a rule that fits nothing is a mistake
-            where = f"stage {stage.name!r}"
-            layers_named(self.run.model, stage.initialise, where)
-            apply_rules(self.run.model, stage.rules, where)
+        check_layers(self.run.model, self._given)
         for number, stage in enumerate(self.stages, 1):
             apply_rules(self.run.model, stage.rules, f"stage {stage.name!r}")
             training = self._training(number, stage)
             training.check()
             if stage.cache_features is True:
                 training.plan()
-
-    def _has_enough(self, stage: Stage) -> bool:
-        """Whether a stage has the validation images that it asks for."""
-        val = self.val[stage.name]
-        count = 0 if val is None else len(val)
-        told = too_few(stage, count)
-        if told:
-            self.run.say(Notice(told))
-        return not told
 
     def _training(self, number: int, stage: Stage, flag: Flag | None = None) -> StageTraining:
         kind = HeadTraining if stage.kind == "head" else StageTraining
@@ -183,13 +175,22 @@ class StageLoop:
             result = run.from_chief(lambda: result)  # the names of files are the chief's
         else:
             training.pass_over(result["epochs"])
+            self._give_back(training, result.get("callbacks") or [])
             run.say(f"stage {training.number} {result['name']}: finished before, best epoch {result['best_epoch']}")
         self._restore_model(training.folder / result["best_file"])
         with run.together():
+            result.pop("callbacks", None)
             self._write_rows(result.pop("rows"))
             run.info["stages"].append(result)
             if run.writes:
                 learning_curves(run.run_dir / "history.csv", run.run_dir / "curves.png")
+
+    def _give_back(self, training: StageTraining, state: Sequence[Entries]) -> None:
+        """Give callbacks what they had gathered when a stage ended, for those after it."""
+        later = [each for stage in self.stages[training.number :] for each in (*self.run.callbacks, *stage.callbacks)]
+        for callback, line in Gathered(training.called()).restore(state):
+            if any(callback is each for each in later):
+                self.run.say(Notice(line))
 
     def _restore_model(self, file: Path) -> None:
         with self.run.together():
@@ -208,20 +209,26 @@ class StageLoop:
             return
         names = {row["stage"] for row in rows}
         self.rows = [row for row in self.rows if row["stage"] not in names] + list(rows)
+        check_there(self.run.run_dir)
         columns = history_columns(self.stages)
         metrics = dict.fromkeys(key for row in self.rows for key in row if key not in (*columns, "val_macro_f1"))
         write_atomic(self.run.run_dir / "history.csv", table_text((*columns, *metrics), self.rows))
         write_events(self.run.run_dir / "events", self.rows)
 
-    def _finish(self, answers: Answers) -> None:
+    def _finish(self, answers: Answers, chosen_on: str) -> None:
         run_dir, model, info = self.run.run_dir, self.run.model, self.run.info
+        check_there(run_dir)
         discard(run_dir)  # what a kill just before this left
         with atomic_path(run_dir / WEIGHTS_FILE) as temporary:
             check_room(temporary, weight_bytes(model))
             with without_optimizer(model):
                 model.save_weights(temporary)
         info["weights"] = {"sha256": sha256_file(run_dir / WEIGHTS_FILE), "variables": fingerprint(model)}
-        if (content := settled(answers, info.get("head", ""), info["weights"]["sha256"], self.run.say)) is not None:
+        if info["model"].get("given"):
+            once, again = (answers_to_noise(model, info["model"]) for _ in range(2))
+            if once is not None and not apart(once, again):
+                info["model"]["answers"] = once
+        if (content := settled(answers, chosen_on, info.get("head", ""), info["weights"]["sha256"], self.run.say)) is not None:
             write_atomic(run_dir / UNCERTAINTY_FILE, content)
         info["finished"] = True
         write_info(run_dir, info)

@@ -24,9 +24,11 @@ class StageState:
         seconds: it has taken so far.
         waited: epochs since the best.
         features: whether features of the frozen start are kept.
+        rate: learning rate of the first step of the epoch under way.
         rate_factor: by which callbacks have changed the schedule's rates.
+        rate_at_zero: the rate that callbacks have set where the schedule says 0, of which no factor makes another.
         stopped: whether a callback has stopped the stage.
-        callbacks: the plain values of callbacks.
+        callbacks: what they have gathered (`callback_state`).
         best: epoch, value and file of the best epoch so far.
         rows: of history.csv.
         before: hashes of the weights at the start.
@@ -40,6 +42,7 @@ class StageState:
     seconds: float = 0.0
     waited: int = 0
     features: bool = False
+    rate: float = 0.0
     rate_factor: float = 1.0
     stopped: bool = False
     callbacks: list[dict[str, Any]] = field(default_factory=list)
@@ -47,6 +50,24 @@ class StageState:
     rows: list[dict[str, Any]] = field(default_factory=list)
     before: dict[str, str] = field(default_factory=dict)
     start: str = ""
+    rate_at_zero: float = field(default=0.0, metadata={"missing": True})  # in checkpoints of an earlier version
+
+    def rate_at(self, scheduled: float) -> float:
+        """The rate of a step of which the schedule says `scheduled`."""
+        return scheduled * self.rate_factor if scheduled else self.rate_at_zero
+
+    def heed(self, scheduled: float, now: float) -> None:
+        """Keep the rate that callbacks have set, if it is another: by what factor it differs from the schedule's holds from
+        then on; where the schedule says 0, it holds itself for as long as that is so."""
+        if scheduled:
+            self.rate_at_zero = 0.0
+        rate = self.rate_at(scheduled)
+        if abs(now - rate) <= 1e-6 * max(now, rate):
+            return
+        if scheduled:
+            self.rate_factor = now / scheduled
+        else:
+            self.rate_at_zero = now
 
 
 def arrays(kind: str, variables: Sequence[keras.Variable]) -> dict[str, np.ndarray]:

@@ -18,6 +18,7 @@ from emotiw_keras.data.one_channel import for_grey
 from emotiw_keras.errors import DataError, DivergedError, RunError, UsageError
 from emotiw_keras.heads import heads_of
 from emotiw_keras.talk import Notice
+from emotiw_keras.text import number_of
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.averages import Averages, OptimizersAverages
 from emotiw_keras.training.behind import Behind, nothing
@@ -27,11 +28,12 @@ from emotiw_keras.training.class_weights import class_weights
 from emotiw_keras.training.epoch_plan import StageCrops
 from emotiw_keras.training.feeds import VALIDATION_BATCH, Trained, epoch_batches, label_spec, steps_in_epoch, validation_batches
 from emotiw_keras.training.freezing import apply_rules, check_moved, digests, initialise_layers, layers_named, weighted_layers
-from emotiw_keras.training.given_objects import keeps_averages
+from emotiw_keras.training.given_objects import beside_ours, keeps_averages
 from emotiw_keras.training.interrupts import Flag
 from emotiw_keras.training.optimizers import make_optimizer
 from emotiw_keras.training.own_data import Batches, are_faces
 from emotiw_keras.training.pull_to_start import PullToStart
+from emotiw_keras.training.run_writer import check_there, make_folder
 from emotiw_keras.training.schedules import learning_rates
 from emotiw_keras.training.shared_stage import agree, check_shared, wish
 from emotiw_keras.training.shared_step import SAVE, SharedSteps
@@ -84,6 +86,11 @@ class StageTraining:
         stage = self.stage
         if self.run.replicas is not None:
             check_shared(stage, self.train, self.val, self.run.replicas)
+        if stage.accumulate > stage.epochs * self.per_epoch:
+            raise UsageError(
+                f"{self.where} accumulates {stage.accumulate:,} batches for an update, but has {stage.epochs:,} epochs of "
+                f"{self.per_epoch:,} batches: nothing would be trained; lower accumulate or batch_size, or train longer"
+            )
         asked = {
             "crops_per_image": stage.crops_per_image, "cache_features": stage.cache_features is True,
             "teachers": stage.teachers, ", ".join(stage.augmentations): stage.augmented,
@@ -118,6 +125,9 @@ class StageTraining:
         """
         self._begin()
         run, state, stage = self.run, self.state, self.stage
+        with run.together():
+            if run.writes:
+                make_folder(run.run_dir, self.folder)
         with self.behind:
             while state.epoch < stage.epochs and not (stage.patience and state.waited >= stage.patience) and not state.stopped:
                 self._epoch()
@@ -127,10 +137,17 @@ class StageTraining:
                         self._close_epoch(trained, scores)
                 self._save(partial(self._tell_epoch, after_epoch, list(state.rows), state.best["epoch"]))
                 self._stop_if_asked()
-        self.callbacks.end()
-        still = check_moved(self.run.model, state.before, self.where)
+        self.callbacks.end(_told(state.rows[-1]) if state.rows else {})
+        still, of_layers = check_moved(self.run.model, state.before, self.where)
         if still:
             self.run.say(Notice(f"warning: {self.where}: these trainable weights did not move: {', '.join(still)}"))
+        if of_layers:
+            self.run.say(
+                Notice(
+                    f"warning: {self.where}: these weights of frozen layers moved, as the layers assign them in each training "
+                    f"step themselves, frozen or not (so does model.fit): {', '.join(of_layers)}"
+                )
+            )
         return {
             "name": stage.name,
             "epochs": len(state.rows),
@@ -142,6 +159,7 @@ class StageTraining:
             "images": self.images,
             "did_not_move": still,
             "rows": state.rows,
+            "callbacks": self.callbacks.left(),
         }
 
     def _tell_epoch(
@@ -154,6 +172,11 @@ class StageTraining:
         self.run.progress.epoch(self.run.say, self.stage, rows[-1], best == rows[-1]["epoch"])
         with self.run.together():
             after_epoch(rows)
+
+    def called(self) -> list[keras.callbacks.Callback]:
+        """The callbacks that the stage calls: what `SwapEMAWeights` does, it does by itself."""
+        callbacks = (*self.run.callbacks, *self.stage.callbacks)
+        return [callback for callback in callbacks if not isinstance(callback, keras.callbacks.SwapEMAWeights)]
 
     def pass_over(self, epochs: int) -> None:
         """Let datasets of the user's own begin the epochs that an earlier process has trained."""
@@ -181,7 +204,7 @@ class StageTraining:
         if found is not None:
             self.state = checkpoints.restored(StageState, found)
             check_state(vars(self.state), stage.name, stage.epochs, self.per_epoch, f"checkpoint {found.path}")
-        self.metrics = (*run.metrics, *stage.metrics)
+        self.metrics = (*run.metrics, *beside_ours(stage.metrics))
         if found is None:
             new = initialise_layers(run.model, stage.initialise, run.seed, self.where)
             self.state.before = digests(run.model)
@@ -219,19 +242,20 @@ class StageTraining:
             run.replicas.spread([*held, *(variable for metric in self.metrics for variable in metric.variables)])
         self.rates = learning_rates(stage, self.per_epoch)
         self.callbacks = Callbacks(
-            [each for each in (*run.callbacks, *stage.callbacks) if not isinstance(each, keras.callbacks.SwapEMAWeights)],
+            self.called(),
             run.model,
             optimizer,
             stage.epochs,
             self.per_epoch,
             self.metrics,
             self.state.callbacks,
+            run.say,
         )
         if found is not None and self.callbacks.any:  # in `on_train_begin` some load weights of their own
             restore("model", run.model.variables, found)
             restore("optimizer", optimizer.variables, found)
-        if self.callbacks.began_at is not None and found is None and self._scheduled():
-            self.state.rate_factor = self.callbacks.began_at / self._scheduled()
+        if self.callbacks.began_at is not None and found is None:
+            self.state.heed(self._scheduled(), self.callbacks.began_at)
 
     def _averages(self, optimizer: keras.optimizers.Optimizer) -> Averages | None:
         """What is scored and kept in place of the weights, if the stage or its optimizer asks for it."""
@@ -249,6 +273,7 @@ class StageTraining:
             if self.state.start:
                 restore("start", pull.variables, checkpoints.load(self.folder / self.state.start))
             else:
+                make_folder(self.run.run_dir, self.folder)
                 self.state.start = checkpoints.save(self.folder, "best-e0000", arrays("start", pull.variables), {}).name
         return pull
 
@@ -257,8 +282,9 @@ class StageTraining:
         frozen = [name for name, layer in weighted_layers(model).items() if not layer.trainable]
         parameters = sum(math.prod(variable.shape) for variable in model.trainable_variables)
         self.run.say(
-            f"stage {self.number} {self.stage.name}: {self.images:,} images, {self.stage.epochs} epochs of {self.per_epoch} "
-            f"steps, {parameters:,} trainable parameters"
+            f"stage {self.number} {self.stage.name}: {number_of(self.images, 'images')}, "
+            f"{number_of(self.stage.epochs, 'epochs')} of {number_of(self.per_epoch, 'steps')}"
+            f", {parameters:,} trainable parameters"
             + (f"; frozen: {', '.join(frozen)}" if frozen else "")
             + (f"; initialised anew: {', '.join(new)}" if new else "")
         )
@@ -338,7 +364,7 @@ class StageTraining:
         state, stage, per_epoch, train = self.state, self.stage, self.per_epoch, self.train
         if state.step == 0:
             self.steps.reset_metrics()
-            state.rate_factor = self.callbacks.tell("on_epoch_begin", state.epoch, self._scheduled(), state.rate_factor)
+            self.callbacks.tell("on_epoch_begin", state.epoch, self._scheduled(), state)
         self.seen = 0
         saved = clock = time.monotonic()
         shared = self.steps if isinstance(self.steps, SharedSteps) else None
@@ -347,8 +373,10 @@ class StageTraining:
             if shared is not None:
                 wish(shared, self.flag, self.run.writes and time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS)
             scheduled = self._scheduled()
-            state.rate_factor = self.callbacks.tell("on_train_batch_begin", state.step, scheduled, state.rate_factor)
-            rate = scheduled * state.rate_factor
+            self.callbacks.tell("on_train_batch_begin", state.step, scheduled, state)
+            rate = state.rate_at(scheduled)
+            if state.step == 0:
+                state.rate = rate
             loss, right = self.steps.train(images, draws, labels, rate)
             self.behind.look()
             if not math.isfinite(loss):
@@ -365,9 +393,7 @@ class StageTraining:
             self.seen = self.seen + len(labels) if own_batches else min(state.step * stage.batch_size, self.images)
             if self.callbacks.any:
                 logs = {"loss": state.loss / self.seen, "accuracy": state.right / self.seen, **self.steps.metric_values()}
-                state.rate_factor = self.callbacks.tell(
-                    "on_train_batch_end", state.step - 1, scheduled, state.rate_factor, logs
-                )
+                self.callbacks.tell("on_train_batch_end", state.step - 1, scheduled, state, logs)
             now = time.monotonic()
             state.seconds += now - clock
             clock = now
@@ -403,7 +429,8 @@ class StageTraining:
         # a sum over a batch depends on its size: that of Keras' validation is that of its training
         size = self.stage.batch_size if self.judge.loss.told_summed else VALIDATION_BATCH
         batches = validation_batches(self.val, share, size)
-        scores = self.judge.evaluate(self.callbacks.of_test(batches) if self.callbacks.any else batches)
+        so_far = self.judge.judged_so_far
+        scores = self.judge.evaluate(self.callbacks.of_test(batches, so_far) if self.callbacks.any else batches)
         self.callbacks.test_end(scores)
         return scores
 
@@ -411,13 +438,13 @@ class StageTraining:
         """The row of the history, the best epoch so far."""
         state, stage = self.state, self.stage
         seen = self.images if state.step == self.per_epoch else self.seen  # where a callback has stopped it
+        scheduled = self.rates(state.epoch * self.per_epoch + state.step - 1)  # of the last step: what the optimizer has
         state.step = 0
-        scheduled = self._scheduled()
         state.epoch += 1
         row: dict[str, Any] = {
             "stage": stage.name,
             "epoch": state.epoch,
-            "learning_rate": scheduled * state.rate_factor,
+            "learning_rate": state.rate,
             "loss": state.loss / seen,
             "accuracy": state.right / seen,
             **trained,
@@ -436,10 +463,8 @@ class StageTraining:
             self.new_best = arrays("model", self.run.model.variables) if self.run.writes else None
             state.best = {"epoch": state.epoch, "value": value, "file": ""}  # named once it is written
             state.waited = 0
-        left_out = ("stage", "epoch", "seconds", "images_per_second")
-        logs = {key: item for key, item in row.items() if key not in left_out}
-        state.rate_factor = self.callbacks.tell("on_epoch_end", state.epoch - 1, scheduled, state.rate_factor, logs)
-        state.callbacks, state.stopped = self.callbacks.state(), self.callbacks.stopped
+        self.callbacks.tell("on_epoch_end", state.epoch - 1, scheduled, state, _told(row))
+        state.stopped = self.callbacks.stopped
         state.loss, state.right, state.seconds = 0.0, 0, 0.0
 
     def _save(self, then: Callable[[], None] = nothing) -> None:
@@ -449,12 +474,20 @@ class StageTraining:
         best, self.new_best = self.new_best, None
         write = nothing
         if self.run.writes:
+            self.state.callbacks = self.callbacks.state()
             write = checkpoint_of(
                 self.folder, self.state, self.run.model, self.steps.optimizer, self.averages, self.metrics, best
             )
 
         def together() -> None:
             with self.run.together():
+                if self.run.writes:
+                    check_there(self.run.run_dir)
                 write()
 
         self.behind.begin(together, then)
+
+
+def _told(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What callbacks are given of an epoch."""
+    return {key: item for key, item in row.items() if key not in ("stage", "epoch", "seconds", "images_per_second")}

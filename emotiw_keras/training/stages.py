@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from emotiw_keras.errors import UsageError
 from emotiw_keras.heads import Head, heads_of
 from emotiw_keras.labels import LABEL_SETS
+from emotiw_keras.text import briefly
+from emotiw_keras.training.checked_fields import SettingError
 from emotiw_keras.training.kinds import Job, Kind, Loop
-from emotiw_keras.training.stage import Stage
+from emotiw_keras.training.stage import Stage, unheeded
 
 if TYPE_CHECKING:
     from emotiw_keras.training.feeds import Trained
@@ -22,6 +25,21 @@ class Stages(Kind):
 
     part = Stage
     shared = True
+
+    def settle(self, entries: Sequence[dict[str, Any]], asked: Mapping[tuple[int, str], bool]) -> list[str]:
+        left, lines = [unheeded(entry) for entry in entries], []
+        for number, entry in enumerate(entries):
+            where, dropped = f"stage {entry['name']!r}", dict[str, list[str]]()
+            for key, why in left[number].items():
+                value, entry[key] = entry[key], json.loads(json.dumps(getattr(Stage, key)))  # lists, as TOML has them
+                everywhere = asked.get((number, key))
+                heeded = everywhere and any(key not in others for others in left)
+                if everywhere is not None and value and not heeded:
+                    raise SettingError(f"{key} of {where} is {briefly(value)}, {why}", key)
+                if everywhere is None and value != entry[key]:
+                    dropped.setdefault(why.partition(";")[0], []).append(f"{key} = {value!r}")
+            lines += [f"{where} leaves out the recipe's {', '.join(each)}: {why}" for why, each in dropped.items()]
+        return lines
 
     def describe(self, prepared: Prepared, folder: Path, say: Callable[[str], None]) -> None:
         from emotiw_keras.training.estimate import describe
@@ -62,6 +80,7 @@ class Stages(Kind):
             info=job.info,
             seed=recipe.seed,
             say=job.say,
+            left_out=prepared.left_out,
             progress=job.progress,
             teachers=prepared.teachers,
             metrics=job.metrics,

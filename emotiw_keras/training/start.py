@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emotiw_keras import hardware
 from emotiw_keras.errors import ModelError, UsageError
+from emotiw_keras.files import check_local, expanded
 from emotiw_keras.heads import Head, heads_of
 from emotiw_keras.models import registry
 from emotiw_keras.runs import Run
@@ -91,7 +91,7 @@ def named_run(model: str, weights: str, asked: str = "--weights ") -> Run | None
     if weights in ("none", word):
         return None
     run = run_of(weights)
-    path = Path(weights).expanduser()
+    path = expanded(weights)
     if run is None and not path.is_file():
         shipped = ""
         if path.name in shipped_models():
@@ -123,9 +123,10 @@ def run_of(weights: str) -> Run | None:
     Raises:
         RunError: the folder is no finished run, or damaged.
     """
+    check_local(weights, "hf")
     if is_address(weights):
         return Run.open(weights)
-    path = Path(weights).expanduser()
+    path = expanded(weights)
     return Run.open(path) if path.is_dir() or (not path.exists() and shipped_folder(weights) is not None) else None
 
 

@@ -18,7 +18,7 @@ from emotiw_keras.heads import Head
 from emotiw_keras.models.kernels.large_batches import in_batches
 from emotiw_keras.training.averages import Averages
 from emotiw_keras.training.epoch_plan import changes_of
-from emotiw_keras.training.given_objects import COLUMNS
+from emotiw_keras.training.given_objects import taken_column
 from emotiw_keras.training.heads_loss import HeadsLoss
 from emotiw_keras.training.keras_objects import wants_one_hot
 from emotiw_keras.training.losses import StageLoss, in_form, whole_labels
@@ -49,9 +49,19 @@ def _try(metrics: Sequence[keras.metrics.Metric], loss: StageLoss, labels: tf.Te
             raise UsageError(f"{what} does not take labels that are {form}: {reason}") from error
 
     tried("the loss", partial(loss.find_form, outputs, one))
+    names: list[str] = []
     for metric in metrics:
         tried(f"metric {metric.name!r}", partial(metric.update_state, in_form(one, classes, wants_one_hot(metric)), outputs))
+        names += _values(metric)
+        if (taken := taken_column(names)) is not None:
+            raise UsageError(f"metric {metric.name!r} gives {taken!r}, as another column of the history is called")
         metric.reset_state()
+
+
+def _values(metric: keras.metrics.Metric) -> dict[str, Any]:
+    """Name -> value; one metric may give several."""
+    result = metric.result()
+    return dict(result) if isinstance(result, Mapping) else {metric.name: result}
 
 
 def beside_the_labels(model: keras.Model) -> tf.Tensor | None:
@@ -120,6 +130,9 @@ class StageSteps:
         self._step: Callable[..., Any] | None = None
         self._learns = True
         self._judge = tf.function(self._judge_step, input_signature=(images, labels))
+        self._said: list[np.ndarray] = []
+        self._lost: list[np.ndarray] = []
+        self._truth: list[np.ndarray] = []
 
     def _inputs(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         if self._augment is None:
@@ -151,7 +164,7 @@ class StageSteps:
             done = tf.identity(self.optimizer.iterations)
             self.optimizer.apply(gradients, self._variables)
             if self.averages is not None:
-                self.averages.update(done)
+                self.averages.update(done, tf.identity(self.optimizer.iterations))
         self._gather(labels, outputs)
         return tf.reduce_sum(told), tf.reduce_sum(self.loss.right(outputs, labels))
 
@@ -223,11 +236,7 @@ class StageSteps:
         """Name -> value of the metrics since they were reset; one that gives several has a name for each, as in Keras."""
         found: dict[str, float] = {}
         for metric in self.metrics:
-            result = metric.result()
-            each = result if isinstance(result, Mapping) else {metric.name: result}
-            if taken := [name for name in each if name in found or name in COLUMNS]:
-                raise UsageError(f"metric {metric.name!r} gives {taken[0]!r}, as another column of the history is called")
-            found |= {name: float(np.mean(value)) for name, value in each.items()}
+            found |= {name: float(np.mean(value)) for name, value in _values(metric).items()}
         return found
 
     def reset_metrics(self) -> None:
@@ -242,21 +251,29 @@ class StageSteps:
             parts: batches of images, and their labels.
         """
         self.reset_metrics()
-        said, lost, truth = [], [], []
+        self._said, self._lost, self._truth = [], [], []
         for images, labels in parts:
             log_probabilities, losses = self._judge(images, labels)
-            said.append(log_probabilities.numpy())
-            lost.append(losses.numpy())
-            truth.append((labels if isinstance(self.loss, HeadsLoss) else whole_labels(labels)).numpy())
-        log_probabilities, right = np.concatenate(said), np.concatenate(truth)
+            self._said.append(log_probabilities.numpy())
+            self._lost.append(losses.numpy())
+            self._truth.append((labels if isinstance(self.loss, HeadsLoss) else whole_labels(labels)).numpy())
+        log_probabilities, right = np.concatenate(self._said), np.concatenate(self._truth)
         if isinstance(self.loss, HeadsLoss):
             return self.loss.scores(log_probabilities, right)
-        predicted = log_probabilities.argmax(axis=1)
+        predicted, classes = log_probabilities.argmax(axis=1), range(log_probabilities.shape[1])
+        scores = self.judged_so_far()
         return {
-            "val_loss": float(np.concatenate(lost).mean(dtype=np.float64)),
-            "val_accuracy": float((predicted == right).mean()),
-            "val_macro_f1": float(
-                f1_score(right, predicted, labels=range(log_probabilities.shape[1]), average="macro", zero_division=0)
-            ),
-            **{f"val_{name}": value for name, value in self.metric_values().items()},
+            "val_loss": scores.pop("loss"),
+            "val_accuracy": scores.pop("accuracy"),
+            "val_macro_f1": float(f1_score(right, predicted, labels=classes, average="macro", zero_division=0)),
+            **{f"val_{name}": value for name, value in scores.items()},
+        }
+
+    def judged_so_far(self) -> dict[str, float]:
+        """Loss, accuracy and metrics of the batches that `evaluate` has gone through, of one head."""
+        predicted = np.concatenate(self._said).argmax(axis=1)
+        return {
+            "loss": float(np.concatenate(self._lost).mean(dtype=np.float64)),
+            "accuracy": float((predicted == np.concatenate(self._truth)).mean()),
+            **self.metric_values(),
         }

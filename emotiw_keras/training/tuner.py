@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from emotiw_keras.data.near.threshold import THRESHOLD
 from emotiw_keras.errors import ModelError, UsageError
+from emotiw_keras.files import local_path
 from emotiw_keras.progress import Bar
 from emotiw_keras.talk import Notice
+from emotiw_keras.text import briefly
 from emotiw_keras.training.epoch_progress import Progress, silent
 from emotiw_keras.training.fit import train
 from emotiw_keras.training.interrupts import Interrupted
@@ -20,7 +22,6 @@ from emotiw_keras.training.recipe import Recipe
 from emotiw_keras.training.recipe_tables import InputSettings, ModelSettings, SourceSettings
 from emotiw_keras.training.sharing import join
 from emotiw_keras.training.stage import Stage
-from emotiw_keras.training.workers import WAIT_SECONDS
 
 if TYPE_CHECKING:
     import keras
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from emotiw_keras.data.faceset import FaceSet
     from emotiw_keras.runs import Run
+    from emotiw_keras.training.callback_state import Given
 
 
 class StagedFineTuner:
@@ -58,7 +60,8 @@ class StagedFineTuner:
         keep: "last" ends with the best epoch of the last stage, "best" with that of the best of the stages that choose alike.
         seed: splits, order, crops and new layers.
         metrics: `keras.metrics.Metric` objects, scored in every stage.
-        callbacks: `keras.callbacks.Callback` objects; every stage is a training to them.
+        callbacks: `keras.callbacks.Callback` objects; every stage is a training to them. What they have gathered survives an
+            interruption (docs/python.md).
         strategy: devices and processes that train together: a `tf.distribute.MirroredStrategy`,
             `MultiWorkerMirroredStrategy` or `OneDeviceStrategy`, or a word as `emotiw fit` takes it; the network
             need not be made in its scope. Each global batch is cut into as many parts as there are replicas (docs/scale.md).
@@ -106,6 +109,7 @@ class StagedFineTuner:
         from emotiw_keras.models.registry import model_names
         from emotiw_keras.training import given_network
         from emotiw_keras.training.given_objects import (
+            beside_ours,
             check_data,
             check_network,
             check_objects,
@@ -113,17 +117,20 @@ class StagedFineTuner:
         )
         from emotiw_keras.training.own_data import are_images_as_numbers, is_own, own_splits
 
-        self.model, self.run_dir = model, Path(run_dir)
+        self.model, self.run_dir = model, local_path(run_dir)
         self.say = say or silent
         check_network(model)
         check_objects(stages, metrics, callbacks)
         if getattr(model, "compiled", False):
             self.say(
-                Notice(f"{model.name}: what it was compiled with is not heeded; optimizer, loss and metrics are the stages'")
+                Notice(
+                    f"{model.name}: what it was compiled with is not heeded (but by model.evaluate in a callback); optimizer, "
+                    "loss and metrics are the stages'"
+                )
             )
         if not isinstance(data, Mapping):
-            raise UsageError(f"data are {data!r:.60}; expected a table of names, such as data={{'faces': (x, y)}}")
-        self.metrics, self.callbacks, self.strategy = tuple(metrics), tuple(callbacks), strategy
+            raise UsageError(f"data are {briefly(data)}; expected a table of names, such as data={{'faces': (x, y)}}")
+        self.metrics, self.callbacks, self.strategy = beside_ours(metrics), tuple(callbacks), strategy
         self.own = {name: own_splits(name, value, self.say) for name, value in data.items() if is_own(value)}
         self.data = {
             name: value if isinstance(value, FaceSet) else str(value) for name, value in data.items() if name not in self.own
@@ -142,6 +149,7 @@ class StagedFineTuner:
             what = "cannot use a network whose inputs came as numbers; give bytes, uint8, for that"
             self.say(Notice(f"{part.name} holds images as {part.dtype}: `emotiw predict` and `emotiw evaluate` {what}"))
         self._began_with: str | None = None
+        self._unfinished: Given | None = None
         if not isinstance(labels, str):
             labels = tuple(labels)
         elif not self.data:
@@ -186,13 +194,21 @@ class StagedFineTuner:
             OutputError: the run folder cannot be written.
             KeyboardInterrupt: Ctrl-C, once the step is done and saved; another `fit` goes on.
         """
+        from emotiw_keras.training.callback_state import Given
         from emotiw_keras.training.given_objects import as_given, weights_hash
+        from emotiw_keras.training.keras_objects import described
 
+        if self._unfinished is not None:
+            for line in self._unfinished.take_back():
+                self.say(Notice(line))
+        every = (*self.callbacks, *(each for stage in self.recipe.stages for each in stage.callbacks))
+        given = self._unfinished = Given(list({id(each): each for each in every}.values()))
         began_with = weights_hash(self.model) if self._began_with is None or restart else self._began_with
-        replicas = join(self.recipe, self.strategy, (), WAIT_SECONDS, None, self.say)
+        replicas = join(self.recipe, self.strategy, (), None, None, self.say)
         say = self.say if replicas is None or replicas.chief else silent
         with nullcontext() if replicas is None else replicas.together():
             prepared = prepare(self.recipe, self.data, say=say, own=self.own, given=self.given)
+        prepared.info["metrics"] = [described(metric) for metric in self.metrics]
         if began_with:
             prepared.info["began_with"] = began_with
         self._began_with = ""  # from here on the weights are those of the run
@@ -218,6 +234,9 @@ class StagedFineTuner:
             if stop.exit_code == 128 + signal.SIGINT:
                 raise KeyboardInterrupt(str(stop)) from None  # what Python programs expect of Ctrl-C
             raise
+        finally:
+            given.leave()
+        self._unfinished = None
         if replicas is not None:
             replicas.spread(self.model.variables)
         return run

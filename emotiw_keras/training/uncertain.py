@@ -1,4 +1,4 @@
-"""Which answers of a finished run are too unsure, by its validation images: what `uncertainty.json` says."""
+"""Which answers of a finished run are too unsure, by images that trained nothing: what `uncertainty.json` says."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from emotiw_keras.data.preprocessing_settings import crop_places
 from emotiw_keras.heads import heads_of
 from emotiw_keras.models import registry
 from emotiw_keras.models.parts import computing_in, empty_networks
+from emotiw_keras.out_of_fold import FOLDS
 from emotiw_keras.runs import Run
+from emotiw_keras.text import number_of
 from emotiw_keras.training.feeds import VALIDATION_BATCH, Trained
 from emotiw_keras.training.losses import gives_logits
 from emotiw_keras.training.own_data import Arrays, Batches, are_faces
@@ -47,19 +49,20 @@ def validation_answers(run: Surroundings, stage: Stage, val: Trained | None) -> 
         found[head.name] = columns[there].argmax(axis=1), outputs[head.name][there]
     if not heads:
         found[""] = labels if labels.ndim == 1 else labels.argmax(axis=1), outputs[""]
-    return {name: each for name, each in found.items() if len(each[0]) >= 2 * each[1].shape[1]}
+    return enough(found)
 
 
-def settled(answers: Answers, own: str, weights: str, say: Callable[[str], None]) -> str | None:
+def settled(answers: Answers, chosen_on: str, own: str, weights: str, say: Callable[[str], None]) -> str | None:
     """The content of `uncertainty.json` by these answers, None if those of the run's own choice are lacking; a line says what.
 
     Args:
-        answers: from `validation_answers`.
+        answers: from `validation_answers`, or what the folds said of images that they were not given.
+        chosen_on: `CHOSEN_ON` or `out_of_fold.FOLDS`, of which images.
         own: the head that is the run's own choice, "" of a network with one answer.
         weights: SHA-256 of the weight file.
         say: takes the line.
     """
-    limits = {name: usable(*each, weights, CHOSEN_ON) for name, each in answers.items()}
+    limits = {name: usable(*each, weights, chosen_on) for name, each in answers.items()}
     if own not in limits:
         say(
             "no answer will be called uncertain: that takes two validation images for each class, in files or arrays of bytes, "
@@ -71,14 +74,17 @@ def settled(answers: Answers, own: str, weights: str, say: Callable[[str], None]
     return usable_json(limits.pop(own), limits)
 
 
+def enough(answers: Answers) -> Answers:
+    """Those of two images for each class, or more, as for `pack`."""
+    return {name: each for name, each in answers.items() if len(each[0]) >= 2 * each[1].shape[1]}
+
+
 def _told(limit: Usable) -> str:
+    images = number_of(limit.images, "validation images" if limit.chosen_on == CHOSEN_ON else f"images of its {FOLDS}")
     if not limit.coverage:
-        return (
-            f"all answers will be called uncertain: of {limit.images:,} validation images not even the surest are right often "
-            "enough"
-        )
+        return f"all answers will be called uncertain: of {images} not even the surest are right often enough"
     return (
-        f"answers with an entropy above {limit.entropy:.3f} will be called uncertain; by {limit.images:,} validation images "
+        f"answers with an entropy above {limit.entropy:.3f} will be called uncertain; by {images} "
         f"{limit.coverage:.1%} are usable, of which {limit.accuracy_usable:.1%} are right"
     )
 

@@ -150,6 +150,28 @@ def devices_of(devices: Sequence[str]) -> tuple[tuple[str, int], ...]:
     return tuple(found)
 
 
+def asked_strategy(strategy: Any, devices: Sequence[str], wait: float | None) -> str | None:
+    """What `strategy_word` makes of a strategy; None where there is none, or TensorFlow's own.
+
+    Args:
+        strategy: a word of `STRATEGIES`, TensorFlow's strategy or None.
+        devices: of strategy "mirrored".
+        wait: seconds that a worker waits for the others; None where it was not asked for.
+
+    Raises:
+        UsageError: no such word; devices or a wait that cannot be meant, or that it does not heed.
+    """
+    word = strategy_word(strategy) if isinstance(strategy, str) else None
+    if devices_of(devices) and word not in ("mirrored", "auto"):
+        why = "; a worker takes all GPUs that CUDA_VISIBLE_DEVICES leaves it" if word == "multi-worker" else ""
+        raise UsageError(f"--devices {','.join(devices)} needs --strategy mirrored{why}")
+    if wait is not None:
+        check_wait(wait)
+        if word not in ("multi-worker", "auto"):
+            raise UsageError(f"--wait {wait:g} needs --strategy multi-worker; nobody else waits for another")
+    return word
+
+
 def check_wait(seconds: float) -> None:
     """Raises UsageError for what no worker can wait for."""
     if not 1 <= seconds <= LONGEST_WAIT:  # also what is no number

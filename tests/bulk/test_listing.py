@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import io
 import os
+import sys
 import tarfile
 import tracemalloc
 import zipfile
@@ -12,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from emotiw_keras.bulk import walking
 from emotiw_keras.bulk.entries import Entry, shards
 from emotiw_keras.bulk.listing import check_inputs, entries
-from emotiw_keras.bulk.walking import in_order, matching
+from emotiw_keras.bulk.places import store_of
+from emotiw_keras.data import walking
 from emotiw_keras.data.archive import FolderArchive, is_image
+from emotiw_keras.data.walking import in_order, matching
 from emotiw_keras.errors import DataError, UsageError
-from emotiw_keras.serving.inputs import read_inputs
+from emotiw_keras.serving.inputs import expand, read_inputs
 from tests.locks import lock
 
 NAMES = ["b.png", "b/a.png", "b0.png", "b/c/x.jpg", "b-1/z.png", "Z.png", "\u00e9.png", "b/c.png"]
@@ -55,9 +57,10 @@ def test_a_folder_below_that_cannot_be_read_is_an_error_and_costs_no_other_photo
     assert [(entry.path, entry.error) for entry in listed("d")] == wanted
     assert [(entry.path, entry.error) for entry in listed("d/**/*.png")] == wanted
     # `predict` without --out reads the same; what is read here is no image.
-    plain = [(image.path, image.error or "") for image in read_inputs(["d"])]
-    assert [path for path, _ in plain] == [path for path, _ in wanted]
-    assert [error for _, error in plain if error == refused] == [refused] * 2
+    for name in ("d", "d/**/*.png"):
+        plain = [(image.path, image.error or "") for image in read_inputs(expand([name]))]
+        assert [path for path, _ in plain] == [path for path, _ in wanted]
+        assert sum("Permission denied" in error for _, error in plain) == 2
     assert [(entry.path, entry.error) for entry in listed("d/e*/*.png")] == [("d/e/g.png", "")], (
         "not what it does not lead into"
     )
@@ -90,6 +93,34 @@ def test_globs_match_what_pythons_do_each_once(pattern: str) -> None:
     assert len(found) == len(set(found)) and wanted <= set(found)
     if pattern != "d/b/**":
         assert wanted == set(found)
+
+
+def test_patterns_find_what_is_hidden_by_its_dot_and_folders_by_a_slash() -> None:
+    make(Path("d"), ["a/.h/x.png", "a/b.png", ".z.png"])
+    assert list(matching("d/.*")) == ["d/.z.png"]
+    assert list(matching("*/*/.h/*.png")) == ["d/a/.h/x.png"]
+    assert list(matching("d/*/")) == ["d/a/"] and list(matching("d/a/*/")) == []
+    assert list(matching("d/**/*.png")) == ["d/a/b.png"]
+    assert list(matching("d/**/.h/*.png")) == ["d/a/.h/x.png"] and list(matching("**/.*.png")) == ["d/.z.png"]
+    assert list(matching("d/**/")) == ["d/"] and list(matching("d/*/**/")) == ["d/a/"] and list(matching("**/")) == ["./"]
+    assert list(matching("d/*/../.*.png")) == ["d/a/../.z.png"] and list(matching("*/./a/*.png")) == ["d/./a/b.png"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege")
+def test_patterns_lead_into_linked_folders_and_round_no_circle() -> None:
+    make(Path("d"), ["a/x.png", "e/y.png"])
+    make(Path("aside"), ["z.png"])
+    Path("d/linked").symlink_to("../aside")
+    Path("d/a/up").symlink_to("..")
+    Path("aside/e").symlink_to("../d/e")
+    Path("d/e/back").symlink_to("../../aside")
+    assert list(matching("d/*/*.png")) == ["d/a/x.png", "d/e/y.png", "d/linked/z.png"]
+    make(Path("aside"), [".h/.i/w.png"])
+    assert list(matching("d/**/.h/.*/*.png")) == ["d/e/back/.h/.i/w.png", "d/linked/.h/.i/w.png"]
+    assert list(matching("d/**/*.png")) == [
+        "d/a/x.png", "d/e/back/z.png", "d/e/y.png", "d/linked/e/y.png", "d/linked/z.png",
+    ]  # fmt: skip
+    assert expand(["d/**/*.png"]) == list(matching("d/**/*.png")), "without --out as with it"
 
 
 def test_shards_are_cut_by_number_and_by_bytes() -> None:
@@ -287,6 +318,23 @@ def test_a_link_out_of_a_folder_is_a_row_and_linked_folders_are_not_entered() ->
 def test_inputs_that_cannot_be_meant_are_refused_at_once(name: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         check_inputs([name])
+
+
+@pytest.mark.parametrize(
+    ("address", "lacking", "words"),
+    [
+        ("az://box/x", "adlfs", r"az:// and abfs:// need `pip install 'emotiw-keras\[cloud\]' adlfs`"),
+        ("hdfs://host/x", "pyarrow", "hdfs:// needs `pip install pyarrow` and Hadoop's own client"),
+        ("gs://box/x", "gcsfs", "s3:// and gs:// need"),
+    ],
+)
+def test_a_store_whose_package_is_not_there_says_which(
+    address: str, lacking: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fsspec", reason="addresses need fsspec")
+    monkeypatch.setitem(sys.modules, lacking, None)
+    with pytest.raises(UsageError, match=words):
+        store_of(address)
 
 
 def test_a_store_is_listed_and_read() -> None:

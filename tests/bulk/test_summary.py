@@ -44,7 +44,13 @@ def test_the_numbers_are_those_of_the_rows(photos: Path, job_for: Jobs) -> None:
     assert "film.mp4: 30 frames, 30 faces" in text and "no such file or folder" in text
     told = ["photos: 20 images, 20 faces", "films: 30 frames, 30 faces, counted anew in each frame"]
     assert text.splitlines()[1:3] == told
+    counted = "faces, those of films counted anew in each frame"
+    assert [line for line in text.splitlines() if line.endswith(f"({counted}):")] == [
+        f"{name} ({counted}):" for name in ("expressions", "largest probability", "shorter side in pixels")
+    ]
     page = summary_page(found, "<out>")
+    for end in (".", ", by how sure the network is.", ", by the shorter side of their box."):
+        assert f">{counted.capitalize()}{end}<" in page
     assert all(f">{line}</p>" in page for line in told)
     assert "&lt;out&gt;" in page and page.count("<svg") == 1 and page.count("<rect") == sum(map(len, film.spans))
     assert "<script" not in page and "src=" not in page
@@ -54,7 +60,7 @@ def test_one_is_no_plural_and_photos_alone_need_no_telling_apart(photos: Path, j
     name = str(next(photos.glob("sad/*.png")))
     run(job_for("out", [name]), [name], in_process, lambda line: None)
     first, second, *_ = lines(summarise("out"))
-    assert first == "1 input, 1 image, 1 row, 1 face, 0 failed" and second == "expressions:"
+    assert first == "1 input, 1 image, 1 row, 1 face, 0 failed" and second == "expressions (faces):"
 
 
 def test_both_formats_say_the_same(photos: Path, job_for: Jobs) -> None:

@@ -138,8 +138,8 @@ def test_a_broken_video_is_named_and_the_others_are_done(tmp_path: Path) -> None
     summary = prepare(tmp_path / "videos", tmp_path / "out", detector=Wandering(), frames=2, workers=1, say=said.append)
     assert [path for path, _ in summary.unreadable] == ["AudioVisualClip/DC/d01.avi"]
     assert summary.total.pictures == 7 and summary.total.with_face == 6 and summary.total.faces == 12
-    assert "SAVEE: 7 videos of 1 speakers (DC)" in said
-    assert "not SAVEE, so left out: 1 files (readme.txt)" in said
+    assert "SAVEE: 7 videos of 1 speaker (DC)" in said
+    assert "not SAVEE, so left out: 1 file (readme.txt)" in said
     again = prepare(tmp_path / "videos", tmp_path / "out", detector=Wandering(), frames=2, workers=1)
     assert again.new == 0
     with pytest.raises(UsageError, match="frames = 0"):

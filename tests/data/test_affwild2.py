@@ -227,7 +227,7 @@ def test_names_of_two_kinds_and_links_that_lead_out_are_refused(tmp_path: Path) 
     root = small(tmp_path / "tree")
     folder = root / "cropped_aligned" / "b"
     (folder / "notes.txt").write_text("not a frame")
-    assert any("no numbered images, so left out: 1 files (b/notes.txt)" in line for line in read(root).report)
+    assert any("no numbered images, so left out: 1 file (b/notes.txt)" in line for line in read(root).report)
     for name, message in (("00001.png", "names that end in .jpg and .png"), ("0004.jpg", "00003 beside names of 4 digits")):
         (folder / name).write_bytes(image(1))
         if name == "0004.jpg":

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from emotiw_keras.data.archive import ArchiveImages, open_archive
-from emotiw_keras.data.images import Header, ImageError, decode_image, read_header
+from emotiw_keras.data.images import Header, ImageError, decode_image, pixels_of, read_header
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
@@ -139,14 +139,35 @@ def test_colours_of_a_sensor_in_sixteen_bits(bits: int) -> None:
         assert f"of {bits} bits" in notes[0]
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_an_image_of_pillow_that_has_sixteen_bits_is_as_its_file(suffix: str) -> None:
+    colours = np.linspace(0, 4095, 1200).astype(np.uint16).reshape(20, 20, 3)
+    data = cv2.imencode(suffix, colours[..., ::-1])[1].tobytes()
+    expected = decode_image(data)
+    np.testing.assert_array_equal(expected, colours >> 4)
+    np.testing.assert_array_equal(pixels_of(Image.open(io.BytesIO(data))), expected)
+
+
+def test_another_page_of_pillow_is_that_page() -> None:
+    pages = [np.full((20, 20, 3), value, np.uint16) for value in (1000, 4000)]
+    data = cv2.imencodemulti(".tif", pages)[1].tobytes()
+    image = Image.open(io.BytesIO(data))
+    assert pixels_of(image).max() == 1000 >> 2
+    image.seek(1)
+    assert pixels_of(image).max() == 4000 >> 8, "Pillow's high byte, of the page that was chosen"
+
+
 @pytest.mark.parametrize("bits", [12, 16])
 def test_grey_with_alpha_in_sixteen_bits(bits: int) -> None:
     grey = np.linspace(0, (1 << bits) - 1, 400).astype(np.uint16).reshape(20, 20)
     rows = np.dstack([grey, np.full_like(grey, 65535)]).astype(">u2").reshape(20, -1)
     packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
     data = PNG_START + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 20, 20, 16, 4, 0, 0, 0)) + png_chunk(b"IDAT", packed)
-    decoded = decode_image(data + png_chunk(b"IEND", b""))
-    np.testing.assert_array_equal(decoded[..., 0], grey >> (bits - 8))
+    whole = data + png_chunk(b"IEND", b"")
+    expected = (grey >> (bits - 8))[..., None]
+    np.testing.assert_array_equal(decode_image(whole), expected)
+    assert read_header(whole) == Header("PNG", 20, 20, 1)
+    np.testing.assert_array_equal(pixels_of(Image.open(io.BytesIO(whole))), expected)
 
 
 @pytest.mark.parametrize("bits", [12, 16])

@@ -56,6 +56,11 @@ def test_unknown_class_is_named_with_what_is_allowed_and_the_way_out() -> None:
         match_classes({"1": "1/a.jpg", "2": "2/a.jpg"}, "basic7")
 
 
+def test_labels_that_are_given_in_order_are_not_to_be_exchanged() -> None:
+    with pytest.raises(DataError, match=r"rename them or leave them out with leave_out = \[\"5\"\]$"):
+        match_classes({"5": "5/1.png"}, ["4", "3"])
+
+
 def test_misspelt_classes_are_asked_about() -> None:
     with pytest.raises(DataError, match=r"did you mean happy by 'hapy', sad by 'saddness'\?\)"):
         match_classes({"happy": "a", "saddness": "b", "hapy": "c"}, "basic7")

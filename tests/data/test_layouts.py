@@ -113,7 +113,7 @@ def test_a_manifest_may_name_a_missing_image(tmp_path: Path) -> None:
         ("path,mood\na.png,happy\n", "the columns are path, mood; expected emotion,pixels"),
         ("", r"empty \(zero bytes\)"),
         ("path,label\n", "no rows below the header"),
-        ("path,label\na.png,happy,extra\n", r"row 1 has 3 cells, expected 2 \(path,label\)"),
+        ("path,label\na.png,happy,extra\n", r"row 1 has 3 cells, expected 2 \(path, label\)"),
         ("path,label\na.png,\n", "row 1 has no label"),
         ("path,label\n../a.png,happy\n", r"row 1: the name '../a.png' leads out"),
         ("path,label\n/etc/a.png,happy\n", "leads out"),

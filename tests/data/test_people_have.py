@@ -171,7 +171,7 @@ def test_images_that_a_manifest_does_not_name_are_named(tmp_path: Path) -> None:
 def test_archives_within_are_named(tmp_path: Path) -> None:
     (tmp_path / "basic" / "Image").mkdir(parents=True)
     (tmp_path / "basic" / "Image" / "aligned.zip").write_bytes(b"zip")
-    with pytest.raises(DataError, match="no images: saw 1 other files .*; unpack basic/Image/aligned.zip there; known"):
+    with pytest.raises(DataError, match="no images: saw 1 other file .*; unpack basic/Image/aligned.zip there; known"):
         load_faces(tmp_path)
 
 

@@ -68,6 +68,17 @@ def test_map_ahead_reads_no_further_than_its_workers_and_stops_with_its_consumer
     assert max(asked) <= 5
 
 
+def test_map_ahead_gives_what_came_before_an_error_of_the_items() -> None:
+    def items() -> Iterator[int]:
+        yield from range(3)
+        raise OSError("gone")
+
+    doubled = map_ahead(lambda item: 2 * item, items(), 4)
+    assert [next(doubled) for _ in range(3)] == [0, 2, 4]
+    with pytest.raises(OSError, match="gone"):
+        next(doubled)
+
+
 def test_map_ahead_raises_an_error_in_its_place() -> None:
     def odd(number: int) -> int:
         if number == 3:

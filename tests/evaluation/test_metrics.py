@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from emotiw_keras.errors import DataError, ModelError
-from emotiw_keras.evaluation.metrics import expected_calibration_error, scores, wilson_interval
+from emotiw_keras.evaluation.metrics import best_temperature, expected_calibration_error, scores, wilson_interval
+from emotiw_keras.reports.score_tables import agreement_lines
 
 LABELS = ("angry", "happy", "sad", "never")
 TRUTH = np.array([0, 0, 0, 1, 1, 2])
@@ -67,6 +68,17 @@ def test_calibrated_probabilities_have_small_error_and_overconfident_ones_large(
     assert expected_calibration_error(truth, calibrated) < 0.02
     sure = np.tile([0.999, 0.001], (20000, 1))
     assert expected_calibration_error(truth, sure) == pytest.approx(0.999 - (truth == 0).mean())
+
+
+def test_a_temperature_at_the_end_of_its_range_is_told_as_one():
+    unsure, sure = np.tile([0.6, 0.4], (50, 1)), np.tile([0.99, 0.01], (50, 1))
+    half = np.arange(50) % 2
+    for truth, told, at_end in ((0 * half, unsure, True), (half, sure, True), (np.arange(50) % 10 == 0, sure, False)):
+        temperature = best_temperature(truth.astype(int), told)
+        lines = agreement_lines(
+            {"calibrated": {"temperature": temperature, "images": 9, "chosen_on": "val", "ece": 0, "log_loss": 1}}
+        )
+        assert ("(the end of the range 0.2 to 5, beyond which none was tried), chosen on" in lines[0]) == at_end
 
 
 def test_float32_probabilities_are_scored_without_a_warning_and_survive_json(recwarn):

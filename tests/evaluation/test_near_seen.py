@@ -5,12 +5,15 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from emotiw_keras.data.generated import LABELS
 from emotiw_keras.data.load import load_faces
+from emotiw_keras.evaluation.cross_validation import _near
 from emotiw_keras.evaluation.ensemble import ensemble
 from emotiw_keras.evaluation.evaluate import assess, evaluate
+from emotiw_keras.evaluation.near_seen import NearSeen
 from emotiw_keras.evaluation.provenance import evaluate_command
 from emotiw_keras.reports.evaluation_report import write_report
 from emotiw_keras.runs import DATA_COLUMNS, Run
@@ -85,3 +88,21 @@ def test_data_without_what_the_run_was_given_have_no_such_figure(run: Run, sourc
     nothing = assess(run, tmp_path)
     assert nothing.near is None and nothing.result["leak_free_near"] is None
     assert any(line.startswith("No near-free figures") for line in cautions(nothing))
+
+
+def test_folds_of_different_sizes_lack_nothing_where_each_has_all_it_was_given() -> None:
+    def of(there: int, given: int) -> NearSeen:
+        return NearSeen(np.zeros(2, bool), np.zeros((0, 2), np.int64), np.zeros(0, np.float32), there, given)
+
+    whole = _near([of(63, 63), of(64, 64)])
+    assert whole is not None and whole.caution is None
+    part = _near([of(63, 63), of(50, 64), of(60, 65)])
+    assert part is not None and "among 50 of the 64 different" in str(part.caution)
+
+
+def test_an_ensemble_says_of_which_run_the_data_lack_most(run: Run, source: Path, tmp_path: Path) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    with open(tmp_path / "run" / "data.csv", "a") as file:
+        file.write(f"only,data,elsewhere.png,{'0' * 64},,,train,train\n")
+    both = ensemble([assess(run, source), assess(Run.open(tmp_path / "run"), source)])
+    assert both.near is not None and "among 7 of the 8 different" in str(both.near.caution)

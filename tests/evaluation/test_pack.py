@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from emotiw_keras.cli.main import run as emotiw_here
+from emotiw_keras.engines import computing_in
 from emotiw_keras.errors import DataError, ModelError, OutputError, RunError, UsageError
 from emotiw_keras.evaluation.conditions import CONDITIONS
 from emotiw_keras.evaluation.evaluate import assess, predict
 from emotiw_keras.evaluation.metrics import at_temperature, expected_calibration_error
 from emotiw_keras.evaluation.pack import best_temperature, pack
 from emotiw_keras.runs import Run
+from emotiw_keras.serving.predictor import Predictor
 from emotiw_keras.uncertainty import entropy
 
 
@@ -51,6 +53,31 @@ def test_a_packed_run_answers_as_the_run_at_its_temperature(side_by_side: Path, 
     np.testing.assert_array_equal(whole.predicted, small.predicted)
 
 
+@pytest.mark.skipif(not computing_in("int8"), reason="takes ONNX Runtime and a processor with VNNI")
+def test_a_packed_run_is_computed_in_int8_if_that_answers_alike(
+    side_by_side: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, faces, told = Run.open(side_by_side / "two"), side_by_side / "faces", []
+    packed = Run.open(str(pack(run, tmp_path / "small", faces, split="test", say=told.append).path))
+    found = packed.activations
+    assert found is not None, told[-1]
+    assert found.weights == packed.fingerprint and found.images == found.compared == 14
+    assert found.same >= 13 / 14 and f"--precision int8: of 14 images {found.same:.1%} get the same answer" in "\n".join(told)
+    assert "activations.json" in packed.info["files"]
+    images = [path for path in faces.rglob("*.png") if path.stat().st_size > 200][:20]
+    exact, coarse = (Predictor(packed, precision=kind).predict(images) for kind in ("float32", "int8"))
+    assert 0 < np.abs(exact - coarse).max() < 0.1
+    monkeypatch.setattr("emotiw_keras.evaluation.pack.compared", lambda run, images: (12 / 14, 0.3))
+    again = Run.open(str(pack(run, tmp_path / "again", faces, split="test", say=told.append).path))
+    assert again.activations is None and "not for --precision int8: of 14 images" in told[-1]
+    with pytest.raises(UsageError, match="does not say how large its activations are"):
+        Predictor(again, precision="int8")
+    with monkeypatch.context() as patch:
+        patch.setattr("emotiw_keras.evaluation.pack.computing_in", lambda _: ())
+        assert Run.open(str(pack(run, tmp_path / "third", faces, split="test", say=told.append).path)).activations is None
+    assert "that takes ONNX Runtime and a processor that multiplies bytes" in told[-1]
+
+
 def test_what_was_trained_on_chooses_no_temperature(side_by_side: Path, tmp_path: Path) -> None:
     faces = side_by_side / "faces"
     assert pack(Run.open(side_by_side / "two"), tmp_path / "two", faces, split="test").temperature != 1
@@ -64,6 +91,10 @@ def test_what_is_there_stays_and_damage_is_told(side_by_side: Path, tmp_path: Pa
     (tmp_path / "there").mkdir()
     with pytest.raises(OutputError, match="exists already"):
         pack(run, tmp_path / "there", faces, split="test")
+    with pytest.raises(
+        UsageError, match="votes_rows = no-such.csv says which row of votes an image is, but votes are not given"
+    ):
+        pack(run, tmp_path / "small", faces, split="test", votes_rows="no-such.csv")
     packed = pack(run, tmp_path / "small", faces, split="test").path
     assert not list(tmp_path.glob(".*"))
     rows = packed / "data.csv.xz"

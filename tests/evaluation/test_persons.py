@@ -14,6 +14,7 @@ import pytest
 
 from emotiw_keras.errors import UsageError
 from emotiw_keras.evaluation.assessment import Assessment, Predictions, figures
+from emotiw_keras.evaluation.calibration import by_agreement
 from emotiw_keras.evaluation.compare import compare
 from emotiw_keras.evaluation.evaluate import assess
 from emotiw_keras.evaluation.metrics import scores
@@ -142,6 +143,8 @@ def test_figures_tell_persons_beside_images() -> None:
     with pytest.raises(ValueError, match="9 persons for 10 images"):
         scores(truth, probabilities, ("no", "yes"), subject=subject[1:])
     assert "| no    |     1.000 |  0.500 |  0.000 - 1.000 | 0.667 |      6 |       2 |" in per_class_table(result)
+    named = scores(truth, probabilities, ("n|o\n", "yes"), subject=subject)
+    assert "\n| n\\|o  |" in per_class_table(named)
 
 
 def test_persons_stay_with_the_answers() -> None:
@@ -152,6 +155,16 @@ def test_persons_stay_with_the_answers() -> None:
     assert told.select(np.array([2, 0])).subject == ["=b", "a"]
     assert predictions_csv(told).splitlines()[1] == "x,no,no,1,0,ok,a"
     assert predictions_csv(replace(told, subject=())).splitlines()[1] == "x,no,no,1,0,ok,"
+
+
+def test_intervals_where_votes_agree_are_by_person() -> None:
+    truth, said, votes = np.zeros(40, int), np.arange(40) // 20, np.zeros((40, 10), int)
+    votes[:, 0] = 10  # all ten agree
+    told = Predictions(("no", "yes"), ["x"] * 40, ["ok"] * 40, truth, np.eye(2, dtype=np.float32)[said])
+    by_image = by_agreement(told, votes)["agreed"]["accuracy_ci95"]
+    assert by_image == list(wilson_interval(20, 40))
+    of_two = by_agreement(replace(told, subject=["anna"] * 20 + ["bert"] * 20), votes)["agreed"]
+    assert (of_two["n"], of_two["accuracy"], of_two["accuracy_ci95"]) == (40, 0.5, [0, 1])
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +220,7 @@ def test_reports_and_comparisons_say_by_what(by_pattern, known: Path) -> None:
     assert "14 images of 7 persons" in text and "permutation by person p" in text and "rest on 7 persons alone" in text
     assert "95 %, by person" in page and "exact permutation test by person" in page and "14 images of 7 persons" in page
     report = report_page(one)
+    assert "by fewer than 10 persons none is narrower than by image" in report and "a person counting once" in report
     assert (
         "14 images of 7 persons" in report and "intervals are by person" in report and "Intervals rest on 7 persons" in report
     )

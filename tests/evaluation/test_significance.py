@@ -33,6 +33,19 @@ def test_the_bootstrap_by_kinds_is_the_bootstrap_by_images():
     assert macro_f1_difference(TRUTH, A, A, 4) == (0, 0, 0)
 
 
+def test_a_macro_f1_that_no_resample_changes_has_an_interval_all_the_same() -> None:
+    truth = np.repeat(np.arange(4), 10)
+    low, high = macro_f1_interval(truth, truth, 4)
+    assert 0.8 < low < 0.95 and high == pytest.approx(1)
+    # As many answers tell more, and as many of ten persons less.
+    assert low < macro_f1_interval(np.repeat(truth, 5), np.repeat(truth, 5), 4)[0]
+    assert macro_f1_interval(truth, truth, 4, np.arange(40) % 10)[0] < low
+    # Of sets whose answers are right by a chance of 0.97, those that are all right have it in their intervals.
+    assert low < 0.97
+    wrong_class = np.where(truth == 3, 0, truth)
+    assert macro_f1_interval(truth, wrong_class, 4)[0] < macro_f1_interval(truth, wrong_class, 4)[1]
+
+
 def test_mcnemar_adds_up_the_binomial():
     for a, b in ((2, 10), (0, 5), (7, 8)):
         tail = sum(comb(a + b, k) for k in range(min(a, b) + 1)) / 2 ** (a + b)

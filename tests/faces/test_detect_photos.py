@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.detectors import Photo, matched, measure, mirrored, moved, read_image, read_photos
 from emotiw_keras.faces import Face, detect, get_detector
-from emotiw_keras.faces.mesh import SIDE, Square, eye_centres, upright_square
+from emotiw_keras.faces.mesh import SIDE, FaceMesh, Square, eye_centres, square_of_points, upright_square
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +139,37 @@ def test_the_square_of_the_mesh_maps_its_centre_and_corner() -> None:
     assert matrix @ [50 + 48, 40 + 48, 1] == pytest.approx([(SIDE - 1) / 2 + SIDE / 2] * 2)
     turned = Square(50, 40, 96, np.pi / 2).matrix()
     assert turned @ [50, 41, 1] == pytest.approx([(SIDE - 1) / 2 + 2, (SIDE - 1) / 2])
+
+
+def test_a_square_stands_for_another_that_hardly_differs() -> None:
+    square = Square(50, 40, 100, 0.1)
+    for near in (Square(53, 43, 100, 0.1), square.zoomed(1.08), Square(50, 40, 100, 0.1 + np.radians(4) - 2 * np.pi)):
+        assert near.near(square)
+    for far in (Square(54, 44, 100, 0.1), square.zoomed(1.12), square.zoomed(0.88), Square(50, 40, 100, 0.1 + np.radians(6))):
+        assert not far.near(square)
+
+
+def test_a_first_look_that_was_upright_is_not_repeated(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    astronaut = read_image(shared_data / "photos" / "astronaut.png")
+    mesh: FaceMesh = get_detector("blazeface").mesh  # type: ignore[attr-defined]
+    fit, counts = mesh.fit, list[int]()
+
+    def counted(image: np.ndarray, squares: list[Square]) -> list[tuple[np.ndarray, float]]:
+        counts.append(len(squares))
+        return fit(image, squares)
+
+    monkeypatch.setattr(mesh, "fit", counted)
+    ((points, _),) = fit(
+        astronaut, [upright_square(np.array([224.0, 125.0]), 100, np.array([203.0, 101.0]), np.array([246.0, 104.0]))]
+    )
+    upright = square_of_points(points)
+    assert upright.near(square_of_points(fit(astronaut, [upright])[0][0]))
+    turned = Square(upright.x, upright.y, upright.side, upright.angle + 0.3)
+    straight, beside = mesh.place(astronaut, [upright, turned])
+    assert counts == [2, 3]
+    apart = np.linalg.norm(eye_centres(straight[0]) - eye_centres(beside[0]), axis=1)
+    assert apart.max() < 0.05 * np.linalg.norm(np.subtract(*eye_centres(straight[0])))
+    assert mesh.place(astronaut, []) == []
 
 
 def test_an_image_longer_than_opencv_warps_is_searched(shared_data: Path) -> None:

@@ -159,6 +159,17 @@ def test_a_product_and_the_sum_after_it_are_one_layer(tmp_path: Path) -> None:
     [
         (Op("LeakyRelu", ["data"], ["x"], {"alpha": 0.2}), ("relu", {"slope": 0.2})),
         (Op("LeakyRelu", ["data"], ["x"]), ("relu", {"slope": 0.01})),
+        (Op("Clip", ["data"], ["x"], {"min": 0.0, "max": 6.0}), ("relu", {"slope": 0.0, "limit": 6.0})),
+        (
+            Op("Clip", ["data", "low", "high"], ["x"], arrays={"low": np.float32([0]), "high": np.float32([6])}),
+            ("relu", {"slope": 0.0, "limit": 6.0}),
+        ),
+        (Op("Clip", ["data", "low"], ["x"], arrays={"low": np.float32([0])}), ("relu", {"slope": 0.0})),
+        (
+            Op("Clip", ["data"], ["x"], {"min": -1.0, "max": 1.0}),
+            "Clip between -1 and 1; with bounds of 0 and above it is computed, as a ReLU6 is",
+        ),
+        (Op("Clip", ["data", "data"], ["x"]), "Clip between bounds that the file does not hold as numbers"),
         (Op("LRN", ["data"], ["x"], {"size": 5}), ("lrn", {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": 1.0})),
         (Op("PRelu", ["data", "s"], ["x"], arrays={"s": draw(2, 1, 1)}), ("prelu", {})),
         (Op("Add", ["data", "data"], ["x"]), ("add", {})),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import urllib.error
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -233,17 +233,39 @@ def test_our_own_file_brings_its_classifier(tmp_path: Path, capsys: pytest.Captu
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("form", ["weights.h5", "h5"])
-def test_a_rescaling_of_ones_own_before_a_network_is_named(
-    form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+OWN_FIRST: dict[str, Callable[[Any], Any]] = {
+    "rescaling": keras.layers.Rescaling(1 / 255, name="rescaling"),
+    "normalization": keras.layers.Normalization(mean=127.5, variance=127.5**2, name="normalization"),
+    "lambda": keras.layers.Lambda(lambda image: image / 127.5 - 1, name="lambda"),
+    "true_divide": lambda image: image / 127.5 - 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("layer", "form"),
+    [
+        ("rescaling", "h5"),
+        ("normalization", "keras"),
+        ("normalization", "weights.h5"),
+        ("lambda", "weights.h5"),
+        ("true_divide", "keras"),
+    ],
+)
+def test_what_ones_own_layers_do_before_a_network_is_named(
+    layer: str, form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It may do what is done here, as in Keras' own guides, so the weights are taken."""
-    image = keras.Input((32, 32, 3))
-    theirs = function(SMALL)(weights=None, input_tensor=keras.layers.Rescaling(1 / 255, name="rescaling")(image))
-    path = tmp_path / f"theirs.{form}"
-    theirs.save_weights(path) if form == "weights.h5" else legacy(theirs, path)
+    keras.backend.clear_session()
+    first = OWN_FIRST[layer](keras.Input((32, 32, 3)))
+    theirs, path = function(SMALL)(weights=None, input_tensor=first), tmp_path / f"theirs.{form}"
+    if form == "keras":
+        theirs.save(path)
+    elif form == "weights.h5":
+        theirs.save_weights(path)
+    else:
+        legacy(theirs, path)
     build(SMALL, weights=path, classes=7, input_shape=(32, 32, 3))
-    words = f"theirs.{form} has the layer rescaling, which changes images and is not taken; here the network takes RGB, 0..255"
+    words = f"theirs.{form} has the layer {layer}, which changes images and is not taken; here the network takes RGB, 0..255"
     assert words in capsys.readouterr().err
 
 

@@ -85,17 +85,31 @@ def test_a_layer_that_rescales_images_is_named(suffix: str, tmp_path: Path) -> N
         whole.save_weights(path)
     else:
         whole.save(path)
-    words = r"net\S* changes its images by its layer to_units, which would be lost: alexnet takes BGR, 0..255 less 104.007"
+    words = (
+        r"net\S* changes what it is given by its layer to_units, which would be lost: alexnet takes BGR, 0..255 less 104.007"
+    )
     with pytest.raises(ModelError, match=words):
         build("alexnet", weights=path, **SMALL)
     with pytest.raises(ModelError, match=words):
         convert("alexnet", path, width=0.1)
 
 
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_an_operation_before_a_network_is_named(suffix: str, tmp_path: Path) -> None:
+    net, path = build("alexnet", weights=None, **SMALL), tmp_path / f"net{suffix}"
+    image = keras.Input(SMALL["input_shape"])
+    x = image / 127.5 - 1
+    for layer in net.layers[1:]:
+        x = layer(x)
+    keras.Model(image, x * 2).save(path)  # what stands behind it changes no image
+    with pytest.raises(ModelError, match=r"net\S* changes what it is given by its layer true_divide\S*, which would be lost"):
+        build("alexnet", weights=path, **SMALL)
+
+
 SEVEN = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
 
-@pytest.mark.parametrize("stated", ["class_to_idx", "idx_to_class", "classes"])
+@pytest.mark.parametrize("stated", ["class_to_idx", "idx_to_class", "classes", "id2label", "label2id"])
 def test_a_classifier_is_taken_by_the_names_that_a_checkpoint_has(
     stated: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -108,6 +122,8 @@ def test_a_classifier_is_taken_by_the_names_that_a_checkpoint_has(
         "class_to_idx": {each: i for i, each in enumerate(theirs)},
         "idx_to_class": dict(enumerate(theirs)),
         "classes": theirs,
+        "id2label": {str(i): each for i, each in enumerate(theirs)},  # as JSON has it
+        "label2id": {each: str(i) for i, each in enumerate(theirs)},
     }
     write_zip(path, {"model": state, stated: numbers[stated], "epoch": 3})
     assert read(path).classes == tuple(theirs)
@@ -136,8 +152,10 @@ def test_a_classifier_is_taken_by_the_names_that_a_checkpoint_has(
     assert "has the classes Sadness, Happiness" in said and "but a new fc8 with 7 classes" in said
     write_zip(path, {"model": state, "classes": ["a\x1b[31m", *theirs[1:]]})
     assert r"starts with a\x1b[31m, Happiness" in "\n".join(convert("alexnet_owt", path, width=0.1)[1].lines())
-    write_zip(path, {"model": state, "classes": theirs[:3], "labels": [1, 2, 3]})
-    assert read(path).classes is None
+    unclear = [{"classes": theirs[:3], "labels": [1, 2, 3]}, {"id2label": {str(i): str(6 - i) for i in range(7)}}]
+    for each in unclear:
+        write_zip(path, {"model": state, **each})
+        assert read(path).classes is None
     build("alexnet_owt", weights=ForClasses(str(path), SEVEN), **settings)
     assert f"{kept}, whose classes it does not name\n" in capsys.readouterr().err
 

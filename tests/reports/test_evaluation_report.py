@@ -23,8 +23,9 @@ from emotiw_keras.evaluation.predictions_csv import predictions_csv
 from emotiw_keras.html import Html, joined, page, table, tag
 from emotiw_keras.reports.evaluation_report import confusion_png, report_page, write_report
 from emotiw_keras.reports.score_tables import figures_table
-from emotiw_keras.reports.sections import confusion_table, reproduce
+from emotiw_keras.reports.sections import cautions, confusion_table, reproduce
 from emotiw_keras.runs import Run
+from emotiw_keras.serving.rows import csv_lines
 
 LABELS = ("angry", "happy", "sad")
 NASTY = "<img src=x onerror=alert(1)>&\"'.png"
@@ -98,6 +99,31 @@ def test_predictions_csv_reads_back(told):
     assert [row["predicted"] for row in rows] == ["angry", "happy", "angry", "sad", ""]
     assert float(rows[1]["happy"]) == pytest.approx(0.7) and rows[4]["happy"] == ""
     assert rows[4]["status"] == "cannot decode: truncated"
+
+
+def test_a_class_that_is_called_like_a_column_has_its_own(told):
+    rows = list(csv.DictReader(predictions_csv(replace(told, labels=("path", "happy", "status"))).splitlines()))
+    assert [row["path"] for row in rows] == told.paths and rows[4]["status"] == "cannot decode: truncated"
+    assert float(rows[1]["happy"]) == pytest.approx(0.7)
+    assert float(rows[1]["probability of path"]) + float(rows[1]["probability of status"]) == pytest.approx(0.3)
+    keys = (
+        "frame",
+        "seconds",
+        "face",
+        "box",
+        "eyes",
+        "detector_score",
+        "label",
+        "probabilities",
+        "uncertain",
+        "derived",
+        "doubt",
+    )
+    row = {"path": "a.png", **dict.fromkeys(keys), "error": "no face found"}
+    (header, _) = csv_lines(("x", "sad", "uncertain"))(row).split("\n")
+    columns = header.split(",")
+    assert len(set(columns)) == len(columns) == 22
+    assert columns[14:17] == ["probability of x", "sad", "probability of uncertain"]
 
 
 def test_confusion_png_is_dark_where_the_rates_are_high(tmp_path):
@@ -196,6 +222,17 @@ def test_leak_free_figures_stand_beside_the_others(assessment):
         if line.startswith("| accuracy")
     )
     assert [cell.strip() for cell in line.split("|")[2:4]] == ["75.0 %", "12.5 %"]
+
+
+def test_a_class_without_images_is_told_beside_macro_f1(assessment):
+    told = "No image of sad: macro F1 and the ABAW score count that as 0, so that macro F1 is at most 0.857"
+    assert not any("at most" in line for line in cautions(assessment))
+    rows = assessment.result["per_class"]
+    one = replace(assessment, result=assessment.result | {"per_class": rows | {"sad": rows["sad"] | {"support": 0}}})
+    lines = cautions(one)
+    assert sum(line.startswith(told) for line in lines) == 1
+    assert not any(line.startswith("Fewer than") and " sad" in line for line in lines)
+    assert "; at most 0.857 here" in report_page(one)
 
 
 def test_markup_is_escaped_by_construction():

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,83 +17,21 @@ from PIL import Image
 
 from emotiw_keras import engines
 from emotiw_keras.bulk.job import settled
-from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.data.generated import draw_faces
-from emotiw_keras.data.preprocessing_settings import settings_for
 from emotiw_keras.errors import EmotiwError, ModelError, RunError, UsageError
 from emotiw_keras.files import sha256_file
 from emotiw_keras.inference import Inference
+from emotiw_keras.light_inference import LightInference
 from emotiw_keras.models import registry
-from emotiw_keras.runs import RUN_FORMAT, WEIGHTS_FILE, Run, fingerprint
+from emotiw_keras.runs import WEIGHTS_FILE, Run
 from emotiw_keras.serving import auto, speeds
 from emotiw_keras.serving.auto import Automatic
-from emotiw_keras.serving.light import LightInference
 from emotiw_keras.serving.predictor import Predictor
+from tests.serving.zoo_runs import ANY_SIZE, ONE_SIZE, faces_for, reading_features, zoo_run
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="compares with TensorFlow")
 HERE = engines.installed()
-# Where a network fits one size only, that size; else a small one.
-ANY_SIZE = ("alexnet", "caffenet", "face_vgg", "vgg_cnn_f", "vgg_cnn_m", "vgg_cnn_s", "squeezenet", "squeezenet_v1_1")
-ONE_SIZE = ("alexnet_owt", "senet50", "efficientnet_lite0")
 NETWORKS = [*ANY_SIZE, *(pytest.param(name, marks=pytest.mark.slow) for name in ONE_SIZE)]
-
-
-def zoo_run(folder: Path, name: str, crop: int, width: float, **changes: Any) -> Run:
-    """A finished run of a network with random weights, normalisations too, that is sure of some answers and not of others."""
-    keras.utils.set_random_seed(5)
-    spec = registry.get_spec(name)
-    settings = settings_for(spec, crop=crop, **changes)
-    shape = [crop, crop, settings["input_channels"]]
-    facts = {"name": name, "width": width, "classes": 5, "input_shape": shape}
-    model = registry.build(name, weights=None, classes=5, input_shape=tuple(shape), width=width)
-    generator = np.random.default_rng(5)
-    for layer in model.layers:
-        for variable in layer.weights:
-            # A gamma near 1 behind each of SENet's fifty layers makes numbers that no rounding leaves alike.
-            ends = {"gamma": (0.2, 0.6) if name == "senet50" else (0.5, 1.5), "moving_variance": (0.5, 1.5)}
-            low, high = ends.get(variable.path.rpartition("/")[2], (-0.1, 0.1))
-            if len(variable.shape) == 1:
-                variable.assign(generator.uniform(low, high, variable.shape))
-    last = model.get_layer(spec.classifier)
-    kernel, bias = last.get_weights()
-    probes = FaceInput.from_settings(settings)(faces_for(settings))
-    logits = np.log(np.maximum(keras.ops.convert_to_numpy(model(probes, training=False)), 1e-30))
-    scale = min(20.0, 1.0 / max(float(np.std(logits - logits.mean(axis=0))), 1e-6))
-    last.set_weights([kernel * scale, (bias - logits.mean(axis=0)) * scale])
-    folder.mkdir(parents=True)
-    model.save_weights(folder / WEIGHTS_FILE)
-    weights = {"sha256": sha256_file(folder / WEIGHTS_FILE), "variables": fingerprint(model)}
-    info = {"format": RUN_FORMAT, "model": facts, "labels": list("abcde"), "preprocessing": settings, "weights": weights}
-    (folder / "run.json").write_text(json.dumps({**info, "stages": [], "finished": True}))
-    return Run.open(folder)
-
-
-def faces_for(settings: dict[str, Any]) -> np.ndarray:
-    side, channels = settings["resize"], 1 if settings["channels"] == "grey" else 3
-    return np.random.default_rng(6).integers(0, 256, (3, side, side, channels), np.uint8)
-
-
-def reading_features(run: Run, count: int) -> Run:
-    """The same network with a classifier of random weights on its last `count` activations."""
-    info = json.loads((run.path / "run.json").read_text())
-    classifier = registry.get_spec(run.model_name).classifier
-    plain = registry.build_described(info["model"])
-    plain.load_weights(run.path / WEIGHTS_FILE)
-    info["model"]["features"] = count
-    model = registry.build_described(info["model"])
-    for layer in plain.layers:
-        if layer.weights and layer.name != classifier:
-            model.get_layer(layer.name).set_weights(layer.get_weights())
-    last = model.get_layer(classifier)
-    read = keras.ops.convert_to_numpy(
-        keras.Model(model.inputs, last.input)(FaceInput.from_settings(run.settings)(faces_for(run.settings)))
-    )
-    kernel = np.random.default_rng(7).normal(0, 1 / np.sqrt(read.shape[1]) / read.std(axis=0).mean(), last.kernel.shape)
-    last.set_weights([kernel, -(read @ kernel).mean(axis=0)])
-    model.save_weights(run.path / WEIGHTS_FILE)
-    info["weights"] = {"sha256": sha256_file(run.path / WEIGHTS_FILE), "variables": fingerprint(model)}
-    (run.path / "run.json").write_text(json.dumps(info))
-    return Run.open(run.path)
 
 
 @pytest.mark.parametrize("count", [1, 5, 100])
@@ -114,6 +53,20 @@ def test_a_classifier_on_several_activations_answers_as_keras_does(name: str, co
     for engine in HERE:
         tolerance = 1e-4 if one_size else 3e-5  # what scales their random answers apart scales their rounding too
         np.testing.assert_allclose(LightInference(run, 1, engine)(faces), expected, atol=tolerance, err_msg=engine)
+
+
+@pytest.mark.parametrize("engine", HERE)
+def test_threads_may_share_a_network(engine: str, tmp_path: Path) -> None:
+    run = zoo_run(tmp_path / "run", "face_vgg", 48, 0.125, input_channels=1)
+    network = LightInference(run, 1, engine)
+    batches = [faces_for(run.settings) for _ in range(8)]
+    batches = [np.roll(batch, number, axis=1) ^ np.uint8(16 * number) for number, batch in enumerate(batches)]
+    expected = [network(batch) for batch in batches]
+    assert np.abs(expected[0] - expected[1]).max() > 1e-3
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(10):
+            for one, other in zip(pool.map(network, batches), expected, strict=True):
+                np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 def test_activations_that_keras_alone_can_find_are_left_to_tensorflow(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import onnx
 from PIL import Image
 
 from emotiw_keras import engines
+from emotiw_keras.cli.main import run as emotiw
 from emotiw_keras.errors import EmotiwError, ModelError, UsageError
 from emotiw_keras.runs import Run
 from emotiw_keras.serving import portable
@@ -60,6 +61,20 @@ def test_it_answers_as_its_run_does(engine: str, file: Path, run_folder: Path) -
     np.testing.assert_allclose(light.predict(faces), expected, atol=1e-5)
 
 
+def test_convert_names_what_needs_no_conversion(
+    file: Path, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for source, told in (
+        (file, "was written by `emotiw export`"),
+        (run_folder / "model.weights.h5", "is a run's, whose classifier may be of its own kind"),
+        (run_folder, "it is a run folder, which --weights and --model take as it is"),
+    ):
+        assert emotiw(["convert", str(source), "--model", "face_vgg", "--out", str(tmp_path / "a.weights.h5")]) == 5
+        assert told in capsys.readouterr().err and not any(tmp_path.iterdir())
+    assert emotiw(["convert", str(file), "--inspect"]) == 0
+    assert "by `emotiw export`" in capsys.readouterr().out
+
+
 def test_what_is_uncertain_travels_with_it(run_folder: Path, tmp_path: Path) -> None:
     run = Run.open(shutil.copytree(run_folder, tmp_path / "run"))
     faces = np.random.default_rng(3).integers(0, 256, (5, 48, 48, 1), np.uint8)
@@ -75,6 +90,25 @@ def test_what_is_uncertain_travels_with_it(run_folder: Path, tmp_path: Path) -> 
             assert sum(reading.uncertain is True for reading in readings) == 3, (source, engine)
     with pytest.raises(ModelError, match="usable_entropy"):
         Exported.open(changed(file, tmp_path / "odd.onnx", lambda model: said(model, usable_entropy="low")))
+
+
+def test_each_head_brings_what_is_uncertain_of_it(tmp_path: Path) -> None:
+    run = Run.open("fer28-face-vgg-votes")
+    limits = {head.name: run.with_head(head.name).usable_entropy for head in run.heads}
+    assert None not in limits.values() and len(set(limits.values())) == 2
+    file = written(run, tmp_path / "face.onnx")
+    assert Exported.open(file).usable_entropy == run.usable_entropy
+    assert {name: Exported.open(file).with_head(name).usable_entropy for name in limits} == limits
+
+    def older(model: onnx.ModelProto) -> None:
+        entry = next(each for each in model.metadata_props if each.key == "emotiw")
+        facts = json.loads(entry.value)
+        entry.value = json.dumps({key: value for key, value in facts.items() if key not in ("usable_entropies", "checksum")})
+
+    before = Exported.open(changed(file, tmp_path / "older.onnx", older))
+    assert {name: before.with_head(name).usable_entropy for name in limits} == {"votes": limits["votes"], "fer": None}
+    with pytest.raises(ModelError, match="usable_entropies"):
+        Exported.open(changed(file, tmp_path / "odd.onnx", lambda model: said(model, usable_entropies={"fer": 9.0})))
 
 
 def said(model: onnx.ModelProto, **facts: object) -> None:

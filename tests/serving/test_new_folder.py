@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,17 @@ def test_a_file_in_its_place_is_told_as_that(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="seen is a file; name a new folder"):
         NewFolder(tmp_path / "seen")
     assert (tmp_path / "seen").read_text() == "mine"
+
+
+def test_only_one_writes_into_a_folder_at_a_time(tmp_path: Path) -> None:
+    first = NewFolder(tmp_path / "out")
+    with pytest.raises(OutputError, match="out is being written into already; name another folder"):
+        NewFolder(tmp_path / "out")
+    other = "import sys; from emotiw_keras.serving.new_folder import NewFolder; NewFolder(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", other, str(tmp_path / "out")], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1].endswith("name another folder, for each command or option its own")
+    first.close()
+    NewFolder(tmp_path / "out")  # nothing was written, and nobody writes any more
 
 
 def test_what_is_in_the_way_is_named_and_stays(tmp_path: Path) -> None:

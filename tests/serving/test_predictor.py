@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 from pathlib import Path
 
@@ -86,6 +87,18 @@ def test_one_image_alone_is_refused_in_words(predictor: Predictor) -> None:
         with pytest.raises(DataError, match=r"one image .*predict\(\[image\]\)"):
             predictor.predict(image)
     np.testing.assert_array_equal(predictor.predict(grey[None, ..., 0]), predictor.predict(grey[None]))
+
+
+def test_what_is_no_sequence_of_images_is_refused_in_words(predictor: Predictor) -> None:
+    (face,) = faces((48, 48, 1))
+    for images in ((each for each in [face]), {"a": face}, {1}, None, np.array(5), map(str, [])):
+        with pytest.raises(DataError, match=rf"images are a {type(images).__name__}; expected a list of them"):
+            predictor.predict(images)  # type: ignore[arg-type]
+    for sequence in ((face, face), collections.deque([face, face])):
+        np.testing.assert_array_equal(predictor.predict(sequence), predictor.predict([face, face]))
+    for frames in (None, {"a": face}):
+        with pytest.raises(DataError, match="expected them one by one"):
+            predictor.stream(frames)  # type: ignore[arg-type]
 
 
 def test_images_of_pillow_and_files_are_what_they_show(predictor: Predictor, tmp_path: Path) -> None:

@@ -109,6 +109,13 @@ def test_what_is_not_understood_is_refused_with_the_reason(
     assert word in answer.json["error"]
 
 
+def test_a_packed_body_is_refused_and_one_that_is_not_is_read(served: Service) -> None:
+    packed = served.ask("POST", "/predict?faces=whole", FACE, Content_Type="image/png", Content_Encoding="gzip")
+    assert packed.status == 415 and "packed as 'gzip'" in packed.json["error"]
+    plain = served.ask("POST", "/predict?faces=whole", FACE, Content_Type="image/png", Content_Encoding="identity")
+    assert plain.status == 200
+
+
 def test_other_paths_and_methods(served: Service) -> None:
     assert served.ask("GET", "/nothing").status == 404
     assert served.ask("GET", "/../../etc/passwd").status == 404

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import cv2
@@ -14,7 +16,9 @@ import emotiw_keras
 from emotiw_keras.errors import DataError, ModelError, UsageError
 from emotiw_keras.faces.alignment import align
 from emotiw_keras.faces.face import Face
-from emotiw_keras.serving.pipeline import Smoother
+from emotiw_keras.serving import pipeline
+from emotiw_keras.serving.input_images import InputImage, Video
+from emotiw_keras.serving.pipeline import Pipeline, Smoother, window
 from emotiw_keras.serving.predictor import Predictor
 from emotiw_keras.serving.readings import Reading
 from emotiw_keras.serving.tracking import Tracker
@@ -79,6 +83,46 @@ def test_a_moving_face_keeps_its_number_and_its_eyes(every: int) -> None:
         assert [number for number, _ in followed] == [0, 1]
         assert max(eye_error(face, place) for (_, face), place in zip(followed, true, strict=True)) < 0.5
     assert detector.asked == (21 if every == 1 else 5)
+
+
+def test_several_frames_are_looked_at_at_once_where_it_is_each_ones_turn(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "processor_threads", lambda: 2)
+    together = threading.Barrier(2, timeout=30)
+
+    class Paired(MarkedEyes):
+        def detect(self, image: np.ndarray) -> list[Face]:
+            together.wait()
+            return super().detect(image)
+
+    def read(detector: MarkedEyes, threads: bool, live: bool = False) -> list[list[tuple[int, object]]]:
+        pixels: list[np.ndarray | None] = [*frames_of(5, faces=2), None, *frames_of(2), background(), *frames_of(2)]
+        frames = [InputImage("film.mp4", each, frame=number) for number, each in enumerate(pixels)]
+        own = Predictor(run_folder, batch_size=8, detector=detector)
+        video = Video("film.mp4", "film.mp4", 25.0, iter(frames), live=live)
+        return [[(face.number, face.box) for face in reading.faces] for reading in Pipeline(own).read([video], threads)]
+
+    one_by_one = read(MarkedEyes(), False)
+    assert [len(faces) for faces in one_by_one] == [2] * 5 + [0, 1, 1, 0, 1, 1]
+    assert read(Paired(), True) == one_by_one == read(MarkedEyes(), True, live=True)
+
+
+@pytest.mark.parametrize("upright", [True, False])
+def test_of_turns_that_show_a_face_an_upright_one_is_taken(run_folder: Path, upright: bool) -> None:
+    class Tilting(MarkedEyes):
+        """No face in the photo as it is, tilted ones in two turns, one in the last, which may be upright."""
+
+        def detect(self, image: np.ndarray) -> list[Face]:
+            self.asked += 1
+            eyes = ((40.0, 50.0), (80.0, 50.0)) if upright and self.asked == 4 else ((50.0, 40.0), (58.0, 80.0))
+            return [] if self.asked == 1 else [Face((30.0, 30.0, 60.0, 60.0), eyes, 0.9, self.name)]
+
+    own = Predictor(run_folder, batch_size=8, detector=Tilting())
+    (reading,) = Pipeline(own, turned=True).read([InputImage("a.png", background(120, 120))])
+    told = "180 degrees" if upright else "90 degrees to the left"
+    assert reading.image.notes == (f"faces found only when turned by {told}",)
+    assert (reading.faces[0].doubt is None) == upright
 
 
 class Trembling(MarkedEyes):
@@ -187,10 +231,26 @@ def test_smoothing_is_the_mean_over_the_last_frames_of_the_same_face(predictor: 
     for index, frame in enumerate(frames):
         frame[85 : 85 + 3 * index, :150] = 0  # over the mouth of the first
     plain = np.array([values(faces) for faces in predictor.stream(frames)])
-    smooth = np.array([values(faces) for faces in predictor.stream(frames, smooth=3)])
+    smooth = np.array([values(faces) for faces in predictor.stream(frames, smooth=np.int64(3))])  # type: ignore[arg-type]
     expected = [plain[max(0, index - 2) : index + 1].mean(axis=0) for index in range(8)]
     np.testing.assert_allclose(smooth, expected, atol=1e-6)
     assert np.abs(plain - smooth).max() > 0.001
+
+
+def test_seconds_are_counted_by_the_time_stamps_of_a_film_whose_rate_varies() -> None:
+    smoother = Smoother(timedelta(seconds=0.5))
+    rows = np.arange(7, dtype=np.float32)[:, None]
+    times = [0.0, 0.1, 0.5, 0.6, 5.0, 5.04, 10.0]
+    means = [float(smoother.mean([0], row[None], at)[0, 0]) for row, at in zip(rows, times, strict=True)]
+    assert means == [0, 0.5, 1.5, 2.5, 4, 4.5, 6]
+    short = Smoother(timedelta(microseconds=1))
+    assert [float(short.mean([0], row[None], at)[0, 0]) for row, at in zip(rows, times, strict=True)] == list(range(7))
+    for text in ("0.0004s", "0s", "0"):
+        with pytest.raises(UsageError, match="expected seconds such as"):
+            window(text)
+    steady, same = Smoother(timedelta(seconds=0.2)), Smoother(5)
+    for number, row in enumerate(rows):
+        assert steady.mean([0], row[None], round(number / 25, 6)) == same.mean([0], row[None])
 
 
 def test_the_smoother_forgets_who_has_gone() -> None:
@@ -206,6 +266,10 @@ def test_what_cannot_be_meant_is_refused(predictor: Predictor, tmp_path: Path) -
     for setting in ("every", "smooth", "ahead"):
         with pytest.raises(UsageError, match=f"{setting}=0"):
             list(predictor.stream(frames_of(1), **{setting: 0}))
+    with pytest.raises(UsageError, match="smooth=0:00:01: expected a whole number"):
+        list(predictor.stream(frames_of(1), smooth=timedelta(seconds=1)))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="smooth=0:00:00: expected more than 0 seconds"):
+        Pipeline(predictor, smooth=timedelta(0))
     with pytest.raises(ModelError, match="no run folder fer2013-best"):
         emotiw_keras.Predictor("fer2013-best")
 

@@ -124,6 +124,47 @@ def box(kind: bytes, *content: bytes) -> bytes:
     return struct.pack(">I4s", 8 + len(inside), kind) + inside
 
 
+FIXED = 1 << 16
+TURNS: dict[str, tuple[tuple[int, int, int, int], Callable[[np.ndarray], np.ndarray]]] = {
+    "mirrored": ((-1, 0, 0, 1), lambda frame: frame[:, ::-1]),
+    "upside down in a mirror": ((1, 0, 0, -1), lambda frame: frame[::-1]),
+    "turned round": ((-1, 0, 0, -1), lambda frame: frame[::-1, ::-1]),
+    "to the left": ((0, 1, -1, 0), np.rot90),
+    "to the right": ((0, -1, 1, 0), lambda frame: np.rot90(frame, 3)),
+    "transposed": ((0, 1, 1, 0), lambda frame: frame.swapaxes(0, 1)),
+    "transposed and turned round": ((0, -1, -1, 0), lambda frame: frame.swapaxes(0, 1)[::-1, ::-1]),
+}
+
+
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize("header", [b"tkhd", b"mvhd"])
+def test_frames_are_shown_as_the_matrix_of_the_film_or_its_track_says(tmp_path: Path, turn: str, header: bytes) -> None:
+    (a, b, c, d), stored = TURNS[turn]
+    upright = frames_of(1)[0]
+    write_video(tmp_path / "made.mp4", [np.ascontiguousarray(stored(upright))] * 3)
+    place = {b"tkhd": 40, b"mvhd": 36}[header]
+    data = patched(
+        (tmp_path / "made.mp4").read_bytes(),
+        header,
+        place,
+        ">9i",
+        a * FIXED,
+        b * FIXED,
+        0,
+        c * FIXED,
+        d * FIXED,
+        0,
+        0,
+        0,
+        1 << 30,
+    )
+    with VideoReader(data) as video:
+        assert video.grab()
+        shown = video.frame()
+    assert shown.shape == upright.shape
+    assert np.abs(shown.astype(int) - upright).mean() < 4 < np.abs(shown.astype(int) - upright[:, ::-1]).mean()
+
+
 def test_a_cover_image_is_not_taken_for_the_video(predict: Callable, clip: bytes) -> None:
     cover = cv2.imencode(".jpg", np.zeros((500, 400, 3), np.uint8))[1].tobytes()
     item = box(b"covr", box(b"data", struct.pack(">II", 13, 0), cover))
@@ -274,6 +315,27 @@ def test_what_files_state_of_their_size() -> None:
     facts = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365") + struct.pack("<Q16sQ", 104, b"", 80)
     assert len(asf + facts) == 78 and missing(asf + facts + b".") and not missing(asf + facts + b"..") and not missing(asf)
     assert counts_frames(io.BytesIO(b"RIFF0000AVI LIST")) and not counts_frames(io.BytesIO(b"RIFF0000WAVE"))
+
+
+def test_a_short_film_of_which_half_is_gone_says_so(predict: Callable, tmp_path: Path) -> None:
+    write_video(tmp_path / "whole.avi", frames_of(12), rate=60)
+    data = (tmp_path / "whole.avi").read_bytes()
+    Path("whole.avi").write_bytes(data)
+    Path("cut.avi").write_bytes(data[: len(data) * 45 // 100])
+    assert predict("whole.avi").code == 0
+    cut = predict("cut.avi")
+    assert cut.code == 3 and "12 were promised; the video is cut or damaged" in cut.err
+
+
+def test_a_film_that_counts_what_only_lasts_longer_is_whole(tmp_path: Path) -> None:
+    write_video(tmp_path / "film.avi", frames_of(25), rate=25)
+    with VideoReader(tmp_path / "film.avi") as video:
+        while video.grab():
+            pass
+        video.promised, video.seconds = 100, 3.96  # as of 100 places for pictures of which 25 are new, the last at the end
+        assert video.counted and video.lost() is None
+        video.seconds = 3.8
+        assert "100 were promised" in str(video.lost())
 
 
 def test_films_without_a_clock_are_told_by_their_rate(predict: Callable, tmp_path: Path) -> None:

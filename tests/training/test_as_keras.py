@@ -140,6 +140,17 @@ def test_callbacks_set_the_rate_and_stop_anywhere(callback: Callable[[], Any], t
     assert_same(told, ours)
 
 
+@pytest.mark.parametrize(
+    "callback",
+    [lambda: keras.callbacks.LearningRateScheduler(lambda epoch: 0.05 * epoch), lambda: Sets("train_begin")],
+    ids=["by epoch", "at the beginning"],
+)
+def test_callbacks_set_the_rate_of_an_optimizer_that_says_0(callback: Callable[[], Any], tmp_path: Path) -> None:
+    told, ours = both(tmp_path / "run", optimizer=lambda: keras.optimizers.SGD(0.0), callbacks=lambda: [callback()], epochs=3)
+    assert_same(told, ours)
+    assert ours["val_loss"][2] != ours["val_loss"][1]
+
+
 class Counts(keras.callbacks.Callback):
     """Counts its calls by name."""
 
@@ -326,6 +337,24 @@ def test_layers_that_the_user_froze_stay_frozen(tmp_path: Path) -> None:
     StagedFineTuner(model, named, data=data, run_dir=tmp_path / "c", say=None).fit()
     assert not np.array_equal(before[0], model.get_layer("hidden").get_weights()[0]), "rules that name it count"
     assert not model.get_layer("hidden").trainable
+
+
+def test_a_frozen_layer_that_assigns_its_own_weights_trains_as_in_fit(tmp_path: Path) -> None:
+    def make() -> keras.Model:
+        keras.utils.set_random_seed(1)
+        normal = layers.SpectralNormalization(layers.Dense(16, "relu"), name="hidden")
+        model = keras.Sequential([keras.Input((6,)), normal, layers.Dense(3, "softmax", name="out")], name="net")
+        normal.trainable = False
+        return model
+
+    assert_same(*both(tmp_path / "both", make))
+    said: list[str] = []
+    stages = [Stage("s", train=("d:train",), val=("d:val",), epochs=2, optimizer=keras.optimizers.SGD(0.05))]
+    data = {"d": {"train": batches(), "val": batches()}}
+    tuner = StagedFineTuner(make(), stages, data=data, run_dir=tmp_path / "run", say=said.append)
+    assert tuner.fit() and tuner.fit()
+    told = [line for line in said if "frozen layers moved" in line]
+    assert len(told) == 1 and "vector_u" in told[0] and "kernel" in told[0] and "bias" not in told[0] and "out" not in told[0]
 
 
 def test_best_weights_are_restored_where_both_choose_alike(tmp_path: Path) -> None:

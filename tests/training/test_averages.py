@@ -17,10 +17,19 @@ def test_follows_the_weights_with_a_decay_that_grows() -> None:
     expected = layer.kernel.numpy().astype(np.float64)
     for step in range(12):
         layer.kernel.assign(np.full((3, 2), step, np.float32))
-        averages.update(tf.constant(step, tf.int64))
+        averages.update(tf.constant(step, tf.int64), tf.constant(step + 1, tf.int64))
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * step
     np.testing.assert_allclose(averages.variables[0].numpy(), expected, rtol=1e-5)
+
+
+def test_a_step_that_makes_no_update_leaves_them() -> None:
+    layer = keras.layers.Dense(2)
+    averages = Averages(keras.Sequential([keras.Input((3,)), layer]), 0.5)
+    before = averages.variables[0].numpy()
+    layer.kernel.assign(before + 1)
+    averages.update(tf.constant(5, tf.int64), tf.constant(5, tf.int64))
+    np.testing.assert_array_equal(averages.variables[0].numpy(), before)
 
 
 def test_in_place_lends_the_averages_and_gives_the_weights_back() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from emotiw_keras import StagedFineTuner
-from emotiw_keras.errors import DivergedError, OutputError
+from emotiw_keras.errors import DivergedError, OutputError, RunError
 from emotiw_keras.runs import Run
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.behind import Behind
@@ -161,6 +161,21 @@ def test_a_signal_waits_for_the_checkpoint_under_way(
     assert told(lines) == 1
     steps.clear()
     assert state_of(fit(tmp_path / "run", [])) == at_once
+
+
+@pytest.mark.parametrize("moved_before", ["best-e0002", "e0002-s000000"])
+def test_a_run_folder_moved_while_a_checkpoint_is_written_is_named_and_goes_on_where_it_lies(
+    at_once: dict[str, Any], moved_before: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def before_write(stem: str) -> None:
+        if stem == moved_before and (tmp_path / "run").exists():
+            (tmp_path / "run").rename(tmp_path / "moved")
+
+    writes(monkeypatch, before_write)
+    with pytest.raises(RunError, match="run is not there any more: it was moved or removed while it was trained"):
+        fit(tmp_path / "run", [])
+    assert not (tmp_path / "run").exists(), "nothing is made where it was"
+    assert state_of(fit(tmp_path / "moved", [])) == at_once
 
 
 def test_an_error_in_a_step_does_not_leave_what_is_written_half_done(

@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 import pytest
 
+from emotiw_keras import sealed
 from emotiw_keras.cli.main import run as emotiw
 from emotiw_keras.errors import EmotiwError, ModelError, RunError
 from emotiw_keras.files import sha256_file
@@ -106,6 +107,19 @@ def test_a_checksum_that_lost_its_name_is_damage(tmp_path: Path) -> None:
         read_sealed(tmp_path / "run.json")
     (tmp_path / "run.json").write_text('{"format": 1, "weights": "%s"}' % ("0" * 64))  # as one of 0.1, which had none
     assert read_sealed(tmp_path / "run.json")["format"] == 1
+
+
+def test_a_file_of_many_keys_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each text was tried as the checksum, and each key counted among all for one that stands twice: hours for a megabyte."""
+    many = ",".join(f'"k{number}":""' for number in range(100_000))
+    asked = []
+    made = sealed._checksum
+    monkeypatch.setattr(sealed, "_checksum", lambda content: (asked.append(len(content)), made(content))[1])
+    (tmp_path / "run.json").write_text(f'{{"format":1,{many}}}')
+    assert len(read_sealed(tmp_path / "run.json")) == 100_001 and len(asked) <= 1
+    (tmp_path / "run.json").write_text(f'{{"format":1,{many},"k99999":""}}')
+    with pytest.raises(RunError, match="'k99999' stands twice in one object"):
+        read_sealed(tmp_path / "run.json")
 
 
 def test_a_run_of_0_1_still_opens(copy: Path) -> None:
@@ -351,6 +365,8 @@ STATES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "best of nothing": lambda state: state.update(best={}),
     "start elsewhere": lambda state: state.update(start="../x.npz"),
     "callbacks of nothing": lambda state: state.update(callbacks=[1]),
+    "callbacks with code": lambda state: state.update(callbacks=[{"": "Mine", "value": {"pickle": "gASVJA=="}}]),
+    "a rate that is none": lambda state: state.update(rate_at_zero=None),
     "fewer hashes": lambda state: state["before"].popitem(),
 }
 
@@ -372,6 +388,7 @@ MARKERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "loss a text": lambda done: done["rows"][0].update(loss="y"),
     "rows of nothing": lambda done: done.update(rows=["x"]),
     "best elsewhere": lambda done: done.update(best_file="../02-two/x.npz"),
+    "callbacks of nothing": lambda done: done.update(callbacks=[{"": 3}]),
 }
 
 

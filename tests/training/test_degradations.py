@@ -37,7 +37,7 @@ SPOILT = {"low_light": 0.5, "blur": 1.5, "noise": 20.0, "jpeg": 15, "occlude": 0
         ({"degrade": 0.2}, "nothing is set that it is the share of; set one of low_light, blur, noise, jpeg"),
         ({"occlude": 0.2, "degrade": 0.2}, "nothing is set that it is the share of"),
         ({"noise": 5.0, "rotate": 1.0, "cache_features": True}, "anew each epoch; leave out rotate, noise"),
-        ({"kind": "head", "blur": 1.0}, "blur .* does not heed"),
+        ({"kind": "head", "blur": 1.0}, "blur .* not heeded"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(settings: dict[str, object], says: str) -> None:
@@ -123,3 +123,7 @@ def test_the_picture_shows_what_is_seen(
     assert first.mean() > 2 * clean.mean()
     assert rough[1010:1940, 124:236].mean() < 1.5 * rough[1010:1940, 6:118].mean()
     assert command([*arguments[:-1], f"--show-batch={tmp_path / 'seen.png' / 'again.png'}"]) == 6
+    # what is not trained is not shown
+    assert command([*arguments, "--set", "one.val_least=1000", "--set", "one.noise=60"]) == 0
+    assert "stage one is left out" in capsys.readouterr().err
+    assert cv2.imread(str(tmp_path / "seen.png")).shape[0] == 26 + 6 + 8 * 118

@@ -18,7 +18,7 @@ from PIL import Image
 from emotiw_keras.cli.main import run as emotiw
 from emotiw_keras.data.load import load_faces
 from emotiw_keras.errors import DataError, DivergedError, ModelError, OutputError, RunError, UsageError
-from emotiw_keras.runs import Run
+from emotiw_keras.runs import BELIEVED, Run
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.class_weights import class_weights
 from emotiw_keras.training.fit import Outcome, fit
@@ -52,6 +52,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory, faces: dict[str, str]) ->
 def test_the_run_folder_is_the_contract(finished: Run) -> None:
     names = {path.name for path in finished.path.iterdir()}
     assert {"recipe.toml", "run.json", "data.csv", "history.csv", "model.weights.h5", "stages", "events", "curves.png"} <= names
+    page = (Path(__file__).parents[2] / "docs" / "run-folder.md").read_text(encoding="utf-8")
+    lacking = {name for name in (*names, *BELIEVED) if f"`{name}`" not in page and f"`{name}/`" not in page}
+    assert not lacking, f"docs/run-folder.md does not list {lacking}"
     with open(finished.path / "history.csv") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == HISTORY_COLUMNS
@@ -242,6 +245,13 @@ def test_data_sets_are_asked_for_by_name(faces: dict[str, str], recipe_file: Pat
         train(recipe_file, {**faces, "other": "x"}, tmp_path / "run")
 
 
+def test_a_run_goes_on_though_its_recipe_is_described_otherwise(finished: Run, faces: dict[str, str], tmp_path: Path) -> None:
+    text = (finished.path.parent / "tiny.toml").read_text(encoding="utf-8")
+    (tmp_path / "tiny.toml").write_text(f'description = "other words"\n{text}', encoding="utf-8")
+    run = train(tmp_path / "tiny.toml", faces, finished.path).run
+    assert run is not None and run.fingerprint == finished.fingerprint
+
+
 def test_a_dry_run_writes_nothing(faces: dict[str, str], recipe_file: Path, tmp_path: Path) -> None:
     assert train(recipe_file, faces, tmp_path / "run", dry_run=True).run is None
     assert not (tmp_path / "run").exists()
@@ -259,6 +269,11 @@ def test_a_dry_run_computes_for_a_bounded_time(
     monkeypatch.setattr(estimate, "TIMING_SECONDS", -1.0)
     assert train(recipe_file, faces, tmp_path / "run", dry_run=True).run is None
     text = "\n".join(train.said)  # type: ignore[attr-defined]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").touch()
+    for place, kind, words in ((recipe_file, OutputError, "is a file"), (tmp_path / "mine", RunError, "holds letter.txt")):
+        with pytest.raises(kind, match=words):
+            train(recipe_file, faces, place, dry_run=True)
     assert "looked at 0 of 70 images, the others taken on trust" in text
     assert "stage one: trains on 42 images" in text  # what nobody has looked at is nobody's twin
     assert "trainable parameters, not timed" in text and "the time below is without one" in text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -46,7 +48,7 @@ def test_a_frozen_weight_that_moved_is_an_error_and_a_still_one_is_named(model: 
             layer.kernel.assign(layer.kernel + 1.0)
             if layer.name != "fc6":
                 layer.bias.assign(layer.bias + 1.0)
-    assert [path.split("/")[-2:] for path in check_moved(model, before, "here")] == [["fc6", "bias"]]
+    assert [path.split("/")[-2:] for path in check_moved(model, before, "here")[0]] == [["fc6", "bias"]]
     model.get_layer("conv1").bias.assign(np.ones(model.get_layer("conv1").bias.shape))
     with pytest.raises(ModelError, match="conv1/bias was frozen but has moved"):
         check_moved(model, before, "here")
@@ -74,3 +76,37 @@ def test_a_frozen_batch_normalisation_keeps_its_statistics() -> None:
     before = model.get_layer("bn").moving_mean.numpy()
     model(np.full((8, 4), 9.0, np.float32), training=True)
     np.testing.assert_array_equal(model.get_layer("bn").moving_mean.numpy(), before)
+
+
+class Count(keras.layers.Layer):
+    """Counts the steps it was trained for."""
+
+    def build(self, shape: tuple[int, ...]) -> None:
+        self.steps = self.add_weight(shape=(), initializer="zeros", trainable=False, name="steps")
+        self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        if training:
+            self.steps.assign_add(1.0)
+        return x * self.scale
+
+
+def test_what_a_frozen_layer_counts_itself_is_named_and_no_defect() -> None:
+    model = keras.Sequential([keras.Input((4,)), Count(name="count"), keras.layers.Dense(2, name="fc8")])
+    apply_rules(model, [("count", 0.0), ("*", 1.0)], "here")
+    before, trains = digests(model), [name for name in digests(model) if "fc8" in name]
+    model(np.ones((8, 4), np.float32), training=True)
+    assert check_moved(model, before, "here") == (trains, [next(name for name in before if name.endswith("count/steps"))])
+    assert float(model.layers[0].steps) == 1.0, "finding that out counts nothing"
+    model.layers[0].scale.assign(2.0)
+    with pytest.raises(ModelError, match="count/scale was frozen but has moved"):
+        check_moved(model, before, "here")
+    model.layers[0].scale.assign(1.0)
+    model.layers[0].steps.assign(0.0)
+    assert check_moved(model, before, "here") == (trains, [])
+    normal = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization(name="bn"), keras.layers.Dense(2)])
+    apply_rules(normal, [("bn", 0.0), ("*", 1.0)], "here")
+    before = digests(normal)
+    normal.layers[0].moving_mean.assign(np.ones(4))  # which its call does not do while it is frozen
+    with pytest.raises(ModelError, match="bn/moving_mean was frozen but has moved"):
+        check_moved(normal, before, "here")

@@ -93,6 +93,15 @@ def test_a_fire_module_is_not_cut_between_its_branches() -> None:
     assert cut is not None and cut.prefix.layers[-1].name == "fire4_squeeze1x1"
 
 
+def test_a_frozen_layer_that_assigns_its_own_weights_is_not_cut_off() -> None:
+    first, second = keras.layers.Dense(4, name="first"), keras.layers.BatchNormalization(name="second")
+    spectral = keras.layers.SpectralNormalization(keras.layers.Dense(4), name="spectral")
+    network = keras.Sequential([keras.Input((4,)), first, second, spectral, keras.layers.Dense(2, name="out")])
+    apply_rules(network, (("out", 1.0), ("*", 0.0)), "here")
+    cut = cut_frozen(network)
+    assert cut is not None and cut.prefix.layers[-1].name == "second"
+
+
 def test_a_network_in_bfloat16_is_cut_in_bfloat16() -> None:
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -277,8 +286,8 @@ def test_plans_say_why(model: keras.Model, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(caching, "BUDGET_BYTES", 1000)
     assert "cache_features = true keeps them all the same" in planned(random_crop=False).told
     assert not planned(random_crop=False, cache_features=True).against
-    monkeypatch.setattr(caching, "SPARE_BYTES", 1 << 60)
-    assert "0.0 GB to spare" in planned(random_crop=False).told
+    monkeypatch.setattr(caching, "SPARE_NETWORKS", 1 << 60)
+    assert " 0.0 MB to spare" in planned(random_crop=False).told
     with pytest.raises(UsageError, match="to spare"):
         planned(random_crop=False, cache_features=True)
 

@@ -235,6 +235,113 @@ def test_a_metric_of_several_numbers_has_a_column_for_each(tmp_path: Path) -> No
         tuner(tmp_path / "no", metrics=[wrong]).fit()
 
 
+@pytest.mark.parametrize("name", ["accuracy", "macro_f1", "val_loss", "val_accuracy", "seconds"])
+def test_a_metric_that_is_called_as_a_figure_of_the_run_is_refused(name: str, tmp_path: Path) -> None:
+    """It would choose the epoch in its place."""
+    top = keras.metrics.SparseTopKCategoricalAccuracy(2, name=name)
+    for settings in ({"metrics": [top]}, {"stage": {"metrics": (top,)}}):
+        with pytest.raises(UsageError, match=f"a metric is called '{name}', as another column .* such as 'my_{name}'"):
+            tuner(tmp_path / "run", **settings)
+    pair = [keras.metrics.Mean(name="f1"), keras.metrics.Mean(name="val_f1")]
+    with pytest.raises(UsageError, match="'f1', as another column"):
+        tuner(tmp_path / "run", metrics=pair)
+
+
+@pytest.mark.parametrize("kind", [keras.metrics.SparseCategoricalAccuracy, keras.metrics.CategoricalAccuracy])
+def test_the_accuracy_of_keras_is_that_of_the_run(kind: Any, tmp_path: Path) -> None:
+    data = {"train": (X, Y), "val": (HELD, Y[:12])}
+    without = tuner(tmp_path / "without", data).fit()
+    columns = [list(csv.DictReader((without.path / "history.csv").open()))]
+    for number, settings in enumerate(({"metrics": [kind(name="accuracy")]}, {"stage": {"metrics": (kind(name="accuracy"),)}})):
+        settings.setdefault("stage", {}).update(optimizer="adam", learning_rate=0.01)
+        columns.append(
+            list(csv.DictReader((tuner(tmp_path / str(number), data, **settings).fit().path / "history.csv").open()))
+        )
+    names = ("accuracy", "val_accuracy", "val_loss")
+    assert columns[0] and len({str([[row[name] for name in names] for row in rows]) for rows in columns}) == 1
+    assert columns[0][0].keys() == columns[1][0].keys()
+
+
+class Weighted(keras.losses.Loss):
+    """Of a user who did not think of saving."""
+
+    def __init__(self, weights: Any, power: float = 1.0, **options: Any) -> None:
+        super().__init__(**options)
+        self.weights, self._power = keras.ops.convert_to_tensor(weights), power
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        each = keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
+        return keras.ops.take(self.weights, keras.ops.cast(y_true, "int32")) * each**self._power
+
+
+class Heavier(Weighted):
+    def __init__(self, by: float, **options: Any) -> None:
+        super().__init__([by, 1.0, 1.0], **options)
+        self.by = by
+
+
+class Closed(keras.losses.Loss):
+    """What it was made with is in its function alone."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.of = lambda y, p: factor * keras.losses.sparse_categorical_crossentropy(y, p)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return self.of(y_true, y_pred)
+
+
+class Above(keras.metrics.Mean):
+    def __init__(self, limit: float) -> None:
+        super().__init__(name="above")
+        self.limit = limit
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        super().update_state(keras.ops.max(y_pred, axis=-1) > self.limit)
+
+
+class Halved(keras.optimizers.schedules.ExponentialDecay):
+    """With the configuration of the class that it extends."""
+
+    def __init__(self, first: float, after: int) -> None:
+        super().__init__(first, after, 0.5)
+        self.after = after
+        self.first = first
+
+
+@pytest.mark.parametrize(
+    ("given", "other", "key"),
+    [
+        (lambda: {"loss": Weighted([1.0, 2.0, 3.0])}, lambda: {"loss": Weighted([1.0, 2.0, 4.0])}, "stage.one.loss"),
+        (lambda: {"loss": Weighted([1.0] * 3)}, lambda: {"loss": Weighted([1.0] * 3, power=2.0)}, "stage.one.loss"),
+        (lambda: {"loss": Heavier(2.0)}, lambda: {"loss": Heavier(3.0)}, "stage.one.loss"),
+        (lambda: {"metrics": (Above(0.5),)}, lambda: {"metrics": (Above(0.6),)}, "stage.one.metrics"),
+        (lambda: {"schedule": Halved(0.1, 3)}, lambda: {"schedule": Halved(0.1, 4)}, "stage.one.schedule"),
+    ],
+)
+def test_a_run_does_not_go_on_with_an_object_made_otherwise(given: Any, other: Any, key: str, tmp_path: Path) -> None:
+    tuner(tmp_path / "run", stage=given()).fit()
+    tuner(tmp_path / "run", stage=given()).fit()
+    with pytest.raises(RunError, match=f"made from another recipe or other data: {key}"):
+        tuner(tmp_path / "run", stage=other()).fit()
+
+
+def test_nor_with_other_metrics_of_all_stages(tmp_path: Path) -> None:
+    tuner(tmp_path / "run", metrics=[Above(0.5)]).fit()
+    for other in ([Above(0.6)], []):
+        with pytest.raises(RunError, match="made from another recipe or other data: metrics"):
+            tuner(tmp_path / "run", metrics=other).fit()
+    info = read_info(tmp_path / "run")
+    del info["metrics"]  # as runs from before had it
+    write_info(tmp_path / "run", info)
+    tuner(tmp_path / "run", metrics=[Above(0.6)]).fit()
+
+
+def test_an_object_that_tells_nothing_of_what_it_was_made_with_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="loss of stage 'one': neither the get_config of Closed .* self.factor = factor"):
+        tuner(tmp_path / "run", stage={"loss": Closed(2.0)})
+
+
 class Rate(keras.optimizers.schedules.LearningRateSchedule):
     """A schedule without a configuration."""
 

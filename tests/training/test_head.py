@@ -20,6 +20,7 @@ from emotiw_keras.training.fit import fit
 from emotiw_keras.training.linear_head import LinearHead, fit_linear_head
 from emotiw_keras.training.recipe import Recipe, load_recipe, parse_recipe
 from emotiw_keras.training.stage import Stage
+from emotiw_keras.training.stage_images import left_out
 
 RECIPE = """
 name = "heads"
@@ -110,6 +111,10 @@ def test_rare_classes_are_found_where_images_are_weighted() -> None:
 
     def found(weights: np.ndarray) -> float:
         head = fit_linear_head(features, labels, np.arange(96), start, weights=weights)
+        # what is told counts each image once, however they are weighted
+        told = head.answers[np.arange(96), labels]
+        assert head.accuracy == pytest.approx((head.answers.argmax(axis=1) == labels).mean())
+        assert head.log_loss == pytest.approx(-np.log(told).mean())
         return float(((features[0] @ head.kernel + head.bias).argmax(axis=1) == 1)[labels == 1].mean())
 
     assert found(np.array([96 / 180, 96 / 12])) > found(np.ones(2))
@@ -198,6 +203,19 @@ def test_a_run_from_weights_that_its_images_made_says_so(
     )
 
 
+def test_a_head_behind_a_stage_knows_what_that_trained_on(recipe: Recipe, faces: dict[str, str], tmp_path: Path) -> None:
+    said: list[str] = []
+    turned = replace(recipe, stages=recipe.stages[::-1], model=replace(recipe.model, features=0))
+    run = fit(turned, {"fer": faces["fer"]}, tmp_path / "run", say=said.append).run
+    assert run is not None
+    rest, head = run.info["stages"]
+    told = [line for line in said if "or stage 'rest', so" in line and line.endswith("put it before them")]
+    assert f"{rest['images']:,} of its {head['images']:,} images trained" in told[0] and "nothing can judge" in told[0]
+    assert "the 14 others alone judge" in told[1] and head["head"]["temperature"] >= 1 and not head["head"]["start"]
+    kept = read_out_of_fold(run)
+    assert kept is not None and len(kept[0]) == 14
+
+
 def test_images_that_fitted_the_classifier_again_calibrate_nothing(
     trained: tuple[Run, list[str]], faces: dict[str, str], tmp_path: Path
 ) -> None:
@@ -209,8 +227,8 @@ def test_images_that_fitted_the_classifier_again_calibrate_nothing(
     truth, told = kept
     assert len(truth) == run.info["refitted"]["images"]
     right = told.argmax(axis=1) == truth
-    balanced = np.mean([right[truth == label].mean() for label in np.unique(truth)])
-    assert run.info["refitted"]["accuracy"] == pytest.approx(balanced)
+    assert run.info["refitted"]["accuracy"] == pytest.approx(right.mean())
+    assert run.info["refitted"]["log_loss"] == pytest.approx(-np.log(told[np.arange(len(truth)), truth]).mean(), abs=1e-4)
 
     done = pack(run, tmp_path / "small", source)
     packed = Run.open(tmp_path / "small")
@@ -280,9 +298,30 @@ def test_a_stage_with_too_few_validation_images_is_left_out(recipe: Recipe, face
     wrong = load_recipe_text(
         (tmp_path / "r.toml").read_text().replace("val_least", 'rules = [["nothing", 1.0]]\nval_least'), tmp_path
     )
-    with pytest.raises(UsageError, match="stage 'rest'.*nothing"):
-        fit(wrong, {"fer": faces["fer"]}, tmp_path / "wrong")
+    for dry_run in (True, False):
+        with pytest.raises(UsageError, match="stage 'rest'.*nothing"):
+            fit(wrong, {"fer": faces["fer"]}, tmp_path / "wrong", dry_run=dry_run)
     assert not (tmp_path / "wrong").exists()
+
+
+def test_settings_of_a_stage_that_is_left_out_are_named_with_the_way_to_have_them_count() -> None:
+    asked = load_recipe(
+        "finetune", ["stage.noise=20", "all.epochs=7", "stage.train_share=0.5", "stage.folds=3", "stage.momentum=0"]
+    )
+    told = left_out(asked.stages, {"head": 70, "all": 70}, asked.asked)
+    assert list(told) == ["all"]
+    # train_share counts in the stage that is trained, folds are of that alone, and momentum 0 is of neither
+    assert told["all"].endswith(
+        "70 validation images, val_least is 100; set for it, and without effect: noise = 20.0, epochs = 7; "
+        "to train it give more, or --set all.val_least=0"
+    )
+    assert not left_out(asked.stages, {"head": 70, "all": 100}, asked.asked)
+    plain = load_recipe("finetune", ["all.val_least=200"])
+    assert left_out(plain.stages, {"head": 9, "all": 150}, plain.asked)["all"].endswith("val_least is 200")
+    assert parse_recipe(asked.to_toml(), "r") == asked
+    alone = load_recipe("finetune").stages[1:]
+    with pytest.raises(UsageError, match="no stage has as many validation images"):
+        left_out(alone, {"all": 1}, ())
 
 
 def load_recipe_text(text: str, folder: Path) -> Recipe:
@@ -291,9 +330,9 @@ def load_recipe_text(text: str, folder: Path) -> Recipe:
 
 
 def test_what_a_head_does_not_heed_is_refused() -> None:
-    with pytest.raises(UsageError, match="epochs of stage 'a' is 3, which a stage of kind 'head' does not heed"):
+    with pytest.raises(UsageError, match="epochs of stage 'a' is 3, not heeded by a stage of kind 'head'"):
         Stage("a", train=("d:train",), kind="head", epochs=3)
-    with pytest.raises(UsageError, match="folds of stage 'a' is 3, which a stage of kind 'gradient' does not heed"):
+    with pytest.raises(UsageError, match="folds of stage 'a' is 3, not heeded by a stage of kind 'gradient'"):
         Stage("a", train=("d:train",), folds=3)
     with pytest.raises(UsageError, match="refit of stage 'a' needs validation images"):
         Stage("a", train=("d:train",), kind="head", refit=True)
@@ -308,6 +347,7 @@ def test_a_network_without_a_linear_classifier_is_refused_before_anything_is_wri
     faces: dict[str, str], tmp_path: Path
 ) -> None:
     text = RECIPE.replace('"face_vgg"', '"squeezenet"').replace("features = 5\n", "input_size = 67\n")
-    with pytest.raises(ModelError, match="ends with conv10"):
-        fit(load_recipe_text(text, tmp_path), {"fer": faces["fer"]}, tmp_path / "run")
+    for dry_run in (True, False):
+        with pytest.raises(ModelError, match="ends with conv10"):
+            fit(load_recipe_text(text, tmp_path), {"fer": faces["fer"]}, tmp_path / "run", dry_run=dry_run)
     assert not (tmp_path / "run").exists()

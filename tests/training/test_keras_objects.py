@@ -15,8 +15,11 @@ import tensorflow as tf
 
 from emotiw_keras import Run, Stage, StagedFineTuner
 from emotiw_keras.errors import DataError, ModelError, RunError, UsageError
-from emotiw_keras.models.architecture import architecture
+from emotiw_keras.models.architecture import architecture, connections, noise
+from emotiw_keras.runs import read_info
 from emotiw_keras.training import own_data
+from emotiw_keras.training.keras_objects import described
+from emotiw_keras.training.run_writer import write_info
 
 from .test_as_keras import Raises, X, Y, assert_same, batches, both, layers, losses, network
 
@@ -297,7 +300,7 @@ def odd(of: Any = None, rename: bool = False) -> keras.Model:
 
 
 def test_a_network_is_the_same_whoever_makes_it() -> None:
-    """As far as Keras can write it down or not: code, connections and names are nothing to tell networks apart by."""
+    """As far as Keras can write it down or not: code and names are nothing to tell networks apart by."""
     assert architecture(odd()) == architecture(odd(rename=True)) and architecture(odd(object())) == architecture(odd(object()))
     assert architecture(keras.models.clone_model(network())) == architecture(network())
     before = keras.config.dtype_policy()
@@ -306,6 +309,92 @@ def test_a_network_is_the_same_whoever_makes_it() -> None:
         assert architecture(network()) == architecture(acts("relu"))
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def joined(skips: bool = True, factor: float = 2.0, rate: float = 0.5) -> keras.Model:
+    keras.utils.set_random_seed(1)
+    x = keras.Input((6,), name="x")
+    first = layers.Dense(8, "relu", name="first")(x)
+    second = layers.Dense(8, "relu", name="second")(first)
+    both = layers.Lambda(lambda t: factor * t, name="scale")(layers.Add(name="add")([first if skips else second, second]))
+    return keras.Model(x, layers.Dense(3, name="out")(layers.Dropout(rate)(both)), name="joined")
+
+
+@pytest.mark.parametrize("changed", [{"skips": False}, {"factor": -3.0}], ids=["connections", "code"])
+def test_a_network_of_other_connections_or_code_is_refused(changed: dict[str, Any], tmp_path: Path) -> None:
+    """Of the same layers; by what it answers with the weights of the run."""
+    trained(joined(), tmp_path / "run", learning_rate=0.1)
+    said = read_info(tmp_path / "run")["model"]["answers"]
+    assert np.shape(said["probabilities"]) == (4, 3) and said["within"] == 1e-3
+    np.testing.assert_allclose(np.sum(said["probabilities"], axis=1), 1, atol=1e-5)
+    again = Run.open(tmp_path / "run", model=joined()).build()
+    np.testing.assert_allclose(again(noise(again, (6,))), said["probabilities"], atol=1e-5)
+    with pytest.raises(RunError, match="answers noise otherwise .* of probability: .* connections or code"):
+        Run.open(tmp_path / "run", model=joined(**changed)).build()
+    with pytest.raises(RunError, match="of other connections|answers noise otherwise"):
+        trained(joined(**changed), tmp_path / "run", learning_rate=0.1)
+    info = read_info(tmp_path / "run")
+    del info["model"]["answers"], info["model"]["connections"]  # as runs from before had it
+    write_info(tmp_path / "run", info)
+    assert Run.open(tmp_path / "run", model=joined(**changed)).build()
+    trained(joined(**changed), tmp_path / "run", learning_rate=0.1)
+
+
+def test_connections_are_the_same_whoever_makes_them() -> None:
+    assert connections(joined()) == connections(joined(rate=0.1))
+    assert connections(network()) == connections(keras.models.clone_model(network()))
+    assert connections(joined()) != connections(joined(skips=False))
+    outer = [keras.Sequential([keras.Input((6,)), joined(skips), layers.Softmax()]) for skips in (True, True, False)]
+    assert connections(outer[0]) == connections(outer[1]) != connections(outer[2])
+    model = joined()
+    before = connections(model)
+    keras.Model(model.inputs, model.get_layer("add").output)
+    model.get_layer("first")(keras.Input((6,)))  # in another network, too
+    assert connections(model) == before and connections(unused()) == connections(unused())
+    x = keras.Input((6,))
+    less = [keras.Model(x, order(x * 2.0, layers.Dense(6, name="d")(x))) for order in (lambda a, b: a - b, lambda a, b: b - a)]
+    assert connections(less[0]) != connections(less[1])
+
+
+class Noisy(layers.Layer):
+    def call(self, x: Any) -> Any:
+        return x + tf.random.normal(tf.shape(x))
+
+
+class Steps(layers.Layer):
+    """Counts its calls, and answers by their number."""
+
+    def build(self, shape: Any) -> None:
+        self.count = self.add_weight(shape=(), initializer="zeros", trainable=False, name="count")
+
+    def call(self, x: Any) -> Any:
+        self.count.assign_add(1.0)
+        return x * self.count
+
+
+@pytest.mark.parametrize("layer", [Noisy, Steps, lambda: layers.GaussianNoise(1.0)])
+def test_answers_that_no_weights_decide_are_not_compared(layer: Any, tmp_path: Path) -> None:
+    def make() -> keras.Model:
+        keras.utils.set_random_seed(1)
+        return keras.Sequential([keras.Input((6,)), layer(), layers.Dense(3, "softmax")], name="net")
+
+    trained(make(), tmp_path / "run", learning_rate=0.1)
+    assert ("answers" in read_info(tmp_path / "run")["model"]) == (layer not in (Noisy, Steps))
+    assert Run.open(tmp_path / "run", model=make()).build()
+
+
+def test_answers_in_half_the_digits_are_compared_roughly(tmp_path: Path) -> None:
+    def make(policy: str, factor: float = 1.0) -> keras.Model:
+        keras.utils.set_random_seed(1)
+        scale = layers.Lambda(lambda t: factor * t)
+        hidden = [layers.Dense(16, "relu", dtype=policy), scale, layers.Dense(3, "softmax", dtype="float32")]
+        return keras.Sequential([keras.Input((6,)), *hidden], name="net")
+
+    trained(make("mixed_bfloat16"), tmp_path / "run", learning_rate=0.1)
+    assert read_info(tmp_path / "run")["model"]["answers"]["within"] == 0.2
+    assert Run.open(tmp_path / "run", model=make("float32")).build()
+    with pytest.raises(RunError, match="answers noise otherwise"):
+        Run.open(tmp_path / "run", model=make("float32", -1.0)).build()
 
 
 def test_an_optimizer_in_an_optimizer_goes_on_in_one_process(tmp_path: Path) -> None:
@@ -393,6 +482,21 @@ def test_a_stage_alone_is_no_list(tmp_path: Path) -> None:
         StagedFineTuner(network(), Stage("s", train=("d:train",), val=()), data={"d": (X, Y)}, run_dir=tmp_path)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"train": (X, Y)}, "(ndarray of shape (64, 6), ndarray of shape (64,)), expected sets such as 'mine:train'"),
+        ({"val": X}, "val of stage 's' is ndarray of shape (64, 6), expected sets"),
+        ({"epochs": X}, "epochs of stage 's' is ndarray of shape (64, 6), expected a whole number"),
+        ({"teachers": list(range(5000))}, "... (a list of 5,000), expected a list of texts"),
+    ],
+)
+def test_arrays_and_long_lists_are_not_told_in_full(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError) as told:
+        Stage("s", **({"train": ("d:train",)} | settings))
+    assert words in str(told.value) and "\n" not in str(told.value) and len(str(told.value)) < 250
+
+
 def test_counting_that_takes_long_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_data, "TELL_SECONDS", 0.0)
     said: list[str] = []
@@ -413,3 +517,23 @@ def test_another_backend_is_told(tmp_path: Path) -> None:
         cwd=tmp_path,
     )  # fmt: skip
     assert "UsageError: Keras computes with jax here" in done.stderr
+
+
+def test_what_an_object_keeps_is_told_apart_and_a_network_by_its_class() -> None:
+    class Keeps(keras.losses.Loss):
+        def __init__(self, held: Any) -> None:
+            super().__init__()
+            self.held = held
+
+        def call(self, y_true: Any, y_pred: Any) -> Any:
+            return y_pred
+
+    for one, other in (({1}, {2}), (b"a", b"b"), ([{(1, 2): 3}], [{(1, 2): 4}]), ({"a": {(1, 2): 3}}, {"a": {(1, 3): 3}})):
+        assert described(Keeps(one)) == described(Keeps(one)) != described(Keeps(other))
+    round_and_round: list[Any] = []
+    round_and_round.append(round_and_round)
+    assert described(Keeps(round_and_round))["config"]
+    inner = keras.Sequential([keras.layers.Dense(3)])
+    before = described(Keeps(inner))
+    inner.build((None, 2))  # as it is when it was used
+    assert described(Keeps(inner)) == before

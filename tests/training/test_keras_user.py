@@ -172,6 +172,30 @@ def test_schedules_of_keras_and_rates_that_callbacks_set(tmp_path: Path) -> None
     np.testing.assert_allclose(seen, [0.05, 0.05, 0.025, 0.025], rtol=1e-6)
 
 
+def test_the_rate_of_an_epoch_is_that_of_its_first_step(tmp_path: Path) -> None:
+    had: list[list[float]] = []
+    told: list[tuple[float, float]] = []
+
+    class EachBatch(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            had.append([])
+
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            self.model.optimizer.learning_rate = 0.013 + 0.001 * batch
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            had[-1].append(float(self.model.optimizer.learning_rate))
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            told.append((logs["learning_rate"], float(self.model.optimizer.learning_rate)))
+
+    mine = stage(learning_rate=0.1, schedule="cosine", epochs=4, batch_size=11, callbacks=(EachBatch(),))
+    run, _ = tuned(tmp_path / "run", mine)
+    np.testing.assert_allclose(had, [[0.013, 0.014, 0.015, 0.016]] * 4, rtol=1e-6)
+    np.testing.assert_allclose(told, [(0.013, 0.016)] * 4, rtol=1e-6)
+    np.testing.assert_allclose([float(row["learning_rate"]) for row in history(run)], 0.013, rtol=1e-6)
+
+
 def test_callbacks_see_a_training_and_may_stop_it(tmp_path: Path) -> None:
     calls: list[str] = []
 
@@ -337,6 +361,7 @@ def refused(message: str, **changes: Any) -> tuple[str, dict[str, Any]]:
         refused("train_share, which arrays", stage={"train_share": 0.5}),
         refused("crops_per_image, which arrays", stage={"crops_per_image": 2}),
         refused("rotate, which .* only bytes", stage={"rotate": 10.0}),
+        refused("accumulates 60,000 batches for an update.* nothing would be trained", stage={"accumulate": 60_000}),
         refused("teachers, which arrays", stage={"teachers": ("fer28-face-vgg-votes",)}),
         refused("from_logits=True, but mine returns probabilities", stage={"loss": keras.losses.CategoricalCrossentropy(True)}),
         refused("never ends; expected one epoch", data=lambda: batched().repeat()),
@@ -389,6 +414,22 @@ def test_settings_that_an_object_decides_itself_are_refused(message: str, settin
         stage(**settings)
 
 
+def test_a_run_folder_that_is_moved_while_it_trains_goes_on_where_it_lies(tmp_path: Path) -> None:
+    class Mover(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 2 and (tmp_path / "run").exists():
+                (tmp_path / "run").rename(tmp_path / "moved")
+
+    asked = stage(epochs=5)
+    with pytest.raises(RunError, match="run is not there any more: it was moved or removed while it was trained"):
+        tuned(tmp_path / "run", asked, callbacks=[Mover()])
+    assert not (tmp_path / "run").exists()
+    run, said = tuned(tmp_path / "moved", asked, callbacks=[Mover()])
+    assert any("going on" in line for line in said)
+    whole, _ = tuned(tmp_path / "whole", asked, callbacks=[Mover()])
+    assert run.fingerprint == whole.fingerprint
+
+
 def test_a_resume_with_other_objects_or_data_is_refused_and_named(tmp_path: Path) -> None:
     mine = {"optimizer": keras.optimizers.SGD(0.1)}
     run, _ = tuned(tmp_path / "run", stage(**mine))
@@ -407,11 +448,11 @@ class Kill(keras.callbacks.Callback):
 
     def __init__(self, at: int) -> None:
         super().__init__()
-        self.left = [at]  # in a list: plain values come back with a checkpoint
+        left = iter(range(at - 1, -1, -1))  # of this object: what attributes hold comes back with a checkpoint
+        self.is_last = lambda: next(left, None) == 0
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.left[0] -= 1
-        if self.left[0] == 0:
+        if self.is_last():
             signal.raise_signal(signal.SIGTERM)
 
 

@@ -220,6 +220,14 @@ def test_a_run_folder(transferred: Run, faces: dict[str, str]) -> None:
     with open(transferred.path / "history.csv") as file:
         rows = list(csv.DictReader(file))
     assert [(row["stage"], row["epoch"]) for row in rows] == [(s, str(n)) for s in "ab" for n in range(1, 7)]
+    for result in (one, two):
+        own = [
+            row
+            for row in log
+            if row["search"] == result["name"]
+            and row["path"] == evolution.path_text([tuple(genes) for genes in result["path"]])
+        ]
+        assert result["fitness"] == float(own[-1]["fitness"]), "that of the path beside it, not of the last winner"
     assert [bool(row["val_accuracy"]) for row in rows] == [n % 3 == 0 for _ in "ab" for n in range(1, 7)]
 
 
@@ -287,6 +295,10 @@ def test_a_run_of_its_own_takes_the_path_of_another(transferred: Run, faces: dic
     moved = trained("pathnet", faces, tmp_path / "moved", weights, "data.start='transfer'")
     (result,) = moved.info["stages"]
     assert result["frozen"] == first.info["stages"][0]["path"] and result["start"] == "transfer"
+    # It draws as the second search of a recipe does, not once more what the first drew, whose best path is frozen.
+    paths = [[row["path"] for row in rows[:2]] for rows in (log_of(first), log_of(moved))]
+    assert paths[0] != paths[1] == [row["path"] for row in log_of(transferred) if row["search"] == "b"][:2]
+    assert moved.info["searches_before"] == 1
     tuned = trained("pathnet", faces, tmp_path / "tuned", weights, "data.start='finetune'")
     (result,) = tuned.info["stages"]
     assert result["path"] == first.info["stages"][0]["path"] and result["minibatches"] == 6 * 2 * 3

@@ -75,6 +75,9 @@ def test_differences_are_those_of_the_same_seed() -> None:
     assert lines[2].startswith("| b | - | scratch | 3 | 50.0 %")
     # 2, 4 and 6 points: 4 +- 4.303 * 2 / sqrt(3)
     assert "| b | a | transfer | 3 | 54.0 %" in lines[3] and "+4.0 % (-1.0 to +9.0)" in lines[3]
+    strange = [{**row, "target": "b|`x`\n\x1b[31m", "source": row["source"] and "a|a"} for row in rows]
+    assert table(strange)[2].startswith(r"| b\|\`x\` \\x1b\[31m | - | scratch")
+    assert table(strange)[3].startswith(r"| b\|\`x\` \\x1b\[31m | a\|a | transfer")
 
 
 @pytest.mark.slow

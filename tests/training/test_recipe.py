@@ -92,6 +92,51 @@ def test_a_mistake_names_its_line_and_what_is_allowed(old: str, new: str, words:
         assert word in message
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            'optimizer = "adam"\nmomentum = 0.5',
+            "momentum of stage 'two' is 0.5, heeded with optimizer 'caffe_sgd' alone, not with 'adam'",
+        ),
+        ('schedule = "cosine"\nstep_epochs = 3', "heeded with schedule 'step' alone, not with 'cosine'; leave it out, or set"),
+        ("focal_gamma = 3.0", "heeded with loss 'focal' alone"),
+        ("temperature = 3.0", "not heeded where teachers is empty"),
+        ("val = []\npatience = 3", "not heeded where val is empty"),
+        ('kind = "head"\nepochs = 12', "epochs of stage 'two' is 12, not heeded by a stage of kind 'head'"),
+    ],
+)
+def test_a_setting_of_another_optimizer_loss_or_schedule_is_refused(settings: str, words: str) -> None:
+    text = 'name = "x"\ndata = ["fer"]\n[[stage]]\nname = "two"\ntrain = ["fer:train"]\n'
+    text += settings if "val" in settings else f'val = ["fer:val"]\n{settings}'
+    with pytest.raises(UsageError, match=words) as error:
+        parse_recipe(text, "mine.toml")
+    assert str(error.value).startswith(f"mine.toml, line {len(text.splitlines())}: ")
+
+
+def test_a_default_may_be_written_out_where_it_counts_for_nothing() -> None:
+    text = 'name = "x"\ndata = ["fer"]\n[[stage]]\nname = "one"\ntrain = ["fer:train"]\nval = ["fer:val"]\n'
+    whole = parse_recipe(text + 'optimizer = "adam"\nmomentum = 0.9\nbias_rate = 2.0\nfocal_gamma = 2.0', "mine.toml")
+    assert whole == parse_recipe(text + 'optimizer = "adam"', "mine.toml")
+
+
+def test_what_a_change_of_optimizer_leaves_without_a_use_is_left_out_and_said() -> None:
+    said: list[str] = []
+    assert load_recipe("fer28-scratch", ["fer.optimizer=adam"], say=said.append).stages[0].bias_rate == Stage.bias_rate
+    assert said == [
+        "stage 'fer' leaves out the recipe's bias_rate = 1.0: heeded with optimizer 'caffe_sgd' alone, not with 'adam'"
+    ]
+    for key in ("fer", "stage"):
+        with pytest.raises(UsageError, match="momentum of stage 'fer' is 0.9, heeded with optimizer 'caffe_sgd' alone"):
+            load_recipe("fer28-scratch", [f"{key}.momentum=0.9", "fer.optimizer=adam"])
+    both = load_recipe(
+        "demo", ["large.optimizer=caffe_sgd", "stage.momentum=0.8"]
+    ).stages  # a change of all is of those that heed it
+    assert [stage.momentum for stage in both] == [0.8, Stage.momentum]
+    head, rest = load_recipe("finetune", ["stage.patience=7"]).stages
+    assert (head.patience, rest.patience) == (0, 7)
+
+
 def test_toml_that_is_none_is_one_line() -> None:
     with pytest.raises(UsageError, match="mine.toml: not readable as TOML: .*line 3"):
         parse_recipe("name = 'x'\ndata = []\n[[stage\n", "mine.toml")

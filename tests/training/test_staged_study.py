@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -89,17 +90,17 @@ def test_recipes_take_the_changes_that_are_theirs() -> None:
             check_changes([change])
 
 
-def test_an_image_of_two_splits_tests_once() -> None:
+def test_the_answers_to_an_image_of_two_splits_stand_for_one() -> None:
     names, truth = ["a", "b", "c", "d"], [0, 0, 1, 1]
     base = row("direct", {0: (names, truth, [1, 1, 1, 0]), 1: (["a", "e"], [0, 1], [1, 1]), 2: (["f"], [0], [1])})
-    # Right where the base is wrong: b and d of the first split, and a of the second one only, which does not count again.
+    # Right where the base is wrong: b and d of the first split, and a of the second one only.
     moved = row("fer28-target", {0: (names, truth, [1, 0, 0, 1]), 1: (["a", "e"], [0, 1], [0, 1])})
     found = difference(moved, base)
-    assert (found.only_one, found.only_other, found.n) == (2, 1, 5)
-    assert found.p == mcnemar(2, 1)
+    assert (found.only_one, found.only_other, found.n) == (3, 1, 6)
+    assert found.p == pytest.approx(mcnemar(3, 1))
     assert found.points == pytest.approx(((2 / 4 - 1 / 4) + (2 / 2 - 1 / 2)) / 2)
     assert "| 75.0% (50.0% - 100.0%) |" in table([base, moved])[3]
-    assert table([base, moved])[3].endswith(" +37.5 direct (-40.0 to +80.0) | 2 : 1, 1, 1 |")
+    assert " | 3 : 1, 0.62, 0.62 |" in table([base, moved])[3]
     assert table([base, moved])[-1].startswith("Intervals and tests by image, as nobody knows who is shown")
     assert (found.persons, moved.pooled()["persons"]) == (None, None)
     told = list(table_rows([base, moved]))
@@ -108,6 +109,20 @@ def test_an_image_of_two_splits_tests_once() -> None:
     assert [base_of(key) for key in ("joint", "fer28-target", "fer28-target-focal-loss", "ensemble", "direct-long")] == [
         "direct", "direct", "fer28-target", "fer28-target", "fer28-target",
     ]  # fmt: skip
+
+
+def test_points_test_and_verdict_are_of_the_same_answers() -> None:
+    """All seeds answer the same images, where a target has its own test split."""
+    names, truth = [f"{i}" for i in range(70)], [0, 1] * 35
+    wrong = [1 - each for each in truth]
+    some = wrong[:14] + truth[14:]
+    base = row("direct", {0: (names, truth, some), 1: (names, truth, truth), 2: (names, truth, truth)})
+    other = row("fer28-target", {0: (names, truth, truth), 1: (names, truth, some), 2: (names, truth, some)})
+    found = difference(other, base)
+    assert found.points == pytest.approx(-14 / 210) and (found.only_one, found.only_other, found.n) == (14, 28, 210)
+    assert found.low <= found.points <= found.high < 0.0
+    # An image's three answers change places together, 14 images with one more wrong.
+    assert found.p == pytest.approx(2 / 2**14) and verdict(found, found.p) == "does not agree"
 
 
 def test_a_study_that_is_called_again_takes_no_arms_away(tmp_path: Path) -> None:
@@ -134,12 +149,29 @@ def test_a_difference_of_one_person_is_none() -> None:
     assert table([base, better])[-1].startswith(told)
 
 
+def test_an_image_of_an_unknown_person_is_one_image_in_every_split() -> None:
+    names, truth = [f"{i}" for i in range(40)], [0, 1] * 20
+    said = [each if i % 3 else 1 - each for i, each in enumerate(truth)]
+    answers = dict.fromkeys((0, 1, 2), (names, truth, said))
+    nobody = row("direct", answers).pooled()
+    one = row("direct", answers, {name: "anna" if name == "0" else "" for name in names}).pooled()
+    assert one["accuracy_ci95"] == nobody["accuracy_ci95"] and np.ptp(one["accuracy_ci95"]) > 0.25
+    assert (one["persons"], one["person_unknown"], nobody["persons"]) == (1, 3 * 39, None)
+    assert [each["persons"] for each in one["per_class"].values()] == [1, 0]
+    # a seed whose test images name nobody, beside one whose do
+    split = {0: (names[:20], truth[:20], said[:20]), 1: (names[20:], truth[20:], said[20:])}
+    mixed = row("direct", split, {name: "anna" if int(name) < 5 else "" for name in names})
+    mixed.answers[1] = replace(mixed.answers[1], subject=())
+    assert (mixed.pooled()["persons"], mixed.pooled()["person_unknown"]) == (1, 35)
+
+
 def test_tests_are_adjusted_over_the_whole_table(faces: dict[str, str]) -> None:
     names, truth = [f"{i}" for i in range(12)], [0, 1] * 6
     wrong = [1 - each for each in truth]
     rows = [row(key, {0: (names, truth, wrong[:n] + truth[n:])}) for key, n in (("direct", 9), ("fer28", 0), ("fer32", 3))]
     told = [(each["p"], each["p_holm"]) for each in table_rows(rows)]
-    assert told == [("", ""), (2 / 2**9, 2 * 2 / 2**9), (2 / 2**6, 2 / 2**6)]
+    assert told[0] == ("", "")
+    assert told[1:] == [pytest.approx((2 / 2**9, 2 * 2 / 2**9)), pytest.approx((2 / 2**6, 2 / 2**6))]
     page = study_page([*rows, row("fer28-target", {0: (names, truth, truth)})], {"fer": load_faces(faces["fer"])}, {}, "x")
     assert "Holm&#x27;s method over these" in page and "Holm&#x27;s p" in page
 

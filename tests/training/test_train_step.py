@@ -25,7 +25,8 @@ def first_loss(costs: np.ndarray | None = None, teachers: Any = None, **settings
     image = keras.Input((8, 8, 3))
     model = keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(image)))
     face_input = FaceInput(resize=8, crop=8, mean=(128.0,) * 3, std=(64.0,) * 3)
-    stage = Stage("s", train=("a:train",), random_crop=False, mirror=False, **settings)  # type: ignore[arg-type]
+    named = () if teachers is None else ("teacher",)
+    stage = Stage("s", train=("a:train",), random_crop=False, mirror=False, teachers=named, **settings)  # type: ignore[arg-type]
     optimizer = make_optimizer(stage, model.trainable_variables, {})
     weights = np.array([1.0, 2.0, 0.5], np.float32)
     steps = StageSteps(model, face_input, stage, weights, optimizer, (8, 8, 1), costs=costs, teachers=teachers)
@@ -105,7 +106,7 @@ def test_weights_are_pulled_to_where_they_began() -> None:
         expected = rate * strength * (before - began) if number < 2 else 0
         np.testing.assert_allclose(plain[number] - pulled[number], expected, atol=1e-6)
     assert [start.shape for start in pull.variables] == [(64, 4), (4,)]
-    with pytest.raises(SettingError, match="pull_to_start of stage 's' is 0.1, which a stage of kind 'head' does not heed"):
+    with pytest.raises(SettingError, match="pull_to_start of stage 's' is 0.1, not heeded by a stage of kind 'head'"):
         Stage("s", train=("a:train",), kind="head", pull_to_start=0.1)
 
 

@@ -12,11 +12,14 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from emotiw_keras.errors import DataError, UsageError, WorkerError
+from emotiw_keras.training.fit import fit
 from emotiw_keras.training.interrupts import Interrupted
+from emotiw_keras.training.recipe import load_recipe
 from emotiw_keras.training.workers import devices_of, strategy_word, workers_of
 from tests import processes
 from tests.training import shared_cases
@@ -120,6 +123,36 @@ def test_all_take_part_in_one_more_exchange_before_they_part(monkeypatch: pytest
 def test_devices_that_cannot_be_meant(devices: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match="--devices"):
         devices_of(devices)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"devices": ("cpu:0",)}, "--devices cpu:0 needs --strategy mirrored"),
+        ({"devices": ("cpu:0",), "strategy": "multi-worker"}, "needs --strategy mirrored; a worker takes all GPUs"),
+        ({"devices": ("cpu:0",), "strategy": object()}, "needs --strategy mirrored"),
+        ({"wait": 30.0}, "--wait 30 needs --strategy multi-worker"),
+        ({"wait": 30.0, "strategy": "mirrored"}, "--wait 30 needs --strategy multi-worker"),
+        ({"wait": 0.5, "strategy": "multi-worker"}, "a wait of 0.5 s"),
+    ],
+)
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_what_a_strategy_does_not_heed_is_refused_before_anything_is_read(
+    options: dict[str, Any], said: str, dry_run: bool, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        fit(load_recipe("finetune"), {"data": "no-such"}, tmp_path / "run", dry_run=dry_run, **options)
+
+
+def test_a_dry_run_asks_for_a_cluster_and_devices_as_a_run_does(
+    recipe_file: Path, faces: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe(str(recipe_file))
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(UsageError, match=r"--devices gpu:99: this machine has \d+ GPUs"):
+        fit(recipe, {"fer": "no-such"}, tmp_path / "run", dry_run=True, strategy="mirrored", devices=("gpu:99",))
+    with pytest.raises(UsageError, match="searches for its network"):
+        fit(load_recipe("pathnet"), {}, tmp_path / "run", dry_run=True, strategy="multi-worker")
 
 
 def ports(count: int) -> list[str]:

@@ -23,6 +23,7 @@ from emotiw_keras.data.layouts.listing import Images, Listing, and_more
 from emotiw_keras.data.layouts.table import Layout, NotRecognised, Source
 from emotiw_keras.errors import DataError
 from emotiw_keras.talk import Notice
+from emotiw_keras.text import number_of
 
 __all__ = ["KNOWN", "TABLE", "Layout", "Listing", "Images", "Source", "Videos", "classes_of", "find_layout"]
 
@@ -84,7 +85,7 @@ def classes_of(path: str | os.PathLike[str]) -> list[str]:
 def _nothing_known(source: Source) -> DataError:
     if source.single:
         return manifest.unknown_columns(source.given, source.tables[source.place.name])
-    saw = f"{len(source.names):,} other files ({and_more(source.names)})" if source.names else "no files"
+    saw = f"{number_of(len(source.names), 'other files')} ({and_more(source.names)})" if source.names else "no files"
     packed = [name for name in source.names if name.lower().endswith(_PACKED)]
     way = f"; unpack {and_more(packed)} there" if packed else ""
     return DataError(f"{source.given}: no images: saw {saw}{way}; known layouts: {KNOWN}")
@@ -96,7 +97,7 @@ def _tell_what_is_left_out(listing: Listing, source: Source) -> None:
     others = [name for name in source.names if name not in listing.used]
     images = set(source.images)
     if apart := [name for name in others if name not in images]:
-        listing.notes.append(Notice(f"no images, so left out: {len(apart):,} files ({and_more(apart)})"))
+        listing.notes.append(Notice(f"no images, so left out: {number_of(len(apart), 'files')} ({and_more(apart)})"))
     if apart := [name for name in others if name in images]:
         listing.notes.append(Notice(f"images that no class is given for, so left out: {len(apart):,} ({and_more(apart)})"))
     if source.archive.empty:

@@ -11,6 +11,7 @@ from emotiw_keras.data.layouts.text_tables import read_text
 from emotiw_keras.errors import DataError
 from emotiw_keras.labels import NUMBER_CODES
 from emotiw_keras.talk import Notice
+from emotiw_keras.text import number_of
 
 LIST = "label.lst"
 _ROW = "image_name face_id top left right bottom confidence expression"
@@ -58,7 +59,9 @@ def _read(source: Source) -> Listing:
         raise DataError(f"{where}: none of the photos that it names is in {source.given}; unpack them there")
     listing.notes.append("faces are the boxes of the list; those of one photo stay in one split")
     if missing:
-        listing.notes.append(Notice(f"photos of the list that are not there: {len(missing):,} faces ({and_more(missing, 3)})"))
+        listing.notes.append(
+            Notice(f"photos of the list that are not there: {number_of(len(missing), 'faces')} ({and_more(missing, 3)})")
+        )
     return listing
 
 

@@ -159,7 +159,7 @@ class _Table:
         where = f"{self._where}: row {self._number}"
         parts = line.split(self._separator)
         if len(parts) != len(self._columns):
-            raise DataError(f"{where} has {len(parts)} cells, expected {len(self._columns)} ({','.join(self._columns)})")
+            raise DataError(f"{where} has {len(parts)} cells, expected {len(self._columns):,} ({and_more(self._columns)})")
         self.classes.append(_emotion(_word(parts[self._emotion]), where))
         self.split.append("" if self._usage is None else _usage(_word(parts[self._usage]), where))
         begin = start + sum(len(part) + 1 for part in parts[: self._pixels])

@@ -13,6 +13,7 @@ from emotiw_keras.data.layouts.table import Layout, Source
 from emotiw_keras.data.layouts.text_tables import columns_of, read_rows, whole_number
 from emotiw_keras.errors import DataError
 from emotiw_keras.talk import Notice
+from emotiw_keras.text import number_of
 
 VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 OUT = ("unknown", "nf")
@@ -49,7 +50,7 @@ def _read(source: Source) -> Listing:
     listing.layout, listing.split = "FER+", given
     left = len(classes) - len(listing.names)
     told = "classes by the majority of ten votes, single votes not counted; without a majority, unknown or no face, so left out"
-    listing.notes.append(Notice(f"{told}: {left:,} images"))
+    listing.notes.append(Notice(f"{told}: {number_of(left, 'images')}"))
     listing.used |= {name, pixels}
     return listing
 

@@ -15,6 +15,7 @@ from emotiw_keras.data.layouts.table import Layout, NotRecognised, Source
 from emotiw_keras.errors import DataError
 from emotiw_keras.labels import canonical
 from emotiw_keras.talk import Notice
+from emotiw_keras.text import number_of
 
 _SFEW_CLASSES = frozenset({"Angry", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise"})
 _SFEW_SPLITS = frozenset({"Train", "Val", "Test"})
@@ -162,7 +163,9 @@ def _split_folders(archive: Archive, members: list[str], depth: int, given: str)
     listing.notes += [f"splits read as: {', '.join(read)}"] if read else []
     if unlabelled:
         example = unlabelled[0].member
-        listing.notes.append(Notice(f"left out: {len(unlabelled):,} images of the test split without a class ({example} ...)"))
+        listing.notes.append(
+            Notice(f"left out: {number_of(len(unlabelled), 'images')} of the test split without a class ({example} ...)")
+        )
     return listing
 
 

@@ -13,6 +13,7 @@ from emotiw_keras.data.archive import Archive, ArchiveImages, printable
 from emotiw_keras.errors import DataError
 from emotiw_keras.labels import class_key
 from emotiw_keras.talk import most
+from emotiw_keras.text import number_of
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES: dict[str, str] = {
@@ -107,7 +108,7 @@ def without_classes(listing: Listing, leave_out: Sequence[str], path: object) ->
     rows = [i for i, name in enumerate(listing.classes) if found[name] not in unwanted]
     if not rows:
         raise DataError(f"{path}: leave_out leaves none of its {len(listing.names):,} images")
-    told = f"classes left out: {', '.join(sorted(unwanted))} ({len(listing.names) - len(rows):,} images)"
+    told = f"classes left out: {', '.join(sorted(unwanted))} ({number_of(len(listing.names) - len(rows), 'images')})"
     return replace(
         listing,
         index=np.array(rows),

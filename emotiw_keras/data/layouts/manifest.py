@@ -93,7 +93,7 @@ def read_manifest(archive: Archive, member: str) -> Listing:
             continue
         at = f"{where}: row {number}"
         if len(row) != len(columns):
-            raise DataError(f"{at} has {len(row)} cells, expected {len(columns)} ({','.join(columns)})")
+            raise DataError(f"{at} has {len(row)} cells, expected {len(columns):,} ({and_more(columns)})")
         cells = {column: cell.strip() for column, cell in zip(columns, row, strict=True)}
         path, label = cells[meant["path"]], whole_number(cells[meant["label"]])
         if not path or not label:

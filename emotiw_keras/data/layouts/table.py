@@ -7,13 +7,13 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emotiw_keras.data.archive import Archive, FolderArchive, ZipArchive, is_image, printable
 from emotiw_keras.data.images import ImageError
 from emotiw_keras.data.layouts.text_tables import SUFFIXES, columns_of
 from emotiw_keras.errors import DataError
+from emotiw_keras.files import local_path
 
 if TYPE_CHECKING:
     from emotiw_keras.data.layouts.affwild2 import Videos
@@ -57,7 +57,7 @@ class Source:
 
     def __init__(self, path: str | os.PathLike[str], limit: int | None = None) -> None:
         self.given = os.fspath(path)
-        self.place = Path(path).expanduser()
+        self.place = local_path(path)
         self.limit = limit
 
     @cached_property

@@ -22,6 +22,7 @@ from emotiw_keras.errors import OutputError
 from emotiw_keras.files import NUMPY_UNREADABLE, write_atomic
 from emotiw_keras.hardware import processor_threads
 from emotiw_keras.locking import locked
+from emotiw_keras.text import number_of
 from emotiw_keras.weights.cache import cache_dir
 
 _VERSION = 1  # of the method; another one finds its pairs anew
@@ -121,7 +122,10 @@ def _kept(key: str, images: _Images, rows: np.ndarray, across: bool, say: Callab
             known = _read(folder / "pairs.npz", int(rows[-1]) if len(rows) else -1)
             if known is None:
                 if say is not None:
-                    say(f"looking for near duplicates among {len(rows):,} images; what is found is kept in {folder.parent}")
+                    say(
+                        f"looking for near duplicates among "
+                        f"{number_of(len(rows), 'images')}; what is found is kept in {folder.parent}"
+                    )
                 known = search(images, rows, across)
                 _write(folder / "pairs.npz", known)
     except OutputError:  # a cache that cannot be written: found anew each time

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from emotiw_keras.data.layouts.listing import and_more
 from emotiw_keras.labels import LABEL_SETS, canonical
 from emotiw_keras.talk import Notice
+from emotiw_keras.text import number_of
 
 SAVEE_CODES = {"a": "angry", "d": "disgust", "f": "fear", "h": "happy", "n": "neutral", "sa": "sad", "su": "surprise"}
 _SAVEE = re.compile(r"(?:^|/)(?:([^/]+)/|([A-Za-z]+)_)(sa|su|[adfhn])(\d{1,3})\.[^./]+$")
@@ -47,7 +48,9 @@ def find_speech(members: Sequence[str]) -> Speech | None:
                     doubtful.append(member)
         if 2 * len(videos) > len(members):
             speakers = sorted({speaker for _, speaker in videos.values()})
-            notes = [f"{name}: {len(videos):,} videos of {len(speakers):,} speakers ({and_more(speakers)})"]
+            notes = [
+                f"{name}: {number_of(len(videos), 'videos')} of {number_of(len(speakers), 'speakers')} ({and_more(speakers)})"
+            ]
             others = [member for member in members if member not in videos]
             if others:
                 notes.append(Notice(f"videos whose names say nothing, left out: {len(others):,} ({and_more(others)})"))

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from emotiw_keras.data.contact_sheet import FACE, GAP, INK, PAPER, QUIET, TEXT, TITLE, fitted, read_face
 from emotiw_keras.data.duplicates import pixel_hash
@@ -15,7 +15,8 @@ from emotiw_keras.data.near.embedding import SIDE, thumbnails
 from emotiw_keras.data.near.pairs import NearPairs, near_pairs
 from emotiw_keras.data.pixel_stores import MemoryPixels
 from emotiw_keras.files import write_atomic, write_encoded
-from emotiw_keras.text import csv_text, sheet_cell
+from emotiw_keras.fonts import get_font
+from emotiw_keras.text import csv_text, number_of, sheet_cell
 
 TABLE, SHEET = "near_duplicates.csv", "near_duplicates.jpg"
 MOST, COLUMNS = 100, 4  # pairs on the sheet, pairs in a row
@@ -69,9 +70,10 @@ def _sheet(folder: Path, outputs: Sequence[str], pairs: NearPairs) -> Image.Imag
     lines = -(-len(shown) // columns)
     width = 2 * FACE + GAP
     sheet = Image.new("RGB", (GAP + max(2, columns) * width, TITLE + GAP + lines * (FACE + TEXT + GAP)), PAPER)
-    draw, large, small = ImageDraw.Draw(sheet), ImageFont.load_default(18), ImageFont.load_default(11)
-    number = f"{len(pairs):,}" if len(shown) == len(pairs) else f"the {len(shown):,} least sure of {len(pairs):,}"
-    draw.text((GAP, GAP), fitted(draw, f"near duplicates: {number} pairs", large, sheet.width - 2 * GAP), INK, large)
+    draw, large, small = ImageDraw.Draw(sheet), get_font(18), get_font(11)
+    number = number_of(len(pairs), "pairs")
+    number = number if len(shown) == len(pairs) else f"the {len(shown):,} least sure of {number}"
+    draw.text((GAP, GAP), fitted(draw, f"near duplicates: {number}", large, sheet.width - 2 * GAP), INK, large)
     for index in range(len(shown)):
         left = GAP + index % columns * width
         top = TITLE + GAP + index // columns * (FACE + TEXT + GAP)

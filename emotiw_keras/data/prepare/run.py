@@ -20,7 +20,7 @@ from emotiw_keras.data.prepare.summary import Summary, summarise
 from emotiw_keras.data.prepare.workers import Job, outcomes
 from emotiw_keras.errors import OutputError, RunError, UsageError
 from emotiw_keras.faces.face import Detector
-from emotiw_keras.files import read_regular, real, write_atomic
+from emotiw_keras.files import local_path, read_regular, real, write_atomic
 from emotiw_keras.hardware import processor_threads
 from emotiw_keras.locking import is_unfinished, locked, sweep
 from emotiw_keras.sealed import LARGEST, strict_json
@@ -86,9 +86,9 @@ def prepare(
     if frames < 1:
         raise UsageError(f"frames = {frames}: expected at least 1 frame of each video")
     check_threshold(near_duplicates)
+    folder = local_path(out)
     source = find_images(src)
     settings = Settings(_name(detector), faces, no_face, reading, frames=frames if source.videos else 0)
-    folder = Path(out)
     _check_apart(source.path, folder)
     for note in source.notes:
         tell(note)

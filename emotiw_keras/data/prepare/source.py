@@ -19,8 +19,9 @@ from emotiw_keras.data.layouts.text_tables import SUFFIXES
 from emotiw_keras.data.prepare.acted_videos import find_speech
 from emotiw_keras.data.video_files import is_video
 from emotiw_keras.errors import DataError
-from emotiw_keras.files import real
+from emotiw_keras.files import local_path, real
 from emotiw_keras.talk import Notice
+from emotiw_keras.text import number_of
 
 # Names of a second and third face; an image that is itself called so keeps its suffix, so that the two stay apart.
 _FURTHER_FACE = re.compile(r"\.face\d+$")
@@ -81,7 +82,7 @@ def find_images(path: str | os.PathLike[str]) -> Source:
     Raises:
         DataError: missing or unreadable, or without images and videos.
     """
-    given = Path(path).expanduser()
+    given = local_path(path)
     try:
         given.stat()
     except OSError as error:
@@ -114,10 +115,10 @@ def _from_archive(archive: Archive, path: Path) -> Source:
         name, reason = next(iter(archive.locked.items()))
         raise DataError(f"cannot read {path / name}: {reason}; check its permissions")
     if not members:
-        saw = f"{len(others):,} other files ({and_more(others)})" if others else "no files"
+        saw = f"{number_of(len(others), 'other files')} ({and_more(others)})" if others else "no files"
         raise DataError(f"{path}: no images and no videos: saw {saw}")
     notes: list[str] = (
-        [Notice(f"no images or videos, so left out: {len(others):,} files ({and_more(others)})")] if others else []
+        [Notice(f"no images or videos, so left out: {number_of(len(others), 'files')} ({and_more(others)})")] if others else []
     )
     if speech is not None:
         labels, subjects = ([speech.videos[member][i] for member in members] for i in (0, 1))

@@ -69,6 +69,8 @@ async def read_uploads(request: Request, limits: Limits, holding: Holding) -> li
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > limits.request_bytes:
         raise _too_large(limits)
+    if (coding := request.headers.get("content-encoding", "identity").strip().lower()) not in ("", "identity"):
+        raise Refused(415, f"a body packed as {coding!r:.40}: expected one that is not; pictures are packed already")
     kind, options = _options(request.headers.get("content-type", ""))
     if "name" in request.query_params and kind in ("multipart/form-data", "application/json"):
         raise Refused(400, f"?name= is for a picture that is the whole body; {kind} has names of its own")

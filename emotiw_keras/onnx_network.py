@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emotiw_keras.errors import ModelError, RunError
+from emotiw_keras.activations import ACTIVATIONS_FILE
+from emotiw_keras.errors import ModelError, RunError, UsageError
 from emotiw_keras.formats.foreign import check_floats
 from emotiw_keras.formats.keras_h5 import ROLES, read_keras_h5
+from emotiw_keras.formats.onnx_quantised import observing, quantised
 from emotiw_keras.formats.onnx_writing import onnx_bytes
 from emotiw_keras.models.originals import as_built
 from emotiw_keras.models.originals.features import reading_features
@@ -18,6 +20,11 @@ from emotiw_keras.runs import WEIGHTS_FILE
 if TYPE_CHECKING:
     from emotiw_keras.formats.foreign import Node
     from emotiw_keras.runs import Run
+
+NOT_OBSERVED = (
+    "does not say how large its activations are, which int8 must know; `emotiw pack RUN OUT --data DATA` finds it: give the "
+    "packed run, or compute in float32"
+)
 
 
 def is_known(run: Run) -> bool:
@@ -36,14 +43,37 @@ def _nodes(run: Run) -> tuple[Node, ...] | None:
     return nodes
 
 
-def network_graph(run: Run) -> bytes:
+def network_graph(run: Run, precision: str = "float32") -> bytes:
     """The ONNX model from prepared faces, float32 (batch, channels, height, width), to probabilities (batch, classes), of
     several heads those of the chosen one.
+
+    Args:
+        run: a finished run.
+        precision: "int8" for a model that multiplies bytes; any other is the engine's affair.
 
     Raises:
         RunError: the weight file is damaged or does not fit the network.
         ModelError: it cannot be read safely, holds numbers that are not finite, or the network is one that only Keras knows.
+        UsageError: int8, and the run does not say how large its activations are.
     """
+    if precision != "int8":
+        return onnx_bytes(*_network(run))
+    known, network = run.activations, _network(run)
+    if known is None:
+        raise UsageError(f"{run.called} {NOT_OBSERVED}")
+    try:
+        return quantised(*network, known.ranges)
+    except ModelError as error:
+        raise RunError(f"{run.path} is damaged, or of another version: in {ACTIVATIONS_FILE} {error}; pack it again") from error
+
+
+def observing_graph(run: Run) -> tuple[bytes, tuple[str, ...]]:
+    """The model of `onnx_quantised.observing`, and the names of the tensors; errors are those of `network_graph`."""
+    return observing(*_network(run))
+
+
+def _network(run: Run) -> tuple[tuple[Node, ...], dict[str, np.ndarray], tuple[int, int, int], int]:
+    """Steps, arrays, the shape of the faces and the number of classes."""
     nodes, model = _nodes(run), run.info["model"]
     if nodes is None:
         raise ModelError(f"{run.called}: nothing but Keras knows its network, {model['name']}; compute with TensorFlow")
@@ -63,7 +93,7 @@ def network_graph(run: Run) -> bytes:
     if run.head is not None:
         classifier = get_spec(model["name"]).classifier
         arrays |= {name: array[..., run.head.columns] for name, array in arrays.items() if name.startswith(f"{classifier}.")}
-    return onnx_bytes(nodes, arrays, tuple(model["input_shape"]), len(run.labels))
+    return nodes, arrays, tuple(model["input_shape"]), len(run.labels)
 
 
 def _shapes(arrays: dict[str, np.ndarray]) -> dict[str, tuple[int, ...]]:

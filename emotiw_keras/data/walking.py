@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import heapq
 import json
 import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 AT_ONCE = 100_000
 """Names that are sorted in memory; more go through a temporary file."""
@@ -40,8 +42,9 @@ def in_order(names: Iterable[str], at_once: int = AT_ONCE) -> Iterator[str]:
         yield from heapq.merge(*runs, held) if runs else held
 
 
-def scan(folder: str) -> Iterator[str]:
-    """Names in a folder, sorted; those of folders, and of links to folders, end in `/`. Hidden ones are left out.
+def scan(folder: str, hidden: Sequence[re.Pattern[str]] = ()) -> Iterator[str]:
+    """Names in a folder, sorted; those of folders, and of links to folders, end in `/`. Hidden ones are left out, but for
+    those that one of `hidden` matches.
 
     Raises:
         OSError: it cannot be read.
@@ -50,7 +53,7 @@ def scan(folder: str) -> Iterator[str]:
     def names() -> Iterator[str]:
         with os.scandir(folder) as found:
             for each in found:
-                if not each.name.startswith("."):
+                if not each.name.startswith(".") or any(way.fullmatch(each.name) for way in hidden):
                     yield each.name + ("/" if _is_folder(each) else "")
 
     return in_order(names())
@@ -64,7 +67,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def glob_pattern(pattern: str) -> re.Pattern[str]:
-    """What relative names with `/` a glob pattern matches, as `glob` has it: `*` and `?` within a name, `**` across folders.
+    """What relative names with `/` a glob pattern matches, as `glob` has it: `*` and `?` within a name, `**` across folders;
+    no mark stands for the dot that a hidden name begins with.
 
     Example:
         >>> bool(glob_pattern("**/*.jpg").fullmatch("a/b/c.jpg")), bool(glob_pattern("*.jpg").fullmatch("a/b.jpg"))
@@ -72,10 +76,12 @@ def glob_pattern(pattern: str) -> re.Pattern[str]:
     """
     text = ""
     for part in _GLOB.finditer(pattern):
+        if part["plain"] is None and part["deep"] is None and pattern[: part.start()][-1:] in ("", "/"):
+            text += r"(?!\.)"
         if part["deep"]:
-            text += r"(?:[^/]+/)*"
+            text += r"(?:(?!\.)[^/]+/)*"
         elif part["rest"]:
-            text += r".*"
+            text += r"(?:[^/]|/(?!\.))*"
         elif part["any"]:
             text += r"[^/]*"
         elif part["one"]:
@@ -88,14 +94,29 @@ def glob_pattern(pattern: str) -> re.Pattern[str]:
 
 
 def matching(pattern: str) -> Iterator[str]:
-    """Paths that a glob pattern matches, each once, sorted, as they are found; a folder ends in `/`, and is given whole, and so
-    is one that cannot be read where the pattern leads into it."""
-    parts = pattern.split("/")
-    fixed = next(i for i, part in enumerate(parts) if any(mark in part for mark in "*?["))
+    """Paths that a glob pattern matches, each once, sorted; a folder ends in `/`, and is given whole, and so is one that cannot
+    be read where the pattern leads into it. A hidden name is matched by a part that begins with a dot."""
+    pattern = pattern.replace(os.sep, "/")
+    while pattern.endswith("**/"):  # folders, whose own are given with them
+        pattern = pattern[:-3] or "./"
+    parts = pattern.rstrip("/").split("/")
+    fixed = next((i for i, part in enumerate(parts) if any(mark in part for mark in "*?[")), len(parts))
+    if fixed == len(parts) or {".", ".."} & set(parts[fixed:]):
+        yield from _by_glob(pattern)
+        return
     root = "/".join(parts[:fixed])
     rest = "/".join(parts[fixed:])
     ways = [None if "**" in part else glob_pattern(part) for part in parts[fixed:]]
-    yield from _matching("" if fixed == 0 else root + "/", "", glob_pattern(rest), ways)
+    hidden = [glob_pattern(part) for part in parts[fixed:] if part.startswith(".")]
+    found = _matching("" if fixed == 0 else root + "/", "", glob_pattern(rest), ways, hidden)
+    yield from (path for path in found if path.endswith("/") or not pattern.endswith("/"))
+
+
+def _by_glob(pattern: str) -> Iterator[str]:
+    """The same of names alone, and of patterns with `.` or `..`, which no walk meets."""
+    for path in sorted(set(glob.glob(pattern, recursive=True))):
+        if not any(map(_in_a_circle, map(str, Path(path).parents))):
+            yield path.rstrip("/") + "/" if os.path.isdir(path) else path
 
 
 def _leads(folder: str, ways: Sequence[re.Pattern[str] | None]) -> bool:
@@ -109,16 +130,27 @@ def _leads(folder: str, ways: Sequence[re.Pattern[str] | None]) -> bool:
     return len(names) < len(ways)
 
 
-def _matching(root: str, below: str, wanted: re.Pattern[str], ways: Sequence[re.Pattern[str] | None]) -> Iterator[str]:
+def _in_a_circle(folder: str) -> bool:
+    """Whether a folder is a link to one that it lies in."""
+    return os.path.islink(folder) and os.path.realpath(folder) in map(os.path.realpath, Path(folder).parents)
+
+
+def _matching(
+    root: str,
+    below: str,
+    wanted: re.Pattern[str],
+    ways: Sequence[re.Pattern[str] | None],
+    hidden: Sequence[re.Pattern[str]],
+) -> Iterator[str]:
     try:
-        names = scan((root + below) or ".")
+        names = scan((root + below) or ".", hidden)
         for name in names:
             relative = below + name
             if name.endswith("/"):
                 if wanted.fullmatch(relative[:-1]):
                     yield root + relative
-                elif _leads(relative[:-1], ways) and not os.path.islink(root + relative[:-1]):
-                    yield from _matching(root, relative, wanted, ways)
+                elif _leads(relative[:-1], ways) and not _in_a_circle(root + relative[:-1]):
+                    yield from _matching(root, relative, wanted, ways, hidden)
             elif wanted.fullmatch(relative):
                 yield root + relative
     except (FileNotFoundError, NotADirectoryError):

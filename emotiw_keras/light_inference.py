@@ -11,7 +11,7 @@ from emotiw_keras.data.host import HostFaceInput
 from emotiw_keras.data.preprocessing_settings import crop_places
 from emotiw_keras.errors import DataError, RunError
 from emotiw_keras.inference import checked_answers, checked_crops
-from emotiw_keras.serving.network import network_graph
+from emotiw_keras.onnx_network import network_graph
 
 if TYPE_CHECKING:
     from emotiw_keras.runs import Run
@@ -24,7 +24,7 @@ class LightInference:
     """The network of a run, from uint8 faces to probabilities; arguments and errors are those of `inference.Inference`.
 
     Args:
-        run: a finished run whose network `network.is_known`.
+        run: a finished run whose network `onnx_network.is_known`.
         crops: 1, 2 or 10; None for what the run says.
         engine: a name in `engines.LIGHT`.
         precision: what it computes in, as `engines.load` has it.
@@ -40,7 +40,7 @@ class LightInference:
         except DataError as error:
             raise RunError(f"{run.path} is damaged: {error}") from error
         self._places = crop_places(self._input.room, self.crops)
-        self._net = engines.load(engine, network_graph(run), run.called, precision=precision)
+        self._net = engines.load(engine, network_graph(run, precision), run.called, precision=precision)
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
         """Probabilities of a batch: uint8 (batch, height, width, channels) -> float32 (batch, classes).
