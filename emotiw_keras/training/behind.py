@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
-from emotiw_keras.errors import OutputError
+from emotiw_keras.errors import EmotiwError
 from emotiw_keras.talk import Notice
 
 
@@ -48,7 +48,7 @@ class Behind:
                 return
             try:
                 self.finish()
-            except OutputError as failed:  # the error that ends the block stays the one that is raised
+            except (EmotiwError, OSError) as failed:  # the error that ends the block stays the one that is raised
                 self._say(Notice(f"warning: {failed}"))
 
     def begin(self, write: Callable[[], None], then: Callable[[], None] = nothing) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from emotiw_keras.errors import OutputError, RunError
+from emotiw_keras.errors import EmotiwError, OutputError, RunError
 from emotiw_keras.files import real, write_atomic, writing
 from emotiw_keras.keras_names import unnumbered
 from emotiw_keras.runs import DATA_COLUMNS, INFO_FILE, VIDEO_COLUMNS, Run, believed_hashes, read_info
@@ -203,14 +203,15 @@ def make_folder(path: Path, folder: Path) -> None:
 
 @contextmanager
 def staying(path: Path) -> Iterator[None]:
-    """Where something could not be written in a run folder because that was moved or removed meanwhile, say so.
+    """Where something could not be written, read, listed or removed in a run folder because that was moved or removed
+    meanwhile, say so.
 
     Raises:
         RunError: it was moved or removed.
     """
     try:
         yield
-    except OutputError:
+    except (EmotiwError, OSError):
         check_there(path)
         raise
 

@@ -163,15 +163,27 @@ def test_a_signal_waits_for_the_checkpoint_under_way(
     assert state_of(fit(tmp_path / "run", [])) == at_once
 
 
-@pytest.mark.parametrize("moved_before", ["best-e0002", "e0002-s000000"])
+@pytest.mark.parametrize("moved_before", ["best-e0002", "e0002-s000000", "positions", "best_of", "prune"])
 def test_a_run_folder_moved_while_a_checkpoint_is_written_is_named_and_goes_on_where_it_lies(
     at_once: dict[str, Any], moved_before: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    written: set[str] = set()
+
     def before_write(stem: str) -> None:
+        written.add(stem)
         if stem == moved_before and (tmp_path / "run").exists():
             (tmp_path / "run").rename(tmp_path / "moved")
 
     writes(monkeypatch, before_write)
+    if moved_before in vars(checkpoints):
+        does = getattr(checkpoints, moved_before)
+
+        def after_move(*args: Any) -> Any:
+            if "e0002-s000000" in written:
+                before_write(moved_before)
+            return does(*args)
+
+        monkeypatch.setattr(checkpoints, moved_before, after_move)
     with pytest.raises(RunError, match="run is not there any more: it was moved or removed while it was trained"):
         fit(tmp_path / "run", [])
     assert not (tmp_path / "run").exists(), "nothing is made where it was"
