@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from emotiw_keras.runs import Run
     from emotiw_keras.serving.exported import Exported
 
+SOON = 32
+"""Faces from which ONNX Runtime is worth reading the network where it finds the faces already."""
 SOME = 200
-"""Faces after which ONNX Runtime is worth its start, which the detector has most often made by then."""
+"""Faces from which it is worth timing it beside OpenCV."""
 MANY = 1_000
 """The same of an engine that takes a second or so."""
 Shape = tuple[int, int, int]
@@ -156,9 +158,10 @@ def fastest_light(source: Run | Exported, crops: int, shape: Shape) -> str:
 class Automatic:
     """The network of a run in the engine that suits the number of faces that have come so far.
 
-    It begins with the first of `engines.LIGHT` that is installed and can compute it. After `SOME` faces ONNX Runtime is timed
-    beside it, after `MANY` the others, and TensorFlow where it is imported already (it would take another gigabyte), each once
-    on a machine for a network: the cache keeps what was found (`speeds`). The fastest goes on.
+    It begins with the first of `engines.LIGHT` that is installed and can compute it. From `SOON` faces on ONNX Runtime goes on
+    where it is imported already, for the detector. From `SOME` faces on the two are timed, from `MANY` the others too, and
+    TensorFlow where it is imported already (it would take another gigabyte), each once on a machine for a network: the cache
+    keeps what was found (`speeds`). The fastest goes on.
 
     Args:
         source: what to compute, which a light engine can.
@@ -175,10 +178,14 @@ class Automatic:
         first, *others = engines.computing_in(precision)
         self._waiting = [*others, *(["tensorflow"] if _may_use_tensorflow(source, precision) else [])]
         self._seen = 0
-        self.engine, self._compute = first, self._opened(first)
+        self.engine = first
+        self._opened: dict[str, engines.Compute] = {}
+        self._compute = self._of(first)
 
-    def _opened(self, engine: str) -> engines.Compute:
-        return open_engine(engine, self._source, self._crops, self._shape, self._precision)
+    def _of(self, engine: str) -> engines.Compute:
+        if engine not in self._opened:
+            self._opened[engine] = open_engine(engine, self._source, self._crops, self._shape, self._precision)
+        return self._opened[engine]
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
         """Probabilities of a batch: uint8 (batch, height, width, channels) -> float32 (batch, classes).
@@ -186,25 +193,20 @@ class Automatic:
         Raises:
             ModelError: the network answers with numbers that are not finite.
         """
-        answers = self._compute(faces)
         self._seen += len(faces)
         due = [engine for engine in self._waiting if self._seen >= _worth(engine)]
         if due:
             self._waiting = [engine for engine in self._waiting if engine not in due]
             self._go_on_with_fastest(due)
-        return answers
+        elif self._seen >= SOON and self.engine == "opencv" and "onnxruntime" in self._waiting and "onnxruntime" in sys.modules:
+            self.engine, self._compute = "onnxruntime", self._of("onnxruntime")
+        return self._compute(faces)
 
     def _go_on_with_fastest(self, others: list[str]) -> None:
-        opened = {self.engine: self._compute}
-
-        def of(engine: str) -> engines.Compute:
-            if engine not in opened:
-                opened[engine] = self._opened(engine)
-            return opened[engine]
-
         subject = (self._source.fingerprint, self._crops, self._precision)
-        self.engine = fastest([self.engine, *others], subject, self._shape, of)
-        self._compute = of(self.engine)
+        self.engine = fastest(list(dict.fromkeys((*self._opened, *others))), subject, self._shape, self._of)
+        self._compute = self._of(self.engine)
+        self._opened = {self.engine: self._compute}
 
 
 def _may_use_tensorflow(source: Run | Exported, precision: str = "float32") -> bool:

@@ -320,9 +320,24 @@ def automatic(run: Path) -> Automatic:
 
 def test_few_faces_stay_with_what_starts_fastest(run_folder: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     timed = Timed(monkeypatch, opencv=10.0, onnxruntime=20.0)
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
     several = automatic(run_folder)
     several(np.zeros((auto.SOME - 1, 1, 1, 1), np.uint8))
     assert several.engine == "opencv" and timed.opened == ["opencv"] and not timed.timed and not cache.exists()
+
+
+def test_where_onnx_runtime_finds_the_faces_it_soon_reads_them_until_both_are_timed(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    timed = Timed(monkeypatch, opencv=20.0, onnxruntime=10.0, tensorflow=5.0)
+    monkeypatch.setitem(sys.modules, "onnxruntime", sys)
+    several = automatic(run_folder)
+    several(np.zeros((auto.SOON - 1, 1, 1, 1), np.uint8))
+    assert several.engine == "opencv" and timed.opened == ["opencv"]
+    several(np.zeros((1, 1, 1, 1), np.uint8))
+    assert several.engine == "onnxruntime" and timed.opened == ["opencv", "onnxruntime"] and not timed.timed
+    several(np.zeros((auto.SOME - auto.SOON, 1, 1, 1), np.uint8))
+    assert several.engine == "opencv" and timed.opened == ["opencv", "onnxruntime"] and timed.timed == [20.0, 10.0]
 
 
 def test_some_faces_are_worth_onnx_runtime_and_nothing_that_starts_later(
