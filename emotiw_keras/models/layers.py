@@ -216,6 +216,15 @@ def _convolved(x: Tensor, kernel: Tensor, strides: tuple[int, int], padding: Any
     return winograd.convolve(x, kernel) if winograd.suits(x, kernel, strides, padding, training) else None
 
 
+def _with_bias(y: Tensor, bias: Tensor) -> Tensor:
+    """What is no convolution of TensorFlow's own, and a bias for each channel.
+
+    The bias stands first: of `add(y, bias)` Keras makes TensorFlow's `bias_add`, whose gradient on a processor is added up in
+    y's type unless it is part of a convolution's. In bfloat16 that ends at 256 ones.
+    """
+    return ops.add(ops.convert_to_tensor(bias), y)
+
+
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class Conv2D(keras.layers.Conv2D):
     """`keras.layers.Conv2D` that is faster on a processor (`_convolved`); same arguments, outputs and weight files.
@@ -237,7 +246,7 @@ class Conv2D(keras.layers.Conv2D):
         if y is None:
             return super().call(inputs)
         if self.bias is not None:
-            y = ops.add(y, ops.convert_to_tensor(self.bias))
+            y = _with_bias(y, self.bias)
         return y if self.activation is None else self.activation(y)
 
 
@@ -300,19 +309,20 @@ class GroupedConv2D(keras.layers.Conv2D):
         kernel = ops.convert_to_tensor(self.kernel)
         if self.groups > 1 and kernel.shape[2] == 1 and self.strides[0] == self.strides[1]:
             return self._depthwise(x, kernel, mode)
-        parts = zip(ops.split(x, self.groups, axis=-1), ops.split(kernel, self.groups, axis=-1), strict=True)
+        kernels = ops.split(kernel, self.groups, axis=-1)
+        biases = [None] * self.groups if self.bias is None else ops.split(ops.convert_to_tensor(self.bias), self.groups)
 
-        def convolved(x: Tensor, kernel: Tensor) -> Tensor:
+        def convolved(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
             y = _convolved(x, kernel, self.strides, mode, bool(training)) if self.trainable else None
-            return ops.conv(x, kernel, strides=self.strides, padding=mode, data_format="channels_last") if y is None else y
+            if y is not None:
+                return y if bias is None else _with_bias(y, bias)
+            y = ops.conv(x, kernel, strides=self.strides, padding=mode, data_format="channels_last")
+            return y if bias is None else ops.add(y, bias)
 
-        outputs = [convolved(*part) for part in parts]
         # Each part by itself where channels do not matter to each other: TensorFlow then makes one kernel of convolution, bias
         # and ReLU.
+        outputs = [convolved(*part) for part in zip(ops.split(x, self.groups, axis=-1), kernels, biases, strict=True)]
         alone = self.activation in (keras.activations.linear, keras.activations.relu)
-        if self.bias is not None:
-            biases = ops.split(ops.convert_to_tensor(self.bias), self.groups)
-            outputs = [ops.add(y, bias) for y, bias in zip(outputs, biases, strict=True)]
         joined = training and self.trainable and self.groups > 1 and self.activation is keras.activations.relu
         if joined and fused.suits((*outputs[0].shape[1:3], self.filters), LARGE):
             return fused.relu_and_concatenate(outputs)
@@ -325,7 +335,7 @@ class GroupedConv2D(keras.layers.Conv2D):
         """With a group for each channel."""
         kernel = ops.reshape(kernel, (*self.kernel_size, self.groups, self.filters // self.groups))
         y = ops.depthwise_conv(x, kernel, strides=self.strides, padding=padding, data_format="channels_last")
-        return self.activation(y if self.bias is None else ops.add(y, ops.convert_to_tensor(self.bias)))
+        return self.activation(y if self.bias is None else _with_bias(y, self.bias))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         sizes: list[int | None] = []

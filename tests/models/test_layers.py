@@ -13,9 +13,9 @@ from keras import ops
 
 from emotiw_keras.errors import ModelError
 from emotiw_keras.models import layers
-from emotiw_keras.models.kernels import fused
+from emotiw_keras.models.kernels import fused, winograd
 from emotiw_keras.models.kernels.large_batches import in_batches
-from emotiw_keras.models.layers import Dense, GroupedConv2D, LocalResponseNormalization
+from emotiw_keras.models.layers import Conv2D, Dense, GroupedConv2D, LocalResponseNormalization
 from emotiw_keras.models.pooling import AdaptiveMeanPooling2D, CaffeMaxPooling2D
 
 BACKEND = keras.backend.backend()
@@ -185,6 +185,22 @@ def test_a_convolution_with_relu_and_lrn_behind_it_has_the_gradients_of_the_step
     tolerance = {"float32": 1e-5, "mixed_bfloat16": 16 * BFLOAT16_STEP}[policy]  # TensorFlow sums a bias' gradient in bfloat16
     for ours, right in zip(loops, steps, strict=True):
         np.testing.assert_allclose(ours, right, rtol=tolerance, atol=tolerance * abs(np.asarray(right)).max())
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="on TensorFlow only")
+@pytest.mark.parametrize("groups", [1, 2, 128])
+def test_the_gradient_of_a_bias_in_bfloat16_is_the_sum_over_all_outputs(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    monkeypatch.setattr(winograd, "bfloat16_tiles", lambda: False)
+    settings = {"filters": 128, "kernel_size": 3, "padding": "same", "dtype": "mixed_bfloat16"}
+    layer = Conv2D(**settings) if groups == 1 else GroupedConv2D(groups=groups, **settings)
+    x, upstream = tf.ones((8, 13, 13, 128)), values(8, 13, 13, 128) + 1
+    layer.build(x.shape)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.cast(layer(x, training=True), tf.float32) * upstream)
+    found = numpy_of(tape.gradient(loss, layer.bias.value))
+    np.testing.assert_allclose(found, upstream.sum(axis=(0, 1, 2)), rtol=2 * BFLOAT16_STEP)
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="on TensorFlow only")
