@@ -22,8 +22,11 @@ from emotiw_keras.training.keras_objects import is_keras, untold
 from emotiw_keras.training.own_data import OwnData, are_faces
 from emotiw_keras.training.stage import Stage
 
-OWN_STEPS = ("train_step", "compute_loss", "test_step", "make_train_function")
-"""Methods in which Keras lets a network train otherwise than by its outputs' loss."""
+OWN_STEPS = (
+    "train_step", "compute_loss", "compute_metrics", "test_step", "predict_step", "make_train_function", "make_test_function",
+    "make_predict_function", "fit",
+)  # fmt: skip
+"""Methods in which Keras lets a network train, or answer, otherwise than by its outputs, the loss and the metrics."""
 COMPILED = ("evaluate", "test_on_batch")
 """Methods that callbacks may call of a network which was compiled."""
 COLUMNS = (
@@ -48,7 +51,7 @@ def check_network(model: keras.Model) -> None:
         if getattr(type(model), name) is not getattr(keras.Model, name):
             raise ModelError(
                 f"the network {model.name!r} has a {name} of its own, which no stage calls; give its loss to Stage(loss=...), "
-                "or what it adds to self.add_loss(...) in its call"
+                "its metrics to StagedFineTuner(metrics=...), or what it adds to self.add_loss(...) in its call"
             )
 
 

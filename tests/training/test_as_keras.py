@@ -386,8 +386,16 @@ class Stepping(keras.Model):
     def call(self, x: Any) -> Any:
         return self.out(x)
 
-    def train_step(self, data: Any) -> Any:
-        raise AssertionError
+
+def stepping(method: str) -> Callable[[], keras.Model]:
+    """Makes a network with this method of `keras.Model` overridden."""
+
+    def made() -> keras.Model:
+        model = type("Own", (Stepping,), {method: lambda self, *given, **named: None})()
+        model.build((None, 6))
+        return model
+
+    return made
 
 
 class Sevenfold(keras.losses.SparseCategoricalCrossentropy):
@@ -395,16 +403,12 @@ class Sevenfold(keras.losses.SparseCategoricalCrossentropy):
         return 7 * super().__call__(*given, **named)
 
 
-def stepping() -> keras.Model:
-    model = Stepping()
-    model.build((None, 6))
-    return model
-
-
 @pytest.mark.parametrize(
     ("make", "stage", "tuner", "labels", "error", "words"),
     [
-        (stepping, {}, {}, Y, ModelError, "train_step of its own"),
+        (stepping("train_step"), {}, {}, Y, ModelError, "train_step of its own"),
+        (stepping("compute_metrics"), {}, {}, Y, ModelError, r"compute_metrics of its own.*StagedFineTuner\(metrics=...\)"),
+        (stepping("predict_step"), {}, {}, Y, ModelError, "predict_step of its own"),
         (network, {"loss": Sevenfold()}, {}, Y, UsageError, "__call__ of its own"),
         (network, {"loss": keras.losses.SparseCategoricalCrossentropy(ignore_class=0)}, {}, Y, UsageError, "ignore_class=0"),
         (network, {"callbacks": (keras.callbacks.EarlyStopping(restore_best_weights=True),)}, {}, Y, UsageError, "monitor"),
