@@ -18,16 +18,26 @@ from emotiw_keras.data.resize import resize
 from emotiw_keras.errors import ModelError
 from emotiw_keras.files import expanded, sha256_file
 from emotiw_keras.formats.foreign import Limits
-from emotiw_keras.formats.protobuf import Schema, Spec, Wire, last, map_file
+from emotiw_keras.formats.protobuf import Message, Schema, Spec, Wire, last, map_file
 
 SELECTED_SHARE = 0.05
 """From this share of a split's pictures on a run counts as trained, or selected, on the split; duplicates alone are fewer."""
-_MODEL: Schema = {7: Spec("graph", "message")}
+_MODEL: Schema = {7: Spec("graph", "message"), 25: Spec("function", "message", True)}
 _GRAPH: Schema = {
+    1: Spec("node", "message", True),
     5: Spec("initializer", "message", True),
     11: Spec("input", "message", True),
     12: Spec("output", "message", True),
+    15: Spec("sparse", "message", True),
 }
+_FUNCTION: Schema = {7: Spec("node", "message", True)}
+_NODE: Schema = {5: Spec("attribute", "message", True)}
+_ATTRIBUTE: Schema = {
+    **dict.fromkeys((5, 10), Spec("tensor", "message", True)),
+    **dict.fromkeys((6, 11), Spec("graph", "message", True)),
+    **dict.fromkeys((22, 23), Spec("sparse", "message", True)),
+}
+_SPARSE: Schema = dict.fromkeys((1, 2), Spec("tensor", "message", True))
 _VALUE: Schema = {1: Spec("name", "str"), 2: Spec("type", "message")}
 _TYPE: Schema = {1: Spec("tensor", "message")}
 _ARRAY: Schema = {1: Spec("kind", "int"), 2: Spec("shape", "message")}
@@ -231,9 +241,10 @@ def _onnx(path: Path, called: str) -> tuple[Compute, int | None]:
 
     engine = "onnxruntime" if "onnxruntime" in engines.installed() else "opencv"
     wire, view = Wire(path.name), map_file(path, Limits(total_bytes=2**31))
-    graph = wire.decode(last(wire.decode(view, _MODEL), "graph", memoryview(b"")), _GRAPH)
-    arrays = [wire.decode(part, _TENSOR) for part in graph.get("initializer", ())]
-    for tensor in arrays:
+    model = wire.decode(view, _MODEL)
+    graph = wire.decode(last(model, "graph", memoryview(b"")), _GRAPH)
+    functions = [wire.decode(part, _FUNCTION) for part in model.get("function", ())]
+    for tensor in _tensors(wire, [graph, *functions]):
         if "external" in tensor or last(tensor, "location", 0):
             raise ModelError(
                 f"{called}: {path} keeps {last(tensor, 'name', 'an array')} in another file; an audit is of one file: save "
@@ -245,7 +256,9 @@ def _onnx(path: Path, called: str) -> tuple[Compute, int | None]:
     answer = wire.decode(last(wire.decode(last(outputs[0], "type", memoryview(b"")), _TYPE), "tensor", memoryview(b"")), _ARRAY)
     if last(answer, "kind", _FLOATS[0]) not in _FLOATS:
         raise ModelError(f"{called}: {path} {_WHOLE}")
-    weights = {last(tensor, "name", "") for tensor in arrays}  # which old files list among the inputs
+    weights = {
+        last(wire.decode(part, _TENSOR), "name", "") for part in graph.get("initializer", ())
+    }  # which old files list among the inputs
     inputs = [value for part in graph.get("input", ()) if last(value := wire.decode(part, _VALUE), "name", "") not in weights]
     if len(inputs) != 1:
         raise ModelError(f"{called}: {path} has {len(inputs)} inputs; expected one, the faces")
@@ -256,6 +269,20 @@ def _onnx(path: Path, called: str) -> tuple[Compute, int | None]:
     given = _OTHER_FLOATS.get(last(kind, "kind", 1)) if engine == "onnxruntime" else None
     asked = compute if given is None else lambda batch: compute(batch.astype(given))
     return asked, max(0, last(first, "value", 0)) or None
+
+
+def _tensors(wire: Wire, graphs: list[Message]) -> Iterator[Message]:
+    """All arrays of graphs, of what is sparse and of graphs within their nodes too."""
+    for graph in graphs:  # which grow on the way
+        parts, sparse = [*graph.get("initializer", ())], [*graph.get("sparse", ())]
+        for node in graph.get("node", ()):
+            for attribute in wire.decode(node, _NODE).get("attribute", ()):
+                held = wire.decode(attribute, _ATTRIBUTE)
+                parts += held.get("tensor", ())
+                sparse += held.get("sparse", ())
+                graphs += [wire.decode(part, _GRAPH) for part in held.get("graph", ())]
+        parts += [each for part in sparse for each in wire.decode(part, _SPARSE).get("tensor", ())]
+        yield from (wire.decode(part, _TENSOR) for part in parts)
 
 
 def _keras(path: Path, entry: Entry) -> tuple[Compute, int | None]:

@@ -26,7 +26,7 @@ _WIDTH = {FIXED32: 4, FIXED64: 8}
 _CHUNK = 1 << 20
 
 Message = dict[str, list[Any]]
-"""Field name -> its values in order; a field that is not repeated has its last value in force."""
+"""Field name -> its values in order; a field that is not repeated has one."""
 
 
 class Field(NamedTuple):
@@ -172,16 +172,26 @@ class Wire:
                 step = min(4 * step, _CHUNK)
         return np.ndarray((found,), f"<f{width}", view, at, (stride,))
 
-    def decode(self, view: memoryview, schema: Schema) -> Message:
-        """The fields of one message that the schema names; the others are skipped."""
+    def decode(self, view: memoryview, schema: Schema, closed: bool = False) -> Message:
+        """The fields of one message that the schema names; the others are skipped, or with `closed` refused.
+
+        A field that is not repeated stands once: of two messages others take all that is in both, of two numbers the last.
+        """
         message: Message = {}
         for part in self.fields(view):
             spec = schema.get(part.number)
+            if spec is None and closed:
+                self.fault(f"field {part.number} beside {', '.join(each.name for each in schema.values())}")
             if spec is not None and spec.kind != "any":
-                message.setdefault(spec.name, []).extend(self._values(part, spec))
+                values = message.setdefault(spec.name, [])
+                values.extend(self._values(part, spec))
+                if len(values) > 1 and not spec.repeated:
+                    self.fault(f"{spec.name} stands more than once in one message, expected once")
         return message
 
     def _values(self, part: Field, spec: Spec) -> Sequence[Any]:
+        if part.wire == LENGTH and not spec.repeated and spec.kind not in ("str", "message"):
+            self.fault(f"{spec.name} is a list, expected one {spec.kind}")  # which others pass over
         if spec.kind == "data":
             return [part]
         if spec.kind == "float":

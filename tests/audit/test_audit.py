@@ -315,9 +315,13 @@ def test_an_onnx_file_answers_as_it_computes(tmp_path: Path, fer: dict[str, Path
     tensor.ClearField("raw_data")
     tensor.data_location = onnx.TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="/etc/passwd")
-    (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(ModelError, match="keeps w in another file"), opened(entry, faces, 10):
-        pass
+    hidden = onnx_model("n")
+    within = onnx.helper.make_graph([onnx.helper.make_node("Constant", [], ["w"], value=tensor)], "within", [], [])
+    hidden.graph.node.append(onnx.helper.make_node("If", ["x"], ["y"], then_branch=within))
+    for each in (model, hidden):
+        (tmp_path / "a.onnx").write_bytes(each.SerializeToString())
+        with pytest.raises(ModelError, match="keeps w in another file"), opened(entry, faces, 10):
+            pass
 
 
 def test_a_keras_file_is_a_program_that_must_be_trusted(tmp_path: Path) -> None:

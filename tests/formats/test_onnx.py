@@ -309,3 +309,18 @@ def test_limits(tmp_path: Path) -> None:
         read_onnx(path, Limits(total_bytes=100))
     with pytest.raises(ModelError, match="7 nodes, more than the 5 allowed"):
         read_onnx(path, Limits(arrays=5))
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (block(7, text(2, "second")), "graph stands more than once"),
+        (block(14, text(1, "a") + text(1, "b")), "key stands more than once"),
+        (block(8, [b"\x12\x01\x09"]), "version is a list, expected one int"),
+    ],
+)
+def test_what_others_would_merge_or_pass_over_is_refused(more: Pieces, words: str, tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "net.onnx", NET, inputs={"data": (1, 2, 8, 8)}, outputs=["prob"])
+    path.write_bytes(b"".join(more) + path.read_bytes())
+    with pytest.raises(ModelError, match=f"net.onnx: {words}"):
+        read_onnx(path)
