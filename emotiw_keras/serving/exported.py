@@ -16,23 +16,20 @@ from emotiw_keras.heads import heads_of
 from emotiw_keras.models.registry import LARGEST_SIDE
 from emotiw_keras.run_facts import are_heads
 from emotiw_keras.sealed import strict_json
+from emotiw_keras.serving.exported_graph import LARGEST_TOGETHER, bytes_of_face
 from emotiw_keras.uncertainty import is_entropy
 
 SUFFIX = ".onnx"
 SEAL = "checksum"
 """Key of the facts under which `seal` stands."""
 MOST_FACTS = 1 << 20
-# What the exporter writes; among it is nothing that reads files, loops, or makes much of little.
-OPERATORS = frozenset(
-    "Add AveragePool BatchNormalization Cast Clip Concat Conv Div Flatten Gemm GlobalAveragePool Identity LRN MatMul Max "
-    "MaxPool Mean Mul Pad ReduceMax ReduceMin Relu Reshape Sigmoid Slice Softmax Sub Transpose".split()
-)
-_MODEL: Schema = {7: Spec("graph", "message"), 14: Spec("metadata", "message", True), 25: Spec("functions", "message", True)}
+_MODEL: Schema = {
+    **dict.fromkeys((1, 2, 3, 4, 5, 6), Spec("", "any")),  # versions, and who wrote it
+    7: Spec("graph", "message"),
+    8: Spec("opset", "message", True),
+    14: Spec("metadata", "message", True),
+}
 _ENTRY: Schema = {1: Spec("key", "str"), 2: Spec("value", "message")}
-_GRAPH: Schema = {1: Spec("node", "message", True), 5: Spec("initializer", "message", True)}
-_NODE: Schema = {4: Spec("op", "str"), 5: Spec("attribute", "message", True), 7: Spec("domain", "str")}
-_ATTRIBUTE: Schema = {1: Spec("name", "str"), 8: Spec("ints", "int", True)}
-_TENSOR: Schema = {8: Spec("name", "str"), 13: Spec("external", "message", True), 14: Spec("location", "int")}
 
 
 @dataclass(frozen=True)
@@ -43,12 +40,14 @@ class Exported:
         path: the file.
         model: its bytes: `pixels`, uint8 (batch, side, side, channels) -> `probabilities`, float32 (batch, classes).
         facts: what the export wrote into it.
+        at_once: faces that are computed together, at most.
         chosen: the name of the head that was asked for; None for the file's own choice.
     """
 
     path: Path
     model: bytes
     facts: dict[str, Any]
+    at_once: int
     chosen: str | None = None
 
     @classmethod
@@ -66,7 +65,6 @@ class Exported:
             raise ModelError(
                 f"{path} says nothing of labels and preprocessing; expected a file of `emotiw export --format onnx`"
             )
-        _check_graph(path, wire, last(model, "graph", memoryview(b"")), "functions" in model)
         try:
             facts = strict_json(texts[0])
         except ValueError as error:
@@ -74,10 +72,11 @@ class Exported:
         wrong = _wrong(facts)
         if wrong:
             raise ModelError(f"{path} is damaged, or of another version of emotiw: it says {wrong}; export the run again")
+        needed = bytes_of_face(path, wire, wire.decode(view, _MODEL, closed=True), tuple(facts["input"]["shape"][1:]))
         said = facts.get(SEAL)  # the first exports had none
         if said is not None and said != seal(last(model, "graph", b""), facts):
             raise ModelError(f"{path} is damaged: its bytes are not what its checksum says; export the run again")
-        return cls(path, bytes(view), facts)
+        return cls(path, bytes(view), facts, max(1, LARGEST_TOGETHER // needed))
 
     @property
     def called(self) -> str:
@@ -140,24 +139,6 @@ def seal(graph: bytes | memoryview, facts: Mapping[str, Any]) -> str:
     """What tells a damaged file: SHA-256 of the graph, as it stands in the file, and of the facts."""
     plain = {key: value for key, value in facts.items() if key != SEAL}
     return hashlib.sha256(bytes(graph) + json.dumps(plain, sort_keys=True).encode()).hexdigest()
-
-
-def _check_graph(path: Path, wire: Wire, view: memoryview, functions: bool) -> None:
-    graph = wire.decode(view, _GRAPH)
-    nodes = [wire.decode(part, _NODE) for part in graph.get("node", ())]
-    strange = [last(node, "op", "") for node in nodes if last(node, "op", "") not in OPERATORS or last(node, "domain", "")]
-    if strange or functions or not nodes:
-        what = f"the operator {strange[0]!r}" if strange else "functions" if functions else "no operators"
-        raise ModelError(f"{path} holds {what}, which `emotiw export --format onnx` does not write; export the run again")
-    for node in nodes:
-        attributes = (wire.decode(part, _ATTRIBUTE) for part in node.get("attribute", ()))
-        if last(node, "op").startswith("Reduce") and any(len(each.get("ints", ())) > 1 for each in attributes):
-            # OpenCV computes it wrong, and says nothing; what stretched faces was written so once.
-            raise ModelError(f"{path} was written by an older version of emotiw; export the run again")
-    for part in graph.get("initializer", ()):
-        tensor = wire.decode(part, _TENSOR)
-        if "external" in tensor or last(tensor, "location", 0):
-            raise ModelError(f"{path} keeps {last(tensor, 'name', 'an array')} in another file; export the run again")
 
 
 def _wrong(facts: Any) -> str:

@@ -31,7 +31,7 @@ from emotiw_keras.weights import cache, manifest
 from emotiw_keras.weights.transfer import Part
 from tests.formats.fuzz_seeds import CAFFE, CAFFE_2, ONNX, SHAPES
 from tests.formats.write_caffe import write_caffemodel, write_prototxt
-from tests.formats.write_onnx import write_onnx
+from tests.formats.write_onnx import Op, concat, write_onnx
 
 LIMITS = Limits(total_bytes=16 << 20, arrays=5000)
 
@@ -232,11 +232,17 @@ def _field(number: int, content: bytes) -> bytes:
 
 def _exported_seed() -> bytes:
     facts = {
-        "labels": ["happy", "sad"], "input": {"shape": ["batch", 72, 72, 1], "colour": "grey"},
-        "preprocessing": {"channels": "grey", "resize": 72, "crop": 67}, "crop": {"reading": "B", "stretch": False},
+        "labels": ["happy", "sad"], "input": {"shape": ["batch", 8, 8, 1], "colour": "grey"},
+        "preprocessing": {"channels": "grey", "resize": 8, "crop": 8}, "crop": {"reading": "B", "stretch": False},
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as place:
-        write_onnx(path := Path(place, "net.onnx"), ONNX, inputs=SHAPES, outputs=["prob"])
+        front = [
+            Op("Cast", ["pixels"], ["cast"], {"to": 1}),
+            Op("Transpose", ["cast"], ["turned"], {"perm": [0, 3, 1, 2]}),
+            concat("data", ["turned", "turned"]),
+        ]
+        inputs = {"pixels": (0, 8, 8, 1)}
+        write_onnx(path := Path(place, "net.onnx"), [*front, *ONNX], inputs=inputs, outputs=["prob"], opset=17)
         return path.read_bytes() + _field(14, _field(1, b"emotiw") + _field(2, json.dumps(facts).encode()))
 
 

@@ -19,9 +19,11 @@ import tensorflow as tf
 from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.errors import ModelError, OutputError, RunError
 from emotiw_keras.files import sha256_file
+from emotiw_keras.formats.protobuf import Wire
 from emotiw_keras.models import build, model_names
 from emotiw_keras.models.features import with_features
-from emotiw_keras.serving import portable
+from emotiw_keras.serving import exported, portable
+from emotiw_keras.serving.exported_graph import bytes_of_face
 from emotiw_keras.serving.folding import fold
 from emotiw_keras.serving.predictor import Predictor
 from emotiw_keras.serving.tflite_graph import tflite_model
@@ -111,6 +113,9 @@ def test_every_network_is_the_same_in_onnx(name: str, tmp_path: Path) -> None:
     model = onnx_model(fold(net, face_input), 42, {"emotiw": "{}"})
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, tmp_path / "net.onnx")
+    wire = Wire("net.onnx")
+    fields = wire.decode(memoryview(model.SerializeToString()), exported._MODEL, closed=True)
+    assert faces[0].nbytes < bytes_of_face(tmp_path / "net.onnx", wire, fields, faces.shape[1:]) < 10**8
     expected = keras.ops.convert_to_numpy(net(face_input(faces), training=False))
     np.testing.assert_allclose(run_onnx(tmp_path / "net.onnx", faces), expected, rtol=1e-4, atol=1e-7)
     assert expected.max() < 0.9, "one class has all: nothing is compared"

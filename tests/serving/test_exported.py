@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -20,6 +21,7 @@ from emotiw_keras.cli.main import run as emotiw
 from emotiw_keras.errors import EmotiwError, ModelError, UsageError
 from emotiw_keras.runs import Run
 from emotiw_keras.serving import portable
+from emotiw_keras.serving.auto import open_engine
 from emotiw_keras.serving.exported import Exported
 from emotiw_keras.serving.input_images import InputImage
 from emotiw_keras.serving.pipeline import Pipeline
@@ -182,6 +184,66 @@ def outside(model: onnx.ModelProto) -> None:
     onnx.external_data_helper.set_external_data(model.graph.initializer[0], "../../secret")
 
 
+def much_of_little(op: str) -> Callable[[onnx.ModelProto], object]:
+    """What takes gigabytes by operators that the export writes."""
+
+    def grow(model: onnx.ModelProto) -> None:
+        def add(op: str, inputs: list[str], output: str, *numbers: int, **settings: object) -> None:
+            if numbers:
+                model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(numbers, np.int64), f"{output}.numbers"))
+                inputs = [*inputs, f"{output}.numbers"]
+            model.graph.node.append(onnx.helper.make_node(op, inputs, [output], **settings))
+
+        if op == "Pad":
+            add("Pad", ["pixels"], "padded", 0, 0, 0, 0, 0, 16000, 16000, 0)
+        if op == "Conv":
+            model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((1, 76, 1, 1), np.float32), "kernel"))
+            pads, ones = (16000,) * 4, (1, 1)
+            sizes = {"kernel_shape": ones, "strides": (9999, 9999), "dilations": ones, "group": 1}
+            add("Conv", ["pixels", "kernel"], "sparse", pads=pads, **sizes)
+        if op == "Transpose":
+            add("Transpose", ["pixels"], "turned", perm=(1, 0, 2, 3))
+        if op in ("Mul", "Max"):
+            add("Reshape", ["pixels"], "rows", 0, 5776, 1)
+            add("Reshape", ["pixels"], "columns", 0, 1, 5776)
+            add("Mul", ["rows", "columns"], "products")
+            for number in range(9 if op == "Max" else 0):
+                add("Max", ["products"], f"kept_{number}")
+        if op == "Mul":
+            add("Concat", ["products"] * 9, "all", axis=1)
+
+    return grow
+
+
+def hidden_graph(model: onnx.ModelProto) -> None:
+    attribute = model.graph.node[0].attribute.add(name="then_branch", type=onnx.AttributeProto.GRAPH)
+    attribute.g.node.add(op_type="Loop")
+
+
+def hidden_array(model: onnx.ModelProto) -> None:
+    model.graph.sparse_initializer.add(dims=[46000, 46000])
+
+
+def larger_than_stored(model: onnx.ModelProto) -> None:
+    model.graph.initializer[0].dims[0] = 10**9
+
+
+def stored_twice(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(model.graph.initializer[0])
+
+
+def of_other_faces(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 20000
+
+
+def of_other_operators(model: onnx.ModelProto) -> None:
+    model.opset_import[0].version = 9
+
+
+def of_functions(model: onnx.ModelProto) -> None:
+    model.functions.add(name="Relu")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -194,11 +256,42 @@ def outside(model: onnx.ModelProto) -> None:
         (spoil_facts(lambda facts: facts["preprocessing"].update(resize=10**6)), "preprocessing.resize = 1000000"),
         (spoil_facts(lambda facts: facts["input"].update(shape=["batch", 75, 76, 1])), "input = "),
         (spoil_facts(lambda facts: facts.update(crop=3)), "crop = 3"),
+        (much_of_little("Pad"), r"layer padded \(Pad\) would make"),
+        (much_of_little("Conv"), r"layer sparse \(Conv\) would make"),
+        (much_of_little("Mul"), r"layer all \(Concat\) would make"),
+        (much_of_little("Max"), "bytes and .* multiplications for each face"),
+        (much_of_little("Transpose"), r"its step turned \(Transpose\) does not fit"),
+        (hidden_graph, "field 6 beside"),
+        (hidden_array, "field 15 beside"),
+        (larger_than_stored, "has .* bytes"),
+        (stored_twice, "two tensors named"),
+        (of_other_faces, "does not take what it says"),
+        (of_other_operators, "ONNX operators 17"),
+        (of_functions, "field 25 beside"),
     ],
 )
 def test_a_strangers_file_is_refused(change: Callable, words: str, file: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=words):
         Exported.open(changed(file, tmp_path / "b.onnx", change))
+
+
+def test_a_second_graph_that_an_engine_would_read_too_is_refused(file: Path, tmp_path: Path) -> None:
+    first = onnx.ModelProto()
+    array = first.graph.initializer.add(name="secret", data_location=onnx.TensorProto.EXTERNAL)
+    array.external_data.add(key="location", value="secret.txt")
+    (tmp_path / "b.onnx").write_bytes(first.SerializeToString() + file.read_bytes())
+    with pytest.raises(ModelError, match="b.onnx: graph stands more than once"):
+        Exported.open(tmp_path / "b.onnx")
+
+
+@pytest.mark.parametrize("engine", engines.installed())
+def test_faces_of_a_large_network_are_computed_a_few_at_a_time(engine: str, file: Path) -> None:
+    faces = np.random.default_rng(3).integers(0, 256, (5, 76, 76, 1), np.uint8)
+    whole = Exported.open(file)
+    few = replace(whole, at_once=2)
+    assert whole.at_once > 64
+    expected, found = (open_engine(engine, source, 1, faces.shape[1:])(faces) for source in (whole, few))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_a_changed_bit_or_digit_is_refused(file: Path, tmp_path: Path) -> None:
