@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from emotiw_keras.heads import Head
 
 WEIGHT_STEPS = 2**15
-# First bytes of the formats that decode_jpeg leaves to others: BMP, GIF (which may be animated), WebP.
-OTHER_FORMATS = (b"BM", b"GIF8", b"RIFF")
 # Of a JPEG and the previews in it; progressive ones have about ten.
 MAX_SCANS = 40
+# Of a GIF up to the end of its first frame: 8 MB as programs write them.
+MAX_BLOCKS = 2**15
 
 
 def resize_weights(source: tf.Tensor, target: int) -> tf.Tensor:
@@ -102,7 +102,8 @@ def decode(data: tf.Tensor) -> tf.Tensor:
     """Decode one JPEG, PNG, BMP, GIF or WebP image: string scalar -> uint8 (height, width, 3) RGB.
 
     Of an animation the first frame. EXIF orientation is ignored; transparency is dropped. Refused before they are decoded are
-    images of more than `MAX_PIXELS`, JPEGs of many scans, which take minutes, and animated WebP, which damages TensorFlow.
+    images of more than `MAX_PIXELS` or of a size that is not told, JPEGs of many scans, which take minutes, and animated WebP,
+    which damages TensorFlow.
     """
     content = tf.io.decode_raw(data, tf.uint8)
     # Of a shorter file the decoder says that it is none.
@@ -111,19 +112,39 @@ def decode(data: tf.Tensor) -> tf.Tensor:
     def says(kind: bytes, place: int = 0) -> tf.Tensor:
         return tf.reduce_all(start[place : place + len(kind)] == tf.constant(list(kind), tf.int64))
 
-    jpeg, png = says(b"\xff\xd8"), says(b"\x89PNG")
-    animated = says(b"WEBPVP8X", 8) & (tf.bitwise.bitwise_and(start[20], tf.constant(2, tf.int64)) > 0)
+    jpeg, png, gif, bmp = (says(kind) for kind in (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM"))
+    lossy, lossless, extended = (says(b"RIFF") & says(b"WEBP" + kind, 8) for kind in (b"VP8 ", b"VP8L", b"VP8X"))
+    animated = extended & (tf.bitwise.bitwise_and(start[20], tf.constant(2, tf.int64)) > 0)
+    frame, end = tf.cond(gif, lambda: _first_frame(content), lambda: (tf.zeros((), tf.int64), tf.zeros((), tf.int64)))
 
     def jpeg_pixels() -> tf.Tensor:
         return tf.reduce_prod(tf.cast(tf.io.extract_jpeg_shape(data)[:2], tf.int64))
 
     def png_pixels() -> tf.Tensor:
-        return _big_endian(start[16:20]) * _big_endian(start[20:24])
+        return _number(start[19:15:-1]) * _number(start[23:19:-1])
 
+    def bmp_pixels() -> tf.Tensor:
+        height = _number(start[22:26])
+        return _number(start[18:22]) * tf.minimum(height, 2**32 - height)  # below 0 where the first row is the top one
+
+    def lossless_pixels() -> tf.Tensor:
+        bits = _number(start[21:25])
+        return (bits % 2**14 + 1) * (bits // 2**14 % 2**14 + 1)
+
+    sizes = [
+        (jpeg, jpeg_pixels),
+        (png, png_pixels),
+        (bmp, bmp_pixels),
+        (gif, lambda: frame),
+        (lossy, lambda: (_number(start[26:28]) % 2**14) * (_number(start[28:30]) % 2**14)),
+        (lossless, lossless_pixels),
+        (extended, lambda: (_number(start[24:27]) + 1) * (_number(start[27:30]) + 1)),
+    ]
+    size = tf.case(sizes, default=lambda: tf.zeros((), tf.int64))
     scans = tf.math.count_nonzero((content[:-1] == 0xFF) & (content[1:] == 0xDA), dtype=tf.int64)
-    size = tf.case([(jpeg, jpeg_pixels), (png, png_pixels)], default=lambda: tf.zeros((), tf.int64))
     checks = [
         tf.debugging.Assert(~animated, ["an animated WebP; send its first frame"]),
+        tf.debugging.Assert(size > 0, ["no JPEG, PNG, BMP, GIF or WebP that tells its size"]),
         tf.debugging.Assert(size <= MAX_PIXELS, ["an image of", size, "pixels; at most", MAX_PIXELS]),
         tf.debugging.Assert(~jpeg | (scans <= MAX_SCANS), ["a JPEG of", scans, "scans; at most", MAX_SCANS]),
     ]
@@ -133,18 +154,49 @@ def decode(data: tf.Tensor) -> tf.Tensor:
         return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
 
     def other() -> tf.Tensor:
-        image = tf.io.decode_image(data, channels=3, expand_animations=False)
+        # Of a GIF TensorFlow decodes all frames that it is given, and makes room for the largest.
+        first = tf.strings.join([tf.strings.substr(data, tf.zeros((), tf.int64), end), ";"])
+        image = tf.io.decode_image(tf.where(gif, first, data), channels=3, expand_animations=False)
         return tf.reshape(image, tf.shape(image)[-3:])
 
     with tf.control_dependencies(checks):
-        others = tf.reduce_any(tf.stack([says(kind) for kind in OTHER_FORMATS]))
-        image = tf.cond(others, other, common)
+        image = tf.cond(jpeg | png, common, other)
     return tf.ensure_shape(image, (None, None, 3))
 
 
-def _big_endian(digits: tf.Tensor) -> tf.Tensor:
-    """int64 (4,) of bytes -> the number that they are."""
-    return tf.reduce_sum(digits * tf.constant([2**24, 2**16, 2**8, 1], tf.int64))
+def _number(digits: tf.Tensor) -> tf.Tensor:
+    """int64 bytes, the least first -> the number that they are."""
+    return tf.reduce_sum(tf.bitwise.left_shift(digits, 8 * tf.range(tf.size(digits, tf.int64))))
+
+
+def _first_frame(content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """uint8 (bytes,) of a GIF -> pixels of its first frame, 0 where that does not come soon, and the place behind it."""
+    length = tf.size(content, tf.int64)
+    padded = tf.concat([content, tf.zeros(16, tf.uint8)], axis=0)
+
+    def palette(flags: tf.Tensor) -> tf.Tensor:
+        return tf.where(flags >= 128, 3 * 2 ** (flags % 8 + 1), 0)
+
+    # What stands at `place`: an extension or a frame, a block of an extension, a block of the frame, nothing that matters.
+    outside, extension, frame, over = (tf.constant(stage, tf.int64) for stage in range(4))
+
+    def step(place: tf.Tensor, stage: tf.Tensor, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        part = tf.cast(padded[place : place + 10], tf.int64)
+        begins = (stage == outside) & (part[0] == ord(","))
+        further = (stage == outside) & (part[0] == ord("!"))
+        past = tf.where(begins, 11 + palette(part[9]), tf.where(further, tf.constant(2, tf.int64), 1 + part[0]))
+        follows = tf.where(part[0] > 0, stage, tf.where(stage == frame, over, outside))
+        opens = tf.where(begins, frame, tf.where(further, extension, over))
+        pixels = tf.where(begins, _number(part[5:7]) * _number(part[7:9]), pixels)
+        return place + past, tf.where(stage == outside, opens, follows), pixels
+
+    def goes_on(place: tf.Tensor, stage: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
+        return (place < length) & (stage != over)
+
+    first = (13 + palette(tf.cast(padded[10], tf.int64)), outside, tf.zeros((), tf.int64))
+    place, stage, pixels = tf.while_loop(goes_on, step, first, maximum_iterations=MAX_BLOCKS)
+    whole = ~goes_on(place, stage, pixels)
+    return tf.where(whole, pixels, 0), tf.minimum(place, length)
 
 
 def _entropy(probabilities: tf.Tensor) -> tf.Tensor:

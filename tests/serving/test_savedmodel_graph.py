@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -106,6 +107,41 @@ def test_an_animation_gives_its_first_image() -> None:
         file = io.BytesIO()
         Image.fromarray(first).save(file, kind, save_all=True, append_images=[Image.fromarray(second)])
         np.testing.assert_array_equal(graph.decode(tf.constant(file.getvalue())).numpy(), np.full((9, 9, 3), 40))
+
+
+def test_the_size_of_each_kind_is_read_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "MAX_BLOCKS", 200)
+    pixels = np.random.default_rng(3).integers(0, 256, (37, 53, 3), np.uint8)
+    bitmap, moving = bytearray(encoded(pixels, "BMP")), encoded(pixels, "GIF")
+    lossy, exif = encoded(pixels, "WEBP"), encoded(pixels, "WEBP", exif=b"Exif\0\0II*\0\x08\0\0\0\0\0")
+    bitmap[22:26] = struct.pack("<i", -37)
+    frame = moving.index(b",", 13 + 3 * 256)
+    end = b"," + struct.pack("<HHHHB", 0, 0, 60000, 60000, 0) + b"\x08\x02\0\x01\0;"
+    decode = tf.function(graph.decode, input_signature=[tf.TensorSpec((), tf.string)])
+    np.testing.assert_array_equal(decode(bytes(bitmap)), np.flipud(pixels))
+    np.testing.assert_array_equal(decode(moving[:-1] + end), decode(moving))
+    assert decode(lossy).shape == decode(exif).shape == (37, 53, 3)
+    bitmap[18:26] = struct.pack("<ii", 8001, -8001)
+    huge = [
+        bytes(bitmap),
+        moving[: frame + 5] + struct.pack("<HH", 60000, 60000) + moving[frame + 9 :],
+        lossy[:26] + struct.pack("<HH", 16000, 16000) + lossy[30:],
+        exif[:24] + b"\xff\xff\0" * 2 + exif[30:],
+        b"RIFF"
+        + struct.pack("<I", 26)
+        + b"WEBPVP8L"
+        + struct.pack("<I", 14)
+        + b"/"
+        + struct.pack("<I", 15999 * (2**14 + 1))
+        + bytes(9),
+    ]
+    for data in huge:
+        with pytest.raises(tf.errors.InvalidArgumentError, match="an image of"):
+            decode(data)
+    blocks = moving[:frame] + b"!\xfe" + b"\x01a" * 300 + b"\0" + moving[frame:]
+    for data in (b"RIFF\x20\0\0\0WEBPXXXX" + bytes(30), blocks, moving[:frame], moving[:6]):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="that tells its size"):
+            decode(data)
 
 
 def test_what_would_hold_the_decoder_up_is_refused() -> None:
