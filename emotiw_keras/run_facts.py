@@ -29,6 +29,8 @@ MOST_FEATURES = 1000
 """Activations that a classifier reads."""
 MOST_MODULES = 4096
 """Of a PathNet: its sizes, and the numbers in its path."""
+READINGS = ("A", "B", "C", "D")
+"""The names in `faces.alignment.READINGS`, which needs OpenCV."""
 MEAN_IMAGE_FILE = "mean_image.npy"
 FOLDS_FILE, FINAL = "folds.json", "final"
 """What tells that a folder holds the runs of a cross-validation, and its run of all data."""
@@ -43,6 +45,11 @@ def are_heads(value: Any) -> bool:
     """Whether it is a list of heads, each with a name of its own and its labels."""
     named = list_of(lambda head: isinstance(head, dict) and text(head.get("name")) and _labels(head.get("labels")))(value)
     return named and len({head["name"] for head in value}) == len(value) and all(NAME.fullmatch(head["name"]) for head in value)
+
+
+def is_crop(value: Any) -> bool:
+    """Whether it says how a face is cut out of a photo."""
+    return isinstance(value, dict) and one_of(*READINGS)(value.get("reading")) and boolean(value.get("stretch"))
 
 
 def _variable(value: Any) -> bool:
@@ -117,10 +124,7 @@ _FIELDS: dict[str, tuple[Holds, str]] = {
     "recipe": (text, "a text"),
     "labels": (_labels, "a list of different class names"),
     "leave_out": (list_of(text), "a list of class names"),
-    "crop": (
-        lambda value: isinstance(value, dict) and text(value.get("reading")) and boolean(value.get("stretch")),
-        "a table of reading and stretch",
-    ),
+    "crop": (is_crop, f"a table of reading, one of {', '.join(READINGS)}, and stretch"),
     "crops": (one_of(1, 2, 10), "one of (1, 2, 10)"),
     "precision": (text, "a text"),
     "seed": (integer(0, 1 << 63), "a whole number"),

@@ -14,7 +14,7 @@ from emotiw_keras.formats.foreign import FACTS, Limits
 from emotiw_keras.formats.protobuf import Schema, Spec, Wire, last, map_file
 from emotiw_keras.heads import heads_of
 from emotiw_keras.models.registry import LARGEST_SIDE
-from emotiw_keras.run_facts import are_heads
+from emotiw_keras.run_facts import are_heads, is_crop
 from emotiw_keras.sealed import strict_json
 from emotiw_keras.serving.exported_graph import LARGEST_TOGETHER, bytes_of_face
 from emotiw_keras.uncertainty import is_entropy
@@ -158,15 +158,18 @@ def _wrong(facts: Any) -> str:
         return f"input = {given!r:.60}"
     if not are_heads(facts.get("heads", [])):
         return f"heads = {facts['heads']!r:.60}"
+    heads = {head.name: head.labels for head in heads_of(facts)}
+    chosen = facts.get("head")
+    if (chosen is not None or heads) and (not isinstance(chosen, str) or heads.get(chosen) != tuple(texts)):
+        return f"head = {chosen!r:.60} with labels = {labels!r:.60}"
     limit = facts.get("usable_entropy")
     if limit is not None and not is_entropy(limit, len(texts)):
         return f"usable_entropy = {limit!r:.60}"
-    limits, classes = facts.get("usable_entropies", {}), {head.name: len(head.labels) for head in heads_of(facts)}
+    limits = facts.get("usable_entropies", {})
     if not isinstance(limits, dict) or any(
-        name not in classes or not (each is None or is_entropy(each, classes[name])) for name, each in limits.items()
+        name not in heads or not (each is None or is_entropy(each, len(heads[name]))) for name, each in limits.items()
     ):
         return f"usable_entropies = {limits!r:.60}"
-    crop = facts.get("crop", {"reading": "B", "stretch": False})
-    if not isinstance(crop, dict) or not isinstance(crop.get("reading"), str) or type(crop.get("stretch")) is not bool:
-        return f"crop = {crop!r:.60}"
+    if not is_crop(facts.get("crop", {"reading": "B", "stretch": False})):
+        return f"crop = {facts['crop']!r:.60}"
     return ""

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from emotiw_keras import run_facts
 from emotiw_keras.data.images import decode_image
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.faces.alignment import READINGS, align, crop_matrix, eye_targets
@@ -195,3 +196,7 @@ def test_unknown_reading_and_side() -> None:
         eye_targets(reading="E")
     with pytest.raises(UsageError, match="side = 0"):
         align(np.zeros((50, 50), np.uint8), [(5, 5), (9, 5)], side=0)
+
+
+def test_a_runs_facts_know_every_reading() -> None:
+    assert tuple(READINGS) == run_facts.READINGS

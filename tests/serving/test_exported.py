@@ -244,6 +244,9 @@ def of_functions(model: onnx.ModelProto) -> None:
     model.functions.add(name="Relu")
 
 
+HEADS = [{"name": "votes", "labels": list("abcdefgh")}, {"name": "fer", "labels": list("abcdefg")}]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -256,6 +259,11 @@ def of_functions(model: onnx.ModelProto) -> None:
         (spoil_facts(lambda facts: facts["preprocessing"].update(resize=10**6)), "preprocessing.resize = 1000000"),
         (spoil_facts(lambda facts: facts["input"].update(shape=["batch", 75, 76, 1])), "input = "),
         (spoil_facts(lambda facts: facts.update(crop=3)), "crop = 3"),
+        (spoil_facts(lambda facts: facts.update(crop={"reading": "Z", "stretch": False})), "crop = {'reading': 'Z'"),
+        (spoil_facts(lambda facts: facts.update(head="nope")), "head = 'nope'"),
+        (spoil_facts(lambda facts: facts.update(heads=HEADS, head="nope")), "head = 'nope'"),
+        (spoil_facts(lambda facts: facts.update(heads=HEADS, head="votes")), "head = 'votes' with labels = "),
+        (spoil_facts(lambda facts: facts.update(heads=HEADS)), "head = None"),
         (much_of_little("Pad"), r"layer padded \(Pad\) would make"),
         (much_of_little("Conv"), r"layer sparse \(Conv\) would make"),
         (much_of_little("Mul"), r"layer all \(Concat\) would make"),

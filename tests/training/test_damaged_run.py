@@ -428,6 +428,9 @@ def test_what_becomes_of_a_face_must_be_what_the_network_takes(copy: Path) -> No
         (copy / "run.json").write_text(json.dumps({**info, "model": {**info["model"], "name": name}}))
         with pytest.raises(RunError, match=r"model\.name"):
             Run.open(copy)
+    (copy / "run.json").write_text(json.dumps({**info, "crop": {"reading": "Z", "stretch": False}}))
+    with pytest.raises(RunError, match="crop = .*expected a table of reading, one of A, B, C, D"):
+        Run.open(copy)
     (copy / "run.json").write_text(json.dumps({**info, "model": {}}))
     with pytest.raises(RunError, match=r"model\.name"):
         Run.open(copy)
