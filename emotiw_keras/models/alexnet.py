@@ -15,7 +15,7 @@ from keras import layers
 
 from emotiw_keras.models import weights_argument as stored
 from emotiw_keras.models.layers import GroupedConv2D, LocalResponseNormalization
-from emotiw_keras.models.parts import RELU, Shape, Tensor, Top, head, image_input, known_shape, model_of, scaled
+from emotiw_keras.models.parts import RELU, Shape, Tensor, Top, head, image_input, model_of, scaled
 from emotiw_keras.models.pooling import CaffeMaxPooling2D
 from emotiw_keras.models.preprocessing import decode_predictions, preprocessing
 
@@ -63,8 +63,7 @@ def _build(
     x = head(x, top, scaled(4096, width), scaled(4096, width))
 
     model = model_of(image, x, input_tensor, name)
-    shape = known_shape(image, network)
-    stored.load(model, weights, network, lambda: _build(network, Top(), None, None, shape, network, width), width)
+    stored.load(model, weights, network, width)
     return model
 
 
@@ -88,7 +87,7 @@ def AlexNet(
         input_shape: (height, width, channels), at least 55x55; (227, 227, 3) if None. Without the top height and
             width may be None, for any.
         pooling: without the top: None, "avg" or "max".
-        classes: outputs of fc8. With "imagenet" and another number than 1000, fc8 alone is new.
+        classes: outputs of fc8. With weights for another number, fc8 alone is new.
         classifier_activation: "softmax", or None for logits.
         name: the model's name.
         width: multiplier of channels and units.

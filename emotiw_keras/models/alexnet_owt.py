@@ -13,7 +13,7 @@ from keras import layers
 
 from emotiw_keras.models import weights_argument as stored
 from emotiw_keras.models.layers import Dense, GroupedConv2D
-from emotiw_keras.models.parts import RELU, Shape, Tensor, classifier, image_input, known_shape, model_of, pooled, scaled
+from emotiw_keras.models.parts import RELU, Shape, Tensor, classifier, image_input, model_of, pooled, scaled
 from emotiw_keras.models.pooling import AdaptiveMeanPooling2D
 from emotiw_keras.models.preprocessing import decode_predictions, preprocessing
 from emotiw_keras.models.registry import LAYERS
@@ -82,6 +82,5 @@ def AlexNetOWT(
         x = pooled(x, pooling)
 
     model = model_of(image, x, input_tensor, name)
-    shape = known_shape(image, "alexnet_owt")
-    stored.load(model, weights, "alexnet_owt", lambda: AlexNetOWT(weights=None, input_shape=shape, width=width), width)
+    stored.load(model, weights, "alexnet_owt", width)
     return model

@@ -24,7 +24,6 @@ from emotiw_keras.models.parts import (
     Top,
     classifier,
     image_input,
-    known_shape,
     model_of,
     pooled,
     scaled,
@@ -85,7 +84,7 @@ def EfficientNetLite0(
         input_shape: (height, width, channels), at least 32x32; (224, 224, 3) if None. Without the top height and
             width may be None, for any.
         pooling: without the top: None, "avg" or "max".
-        classes: outputs of the classifier. With "imagenet" and another number than 1000, the classifier alone is new.
+        classes: outputs of the classifier. With weights for another number, the classifier alone is new.
         classifier_activation: "softmax", or None for logits.
         name: the model's name.
         width: multiplier of channels.
@@ -125,10 +124,7 @@ def EfficientNetLite0(
     x = _head(x, Top(include_top, pooling, classes, classifier_activation))
 
     model = model_of(image, x, input_tensor, name)
-    shape = known_shape(image, "efficientnet_lite0")
-    stored.load(
-        model, weights, "efficientnet_lite0", lambda: EfficientNetLite0(weights=None, input_shape=shape, width=width), width
-    )
+    stored.load(model, weights, "efficientnet_lite0", width)
     return model
 
 

@@ -22,7 +22,6 @@ from emotiw_keras.models.parts import (
     Top,
     classifier_kernel,
     image_input,
-    known_shape,
     model_of,
     pooled,
     scaled,
@@ -98,8 +97,7 @@ def FaceVGG(
             x = _convolved(x, scaled(channels, width), f"conv{level}_{number}")
     x = _head(x, Top(include_top, pooling, classes, classifier_activation))
     model = model_of(image, x, input_tensor, name)
-    shape = known_shape(image, "face_vgg")
-    stored.load(model, weights, "face_vgg", lambda: FaceVGG(weights=None, input_shape=shape, width=width), width)
+    stored.load(model, weights, "face_vgg", width)
     return model
 
 

@@ -159,13 +159,6 @@ def image_input(
     return input_tensor if input_tensor is not None else layers.Input(shape, name="image")
 
 
-def known_shape(image: Tensor, model: str) -> Shape:
-    """(height, width, channels) of an input; where any height or width is taken, the network's own."""
-    height, width, channels = image.shape[1:]
-    side = get_spec(model).input_size
-    return (height or side, width or side, channels)
-
-
 def pooled(x: Tensor, pooling: str | None) -> Tensor:
     """The output without a classifier: the maps as they are (None), or their mean or maximum: float (batch, channels).
 

@@ -24,7 +24,6 @@ from emotiw_keras.models.parts import (
     VarianceScaling,
     classifier_kernel,
     image_input,
-    known_shape,
     model_of,
     pooled,
     scaled,
@@ -177,13 +176,5 @@ def PathNet(
             name=READOUT,
         )(x)
     model = model_of(image, x, input_tensor, name)
-    shape = known_shape(image, "pathnet")
-    options: dict[str, Any] = dict(sizes)
-    stored.load(
-        model,
-        weights,
-        "pathnet",
-        lambda: PathNet(input_shape=shape, width=width, path=taken, combine=combine, reduce=reduce, **options),
-        width,
-    )
+    stored.load(model, weights, "pathnet", width)
     return model

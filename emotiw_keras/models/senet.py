@@ -25,7 +25,6 @@ from emotiw_keras.models.parts import (
     Top,
     classifier,
     image_input,
-    known_shape,
     model_of,
     pooled,
     scaled,
@@ -130,8 +129,7 @@ def _build(
         x = pooled(x, top.pooling)
 
     model = model_of(image, x, input_tensor, name)
-    shape = known_shape(image, "senet50")
-    stored.load(model, weights, "senet50", lambda: _build(Top(classes=IDENTITIES), None, None, shape, "senet50", width), width)
+    stored.load(model, weights, "senet50", width)
     return model
 
 
@@ -156,7 +154,7 @@ def SENet50(
         input_shape: (height, width, channels), at least 5x5; (224, 224, 3) if None. Without the top height and
             width may be None, for any.
         pooling: without the top: None, "avg" (the 2048 features of a face) or "max".
-        classes: outputs of the classifier. With "vggface2" and another number than 8631, the classifier alone is new.
+        classes: outputs of the classifier. With weights for another number, the classifier alone is new.
         classifier_activation: of the output; None gives logits.
         name: of the model.
         width: multiplier of all channels, above 0.

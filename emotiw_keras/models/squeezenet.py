@@ -26,7 +26,6 @@ from emotiw_keras.models.parts import (
     Top,
     classifier_kernel,
     image_input,
-    known_shape,
     model_of,
     pooled,
     scaled,
@@ -132,8 +131,7 @@ def _build(
     x = _head(x, top, border)
 
     model = model_of(image, x, input_tensor, name)
-    shape = known_shape(image, network)
-    stored.load(model, weights, network, lambda: _build(network, Top(), None, None, shape, network, width), width)
+    stored.load(model, weights, network, width)
     return model
 
 
@@ -157,7 +155,7 @@ def SqueezeNet(
         input_shape: (height, width, channels), at least 29x29; (227, 227, 3) if None. Without the top height and
             width may be None, for any.
         pooling: without the top: None, "avg" or "max".
-        classes: outputs of conv10. With "imagenet" and another number than 1000, conv10 alone is new.
+        classes: outputs of conv10. With weights for another number, conv10 alone is new.
         classifier_activation: "softmax", or None for logits: the means of conv10, at least 0 as a ReLU precedes them.
         name: the model's name.
         width: multiplier of channels.

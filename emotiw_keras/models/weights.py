@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -135,8 +135,9 @@ def survives(path: Path) -> None:
     rehearse(read_keras_h5, path, Limits())
 
 
-def load_strict(model: keras.Model, path: Path) -> None:
-    """Loads a `.weights.h5` file written by `model.save_weights`; names, order and shapes of the layers must be equal.
+def load_strict(model: keras.Model, path: Path, behind: Collection[str] = ()) -> None:
+    """Loads a `.weights.h5` file written by `model.save_weights`; names, order and shapes of the layers must be equal, but that
+    the file may have the layers `behind` the model's own.
 
     Keras alone matches layers by class and order, so weights of one layer can slip into another of the same shape.
     Raises ModelError naming the first layer that differs.
@@ -144,7 +145,7 @@ def load_strict(model: keras.Model, path: Path) -> None:
     found, wanted = stored_layers(path), _model_layers(model)
     for name in (*wanted, *found):
         there, here = found.get(name), wanted.get(name)
-        if there == here:
+        if there == here or (here is None and name in behind):
             continue
         misfit = f"{path} does not fit {model.name}: layer {name}"
         if there and here and there[1] == here[1]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,25 +81,18 @@ def find(weights: str | os.PathLike[str] | None, name: str, none: str = "weights
     return path
 
 
-def load(
-    model: keras.Model,
-    weights: str | os.PathLike[str] | None,
-    name: str,
-    reference: Callable[[], keras.Model],
-    width: float = 1.0,
-) -> None:
-    """Fills `model`, a network of the registry name `name`, as `weights` says.
+def load(model: keras.Model, weights: str | os.PathLike[str] | None, name: str, width: float = 1.0) -> None:
+    """Fills `model`, a network of the registry name `name` and of `width`, as `weights` says.
 
-    None leaves the initial values. A word of `DATA_SETS` takes the fetched file. The path of a `.weights.h5` file must fit in
-    every layer. From any other file of Keras (.keras, .h5) the layers of the model's own names are filled, which must fit. The
-    path of a foreign file is converted, and proven, on the way (see `conversion.convert`), for the model's width and images.
-    From published, other Keras and foreign weights, where the model has another number of classes, or no classifier, the trunk
-    alone is filled, as from a file that holds no classifier; a line on stderr tells of the layers that are new, and of a
-    classifier that is kept. Where `weights` says which classes the outputs stand for (`ForClasses`) and the file names its own,
-    it is put into their order, or is new where they are others.
+    None leaves the initial values. A word of `DATA_SETS` takes the fetched file. From it, as from the path of any
+    `.weights.h5` file, every layer must fit. From any other file of Keras (.keras, .h5) the layers of the model's own names are
+    filled, which must fit. The path of a foreign file is converted, and proven, on the way (see `conversion.convert`), for the
+    model's width and images.
+    From every file, where the model has another number of classes, or no classifier, the trunk alone is filled, as from a file
+    that holds no classifier; a line on stderr tells of the layers that are new, and of a classifier that is kept. Where
+    `weights` says which classes the outputs stand for (`ForClasses`) and the file names its own, it is put into their order, or
+    is new where they are others.
 
-    `reference` builds the same network with the classifier of its published weights; it is called where the trunk alone is
-    wanted; `width` is that of both.
     Raises ModelError if the file is missing, damaged, or does not fit. Never leaves random weights silently.
     """
     path = find(weights, name)
@@ -110,28 +103,29 @@ def load(
         _load_foreign(model, path, name, width, labels)
         return
     spec = get_spec(name)
-    published = weights == spec.trained_on
-    if not published:
+    if weights != spec.trained_on:
         survives(path)
         check_unscaled(name, shown(path.name), rescaling_layers(path))
-    last = spec.classifier
+    last, held = spec.classifier, stored_layers(path)
     target = {layer.name: layer for layer in model.layers}
+    if last not in target:
+        named = [layer for _, layers in spec.groups for layer in layers if layer in held]
+        load_strict(model, path, [layer for layer in named if layer == last or len(held[layer][1][0]) == 2])
+        return
+    shapes = [tuple(variable.shape) for variable in target[last].weights]
     # Of a Dense as of a convolution, the last axis of the kernel is the outputs.
-    classes = target[last].kernel.shape[-1] if last in target else None
-    if last not in stored_layers(path):
-        trunk = model if classes is None else keras.Model(model.inputs, target[last].input, name=model.name)
-        load_strict(trunk, path)
-        if classes is not None:
+    classes = shapes[0][-1]
+    stored = held[last][1] if last in held else None
+    if stored is None or (stored[0][-1:] != (classes,) and [(*shape[:-1], classes) for shape in stored] == shapes):
+        load_strict(keras.Model(model.inputs, target[last].input, name=model.name), path, [last])
+        if stored is None:
             print(f"{name}: {shown(path.name)} holds no {last}, so a new one with {classes} classes", file=sys.stderr)
+        else:
+            _say_new(name, path, [last], classes)
         return
-    if not published or classes == spec.classes:
-        load_strict(model, path)
-        if labels and classes is not None:
-            say_kept(name, path, last)
-        return
-    source = reference()
-    load_strict(source, path)
-    _take(model, {layer.name: layer.get_weights() for layer in source.layers if layer.weights}, path, name)
+    load_strict(model, path)
+    if labels:
+        say_kept(name, path, last)
 
 
 def say_kept(name: str, path: Path, last: str, classes: Sequence[str] | None = None) -> None:
@@ -198,8 +192,13 @@ def _take(model: keras.Model, held: Mapping[str, list[np.ndarray]], path: Path, 
     if strange:
         raise ModelError(f"{shown(path.name)} does not fit {model.name}, which has no layer {strange[0]}")
     if new:
-        source = f"{DATA_SETS[spec.trained_on]} weights" if path == _published(spec) else f"weights of {shown(path.name)}"
-        print(f"{name}: {source}, but a new {', '.join(new)} with {classes} classes", file=sys.stderr)
+        _say_new(name, path, new, classes)
+
+
+def _say_new(name: str, path: Path, new: Sequence[str], classes: int) -> None:
+    spec = get_spec(name)
+    source = f"{DATA_SETS[spec.trained_on]} weights" if path == _published(spec) else f"weights of {shown(path.name)}"
+    print(f"{name}: {source}, but a new {', '.join(new)} with {classes} classes", file=sys.stderr)
 
 
 def _own_layers(model: keras.Model, foreign: Foreign, last: str) -> dict[str, list[np.ndarray]] | None:

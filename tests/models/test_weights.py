@@ -117,11 +117,42 @@ def test_a_file_without_a_classifier_fills_the_trunk(tmp_path: Path, capsys) -> 
         build("squeezenet", weights=path, classes=7, input_shape=(67, 67, 1), width=0.1)
 
 
-def test_a_file_of_another_number_of_classes_names_the_layer(tmp_path: Path) -> None:
-    path = tmp_path / "seven.weights.h5"
-    AlexNet(weights=None, classes=7, **SMALL).save_weights(path)
-    with pytest.raises(ModelError, match="layer fc8 holds 205x7 and 7 in the file, 205x42 and 42 in the model"):
-        AlexNet(weights=path, classes=42, **SMALL)
+@pytest.mark.parametrize("name", ["alexnet", "squeezenet"])
+def test_a_file_of_another_number_of_classes_gives_all_but_the_classifier(name: str, tmp_path: Path, capsys) -> None:
+    """What `convert` writes of published weights was refused, and what it makes it of was taken."""
+    last = get_spec(name).classifier
+    path = tmp_path / "many.weights.h5"
+    source = build(name, weights=None, classes=42, **SMALL)
+    source.save_weights(path)
+    capsys.readouterr()
+    model = build(name, weights=path, classes=7, **SMALL)
+    assert capsys.readouterr().err == f"{name}: weights of many.weights.h5, but a new {last} with 7 classes\n"
+    trunk = build(name, weights=path, include_top=False, **SMALL)
+    assert capsys.readouterr().err == ""
+    for layer in (*model.layers, *trunk.layers):
+        if layer.weights and layer.name != last:
+            for found, expected in zip(layer.get_weights(), source.get_layer(layer.name).get_weights(), strict=True):
+                np.testing.assert_array_equal(found, expected)
+    kernel, bias = model.get_layer(last).get_weights()
+    assert kernel.shape[-1] == 7 and kernel.any() and not bias.any()
+    for classes in (7, 42):
+        with pytest.raises(ModelError, match=r"layer conv1 holds \S+ and [45] in the file, \S+ and 10 in the model"):
+            build(name, weights=path, classes=classes, **{**SMALL, "width": 0.1})
+
+
+def test_a_classifier_that_differs_in_more_than_its_classes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "net.weights.h5"
+    build("squeezenet", weights=None, classes=42, **SMALL).save_weights(path)
+    place = stored_layers(path)["conv10"][0]
+    with h5py.File(path, "a") as file:
+        del file[f"layers/{place}/vars/0"]
+        file[f"layers/{place}/vars/0"] = np.zeros((3, 3, 26, 42), "f4")
+    with pytest.raises(ModelError, match="layer conv10 holds 3x3x26x42 and 42 in the file, 1x1x26x7 and 7 in the model"):
+        build("squeezenet", weights=path, classes=7, **SMALL)
+    with h5py.File(path, "a") as file:
+        file[f"layers/{place}/vars"].attrs["name"] = "other"
+    with pytest.raises(ModelError, match="layer other holds"):
+        build("squeezenet", weights=path, include_top=False, **SMALL)
 
 
 def test_weights_never_slip_into_a_layer_of_another_name(tmp_path: Path) -> None:
