@@ -148,9 +148,12 @@ def _converted(
 
 
 def _check_numbers(foreign: Foreign, matches: Sequence[Match]) -> None:
-    """Raise ModelError unless all weights are floating-point numbers that float32 can hold."""
+    """Raise ModelError unless all weights are floating-point numbers, at least one each, that float32 can hold."""
     for key in (key for match in matches for key in match.keys):
         array = foreign.arrays[key]
+        if not array.size:
+            shape = "x".join(map(str, array.shape))
+            raise ModelError(f"{foreign.path.name}: {key} is empty ({shape}), expected weights; save or fetch it anew")
         if array.dtype.kind != "f":
             raise ModelError(
                 f"{foreign.path.name}: {key} is of {array.dtype}, expected floating-point numbers; save its weights as "

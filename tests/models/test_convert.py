@@ -172,13 +172,14 @@ def test_files_of_other_networks_are_refused_with_what_was_found(tmp_path: Path)
         (lambda array: np.where(array > 0, array, np.inf), "holds inf, expected finite numbers"),
         (lambda array: array > 0, "is of bool, expected floating-point numbers"),
         (lambda array: (array * 9).astype("int8"), "is of int8, expected floating-point numbers"),
+        (lambda array: array[:0], r"is empty \(0(x\d+)*\), expected weights"),
     ],
 )
 def test_numbers_that_are_no_weights_are_named_before_any_is_cast(
     change: Callable[[np.ndarray], np.ndarray], message: str, tmp_path: Path
 ) -> None:
     net = network("squeezenet_v1_1", NARROW)
-    for key in ("fire5_squeeze1x1.bias", "fire2_expand3x3.weight"):
+    for key in ("conv1.weight", "fire5_squeeze1x1.bias", "fire2_expand3x3.weight"):
         write_zip(tmp_path / "net.pth", {name: change(array) if name == key else array for name, array in net.arrays.items()})
         np.savez(tmp_path / "net.npz", **{name: change(array) if name == key else array for name, array in net.arrays.items()})
         for path in (tmp_path / "net.pth", tmp_path / "net.npz"):
