@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emotiw_keras.conversion.into_keras import layout_of, normalisation_to_keras, to_keras
-from emotiw_keras.conversion.matching import Match, check_unscaled, match_layers, other_inputs
+from emotiw_keras.conversion.matching import Match, check_scale, check_unscaled, match_layers, other_inputs
 from emotiw_keras.conversion.original_computation import (
     fitted_original,
     image_shape,
@@ -120,6 +120,7 @@ def _converted(
         raise ModelError(f"{foreign.path.name} takes {stated}, as its format says; leave out --channel-order")
     order: Order = foreign.channel_order or channel_order or spec.channel_order
     matching = match_layers(name, foreign)
+    check_scale(name, foreign.path.name, foreign.images)
     others = other_inputs(name, foreign, matching, channel_order)
     matches, foreign = matching.matches, trunk_of(foreign, matching, spec)
     _check_numbers(foreign, matches)

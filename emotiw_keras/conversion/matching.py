@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from emotiw_keras.errors import ModelError
-from emotiw_keras.formats.foreign import Foreign, Node
+from emotiw_keras.formats.foreign import Foreign, Images, Node
 from emotiw_keras.models.originals import original
 from emotiw_keras.models.registry import ModelSpec, get_spec
 from emotiw_keras.text import shown
@@ -215,6 +215,16 @@ def check_unscaled(name: str, file: str, rescales: Sequence[str]) -> None:
             f"{file} changes what it is given by its layer {shown(rescales[0])}, which would be lost: {name} takes "
             f"{prepared(get_spec(name))}; save the network without that layer if that is what it was given, otherwise "
             "change its first convolution for such images"
+        )
+
+
+def check_scale(name: str, file: str, images: Sequence[Images]) -> None:
+    """Raise ModelError where a file says (`Foreign.images`) that its images are scaled otherwise than the network's."""
+    spec = get_spec(name)
+    if any(not abs(each.scale * deviation - 1) < 1e-3 for each in images for deviation in spec.std):
+        raise ModelError(
+            f"{file} was trained on images of {' and '.join(map(str, images))}, as its data layers say: {name} takes "
+            f"{prepared(spec)}; change its first convolution for such images, and the scale of its data layers with it"
         )
 
 

@@ -91,9 +91,13 @@ class Conversion:
             lines.append(f"images of {self.input_shape[0]}x{self.input_shape[1]}, not the usual {usual[0]}x{usual[1]}")
         if doubles:
             lines.append(f"stored as {', '.join(doubles)}, written as float32")
-        if foreign.mean is None:
+        if foreign.images:
+            ways = " and ".join(map(str, foreign.images))
+            told = f"images as the file's data layers have them: {ways}; {self.name} takes {prepared(spec)}"
+            lines.append(Notice(f"{told}; they contradict each other") if len(foreign.images) > 1 else told)
+        elif foreign.mean is None:
             lines.insert(3, Notice(self.inputs_assumed) if self.other_inputs else self.inputs_assumed)
-        else:
+        if foreign.mean is not None:
             pixel = foreign.mean.reshape(-1, foreign.mean.shape[-1]).mean(axis=0)
             own = spec.mean if self.channel_order == spec.channel_order else spec.mean[::-1]
             numbers = [", ".join(f"{value:.3f}" for value in values) for values in (pixel, own)]

@@ -14,7 +14,7 @@ import numpy as np
 
 from emotiw_keras.errors import ModelError
 from emotiw_keras.formats import prototxt as text
-from emotiw_keras.formats.caffe_graph import build, check_arrays, note, only_trains
+from emotiw_keras.formats.caffe_graph import build, check_arrays, images_of, mean_of, note, only_trains
 from emotiw_keras.formats.caffe_layers import Layer, read_network
 from emotiw_keras.formats.caffe_nodes import array_names
 from emotiw_keras.formats.caffe_schema import BLOB, RAW_TYPES, SHAPE
@@ -43,6 +43,7 @@ def read_caffemodel(path: Path, limits: Limits = _DEFAULTS) -> Foreign:
     wire, view = Wire(path.name), map_file(path, limits)
     network = read_network(wire, view, limits)
     nodes, inputs = build(network, path.name)
+    images = images_of(network, inputs)
     arrays: dict[str, np.ndarray] = {}
     for layer in network.layers:
         if not layer.blobs:
@@ -64,6 +65,8 @@ def read_caffemodel(path: Path, limits: Limits = _DEFAULTS) -> Foreign:
         nodes=nodes,
         inputs=inputs,
         channel_order="bgr",
+        mean=mean_of(images),
+        images=images,
         ignored=network.ignored,
     )
 
@@ -144,6 +147,7 @@ def read_prototxt(path: Path, limits: Limits = _DEFAULTS) -> Foreign:
     if held:
         raise ModelError(f"{path.name}: layer {held[0]} holds arrays as text; expected them in a .caffemodel")
     nodes, inputs = build(network, path.name)
+    images = images_of(network, inputs)
     return Foreign(
         format=f"Caffe prototxt (V{network.version} layers)",
         path=path,
@@ -152,6 +156,8 @@ def read_prototxt(path: Path, limits: Limits = _DEFAULTS) -> Foreign:
         nodes=nodes,
         inputs=inputs,
         channel_order="bgr",
+        mean=mean_of(images),
+        images=images,
         ignored=network.ignored,
     )
 
@@ -196,6 +202,7 @@ def with_prototxt(weights: Foreign, prototxt: Foreign) -> Foreign:
         for key in keys:
             note(ignored, key, f"{prototxt.path.name} has no layer of this name")
     check_arrays(nodes, {name: array.shape for name, array in arrays.items()}, where)
+    images = tuple(dict.fromkeys((*weights.images, *prototxt.images)))
     return replace(
         prototxt,
         format=f"{weights.format} with a prototxt",
@@ -203,7 +210,8 @@ def with_prototxt(weights: Foreign, prototxt: Foreign) -> Foreign:
         arrays=arrays,
         nodes=tuple(nodes),
         channel_order=weights.channel_order or prototxt.channel_order,
-        mean=weights.mean,
+        mean=mean_of(images) if images else weights.mean,
+        images=images,
         ignored=ignored,
         classes=weights.classes,
     )

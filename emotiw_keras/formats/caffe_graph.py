@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
+
+import numpy as np
 
 from emotiw_keras.errors import ModelError
 from emotiw_keras.formats.caffe_layers import Layer, Network
 from emotiw_keras.formats.caffe_nodes import ROLES, node_of
-from emotiw_keras.formats.foreign import Node
+from emotiw_keras.formats.foreign import Images, Node
+from emotiw_keras.formats.protobuf import last
 
 _MOST_REASONS = 8
 """Why one name is ignored, as told; a file may have any number of layers of one name."""
@@ -67,6 +70,24 @@ def build(network: Network, where: str) -> tuple[tuple[Node, ...], dict[str, tup
             made.update(node.outputs)
             nodes.append(node)
     return tuple(nodes), inputs
+
+
+def images_of(network: Network, inputs: Collection[str]) -> tuple[Images, ...]:
+    """How the layers that feed these inputs say that they prepare images, those of the training phase too; each way once."""
+    found = []
+    for layer in network.layers:
+        given = layer.settings
+        if layer.type in DATA and set(layer.tops[:1]) & set(inputs) and given.keys() & {"scale", "mean_value", "mean_file"}:
+            mean = tuple(given.get("mean_value", ()))
+            found.append(Images(last(given, "scale", 1.0), mean, last(given, "mean_file", "")))
+    return tuple(dict.fromkeys(found))
+
+
+def mean_of(images: Sequence[Images]) -> np.ndarray | None:
+    """The mean pixel, float32 of one value or three, that all of them say."""
+    means = {(each.mean, each.mean_file) for each in images}
+    mean = next(iter(means))[0] if len(means) == 1 else ()
+    return np.array(mean, np.float32) if len(mean) in (1, 3) and all(abs(value) <= 255 for value in mean) else None
 
 
 def _live(layers: list[Layer]) -> list[bool]:

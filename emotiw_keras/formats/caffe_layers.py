@@ -15,6 +15,7 @@ from emotiw_keras.formats.caffe_schema import (
     PARAMS,
     RULE,
     SHAPE,
+    TRANSFORMATION,
     V0_LAYER,
     V0_TYPES,
     V1_LAYER,
@@ -36,6 +37,8 @@ _V0_SETTINGS = {
     "beta": "beta",
     "k": "k",
     "concat_dim": "concat_dim",
+    "scale": "scale",
+    "meanfile": "mean_file",
 }
 
 
@@ -106,10 +109,10 @@ def _layer(decoder: Decoder, fields: Message) -> Layer:
         blobs=fields.get("blobs", []),
         dropped=_dropped(decoder, fields),
     )
-    param, table = PARAMS.get(layer.type, ("", {}))
-    for part in fields.get(param, ()):
-        for key, values in decoder.decode(part, table).items():
-            layer.settings.setdefault(key, []).extend(values)
+    for param, table in (PARAMS.get(layer.type, ("", {})), ("transform_param", TRANSFORMATION)):
+        for part in fields.get(param, ()):
+            for key, values in decoder.decode(part, table).items():
+                layer.settings.setdefault(key, []).extend(values)
     if layer.type == "Reshape":
         layer.settings["shape"] = list(_shape(decoder, layer.settings.get("shape", [])))
     return layer

@@ -1,7 +1,8 @@
 """The messages of Caffe's networks as tables of fields: number -> name and kind.
 
 Source: `src/caffe/proto/caffe.proto` of BVLC Caffe, and of NVIDIA's for blobs. Kinds are those of `protobuf.Spec`; `*` marks a
-repeated field. "any" are fields that are known and say nothing about the computation.
+repeated field. "any" are fields that are known and say nothing about the computation; a table with OTHERS passes over what it
+does not have.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ def _table(fields: Mapping[int, str], **names: Mapping[int, str]) -> Schema:
     return table
 
 
+OTHERS = "*"
 POOLS = {0: "MAX", 1: "AVE", 2: "STOCHASTIC"}
 # Words of version 1 for layer types, in the order of their numbers, and the types as version 2 words them.
 V1_TYPES = {
@@ -92,6 +94,8 @@ NET = _table(
 LAYER = _table(
     {1: "name str", 2: "type str", 3: "bottom str*", 4: "top str*", 7: "blobs message*", 8: "include message*"}
     | {9: "exclude message*", 5: "loss_weight any*", 6: "param any*", 10: "phase any", 11: "propagate_down any*"}
+    | {100: "transform_param message", 107: "data_param message", 115: "image_data_param message"}
+    | {129: "window_data_param message"}
     | {104: "concat_param message", 106: "convolution_param message", 108: "dropout_param message"}
     | {110: "eltwise_param message", 117: "inner_product_param message", 118: "lrn_param message"}
     | {121: "pooling_param message", 123: "relu_param message", 125: "softmax_param message", 131: "prelu_param message"}
@@ -103,21 +107,25 @@ V1_LAYER = _table(
     | {7: "blobs_lr any*", 8: "weight_decay any*", 32: "include message*", 33: "exclude message*", 35: "loss_weight any*"}
     | {9: "concat_param message", 10: "convolution_param message", 12: "dropout_param message", 24: "eltwise_param message"}
     | {17: "inner_product_param message", 18: "lrn_param message", 19: "pooling_param message", 30: "relu_param message"}
-    | {39: "softmax_param message", 1001: "param any*", 1002: "blob_share_mode any*"},
+    | {11: "data_param message", 15: "image_data_param message", 20: "window_data_param message"}
+    | {36: "transform_param message", 39: "softmax_param message", 1001: "param any*", 1002: "blob_share_mode any*"},
     type=_V1_WORDS,
 )
 V0_LAYER = _table(
     {1: "name str", 2: "type str", 3: "num_output int", 4: "biasterm bool", 7: "pad int", 8: "kernelsize int"}
     | {9: "group int", 10: "stride int", 11: "pool enum", 13: "local_size int", 14: "alpha float", 15: "beta float"}
     | {22: "k float", 50: "blobs message*", 65: "concat_dim int"}
-    | {5: "weight_filler any", 6: "bias_filler any", 12: "dropout_ratio any", 16: "source any", 17: "scale any"}
-    | {18: "meanfile any", 19: "batchsize any", 20: "cropsize any", 21: "mirror any", 51: "blobs_lr any*"}
+    | {5: "weight_filler any", 6: "bias_filler any", 12: "dropout_ratio any", 16: "source any", 17: "scale float"}
+    | {18: "meanfile str", 19: "batchsize any", 20: "cropsize any", 21: "mirror any", 51: "blobs_lr any*"}
     | {52: "weight_decay any*", 53: "rand_skip any", 54: "det_fg_threshold any", 55: "det_bg_threshold any"}
     | {56: "det_fg_fraction any", 58: "det_context_pad any", 59: "det_crop_mode any", 60: "new_num any"}
     | {61: "new_channels any", 62: "new_height any", 63: "new_width any", 64: "shuffle_images any"}
     | {1001: "hdf5_output_param any"},
     pool=POOLS,
 )
+TRANSFORMATION = _table({0: f"{OTHERS} any", 1: "scale float", 4: "mean_file str", 5: "mean_value float*"})
+"""What is done to images, of any layer that feeds a network; forks of Caffe have many fields more."""
+_DATA = _table({0: f"{OTHERS} any", 2: "scale float", 3: "mean_file str"})  # as they had it before TRANSFORMATION
 CONVOLUTION = _table(
     {1: "num_output int", 2: "bias_term bool", 3: "pad int*", 4: "kernel_size int*", 5: "group int", 6: "stride int*"}
     | {9: "pad_h int", 10: "pad_w int", 11: "kernel_h int", 12: "kernel_w int", 13: "stride_h int", 14: "stride_w int"}
@@ -139,18 +147,21 @@ POOLING = _table(
     round_mode={0: "CEIL", 1: "FLOOR"},
 )
 PARAMS: dict[str, tuple[str, Schema]] = {
+    "AnnotatedData": ("data_param", _DATA),
     "BatchNorm": (
         "batch_norm_param",
         _table({1: "use_global_stats bool", 2: "moving_average_fraction any", 3: "eps float"}),
     ),
     "Concat": ("concat_param", _table({1: "concat_dim int", 2: "axis int"})),
     "Convolution": ("convolution_param", CONVOLUTION),
+    "Data": ("data_param", _DATA),
     "Dropout": ("dropout_param", _table({1: "dropout_ratio any", 2: "scale_train bool"})),
     "Eltwise": (
         "eltwise_param",
         _table({1: "operation enum", 2: "coeff float*", 3: "stable_prod_grad any"}, operation={0: "PROD", 1: "SUM", 2: "MAX"}),
     ),
     "Flatten": ("flatten_param", _table({1: "axis int", 2: "end_axis int"})),
+    "ImageData": ("image_data_param", _DATA),
     "InnerProduct": ("inner_product_param", INNER_PRODUCT),
     "Input": ("input_param", _table({1: "shape message*"})),
     "LRN": ("lrn_param", LRN),
@@ -164,5 +175,6 @@ PARAMS: dict[str, tuple[str, Schema]] = {
     ),
     "Softmax": ("softmax_param", _table({1: "engine any", 2: "axis int"})),
     "SoftmaxWithLoss": ("softmax_param", _table({1: "engine any", 2: "axis int"})),
+    "WindowData": ("window_data_param", _DATA),
 }
 """Layer type -> the field with its settings, and their table."""

@@ -80,6 +80,27 @@ class Node:
     attrs: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Images:
+    """How a layer that feeds a network says that it prepares images of 0..255: less `mean`, for all channels or for each, or
+    less the mean image of a file, and then times `scale`.
+
+    Example:
+        >>> str(Images(scale=0.5, mean=(127.5,)))
+        '(0..255 less 127.5) times 0.5'
+    """
+
+    scale: float = 1.0
+    mean: tuple[float, ...] = ()
+    mean_file: str = ""
+
+    def __str__(self) -> str:
+        less = ", ".join(f"{value:g}" for value in self.mean) if len(self.mean) <= 4 else f"{len(self.mean)} values"
+        less = less or (f"the mean image {self.mean_file}" if self.mean_file else "")
+        text = f"0..255 less {less}" if less else "0..255"
+        return text if self.scale == 1 else f"({text}) times {self.scale:g}"
+
+
 @dataclass
 class Foreign:
     """A weight file as it was read. Arrays are as stored; nothing is transposed, scaled or left out unsaid."""
@@ -103,6 +124,8 @@ class Foreign:
     """Where the file or the format says so."""
     mean: np.ndarray | None = None
     """float32 (height, width, channels) mean image or (channels,) mean pixel, 0..255, in `channel_order`, if there is one."""
+    images: tuple[Images, ...] = ()
+    """How the file says that images are prepared; of several, which contradict each other, each once."""
     ignored: dict[str, str] = field(default_factory=dict)
     """Layers and arrays that are not among the above -> why."""
     rescales: tuple[str, ...] = ()

@@ -20,6 +20,7 @@ def describe(foreign: Foreign) -> dict[str, Any]:
         "channel_order": foreign.channel_order,
         "inputs": {name: list(shape) for name, shape in foreign.inputs.items()},
         "mean": None if foreign.mean is None else list(foreign.mean.shape),
+        "images": [str(each) for each in foreign.images],
         "classes": len(foreign.classes) if foreign.classes else None,
         "values": sum(array.size for array in foreign.arrays.values()),
         "arrays": [
@@ -57,6 +58,7 @@ def table(foreign: Foreign) -> list[str]:
     ]
     if foreign.mean is not None:
         lines.append(f"mean {'x'.join(map(str, foreign.mean.shape))}, average {foreign.mean.mean():.3f}")
+    lines += [f"images {each}" for each in foreign.images]
     rows = [("layer", "kind", "arrays", "settings")]
     placed: set[str] = set()
     for node in foreign.nodes or ():

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from emotiw_keras.errors import ModelError
+from emotiw_keras.formats.caffe_schema import OTHERS
 from emotiw_keras.formats.protobuf import Message, Schema, Spec, checked_name, shortest
 
 LARGEST = 4 << 20
@@ -172,7 +173,7 @@ class TextDecoder:
             spec = specs.get(name)
             if spec is None:
                 # Settings of layer types that are not computed here: the layer's type tells, later.
-                if not name.endswith("_param"):
+                if not name.endswith("_param") and OTHERS not in specs:
                     raise ModelError(f"{self.where}: unknown field {name[:80]}; known here are {', '.join(sorted(specs))}")
                 continue
             if len(values) > 1 and not spec.repeated:

@@ -14,7 +14,8 @@ import pytest
 from emotiw_keras.errors import ModelError
 from emotiw_keras.formats.caffe import read_binaryproto, read_caffemodel, read_prototxt, with_prototxt
 from emotiw_keras.formats.caffe_graph import note
-from emotiw_keras.formats.foreign import Foreign, Limits, Node
+from emotiw_keras.formats.foreign import Foreign, Images, Limits, Node
+from emotiw_keras.formats.inspect import describe, table
 from emotiw_keras.formats.reference import run
 
 from .write_caffe import Layer, blob, write_binaryproto, write_caffemodel, write_prototxt
@@ -115,6 +116,68 @@ def test_a_snapshot_of_training_keeps_only_what_the_answer_needs(shared_data: Pa
     assert found.inputs == {"data12face": (0, 0, 0, 0)}
     assert "TRAIN" in found.ignored["data12"] and "Silence" in found.ignored["silence"]
     assert "training" in found.ignored["slicer_label"] and "EuclideanLoss" in found.ignored["loss2"]
+
+
+def feeding(settings: dict[str, Any], phase: str | None = None, top: str = "data") -> Layer:
+    """A layer that feeds a network, with how it prepares images."""
+    return Layer("data", "Data", {"crop_size": 227, **settings}, [], [top, "label"], phase=phase)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(
+    ("settings", "expected", "words"),
+    [
+        ({"scale": 0.00390625, "mean_value": [127.5]}, Images(0.00390625, (127.5,)), "(0..255 less 127.5) times 0.00390625"),
+        ({"mean_value": [104.0, 117.0, 123.0]}, Images(mean=(104.0, 117.0, 123.0)), "0..255 less 104, 117, 123"),
+        (
+            {"mean_file": "a/mean.binaryproto"},
+            Images(mean_file="a/mean.binaryproto"),
+            "0..255 less the mean image a/mean.binary",
+        ),
+    ],
+)
+def test_a_data_layer_says_how_images_are_prepared(
+    version: int, settings: dict[str, Any], expected: Images, words: str, tmp_path: Path
+) -> None:
+    """It was passed over, and the report said that the file does not state it."""
+    net = [feeding(settings, "TRAIN"), feeding(settings, "TEST"), *NET[1:]]
+    binary = read_caffemodel(write_caffemodel(tmp_path / "a.caffemodel", net, version=version))
+    prototxt = read_prototxt(write_prototxt(tmp_path / "a.prototxt", net, version=version))
+    bare = read_caffemodel(write_caffemodel(tmp_path / "b.caffemodel", NET, version=version))
+    assert bare.images == () and bare.mean is None
+    for found in (binary, prototxt, with_prototxt(bare, prototxt)):
+        assert found.images == (expected,) and str(expected).startswith(words)
+        assert (found.mean is None) == (not expected.mean) and (found.mean is None or found.mean.tolist() == [*expected.mean])
+        assert f"images {expected}" in table(found) and describe(found)["images"] == [str(expected)]
+
+
+def test_data_layers_that_contradict_each_other_are_both_told(tmp_path: Path) -> None:
+    net = [
+        feeding({"mean_value": [104.0]}, "TRAIN"),
+        feeding({"mean_value": [99.0]}, "TEST"),
+        feeding({"scale": 0.5}, top="map"),
+    ]
+    found = read_caffemodel(write_caffemodel(tmp_path / "a.caffemodel", [*net, *NET[1:]]))
+    assert found.images == (Images(mean=(104.0,)), Images(mean=(99.0,))) and found.mean is None  # nothing reads `map`
+    many = read_caffemodel(write_caffemodel(tmp_path / "b.caffemodel", [feeding({"mean_value": [300.0] * 9}), *NET[1:]]))
+    assert many.mean is None and str(many.images[0]) == "0..255 less 9 values"
+
+
+def test_older_files_have_it_in_other_places(tmp_path: Path) -> None:
+    old = [Layer("data", "Data", {"scale": 0.5, "meanfile": "mean"}, [], ["data"]), *OLD_NET]
+    assert read_caffemodel(write_caffemodel(tmp_path / "a.caffemodel", old, version=0)).images == (Images(0.5, (), "mean"),)
+    net = write_prototxt(tmp_path / "a.prototxt", NET).read_text()
+    for kind, word in (("Data", "data"), ("ImageData", "image_data"), ("WindowData", "window_data")):
+        param = f'{word}_param {{ source: "x" of_a_fork: 3 scale: 0.25 mean_file: "b" }} transform_param {{ of_a_fork: true }}'
+        (tmp_path / "a.prototxt").write_text(net.replace('type: "Data"', f'type: "{kind}" {param}'))
+        assert read_prototxt(tmp_path / "a.prototxt").images == (Images(0.25, (), "b"),)
+
+
+def test_real_files_say_how_images_are_prepared(shared_data: Path) -> None:
+    folder = shared_data / "foreign_weights"
+    assert read_caffemodel(folder / "caffe_lenet/lenet_iter_10000.caffemodel").images == (Images(1 / 256),)
+    alexnet = read_prototxt(folder / "bvlc/bvlc_alexnet.train_val.prototxt")
+    assert alexnet.images == (Images(mean_file="data/ilsvrc12/imagenet_mean.binaryproto"),)
 
 
 def test_real_prototxts(shared_data: Path) -> None:

@@ -30,7 +30,7 @@ TYPES: dict[str, tuple[int | None, str | None, str | None, int | None, int | Non
     "Flatten": (8, "flatten", "flatten_param", 135, None),
     "Split": (22, "split", None, None, None),
     "Power": (26, "power", "power_param", 122, 21),
-    "Data": (5, "data", None, None, None),
+    "Data": (5, "data", "transform_param", 100, 36),
     "Accuracy": (1, "accuracy", None, None, None),
     "Silence": (36, None, None, None, None),
     "Slice": (33, None, None, None, None),
@@ -92,6 +92,7 @@ SETTINGS = {
     "prelu_param": {"channel_shared": 2},
     "input_param": {},
     "reshape_param": {},
+    "transform_param": {"scale": 1, "mirror": 2, "crop_size": 3, "mean_file": 4, "mean_value": 5},
 }
 V0_SETTINGS = {
     "num_output": 3,
@@ -107,6 +108,8 @@ V0_SETTINGS = {
     "beta": 15,
     "k": 22,
     "concat_dim": 65,
+    "scale": 17,
+    "meanfile": 18,
 }
 ENUMS = {
     "pool": {"MAX": 0, "AVE": 1, "STOCHASTIC": 2},
@@ -114,7 +117,7 @@ ENUMS = {
     "norm_region": {"ACROSS_CHANNELS": 0, "WITHIN_CHANNEL": 1},
     "round_mode": {"CEIL": 0, "FLOOR": 1},
 }
-FLOATS = ("alpha", "beta", "k", "negative_slope", "dropout_ratio", "coeff", "eps")
+FLOATS = ("alpha", "beta", "k", "negative_slope", "dropout_ratio", "coeff", "eps", "scale", "mean_value")
 
 
 @dataclass
@@ -201,6 +204,8 @@ def _settings(params: Mapping[str, Any], table: Mapping[str, int]) -> Pieces:
         for one in value if isinstance(value, (list, tuple)) else [value]:
             if name in FLOATS:
                 pieces += single(table[name], one)
+            elif isinstance(one, str) and name not in ENUMS:
+                pieces += text(table[name], one)
             else:
                 pieces += integer(table[name], ENUMS[name][one] if name in ENUMS else int(one))
     return pieces
@@ -270,6 +275,8 @@ def _text_settings(layer: Layer) -> list[str]:
     lines = []
     for name, value in layer.params.items():
         values = value if isinstance(value, (list, tuple)) else [value]
+        if name not in ENUMS:
+            values = [f'"{one}"' if isinstance(one, str) else one for one in values]
         lines += [f"{name}: {str(one).lower() if isinstance(one, bool) else one}" for one in values]
     return lines
 

@@ -56,6 +56,36 @@ def test_inspect_shows_the_layers_and_writes_nothing(caffemodel: Path, capsys: p
     assert sorted(caffemodel.parent.iterdir()) == before
 
 
+def test_how_a_data_layer_prepares_images_is_told_and_another_scale_refused(
+    caffemodel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The report said that the file does not state it."""
+    deploy = caffemodel.with_suffix(".prototxt").read_text()
+    data = 'layer {{ name: "data" type: "Data" top: "data" include {{ phase: {} }} transform_param {{ {} }} }}\n'.format
+    out, takes = str(tmp_path / "sq.weights.h5"), "squeezenet_v1_1 takes BGR, 0..255 less 104, 117, 123"
+
+    def said(*layers: str) -> tuple[int, list[str]]:
+        (tmp_path / "train.prototxt").write_text("".join(layers) + deploy)
+        arguments = ["--model", "squeezenet_v1_1", *NARROW, "--structure", str(tmp_path / "train.prototxt"), "--out", out]
+        code = run(["convert", str(caffemodel), *arguments])
+        return code, capsys.readouterr().err.splitlines()
+
+    scaled, mean = "scale: 0.00390625 mean_value: 127.5", "mean_value: 104 mean_value: 117 mean_value: 123"
+    ways = "(0..255 less 127.5) times 0.00390625 and 0..255 less 104, 117, 123"
+    code, lines = said(data("TRAIN", scaled), data("TEST", mean))
+    assert code == 5 and len(lines) == 1 and not Path(out).exists()
+    assert f"squeezenet_v1_1.caffemodel was trained on images of {ways}, as its data layers say: {takes}; change" in lines[0]
+    code, lines = said(data("TRAIN", mean))
+    assert code == 0 and not any("not stated by the file" in line for line in lines)
+    assert f"images as the file's data layers have them: 0..255 less 104, 117, 123; {takes}" in lines
+    assert "mean in the file 104.000, 117.000, 123.000; squeezenet_v1_1 subtracts 104.000, 117.000, 123.000 (BGR)" in lines
+    assert run(["convert", str(tmp_path / "train.prototxt"), "--out", out]) == 2
+    assert "say which network train.prototxt holds with --model" in capsys.readouterr().err
+    code, lines = said(data("TRAIN", mean), data("TEST", 'mean_file: "m.binaryproto"'))
+    ways = "0..255 less 104, 117, 123 and 0..255 less the mean image m.binaryproto"
+    assert code == 0 and f"images as the file's data layers have them: {ways}; {takes}; they contradict each other" in lines
+
+
 def test_a_mean_image_becomes_an_array(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mean = np.random.default_rng(0).uniform(90, 130, (3, 4, 5)).astype("float32")
     source = write_caffe.write_binaryproto(tmp_path / "mean.binaryproto", mean)
