@@ -76,7 +76,7 @@ class Folder(Protocol):
     name: str
 
     def some_name(self) -> str | None:
-        """The name of a file or folder in it, None if it is empty or missing."""
+        """The name of a file or folder in it that is not hidden, as one being written is; None if there is none."""
         ...
 
     def read(self, name: str) -> bytes | None:
@@ -111,7 +111,7 @@ class LocalFolder:
         if not self._path.is_dir():
             return None
         with os.scandir(self._path) as found:
-            return next((each.name for each in found), None)
+            return next((each.name for each in found if not each.name.startswith(".")), None)
 
     def read(self, name: str) -> bytes | None:
         try:
@@ -160,7 +160,8 @@ class StoreFolder:
             found = asked(self.name, lambda: self._system.ls(self._path, detail=False))
         except FileNotFoundError:
             return None
-        return next((str(each).rpartition("/")[2] for each in found if str(each).rstrip("/") != self._path), None)
+        names = (str(each).rstrip("/").rpartition("/")[2] for each in found if str(each).rstrip("/") != self._path)
+        return next((name for name in names if not name.startswith(".")), None)
 
     def read(self, name: str) -> bytes | None:
         try:

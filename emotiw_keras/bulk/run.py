@@ -102,7 +102,7 @@ def _claim(folder: Folder, job: Job) -> dict[str, Any]:
     """The manifest of this job in its folder, which is begun if it is empty."""
     found = folder.read(MANIFEST)
     if found is None:
-        other = next((name for name in [folder.some_name()] if name is not None and not name.startswith(".")), None)
+        other = folder.some_name()
         if other is not None:
             raise RunError(f"{folder.name} holds other things ({other} ...); name a new folder")
         manifest = {**_head(job), "finished": False}

@@ -17,6 +17,7 @@ import pytest
 
 from emotiw_keras.bulk.entries import Shard
 from emotiw_keras.bulk.job import Job, Record
+from emotiw_keras.bulk.places import folder_at, write
 from emotiw_keras.bulk.run import run
 from emotiw_keras.bulk.summary import summarise
 from emotiw_keras.bulk.worker import CRASHES, Worker
@@ -144,6 +145,20 @@ def test_other_inputs_and_other_jobs_are_refused(photos: Path, job_for: Jobs) ->
         do(job_for("more", ["photos"]), "photos")
     with pytest.raises(UsageError, match="lies in the input photos"):
         do(job_for("photos/out", ["photos"]), "photos")
+
+
+@pytest.mark.parametrize("out", ["theirs", "memory://theirs"])
+def test_files_of_others_are_kept_whatever_hidden_ones_lie_beside_them(out: str, photos: Path, job_for: Jobs) -> None:
+    if out != "theirs":
+        pytest.importorskip("fsspec", reason="addresses need fsspec")
+    folder = folder_at(out)
+    for number in range(30):  # names come in no order: one of these comes first
+        write(folder, f".hidden{number}", "")
+    assert folder.some_name() is None
+    write(folder, "part-00000000.jsonl", "precious")
+    with pytest.raises(RunError, match=r"holds other things \(part-00000000.jsonl"):
+        do(job_for(out, ["photos"]), "photos")
+    assert folder.read("part-00000000.jsonl") == b"precious"
 
 
 def test_inputs_that_grow_or_shrink_after_the_end_are_refused(photos: Path, job_for: Jobs) -> None:
