@@ -130,6 +130,10 @@ _FIELDS: dict[str, tuple[Holds, str]] = {
     "seed": (integer(0, 1 << 63), "a whole number"),
     "searches_before": (integer(0, 1 << 20), "a whole number"),
     "threads": (integer(1, 1 << 20), "a whole number above 0"),
+    "strategy": (
+        lambda value: isinstance(value, dict) and all(integer(1, 1 << 20)(value.get(key)) for key in ("workers", "replicas")),
+        "a table of workers and replicas, whole numbers above 0",
+    ),
     "versions": (table_of(text), "a table of texts"),
     "data": (table_of(_set), "a table of data sets"),
     "sources": (table_of(text), "a table of texts"),

@@ -22,7 +22,7 @@ from emotiw_keras.training.kinds import Job
 from emotiw_keras.training.prepared_data import MEAN_IMAGE_FILE, Prepared, needed, prepare
 from emotiw_keras.training.recipe import Recipe
 from emotiw_keras.training.run_writer import resumable, staying
-from emotiw_keras.training.sharing import compare, going_on, join
+from emotiw_keras.training.sharing import ALONE, compare, going_on, join
 from emotiw_keras.training.stage_images import data_rows, own_rows
 from emotiw_keras.training.start import start_tensorflow
 from emotiw_keras.training.workers import asked_strategy
@@ -183,15 +183,15 @@ def train(
         resumes = claim is not None and claim.resumes
         if replicas is not None:
             info = replicas.from_chief(info)
-            if resumes and not info["finished"]:
-                say(going_on(info, replicas, recipe))
+        if resumes and not info["finished"] and (told := going_on(info, replicas, recipe)) is not None:
+            say(told)
         if info["finished"]:
             return _finished(folder, model, say) if writes else None
         prepared = _with_items(prepared, info, say)
         if replicas is None:
             start_tensorflow(None if info["threads"] == hardware.processor_threads() else info["threads"])
-        else:
-            info["strategy"] = replicas.facts()
+        if replicas is not None or "strategy" in info:
+            info["strategy"] = ALONE if replicas is None else replicas.facts()
         import keras
 
         check_keras()

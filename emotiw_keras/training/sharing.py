@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.files import expanded
+from emotiw_keras.talk import Notice
 from emotiw_keras.text import number_of
 from emotiw_keras.training.start import start_tensorflow
 from emotiw_keras.training.workers import WAIT_SECONDS, asked_strategy, workers_of
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from emotiw_keras.training.prepared_data import Prepared
     from emotiw_keras.training.recipe import Recipe
     from emotiw_keras.training.replicas import Replicas
+
+ALONE = {"workers": 1, "replicas": 1}
+"""What run.json says of one device, where another number trained before."""
 
 
 def join(
@@ -121,14 +125,14 @@ def _start(prepared: Prepared) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def going_on(info: Mapping[str, Any], replicas: Replicas, recipe: Recipe) -> str:
-    """What a resumed run says of its workers."""
-    before = info.get("strategy") or {"workers": 1, "replicas": 1}
+def going_on(info: Mapping[str, Any], replicas: Replicas | None, recipe: Recipe) -> str | None:
+    """What a resumed run says of its workers; None where one device trains it, as before."""
+    before, now = info.get("strategy", ALONE), ALONE if replicas is None else replicas.facts()
+    if before == now:
+        return None if replicas is None else f"going on with {number_of(replicas.count, 'replicas')}, as before"
     batches = ", ".join(dict.fromkeys(str(getattr(stage, "batch_size", "?")) for stage in recipe.stages))
-    if before == replicas.facts():
-        return f"going on with {number_of(replicas.count, 'replicas')}, as before"
-    return (
+    return Notice(
         f"the run went with {number_of(before['replicas'], 'replicas')} on "
-        f"{number_of(before['workers'], 'workers')}, and goes on with {replicas.count} on "
-        f"{replicas.workers}; the global batch stays {batches}: last digits may differ"
+        f"{number_of(before['workers'], 'workers')}, and goes on with {now['replicas']} on "
+        f"{now['workers']}; the global batch stays {batches}: last digits may differ"
     )

@@ -16,10 +16,13 @@ from typing import Any
 
 import pytest
 
-from emotiw_keras.errors import DataError, UsageError, WorkerError
+from emotiw_keras.errors import DataError, RunError, UsageError, WorkerError
+from emotiw_keras.sealed import sealed_json
+from emotiw_keras.talk import Notice
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.interrupts import Interrupted
 from emotiw_keras.training.recipe import load_recipe
+from emotiw_keras.training.stage_sequence import StageLoop
 from emotiw_keras.training.workers import devices_of, strategy_word, workers_of
 from tests import processes
 from tests.training import shared_cases
@@ -276,6 +279,34 @@ def test_the_number_of_workers_may_change(recipe_file: Path, faces: dict[str, st
     one.alone()
     found = shared_cases.differences(one.run, run.run)
     assert found["weights"] < 2e-5 * found["moved"], found
+
+
+def test_one_device_that_goes_on_with_the_run_of_several_says_so(
+    recipe_file: Path, faces: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, out, said = load_recipe(str(recipe_file), shared_cases.settings("plain")), tmp_path / "run", list[str]()
+    infos = []
+
+    def stop(loop: StageLoop) -> None:
+        infos.append(loop.run.info)
+        raise KeyboardInterrupt
+
+    def begin_or_go_on(strategy: object = None) -> None:
+        if strategy is not None:
+            (out / "run.json").write_text(sealed_json({**infos[0], "strategy": strategy}))
+        with pytest.raises(KeyboardInterrupt):
+            fit(recipe, faces, out, say=said.append)
+
+    monkeypatch.setattr(StageLoop, "fit", stop)
+    begin_or_go_on()
+    begin_or_go_on()
+    assert "strategy" not in infos[1] and not [line for line in said if "goes on with" in line]
+    begin_or_go_on({"workers": 1, "replicas": 2})
+    assert infos[2]["strategy"] == {"workers": 1, "replicas": 1}
+    (told,) = (line for line in said if isinstance(line, Notice))
+    assert "went with 2 replicas on 1 worker, and goes on with 1 on 1; the global batch stays 8: last digits may differ" in told
+    with pytest.raises(RunError, match="run.json says strategy = .*expected a table of workers and replicas"):
+        begin_or_go_on({"replicas": "2"})
 
 
 def test_a_full_disk_of_the_chief_ends_all(recipe_file: Path, faces: dict[str, str], tmp_path: Path) -> None:
