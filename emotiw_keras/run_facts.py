@@ -252,6 +252,10 @@ def fold_name(number: int) -> str:
     return f"fold-{number + 1}"
 
 
+FOLD_NAMES = frozenset({FINAL, *map(fold_name, range(MOST_FOLDS))})
+"""The run folders of a cross-validation."""
+
+
 def folds_facts(recipe: str, data: str, folds: int, refit: bool) -> dict[str, Any]:
     """What `FOLDS_FILE` holds."""
     return {"format": 1, "recipe": recipe, "data": data, "folds": folds, "refit": refit}

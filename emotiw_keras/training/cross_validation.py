@@ -7,17 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emotiw_keras.errors import OutputError, RunError, UsageError
+from emotiw_keras.errors import RunError, UsageError
 from emotiw_keras.files import local_path, write_atomic
 from emotiw_keras.fold_runs import FoldRuns
-from emotiw_keras.run_facts import FINAL, FOLDS_FILE, MOST_FOLDS, fold_name, folds_facts, read_folds
+from emotiw_keras.locking import sweep_beside
+from emotiw_keras.run_facts import FINAL, FOLD_NAMES, FOLDS_FILE, fold_name, folds_facts, read_folds
 from emotiw_keras.sealed import sealed_json
 from emotiw_keras.training.epoch_progress import silent
 from emotiw_keras.training.fit import Outcome, fit
 from emotiw_keras.training.prepared_data import prepare
 from emotiw_keras.training.recipe import Recipe
 from emotiw_keras.training.recipe_tables import SourceSettings
-from emotiw_keras.training.run_writer import move_aside, refuse_links
+from emotiw_keras.training.run_writer import check_out, check_own, move_aside, refuse_links
 from emotiw_keras.training.stage import Stage
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def cross_validate(
     if refit:
         chosen[FINAL] = of_fold(recipe, name, folds, 0, held_out=False)
     facts = folds_facts(recipe.name, name, folds, refit)
+    check_out(folder, paths, restart)
     if dry_run:
         if not restart:
             _claim(folder, facts)
@@ -118,6 +120,7 @@ def cross_validate(
         )  # data that cannot be used leave the old runs where they are
         say(f"the old runs are kept as {move_aside(folder)}")
     _claim(folder, facts)
+    sweep_beside(folder / FOLDS_FILE)
     outcomes = []
     for number, (run, part) in enumerate(chosen.items(), 1):
         say(f"{number} of {len(chosen)}: {folder / run}")
@@ -129,12 +132,7 @@ def cross_validate(
 
 def _claim(folder: Path, facts: dict[str, Any]) -> None:
     """Refuse a folder of something else, and one whose runs were made otherwise."""
-    own = {FOLDS_FILE, FINAL, *(fold_name(number) for number in range(MOST_FOLDS))}
-    if folder.is_file():
-        raise OutputError(f"{folder} is a file; choose another --out")
-    foreign = sorted({path.name for path in folder.iterdir()} - own) if folder.exists() else []
-    if foreign:
-        raise RunError(f"{folder} holds {foreign[0]}, which is no run of --folds; choose another --out, or --restart")
+    check_own(folder, {FOLDS_FILE, *FOLD_NAMES}, "is not a folder of --folds")
     refuse_links(folder)
     if (folder / FOLDS_FILE).exists():
         old = read_folds(folder)

@@ -21,7 +21,7 @@ from emotiw_keras.training.epoch_progress import silent
 from emotiw_keras.training.kinds import Job
 from emotiw_keras.training.prepared_data import MEAN_IMAGE_FILE, Prepared, needed, prepare
 from emotiw_keras.training.recipe import Recipe
-from emotiw_keras.training.run_writer import resumable, staying
+from emotiw_keras.training.run_writer import check_out, resumable, staying
 from emotiw_keras.training.sharing import ALONE, compare, going_on, join
 from emotiw_keras.training.stage_images import data_rows, own_rows
 from emotiw_keras.training.start import start_tensorflow
@@ -97,6 +97,7 @@ def fit(
     check_keras()
     asked_strategy(strategy, devices, wait)
     folder = local_path(out)
+    check_out(folder, paths, restart)
     if show is not None:
         from emotiw_keras.training.show_batch import show_batch
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import os
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from emotiw_keras.errors import EmotiwError, OutputError, RunError
-from emotiw_keras.files import real, write_atomic, writing
+from emotiw_keras.errors import EmotiwError, OutputError, RunError, UsageError
+from emotiw_keras.files import expanded, is_address, real, write_atomic, writing
 from emotiw_keras.keras_names import unnumbered
+from emotiw_keras.run_facts import FOLD_NAMES, FOLDS_FILE
 from emotiw_keras.runs import DATA_COLUMNS, INFO_FILE, VIDEO_COLUMNS, Run, believed_hashes, read_info
 from emotiw_keras.sealed import sealed_json, strict_toml
 from emotiw_keras.talk import most
@@ -64,12 +65,72 @@ def move_aside(path: Path) -> Path | None:
     """Rename an existing run folder to the first free `NAME.old-K`; None if there is nothing to rename."""
     if not path.exists():
         return None
+    check_movable(path)
+    place = real(path) if path.name in ("", "..") else path
     number = 1
-    while (target := path.with_name(f"{path.name}.old-{number}")).exists():
+    while (target := place.with_name(f"{place.name}.old-{number}")).exists():
         number += 1
     with writing(path):
-        os.rename(path, target)
+        os.rename(place, target)
     return target
+
+
+def check_movable(path: Path) -> None:
+    """See that what --restart would rename is a run, the runs of a cross-validation or the beginning of one, damaged or not.
+
+    Raises:
+        RunError: it holds other things, or is the folder that the command was started in, or above it.
+        OutputError: it is a file.
+    """
+    if not _begun(path):
+        check_own(path, _BEGINNING | FOLD_NAMES)
+    if path.exists() and real(Path.cwd()).is_relative_to(real(path)):
+        raise RunError(
+            f"--restart would rename {path}, in which this command was started; start it elsewhere, or give another --out"
+        )
+
+
+def _begun(path: Path) -> bool:
+    return any(os.path.lexists(path / name) for name in (INFO_FILE, FOLDS_FILE))
+
+
+def check_own(path: Path, own: Container[str], what: str = "is not a run folder") -> None:
+    """See that a folder, if it is there, holds nothing but things of these names; hidden ones do not count.
+
+    Raises:
+        RunError: it does.
+        OutputError: it is a file.
+    """
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path} is a file; a run needs a folder of its own")
+    there = {item.name for item in path.iterdir()} if path.exists() else set()
+    foreign = sorted(name for name in there if name not in own and not name.startswith("."))
+    if foreign:
+        raise RunError(f"{path} {what} (it holds {', '.join(foreign[:3])}); give another --out")
+
+
+def check_out(path: Path, data: Mapping[str, Any], restart: bool) -> None:
+    """See, before anything is read, that a run can be begun in a folder beside its data.
+
+    Args:
+        path: the run folder.
+        data: name -> data set; of those that are paths none may be the folder, lie in it or have it in it.
+        restart: whether what is there is renamed.
+
+    Raises:
+        UsageError: they lie one in the other.
+        RunError, OutputError: as `check_movable`.
+    """
+    if restart:
+        check_movable(path)
+    elif _begun(path):
+        return  # it goes on
+    out = real(path)
+    for name, given in data.items():
+        if isinstance(given, str | os.PathLike) and not is_address(given):
+            place = real(expanded(given))
+            if place.is_relative_to(out) or (place.is_dir() and out.is_relative_to(place)):
+                raise UsageError(f"{path} and the data {name}={given} lie one in the other; give an --out beside them")
 
 
 def start_or_resume(
@@ -110,10 +171,7 @@ def resumable(path: Path, recipe_toml: str, info: Mapping[str, Any]) -> dict[str
     Raises:
         RunError, OutputError: as `start_or_resume`.
     """
-    if path.exists() and not path.is_dir():
-        raise OutputError(f"{path} is a file; a run needs a folder of its own")
-    there = {item.name for item in path.iterdir()} if path.exists() else set()
-    if "run.json" in there:
+    if os.path.lexists(path / INFO_FILE):
         refuse_links(path)
         old = read_info(path)
         for name in old.get("files", {}):
@@ -153,9 +211,7 @@ def resumable(path: Path, recipe_toml: str, info: Mapping[str, Any]) -> dict[str
                 "give another --out, or --restart to begin anew (the old run is renamed, not deleted)"
             )
         return old
-    foreign = sorted(name for name in there if name not in _BEGINNING and not name.startswith("."))
-    if foreign:
-        raise RunError(f"{path} is not a run folder (it holds {', '.join(foreign[:3])}); give another --out")
+    check_own(path, _BEGINNING)
     return None
 
 

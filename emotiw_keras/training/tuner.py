@@ -20,6 +20,7 @@ from emotiw_keras.training.interrupts import Interrupted
 from emotiw_keras.training.prepared_data import prepare
 from emotiw_keras.training.recipe import Recipe
 from emotiw_keras.training.recipe_tables import InputSettings, ModelSettings, SourceSettings
+from emotiw_keras.training.run_writer import check_out
 from emotiw_keras.training.sharing import join
 from emotiw_keras.training.stage import Stage
 
@@ -189,6 +190,7 @@ class StagedFineTuner:
 
         Raises:
             DataError: data that cannot be used.
+            UsageError: `run_dir` and data lie one in the other.
             DivergedError: a loss that is not finite; the best epoch so far stays.
             RunError: `run_dir` was made from other stages or data, or is damaged.
             OutputError: the run folder cannot be written.
@@ -198,6 +200,7 @@ class StagedFineTuner:
         from emotiw_keras.training.given_objects import as_given, weights_hash
         from emotiw_keras.training.keras_objects import described
 
+        check_out(self.run_dir, self.data, restart)
         if self._unfinished is not None:
             for line in self._unfinished.take_back():
                 self.say(Notice(line))

@@ -18,6 +18,7 @@ from emotiw_keras.runs import Run
 from emotiw_keras.training.claim import Claim
 from emotiw_keras.training.fit import Outcome, fit
 from emotiw_keras.training.recipe import load_recipe
+from emotiw_keras.training.run_writer import move_aside
 
 from .conftest import RECIPE
 
@@ -52,6 +53,44 @@ def test_a_start_that_fails_leaves_the_folder_free_for_the_corrected_one(
         with pytest.raises(EmotiwError):
             fit(load_recipe(recipe, [mistake]), faces, tmp_path / "run", restart=True)
     assert (tmp_path / "run" / "run.json").read_bytes() == before and not (tmp_path / "run.old-1").exists()
+
+
+@pytest.mark.parametrize("out", ["photos", "photos/runs/mine", "all", "link/mine"])
+@pytest.mark.parametrize("more", [[], ["--restart"], ["--dry-run"], ["--restart", "--folds=3"]])
+def test_a_run_and_its_data_do_not_lie_one_in_the_other(
+    out: str, more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photo = tmp_path / "all" / "photos" / "happy" / "1.png"
+    photo.parent.mkdir(parents=True)
+    photo.write_bytes(b"")
+    Path("photos").symlink_to("all/photos")
+    Path("link").symlink_to("photos")
+    restarts_over_data = "--restart" in more and "mine" not in out
+    assert emotiw(["fit", "finetune", "--data", "data=photos", "--out", out, *more]) == (8 if restarts_over_data else 2)
+    told = "is not a run folder (it holds" if restarts_over_data else f"{out} and the data data=photos lie one in the other"
+    assert told in capsys.readouterr().err
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [photo]
+
+
+def test_restart_renames_runs_alone_and_by_their_whole_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "runs"
+    for name, files in {
+        "damaged": ("run.json", "mine.txt"), "folds": ("folds.json",), "begun": ("recipe.toml", ".DS_Store"), "cut": ("fold-1",)
+    }.items():  # fmt: skip
+        for file in files:
+            (runs / name / file).mkdir(parents=True)
+        assert move_aside(runs / name) == runs / f"{name}.old-1"
+    (runs / "one" / "run.json").mkdir(parents=True)
+    monkeypatch.chdir(runs / "folds.old-1")
+    assert move_aside(Path("../one/run.json/..")) == runs / "one.old-1"
+    for out in (".", "..", str(runs / "folds.old-1")):
+        (Path(out) / "run.json").touch()
+        assert emotiw(["fit", "finetune", "--data", "data=nowhere", "--out", out, "--restart"]) == 8
+        assert f"--restart would rename {out}, in which this command was started" in capsys.readouterr().err
+    assert runs.is_dir()
 
 
 def test_the_advice_for_missing_weights_is_in_the_words_of_the_command(

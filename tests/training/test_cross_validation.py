@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -164,10 +165,26 @@ def test_a_folder_of_something_else_is_left_alone(
 ) -> None:
     (tmp_path / "diary.txt").write_text("mine")
     words = ["fit", str(recipe_file), "--data", "data=nowhere", "--out", str(tmp_path), "--folds", "3"]
-    assert run(words) == 8
-    assert "holds diary.txt, which is no run of --folds" in capsys.readouterr().err
-    assert run([*words, "--restart"]) == 4  # data that cannot be read leave what is there where it is
+    for more, what in (([], "folder of --folds"), (["--restart"], "run folder"), (["--restart", "--dry-run"], "run folder")):
+        assert run([*words, *more]) == 8
+        assert f"{tmp_path} is not a {what} (it holds diary.txt)" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
+    (tmp_path / "diary.txt").rename(tmp_path / "fold-1")
+    assert run([*words, "--restart"]) == 4  # data that cannot be read leave what is there where it is
+    assert [path.name for path in tmp_path.iterdir()] == ["fold-1"]
+
+
+def test_hidden_files_and_remains_of_a_kill_do_not_stand_in_its_way(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "mine"
+    shutil.copytree(command[-4], out)
+    (out / "folds.json").rename(out / ".999999999.folds.json")
+    (out / ".DS_Store").touch()
+    assert run([str(out) if word == command[-4] else word for word in command]) == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        ".DS_Store", "final", "fold-1", "fold-2", "fold-3", "folds.json",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("key", "value"), [("folds", 2), ("folds", "3"), ("format", 2), ("refit", 1), ("data", ["x"])])
