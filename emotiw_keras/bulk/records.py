@@ -10,6 +10,7 @@ from typing import Any
 
 from emotiw_keras.bulk.entries import Shard
 from emotiw_keras.files import sha256_file
+from emotiw_keras.plain_facts import integer, list_of, plain_name, sha256, table_of, text
 
 Record = dict[str, Any]
 FAILURES, NOTES = 3, 20
@@ -71,3 +72,22 @@ def record_of(shard: Shard, tally: Tally, files: Mapping[str, Path]) -> Record:
         "listing": shard.digest,
         "files": [{"name": name, "bytes": path.stat().st_size, "sha256": sha256_file(path)} for name, path in files.items()],
     }
+
+
+def is_record(value: Any) -> bool:
+    """Whether something that was read is what `record_of` gives."""
+    count = integer(0, 1 << 53)
+    return (
+        isinstance(value, dict)
+        and all(count(value.get(name)) for name in ("shard", *Tally().counts()))
+        and list_of(list_of(text, 2))(value.get("failures"))
+        and table_of(count)(value.get("notes"))
+        and list_of(text, 2)(value.get("span"))
+        and sha256(value.get("listing"))
+        and list_of(_is_file, 1, 2)(value.get("files"))
+    )
+
+
+def _is_file(value: Any) -> bool:
+    named = isinstance(value, dict) and plain_name(value.get("name")) and value["name"].startswith("part-")
+    return named and integer(0, 1 << 53)(value.get("bytes")) and sha256(value.get("sha256"))

@@ -14,7 +14,7 @@ from emotiw_keras.bulk.job import PREPARE, Job
 from emotiw_keras.bulk.listing import check_inputs, entries
 from emotiw_keras.bulk.parts import dumped, read_part
 from emotiw_keras.bulk.places import Folder, folder_at, write
-from emotiw_keras.bulk.records import Record, Tally
+from emotiw_keras.bulk.records import Record, Tally, is_record
 from emotiw_keras.bulk.runners import Runner
 from emotiw_keras.bulk.worker import MANIFEST
 from emotiw_keras.data.layouts.prepared import FACES_COLUMNS, FACES_FILE, SETTINGS_FILE, VIDEO_COLUMNS
@@ -196,7 +196,7 @@ class _Known:
             record = None if found is None else strict_json(found)
         except ValueError:
             return None  # damaged: it is done again
-        return record if isinstance(record, dict) and record.get("shard") == shard.number else None
+        return record if is_record(record) and record["shard"] == shard.number else None
 
     @staticmethod
     def _difference(record: Record, shard: Shard) -> str:
@@ -280,11 +280,10 @@ def read_parts(folder: Folder, manifest: dict[str, Any]) -> Iterator[Record]:
             digest.update(line)
             try:
                 record = strict_json(line)
-                files = [(file["name"], file["bytes"], file["sha256"]) for file in record["files"]]
-            except (ValueError, KeyError, TypeError) as error:
+            except ValueError as error:
                 raise RunError(f"{place} is damaged ({error}); run the job anew in a new folder") from error
-            if not all(isinstance(name, str) and "/" not in name and name[:5] == "part-" for name, _, _ in files):
-                raise RunError(f"{place} names files that are no parts; run the job anew in a new folder")
+            if not is_record(record):
+                raise RunError(f"{place} is damaged: a line is no record of a part; run the job anew in a new folder")
             yield record
     if digest.hexdigest() != manifest.get("parts_sha256"):
         raise RunError(f"{place} is damaged: its SHA-256 is not what {MANIFEST} says; run the job anew in a new folder")

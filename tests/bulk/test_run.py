@@ -126,6 +126,26 @@ def test_a_damaged_part_is_made_again_and_a_changed_bit_is_found(photos: Path, j
         summarise("out")
 
 
+def test_a_shard_whose_record_is_damaged_is_done_again(photos: Path, job_for: Jobs) -> None:
+    do(job_for("whole", ["photos"]), "photos")
+    job, record = job_for("out", ["photos"]), Path("out/_done/00000000.json")
+    with pytest.raises(KeyboardInterrupt):
+        do(job, "photos", runner=stopping(2))
+    whole = json.loads(record.read_text())
+    (file,) = whole["files"]
+    for damaged in (
+        [], {"shard": 0}, {**whole, "files": []}, {**whole, "files": [{**file, "name": "../part-0"}]},
+        {**whole, "files": [{**file, "name": "part-0/../../x"}]}, {**whole, "listing": None}, {**whole, "notes": []},
+        {**whole, "rows": "7"},
+    ):  # fmt: skip
+        record.write_text(json.dumps(damaged))
+        with pytest.raises(KeyboardInterrupt):
+            do(job, "photos", runner=stopping(1))
+        assert json.loads(record.read_text()) == whole
+    record.write_text("{}")
+    assert do(job, "photos")[-1] == "1 of 3 shards were done already" and digest("out") == digest("whole")
+
+
 def test_other_inputs_and_other_jobs_are_refused(photos: Path, job_for: Jobs) -> None:
     job = job_for("out", ["photos"])
     with pytest.raises(KeyboardInterrupt):
