@@ -6,6 +6,7 @@ import errno
 import hashlib
 import io
 import lzma
+import math
 import os
 import re
 import shutil
@@ -246,6 +247,33 @@ def check_regular(path: str | os.PathLike[str], most: int | None = None) -> None
         raise OSError(errno.EINVAL, "a pipe or a device, expected a file")
     if most is not None and found.st_size > most:
         raise OSError(errno.EFBIG, f"it has over {most:,} bytes")
+
+
+def check_arrays(path: str | os.PathLike[str]) -> None:
+    """See that a file is as `numpy.savez` writes plain arrays, so that they take no more memory than the file has bytes: none
+    is packed, and none is said to be larger than it is.
+
+    Raises:
+        One of `NUMPY_UNREADABLE`: it is otherwise.
+    """
+    from numpy.lib import format as npy
+
+    with zipfile.ZipFile(path) as file:
+        members = file.infolist()
+        packed = [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]
+        if packed:
+            raise ValueError(f"{packed[0]:.60} is packed")
+        if sum(member.file_size for member in members) > os.path.getsize(path):
+            raise ValueError(f"its {len(members):,} arrays are said to have more bytes than the file")
+        for member in members:
+            with file.open(member) as opened:
+                if npy.read_magic(opened) != (1, 0):
+                    raise ValueError(f"{member.filename:.60} is no plain array")
+                shape, _, dtype = npy.read_array_header_1_0(opened)
+                if math.prod(shape) * dtype.itemsize != member.file_size - opened.tell():
+                    raise ValueError(
+                        f"{member.filename:.60} has {member.file_size:,} bytes, which is not its shape, {shape!s:.60}"
+                    )
 
 
 def check_ours(path: str | os.PathLike[str], mark: str, what: str) -> None:

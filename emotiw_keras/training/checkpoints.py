@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from emotiw_keras.errors import RunError
-from emotiw_keras.files import NUMPY_UNREADABLE, check_regular, replace_flushed, sha256_file, writing
+from emotiw_keras.files import NUMPY_UNREADABLE, check_arrays, check_regular, replace_flushed, sha256_file, writing
 from emotiw_keras.talk import Notice
 
 S = TypeVar("S")
@@ -81,6 +81,7 @@ def load(path: Path) -> Checkpoint:
     if found != expected:
         raise RunError(f"checkpoint {path} is damaged: its hash is {found}, its name says {expected}")
     try:
+        check_arrays(path)
         with np.load(path, allow_pickle=False) as file:
             meta = _plain(file)
             arrays = {name.removeprefix("array/"): file[name] for name in file.files if name != _META}
@@ -103,6 +104,7 @@ def best_of(path: Path) -> str:
     """The name of the best file that a checkpoint's state refers to; "" if the checkpoint is damaged, and refers to none."""
     try:
         check_regular(path)
+        check_arrays(path)
         with np.load(path, allow_pickle=False) as file:
             return str(_plain(file)["state"]["best"].get("file", ""))
     except NUMPY_UNREADABLE:

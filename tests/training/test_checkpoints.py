@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import tracemalloc
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from emotiw_keras.errors import RunError
+from emotiw_keras.files import sha256_file
 from emotiw_keras.training import checkpoints
 
 
@@ -42,3 +48,55 @@ def test_without_its_rest_it_is_damaged_and_the_one_before_is_taken(folder: Path
     assert found is not None and found.meta["state"] == 1
     (line,) = said
     assert best.name in line and "going back to the one before" in line
+
+
+def _packed(file: zipfile.ZipFile) -> None:
+    file.writestr("array/zzz.npy", npy(np.zeros(1 << 23)), zipfile.ZIP_DEFLATED)
+
+
+def _claimed(file: zipfile.ZipFile) -> None:
+    file.writestr("array/zzz.npy", npy(np.zeros(1)).replace(b"(1,), }" + b" " * 12, b"(4000000000000,), }"))
+
+
+def _twice(file: zipfile.ZipFile) -> None:
+    file.writestr("array/zzz.npy", npy(np.zeros(1000)))
+    whole = file.getinfo("array/zzz.npy")
+    for number in range(3):  # names of one and the same bytes
+        other = copy.copy(whole)
+        other.filename = f"array/{number}.npy"
+        file.filelist.append(other)
+
+
+@pytest.mark.parametrize(
+    ("add", "told"),
+    [
+        (_packed, "zzz.npy is packed"),
+        (_claimed, r"which is not its shape, \(4000000000000,\)"),
+        (_twice, "more bytes than the file"),
+    ],
+)
+def test_one_that_would_take_more_memory_than_its_bytes_is_damaged_and_the_one_before_is_taken(
+    add: Callable[[zipfile.ZipFile], None], told: str, folder: Path
+) -> None:
+    (_, _, path), _ = checkpoints.positions(folder)
+    with zipfile.ZipFile(path, "a") as file:
+        add(file)
+    hostile = path.rename(folder / f"e0002-s000000-{sha256_file(path)[:16]}.npz")
+    tracemalloc.start()
+    try:
+        with pytest.raises(RunError, match=f"is damaged: .*{told}"):
+            checkpoints.load(hostile)
+        assert checkpoints.best_of(hostile) == ""
+        said: list[str] = []
+        found = checkpoints.newest(folder, said.append)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert found is not None and found.meta["state"] == 1 and "going back to the one before" in said[0]
+
+
+def npy(array: np.ndarray) -> bytes:
+    """The bytes of an array's file."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()

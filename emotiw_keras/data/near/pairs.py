@@ -19,7 +19,7 @@ from emotiw_keras.data.near.threshold import LOWEST, THRESHOLD
 from emotiw_keras.data.packing import packing_file
 from emotiw_keras.data.pixel_stores import MemoryPixels, PackedPixels, PixelStore
 from emotiw_keras.errors import OutputError
-from emotiw_keras.files import NUMPY_UNREADABLE, write_atomic
+from emotiw_keras.files import NUMPY_UNREADABLE, check_arrays, write_atomic
 from emotiw_keras.hardware import processor_threads
 from emotiw_keras.locking import locked
 from emotiw_keras.text import number_of
@@ -142,9 +142,10 @@ def _write(path: Path, pairs: NearPairs) -> None:
 def _read(path: Path, last: int) -> NearPairs | None:
     """What is kept at `path`; None where nothing is, or nothing that fits images up to `last`: then it is found anew."""
     try:
+        check_arrays(path)
         with np.load(path, allow_pickle=False) as stored:
             first, second, correlation, mirrored = (stored[name] for name in ("first", "second", "correlation", "mirrored"))
-    except (*NUMPY_UNREADABLE, MemoryError):  # a size that it only claims
+    except NUMPY_UNREADABLE:
         return None
     types = (first.dtype, second.dtype, correlation.dtype, mirrored.dtype)
     if types != (np.int64, np.int64, np.float32, bool) or first.ndim != 1:
