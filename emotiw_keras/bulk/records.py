@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from emotiw_keras.bulk.entries import Shard
 from emotiw_keras.files import sha256_file
@@ -74,7 +74,7 @@ def record_of(shard: Shard, tally: Tally, files: Mapping[str, Path]) -> Record:
     }
 
 
-def is_record(value: Any) -> bool:
+def is_record(value: Any) -> TypeGuard[Record]:
     """Whether something that was read is what `record_of` gives."""
     count = integer(0, 1 << 53)
     return (
