@@ -196,9 +196,14 @@ def _tell_unreadable(outcomes: Sequence[Outcome]) -> bool:
 
 def _tell_stages(outcome: Outcome, recipe: Recipe) -> None:
     """A line for each stage of a finished run."""
-    for stage in outcome.run.info["stages"] if outcome.run is not None else ():
+    if outcome.run is None:
+        return
+    again = outcome.run.info.get("refitted", {}).get("stage")
+    for stage in outcome.run.info["stages"]:
         accuracy = stage.get("val_accuracy")
         score = "" if accuracy is None else f", val accuracy {accuracy:.1%}"
         if stage.get("monitor") == "val_macro_f1" and stage.get("val_macro_f1") is not None:
             score += f", val macro F1 {stage['val_macro_f1']:.3f}"
+        if score and stage["name"] == again:
+            score += ", before it was fitted again with these images"
         tell(recipe.kind.result(stage, score))

@@ -29,7 +29,9 @@ def training(run: Run) -> Html:
             )
         )
     head = ["stage", "images", "epochs", "best epoch", "val accuracy", "val macro F1"]
-    stages = table(head, rows, "Stages, in their order") if rows else tag("p", "The run has no record of its stages.")
+    again = run.info.get("refitted", {}).get("stage")
+    scored = "" if again is None else f"; {again} was scored before it was fitted again with its validation images"
+    stages = table(head, rows, f"Stages, in their order{scored}") if rows else tag("p", "The run has no record of its stages.")
     try:
         epochs = parse_history(run.content("history.csv"), run.path / "history.csv")
     except (DataError, RunError) as error:

@@ -73,6 +73,11 @@ def read_info(path: Path) -> dict[str, Any]:
             what = "is a file, not a run folder"
         elif any((folder / "saved_model.pb").is_file() for folder in (path, path / "1")):
             what = "is a SavedModel, which TensorFlow and TensorFlow Serving take, not a run folder"
+        elif (path / fold_name(0) / INFO_FILE).is_file():
+            raise RunError(
+                f"{path} holds runs of --folds, of which none is finished; run the `emotiw fit` that made it again, it goes on "
+                "where it was"
+            )
         raise RunError(
             f"{path} {what}; expected the --out of `emotiw fit` (to predict and serve also an .onnx file of `emotiw export`)"
         )

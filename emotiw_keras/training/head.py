@@ -25,7 +25,7 @@ from emotiw_keras.training import checkpoints
 from emotiw_keras.training.caching import Plan, as_they_are
 from emotiw_keras.training.class_weights import class_weights
 from emotiw_keras.training.feeds import Trained, label_spec, validation_batches
-from emotiw_keras.training.linear_head import LEAST_JUDGED, LinearHead, fit_linear_head
+from emotiw_keras.training.linear_head import LEAST_JUDGED, LinearHead, check_varied, fit_linear_head
 from emotiw_keras.training.optimizers import make_optimizer
 from emotiw_keras.training.own_data import Arrays, Batches
 from emotiw_keras.training.run_writer import check_there, make_folder
@@ -44,11 +44,12 @@ class HeadTraining(StageTraining):
     """The fit of one stage of kind "head". It takes seconds, so an interrupted one begins anew, and ends in the same bits."""
 
     def check(self) -> None:
-        """Refuse a network without a linear classifier, and data that can only be gone through.
+        """Refuse a network without a linear classifier, and data that can only be gone through or teach nothing.
 
         Raises:
             ModelError: the network ends otherwise.
             UsageError: a dataset of batches.
+            DataError: training images of one class or one person alone.
         """
         classifier_of(self.run.model)
         for source in (self.train, self.val) if self.stage.refit else (self.train,):
@@ -56,6 +57,8 @@ class HeadTraining(StageTraining):
                 raise UsageError(f"{self.where} is of kind 'head', which needs faces in files or arrays, not {source.kind}")
             if source is not None and source.labels.ndim != 1:
                 raise UsageError(f"{self.where} is of kind 'head', which needs one class an image, not rows of numbers")
+        assert not isinstance(self.train, Batches)
+        check_varied(self.train.labels, _groups([self.train]), self.where)
 
     def plan(self, decided: bool | None = None) -> Plan:
         """Nothing of it is kept on the disk."""
@@ -166,7 +169,7 @@ class HeadTraining(StageTraining):
                 judged=new, folds=stage.folds, seed=self.run.seed, where=self.where,
             )  # fmt: skip
         classifier.set_weights([head.kernel, head.bias][: len(classifier.weights)])
-        return head, labels[new]
+        return head, labels[new & (head.folds > 0)]
 
     def _before(self) -> list[str]:
         """The stages of the run that came before it."""
@@ -242,10 +245,10 @@ def _groups(sources: Sequence[Trained]) -> np.ndarray:
 
 
 def _told(head: LinearHead) -> str:
-    return (
-        f"accuracy {head.accuracy:.1%}, loss {head.log_loss:.3f} by cross-validation in {head.folds} folds; C = "
-        f"{head.strength:.2g}, {'with' if head.start else 'without'} the answers of the start"
-    )
+    judged = "not cross-validated, as no fold leaves two classes to learn from"
+    if head.accuracy is not None:
+        judged = f"accuracy {head.accuracy:.1%}, loss {head.log_loss:.3f} by cross-validation in {head.folds} folds"
+    return f"{judged}; C = {head.strength:.2g}, {'with' if head.start else 'without'} the answers of the start"
 
 
 def _facts(head: LinearHead) -> dict[str, Any]:

@@ -42,8 +42,8 @@ class LinearHead:
         start: whether the start's answers are among what it goes by.
         temperature: what the logits were divided by.
         accuracy, log_loss: of all judged images, each answered by a head that was fitted without its person, and each counting
-            once: what the strength was chosen by counts them as they are weighted.
-        folds: of the cross-validation.
+            once: what the strength was chosen by counts them as they are weighted. None without folds.
+        folds: of the cross-validation; 0 where none leaves two classes to learn from, so that nothing is judged.
         answers: float64 (judged images, classes), the probabilities behind `accuracy` and `log_loss`.
     """
 
@@ -52,8 +52,8 @@ class LinearHead:
     strength: float
     start: bool
     temperature: float
-    accuracy: float
-    log_loss: float
+    accuracy: float | None
+    log_loss: float | None
     folds: int
     answers: np.ndarray
 
@@ -103,18 +103,10 @@ def fit_linear_head(
         ((3, 2), True)
     """
     classes = start[0].shape[1]
-    present = np.unique(labels)
-    if len(present) < 2:
-        raise DataError(f"{where}: all {len(labels):,} training images are of one class; expected at least two")
-    count = len(np.unique(groups))
-    if count < 2:
-        raise DataError(
-            f"{where}: all {len(labels):,} training images show one person or one photograph, so that nothing tells how it "
-            "reads others; expected at least two, or no subject_pattern"
-        )
-    splits = _splits(labels, groups, min(folds, count), seed)
+    check_varied(labels, groups, where)
+    splits = _splits(labels, groups, min(folds, len(np.unique(groups))), seed)
     judged = np.ones(len(labels), bool) if judged is None else judged
-    blind = judged.sum() < LEAST_JUDGED or len(np.unique(labels[judged])) < 2
+    blind = not splits or judged.sum() < LEAST_JUDGED or len(np.unique(labels[judged])) < 2
     counts = np.ones(len(labels), bool) if blind else judged
     best: tuple[tuple[float, float], _Space, int, float] | None = None
     answers = np.empty((0, classes))
@@ -138,10 +130,23 @@ def fit_linear_head(
     kernel, bias = (kernel / temperature).astype(np.float32), (bias / temperature).astype(np.float32)
     used = space.answers is not None
     strength, count = float(STRENGTHS[number]), len(splits)
+    if not splits:
+        return LinearHead(kernel, bias, strength, used, temperature, None, None, 0, np.empty((0, classes)))
     accuracy = float((answers.argmax(axis=1) == labels[counts]).mean())
     of_truth = answers[np.arange(len(answers)), labels[counts]]
     loss = float(-np.log(np.maximum(of_truth, SMALLEST_SHARE)).mean())
     return LinearHead(kernel, bias, strength, used, temperature, accuracy, loss, count, answers[judged[counts]])
+
+
+def check_varied(labels: np.ndarray, groups: np.ndarray, where: str) -> None:
+    """DataError for images of one class, or of one group, alone; arguments as of `fit_linear_head`."""
+    if len(np.unique(labels)) < 2:
+        raise DataError(f"{where}: all {len(labels):,} training images are of one class; expected at least two")
+    if len(np.unique(groups)) < 2:
+        raise DataError(
+            f"{where}: all {len(labels):,} training images show one person or one photograph, so that nothing tells how it "
+            "reads others; expected at least two, or no subject_pattern"
+        )
 
 
 def _splits(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:

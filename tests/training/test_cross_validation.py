@@ -132,7 +132,9 @@ def test_again_it_goes_on_and_ends_in_the_same_bits(
 ) -> None:
     before = {each.path.name: each.fingerprint for each in FoldRuns.open(command[-4]).runs}
     assert run(command) == 0
-    assert capsys.readouterr().err.count("is finished already; nothing to do") == 4
+    told = capsys.readouterr().err
+    assert told.count("is finished already; nothing to do") == 4
+    assert told.count(", before it was fitted again with these images\n") == 4
     other = tmp_path / "other"
     words = [str(other) if word == command[-4] else word for word in command if word != "--refit"]
     assert run(words) == 0
@@ -185,6 +187,37 @@ def test_hidden_files_and_remains_of_a_kill_do_not_stand_in_its_way(
     assert sorted(path.name for path in out.iterdir()) == [
         ".DS_Store", "final", "fold-1", "fold-2", "fold-3", "folds.json",
     ]  # fmt: skip
+
+
+def test_folds_that_cannot_be_learned_from_leave_nothing_behind(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "runs"
+    data = f"data={write_faces(tmp_path / 'three', {'.': 21})}"
+    assert run(["fit", str(recipe_file), "--data", data, "--out", str(out), "--folds", "3"]) == 4
+    assert "all 7 training images show one person or one photograph" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_folds_of_which_none_is_finished_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "fold-1").mkdir()
+    (tmp_path / "fold-1" / "run.json").touch()
+    assert run(["evaluate", str(tmp_path)]) == 8
+    assert f"{tmp_path} holds runs of --folds, of which none is finished; run the `emotiw fit`" in capsys.readouterr().err
+
+
+def test_what_was_not_cross_validated_is_not_said_to_have_been(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_faces(tmp_path / "few" / "train", {".": 2})
+    write_faces(tmp_path / "few" / "val", {".": 2}, seed=1)
+    words = ["fit", str(recipe_file), "--data", f"data={tmp_path / 'few'}", "--out", str(tmp_path / "run")]
+    assert run([*words, "--set", "source.data.subject_pattern=''"]) == 0
+    told = capsys.readouterr().err
+    assert "head: not cross-validated, as no fold leaves two classes to learn from; C = " in told
+    made = Run.open(tmp_path / "run")
+    assert made.info["stages"][0]["head"]["accuracy"] is None
+    assert "val accuracy" in made._repr_html_() and "head was scored before it was fitted again" in made._repr_html_()
 
 
 @pytest.mark.parametrize(("key", "value"), [("folds", 2), ("folds", "3"), ("format", 2), ("refit", 1), ("data", ["x"])])

@@ -152,6 +152,13 @@ def test_what_cannot_be_learned_from_is_told() -> None:
     assert fitted(features, np.minimum(labels, 1)).kernel.shape == (4, 3)  # a class without images has an output
 
 
+def test_without_a_fold_that_leaves_two_classes_nothing_is_judged() -> None:
+    labels = np.arange(30) % 2
+    head = fitted(told_apart(30)[0], labels, groups=labels)
+    assert (head.folds, head.accuracy, head.log_loss) == (0, None, None)
+    assert head.temperature >= 1 and not head.start and head.answers.shape == (0, 3)
+
+
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
     return parse_recipe(RECIPE, "heads")
