@@ -21,6 +21,7 @@ FLOORS = (
         "sealed",
         "locking",
         "text",
+        "arguments",
         "keras_names",
         "keras_settings",
         "plain_facts",

@@ -15,8 +15,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from emotiw_keras.arguments import whole_or_none
 from emotiw_keras.data.preprocessing_settings import check_settings, load_mean_image, settings_for
 from emotiw_keras.data.resize import LUMA, resize_weights
+from emotiw_keras.errors import DataError
 from emotiw_keras.models.registry import get_spec
 
 
@@ -76,7 +78,10 @@ class FaceInput(keras.layers.Layer):
     ) -> None:
         # Whole grey levels and their means need float32 whatever the network computes in.
         super().__init__(name=name, dtype="float32", autocast=False)
+        if isinstance(mean_image, str | Path):
+            raise DataError(f"face input: mean_image = {str(mean_image)!r}: expected its numbers, as load_mean_image reads")
         self.mean_image = None if mean_image is None else np.asarray(mean_image, np.float32)
+        seed = whole_or_none("face input: seed", seed, 0, DataError)
         check_settings(
             channels=channels,
             resize=resize,
@@ -89,7 +94,7 @@ class FaceInput(keras.layers.Layer):
             input_channels=input_channels,
         )
         self.channels, self.resize, self.crop, self.min_max = channels, int(resize), int(crop), bool(min_max)
-        self.channel_order, self.mean_image_at, self.input_channels = channel_order, mean_image_at, input_channels
+        self.channel_order, self.mean_image_at, self.input_channels = channel_order, mean_image_at, int(input_channels)
         self.mean = tuple(float(value) for value in mean)[:input_channels]
         self.std = tuple(float(value) for value in std)[:input_channels]
         self.random_crop, self.mirror, self.seed = bool(random_crop), bool(mirror), seed
@@ -107,6 +112,7 @@ class FaceInput(keras.layers.Layer):
 
         Raises:
             ModelError: there is no such network.
+            DataError: a setting that cannot be meant.
 
         Example:
             >>> FaceInput.of("alexnet", crop=67).resize

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emotiw_keras.arguments import is_whole, whole_number
 from emotiw_keras.data.columns import pick
 from emotiw_keras.data.layouts.listing import SPLITS
 from emotiw_keras.errors import DataError, UsageError
@@ -120,11 +121,10 @@ class FaceSet:
         """
         from emotiw_keras.data.batches import Pool, face_dataset
 
+        batch_size = whole_number("batch_size", batch_size, 1)
         index, count = shard
-        if batch_size < 1 or not 0 <= index < count:
-            raise UsageError(
-                f"batch_size={batch_size}, shard={shard}: expected at least 1, and (index, count) with index < count"
-            )
+        if not (is_whole(index) and is_whole(count) and 0 <= index < count):
+            raise UsageError(f"shard = {shard}: expected (index, count), whole numbers with index < count")
         pool = Pool([(self, self.indices(split))], max(self.pixels.shape[:2]), self.pixels.shape[-1] == 1)
         return face_dataset(pool, batch_size, shuffle=shuffle, seed=seed, shard=shard)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from emotiw_keras.arguments import finite_number, whole_number, whole_or_none
 from emotiw_keras.data import duplicates
 from emotiw_keras.data.archive import printable
 from emotiw_keras.data.columns import pick
@@ -26,7 +27,7 @@ from emotiw_keras.data.votes import check_votes, join_votes, share_votes
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.labels import match_classes
 from emotiw_keras.talk import Notice
-from emotiw_keras.text import number_of
+from emotiw_keras.text import briefly, number_of
 
 
 def load_faces(
@@ -105,7 +106,19 @@ def load_faces(
         >>> faces.labels[:2], faces.counts()["val"]["happy"]
         (('angry', 'disgust'), 2)
     """
-    _check(fractions, near_duplicates, val_share, size, votes, votes_rows)
+    every, frames_per_video = whole_number("every", every, 1), whole_number("frames_per_video", frames_per_video, 0)
+    limit, workers = whole_or_none("limit", limit, 1), whole_or_none("workers", workers, 1)
+    size, seed = whole_number("size", size, MIN_SIDE), whole_number("seed", seed, 0)
+    memory_budget = whole_or_none("memory_budget", memory_budget, 0)
+    seconds = None if seconds is None else finite_number("seconds", seconds, 0)
+    val_share = finite_number("val_share", val_share, 0)
+    if val_share >= 1:
+        raise UsageError(f"val_share = {val_share}: expected a share of train, from 0 (which cuts none) to below 1")
+    fractions = check_fractions(fractions)
+    check_threshold(near_duplicates)
+    if not isinstance(folds, Folds | None):
+        raise UsageError(f"folds = {briefly(folds)}: expected Folds, such as Folds(5, test=0)")
+    check_votes(votes, votes_rows)
     threads = workers or os.cpu_count() or 1
     found = find_layout(path, limit)
     if isinstance(found, Videos):
@@ -115,7 +128,7 @@ def load_faces(
             raise UsageError(f"{path} is a set of videos, which is cut by recording; folds over persons are for sets of images")
         return read_videos(
             found,
-            Choice(every, frames_per_video, limit, tuple(fractions), seed),
+            Choice(every, frames_per_video, limit, fractions, seed),
             name=name,
             labels=labels,
             grey=grey,
@@ -174,20 +187,6 @@ def load_faces(
         faces = faces.take(np.flatnonzero(limit_mask(faces.label, faces.split, limit, seed) | ~usable))
     faces.report = _report(faces, listing, cut, None if limit is None else (limit, len(listing.names)))
     return faces
-
-
-def _check(
-    fractions: Sequence[float], near_duplicates: float, val_share: float, size: int,
-    votes: str | os.PathLike[str] | None, votes_rows: str | os.PathLike[str] | None,
-) -> None:  # fmt: skip
-    """UsageError for arguments of `load_faces` that cannot be meant, whatever the source holds."""
-    check_fractions(fractions)
-    check_threshold(near_duplicates)
-    if not 0 <= val_share < 1:
-        raise UsageError(f"val_share = {val_share}: expected a share of train, from 0 (which cuts none) to below 1")
-    if size < MIN_SIDE:
-        raise UsageError(f"size = {size}: expected at least {MIN_SIDE} pixels")
-    check_votes(votes, votes_rows)
 
 
 def _labels(listing: Listing, labels: str | Sequence[str], path: object, name: str) -> tuple[tuple[str, ...], np.ndarray]:

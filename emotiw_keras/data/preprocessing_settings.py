@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from emotiw_keras.arguments import is_number, is_whole, whole_number
 from emotiw_keras.errors import DataError
 from emotiw_keras.files import NUMPY_UNREADABLE
 from emotiw_keras.models.registry import ModelSpec
+from emotiw_keras.text import briefly
 
 CHANNELS = ("grey", "rgb")
 CHANNEL_ORDERS = ("rgb", "bgr")
@@ -31,8 +32,11 @@ def settings_for(
 
     Returns:
         Settings for `FaceInput.from_settings`.
+
+    Raises:
+        DataError: the crop is no whole number above 0.
     """
-    side = spec.input_size if crop is None else crop
+    side = spec.input_size if crop is None else whole_number("face input: crop", crop, 1, DataError)
     settings = {
         "channels": "grey",
         "resize": max(side, round(spec.resize * side / spec.input_size)),
@@ -69,11 +73,16 @@ def check_settings(
             f"face input: channels={channels!r}, channel_order={channel_order!r}, mean_image_at={mean_image_at!r}; allowed "
             f"are {CHANNELS}, {CHANNEL_ORDERS} and {MEAN_IMAGE_PLACES}"
         )
-    if not 0 < crop <= resize:
+    whole_number("face input: resize", resize, 1, DataError)
+    whole_number("face input: crop", crop, 1, DataError)
+    if crop > resize:
         raise DataError(f"face input: crop={crop} must lie between 1 and resize={resize}")
-    if not all(math.isfinite(value) for value in (*mean, *std)) or not all(value > 0 for value in std):
-        raise DataError(f"face input: mean={list(mean)}, std={list(std)}; expected finite numbers, those of std above 0")
-    if input_channels not in (1, 3) or (input_channels == 1 and channels != "grey"):
+    for key, values in (("mean", mean), ("std", std)):
+        each = list(values) if isinstance(values, Iterable) else []
+        if len(each) not in (1, 3) or not all(map(is_number, each)) or (key == "std" and min(each) <= 0):
+            bound = " above 0" if key == "std" else ""
+            raise DataError(f"face input: {key} = {briefly(values)}: expected a finite number{bound} for each channel")
+    if not is_whole(input_channels) or input_channels not in (1, 3) or (input_channels == 1 and channels != "grey"):
         raise DataError(f"face input: input_channels={input_channels} with channels={channels!r}; 1 needs channels='grey'")
     side = resize if mean_image_at == "resize" else crop
     if mean_image is not None and mean_image.shape != (side, side, input_channels):

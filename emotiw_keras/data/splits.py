@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from emotiw_keras.arguments import is_number, whole_number
 from emotiw_keras.data.layouts.listing import SPLITS
 from emotiw_keras.errors import DataError, UsageError
+from emotiw_keras.text import briefly
 
 NOBODY = "none"
 """As a pattern for persons: nobody is known, whatever names of folders and files look like."""
@@ -39,10 +41,11 @@ class Folds:
 
 def check_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:
     """Three shares for train, val and test, none negative, train above zero, their sum 1; UsageError otherwise."""
-    shares = len(fractions) == 3 and all(0 <= f <= 1 for f in fractions) and abs(sum(fractions) - 1) < 1e-6
-    if not shares or fractions[0] == 0:
-        raise UsageError(f"fractions = {tuple(fractions)}: expected three shares for train, val and test that sum to 1")
-    return float(fractions[0]), float(fractions[1]), float(fractions[2])
+    given = tuple(fractions) if isinstance(fractions, Iterable) else (fractions,)
+    shares = len(given) == 3 and all(is_number(f) and 0 <= f <= 1 for f in given) and abs(sum(given) - 1) < 1e-6
+    if not shares or given[0] == 0:
+        raise UsageError(f"fractions = {briefly(given)}: expected three shares for train, val and test that sum to 1")
+    return float(given[0]), float(given[1]), float(given[2])
 
 
 def subjects(names: Sequence[str], pattern: str) -> list[str]:
@@ -249,10 +252,9 @@ def limit_mask(label: np.ndarray, split: np.ndarray, limit: int, seed: int = 0) 
         bool (images,).
 
     Raises:
-        UsageError: the limit is below 1.
+        UsageError: the limit is no whole number above 0.
     """
-    if limit < 1:
-        raise UsageError(f"limit = {limit}: expected at least 1 image per split")
+    limit = whole_number("limit", limit, 1)
     generator = np.random.default_rng(seed)
     mask = np.zeros(len(label), bool)
     for name in sorted(set(split.tolist())):
@@ -268,7 +270,11 @@ def stratified(indices: np.ndarray, label: np.ndarray, limit: int, seed: int = 0
         indices: int (n,).
         label: int (n,), the class of each (any number may stand for "none").
         limit: at least 1.
+
+    Raises:
+        UsageError: the limit is no whole number above 0.
     """
+    limit = whole_number("limit", limit, 1)
     return indices[of_each_class(label, lambda counts: _quotas(counts, limit), np.random.default_rng(seed))]
 
 

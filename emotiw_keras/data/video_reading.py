@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from emotiw_keras.arguments import whole_number
 from emotiw_keras.data.annotated_videos import MAX_PIXELS, FrameImages, Table, VideoSet
 from emotiw_keras.data.archive import printable, read_file
 from emotiw_keras.data.columns import Repeated
@@ -22,7 +23,7 @@ from emotiw_keras.data.layouts.listing import and_more, class_names
 from emotiw_keras.data.pixel_pass import run_chunks
 from emotiw_keras.data.pixel_stores import StreamedPixels
 from emotiw_keras.data.splits import assign_splits, counts_table, group_ids, limit_mask, subjects
-from emotiw_keras.errors import DataError, UsageError
+from emotiw_keras.errors import DataError
 from emotiw_keras.labels import match_classes
 from emotiw_keras.talk import Notice
 from emotiw_keras.text import number_of
@@ -55,9 +56,8 @@ class Choice:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.every < 1 or self.frames_per_video < 0:
-            told = f"every = {self.every}, frames_per_video = {self.frames_per_video}"
-            raise UsageError(f"{told}: expected at least 1, and at least 0 (which takes all)")
+        whole_number("every", self.every, 1)
+        whole_number("frames_per_video", self.frames_per_video, 0)
 
     def of_video(self, video: str, numbers: np.ndarray) -> np.ndarray:
         """The frame numbers taken of one video; what other videos there are does not change them."""

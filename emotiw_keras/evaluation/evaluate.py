@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emotiw_keras.arguments import whole_number, whole_or_none
 from emotiw_keras.costs import costs_of
 from emotiw_keras.data.annotated_videos import VideoSet
 from emotiw_keras.data.archive import printable
@@ -182,7 +183,9 @@ def assess(
     smoothing needs anyway; `say` is called with each line of the reader's report; `read` reads the source.
     """
     check_keras()
-    _check(split, limit, batch_size, smooth, robust, votes, votes_rows, calibrate)
+    _check(split, smooth, robust, votes, votes_rows, calibrate)
+    limit, batch_size = whole_or_none("limit", limit, 1), whole_number("batch_size", batch_size, 1)
+    smooth = whole_number("smooth", smooth, 1)
     crops = checked_crops(crops, run.crops)
     costs_file = None if costs is None else os.fspath(costs)
     question = Question(
@@ -252,14 +255,11 @@ def assess(
 
 
 def _check(
-    split: str, limit: int | None, batch_size: int, smooth: int, robust: bool, votes: str | None, votes_rows: str | None,
-    calibrate: bool,
+    split: str, smooth: int, robust: bool, votes: str | None, votes_rows: str | None, calibrate: bool
 ) -> None:  # fmt: skip
     """UsageError for arguments of `assess` that cannot be meant, whatever the source holds."""
     if split not in (*SPLITS, "all"):
         raise UsageError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}, all")
-    if batch_size < 1 or (limit is not None and limit < 1):
-        raise UsageError(f"batch_size and limit must be at least 1; got {batch_size} and {limit}")
     if robust and smooth != 1:
         raise UsageError(f"robust and smooth = {smooth} cannot be combined; score spoilt faces one by one")
     check_votes(votes, votes_rows)

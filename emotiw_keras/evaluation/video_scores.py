@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from emotiw_keras.arguments import whole_number
 from emotiw_keras.data.annotated_videos import Table, VideoSet
 from emotiw_keras.data.archive import printable
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.video_reading import every_image
-from emotiw_keras.errors import DataError, UsageError
+from emotiw_keras.errors import DataError
 
 VIDEO_FIGURES = ("n", "n_found", "missing", "accuracy", "macro_f1", "abaw_score")
 Ask = Callable[[FaceSet, np.ndarray], np.ndarray]
@@ -44,13 +45,12 @@ class FrameAnswers:
         makes the mean one of fewer frames, never one of frames further away.
 
         Raises:
-            UsageError: the window is below 1.
+            UsageError: the window is no whole number above 0.
 
         Example:
             >>> smoothed = answers.smoothed(3)  # doctest: +SKIP
         """
-        if window < 1:
-            raise UsageError(f"smooth = {window}: expected a number of frames, at least 1")
+        window = whole_number("smooth", window, 1)
         result = np.empty_like(self.probabilities)
         for video in self.videos:
             rows = slice(*np.searchsorted(self.video, [video, video + 1]))

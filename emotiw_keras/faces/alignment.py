@@ -14,7 +14,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from emotiw_keras.arguments import whole_number
 from emotiw_keras.errors import DataError, UsageError
+from emotiw_keras.faces.detector_input import not_an_image
+from emotiw_keras.text import briefly
 
 SIDE = 256
 # Section 3.1 of the paper, in units of "e2e".
@@ -72,6 +75,16 @@ def eye_targets(side: int = SIDE, reading: str = DEFAULT_READING) -> np.ndarray:
     return np.array([[side * (0.5 - 0.25 / box.half), y], [side * (0.5 + 0.25 / box.half), y]])
 
 
+def _points(eyes: object) -> np.ndarray:
+    try:
+        points = np.asarray(eyes)
+    except ValueError:  # lists of different lengths
+        points = np.array(None)
+    if points.dtype.kind not in "iuf" or points.shape[-2:] != (2, 2):
+        raise DataError(f"eyes = {briefly(eyes)}: expected two points (x, y)")
+    return points.astype(np.float64)
+
+
 def crop_matrix(eyes: object, side: int = SIDE, reading: str = DEFAULT_READING) -> np.ndarray:
     """The affine map from image to crop: turns the eye line level, then scales each axis so that the box fills the crop.
 
@@ -91,9 +104,7 @@ def crop_matrix(eyes: object, side: int = SIDE, reading: str = DEFAULT_READING) 
         >>> (crop_matrix([(0, 0), (114.2857142857, 0)]).round(3) + 0).tolist()
         [[1.0, 0.0, 70.857], [0.0, 0.996, 102.4]]
     """
-    points = np.asarray(eyes, np.float64)
-    if points.shape[-2:] != (2, 2):
-        raise DataError(f"eyes of shape {points.shape}; expected two points (x, y)")
+    points = _points(eyes)
     across = points[..., 1, :] - points[..., 0, :]
     distance = np.hypot(across[..., 0], across[..., 1])
     if not np.isfinite(points).all() or not (distance > 0).all():
@@ -136,22 +147,22 @@ def align(
 
     Raises:
         DataError: the image or the eyes are not of that kind.
-        UsageError: there is no such reading, or the side is not at least 1.
+        UsageError: there is no such reading, or the side is no whole number above 0.
 
     Example:
         >>> align(photo, faces.detect(photo)[0].eyes).shape  # doctest: +SKIP
         (256, 256)
     """
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0 or image.shape[2:] not in ((), (1,), (3,)):
-        raise DataError(f"an image of {image.dtype} {image.shape}; expected uint8 (height, width) or (height, width, 1 or 3)")
-    if np.shape(eyes) != (2, 2):
-        raise DataError(f"eyes of shape {np.shape(eyes)}; expected two points (x, y)")
-    if side < 1:
-        raise UsageError(f"side = {side}: expected at least 1 pixel")
-    if math.dist(*eyes) > _FURTHEST * max(image.shape[:2]):
+    if wrong := not_an_image(image):
+        raise DataError(wrong)
+    points = _points(eyes)
+    if points.ndim != 2:
+        raise DataError(f"eyes of shape {points.shape}: expected those of one face, two points (x, y)")
+    side = whole_number("side", side, 1)
+    if math.dist(*points) > _FURTHEST * max(image.shape[:2]):
         size = f"{image.shape[1]} x {image.shape[0]}"
-        raise DataError(f"eyes at {np.asarray(eyes).tolist()}: too far apart for an image of {size} pixels")
-    face = _warp(image, crop_matrix(eyes, side, reading), side, grey)
+        raise DataError(f"eyes at {points.tolist()}: too far apart for an image of {size} pixels")
+    face = _warp(image, crop_matrix(points, side, reading), side, grey)
     if stretch:
         face = stretched(face)
     return face if grey or face.ndim == 3 else np.repeat(face[..., None], 3, axis=-1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -15,7 +17,8 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: another type or shape, or no pixels.
     """
-    _check(image)
+    if wrong := not_an_image(image):
+        raise ValueError(wrong)
     if image.ndim == 2 or image.shape[2] == 1:
         return cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_GRAY2RGB)
     return np.ascontiguousarray(image)
@@ -23,7 +26,8 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
 
 def as_grey(image: np.ndarray) -> np.ndarray:
     """The image as contiguous uint8 (height, width), luma of ITU-R BT.601. Takes and raises what `as_rgb` does."""
-    _check(image)
+    if wrong := not_an_image(image):
+        raise ValueError(wrong)
     image = np.ascontiguousarray(image)
     if image.ndim == 3 and image.shape[2] == 3:
         return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
@@ -41,8 +45,12 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
 
 
-def _check(image: np.ndarray) -> None:
+def not_an_image(image: Any) -> str:
+    """Why this is none of the arrays that detectors and `align` take, in words; nothing if it is one."""
+    expected = "uint8 (height, width), (height, width, 1) or (height, width, 3)"
+    if not isinstance(image, np.ndarray):
+        return f"an image that is a {type(image).__name__}, expected an array of {expected}"
     fits = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3))
     if image.dtype != np.uint8 or not fits or not image.size:
-        expected = "uint8 (height, width), (height, width, 1) or (height, width, 3)"
-        raise ValueError(f"an image of {image.dtype} {image.shape}, expected {expected}")
+        return f"an image of {image.dtype} {image.shape}, expected {expected}"
+    return ""

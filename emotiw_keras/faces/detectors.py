@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import functools
 import importlib
-import math
 
 import numpy as np
 
+from emotiw_keras.arguments import finite_number
 from emotiw_keras.errors import UsageError
 from emotiw_keras.faces.face import MIN_FACE, Detector, Face
 
@@ -48,9 +48,7 @@ def get_detector(name: str | None = None, min_face: float | None = None, engine:
     name = name or DEFAULT
     if name not in _HOMES:
         raise UsageError(f"no face detector is called {name!r}; there are {', '.join(DETECTORS)}")
-    smallest = MIN_FACE if min_face is None else float(min_face)
-    if not MIN_SIDE <= smallest < math.inf:
-        raise UsageError(f"min_face={min_face}: expected a number of pixels, at least {MIN_SIDE}")
+    smallest = MIN_FACE if min_face is None else finite_number("min_face", min_face, MIN_SIDE)
     if name != DEFAULT:
         if engine is not None:
             raise UsageError(f"engine={engine!r}: the detector {name} is OpenCV's own; engines are for {DEFAULT}")

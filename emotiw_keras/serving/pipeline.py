@@ -9,11 +9,11 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from numbers import Integral
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from emotiw_keras.arguments import whole_number, whole_or_none
 from emotiw_keras.data.prefetch import ahead as made_ahead
 from emotiw_keras.data.prefetch import map_ahead
 from emotiw_keras.errors import UsageError
@@ -148,12 +148,11 @@ class Pipeline:
         keep_faces: bool = False,
         turned: bool = False,
     ) -> None:
-        for name, value in (("every", every), ("smooth", smooth), ("ahead", ahead)):
-            if name == "smooth" and isinstance(value, timedelta):
-                if value <= timedelta(0):
-                    raise UsageError(f"smooth={value}: expected more than 0 seconds")
-            elif value is not None and (not isinstance(value, Integral) or value < 1):
-                raise UsageError(f"{name}={value}: expected a whole number, at least 1")
+        every, ahead = whole_number("every", every, 1), whole_or_none("ahead", ahead, 1)
+        if not isinstance(smooth, timedelta):
+            smooth = whole_number("smooth", smooth, 1)
+        elif smooth <= timedelta(0):
+            raise UsageError(f"smooth = {smooth}: expected more than 0 seconds")
         self._predictor = predictor
         self._whole = whole
         self._every = every

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image as pillow
 
+from emotiw_keras.arguments import whole_number
 from emotiw_keras.data.images import ImageError, decode_image, pixels_of
 from emotiw_keras.data.resize import as_taken
 from emotiw_keras.errors import DataError, UsageError
@@ -101,8 +101,9 @@ class Predictor:
     Raises:
         ModelError: there is no such run folder and no such model.
         RunError: `run` is no finished run folder.
-        UsageError: Keras is set to something else than TensorFlow and float32, a number of crops that cannot be meant, an
-            engine that is not there or cannot do what the other arguments ask for, or a head that the run does not have.
+        UsageError: Keras is set to something else than TensorFlow and float32, a number of crops or a batch size that cannot
+            be meant, an engine that is not there or cannot do what the other arguments ask for, or a head that the run does not
+            have.
 
     Example:
         >>> predictor = Predictor("runs/first")                        # doctest: +SKIP
@@ -125,8 +126,7 @@ class Predictor:
         engine: str = "auto",
         head: str | None = None,
     ) -> None:
-        if batch_size < 1:
-            raise DataError(f"batch_size={batch_size}: expected at least 1")
+        self.batch_size = whole_number("batch_size", batch_size, 1)
         if precision not in PRECISIONS:
             raise UsageError(f"precision={precision!r}: expected one of {', '.join(PRECISIONS)}")
         if min_face is not None and detector is not None and not isinstance(detector, str):
@@ -137,7 +137,6 @@ class Predictor:
         self.crops = checked_crops(crops, self.source.crops)
         self.labels: tuple[str, ...] = tuple(self.source.labels)
         self.usable_entropy = self.source.usable_entropy
-        self.batch_size = batch_size
         self.channels = 1 if self.source.settings["channels"] == "grey" else 3
         self.side: int = self.source.settings["resize"]
         self._precision = precision
@@ -327,8 +326,7 @@ class Predictor:
             raise DataError("one image where the frames of a video are expected; give them one by one, stream([image])")
         if isinstance(frames, Mapping) or not any(hasattr(frames, method) for method in ("__iter__", "__getitem__")):
             raise DataError(f"frames are a {type(frames).__name__}; expected them one by one, such as stream([image])")
-        if not isinstance(smooth, Integral):  # frames that are given one by one have no time stamps
-            raise UsageError(f"smooth={smooth}: expected a whole number, at least 1")
+        smooth = whole_number("smooth", smooth, 1)  # no time: frames that are given one by one have no time stamps
         pipeline = Pipeline(self, every=every, smooth=smooth, ahead=ahead)
         images = (InputImage("", checked(image), frame=number) for number, image in enumerate(frames))
         video = Video("", "", rate=1.0, frames=images)

@@ -193,6 +193,15 @@ def test_settings_come_from_the_models_facts() -> None:
         {"channel_order": "gbr"},
         {"input_channels": 2},
         {"mean_image": np.zeros((3, 3, 3))},
+        {"crop": 20.7},
+        {"resize": "64"},
+        {"mean": 1.0},
+        {"mean": (1.0, 2.0)},
+        {"std": "abc"},
+        {"std": (1.0, True, 1.0)},
+        {"input_channels": 1.0},
+        {"mean_image": "mean.npy"},
+        {"seed": 0.5, "mirror": True},
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(wrong: dict) -> None:
@@ -230,5 +239,8 @@ def test_of_takes_the_facts_of_a_network() -> None:
     layer = FaceInput.of("vgg_cnn_m", channels="rgb", random_crop=True, seed=0)
     assert (layer.resize, layer.crop, layer.channel_order, layer.channels) == (256, 224, "bgr", "rgb")
     assert layer.mean == (102.717, 115.773, 123.509)
+    assert FaceInput.of("alexnet", crop=np.int64(67), mean=np.zeros(3, np.float32)).crop == 67  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"face input: crop = 20\.7: expected a whole number, at least 1"):
+        FaceInput.of("alexnet", crop=20.7)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="unknown model"):
         FaceInput.of("alexnett")

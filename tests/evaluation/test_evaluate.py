@@ -191,5 +191,6 @@ def test_arguments_out_of_range_are_refused(run: Run, photos: Path) -> None:
         evaluate(run, photos, crops=5)
     with pytest.raises(UsageError, match="choose one of train, val, test, all"):
         evaluate(run, photos, split="validation")
-    with pytest.raises(UsageError, match="at least 1"):
-        evaluate(run, photos, limit=0)
+    for wrong in ({"limit": 0}, {"limit": 2.5}, {"batch_size": 0}, {"batch_size": 8.0}, {"smooth": 1.5}):
+        with pytest.raises(UsageError, match=f"{next(iter(wrong))} = .*: expected a whole number, at least 1"):
+            evaluate(run, photos, **wrong)  # type: ignore[arg-type]

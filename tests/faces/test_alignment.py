@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -182,11 +183,17 @@ def test_grey_colour_and_stretch() -> None:
         (np.zeros((0, 50), np.uint8), [(1, 1), (9, 1)], "0, 50"),
         (np.zeros((50, 50), np.uint8), [(5, 5), (5, 5)], "different"),
         (np.zeros((50, 50), np.uint8), [(5, 5), (float("nan"), 5)], "different"),
-        (np.zeros((50, 50), np.uint8), [(5, 5)], "shape"),
+        (np.zeros((50, 50), np.uint8), [(5, 5)], "two points"),
         (np.zeros((50, 50), np.uint8), [(5, 5), (1e12, 5)], "too far apart"),
+        (np.zeros((50, 50), np.uint8), (("a", 40), (80, 40)), "two points"),
+        (np.zeros((50, 50), np.uint8), [(5, 5), (9,)], "two points"),
+        (np.zeros((50, 50), np.uint8), [[(5, 5), (9, 5)]], "one face"),
+        (np.zeros((50, 50), np.uint8), None, "two points"),
+        ("photo.jpg", [(1, 1), (9, 1)], "a str"),
+        ([[1, 2]], [(1, 1), (9, 1)], "a list"),
     ],
 )
-def test_what_is_no_image_or_no_eyes_is_refused(image: np.ndarray, eyes: list, words: str) -> None:
+def test_what_is_no_image_or_no_eyes_is_refused(image: Any, eyes: Any, words: str) -> None:
     with pytest.raises(DataError, match=words):
         align(image, eyes)
 
@@ -194,8 +201,10 @@ def test_what_is_no_image_or_no_eyes_is_refused(image: np.ndarray, eyes: list, w
 def test_unknown_reading_and_side() -> None:
     with pytest.raises(UsageError, match="'E'.*A, B, C, D"):
         eye_targets(reading="E")
-    with pytest.raises(UsageError, match="side = 0"):
-        align(np.zeros((50, 50), np.uint8), [(5, 5), (9, 5)], side=0)
+    for side in (0, 256.0, "48"):
+        with pytest.raises(UsageError, match=f"side = {side!r}"):
+            align(np.zeros((50, 50), np.uint8), [(5, 5), (9, 5)], side=side)  # type: ignore[arg-type]
+    assert align(np.zeros((50, 50), np.uint8), [(5, 5), (9, 5)], side=np.int64(48)).shape == (48, 48)  # type: ignore[arg-type]
 
 
 def test_a_runs_facts_know_every_reading() -> None:

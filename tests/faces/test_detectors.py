@@ -7,6 +7,7 @@ import itertools
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -94,10 +95,13 @@ def test_images_of_any_shape_without_a_face_give_none(name: str, shape: tuple[in
 @pytest.mark.parametrize("name", ["blazeface", "viola_jones"])
 @pytest.mark.parametrize(
     "image",
-    [np.zeros((20, 20), np.float32), np.zeros((20, 20, 4), np.uint8), np.zeros((0, 20), np.uint8), np.zeros(20, np.uint8)],
-)
-def test_other_arrays_are_refused(name: str, image: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="expected uint8"):
+    [
+        np.zeros((20, 20), np.float32), np.zeros((20, 20, 4), np.uint8), np.zeros((0, 20), np.uint8), np.zeros(20, np.uint8),
+        [[1, 2]], "photo.jpg", None,
+    ],
+)  # fmt: skip
+def test_what_is_no_image_is_refused(name: str, image: Any) -> None:
+    with pytest.raises(ValueError, match=r"an image .*expected .*uint8"):
         detect(image, name)
 
 
@@ -217,9 +221,9 @@ def test_a_face_of_a_turned_image_is_put_back(quarters: int) -> None:
 
 
 def test_the_smallest_face_must_be_a_size() -> None:
-    for wrong in (0, 9.9, float("inf"), float("nan")):
+    for wrong in (0, 9.9, float("inf"), float("nan"), "large"):
         with pytest.raises(UsageError, match="min_face"):
-            get_detector(min_face=wrong)
+            get_detector(min_face=wrong)  # type: ignore[arg-type]
     assert get_detector(min_face=48) is not get_detector() is get_detector(min_face=24)
 
 

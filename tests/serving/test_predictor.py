@@ -114,6 +114,12 @@ def test_images_of_pillow_and_files_are_what_they_show(predictor: Predictor, tmp
             predictor.predict([bad])
 
 
+def test_a_batch_is_a_whole_number_of_faces(run_folder: Path) -> None:
+    for wrong in (0, 2.5, True, "64"):
+        with pytest.raises(UsageError, match=f"batch_size = {wrong!r}: expected a whole number, at least 1"):
+            Predictor(run_folder, batch_size=wrong)  # type: ignore[arg-type]
+
+
 def test_a_detector_of_ones_own_knows_its_smallest_face(run_folder: Path) -> None:
     with pytest.raises(UsageError, match="min_face=40 cannot be combined with a detector of your own"):
         Predictor(run_folder, detector=object(), min_face=40)  # type: ignore[arg-type]

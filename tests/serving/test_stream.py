@@ -201,7 +201,7 @@ def test_a_stream_of_one_image_is_refused(predictor: Predictor, tmp_path: Path) 
     for one in (frames_of(1)[0], str(tmp_path / "film.mp4")):
         with pytest.raises(DataError, match="one image where the frames of a video are expected"):
             predictor.stream(one)
-    with pytest.raises(UsageError, match=r"every=2\.5: expected a whole number, at least 1"):
+    with pytest.raises(UsageError, match=r"every = 2\.5: expected a whole number, at least 1"):
         predictor.stream(frames_of(1), every=2.5)  # type: ignore[arg-type]
 
 
@@ -264,11 +264,11 @@ def test_what_cannot_be_meant_is_refused(predictor: Predictor, tmp_path: Path) -
     with pytest.raises(DataError, match="expected uint8"):
         predictor.faces(np.zeros((20, 20), np.float32))
     for setting in ("every", "smooth", "ahead"):
-        with pytest.raises(UsageError, match=f"{setting}=0"):
+        with pytest.raises(UsageError, match=f"{setting} = 0"):
             list(predictor.stream(frames_of(1), **{setting: 0}))
-    with pytest.raises(UsageError, match="smooth=0:00:01: expected a whole number"):
+    with pytest.raises(UsageError, match="smooth = .*: expected a whole number"):
         list(predictor.stream(frames_of(1), smooth=timedelta(seconds=1)))  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="smooth=0:00:00: expected more than 0 seconds"):
+    with pytest.raises(UsageError, match="smooth = 0:00:00: expected more than 0 seconds"):
         Pipeline(predictor, smooth=timedelta(0))
     with pytest.raises(ModelError, match="no run folder fer2013-best"):
         emotiw_keras.Predictor("fer2013-best")

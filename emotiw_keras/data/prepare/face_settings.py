@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from emotiw_keras.arguments import whole_number
 from emotiw_keras.errors import UsageError
 from emotiw_keras.faces.alignment import DEFAULT_READING, READINGS, SIDE
 
@@ -36,8 +37,7 @@ class Settings:
         for name, known in (("faces", FACES), ("no_face", NO_FACE), ("reading", READINGS)):
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} = {getattr(self, name)!r}; known: {', '.join(known)}")
-        if self.side < 8:
-            raise UsageError(f"side = {self.side}: expected at least 8 pixels")
+        object.__setattr__(self, "side", whole_number("side", self.side, 8))
 
     def as_dict(self) -> dict[str, str | int]:
         """As plain data; `frames` of videos alone."""

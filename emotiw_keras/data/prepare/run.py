@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from emotiw_keras.arguments import whole_number
 from emotiw_keras.data.contact_sheet import write_contact_sheets
 from emotiw_keras.data.layouts.prepared import FACES_COLUMNS, FACES_FILE, SETTINGS_FILE, VIDEO_COLUMNS
 from emotiw_keras.data.near.threshold import THRESHOLD, check_threshold
@@ -83,8 +84,7 @@ def prepare(
         0.97
     """
     tell = say or (lambda line: None)
-    if frames < 1:
-        raise UsageError(f"frames = {frames}: expected at least 1 frame of each video")
+    frames = whole_number("frames", frames, 1)
     check_threshold(near_duplicates)
     folder = local_path(out)
     source = find_images(src)
