@@ -14,17 +14,14 @@ import tensorflow as tf
 
 from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.heads import Head, heads_of
-from emotiw_keras.models.features import classifier_of
-from emotiw_keras.talk import Notice
 from emotiw_keras.text import number_of
 from emotiw_keras.training.caching import as_they_are, plan
 from emotiw_keras.training.epoch_plan import StageCrops
 from emotiw_keras.training.epoch_progress import duration
-from emotiw_keras.training.freezing import apply_rules, check_layers
+from emotiw_keras.training.freezing import apply_rules
 from emotiw_keras.training.frozen import Cut
 from emotiw_keras.training.optimizers import make_optimizer
 from emotiw_keras.training.stage import Stage
-from emotiw_keras.training.start import start_model, start_tensorflow
 from emotiw_keras.training.teachers import Teachers
 from emotiw_keras.training.train_step import StageSteps
 
@@ -105,26 +102,25 @@ def _best(step: Callable[[], Any]) -> float:
     return min(times) / BATCH
 
 
-def describe(prepared: Prepared, folder: Path, say: Callable[[str], None]) -> None:
-    """What a run would be: stages, parameters, disk and time."""
+def describe(prepared: Prepared, model: keras.Model, folder: Path, say: Callable[[str], None]) -> None:
+    """What a run would be: stages, parameters, disk and time.
+
+    Args:
+        prepared: the recipe with its data.
+        model: the network that a run would start from; its weights change.
+        folder: the run folder.
+        say: takes lines for people.
+    """
     recipe, info, roles = prepared.recipe, prepared.info, prepared.roles
-    start_tensorflow()
     shape, heads = info["model"], heads_of(info)
-    # What a run starts from is opened, though the figures do not need it: a damaged file is told now.
-    prepared.face_input()
-    model = start_model(recipe, info, prepared.parent, say)
     total = sum(math.prod(variable.shape) for variable in model.weights)
     say(f"{shape['name']}: {total:,} parameters, input {shape['input_shape']}, {info['precision']}")
     seconds = 0.0
     features = 0
     started = time.monotonic()
     untimed: list[str] = []
-    check_layers(model, recipe.stages)
-    for line in prepared.left_out.values():
-        say(Notice(line))
     for number, stage in enumerate(prepared.trained, 1):
         if stage.kind == "head":
-            classifier_of(model)
             images = sum(len(index) for index in roles[stage.name].train.values())
             say(f"stage {stage.name}: the classifier alone, on {number_of(images, 'images')}; not timed, most often seconds")
             continue

@@ -9,8 +9,6 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from emotiw_keras import hardware
 from emotiw_keras.data.annotated_videos import VideoSet
 from emotiw_keras.files import check_folder_place, local_path, write_atomic
@@ -19,7 +17,7 @@ from emotiw_keras.runs import WEIGHTS_FILE, Run
 from emotiw_keras.training.claim import Claim
 from emotiw_keras.training.epoch_progress import silent
 from emotiw_keras.training.kinds import Job
-from emotiw_keras.training.prepared_data import MEAN_IMAGE_FILE, Prepared, needed, prepare
+from emotiw_keras.training.prepared_data import MEAN_IMAGE_FILE, Prepared, prepare
 from emotiw_keras.training.recipe import Recipe
 from emotiw_keras.training.run_writer import check_out, resumable, staying
 from emotiw_keras.training.sharing import ALONE, compare, going_on, join
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-    from emotiw_keras.data.batches import Pool
     from emotiw_keras.training.epoch_progress import Progress
     from emotiw_keras.training.replicas import Replicas
 
@@ -196,7 +193,6 @@ def train(
         import keras
 
         check_keras()
-        from emotiw_keras.data.batches import Pool
         from emotiw_keras.data.face_input import FaceInput
         from emotiw_keras.models.parts import computing_in
 
@@ -207,12 +203,7 @@ def train(
         if settings is not None and not settings.get("as_given"):
             face_input = FaceInput.from_settings(settings, folder) if resumes else prepared.face_input()
 
-        def pool(parts: Mapping[str, np.ndarray]) -> Pool | None:
-            chosen = [(prepared.sets[name], index) for name, index in parts.items() if len(index)]
-            wanted = needed(settings)
-            return Pool(chosen, wanted["resize"], wanted["channels"] == "grey") if chosen else None
-
-        job = Job(folder, info, model, face_input, pool, say, progress, tuple(metrics), tuple(callbacks), replicas)
+        job = Job(folder, info, model, face_input, prepared.pool, say, progress, tuple(metrics), tuple(callbacks), replicas)
         with computing_in(keras.config.dtype_policy().name):  # that of the recipe is for its own network alone
             with together():
                 loop = recipe.kind.loop(prepared, job)

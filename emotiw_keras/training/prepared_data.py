@@ -30,6 +30,9 @@ from emotiw_keras.training.start import parent_run, resolve_precision
 from emotiw_keras.training.teachers import teacher_runs
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from emotiw_keras.data.batches import Pool
     from emotiw_keras.data.face_input import FaceInput
     from emotiw_keras.training.own_data import Own, OwnData
 
@@ -83,6 +86,14 @@ class Prepared:
         from emotiw_keras.data.face_input import FaceInput
 
         return FaceInput.from_settings({**needed(self.info["preprocessing"]), "mean_image": self.mean_image})
+
+    def pool(self, parts: Mapping[str, np.ndarray]) -> Pool | None:
+        """Images by data set and positions, as they travel to the network; None where there are none."""
+        from emotiw_keras.data.batches import Pool
+
+        chosen = [(self.sets[name], index) for name, index in parts.items() if len(index)]
+        wanted = needed(self.info["preprocessing"])
+        return Pool(chosen, wanted["resize"], wanted["channels"] == "grey") if chosen else None
 
 
 def prepare(

@@ -12,12 +12,13 @@ from emotiw_keras.heads import Head, heads_of
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.text import briefly
 from emotiw_keras.training.checked_fields import SettingError
-from emotiw_keras.training.kinds import Job, Kind, Loop
+from emotiw_keras.training.kinds import Job, Kind
 from emotiw_keras.training.stage import Stage, unheeded
 
 if TYPE_CHECKING:
     from emotiw_keras.training.feeds import Trained
     from emotiw_keras.training.prepared_data import Prepared
+    from emotiw_keras.training.stage_sequence import StageLoop
 
 
 class Stages(Kind):
@@ -42,11 +43,21 @@ class Stages(Kind):
         return lines
 
     def describe(self, prepared: Prepared, folder: Path, say: Callable[[str], None]) -> None:
+        from emotiw_keras.training.start import start_tensorflow
+
+        start_tensorflow()
+        import keras
+
+        from emotiw_keras.models.parts import computing_in
         from emotiw_keras.training.estimate import describe
 
-        describe(prepared, folder, say)
+        # What a run starts from is opened, and all that it checks is checked, before anything is timed.
+        with computing_in(keras.config.dtype_policy().name):
+            loop = self.loop(prepared, Job(folder, prepared.info, None, prepared.face_input(), prepared.pool, say, None))
+            loop.check()
+            describe(prepared, loop.run.model, folder, say)
 
-    def loop(self, prepared: Prepared, job: Job) -> Loop:
+    def loop(self, prepared: Prepared, job: Job) -> StageLoop:
         import keras
 
         from emotiw_keras.training.stage_sequence import StageLoop

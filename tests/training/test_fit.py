@@ -293,6 +293,9 @@ def test_a_dry_run_opens_what_a_run_would_start_from(finished: Run, faces: dict[
     shutil.copy(finished.path / "model.weights.h5", weights)
     with pytest.raises(ModelError, match="does not fit"):
         train(recipe, faces, tmp_path / "run", f"model.weights='{weights}'", "model.width=0.06", dry_run=True)
+    for dry_run in (True, False):
+        with pytest.raises(UsageError, match="accumulates 100 batches for an update"):
+            train(recipe, faces, tmp_path / "run", "one.accumulate=100", dry_run=dry_run)
     assert not (tmp_path / "run").exists()
 
 

@@ -247,8 +247,9 @@ def test_settings_that_do_not_fit_are_refused(recipe_file: str) -> None:
 
 
 def test_a_head_without_labels_is_an_error(voted: tuple[str, dict[str, str]], recipe_file: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no training image with labels for head 'votes'; .*source\.fer\.votes"):
-        fit(load_recipe(recipe_file), {"fer": voted[0]}, tmp_path / "run")
+    for dry_run in (True, False):
+        with pytest.raises(DataError, match=r"no training image with labels for head 'votes'; .*source\.fer\.votes"):
+            fit(load_recipe(recipe_file), {"fer": voted[0]}, tmp_path / "run", dry_run=dry_run)
     assert not (tmp_path / "run").exists()
     with pytest.raises(ModelError, match="squeezenet does not") as caught:
         wanted = changes(voted[1], "model.name=squeezenet", "model.input_size=67")
