@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,3 +49,17 @@ def test_the_tables_are_replaced_and_nothing_else(monkeypatch: pytest.MonkeyPatc
         put(page, result)
     with pytest.raises(SystemExit, match="has no place"):
         put("a page", result)
+
+
+def test_pages_say_what_the_audit_found() -> None:
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    photos, recipes = ((docs / name).read_text("utf-8") for name in ("photos.md", "recipes.md"))
+    table = PAGE.read_text("utf-8").split("## Accuracy on FER-2013's own labels")[1].split("\n## ")[0]
+    found = re.findall(r"^\| (\S.*?) +\| ([\d.]+) % .*?\| ([\d.]+) %", table, re.MULTILINE)
+    rows = {name: figures for name, *figures in found if not name.startswith("fer28")}
+    said = re.search(r"the best model found in another package reaches ([\d.]+) and ([\d.]+) %(.*)", photos, re.DOTALL)
+    assert said is not None and [said[1], said[2]] in rows.values()
+    for name, figures in rows.items():
+        assert float(figures[0]) <= float(said[1]) or "{} and {} %".format(*figures) in said[3], name
+    near = re.search(r"(\d+) more nearly so", table)
+    assert near is not None and f"{near[1]} of FER-2013's test images" in recipes
