@@ -19,12 +19,16 @@ NEEDED = ("click", "filelock", "h5py", "numpy", "opencv-python-headless", "pillo
 """What finds faces, reads expressions and opens exported models."""
 EXTRAS = ("engines", "heic", "interlaced", "serve")
 """Extras of the full one that it has too."""
+COMMANDS = ("models", "predict", "serve", "summary", "weights")
+"""Commands that need nothing that it lacks; others are told as those of the full one, which is called `emotiw`."""
 BUILD = Path(__file__).parent / "build" / "renamed"
 
 
 def renamed(text: str) -> str:
-    """Source code that imports the package by its other name."""
+    """Source code that imports the package, and tells of its command, by its other name."""
     text = re.sub(rf"\bemotiw-keras(?=\[({'|'.join(EXTRAS)})\])", "emotiw-light", text)  # what messages say to install
+    text = re.sub(r"(?<=prog_name=\")emotiw(?=\")|(?<=\")emotiw(?=: )", "emotiw-light", text)
+    text = re.sub(rf"((?<=`)|(?<=  )|(?<=: )|(?<=&& ))emotiw(?= ({'|'.join(COMMANDS)})\b)", "emotiw-light", text)
     return re.sub(r"\bemotiw_keras(?=\.[a-z_])|(?<=from )emotiw_keras\b|(?<=import )emotiw_keras\b", NAME, text)
 
 

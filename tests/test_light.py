@@ -84,6 +84,9 @@ def test_it_answers_as_the_full_one(light: Path, tmp_path: Path) -> None:
             "TensorFlow is not installed, and no other engine here computes in mixed_",
             2,
         ),
+        ("predict faces --explain why", "error: TensorFlow is not installed; pip install emotiw-keras brings it\n", 2),
+        ("predict faces --detector yunet", "get it with `emotiw-light weights fetch yunet`", 5),
+        ("predict", "emotiw-light: error: Missing argument 'INPUT...'; see 'emotiw-light predict --help'", 2),
     ],
 )
 def test_what_it_leaves_out_is_a_line(light: Path, tmp_path: Path, words: str, said: str, code: int) -> None:
@@ -91,6 +94,17 @@ def test_what_it_leaves_out_is_a_line(light: Path, tmp_path: Path, words: str, s
     done = run(light / "emotiw-light", *words.split(), cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert said in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_its_command_goes_by_its_name(light: Path, tmp_path: Path) -> None:
+    said = run(light / "emotiw-light", "predict", "--help", cwd=tmp_path).stdout
+    assert said.startswith("Usage: emotiw-light predict ") and "emotiw-light predict party.jpg --model runs/first\n" in said
+    assert "list.txt --out read --jobs 8 && emotiw-light summary read\n" in said
+    assert "`emotiw export --format onnx`" in " ".join(said.split())  # which it has not: that of the full one
+    write_images("small", str(tmp_path / "faces"), limit=7)
+    run(light / "emotiw-light", "predict", "faces", "--faces", "whole", "--out", "read", cwd=tmp_path)
+    summary = run(light / "emotiw-light", "summary", "read", cwd=tmp_path)
+    assert summary.returncode == 0 and "faces an image" in summary.stdout, summary.stderr
 
 
 def test_it_stands_beside_the_full_one(light: Path, tmp_path: Path) -> None:

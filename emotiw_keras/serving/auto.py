@@ -64,12 +64,10 @@ def settled_engine(engine: str, source: Run | Exported, precision: str = "float3
             return "tensorflow"
         return "auto"
     if needs:
-        way = (
-            f", or a file that `emotiw export {source.called} face.onnx --format onnx` writes"
-            if isinstance(source, Run)
-            else ""
-        )
-        raise UsageError(f"engine={engine!r} cannot do this: {needs}; choose 'tensorflow' or 'auto'{way}")
+        way = "choose 'tensorflow' or 'auto'" if isinstance(source, Run) else "compute in float32"
+        if needs == _of_keras_alone(source):
+            way += f", or a file that `emotiw export {source.called} face.onnx --format onnx` writes"
+        raise UsageError(f"engine={engine!r} cannot do this: {needs}; {way}")
     return engine
 
 
@@ -94,14 +92,19 @@ def _not_in_int8(source: Run | Exported, engine: str) -> str:
 
 def _needs_tensorflow(source: Run | Exported, precision: str, engine: str) -> str:
     """Why no light engine will do, or the one asked for will not; nothing if it does."""
-    from emotiw_keras.runs import Run
-
     able = engines.computing_in(precision)
     if engine in engines.LIGHT:
         if engine in engines.installed() and engine not in able:
             return f"it does not compute in {precision} here"
     elif not able:
         return f"no other engine here computes in {precision}"
+    return _of_keras_alone(source)
+
+
+def _of_keras_alone(source: Run | Exported) -> str:
+    """Why light engines do not know the network, which a file exported of the run would tell them; nothing if they do."""
+    from emotiw_keras.runs import Run
+
     if isinstance(source, Run) and not is_known(source):
         return f"the network of {source.called} ({source.model_name}) is built by Keras alone, or given by its user"
     return ""
@@ -119,9 +122,9 @@ def open_engine(engine: str, source: Run | Exported, crops: int, shape: Shape, p
     if engine == "tensorflow":
         if importlib.util.find_spec("tensorflow") is None:
             why = _needs_tensorflow(source, precision, engine)
+            file = ", or give a file that `emotiw export --format onnx` wrote" if why and why == _of_keras_alone(source) else ""
             raise UsageError(
-                f"TensorFlow is not installed{f', and {why}' if why else ''}; pip install emotiw-keras brings it, or give a "
-                "file that `emotiw export --format onnx` wrote"
+                f"TensorFlow is not installed{f', and {why}' if why else ''}; pip install emotiw-keras brings it{file}"
             )
         return Inference(run_of(source), shape, crops, precision)
     if isinstance(source, Run):

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from emotiw_keras.hardware import processor_threads
 
@@ -44,6 +43,8 @@ def propose(vectors: np.ndarray, even: int, part: np.ndarray | None = None) -> I
     Yields:
         The pairs of 512 first images at a time, by first image.
     """
+    from threadpoolctl import threadpool_limits  # the small distribution, which imports this for `summary`, does without
+
     straight, turned = np.ascontiguousarray(vectors[:, :even]), np.ascontiguousarray(vectors[:, even:])
     workers = processor_threads()
     with ThreadPoolExecutor(workers) as pool:
