@@ -43,7 +43,14 @@ def computing_in(precision: str) -> tuple[str, ...]:
     return ("openvino",) if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else ()
 
 
-def load(engine: str, model: bytes, called: str, output: str = "probabilities", precision: str = "float32") -> Compute:
+def load(
+    engine: str,
+    model: bytes,
+    called: str,
+    output: str = "probabilities",
+    precision: str = "float32",
+    advice: str = "choose another engine",
+) -> Compute:
     """An ONNX model of one input, in a light engine.
 
     Args:
@@ -52,12 +59,13 @@ def load(engine: str, model: bytes, called: str, output: str = "probabilities", 
         called: what errors call it.
         output: the name of the output that is asked for.
         precision: one that the engine computes in; see `computing_in`.
+        advice: what to do where it cannot compute this model.
 
     Raises:
         UsageError: the engine is not installed, or cannot compute in this precision here.
         ModelError: it cannot compute this model.
     """
-    outputs = load_outputs(engine, model, called, (output,), precision=precision)
+    outputs = load_outputs(engine, model, called, (output,), precision=precision, advice=advice)
     return lambda batch: outputs(batch)[0]
 
 
@@ -68,11 +76,12 @@ def load_outputs(
     outputs: Sequence[str],
     threads: int | None = None,
     precision: str = "float32",
+    advice: str = "choose another engine",
 ) -> Outputs:
     """The same for several outputs. Threads may share what comes back; OpenCV's computes one batch after the other.
 
     Args:
-        engine, model, called, precision: as for `load`.
+        engine, model, called, precision, advice: as for `load`.
         outputs: the names of the outputs that are asked for.
         threads: that compute one batch, but in OpenCV, which has one setting for the process; None for all processors.
 
@@ -92,13 +101,13 @@ def load_outputs(
         else:  # a model in int8 says itself where
             compute = _LOADERS[engine](model, list(outputs), threads)
     except failures as error:
-        raise _refused(engine, called, error) from error
+        raise _refused(engine, called, error, advice) from error
 
     def checked(batch: np.ndarray) -> list[np.ndarray]:
         try:
             return [np.asarray(each, np.float32) for each in compute(batch)]
         except failures as error:
-            raise _refused(engine, called, error) from error
+            raise _refused(engine, called, error, advice) from error
 
     return checked
 
@@ -117,9 +126,9 @@ def _failures(engine: str) -> tuple[type[Exception], ...]:
     return (RuntimeError,)
 
 
-def _refused(engine: str, called: str, error: Exception) -> ModelError:
+def _refused(engine: str, called: str, error: Exception, advice: str) -> ModelError:
     reason = " ".join(str(error).split())[:200]
-    return ModelError(f"{engine} cannot compute the network of {called} ({reason}); choose another engine")
+    return ModelError(f"{engine} cannot compute the network of {called} ({reason}); {advice}")
 
 
 def _opencv(model: bytes, outputs: list[str], threads: int | None) -> Outputs:

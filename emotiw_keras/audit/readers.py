@@ -17,12 +17,17 @@ from emotiw_keras.audit.faces import AuditFaces
 from emotiw_keras.data.resize import resize
 from emotiw_keras.errors import ModelError
 from emotiw_keras.files import expanded, sha256_file
-from emotiw_keras.formats.foreign import Limits
+from emotiw_keras.formats.foreign import FACTS, Limits
 from emotiw_keras.formats.protobuf import Message, Schema, Spec, Wire, last, map_file
 
 SELECTED_SHARE = 0.05
 """From this share of a split's pictures on a run counts as trained, or selected, on the split; duplicates alone are fewer."""
-_MODEL: Schema = {7: Spec("graph", "message"), 25: Spec("function", "message", True)}
+_MODEL: Schema = {
+    7: Spec("graph", "message"),
+    14: Spec("metadata", "message", True),
+    25: Spec("function", "message", True),
+}
+_PROPERTY: Schema = {1: Spec("key", "str")}
 _GRAPH: Schema = {
     1: Spec("node", "message", True),
     5: Spec("initializer", "message", True),
@@ -242,6 +247,11 @@ def _onnx(path: Path, called: str) -> tuple[Compute, int | None]:
     engine = "onnxruntime" if "onnxruntime" in engines.installed() else "opencv"
     wire, view = Wire(path.name), map_file(path, Limits(total_bytes=2**31))
     model = wire.decode(view, _MODEL)
+    if any(last(wire.decode(part, _PROPERTY), "key") == FACTS for part in model.get("metadata", ())):
+        raise ModelError(
+            f"{called}: {path} is of `emotiw export` and says itself what it takes; give {path.name} itself, without a table, "
+            "or as its run in place of file, labels, input and output"
+        )
     graph = wire.decode(last(model, "graph", memoryview(b"")), _GRAPH)
     functions = [wire.decode(part, _FUNCTION) for part in model.get("function", ())]
     for tensor in _tensors(wire, [graph, *functions]):
@@ -263,9 +273,11 @@ def _onnx(path: Path, called: str) -> tuple[Compute, int | None]:
     if len(inputs) != 1:
         raise ModelError(f"{called}: {path} has {len(inputs)} inputs; expected one, the faces")
     kind = wire.decode(last(wire.decode(last(inputs[0], "type", memoryview(b"")), _TYPE), "tensor", memoryview(b"")), _ARRAY)
+    if last(kind, "kind", _FLOATS[0]) not in _FLOATS:
+        raise ModelError(f"{called}: {path} takes no floating-point numbers; expected float32: save it with such an input")
     shape = wire.decode(last(kind, "shape", memoryview(b"")), _SHAPE)
     first = wire.decode(shape["dim"][0], _DIM) if shape.get("dim") else {}
-    compute = engines.load(engine, bytes(view), called, last(outputs[0], "name", ""))
+    compute = engines.load(engine, bytes(view), called, last(outputs[0], "name", ""), advice="ask it by an adapter")
     given = _OTHER_FLOATS.get(last(kind, "kind", 1)) if engine == "onnxruntime" else None
     asked = compute if given is None else lambda batch: compute(batch.astype(given))
     return asked, max(0, last(first, "value", 0)) or None

@@ -198,6 +198,22 @@ def test_a_file_of_a_fixed_batch_is_asked_in_whole_ones(batch: int, old: bool, t
     np.testing.assert_allclose(told, powers / powers.sum(axis=1, keepdims=True), atol=1e-5)
 
 
+def test_a_file_that_says_its_input_itself_is_given_without_a_table(tmp_path: Path) -> None:
+    ours, whole, strange = onnx_model("n"), onnx_model("n"), onnx_model("n")
+    ours.metadata_props.add(key="emotiw", value="{}")
+    whole.graph.input[0].type.tensor_type.elem_type = 2  # uint8
+    strange.graph.node[0].op_type = "Strange"
+    entries = []
+    for name, model in (("ours", ours), ("whole", whole), ("strange", strange)):
+        (tmp_path / f"{name}.onnx").write_bytes(model.SerializeToString())
+        given = Input(8, "grey", "nchw", 0.0, 1.0)
+        entries.append(Entry(name, file=str(tmp_path / f"{name}.onnx"), labels=LABELS, input=given, output="logits"))
+    said = [row["error"] for row in audit(entries, some_faces([0, 1]))["models"]]
+    assert "is of `emotiw export` and says itself what it takes; give ours.onnx itself, without a table" in said[0]
+    assert "whole.onnx takes no floating-point numbers; expected float32" in said[1]
+    assert "cannot compute the network of strange" in said[2] and said[2].endswith("; ask it by an adapter")
+
+
 def test_a_file_that_takes_more_than_faces_is_an_error_of_its_row(tmp_path: Path) -> None:
     entries = []
     for name, model in (("good", onnx_model("n")), ("two", onnx_model("n", "q")), ("many", onnx_model(5000))):
@@ -211,7 +227,7 @@ def test_a_file_that_takes_more_than_faces_is_an_error_of_its_row(tmp_path: Path
     assert "takes 5,000 faces at a time; expected at most 4,096" in many["error"]
     assert nul["error"] == "adapter nul: cannot start it: embedded null byte"
     if "onnxruntime" in engines.installed():
-        with pytest.raises(ModelError, match="onnxruntime cannot compute the network of two"):
+        with pytest.raises(ModelError, match="onnxruntime cannot compute the network of two.*; choose another engine"):
             engines.load("onnxruntime", (tmp_path / "two.onnx").read_bytes(), "two", "y")(np.zeros((1, 1, 8, 8), np.float32))
 
 
