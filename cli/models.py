@@ -33,7 +33,7 @@ def models(as_json: bool) -> None:
             spec.class_name,
             f"{spec.input_size}x{spec.input_size}",
             f"{spec.parameters:,}",
-            spec.channel_order,
+            "grey" if spec.input_channels == 1 else spec.channel_order,
             spec.paper,
         )
         for spec in specs

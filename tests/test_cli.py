@@ -103,6 +103,8 @@ def test_models_and_recipes_are_listed_without_keras(emotiw: Emotiw) -> None:
     assert {model["name"]: model["parameters"] for model in models}["alexnet"] == 60_965_224
     table = emotiw("models").stdout.splitlines()
     assert len(table) == len(models) + 1 and "60,965,224" in "".join(table)
+    channels = {line.split()[0]: line.split()[4] for line in table[1:]}
+    assert (channels["face_vgg"], channels["alexnet"], channels["squeezenet"]) == ("grey", "bgr", "bgr")
     recipes = json.loads(emotiw("recipes", "--json").stdout)
     assert {"demo", "finetune", "fer28-scratch", "ng2015-fer28-target"} <= {recipe["name"] for recipe in recipes}
     assert all(recipe["stages"] and recipe["description"] for recipe in recipes)

@@ -62,6 +62,12 @@ def show_batch(prepared: Prepared, path: Path, say: Callable[[str], None]) -> No
         say(Notice(line))
     stages = [(number, part) for number, part in enumerate(prepared.trained, 1) if isinstance(part, Stage)]
     shown = [(number, stage) for number, stage in stages if stage.kind == "gradient" and stage.name in prepared.roles]
+    few = [part.name for part in prepared.recipe.stages if part.name in prepared.left_out and part.kind == "gradient"]
+    if not shown and few:
+        raise UsageError(
+            f"stage {few[0]} is left out, as it has too few validation images, and no other changes images; to see what it "
+            f"makes of them give more, or --set {few[0]}.val_least=0"
+        )
     if not shown:
         raise UsageError(f"recipe {prepared.recipe.name!r} has no stage of kind 'gradient' on faces in files to show")
     start_tensorflow()

@@ -101,8 +101,8 @@ class Stage(Part):
         kind: "gradient", or "head": the classifier alone, fitted at once by logistic regression on what the rest of the network
             makes of each image and, with `mirror`, of its mirror image. How strongly it is held is chosen by cross-validation
             in which no person stands on two sides, images counting as `class_weight` has it; that needs no validation images.
-            Of the other settings only train, val, train_share, class_weight, monitor, folds and refit mean something then, and
-            callbacks of Keras are not called.
+            Of the other settings only train, val, train_share, class_weight, monitor, mirror, folds, refit and val_least mean
+            something then, and callbacks of Keras are not called.
         train: sets to train on, each `NAME:SPLIT` with SPLIT one of train, val, test, all.
         val: sets that choose the best epoch; empty keeps the last epoch.
         train_share: share of the training images that are taken, of each set and class alike, chosen by the recipe's seed.

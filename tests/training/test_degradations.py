@@ -127,3 +127,6 @@ def test_the_picture_shows_what_is_seen(
     assert command([*arguments, "--set", "one.val_least=1000", "--set", "one.noise=60"]) == 0
     assert "stage one is left out" in capsys.readouterr().err
     assert cv2.imread(str(tmp_path / "seen.png")).shape[0] == 26 + 6 + 8 * 118
+    alone = ["fit", "finetune", f"--data=data={faces['target']}", *arguments[-2:]]
+    assert command(alone) == 2
+    assert "stage all is left out" in (told := capsys.readouterr().err) and "give more, or --set all.val_least=0" in told

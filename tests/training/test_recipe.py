@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 from emotiw_keras.errors import UsageError
 from emotiw_keras.training.recipe import load_recipe, parse_recipe, recipe_names, recipe_text
 from emotiw_keras.training.schedules import learning_rates
-from emotiw_keras.training.stage import Stage
+from emotiw_keras.training.stage import HEAD_SETTINGS, Stage
 
 from .conftest import RECIPE
 
@@ -186,3 +187,10 @@ def test_a_stage_made_in_python_is_checked_like_one_in_a_file() -> None:
         Stage("s", train=("a:train",), epochs=0)
     with pytest.raises(UsageError, match="name of stage"):
         Stage("../s", train=("a:train",))
+
+
+def test_the_words_on_a_head_name_each_setting_that_it_heeds() -> None:
+    told = (
+        " ".join((Stage.__doc__ or "").split()).partition("Of the other settings only ")[2].partition(" mean something then")[0]
+    )
+    assert set(re.findall(r"\w+", told)) - {"and"} == {*HEAD_SETTINGS} - {"name", "kind"}
