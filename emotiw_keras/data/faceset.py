@@ -35,7 +35,7 @@ class FaceSet:
         layout: what its layout is called (`layouts.TABLE`), such as "split folders".
         labels: label names; a label id is a position here.
         paths: each image's name inside the source.
-        label: int (images,), -1 where the status is not "ok".
+        label: int (images,), -1 where the status is not "ok", or where votes are the labels and have no majority.
         split: "<U5" (images,): "train", "val" or "test"; "" for an unreadable image of a source without splits.
         subject: the person, "" if unknown.
         guessed_persons: whether only names of folders or files tell the persons.

@@ -114,29 +114,28 @@ def entropy(shares: np.ndarray) -> np.ndarray:
 
 
 def by_majority(faces: FaceSet) -> FaceSet:
-    """The images of a set that have a majority of votes, with that as their label; a line of the report counts the others.
+    """The set with the majority of each image's votes as its label, -1 where there is none; a line of the report counts those.
 
     Args:
-        faces: with votes; its labels are those to answer in, and a majority for another class leaves the image out.
+        faces: with votes; its labels are those to answer in, and a majority for another class is none.
 
     Raises:
-        DataError: no image is left.
+        DataError: no image has one.
     """
     assert faces.votes is not None, "the set has no votes"
     shares = labels_of(faces.votes, "majority")
     place = {class_key(label): i for i, label in enumerate(faces.labels)}
     ids = np.array([place.get(label, -1) for label in VOTED], np.int64)
     label = np.where(shares.any(axis=1), ids[shares.argmax(axis=1)], -1)
-    rows = np.flatnonzero((label >= 0) & (faces.label >= 0))
+    voted = (label >= 0) & (faces.label >= 0)
     without = int((~shares.any(axis=1)).sum())
     unknown = len(label) - without - int((label >= 0).sum())
-    if not len(rows):
+    if not voted.any():
         raise DataError(f"{faces.source}: no image has a majority of votes for one of {', '.join(faces.labels)}")
-    kept = replace(faces.take(rows), label=label[rows])
     lacking = [name for name, i in zip(VOTED, ids, strict=True) if i < 0]
-    told = f"labels by the majority of votes: {number_of(len(rows), 'images')}; without a majority, so left out: {without:,}"
-    kept.report = [*faces.report, told + (f"; of {', '.join(lacking)}, so left out: {unknown:,}" if lacking else "")]
-    return kept
+    told = f"labels by the majority of votes: {number_of(int(voted.sum()), 'images')}; without a majority, so left out: {without:,}"
+    told += f"; of {', '.join(lacking)}, so left out: {unknown:,}" if lacking else ""
+    return replace(faces, label=np.where(voted, label, -1), report=[*faces.report, told])
 
 
 def join_votes(

@@ -81,24 +81,27 @@ def found_again(split_of: np.ndarray, run: Run) -> str:
 
 
 def select(faces: FaceSet, split_of: np.ndarray, split: str, run: Run) -> np.ndarray:
-    """Indices of all images of a split, unreadable ones included; "all" is every image.
+    """Indices of all images of a split, unreadable ones included; "all" is every image. Where votes are the labels, those that
+    have a majority.
 
     Raises:
         DataError: the split does not exist; the line lists those that do.
     """
+    asked = np.ones(len(faces.label), bool) if faces.votes is None else faces.label >= 0
     if split == "all":
-        return np.arange(len(faces.paths))
-    indices = np.flatnonzero(split_of == split) if split in SPLITS else np.array([], np.int64)
+        return np.flatnonzero(asked)
+    indices = np.flatnonzero(asked & (split_of == split)) if split in SPLITS else np.array([], np.int64)
     if len(indices):
         return indices
-    counts = {name: int((split_of == name).sum()) for name in SPLITS}
+    every = int(asked.sum())
+    counts = {name: int((asked & (split_of == name)).sum()) for name in SPLITS}
     present = [f"{name} ({count})" for name, count in counts.items() if count]
     if not present:
         raise DataError(
             f"split {split!r} does not exist in {faces.source}: it names no splits and {run.path} knows none of its "
-            f"images; use --split all ({len(faces.paths)} images)"
+            f"images; use --split all ({every} images)"
         )
     raise DataError(
-        f"split {split!r} does not exist in {faces.source}; it has {', '.join(present)} and all ({len(faces.paths)}): "
+        f"split {split!r} does not exist in {faces.source}; it has {', '.join(present)} and all ({every}): "
         f"--split all scores all of them, --split {present[0].split()[0]} those"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.resize import resize
 from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.mistakes import SIDE
@@ -23,7 +24,7 @@ def near_section(assessment: Assessment) -> Html | None:
     for (mine, theirs), correlation, both in zip(pairs.tolist(), near.correlation[::-1].tolist(), pixels, strict=False):
         words = joined(
             tag("strong", f"{correlation:.3f}"), f" {faces.labels[faces.label[mine]]}, given to the run as ",
-            tag("strong", faces.labels[faces.label[theirs]]),
+            tag("strong", _label(faces, theirs)),
             tag("span", f"{faces.paths[mine]} and {faces.paths[theirs]}", class_="path"),
         )  # fmt: skip
         one, other = (resize(each, SIDE, SIDE) for each in both)
@@ -43,12 +44,17 @@ def near_section(assessment: Assessment) -> Html | None:
     )
 
 
+def _label(faces: FaceSet, image: int) -> str:
+    """The label of an image; "no majority" for one that the run was given and that votes have none for."""
+    return faces.labels[faces.label[image]] if faces.label[image] >= 0 else "no majority"
+
+
 def near_csv(assessment: Assessment) -> str:
     """The table `path,label,given,given_label,correlation`, one line a pair, the surest first."""
     rows = [["path", "label", "given", "given_label", "correlation"]]
     faces, near = assessment.faces, assessment.near
     assert near is not None, "written only where near duplicates were looked for"
     for (mine, theirs), correlation in zip(near.pairs.tolist(), near.correlation.tolist(), strict=True):
-        both = [sheet_cell(value) for i in (mine, theirs) for value in (faces.paths[i], faces.labels[faces.label[i]])]
+        both = [sheet_cell(value) for i in (mine, theirs) for value in (faces.paths[i], _label(faces, i))]
         rows.append([*both, f"{correlation:.4f}"])
     return csv_text(rows)

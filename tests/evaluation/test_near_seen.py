@@ -90,6 +90,23 @@ def test_data_without_what_the_run_was_given_have_no_such_figure(run: Run, sourc
     assert any(line.startswith("No near-free figures") for line in cautions(nothing))
 
 
+def test_twins_without_a_majority_of_votes_count_as_what_was_given(run: Run, source: Path, tmp_path: Path) -> None:
+    names = [str(path.relative_to(source)) for path in sorted(source.rglob("*.png"))]
+    rows = ["Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"]
+    for name in names:
+        votes = "5,5,0,0,0,0,0,0,0,0" if name == "train/angry/0.png" else "0,10,0,0,0,0,0,0,0,0"
+        rows.append(f"{'Training' if name.startswith('train') else 'PrivateTest'},,{votes}")
+    (tmp_path / "votes.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "rows.csv").write_text("\n".join(["file,row", *(f"{name},{i}" for i, name in enumerate(names))]) + "\n")
+    voted = assess(run, source, votes=str(tmp_path / "votes.csv"), votes_rows=str(tmp_path / "rows.csv"))
+    parts = (voted.result, voted.result["leak_free"], voted.result["leak_free_near"])
+    assert [part["n"] for part in parts] == [10, 9, 7] and voted.near is not None and voted.near.caution is None
+    write_report(tmp_path, voted)
+    given = {row["given"]: row["given_label"] for row in csv.DictReader((tmp_path / "near_duplicates.csv").open())}
+    assert given == {"train/angry/0.png": "no majority", "train/disgust/1.png": "happy"}
+    assert "no majority" in (tmp_path / "report.html").read_text()
+
+
 def test_folds_of_different_sizes_lack_nothing_where_each_has_all_it_was_given() -> None:
     def of(there: int, given: int) -> NearSeen:
         return NearSeen(np.zeros(2, bool), np.zeros((0, 2), np.int64), np.zeros(0, np.float32), there, given)
