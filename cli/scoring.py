@@ -31,7 +31,13 @@ _OPTIONS = (
         type=click.Choice(["train", "val", "test", "all"]),
         help="Split to score.",
     ),
-    click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Score at most N images, each class in proportion."),
+    click.option(
+        "--limit",
+        metavar="N",
+        type=click.IntRange(min=1),
+        help="Score at most N images, each class in proportion; of data with splits of their own only N a split are read, and "
+        "near duplicates not looked for.",
+    ),
     click.option(
         "--crops",
         type=click.Choice(["1", "2", "10"]),

@@ -281,7 +281,9 @@ def _images(
     cut = "train" in own and "val" not in own and split in ("train", "val")
     votes = {"votes": (question.votes, question.votes_rows)} if question.votes is not None else {}
     early = limit if own and not cut and not votes else None  # where the reader can tell what to leave out
-    faces = read(run, source, early, question.near_duplicates, question.subject_pattern, **votes)
+    # what the run was given is left out with the rest: twins of it are not to be found
+    near_duplicates = question.near_duplicates if early is None else 0
+    faces = read(run, source, early, near_duplicates, question.subject_pattern, **votes)
     split_of = known_splits(faces, run) if not own else val_of(faces, run) if cut else faces.split
     indices = select(faces, split_of, split, run)
     return faces, indices if limit is None else stratified(indices, faces.label[indices], limit), split_of
@@ -327,7 +329,8 @@ def evaluate(
         run: a finished run (`Run.open(path)`).
         source: a path that `load_faces` recognises, or "generated:large" or "generated:small".
         split: "train", "val", "test" or "all".
-        limit: score at most this many images, each class in proportion.
+        limit: score at most this many images, each class in proportion. Of a source with splits of its own only so many a
+            split are read, and near duplicates not looked for.
         crops: 1 (the centre), 2 (the mean over it and its mirror image) or 10 (over the corners too); None for the run's
             setting, or 1 if it has none.
         costs: a TOML file with the cost of each confusion (see `emotiw_keras.costs`); None for distances on the circumplex.

@@ -35,7 +35,7 @@ class NearSeen:
             return None
         return (
             f"Near duplicates were looked for among {self.there:,} of the {self.given:,} different images that the run was "
-            "given; the others are not in these data."
+            "given; the others are not among the images that were read here."
         )
 
 

@@ -50,6 +50,8 @@ def cautions(assessment: Assessment) -> list[str]:
         lines.append(assessment.near.caution)
     if assessment.near is None and result["leak_free"] is not None:
         why = "near duplicates of the run's images were not looked for, or none of its images are in these data"
+        if asked.limit is not None and asked.near_duplicates and assessment.faces.near is None:
+            why = "near duplicates are not looked for with --limit, which leaves out what the run was given, too"
         lines.append(f"No near-free figures: {why}.")
     if result["n_found"] < result["n"]:
         lines.append(f"{result['n'] - result['n_found']} images could not be read and are not in the figures.")

@@ -107,6 +107,14 @@ def test_twins_without_a_majority_of_votes_count_as_what_was_given(run: Run, sou
     assert "no majority" in (tmp_path / "report.html").read_text()
 
 
+def test_a_limit_that_leaves_out_what_was_given_gives_no_such_figure(run: Run, source: Path) -> None:
+    from emotiw_keras.reports.sections import cautions
+
+    limited = assess(run, source, limit=5)
+    assert limited.near is None and limited.result["n"] == 5 and limited.result["leak_free_near"] is None
+    assert any("near duplicates are not looked for with --limit" in line for line in cautions(limited))
+
+
 def test_folds_of_different_sizes_lack_nothing_where_each_has_all_it_was_given() -> None:
     def of(there: int, given: int) -> NearSeen:
         return NearSeen(np.zeros(2, bool), np.zeros((0, 2), np.int64), np.zeros(0, np.float32), there, given)
