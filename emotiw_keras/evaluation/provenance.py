@@ -41,17 +41,22 @@ def stage_persons(run: Run) -> dict[str, dict[str, int]]:
 
 
 def _in_roles(run: Run) -> Iterator[tuple[str, str, dict[str, str]]]:
-    """(stage, role, row of data.csv), without the data sets that a stage left alone; roles as in `stage_images`."""
+    """(stage, role, row of data.csv), without the data sets that a stage left alone; roles as in `stage_images`. An image that
+    one run before left out and another used is a used one."""
     used: dict[str, set[str]] = {}
+    images = set()
     rows = run.rows()
     for row in rows:
         if row["status"] in (TRAIN, VAL):
             used.setdefault(row["stage"], set()).add(row["data"])
+            images.add((row["stage"], row["path"], row["pixel_hash"]))
     for row in rows:
         if row["data"] not in used.get(row["stage"], ()):
             continue
         status = row["status"]
         role = status if status in (TRAIN, VAL) else DROPPED if status.startswith("dropped") else TEST
+        if role == DROPPED and (row["stage"], row["path"], row["pixel_hash"]) in images:
+            continue
         if role == TEST and (row["split"] != "test" or status != "held out"):
             continue
         yield row["stage"], role, row

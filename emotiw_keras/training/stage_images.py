@@ -25,7 +25,8 @@ PARENT = "weights"
 TEACHERS = "teachers"
 DROPPED = "dropped: the same pixels stand in val or test"
 DROPPED_NEAR = "dropped: nearly the same image stands in val or test"
-SEEN = ("train", "val", DROPPED, DROPPED_NEAR)
+USED = ("train", "val")
+SEEN = (*USED, DROPPED, DROPPED_NEAR)
 SPARED = "not taken: train_share is below 1"
 
 
@@ -183,6 +184,8 @@ def data_rows(
             stages.
         taught: rows of the runs that teach; of what they had seen, that is recorded which stands in no other row alike. None
             where nobody teaches: then no row is remembered, however many there are.
+
+    What one stage or run of those before left out as a duplicate, and another trained or selected on, is recorded as used.
     """
     if taught is None:
         yield from _own_rows(stages, sets, roles, before)
@@ -192,10 +195,18 @@ def data_rows(
         if row["status"] in SEEN:
             recorded.add((row["pixel_hash"], row["status"]))
         yield row
+    dropped = []
     for each in taught:
         key = (each["pixel_hash"], each["status"])
-        if each["status"] in SEEN and key not in recorded:
+        if each["status"] in USED and key not in recorded:
             recorded.add(key)
+            yield {**each, "stage": TEACHERS}
+        elif each["status"] in SEEN and each["status"] not in USED:
+            dropped.append(each)
+    known = {pixel_hash for pixel_hash, _ in recorded}
+    for each in dropped:
+        if each["pixel_hash"] not in known:
+            known.add(each["pixel_hash"])
             yield {**each, "stage": TEACHERS}
 
 
@@ -203,7 +214,9 @@ def _own_rows(
     stages: Sequence[Part], sets: Mapping[str, FaceSet], roles: Mapping[str, Roles], before: Sequence[Mapping[str, str]]
 ) -> Iterator[dict[str, str]]:
     seen_before = ({**row, "stage": PARENT} for row in before if row["status"] in SEEN)
-    yield from {tuple(row.values()): row for row in seen_before}.values()  # most stages see the same
+    once = {tuple(row.values()): row for row in seen_before}.values()  # most stages see the same
+    used = {(row["path"], row["pixel_hash"]) for row in once if row["status"] in USED}
+    yield from (row for row in once if row["status"] in USED or (row["path"], row["pixel_hash"]) not in used)
     for stage in stages:
         of = roles[stage.name]
         for name, faces in sets.items():

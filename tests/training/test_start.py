@@ -14,7 +14,7 @@ from emotiw_keras.training import start
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.prepared_data import photo_crop, prepare
 from emotiw_keras.training.recipe import load_recipe
-from emotiw_keras.training.stage_images import data_rows
+from emotiw_keras.training.stage_images import DROPPED, data_rows
 from emotiw_keras.training.start import parent_run, run_of, start_model
 
 
@@ -80,6 +80,15 @@ def test_what_the_run_before_saw_in_several_stages_is_recorded_once() -> None:
     before = [row, row | {"status": "val"}, row | {"path": "b.png"}, row | {"status": "held out"}, row | {"stage": "settle"}]
     recorded = [(row["stage"], row["path"], row["status"]) for row in data_rows([], {}, {}, before)]
     assert recorded == [("weights", "a.png", "train"), ("weights", "a.png", "val"), ("weights", "b.png", "train")]
+
+
+def test_what_one_run_before_left_out_and_another_used_is_recorded_as_used() -> None:
+    row = {"stage": "fer", "path": "a.png", "pixel_hash": "a", "status": DROPPED}
+    before = [row, row | {"path": "c.png", "pixel_hash": "c"}, row | {"stage": "taught", "status": "train"}]
+    recorded = [(row["path"], row["status"]) for row in data_rows([], {}, {}, before)]
+    assert recorded == [("c.png", DROPPED), ("a.png", "train")]
+    taught = [(row["path"], row["status"]) for row in data_rows([], {}, {}, [], before)]
+    assert taught == [("a.png", "train"), ("c.png", DROPPED)]
 
 
 def test_a_run_that_a_shipped_recipe_makes_is_named_with_its_command(faces: dict[str, str]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from emotiw_keras.data.generated import draw_faces
+from emotiw_keras.evaluation.provenance import stage_images
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.runs import Run
 from emotiw_keras.training.recipe import load_recipe, parse_recipe, recipe_names
@@ -41,6 +42,9 @@ def test_the_default_ships_small_and_says_where_it_comes_from() -> None:
     assert {row["split"] for row in run.each_row() if row["status"] == "train"} == {"train"}
     assert {row["status"] for row in run.each_row() if row["split"] == "test"} == {"held out"}
     assert len(run.selected_on & trained) == 270
+    # each image counts once, though one of the runs before left out as duplicates what the next trained on
+    counts = {stage: {role: sum(each.values()) for role, each in roles.items()} for stage, roles in stage_images(run).items()}
+    assert counts["weights"] == {"train": 28_709, "val": 3_589}
     card = (run.path / "README.md").read_text()
     assert "Article 5(1)(f)" in card and run.fingerprint in card
     for text in (path.read_text() for path in run.path.iterdir() if path.suffix in (".md", ".json", ".toml", ".log")):
