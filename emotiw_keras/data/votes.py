@@ -133,7 +133,8 @@ def by_majority(faces: FaceSet) -> FaceSet:
     if not voted.any():
         raise DataError(f"{faces.source}: no image has a majority of votes for one of {', '.join(faces.labels)}")
     lacking = [name for name, i in zip(VOTED, ids, strict=True) if i < 0]
-    told = f"labels by the majority of votes: {number_of(int(voted.sum()), 'images')}; without a majority, so left out: {without:,}"
+    told = f"labels by the majority of votes: {number_of(int(voted.sum()), 'images')}"
+    told += f"; without a majority, so left out: {without:,}"
     told += f"; of {', '.join(lacking)}, so left out: {unknown:,}" if lacking else ""
     return replace(faces, label=np.where(voted, label, -1), report=[*faces.report, told])
 

@@ -91,12 +91,3 @@ def evaluate_command(assessment: Assessment) -> str:
     if asked.subject_pattern is not None:
         words += ["--subject-pattern", asked.subject_pattern]
     return shlex.join(words)
-
-
-def fit_command(run: Run) -> str:
-    """The command that trains the run again from its own recipe, as far as the run knows."""
-    words = ["emotiw", "fit", run.info["recipe"] if run.ships else str(run.path / "recipe.toml")]
-    sources = run.info.get("sources", {})
-    for name in run.info.get("data", sources):
-        words += ["--data", f"{name}={sources.get(name, 'PATH')}"]
-    return shlex.join([*words, "--out", f"{run.name if run.ships else run.path}-again"])

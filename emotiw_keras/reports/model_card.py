@@ -21,6 +21,7 @@ from emotiw_keras.reports.sections import cautions
 from emotiw_keras.runs import Run
 from emotiw_keras.text import markdown_words as _plain
 from emotiw_keras.text import shown_lines
+from emotiw_keras.training.again import fit_commands
 
 MARK = "<!-- written by emotiw card -->"
 
@@ -169,7 +170,7 @@ def model_card(assessment: Assessment, facts: CardFacts) -> str:
         f"Licence of the weights: {_plain(facts.licence)}. Seed {run.info.get('seed', 'not recorded')}, "
         f"{_plain(run.info.get('precision', 'precision not recorded'))}, {run.info.get('threads', 'not recorded')} threads. "
         f"SHA-256 of the weights: `{run.fingerprint}`.",
-        _code("\n".join([provenance.fit_command(run), provenance.evaluate_command(assessment)])),
+        _code("\n".join([fit_commands(run), provenance.evaluate_command(assessment)])),
     ]
     return "\n\n".join(parts) + "\n"
 

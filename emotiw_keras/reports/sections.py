@@ -27,6 +27,7 @@ from emotiw_keras.reports.score_tables import (
 )
 from emotiw_keras.runs import Run
 from emotiw_keras.text import number_of
+from emotiw_keras.training.again import fit_commands
 
 MISTAKES = 12
 FEW = 5
@@ -297,7 +298,7 @@ def _run_facts(run: Run) -> Html:
         source = info.get("sources", {}).get(name)  # a packed run does not tell
         facts.append((f"data {name}", _pairs(({"from": source} if source else {}) | found)))
     recipe = run.path / "recipe.toml"
-    parts = [tag("h3", f"The run {run.name}"), tag("pre", tag("code", provenance.fit_command(run))), _facts(facts)]
+    parts = [tag("h3", f"The run {run.name}"), tag("pre", tag("code", fit_commands(run))), _facts(facts)]
     if recipe.is_file():
         text = run.content("recipe.toml").decode("utf-8", errors="replace")
         parts.append(tag("details", tag("summary", "The recipe as run"), scrolling(tag("pre", tag("code", text)), "Recipe")))

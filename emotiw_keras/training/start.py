@@ -13,7 +13,9 @@ from emotiw_keras.heads import Head, heads_of
 from emotiw_keras.models import registry
 from emotiw_keras.runs import Run
 from emotiw_keras.talk import Notice
-from emotiw_keras.training.recipe import Recipe, recipe_names
+from emotiw_keras.training.again import how_to_make
+from emotiw_keras.training.recipe import Recipe
+from emotiw_keras.training.recipe_tables import SourceSettings
 from emotiw_keras.weights.hub import is_address
 from emotiw_keras.weights.shipped import shipped_folder, shipped_models
 
@@ -73,16 +75,19 @@ def bfloat16_gain(side: int = 1024, rounds: int = 20) -> float:
 
 def parent_run(recipe: Recipe) -> Run | None:
     """The run whose weights start this one, if `weights` names a run; a missing file is an error before any work."""
-    return named_run(recipe.model.name, recipe.model.weights)
+    return named_run(recipe.model.name, recipe.model.weights, source=recipe.source)
 
 
-def named_run(model: str, weights: str, asked: str = "--weights ") -> Run | None:
+def named_run(
+    model: str, weights: str, asked: str = "--weights ", source: Mapping[str, SourceSettings] | None = None
+) -> Run | None:
     """The run that `weights` names; None for "none", the word of the network's published weights, and a weight file.
 
     Args:
         model: registry name of the network.
         weights: as they were asked for.
         asked: how: what stands before them on the command line.
+        source: how the recipe's data are read, for the advice of an error.
 
     Raises:
         ModelError: there is nothing of this name.
@@ -93,13 +98,10 @@ def named_run(model: str, weights: str, asked: str = "--weights ") -> Run | None
     run = run_of(weights)
     path = expanded(weights)
     if run is None and not path.is_file():
-        shipped = ""
-        if path.name in shipped_models():
-            shipped = f"; the model {path.name} ships: give its name alone"
-        elif path.name in recipe_names():
-            shipped = f"; `emotiw fit {path.name} --out {weights}` makes it"
+        ships = path.name in shipped_models()
+        way = f"; the model {path.name} ships: give its name alone" if ships else how_to_make(weights, source)
         names = f" or one of {', '.join(shipped_models())}" if shipped_models() else ""
-        raise ModelError(f"{asked}{weights}: no such file; expected none, {word}, a weight file, a run folder{names}{shipped}")
+        raise ModelError(f"{asked}{weights}: no such file; expected none, {word}, a weight file, a run folder{names}{way}")
     return run
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from emotiw_keras.errors import DataError, ModelError
 from emotiw_keras.heads import Head
 from emotiw_keras.runs import Run
+from emotiw_keras.training.again import how_to_make
 from emotiw_keras.training.stage import Stage
 
 if TYPE_CHECKING:
@@ -40,7 +41,12 @@ def teacher_runs(recipe: Recipe, labels: Sequence[str] | Sequence[Head], setting
         ModelError, RunError: there is no such run, or it is not finished.
         DataError: a teacher knows other classes, or prepares its pixels otherwise.
     """
-    runs = {name: Run.open(name) for stage in recipe.stages if isinstance(stage, Stage) for name in stage.teachers}
+    runs: dict[str, Run] = {}
+    for name in (name for stage in recipe.stages if isinstance(stage, Stage) for name in stage.teachers):
+        try:
+            runs[name] = Run.open(name)
+        except ModelError as error:
+            raise ModelError(f"teacher {name}: {error}{how_to_make(name, recipe.source)}") from error
     for name, run in runs.items():
         if not any(_same(run, classes) for classes in _parts(labels)):
             names = [f"{each.name} ({', '.join(each.labels)})" if isinstance(each, Head) else each for each in labels]

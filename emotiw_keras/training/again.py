@@ -1,0 +1,93 @@
+"""The commands that train a run again; where it comes from runs that recipes of the package make, those first."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emotiw_keras.errors import UsageError
+from emotiw_keras.files import expanded
+from emotiw_keras.training.recipe import Recipe, load_recipe, parse_recipe, recipe_names
+from emotiw_keras.training.recipe_tables import SourceSettings
+from emotiw_keras.training.stage import Stage
+
+if TYPE_CHECKING:
+    from emotiw_keras.runs import Run
+
+RUNS = "runs/"
+"""Where the package's recipes look for the runs that they start from."""
+VOTES = SourceSettings(votes="fer2013new.csv")
+"""What a recipe that takes votes is told where nobody says where they are."""
+
+
+def made_before(recipe: Recipe, lacking: bool = False) -> list[Recipe]:
+    """The package's recipes for the runs that a recipe starts from and is taught by, in the order in which they are trained;
+    with `lacking` only for what is not there."""
+    found: dict[str, Recipe] = {}
+    teachers = (name for stage in recipe.stages if isinstance(stage, Stage) for name in stage.teachers)
+    for place in (recipe.model.weights, *teachers):
+        name = place.removeprefix(RUNS)
+        if name != place and name in recipe_names() and not (lacking and expanded(place).exists()):
+            one = load_recipe(name)
+            found |= {each.name: each for each in (*made_before(one, lacking), one)}
+    return list(found.values())
+
+
+def how_to_make(place: str, source: Mapping[str, SourceSettings] | None = None) -> str:
+    """The end of a message that there is no run at `place`: the commands that make it, if it is called as one of the package's
+    recipes; of the runs that it comes from those that are not there. `source` says where votes are, if anything does."""
+    name = Path(place).name
+    if name not in recipe_names():
+        return ""
+    recipe = load_recipe(name)
+    places = [(each, RUNS + each.name) for each in made_before(recipe, lacking=True)] + [(recipe, place)]
+    commands = [_fit(each.name, dict.fromkeys(each.data, "PATH"), _votes(each, source or {}), out) for each, out in places]
+    return f"; {', then '.join(f'`{each}`' for each in commands)} {'makes' if len(commands) == 1 else 'make'} it"
+
+
+def fit_commands(run: Run) -> str:
+    """The commands that train a run again from its own recipe, as far as it knows, a line each; for a model that ships also
+    those for the runs that it comes from, and the one that packs it."""
+    paths = run.info.get("sources", {})
+    data = {name: paths.get(name, "PATH") for name in run.info.get("data", paths)}
+    source = {name: each for name, each in _sources(run).items() if name in data}
+    if not run.ships:
+        return _fit(str(run.path / "recipe.toml"), data, source, f"{run.path}-again")
+    last, again = load_recipe(run.info["recipe"]), f"{run.name}-again"
+    lines = [_fit(each.name, data, _votes(each, source), RUNS + each.name) for each in made_before(last)]
+    lines.append(_fit(last.name, data, source, again))
+    pack = ["emotiw", "pack", again, f"{again}-packed", "--data", *data.values(), "--crops", str(run.crops)]
+    pack += ["--head", run.head.name] if run.head is not None else []
+    for each in source.values():
+        pack += ["--votes", each.votes] if each.votes else []
+        pack += ["--votes-rows", each.votes_rows] if each.votes_rows else []
+    return "\n".join([*lines, shlex.join(pack)])
+
+
+def _votes(recipe: Recipe, source: Mapping[str, SourceSettings]) -> dict[str, SourceSettings]:
+    """Where the votes of a recipe's data are, if one of its heads learns from them."""
+    if "ferplus8" not in dict(recipe.model.heads).values():
+        return {}
+    return {name: source[name] if name in source and source[name].votes else VOTES for name in recipe.data}
+
+
+def _sources(run: Run) -> Mapping[str, SourceSettings]:
+    """What a run's own recipe says of its data; nothing where it has none that this version reads."""
+    if not (run.path / "recipe.toml").is_file():
+        return {}
+    try:
+        return parse_recipe(run.content("recipe.toml").decode("utf-8"), str(run.path)).source
+    except (UsageError, UnicodeDecodeError):
+        return {}
+
+
+def _fit(recipe: str, data: Mapping[str, str], source: Mapping[str, SourceSettings], out: str) -> str:
+    words = ["emotiw", "fit", recipe]
+    for name, path in data.items():
+        words += ["--data", f"{name}={path}"]
+    for name, each in source.items():
+        for key in ("votes", "votes_rows"):
+            words += ["--set", f"source.{name}.{key}={getattr(each, key)}"] if getattr(each, key) else []
+    return shlex.join([*words, "--out", out])
