@@ -130,7 +130,7 @@ def test_networks_without_maps_or_softmax_are_refused() -> None:
 
 def test_heat_lies_where_the_crop_lay_and_colours_it() -> None:
     model = of_maps()
-    face_input = FaceInput(channels="rgb", resize=13, crop=9, mean=(0.0,) * 2, std=(255.0,) * 2)
+    face_input = FaceInput(channels="rgb", resize=13, crop=9, mean=(0.0,) * 3, std=(255.0,) * 3)
     # Two channels, as the little network wants them.
     face_input.call = lambda faces, crops=None: np.asarray(faces[:, 2:11, 2:11, :2], np.float32)  # type: ignore[method-assign]
     faces = np.random.default_rng(4).integers(0, 256, (2, 13, 13, 3), np.uint8)
