@@ -134,6 +134,8 @@ def open_engine(engine: str, source: Run | Exported, crops: int, shape: Shape, p
     compute, count = engines.load(engine, source.model, source.called, source.output, precision), len(source.labels)
 
     def checked(faces: np.ndarray) -> np.ndarray:
+        if not len(faces):
+            return np.zeros((0, count), np.float32)
         starts = range(0, len(faces), source.at_once)
         answers = np.concatenate([compute(faces[start : start + source.at_once]) for start in starts])
         if answers.shape != (len(faces), count):

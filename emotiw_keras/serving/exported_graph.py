@@ -33,8 +33,8 @@ _SETTINGS = frozenset(
     "alpha axes axis beta bias ceil_mode dilations group keepdims kernel_shape pads perm size strides to transB".split()
 )
 _TOGETHER = ("Add", "Div", "Max", "Mean", "Mul", "Sub")
-_ALIKE = ("Clip", "Identity", "LRN", "Relu", "Sigmoid", "Softmax")
-_OPSET, _FLOAT = 17, 1
+_ALIKE = ("Clip", "Identity", "Relu", "Sigmoid", "Softmax")
+_OPSET, _FLOAT, _UINT8 = 17, 1, 2
 _KINDS = {1: "f", 2: "i", 7: "ints"}
 _STORED = {1: "<f4", 7: "<i8"}
 
@@ -107,7 +107,7 @@ def bytes_of_face(path: Path, wire: Wire, model: Message, given: tuple[int, int,
     if not steps:
         raise ModelError(f"{path} holds no operators; expected a file of `emotiw export --format onnx`")
     tensors = {"pixels": _Tensor((1, *given), True)}
-    if [_declared(wire, part) for part in graph.get("input", ())] != [("pixels", (0, *given))]:
+    if [_declared(wire, part) for part in graph.get("input", ())] != [("pixels", _UINT8, (0, *given))]:
         raise ModelError(f"{path} does not take what it says, pixels of {'x'.join(map(str, given))}; export the run again")
     for part in graph.get("initializer", ()):
         name, tensor = _stored(path, wire, part)
@@ -167,13 +167,13 @@ def _step(path: Path, wire: Wire, view: memoryview) -> Node:
     return Node(op, outputs[0] if outputs else "", tuple(fields.get("input", ())), outputs, attrs=settings)
 
 
-def _declared(wire: Wire, view: memoryview) -> tuple[str, tuple[int, ...]]:
-    """Name and sizes of an input; any size is 0."""
+def _declared(wire: Wire, view: memoryview) -> tuple[str, int, tuple[int, ...]]:
+    """Name, type and sizes of an input; any size is 0."""
     nothing = memoryview(b"")
     fields = wire.decode(view, _VALUE)
     kind = wire.decode(last(wire.decode(last(fields, "type", nothing), _TYPE), "tensor", nothing), _ARRAY)
     dims = wire.decode(last(kind, "shape", nothing), _SHAPE).get("dim", ())
-    return last(fields, "name", ""), tuple(last(wire.decode(dim, _DIM), "size", 0) for dim in dims)
+    return last(fields, "name", ""), last(kind, "kind", 0), tuple(last(wire.decode(dim, _DIM), "size", 0) for dim in dims)
 
 
 def _stored(path: Path, wire: Wire, view: memoryview) -> tuple[str, _Tensor]:
@@ -219,8 +219,11 @@ def _shape(node: Node, given: Sequence[_Tensor]) -> tuple[tuple[int, ...], int]:
         front = _broadcast([_Tensor(each.shape[:-2], each.faces and len(each.shape) > 2) for each in given])
         return (*front, shape[-2], y.shape[-1]), shape[-1]
     _need(not any(each.faces for each in others))
+    if op == "LRN":
+        _need(settings["size"] > 0)
+        return shape, settings["size"]
     if op in _ALIKE:
-        return shape, settings["size"] if op == "LRN" else 1
+        return shape, 1
     if op == "Cast":
         _need(settings["to"] == _FLOAT)
         return shape, 1

@@ -76,13 +76,17 @@ def move_aside(path: Path) -> Path | None:
 
 
 def check_movable(path: Path) -> None:
-    """See that what --restart would rename is a run, the runs of a cross-validation or the beginning of one, damaged or not.
+    """See that what --restart would rename is a run, the runs of a cross-validation or the beginning of one, damaged or not: by
+    its run.json or folds.json, or by what else a run is known by.
 
     Raises:
         RunError: it holds other things, or is the folder that the command was started in, or above it.
         OutputError: it is a file.
     """
-    if not _begun(path):
+    lost = all((path / name).exists() for name in ("recipe.toml", "data.csv")) and any(
+        (path / name).exists() for name in ("history.csv", "stages")
+    )
+    if not (_begun(path) or lost):
         check_own(path, _BEGINNING | FOLD_NAMES)
     if path.exists() and real(Path.cwd()).is_relative_to(real(path)):
         raise RunError(
@@ -114,7 +118,7 @@ def check_out(path: Path, data: Mapping[str, Any], restart: bool) -> None:
 
     Args:
         path: the run folder.
-        data: name -> data set; of those that are paths none may be the folder, lie in it or have it in it.
+        data: name -> data set; of those that lie on this disk none may be the folder, lie in it or have it in it.
         restart: whether what is there is renamed.
 
     Raises:
@@ -127,10 +131,12 @@ def check_out(path: Path, data: Mapping[str, Any], restart: bool) -> None:
         return  # it goes on
     out = real(path)
     for name, given in data.items():
-        if isinstance(given, str | os.PathLike) and not is_address(given):
-            place = real(expanded(given))
-            if place.is_relative_to(out) or (place.is_dir() and out.is_relative_to(place)):
-                raise UsageError(f"{path} and the data {name}={given} lie one in the other; give an --out beside them")
+        source = getattr(given, "source", given)  # of a FaceSet
+        if not isinstance(source, str | os.PathLike) or is_address(source):
+            continue
+        place = real(expanded(source))
+        if (place.exists() and place.is_relative_to(out)) or (place.is_dir() and out.is_relative_to(place)):
+            raise UsageError(f"{path} and the data {name}={source} lie one in the other; give an --out beside them")
 
 
 def start_or_resume(

@@ -236,6 +236,10 @@ def of_other_faces(model: onnx.ModelProto) -> None:
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 20000
 
 
+def of_floats(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+
+
 def of_other_operators(model: onnx.ModelProto) -> None:
     model.opset_import[0].version = 9
 
@@ -274,6 +278,7 @@ HEADS = [{"name": "votes", "labels": list("abcdefgh")}, {"name": "fer", "labels"
         (larger_than_stored, "has .* bytes"),
         (stored_twice, "two tensors named"),
         (of_other_faces, "does not take what it says"),
+        (of_floats, "does not take what it says"),
         (of_other_operators, "ONNX operators 17"),
         (of_functions, "field 25 beside"),
     ],
@@ -300,6 +305,7 @@ def test_faces_of_a_large_network_are_computed_a_few_at_a_time(engine: str, file
     assert whole.at_once > 64
     expected, found = (open_engine(engine, source, 1, faces.shape[1:])(faces) for source in (whole, few))
     np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert open_engine(engine, few, 1, faces.shape[1:])(faces[:0]).shape == (0, expected.shape[1])
 
 
 def test_a_changed_bit_or_digit_is_refused(file: Path, tmp_path: Path) -> None:

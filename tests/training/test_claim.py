@@ -12,13 +12,15 @@ from pathlib import Path
 import pytest
 
 from emotiw_keras.cli.main import run as emotiw
-from emotiw_keras.errors import EmotiwError
+from emotiw_keras.data import load_faces
+from emotiw_keras.data.generated import write_images
+from emotiw_keras.errors import EmotiwError, UsageError
 from emotiw_keras.locking import locked, sweep
 from emotiw_keras.runs import Run
 from emotiw_keras.training.claim import Claim
 from emotiw_keras.training.fit import Outcome, fit
 from emotiw_keras.training.recipe import load_recipe
-from emotiw_keras.training.run_writer import move_aside
+from emotiw_keras.training.run_writer import check_out, move_aside
 
 from .conftest import RECIPE
 
@@ -73,12 +75,21 @@ def test_a_run_and_its_data_do_not_lie_one_in_the_other(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [photo]
 
 
+def test_drawn_data_lie_nowhere_and_a_faceset_where_it_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_out(Path("."), {"small": "generated:small", "gone": "nowhere"}, restart=False)
+    write_images("small", tmp_path / "faces", limit=7)
+    with pytest.raises(UsageError, match="faces/run and the data a=.*faces lie one in the other"):
+        check_out(Path("faces/run"), {"a": load_faces("faces")}, restart=False)
+
+
 def test_restart_renames_runs_alone_and_by_their_whole_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = tmp_path / "runs"
     for name, files in {
-        "damaged": ("run.json", "mine.txt"), "folds": ("folds.json",), "begun": ("recipe.toml", ".DS_Store"), "cut": ("fold-1",)
+        "damaged": ("run.json", "mine.txt"), "folds": ("folds.json",), "begun": ("recipe.toml", ".DS_Store"),
+        "cut": ("fold-1",), "lost": ("recipe.toml", "data.csv", "history.csv", "curves.png"),
     }.items():  # fmt: skip
         for file in files:
             (runs / name / file).mkdir(parents=True)
