@@ -37,7 +37,7 @@ def load_faces(
     labels: str | Sequence[str] = "basic7",
     grey: bool = True,
     size: int = 256,
-    memory_budget: int | None = None,
+    memory_budget: float | None = None,
     subject_pattern: str | None = None,
     leave_out: Sequence[str] = (),
     every: int = 1,
@@ -109,13 +109,15 @@ def load_faces(
     every, frames_per_video = whole_number("every", every, 1), whole_number("frames_per_video", frames_per_video, 0)
     limit, workers = whole_or_none("limit", limit, 1), whole_or_none("workers", workers, 1)
     size, seed = whole_number("size", size, MIN_SIDE), whole_number("seed", seed, 0)
+    if isinstance(memory_budget, float) and memory_budget.is_integer():  # as in 2e9
+        memory_budget = int(memory_budget)
     memory_budget = whole_or_none("memory_budget", memory_budget, 0)
     seconds = None if seconds is None else finite_number("seconds", seconds, 0)
-    val_share = finite_number("val_share", val_share, 0)
+    val_share = finite_number("val_share", 0 if val_share is False else val_share, 0)
     if val_share >= 1:
         raise UsageError(f"val_share = {val_share}: expected a share of train, from 0 (which cuts none) to below 1")
     fractions = check_fractions(fractions)
-    check_threshold(near_duplicates)
+    near_duplicates = check_threshold(near_duplicates)
     if not isinstance(folds, Folds | None):
         raise UsageError(f"folds = {briefly(folds)}: expected Folds, such as Folds(5, test=0)")
     check_votes(votes, votes_rows)

@@ -215,11 +215,13 @@ def test_bad_arguments(tmp_path: Path) -> None:
         {"limit": 0}, {"limit": 2.5}, {"limit": True}, {"limit": "9"}, {"workers": 0}, {"workers": -1}, {"seed": -1},
         {"seed": None}, {"size": 20.5}, {"every": 1.5}, {"frames_per_video": -1}, {"memory_budget": -1}, {"seconds": -1},
         {"seconds": np.nan}, {"val_share": 1}, {"val_share": "a"}, {"fractions": "abc"}, {"fractions": 0.8},
-        {"near_duplicates": "much"}, {"folds": 5},
+        {"near_duplicates": "much"}, {"near_duplicates": True}, {"memory_budget": 2.5}, {"folds": 5},
     ):  # fmt: skip
         name = next(iter(wrong))
         with pytest.raises(UsageError, match=f"{name} = .*: expected"):
             load_faces(tmp_path, **wrong)  # type: ignore[arg-type]
+    plain = load_faces(tmp_path, near_duplicates=False, val_share=False, memory_budget=2e9)
+    assert plain.near is None and plain.pixels.in_memory
     numpys = load_faces(tmp_path, limit=np.int64(2), size=np.uint8(16), seconds=np.float32(60))  # type: ignore[arg-type]
     assert numpys.paths == load_faces(tmp_path, limit=2, size=16).paths
     with pytest.raises(UsageError, match="unknown label set 'basic8'"):

@@ -13,7 +13,9 @@ LOWEST = 0.95
 
 
 def check_threshold(threshold: float) -> float:
-    """A threshold that can be meant: 0, or `LOWEST` to 1; UsageError otherwise."""
+    """A threshold that can be meant: 0 (so is False), or `LOWEST` to 1; UsageError otherwise."""
+    if threshold is False:
+        return 0
     if not is_number(threshold) or (threshold and not LOWEST <= threshold <= 1):
         raise UsageError(
             f"near_duplicates = {briefly(threshold)}: expected a correlation from {LOWEST} (below it they are often other "

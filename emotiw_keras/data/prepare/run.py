@@ -85,7 +85,7 @@ def prepare(
     """
     tell = say or (lambda line: None)
     frames = whole_number("frames", frames, 1)
-    check_threshold(near_duplicates)
+    near_duplicates = check_threshold(near_duplicates)
     folder = local_path(out)
     source = find_images(src)
     settings = Settings(_name(detector), faces, no_face, reading, frames=frames if source.videos else 0)
