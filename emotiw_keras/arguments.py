@@ -21,7 +21,15 @@ def is_number(value: Any) -> bool:
     return one and -math.inf < value < math.inf
 
 
-def whole_number(name: str, value: Any, low: int, error: type[EmotiwError] = UsageError) -> int:
+def items_of(value: Any) -> list[Any]:
+    """What a sequence holds; nothing if it is none, as NumPy's and TensorFlow's arrays without an axis are not."""
+    try:
+        return list(value)
+    except TypeError:
+        return []
+
+
+def whole_number(name: str, value: Any, low: int, error: type[EmotiwError] = UsageError, high: int | None = None) -> int:
     """An argument that counts something, as Python's own whole number: NumPy's overflow, and JSON takes none.
 
     Args:
@@ -29,17 +37,19 @@ def whole_number(name: str, value: Any, low: int, error: type[EmotiwError] = Usa
         value: what was given.
         low: the least that it may be.
         error: what is raised.
+        high: the most, if there is a bound.
 
     Raises:
-        UsageError, or `error`: no whole number, or a lower one.
+        UsageError, or `error`: no whole number, or out of bounds.
 
     Example:
         >>> import numpy as np
         >>> whole_number("limit", np.uint8(20), 1)
         20
     """
-    if not (is_whole(value) and value >= low):
-        raise error(f"{name} = {briefly(value)}: expected a whole number, at least {low}")
+    if not (is_whole(value) and value >= low and (high is None or value <= high)):
+        bounds = f", at least {low}" if high is None else f" from {low} to {high}"
+        raise error(f"{name} = {briefly(value)}: expected a whole number{bounds}")
     return int(value)
 
 

@@ -102,7 +102,7 @@ class Pool:
 
 
 def face_dataset(
-    source: Source, batch_size: int, *, shuffle: bool = False, seed: int = 0, shard: tuple[int, int] = (0, 1)
+    source: Source, batch_size: int, *, shuffle: bool = False, seed: int | None = 0, shard: tuple[int, int] = (0, 1)
 ) -> tf.data.Dataset:
     """All items of a source as `tf.data.Dataset`; see `FaceSet.dataset`."""
     index, count = shard

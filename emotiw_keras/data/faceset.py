@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emotiw_keras.arguments import is_whole, whole_number
+from emotiw_keras.arguments import is_whole, items_of, whole_number, whole_or_none
 from emotiw_keras.data.columns import pick
 from emotiw_keras.data.layouts.listing import SPLITS
 from emotiw_keras.errors import DataError, UsageError
+from emotiw_keras.text import briefly
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -96,7 +97,7 @@ class FaceSet:
         *,
         batch_size: int,
         shuffle: bool = False,
-        seed: int = 0,
+        seed: int | None = 0,
         shard: tuple[int, int] = (0, 1),
     ) -> tf.data.Dataset:
         """The images of a split as batches of bytes: `tf.data.Dataset` of (uint8 (batch, height, width, channels), int32
@@ -106,12 +107,12 @@ class FaceSet:
             split: "train", "val", "test" or "all".
             batch_size: images in a batch; the last may be smaller.
             shuffle: a new order each time it is gone through, drawn from `seed`; otherwise the order of the source.
-            seed: of the order; the same seed gives the same sequence of orders.
+            seed: of the order; the same seed gives the same sequence of orders, None others each time.
             shard: (index, count) of a host among several: of each batch it gets every `count`-th image from `index` on.
 
         Raises:
             DataError: the split has no usable images.
-            UsageError: a batch size or a shard that cannot be meant.
+            UsageError: a batch size, a seed or a shard that cannot be meant.
 
         Example:
             >>> from emotiw_keras.data import load_faces
@@ -122,9 +123,10 @@ class FaceSet:
         from emotiw_keras.data.batches import Pool, face_dataset
 
         batch_size = whole_number("batch_size", batch_size, 1)
-        index, count = shard
-        if not (is_whole(index) and is_whole(count) and 0 <= index < count):
-            raise UsageError(f"shard = {shard}: expected (index, count), whole numbers with index < count")
+        seed = whole_or_none("seed", seed, 0)
+        given = items_of(shard)
+        if len(given) != 2 or not all(map(is_whole, given)) or not 0 <= given[0] < given[1]:
+            raise UsageError(f"shard = {briefly(shard)}: expected (index, count), whole numbers with index < count")
         pool = Pool([(self, self.indices(split))], max(self.pixels.shape[:2]), self.pixels.shape[-1] == 1)
         return face_dataset(pool, batch_size, shuffle=shuffle, seed=seed, shard=shard)
 

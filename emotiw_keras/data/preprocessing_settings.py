@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from emotiw_keras.arguments import is_number, is_whole, whole_number
+from emotiw_keras.arguments import is_number, is_whole, items_of, whole_number
 from emotiw_keras.errors import DataError
 from emotiw_keras.files import NUMPY_UNREADABLE
 from emotiw_keras.models.registry import ModelSpec
@@ -78,7 +78,7 @@ def check_settings(
     if crop > resize:
         raise DataError(f"face input: crop={crop} must lie between 1 and resize={resize}")
     for key, values in (("mean", mean), ("std", std)):
-        each = list(values) if isinstance(values, Iterable) else []
+        each = items_of(values)
         if len(each) not in (1, 3) or not all(map(is_number, each)) or (key == "std" and min(each) <= 0):
             bound = " above 0" if key == "std" else ""
             raise DataError(f"face input: {key} = {briefly(values)}: expected a finite number{bound} for each channel")

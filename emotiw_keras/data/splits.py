@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emotiw_keras.arguments import is_number, whole_number
+from emotiw_keras.arguments import is_number, items_of, whole_number
 from emotiw_keras.data.layouts.listing import SPLITS
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.text import briefly
@@ -41,10 +41,10 @@ class Folds:
 
 def check_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:
     """Three shares for train, val and test, none negative, train above zero, their sum 1; UsageError otherwise."""
-    given = tuple(fractions) if isinstance(fractions, Iterable) else (fractions,)
+    given = items_of(fractions)
     shares = len(given) == 3 and all(is_number(f) and 0 <= f <= 1 for f in given) and abs(sum(given) - 1) < 1e-6
     if not shares or given[0] == 0:
-        raise UsageError(f"fractions = {briefly(given)}: expected three shares for train, val and test that sum to 1")
+        raise UsageError(f"fractions = {briefly(fractions)}: expected three shares for train, val and test that sum to 1")
     return float(given[0]), float(given[1]), float(given[2])
 
 

@@ -17,9 +17,12 @@ import numpy as np
 from emotiw_keras.arguments import whole_number
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.faces.detector_input import not_an_image
+from emotiw_keras.models.registry import LARGEST_SIDE
 from emotiw_keras.text import briefly
 
 SIDE = 256
+LARGEST = 2 * LARGEST_SIDE
+"""Of a crop, as of what a network's input may be cut from."""
 # Section 3.1 of the paper, in units of "e2e".
 _SIDES, _UP, _DOWN = 0.62, 0.9, 1.35
 # Distances between the outer and between the inner eye corners of the mean face of 68 points, in distances of eye centres.
@@ -137,7 +140,7 @@ def align(
     Args:
         image: uint8 0..255, (height, width), (height, width, 1) or (height, width, 3) RGB.
         eyes: the two eye centres (x, y) in pixels of the image; the first comes to lie on the left.
-        side: of the crop in pixels.
+        side: of the crop in pixels, at most `LARGEST`.
         reading: what the crop spans, a name in `READINGS`.
         grey: give luma (ITU-R BT.601), else RGB.
         stretch: spread what the crop holds over 0..255 (all channels alike); a constant crop stays as it is.
@@ -147,7 +150,7 @@ def align(
 
     Raises:
         DataError: the image or the eyes are not of that kind.
-        UsageError: there is no such reading, or the side is no whole number above 0.
+        UsageError: there is no such reading, or the side is no whole number from 1 to `LARGEST`.
 
     Example:
         >>> align(photo, faces.detect(photo)[0].eyes).shape  # doctest: +SKIP
@@ -158,7 +161,7 @@ def align(
     points = _points(eyes)
     if points.ndim != 2:
         raise DataError(f"eyes of shape {points.shape}: expected those of one face, two points (x, y)")
-    side = whole_number("side", side, 1)
+    side = whole_number("side", side, 1, high=LARGEST)
     if math.dist(*points) > _FURTHEST * max(image.shape[:2]):
         size = f"{image.shape[1]} x {image.shape[0]}"
         raise DataError(f"eyes at {points.tolist()}: too far apart for an image of {size} pixels")

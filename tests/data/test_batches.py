@@ -107,6 +107,9 @@ def test_a_dataset_of_a_split_reads_like_any_other() -> None:
     np.testing.assert_array_equal(some[0], pixels[12:].astype(np.float32))
     with pytest.raises(UsageError, match="index < count"):
         faces.dataset("train", batch_size=4, shard=(2, 2))
+    for wrong in ({"shard": 3}, {"shard": (0, 1, 2)}, {"shard": (0, 1.5)}, {"seed": 1.5}, {"seed": -1}):
+        with pytest.raises(UsageError, match=f"{next(iter(wrong))} = .*: expected"):
+            faces.dataset("train", batch_size=4, shuffle=True, **wrong)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="no split 'dev'"):
         faces.dataset("dev", batch_size=4)
 

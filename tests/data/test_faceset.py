@@ -215,7 +215,8 @@ def test_bad_arguments(tmp_path: Path) -> None:
         {"limit": 0}, {"limit": 2.5}, {"limit": True}, {"limit": "9"}, {"workers": 0}, {"workers": -1}, {"seed": -1},
         {"seed": None}, {"size": 20.5}, {"every": 1.5}, {"frames_per_video": -1}, {"memory_budget": -1}, {"seconds": -1},
         {"seconds": np.nan}, {"val_share": 1}, {"val_share": "a"}, {"fractions": "abc"}, {"fractions": 0.8},
-        {"near_duplicates": "much"}, {"near_duplicates": True}, {"memory_budget": 2.5}, {"folds": 5},
+        {"fractions": np.array(0.8)}, {"near_duplicates": "much"}, {"near_duplicates": True}, {"memory_budget": 2.5},
+        {"folds": 5},
     ):  # fmt: skip
         name = next(iter(wrong))
         with pytest.raises(UsageError, match=f"{name} = .*: expected"):

@@ -196,6 +196,7 @@ def test_settings_come_from_the_models_facts() -> None:
         {"crop": 20.7},
         {"resize": "64"},
         {"mean": 1.0},
+        {"mean": np.array(1.0)},
         {"mean": (1.0, 2.0)},
         {"std": "abc"},
         {"std": (1.0, True, 1.0)},

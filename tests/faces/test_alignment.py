@@ -201,7 +201,7 @@ def test_what_is_no_image_or_no_eyes_is_refused(image: Any, eyes: Any, words: st
 def test_unknown_reading_and_side() -> None:
     with pytest.raises(UsageError, match="'E'.*A, B, C, D"):
         eye_targets(reading="E")
-    for side in (0, 256.0, "48"):
+    for side in (0, 256.0, "48", 10**6):
         with pytest.raises(UsageError, match=f"side = {side!r}"):
             align(np.zeros((50, 50), np.uint8), [(5, 5), (9, 5)], side=side)  # type: ignore[arg-type]
     assert align(np.zeros((50, 50), np.uint8), [(5, 5), (9, 5)], side=np.int64(48)).shape == (48, 48)  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from emotiw_keras.arguments import whole_number
 from emotiw_keras.errors import UsageError
-from emotiw_keras.faces.alignment import DEFAULT_READING, READINGS, SIDE
+from emotiw_keras.faces.alignment import DEFAULT_READING, LARGEST, READINGS, SIDE
 
 FACES = ("largest", "all", "central")
 NO_FACE = ("skip", "centre")
@@ -37,7 +37,7 @@ class Settings:
         for name, known in (("faces", FACES), ("no_face", NO_FACE), ("reading", READINGS)):
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} = {getattr(self, name)!r}; known: {', '.join(known)}")
-        object.__setattr__(self, "side", whole_number("side", self.side, 8))
+        object.__setattr__(self, "side", whole_number("side", self.side, 8, high=LARGEST))
 
     def as_dict(self) -> dict[str, str | int]:
         """As plain data; `frames` of videos alone."""
