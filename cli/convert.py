@@ -137,7 +137,7 @@ def _mean_image(source: str, out: str) -> None:
 
     foreign = read(source)
     mean = foreign.mean
-    if mean is None or (foreign.nodes is not None and not out.endswith(".npy")):
+    if mean is None or mean.ndim != 3 or (foreign.nodes is not None and not out.endswith(".npy")):
         raise UsageError(f"say which network {Path(source).name} holds with --model; `emotiw models` lists them")
     if not out.endswith(".npy"):
         raise UsageError(f"--out {out}: {Path(source).name} is a mean image; expected a name that ends in .npy")

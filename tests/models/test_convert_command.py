@@ -81,6 +81,8 @@ def test_how_a_data_layer_prepares_images_is_told_and_another_scale_refused(
     assert "mean in the file 104.000, 117.000, 123.000; squeezenet_v1_1 subtracts 104.000, 117.000, 123.000 (BGR)" in lines
     assert run(["convert", str(tmp_path / "train.prototxt"), "--out", out]) == 2
     assert "say which network train.prototxt holds with --model" in capsys.readouterr().err
+    assert run(["convert", str(tmp_path / "train.prototxt"), "--out", str(tmp_path / "mean.npy")]) == 2, "no mean image"
+    assert "say which network train.prototxt holds with --model" in capsys.readouterr().err
     code, lines = said(data("TRAIN", mean), data("TEST", 'mean_file: "m.binaryproto"'))
     ways = "0..255 less 104, 117, 123 and 0..255 less the mean image m.binaryproto"
     assert code == 0 and f"images as the file's data layers have them: {ways}; {takes}; they contradict each other" in lines
