@@ -43,7 +43,7 @@ def how_to_make(place: str, source: Mapping[str, SourceSettings] | None = None) 
         return ""
     recipe = load_recipe(name)
     places = [(each, RUNS + each.name) for each in made_before(recipe, lacking=True)] + [(recipe, place)]
-    commands = [_fit(each.name, dict.fromkeys(each.data, "PATH"), _votes(each, source or {}), out) for each, out in places]
+    commands = [_fit(each.name, _to_give(each), _votes(each, source or {}), out) for each, out in places]
     return f"; {', then '.join(f'`{each}`' for each in commands)} {'makes' if len(commands) == 1 else 'make'} it"
 
 
@@ -64,6 +64,11 @@ def fit_commands(run: Run) -> str:
         pack += ["--votes", each.votes] if each.votes else []
         pack += ["--votes-rows", each.votes_rows] if each.votes_rows else []
     return "\n".join([*lines, shlex.join(pack)])
+
+
+def _to_give(recipe: Recipe) -> dict[str, str]:
+    """The data that a recipe does not have by itself."""
+    return {name: "PATH" for name in recipe.data if not (name in recipe.source and recipe.source[name].path)}
 
 
 def _votes(recipe: Recipe, source: Mapping[str, SourceSettings]) -> dict[str, SourceSettings]:

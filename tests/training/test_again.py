@@ -63,3 +63,8 @@ def test_a_run_that_is_not_there_is_named_with_all_that_it_takes(tmp_path: Path,
     assert how_to_make("runs/fer28-face-vgg-votes-base").count("emotiw fit") == 1, "what is there needs nothing before it"
     with pytest.raises(ModelError, match="teacher runs/fer28-face-vgg-base: there is no run folder .*makes it"):
         teacher_runs(load_recipe("fer28-face-vgg"), ("a", "b"), {})
+
+
+@pytest.mark.parametrize("name", ["demo", "demo-direct"])
+def test_a_recipe_that_has_its_data_is_not_told_to_be_given_them(name: str) -> None:
+    assert how_to_make(f"runs/{name}") == f"; `emotiw fit {name} --out runs/{name}` makes it"
