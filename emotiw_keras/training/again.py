@@ -12,6 +12,7 @@ from emotiw_keras.files import expanded
 from emotiw_keras.training.recipe import Recipe, load_recipe, parse_recipe, recipe_names
 from emotiw_keras.training.recipe_tables import SourceSettings
 from emotiw_keras.training.stage import Stage
+from emotiw_keras.weights.shipped import shipped_models
 
 if TYPE_CHECKING:
     from emotiw_keras.runs import Run
@@ -35,10 +36,13 @@ def made_before(recipe: Recipe, lacking: bool = False) -> list[Recipe]:
     return list(found.values())
 
 
-def how_to_make(place: str, source: Mapping[str, SourceSettings] | None = None) -> str:
-    """The end of a message that there is no run at `place`: the commands that make it, if it is called as one of the package's
-    recipes; of the runs that it comes from those that are not there. `source` says where votes are, if anything does."""
+def how_to_make(place: str, source: Mapping[str, SourceSettings] | None = None, by_name: str = "give its name alone") -> str:
+    """The end of a message that there is no run at `place`: that a model of this name ships, and how it is named (`by_name`);
+    else the commands that make it, if it is called as one of the package's recipes; of the runs that it comes from those that
+    are not there. `source` says where votes are, if anything does."""
     name = Path(place).name
+    if name in shipped_models():
+        return f"; the model {name} ships: {by_name}"
     if name not in recipe_names():
         return ""
     recipe = load_recipe(name)

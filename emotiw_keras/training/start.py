@@ -98,9 +98,8 @@ def named_run(
     run = run_of(weights)
     path = expanded(weights)
     if run is None and not path.is_file():
-        ships = path.name in shipped_models()
-        way = f"; the model {path.name} ships: give its name alone" if ships else how_to_make(weights, source)
         names = f" or one of {', '.join(shipped_models())}" if shipped_models() else ""
+        way = how_to_make(weights, source)
         raise ModelError(f"{asked}{weights}: no such file; expected none, {word}, a weight file, a run folder{names}{way}")
     return run
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emotiw_keras.errors import DataError, ModelError
@@ -42,11 +45,15 @@ def teacher_runs(recipe: Recipe, labels: Sequence[str] | Sequence[Head], setting
         DataError: a teacher knows other classes, or prepares its pixels otherwise.
     """
     runs: dict[str, Run] = {}
-    for name in (name for stage in recipe.stages if isinstance(stage, Stage) for name in stage.teachers):
+    named = [(stage, name) for stage in recipe.stages if isinstance(stage, Stage) for name in stage.teachers]
+    for stage, name in named:
         try:
             runs[name] = Run.open(name)
         except ModelError as error:
-            raise ModelError(f"teacher {name}: {error}{how_to_make(name, recipe.source)}") from error
+            by_name = [Path(each).name if each == name else each for each in stage.teachers]
+            change = shlex.quote(f"{stage.name}.teachers={json.dumps(by_name, ensure_ascii=False)}")
+            way = how_to_make(name, recipe.source, f"--set {change}")
+            raise ModelError(f"teacher {name}: {error}{way}") from error
     for name, run in runs.items():
         if not any(_same(run, classes) for classes in _parts(labels)):
             names = [f"{each.name} ({', '.join(each.labels)})" if isinstance(each, Head) else each for each in labels]

@@ -68,3 +68,11 @@ def test_a_run_that_is_not_there_is_named_with_all_that_it_takes(tmp_path: Path,
 @pytest.mark.parametrize("name", ["demo", "demo-direct"])
 def test_a_recipe_that_has_its_data_is_not_told_to_be_given_them(name: str) -> None:
     assert how_to_make(f"runs/{name}") == f"; `emotiw fit {name} --out runs/{name}` makes it"
+
+
+def test_a_teacher_that_ships_is_given_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = """ships: --set 'both.teachers=["fer28-face-vgg", "runs/other"]'"""
+    both = ["both.teachers=['runs/fer28-face-vgg', 'runs/other']"]
+    with pytest.raises(ModelError, match=f"teacher runs/fer28-face-vgg: .*; the model fer28-face-vgg {re.escape(told)}$"):
+        teacher_runs(load_recipe("fer28-face-vgg-votes-base", both), ("a", "b"), {})
