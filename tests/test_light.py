@@ -101,6 +101,11 @@ def test_its_command_goes_by_its_name(light: Path, tmp_path: Path) -> None:
     assert said.startswith("Usage: emotiw-light predict ") and "emotiw-light predict party.jpg --model runs/first\n" in said
     assert "list.txt --out read --jobs 8 && emotiw-light summary read\n" in said
     assert "`emotiw export --format onnx`" in " ".join(said.split())  # which it has not: that of the full one
+    listed = run(light / "emotiw-light", "--help", cwd=tmp_path).stdout
+    assert "emotiw-light predict me.jpg" in listed and not {"fit", "export", "evaluate"} & set(listed.split()), listed
+    assert {"predict", "serve", "summary", "models", "weights"} <= set(listed.split())
+    code = "from emotiw_light.serving.web import openapi as asked; print(open(asked.__file__).read())"
+    assert '"title": "emotiw-light serve"' in run(light / "python", "-c", code, cwd=tmp_path).stdout
     write_images("small", str(tmp_path / "faces"), limit=7)
     run(light / "emotiw-light", "predict", "faces", "--faces", "whole", "--out", "read", cwd=tmp_path)
     summary = run(light / "emotiw-light", "summary", "read", cwd=tmp_path)

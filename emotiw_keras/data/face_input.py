@@ -33,8 +33,8 @@ class FaceInput(keras.layers.Layer):
 
     Args:
         channels: "grey" makes luma and repeats it over the input's channels; "rgb" keeps colour (a grey face is repeated).
-        resize: side of the face before the crop, in pixels.
-        crop: side of the network's input, in pixels.
+        resize: side of the face before the crop, in pixels, at most 2048.
+        crop: side of the network's input, in pixels, at most 1024.
         min_max: stretch each face to 0..255.
         channel_order: order the network expects, "rgb" or "bgr".
         mean: subtracted per channel, in `channel_order`, in grey levels.

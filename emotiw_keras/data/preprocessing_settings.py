@@ -11,7 +11,7 @@ import numpy as np
 from emotiw_keras.arguments import is_number, is_whole, items_of, whole_number
 from emotiw_keras.errors import DataError
 from emotiw_keras.files import NUMPY_UNREADABLE
-from emotiw_keras.models.registry import ModelSpec
+from emotiw_keras.models.registry import LARGEST_SIDE, ModelSpec
 from emotiw_keras.text import briefly
 
 CHANNELS = ("grey", "rgb")
@@ -36,7 +36,7 @@ def settings_for(
     Raises:
         DataError: the crop is no whole number above 0.
     """
-    side = spec.input_size if crop is None else whole_number("face input: crop", crop, 1, DataError)
+    side = spec.input_size if crop is None else whole_number("face input: crop", crop, 1, DataError, LARGEST_SIDE)
     settings = {
         "channels": "grey",
         "resize": max(side, round(spec.resize * side / spec.input_size)),
@@ -73,8 +73,8 @@ def check_settings(
             f"face input: channels={channels!r}, channel_order={channel_order!r}, mean_image_at={mean_image_at!r}; allowed "
             f"are {CHANNELS}, {CHANNEL_ORDERS} and {MEAN_IMAGE_PLACES}"
         )
-    whole_number("face input: resize", resize, 1, DataError)
-    whole_number("face input: crop", crop, 1, DataError)
+    whole_number("face input: resize", resize, 1, DataError, 2 * LARGEST_SIDE)
+    whole_number("face input: crop", crop, 1, DataError, LARGEST_SIDE)
     if crop > resize:
         raise DataError(f"face input: crop={crop} must lie between 1 and resize={resize}")
     for key, values in (("mean", mean), ("std", std)):

@@ -241,7 +241,9 @@ def test_of_takes_the_facts_of_a_network() -> None:
     assert (layer.resize, layer.crop, layer.channel_order, layer.channels) == (256, 224, "bgr", "rgb")
     assert layer.mean == (102.717, 115.773, 123.509)
     assert FaceInput.of("alexnet", crop=np.int64(67), mean=np.zeros(3, np.float32)).crop == 67  # type: ignore[arg-type]
-    with pytest.raises(DataError, match=r"face input: crop = 20\.7: expected a whole number, at least 1"):
+    with pytest.raises(DataError, match=r"face input: crop = 20\.7: expected a whole number from 1 to 1024"):
         FaceInput.of("alexnet", crop=20.7)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="face input: resize = 1000000: expected a whole number from 1 to 2048"):
+        FaceInput(resize=10**6, crop=14)
     with pytest.raises(ModelError, match="unknown model"):
         FaceInput.of("alexnett")
