@@ -52,7 +52,8 @@ class Film:
         unit: "s", or "frames" where frames have no time.
         width: of a span, in that unit.
         spans: faces of each label, a span each.
-        frames, faces, failed: counted.
+        frames, faces: counted, those that could be read.
+        failed: frames that could not be read; a film that breaks off has one more.
     """
 
     path: str
@@ -65,6 +66,9 @@ class Film:
 
     def add(self, rows: list[Row]) -> None:
         """Count a frame by its rows."""
+        if rows[0]["error"] not in (None, NO_FACE):
+            self.failed += 1
+            return
         time = rows[0]["seconds"]
         if time is None:
             self.unit, time = "frames", float(rows[0]["frame"])
@@ -79,8 +83,6 @@ class Film:
             if row["label"] is not None:
                 self.faces += 1
                 self.spans[place][row["label"]] += 1
-            elif row["error"] != NO_FACE:
-                self.failed += 1
 
     def as_dict(self) -> dict[str, Any]:
         """As plain data."""

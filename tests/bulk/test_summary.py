@@ -78,6 +78,18 @@ def test_a_long_film_keeps_its_number_of_spans() -> None:
     assert film.spans[0] == {"sad": 32} and film.spans[-1] == {"happy": 1000 - 31 * 32}
 
 
+def test_a_film_that_breaks_off_has_a_failure_and_not_a_frame_more(photos: Path, job_for: Jobs) -> None:
+    write_video("film.mkv", frames_of(60))
+    data = Path("film.mkv").read_bytes()
+    Path("film.mkv").write_bytes(data[: 2 * len(data) // 3])
+    run(job_for("out", ["film.mkv"]), ["film.mkv"], in_process, lambda line: None)
+    found, last = summarise("out"), rows_of("out")[-1]
+    (film,) = found.films
+    assert "cut or damaged" in last["error"] and (last["frame"], last["seconds"]) == (found.frames, None)
+    assert (film.frames, film.failed, film.unit, film.width) == (found.frames, 1, "s", 1.0)
+    assert sum(sum(span.values()) for span in film.spans) == film.faces == found.frames
+
+
 @pytest.mark.parametrize("line", ['{"path": "a", "frame": null}', "[1]", "{", '{"path": 1, "frame": 2, "label": 3}'])
 def test_rows_of_a_stranger_are_a_line(line: str, photos: Path, job_for: Jobs) -> None:
     run(job_for("out", ["photos"]), ["photos"], in_process, lambda said: None)
