@@ -34,8 +34,13 @@ QUALITY = 95
 COUNT_SLACK = 2
 # Free bytes below which a disk counts as full where a video did not arrive: FFmpeg does not say why.
 FULL_BELOW = 1 << 20
-# Seconds that a frame of a video is shown at most, so that a wrong time stamp fills no disk.
+# Frames a second that are written at most: more are seldom seen, and some films without a rate claim 1000.
+FASTEST_COPY = 60.0
+# Seconds that a frame is shown at most, and how often it is written on average, so that time stamps fill no disk.
 LONGEST_HOLD = 60
+MOST_COPIES = 100
+# Seconds that time stamps go back where they begin anew.
+BACK = 1.0
 
 
 class _NoEncoder(Exception):
@@ -52,7 +57,7 @@ class Annotator:
         inputs: names of what will be read; the folder must not lie in one of them, or its images would be read too.
 
     Attributes:
-        left_out: why there is no copy of some videos, each in a line.
+        left_out: why there is no copy of some videos, or a shorter one, each in a line.
 
     Raises:
         OutputError: the folder holds something, or cannot be written.
@@ -83,6 +88,11 @@ class Annotator:
         # A camera is always stopped by an interrupt.
         if whole or (video is not None and video.live):
             writer.finish()
+            if video is not None and writer.cut:
+                self.left_out.append(
+                    f"the copy of {video.path} is {writer.cut:,.1f} s shorter: a frame is shown for {LONGEST_HOLD} s at most and "
+                    f"written {MOST_COPIES} times on average; some time stamps are far apart"
+                )
         else:
             writer.discard()
 
@@ -130,7 +140,11 @@ def _write_image(pixels: np.ndarray, path: Path) -> None:
 class _VideoWriter:
     """One video, under a temporary name until it is finished and has been read back.
 
-    Videos are written at a constant rate: where the frames given come slower, the one before is shown for longer.
+    Videos are written at a constant rate: where the frames given come slower, the one before is shown for longer, and where they
+    come faster, those that are a frame late or more are left out.
+
+    Attributes:
+        cut: seconds that the copy is shorter, because a frame was not shown for as long as it was to be.
     """
 
     def __init__(self, path: Path, rate: float, size: tuple[int, int]) -> None:
@@ -140,9 +154,11 @@ class _VideoWriter:
         self._path = path
         self._temporary = path.with_name(f".{os.getpid()}.{path.name}")
         self._size = size
-        self._rate = rate
-        self._frames = 0
+        self._rate = rate = min(rate, FASTEST_COPY)
+        self._given = self._frames = 0
         self._start: float | None = None
+        self._seconds = 0.0
+        self.cut = 0.0
         self._last: np.ndarray | None = None
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,15 +176,28 @@ class _VideoWriter:
         if pixels.shape[:2] != self._size:
             # A video whose frames change their size; the encoder would drop them without a word.
             pixels = cv2.resize(pixels, self._size[::-1], interpolation=cv2.INTER_AREA)
-        if seconds is not None:
-            self._start = seconds if self._start is None else self._start
-            held = round((seconds - self._start) * self._rate) - self._frames
-            for _ in range(min(held, round(LONGEST_HOLD * self._rate)) if self._last is not None else 0):
-                self._writer.write(self._last)
-                self._frames += 1
-        self._last = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-        self._writer.write(self._last)
-        self._frames += 1
+        behind = 0 if seconds is None else self._behind(seconds)
+        new = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+        for frame in [self._last] * behind + [new] * (behind >= 0):
+            self._writer.write(frame)
+            self._frames += 1
+        self._last = new
+
+    def _behind(self, seconds: float) -> int:
+        """How often the frame before is to be shown again; -1 where the one of this time comes too late to be shown."""
+        if self._start is None or seconds < self._seconds - BACK:
+            self._start = seconds - self._frames / self._rate
+        self._seconds = seconds
+        self._given += 1
+        behind = (seconds - self._start) * self._rate - self._frames
+        if behind < 1:
+            return 0 if behind > -1 else -1
+        longest = round(LONGEST_HOLD * self._rate)
+        held = max(0, min(round(behind), longest, longest + MOST_COPIES * self._given - self._frames))
+        missing = (round(behind) - held) / self._rate
+        self.cut += missing
+        self._start += missing  # what follows is as much earlier
+        return held
 
     def finish(self) -> None:
         """Close the video and give it its name.

@@ -20,6 +20,7 @@ from emotiw_keras.data.images import ImageError
 from emotiw_keras.data.interlaced import says_interlaced
 from emotiw_keras.data.stated_sizes import counts_frames, missing_bytes
 from emotiw_keras.data.video_files import VideoReader, sample_frames
+from emotiw_keras.serving import annotate
 from emotiw_keras.serving.annotate import Annotator
 from emotiw_keras.serving.input_images import InputImage, Video
 from emotiw_keras.serving.readings import ImageReading
@@ -179,21 +180,44 @@ def test_a_cover_image_is_not_taken_for_the_video(predict: Callable, clip: bytes
     assert {row["face"] for row in done.rows} == {0}
 
 
-def test_uneven_time_stamps_keep_the_length_of_the_annotated_video(tmp_path: Path) -> None:
-    times = [0.0, 0.1, 0.2, 1.2, 1.3]
+def annotated(folder: Path, rate: float, times: list[float]) -> tuple[list[int], float, list[str]]:
+    """What a copy shows of a film of so many frames at these times: each frame's number, its rate, and what is said of it."""
     images = [
         InputImage("clip", np.full((64, 64, 3), 40 * i, np.uint8), frame=i, name="clip.avi", seconds=time)
         for i, time in enumerate(times)
     ]
-    video = Video("clip", "clip.avi", 10.0, iter(images))
-    with Annotator(tmp_path / "seen") as annotator:
+    video = Video("clip", "clip.avi", rate, iter(images))
+    with Annotator(folder) as annotator:
         for image in images:
             annotator.write(ImageReading(image, video, (), None))
-    with VideoReader(tmp_path / "seen" / "clip.avi") as copy:
+    with VideoReader(folder / "clip.avi") as copy:
         levels = []
         while copy.grab():
             levels.append(round(float(copy.frame().mean()) / 40))
-    assert levels == [0, 1, *[2] * 10, 3, 4]
+    return levels, copy.rate, annotator.left_out
+
+
+@pytest.mark.parametrize(
+    ("times", "shown"),
+    [
+        ([0.0, 0.1, 0.2, 1.2, 1.3], [0, 1, *[2] * 10, 3, 4]),
+        ([0.0, 0.05, 0.1, 0.15, 0.2, 0.3], [0, 1, 3, 5]),
+        ([0.0, 0.01, 0.02, 0.5, 0.6], [0, 1, *[2] * 3, 3, 4]),
+        ([0.0, 0.15, 0.25, 0.35, 0.45], [0, 1, 2, 3, 4]),
+        ([7.0, 7.1, 0.0, 0.1, 0.2], [0, 1, 2, 3, 4]),
+    ],
+    ids=["slow", "fast", "fast and slow", "half a frame late", "time stamps that begin anew"],
+)
+def test_uneven_time_stamps_keep_the_length_of_the_annotated_video(tmp_path: Path, times: list[float], shown: list[int]) -> None:
+    assert annotated(tmp_path / "seen", 10.0, times) == (shown, 10.0, [])
+
+
+def test_few_frames_far_apart_are_not_written_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(annotate, "LONGEST_HOLD", 1)
+    monkeypatch.setattr(annotate, "MOST_COPIES", 5)
+    shown, rate, (line,) = annotated(tmp_path / "seen", 1000.0, [60.0 * i for i in range(6)])
+    assert rate == 60 and 60 < len(shown) <= 60 + 5 * 6 + 1 and sorted(set(shown)) == [*range(6)]
+    assert f"the copy of clip is {300 - (len(shown) - 1) / 60:.1f} s shorter" in line
 
 
 def interlaced(path: Path, frames: list[np.ndarray]) -> None:
