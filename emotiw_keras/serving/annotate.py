@@ -90,8 +90,8 @@ class Annotator:
             writer.finish()
             if video is not None and writer.cut:
                 self.left_out.append(
-                    f"the copy of {video.path} is {writer.cut:,.1f} s shorter: a frame is shown for {LONGEST_HOLD} s at most and "
-                    f"written {MOST_COPIES} times on average; some time stamps are far apart"
+                    f"the copy of {video.path} is {writer.cut:,.1f} s shorter: its frames are far apart, and one is shown for "
+                    f"{LONGEST_HOLD} s at most and written {MOST_COPIES} times on average"
                 )
         else:
             writer.discard()
@@ -140,8 +140,8 @@ def _write_image(pixels: np.ndarray, path: Path) -> None:
 class _VideoWriter:
     """One video, under a temporary name until it is finished and has been read back.
 
-    Videos are written at a constant rate: where the frames given come slower, the one before is shown for longer, and where they
-    come faster, those that are a frame late or more are left out.
+    Videos are written at a constant rate: where the frames given come slower, the one before is shown for longer, and where
+    they come faster, those that are a frame late or more are left out.
 
     Attributes:
         cut: seconds that the copy is shorter, because a frame was not shown for as long as it was to be.
@@ -162,9 +162,11 @@ class _VideoWriter:
         self._last: np.ndarray | None = None
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+        # The encoder would leave out the last row and column of odd sides.
+        self._odd = (size[0] % 2, size[1] % 2)
         code = cv2.VideoWriter.fourcc(*CODECS[path.suffix.lower()])
         with _name_for_ffmpeg(self._temporary) as name:
-            self._writer = cv2.VideoWriter(name, cv2.CAP_FFMPEG, code, rate, size[::-1])
+            self._writer = cv2.VideoWriter(name, cv2.CAP_FFMPEG, code, rate, (size[1] + self._odd[1], size[0] + self._odd[0]))
         if not self._writer.isOpened():
             self.discard()
             raise _NoEncoder(f"no encoder for {size[1]} x {size[0]} pixels at {rate:g} frames a second")
@@ -178,6 +180,7 @@ class _VideoWriter:
             pixels = cv2.resize(pixels, self._size[::-1], interpolation=cv2.INTER_AREA)
         behind = 0 if seconds is None else self._behind(seconds)
         new = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+        new = cv2.copyMakeBorder(new, 0, self._odd[0], 0, self._odd[1], cv2.BORDER_REPLICATE)
         for frame in [self._last] * behind + [new] * (behind >= 0):
             self._writer.write(frame)
             self._frames += 1

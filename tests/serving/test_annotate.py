@@ -127,6 +127,18 @@ def test_a_video_comes_back_as_a_video(predict: Callable, tmp_path: Path) -> Non
         assert all(each[:, :150].sum() > 100 and each[200:, 250:].sum() == 0 for each in changed)
 
 
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.avi"])
+def test_odd_sides_lose_nothing(tmp_path: Path, name: str) -> None:
+    shown = frames_of(2, height=241, width=427)
+    images = [InputImage(name, frame, frame=index, name=name) for index, frame in enumerate(shown)]
+    video = Video(name, name, 25.0, iter(images))
+    with Annotator(tmp_path / "seen") as annotator:
+        for image in images:
+            annotator.write(ImageReading(image, video, (), None))
+    for frame, copy in zip(shown, read_video(tmp_path / "seen" / name)[0], strict=True):
+        assert copy.shape == (242, 428, 3) and np.abs(copy[:241, :427].astype(int) - frame).mean() < 12
+
+
 def test_a_video_in_a_container_that_cannot_be_written_becomes_mp4(tmp_path: Path) -> None:
     _, readings = video_of(3, name="talk.ts")
     with Annotator(tmp_path / "seen") as annotator:

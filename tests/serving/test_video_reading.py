@@ -208,7 +208,7 @@ def annotated(folder: Path, rate: float, times: list[float]) -> tuple[list[int],
     ],
     ids=["slow", "fast", "fast and slow", "half a frame late", "time stamps that begin anew"],
 )
-def test_uneven_time_stamps_keep_the_length_of_the_annotated_video(tmp_path: Path, times: list[float], shown: list[int]) -> None:
+def test_uneven_time_stamps_keep_the_length_of_the_copy(tmp_path: Path, times: list[float], shown: list[int]) -> None:
     assert annotated(tmp_path / "seen", 10.0, times) == (shown, 10.0, [])
 
 
