@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from typing import BinaryIO
 
+from emotiw_keras.data.image_bounds import MOST_ZEROS
 from emotiw_keras.data.mp4_boxes import boxes_cut
 
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
@@ -15,6 +16,8 @@ _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _MOST = 2**16
 """Bytes from a file's start in which the header that states its size lies."""
+_MANY_ZEROS = 2**16
+"""Zeros at the end that are enough in a file of any size."""
 
 
 def counts_frames(file: BinaryIO) -> bool:
@@ -40,6 +43,18 @@ def missing_bytes(file: BinaryIO) -> bool:
     except (struct.error, IndexError):
         return False  # what is damaged here, the decoder tells
     return stated > size
+
+
+def ends_in_zeros(file: BinaryIO) -> bool:
+    """Whether an eighth of a file, at least 4 kB and at most 64, are zeros at its end: what its download did not reach.
+
+    Args:
+        file: seekable; its position is left anywhere.
+    """
+    size = file.seek(0, 2)
+    zeros = max(MOST_ZEROS, min(_MANY_ZEROS, size // 8))
+    file.seek(max(0, size - zeros))
+    return file.read() == bytes(zeros)
 
 
 def _matroska(start: bytes) -> int:

@@ -21,7 +21,7 @@ from emotiw_keras.data.image_bounds import MAX_PIXELS
 from emotiw_keras.data.images import ImageError
 from emotiw_keras.data.interlaced import Deinterlaced, Source, equal, says_interlaced
 from emotiw_keras.data.mp4_boxes import WithoutCover, video_track
-from emotiw_keras.data.stated_sizes import counts_frames, missing_bytes
+from emotiw_keras.data.stated_sizes import counts_frames, ends_in_zeros, missing_bytes
 from emotiw_keras.text import number_of
 
 VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .3gp .ogv .ts .mts .m2ts".split())
@@ -104,7 +104,8 @@ class VideoReader:
         self._before: np.ndarray | None = None
         self._deinterlaced: Deinterlaced | None = None
         self._track = video_track(file)
-        self._missing = missing_bytes(file)
+        says_longer = "before its file says that it does" if missing_bytes(file) else ""
+        self._missing = "behind which its file holds zeros" if ends_in_zeros(file) else says_longer
         counted = self._track.frames > 0 if self._track is not None else counts_frames(file)
         self._file = WithoutCover(file)
         with _nothing_else_opened():
@@ -207,9 +208,7 @@ class VideoReader:
             return "no frame can be decoded"
         if not self.counted:
             if self._missing:
-                return (
-                    f"ends after {number_of(count, 'frames')}, before its file says that it does; the video is cut or damaged"
-                )
+                return f"ends after {number_of(count, 'frames')}, {self._missing}; the video is cut or damaged"
             least = f"at least {number_of(self.gaps, 'frames')} cannot be decoded"  # its file says no number of frames
             return f"{least}; the video is damaged" if self.gaps else None
         end = self._track.played if self._track is not None and self.trimmed else self.promised / self.rate

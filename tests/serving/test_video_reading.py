@@ -18,7 +18,7 @@ import pytest
 from emotiw_keras.data import video_files
 from emotiw_keras.data.images import ImageError
 from emotiw_keras.data.interlaced import says_interlaced
-from emotiw_keras.data.stated_sizes import counts_frames, missing_bytes
+from emotiw_keras.data.stated_sizes import counts_frames, ends_in_zeros, missing_bytes
 from emotiw_keras.data.video_files import VideoReader, sample_frames
 from emotiw_keras.serving import annotate
 from emotiw_keras.serving.annotate import Annotator
@@ -323,6 +323,30 @@ def test_a_matroska_file_that_is_cut_says_so(predict: Callable, tmp_path: Path) 
     assert 5 < sum(row["error"] is None for row in done.rows) < 30
     with pytest.raises(ImageError, match="cut or damaged"):
         list(sample_frames(Path("film.mkv"), 2))
+
+
+@pytest.mark.parametrize("name", ["film.webm", "film.mkv", "film.ts", "film.mpg", "film.flv", "film.wmv"])
+def test_a_film_whose_end_is_zeros_says_so(predict: Callable, tmp_path: Path, name: str) -> None:
+    codec = {"film.mpg": "mpg2", "film.flv": "FLV1", "film.wmv": "WMV2", "film.webm": "VP80"}.get(name, "mp4v")
+    writer = cv2.VideoWriter(str(tmp_path / name), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), 25.0, (320, 240))
+    for frame in frames_of(60):
+        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    writer.release()
+    data = (tmp_path / name).read_bytes()
+    assert not ends_in_zeros(io.BytesIO(data))
+    (tmp_path / name).write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+    done = predict(name)
+    read = sum(row["error"] is None for row in done.rows)
+    assert done.code == 3 and 5 < read < 60 and f"ends after {read} frames, behind which its file holds zeros" in done.err
+    with pytest.raises(ImageError, match="cut or damaged"):
+        list(sample_frames(Path(name), 2))
+
+
+def test_few_zeros_at_the_end_are_no_sign() -> None:
+    for size, zeros in ((10_000, 4096), (100_000, 12_500), (10_000_000, 65_536)):
+        for found, count in ((True, zeros), (False, zeros - 1)):
+            assert ends_in_zeros(io.BytesIO(b"1" * (size - count) + bytes(count))) is found
+    assert not ends_in_zeros(io.BytesIO(bytes(100)))
 
 
 def test_what_files_state_of_their_size() -> None:
