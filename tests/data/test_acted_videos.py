@@ -51,6 +51,42 @@ def test_names_of_savee() -> None:
     assert find_speech(["happy/a1.avi", "sad/a2.avi"]) is None
 
 
+def test_ordinary_films_in_class_folders_are_of_no_known_set(tmp_path: Path) -> None:
+    people = ("anna", "ben", "cleo", "dora", "emil")
+    for names in (
+        [f"{label}/{who}/d1.mp4" for label in ("happy", "sad") for who in people],
+        ["happy/f4.mp4", "sad/clip_f4.mp4", "sad/DC_d4.mp4"],
+        ["train/happy/anna/d1.mp4", "test/sad/anna/a2.mp4"],
+        ["cats/anna/d1.mp4", "dogs/anna/d1.mp4"],
+        ["happy/s1_an_1.mp4", "sad/s1_an_2.mp4"],
+    ):
+        assert find_speech(names) is None, names
+    for label in ("happy", "sad"):
+        for who in people:
+            for name in ("d1.mp4", "01.png"):
+                (tmp_path / label / who).mkdir(parents=True, exist_ok=True)
+                (tmp_path / label / who / name).write_bytes(b"x")
+    found = [(item.path, item.label, item.subject) for item in find_images(tmp_path).items]
+    assert len(found) == 20 and all(path.startswith(f"{label}/{who}/") for path, label, who in found)
+
+
+def test_known_sets_keep_their_splits_and_the_class_folders_beside_them(tmp_path: Path) -> None:
+    names = {
+        "test/KL/a01.avi": ("angry", "test", "KL"), "train/DC/sa07.avi": ("sad", "train", "DC"),
+        "train/DC/su07.avi": ("surprise", "train", "DC"), "train/happy/one.png": ("happy", "train", ""),
+        "train/happy/two.mp4": ("happy", "train", ""),
+    }  # fmt: skip
+    for name in (*names, "train/DC/face.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    source = find_images(tmp_path)
+    assert {item.path: (item.label, item.split, item.subject) for item in source.items} == names
+    assert "not SAVEE, so left out: 1 file (train/DC/face.png)" in source.notes
+    # one's own set of people and classes, with a class and photos that eNTERFACE'05 does not have
+    found = find_speech(["subject 1/happy/a.mp4", "subject 2/neutral/a.mp4"], ["subject 2/sad/a.png"])
+    assert list(found.videos.values()) == [("happy", "s01"), ("neutral", "s02"), ("sad", "s02")]
+
+
 def test_names_of_enterface() -> None:
     names = [
         f"enterface database/subject {n}/{word}/sentence 2/s{n}_{code}_2.avi"

@@ -77,7 +77,7 @@ def find_images(path: str | os.PathLike[str]) -> Source:
     """List the images and videos of a folder (class folders, splits of class folders, SFEW, or none), a zip, a manifest or one
     file.
 
-    The videos of SAVEE and eNTERFACE'05 are known by their names; beside them images are left out.
+    The videos of SAVEE and eNTERFACE'05 are known by their names; beside them images that lie in no class folder are left out.
 
     Raises:
         DataError: missing or unreadable, or without images and videos.
@@ -105,10 +105,9 @@ def find_images(path: str | os.PathLike[str]) -> Source:
 
 def _from_archive(archive: Archive, path: Path) -> Source:
     videos = [name for name in archive.names if is_video(name)]
-    speech = find_speech(videos) if videos else None
-    members = (
-        list(speech.videos) if speech is not None else [name for name in archive.names if is_image(name) or is_video(name)]
-    )
+    photos = [name for name in archive.names if is_image(name)]
+    speech = find_speech(videos, photos) if videos else None
+    members = list(speech.videos) if speech is not None else sorted([*photos, *videos])
     taken = {*members, *videos}
     others = [name for name in archive.names if name not in taken] + archive.left_out
     if not members and archive.locked:
@@ -123,7 +122,8 @@ def _from_archive(archive: Archive, path: Path) -> Source:
     if speech is not None:
         labels, subjects = ([speech.videos[member][i] for member in members] for i in (0, 1))
         notes = [*speech.notes, *(Notice(note.replace("no images or videos", f"not {speech.name}")) for note in notes)]
-        splits = [""] * len(members)
+        depth = below_common_folder(members)
+        splits = [split_of(member.split("/")[depth]) or "" for member in members]
     else:
         labels, splits, subjects, told = _classes(members)
         notes += told
