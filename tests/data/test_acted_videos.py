@@ -195,6 +195,18 @@ def test_videos_in_class_folders_and_photos_beside_videos(tmp_path: Path) -> Non
     assert mixed.new == 3 and len(load_faces(tmp_path / "mixed").paths) == 5
 
 
+def test_a_manifest_names_films_beside_photos(tmp_path: Path) -> None:
+    video(tmp_path / "set" / "v.mp4")
+    cv2.imwrite(str(tmp_path / "set" / "a.png"), next(sample_frames(tmp_path / "set" / "v.mp4", 1))[1])
+    (tmp_path / "set" / "m.csv").write_text("path,label\na.png,happy\nv.mp4,sad\n")
+    for new in (2, 0):
+        summary = prepare(tmp_path / "set" / "m.csv", tmp_path / "out", detector=Wandering(), frames=2, workers=1)
+        assert (summary.new, summary.total.faces) == (new, 3)
+    assert [(row["path"], row["label"], row["frame"]) for row in rows_of(tmp_path / "out")] == [
+        ("a.png", "happy", ""), ("v.mp4", "sad", "1"), ("v.mp4", "sad", "4"),
+    ]  # fmt: skip
+
+
 def test_persons_stand_in_one_fold_and_folds_are_alike_in_size() -> None:
     persons = [f"p{n:02d}" for n in range(42) for _ in range(3 + n % 5)]
     fold = fold_numbers(persons, 5, seed=3)

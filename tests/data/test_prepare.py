@@ -359,6 +359,23 @@ def test_sources_of_other_kinds(prepared: tuple[Path, Path], tmp_path: Path) -> 
     assert load_faces(tmp_path / "list").counts()["train"]["happy"] == 1
 
 
+def test_persons_of_a_manifest_and_of_folders_are_kept_when_it_goes_on(tmp_path: Path) -> None:
+    people = [f"{label}/{who}" for who in ("anna", "ben", "cleo", "dora", "emil") for label in ("happy", "sad")]
+    for number, person in enumerate(people):
+        save(tmp_path / "set" / "photos" / person / "1.png", photo(ONE, seed=number))
+    table = "".join(f"photos/{person}/1.png,{person.replace('/', ',p-')}\n" for person in people)
+    (tmp_path / "set" / "list.csv").write_text(f"path,label,subject\n{table}")
+    for source, out, mark in (("list.csv", "told", "p-"), ("photos", "read", "")):
+        for _ in range(2):
+            prepare(tmp_path / "set" / source, tmp_path / out, detector=Dotted(), workers=1)
+            assert [row["subject"] for row in rows_of(tmp_path / out)] == [
+                mark + row["path"].split("/")[-2] for row in rows_of(tmp_path / out)
+            ]
+    told, read = load_faces(tmp_path / "told"), load_faces(tmp_path / "read")
+    assert read.guessed_persons and any("names of folders" in line for line in read.report)
+    assert not told.guessed_persons and not any("names of folders" in line for line in told.report)
+
+
 def test_wrong_use_is_refused_and_nothing_is_touched(prepared: tuple[Path, Path], tmp_path: Path) -> None:
     source, out = prepared
     before = content(out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 
 from emotiw_keras.data.archive import Archive, ArchiveImages, checked_name
 from emotiw_keras.data.images import ImageError
@@ -21,8 +22,10 @@ FACES_COLUMNS = tuple(
     .split(",")
 )  # fmt: skip
 VIDEO_COLUMNS = ("subject", "frame")
-"""What faces out of videos have besides: the speaker, and the frame's number from 0."""
+"""What faces have besides where persons are known, or out of videos: the person or speaker, and the frame's number from 0."""
 OK = "ok"
+# One manifest or several (`bulk`), which know who is shown.
+_MANIFEST = re.compile(r"([^,]+\.(csv|tsv|parquet|pq)(, |$))+", re.IGNORECASE)
 
 
 def read_prepared(archive: Archive, member: str) -> Listing:
@@ -61,17 +64,18 @@ def read_prepared(archive: Archive, member: str) -> Listing:
         listing.split.append(cells["split"])
         # Frames of one video are alike: where nobody knows who it is, the video itself stands for the person.
         listing.subject.append(cells.get("subject") or (cells["path"] if cells.get("frame") else ""))
-    if any(listing.subject) and not any(cells.get("frame") for _, cells in kept):
-        listing.guess = "persons as names of folders or files told them when the faces were cut out"
     if not kept:
         raise DataError(f"{where}: no faces with a class among {len(table):,} rows; prepare images that lie in class folders")
     settings = posixpath.join(folder, SETTINGS_FILE)
     try:
-        listing.reading = _reading(archive.read(settings), str(archive.path / settings))
+        listing.reading, source = _settings(archive.read(settings), str(archive.path / settings))
     except ImageError as error:
         raise DataError(
             f"{where}: {SETTINGS_FILE} beside it, which says how the faces were cut: {error}; prepare them again"
         ) from error
+    by_names = not _MANIFEST.fullmatch(source) and not any(cells.get("frame") for _, cells in kept)
+    if any(listing.subject) and by_names:
+        listing.guess = "persons as names of folders or files told them when the faces were cut out"
     listing.notes += _notes(table, written, labelled, kept)
     return listing
 
@@ -87,14 +91,16 @@ def _read(source: Source) -> Listing:
 LAYOUT = Layout("prepared faces", "what emotiw prepare wrote", _detect, _read)
 
 
-def _reading(data: bytes, where: str) -> str:
+def _settings(data: bytes, where: str) -> tuple[str, str]:
+    """How the faces were cut, and out of what ("" where that is not known)."""
     try:
-        reading = strict_json(data)["reading"]
-    except (ValueError, KeyError, TypeError) as error:
+        settings = strict_json(data)
+        reading, source = settings["reading"], settings.get("source")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{where} is damaged ({error}); prepare the faces again") from error
     if not isinstance(reading, str) or reading not in READINGS:
         raise DataError(f"{where}: unknown reading {reading!r:.40} of the crop; known: {', '.join(READINGS)}")
-    return str(reading)
+    return reading, source if isinstance(source, str) else ""
 
 
 def _notes(*stages: list[tuple[int, dict[str, str]]]) -> list[str]:

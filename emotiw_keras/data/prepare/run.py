@@ -201,6 +201,6 @@ def _stored(file: Path) -> dict[str, Any]:
 
 
 def _table(rows_of: Sequence[Sequence[Row]]) -> str:
-    videos = any("frame" in row for rows in rows_of for row in rows)
-    columns = [*FACES_COLUMNS, *(VIDEO_COLUMNS if videos else ())]
+    further = any(row.get(column) for rows in rows_of for row in rows for column in VIDEO_COLUMNS)
+    columns = [*FACES_COLUMNS, *(VIDEO_COLUMNS if further else ())]
     return csv_text([columns, *([row.get(column, "") for column in columns] for rows in rows_of for row in rows)])

@@ -96,7 +96,9 @@ def find_images(path: str | os.PathLike[str]) -> Source:
         images = listing.images if isinstance(listing, Listing) else None
         if listing.layout != "manifest" or not isinstance(listing, Listing) or not isinstance(images, ArchiveImages):
             raise DataError(f"{path}: a table of {listing.layout}, whose faces are cut out already; give photos")
-        return _source(given.parent, given.name, images.members, listing.classes, listing.split, listing.notes)
+        films = any(map(is_video, images.members))
+        told = listing.classes, listing.split, listing.notes, listing.subject
+        return _source(given.parent, given.name, images.members, *told, videos=films)
     if given.suffix.lower() == ".zip" or (not is_image(given.name) and zipfile.is_zipfile(given)):
         return _from_archive(ZipArchive(given), given)
     real = Path(os.path.realpath(given))
