@@ -482,6 +482,9 @@ def test_names_that_meet_keep_apart() -> None:
     assert len({stem.casefold() for stem in stems}) == len(paths)
     assert all(len(stem.rpartition("/")[2]) <= 200 for stem in stems)
     assert output_stems(paths) == stems
+    frames = ["a/x.f00002.png", "a/x.f00002.face1.jpg", "a/x.f0.jpg", "a/x.mp4"]
+    assert output_stems(frames) == ["a/x.f00002.png", "a/x.f00002.face1.jpg", "a/x.f0", "a/x"]
+    assert output_stems(["a.jpg", "A.png/b.jpg"]) == ["a.jpg", "A.png/b"]
 
 
 def test_names_no_table_can_hold(tmp_path: Path) -> None:

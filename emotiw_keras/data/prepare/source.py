@@ -23,8 +23,9 @@ from emotiw_keras.files import local_path, real
 from emotiw_keras.talk import Notice
 from emotiw_keras.text import number_of
 
-# Names of a second and third face; an image that is itself called so keeps its suffix, so that the two stay apart.
-_FURTHER_FACE = re.compile(r"\.face\d+$")
+# Names of a second and third face, and of a film's frames; an image that is itself called so keeps its suffix, so that the two
+# stay apart.
+_FURTHER_FACE = re.compile(r"(\.face\d+|\.f\d{5,})$", re.IGNORECASE)
 _LONGEST = 200  # bytes of a file's name; 255 is the usual limit, and a name grows while it is written
 
 
@@ -203,7 +204,9 @@ def output_stems(paths: Sequence[str]) -> list[str]:
         >>> output_stems(["happy/a.jpg", "happy/a.png", "happy/b.png"])
         ['happy/a', 'happy/a.png', 'happy/b']
     """
-    taken: set[str] = set()
+    # A face and a folder of the same name cannot lie in one folder.
+    folders = {path[:end].casefold() for path in paths for end, letter in enumerate(path) if letter == "/"}
+    taken = {folder.removesuffix(".png") for folder in folders if folder.endswith(".png")}
     stems = []
     for path in paths:
         folder, slash, name = path.rpartition("/")
