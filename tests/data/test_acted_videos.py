@@ -18,7 +18,7 @@ from emotiw_keras.data.prepare.acted_videos import find_speech
 from emotiw_keras.data.prepare.source import find_images
 from emotiw_keras.data.splits import Folds, fold_numbers, fold_splits
 from emotiw_keras.data.video_files import sample_frames
-from emotiw_keras.errors import DataError, UsageError
+from emotiw_keras.errors import DataError, RunError, UsageError
 from emotiw_keras.evaluation.evaluate import read_source
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.runs import Run
@@ -193,6 +193,21 @@ def test_videos_in_class_folders_and_photos_beside_videos(tmp_path: Path) -> Non
     cv2.imwrite(str(tmp_path / "a" / "sad" / "three.png"), frame)
     mixed = prepare(tmp_path / "a", tmp_path / "mixed", detector=Wandering(), frames=2, workers=1)
     assert mixed.new == 3 and len(load_faces(tmp_path / "mixed").paths) == 5
+
+
+def test_the_first_film_comes_and_the_last_one_goes(tmp_path: Path) -> None:
+    film, photos = tmp_path / "set" / "sad" / "two.mp4", tmp_path / "set" / "sad"
+    video(film, frames=2)
+    for number, (_, frame) in enumerate(sample_frames(film, 2)):
+        cv2.imwrite(str(photos / f"{number}.png"), frame)
+    away = film.rename(tmp_path / "two.mp4")
+    for there, frames, new, faces in ((False, 2, 2, 2), (True, 2, 1, 4), (False, 1, 0, 2), (True, 1, 1, 3)):
+        if there != film.exists():
+            film.rename(away) if film.exists() else away.rename(film)
+        done = prepare(tmp_path / "set", tmp_path / "out", detector=Wandering(), frames=frames, workers=1)
+        assert (done.new, done.total.faces) == (new, faces)
+    with pytest.raises(RunError, match=r"otherwise \(frames 1, now 2\)"):
+        prepare(tmp_path / "set", tmp_path / "out", detector=Wandering(), frames=2, workers=1)
 
 
 def test_a_manifest_names_films_beside_photos(tmp_path: Path) -> None:

@@ -184,8 +184,11 @@ def _claim(folder: Path, source: Source, settings: Settings) -> None:
         found = _stored(file)
         if found == wanted:
             return
-        changed = [f"{name} {found.get(name)!r}, now {value!r}" for name, value in wanted.items() if found.get(name) != value]
-        if Journal(folder).outputs():
+        names = [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]
+        # The first film of a folder came, or the last one went.
+        names = [name for name in names if name != "frames" or name in found.keys() & wanted.keys()]
+        changed = [f"{name} {found.get(name)!r}, now {wanted.get(name)!r}" for name in names]
+        if changed and Journal(folder).outputs():
             raise RunError(f"{folder} was made otherwise ({'; '.join(changed)}); name another folder, or the same choices")
     write_atomic(file, json.dumps(wanted, indent=1) + "\n")
 
