@@ -406,6 +406,30 @@ def test_wrong_use_is_refused_and_nothing_is_touched(prepared: tuple[Path, Path]
     assert not (tmp_path / "new").exists() and content(out) == before
 
 
+def test_another_folder_of_the_same_name_is_refused_and_a_moved_one_goes_on(tmp_path: Path) -> None:
+    out, said = tmp_path / "out", list[str]()
+    for name in ("a/photos/1.png", "a/photos/2.png", "b/photos/3.png"):
+        save(tmp_path / name, photo(ONE, seed=int(name[-5])))
+    prepare(tmp_path / "a/photos", out, detector=Dotted(), workers=1)
+    before = content(out)
+    with pytest.raises(RunError, match="out holds 2 faces of other images, of which .*b/photos has none; name another folder"):
+        prepare(tmp_path / "b/photos", out, detector=Dotted(), workers=1)
+    assert content(out) == before
+    (tmp_path / "a").rename(tmp_path / "moved")
+    (tmp_path / "moved/photos/1.png").unlink()
+    assert prepare(tmp_path / "moved/photos", out, detector=Dotted(), workers=1, say=said.append).new == 0
+    assert "images that are gone or have changed: 1 face of them removed" in said and not (out / "1.png").exists()
+
+
+def test_a_class_called_like_a_file_of_prepare_is_refused_at_once(tmp_path: Path) -> None:
+    for name in ("faces.csv", "Summary.json", "contact_sheet_happy.jpg"):
+        save(tmp_path / name / "photos" / name / "1.png", photo(ONE))
+        save(tmp_path / name / "photos" / "sad" / "1.png", photo(ONE))
+        with pytest.raises(UsageError, match=f"its folder '{name}' is called like a file that prepare writes; rename it"):
+            prepare(tmp_path / name / "photos", tmp_path / "out", detector=Dotted(), workers=1)
+        assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_that_got_no_further_than_its_settings_may_change_them(tmp_path: Path) -> None:
     source = build(tmp_path / "photos", each=1)
     (tmp_path / "out").mkdir()

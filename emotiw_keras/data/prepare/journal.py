@@ -70,6 +70,10 @@ class Journal:
         """Every face written so far, of images that are gone as well."""
         return {row["output"] for record in self._records.values() for row in record["rows"] if row.get("output")}
 
+    def knows(self, item: Item) -> bool:
+        """Whether an image of this name has been done, be it as it is now or not."""
+        return item.path in self._records
+
     def _is_face(self, name: str) -> bool:
         """Whether there is a file of this name, not beyond a link, that is a face as `prepare` writes it: a square grey PNG."""
         path = self._folder / name
@@ -87,12 +91,14 @@ class Journal:
         for path in [path for path in self._records if path.startswith(tuple(f"{folder}/" for folder in folders))]:
             self._kept.append(self._records.pop(path))
 
-    def remove_all_but(self, outputs: set[str]) -> None:
-        """Remove the faces of images that are gone; what the journal names but `prepare` did not make stays where it is."""
-        for name in self.outputs() - outputs:
-            if self._is_face(name):
-                with writing(self._folder / name):
-                    (self._folder / name).unlink(missing_ok=True)
+    def remove_all_but(self, outputs: set[str]) -> int:
+        """Remove the faces of images that are gone, and count them; what the journal names but `prepare` did not make stays
+        where it is."""
+        faces = [name for name in self.outputs() - outputs if self._is_face(name)]
+        for name in faces:
+            with writing(self._folder / name):
+                (self._folder / name).unlink(missing_ok=True)
+        return len(faces)
 
     def __enter__(self) -> Journal:
         with writing(self._path):

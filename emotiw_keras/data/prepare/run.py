@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,12 @@ from emotiw_keras.hardware import processor_threads
 from emotiw_keras.locking import is_unfinished, locked, sweep
 from emotiw_keras.sealed import LARGEST, strict_json
 from emotiw_keras.talk import Notice
-from emotiw_keras.text import csv_text
+from emotiw_keras.text import csv_text, number_of
 
 SUMMARY_FILE = "summary.json"
 _FORMAT = 1
+_FILES = "|".join(map(re.escape, (FACES_FILE, SETTINGS_FILE, SUMMARY_FILE, TABLE, SHEET)))
+_OWN = re.compile(rf"{_FILES}|contact_sheet(_.*)?\.jpg", re.IGNORECASE | re.DOTALL)
 
 Progress = Callable[[int, int], None]
 
@@ -76,7 +79,7 @@ def prepare(
         DataError: the source is missing, damaged or without images.
         UsageError: a choice that does not exist, or one folder inside the other.
         ModelError: what the detector needs is missing.
-        RunError: `out` holds other things, or was made with other settings.
+        RunError: `out` holds other things, faces of other images alone, or was made with other settings.
         OutputError: `out` cannot be written.
 
     Example:
@@ -90,6 +93,7 @@ def prepare(
     source = find_images(src)
     settings = Settings(_name(detector), faces, no_face, reading, frames=frames if source.videos else 0)
     _check_apart(source.path, folder)
+    _check_names(source)
     for note in source.notes:
         tell(note)
     if folder.exists() and not folder.is_dir():
@@ -114,6 +118,9 @@ def _prepare(
     sweep(folder)
     journal = Journal(folder)
     journal.keep_below(source.locked)
+    if (written := journal.outputs()) and not any(map(journal.knows, source.items)):
+        held = f"{folder} holds {number_of(len(written), 'faces')} of other images, of which {source.path} has none"
+        raise RunError(f"{held}; name another folder for its faces")
     rows_of = journal.usable(source.items)
     todo = [item for item in source.items if item.index not in rows_of]
     total = len(source.items)
@@ -135,7 +142,8 @@ def _prepare(
                 progress(len(rows_of), total)
     ordered = [rows_of[item.index] for item in source.items]
     outputs = {row["output"] for rows in ordered for row in rows}
-    journal.remove_all_but(outputs)
+    if removed := journal.remove_all_but(outputs):
+        tell(Notice(f"images that are gone or have changed: {number_of(removed, 'faces')} of them removed"))
     journal.rewrite([item for item in source.items if item.index not in passing], rows_of)
     write_atomic(folder / FACES_FILE, _table(ordered))
     write_contact_sheets(folder, [row for rows in ordered for row in rows])
@@ -166,6 +174,13 @@ def _check_apart(source: Path, folder: Path) -> None:
     inner, outer = real(folder), real(source)
     if inner == outer or (outer.is_dir() and outer in inner.parents) or inner in outer.parents:
         raise UsageError(f"{folder} and {source} lie one in the other; name a folder for the faces beside the photos")
+
+
+def _check_names(source: Source) -> None:
+    for item in source.items:
+        top, slash, _ = item.stem.partition("/")
+        if slash and _OWN.fullmatch(top):
+            raise UsageError(f"{source.path}: its folder {top!r} is called like a file that prepare writes; rename it")
 
 
 def _check_empty_or_ours(folder: Path) -> None:
