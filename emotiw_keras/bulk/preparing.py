@@ -13,7 +13,7 @@ import numpy as np
 
 from emotiw_keras.bulk.entries import Entry, Shard
 from emotiw_keras.bulk.job import Job, Record
-from emotiw_keras.bulk.opening import Fetched, Opener, is_film
+from emotiw_keras.bulk.opening import Fetched, Opener
 from emotiw_keras.bulk.parts import writer
 from emotiw_keras.bulk.places import Folder
 from emotiw_keras.bulk.records import Tally, record_of
@@ -101,8 +101,9 @@ class PrepareShards:
             place, entry.name, path, entry.label, entry.split, f"{folder}/{place:06d}-{stem}", entry.state, entry.subject
         )
         rows = self._cutter.rows(entry, data, item)
-        frames = {row.get("frame") for row in rows}
-        tally.images += len(frames) if is_film(entry) else 1
+        # The row that says where a film breaks off is of no frame.
+        frames = {row.get("frame") for row in rows} - {None, ""}
+        tally.images += len(frames) or 1
         tally.rows += len(rows)
         tally.faces += sum(row["status"] in (OK, CENTRE) for row in rows)
         for row in rows:

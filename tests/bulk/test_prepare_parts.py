@@ -80,6 +80,17 @@ def test_formats_films_and_a_second_run_give_the_same(monkeypatch: pytest.Monkey
     assert rows("columns") == rows("out")
 
 
+def test_a_film_that_breaks_off_is_one_failure_and_no_frame_more() -> None:
+    write_video("film.avi", frames_of(20))
+    film = Path("film.avi").read_bytes()
+    Path("film.avi").write_bytes(film[: int(0.7 * len(film))])
+    Path("bad.png").write_bytes(b"no image")
+    tally = run(job("out", frames=8), ["film.avi", "bad.png"], in_process, lambda line: None)
+    frames = {row["frame"] for row in rows("out")} - {""}
+    assert tally.failed == 2 and 0 < len(frames) < 8 and tally.images == len(frames) + 1
+    assert [(group.pictures, group.unreadable) for group in summarise("out").groups.values()] == [(2, 2)]
+
+
 def test_the_summary_counts_by_class_and_checks_the_tars() -> None:
     run(job("out", faces="largest"), ["src"], in_process, lambda line: None)
     found = summarise("out", check=True)

@@ -182,6 +182,19 @@ def test_a_broken_video_is_named_and_the_others_are_done(tmp_path: Path) -> None
         prepare(tmp_path / "videos", tmp_path / "other", detector=Wandering(), frames=0)
 
 
+def test_a_film_that_breaks_off_counts_as_unreadable_everywhere(tmp_path: Path) -> None:
+    for name in ("cut.avi", "whole.avi"):
+        video(tmp_path / "set" / name, frames=20)
+    cut = tmp_path / "set" / "cut.avi"
+    cut.write_bytes(cut.read_bytes()[: int(0.7 * cut.stat().st_size)])
+    (tmp_path / "set" / "bad.png").write_bytes(b"no image")
+    summary = prepare(tmp_path / "set", tmp_path / "out", detector=Wandering(), workers=1)
+    assert [path for path, _ in summary.unreadable] == ["bad.png", "cut.avi"]
+    total = summary.total
+    assert (total.pictures, total.with_face, total.without_face, total.unreadable) == (3, 1, 0, 2)
+    assert total.faces == len([row for row in rows_of(tmp_path / "out") if row["output"]]) > 8, "those before it broke off stay"
+
+
 def test_videos_in_class_folders_and_photos_beside_videos(tmp_path: Path) -> None:
     video(tmp_path / "a" / "happy" / "one.mp4", frames=2)
     video(tmp_path / "a" / "sad" / "two.mp4", frames=2)

@@ -19,7 +19,7 @@ class Group:
         images: all of them; the sum of the next three.
         with_face: at least one face was cut out.
         without_face: none was found, or none that could be cut out.
-        unreadable: the file could not be read.
+        unreadable: the file could not be read, or a video not to its end, which may have given faces before.
         faces: faces cut out.
         centres: centre squares cut out instead of a face.
     """
@@ -44,7 +44,7 @@ class Group:
         self.pictures += 1
         self.faces += faces
         self.centres += sum(row["status"] == CENTRE for row in rows)
-        if rows[0]["status"].startswith(UNREADABLE):
+        if any(map(is_unreadable, rows)):
             self.unreadable += 1
         elif faces:
             self.with_face += 1
@@ -91,6 +91,11 @@ class Summary:
         return ["  ".join(cells).rstrip() for cells in texts]
 
 
+def is_unreadable(row: Row) -> bool:
+    """Whether a row says that its image could not be read, or its video not to the end, behind the faces before."""
+    return row["status"].startswith(UNREADABLE)
+
+
 def _cells(group: Group) -> tuple[str, ...]:
     counts = (group.without_face, group.unreadable, group.faces, group.centres)
     start = (group.split or "-", group.label or "-", f"{group.pictures:,}", f"{group.with_face:,}", f"{group.coverage:.1%}")
@@ -106,8 +111,7 @@ def summarise(rows_of: Sequence[Sequence[Row]]) -> Summary:
         split, label = rows[0]["split"], rows[0]["label"]
         groups.setdefault((split, label), Group(split, label)).count(rows)
         total.count(rows)
-        # A video may break off behind frames that gave faces.
-        bad = [row for row in rows if row["status"].startswith(UNREADABLE)]
+        bad = list(filter(is_unreadable, rows))
         unreadable += [(row["path"], row["status"].removeprefix(UNREADABLE)) for row in bad[:1]]
     order = {name: number for number, name in enumerate(SPLITS)}
     ordered = sorted(groups.values(), key=lambda group: (order.get(group.split, len(order)), group.label))
