@@ -21,7 +21,7 @@ from emotiw_keras.data.archive import printable
 from emotiw_keras.data.images import ImageError
 from emotiw_keras.data.layouts.prepared import OK
 from emotiw_keras.data.prepare.face_settings import Settings
-from emotiw_keras.data.prepare.faces import CENTRE, UNREADABLE, FaceCutter, Row, failed
+from emotiw_keras.data.prepare.faces import CENTRE, UNREADABLE, FaceCutter, Outcome, Row, failed
 from emotiw_keras.data.prepare.source import Item
 from emotiw_keras.data.video_files import sample_frames
 
@@ -47,13 +47,13 @@ class _Cutter(FaceCutter):
         """As `Opener.fetched`."""
         return self._opener.fetched(shard.entries, at, shard.refused)
 
-    def rows(self, entry: Entry, data: bytes | ImageError | None, item: Item) -> list[Row]:
-        """The rows of an entry."""
+    def outcome(self, entry: Entry, data: bytes | ImageError | None, item: Item) -> Outcome:
+        """What came of an entry."""
         self._entry = entry
         if isinstance(data, ImageError):
-            return [failed(item, str(data))]
+            return Outcome(item.index, [failed(item, str(data))])
         self._bytes = data
-        return self.cut(item).rows
+        return self.cut(item)
 
     def _read(self, item: Item) -> bytes:
         return self._opener.data(self._entry) if self._bytes is None else self._bytes
@@ -100,7 +100,9 @@ class PrepareShards:
         item = Item(
             place, entry.name, path, entry.label, entry.split, f"{folder}/{place:06d}-{stem}", entry.state, entry.subject
         )
-        rows = self._cutter.rows(entry, data, item)
+        outcome = self._cutter.outcome(entry, data, item)
+        rows = outcome.rows
+        tally.notes.update(outcome.notes)
         # The row that says where a film breaks off is of no frame.
         frames = {row.get("frame") for row in rows} - {None, ""}
         tally.images += len(frames) or 1

@@ -196,7 +196,8 @@ class FolderArchive:
     def leads_out(self, name: str) -> bool:
         """Whether it is a link to something outside; one to nothing is none."""
         target = os.path.realpath(os.path.join(self._root, name))
-        return os.path.exists(target) and not target.startswith(self._root.rstrip(os.sep) + os.sep)
+        inside = target == self._root or target.startswith(self._root.rstrip(os.sep) + os.sep)
+        return os.path.exists(target) and not inside
 
     def _check_link(self, name: str) -> None:
         if self.leads_out(name):
@@ -211,9 +212,10 @@ class FolderArchive:
     def read(self, name: str, most: int | None = None) -> bytes:
         """The bytes of one file, or its first `most`."""
         full = os.path.join(self._root, name)
-        if self._outward and self.leads_out(name):
-            raise ImageError(LINK_OUT)
-        if not self._walked or os.path.islink(full):
+        if self._outward:
+            if self.leads_out(name):
+                raise ImageError(LINK_OUT)
+        elif not self._walked or os.path.islink(full):
             self._check_link(name)
         if os.path.exists(full) and not os.path.isfile(full):
             raise ImageError(f"cannot read: {_refusal(full) or 'not a regular file'}")

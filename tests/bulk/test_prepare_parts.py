@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+from PIL import Image
 
 from emotiw_keras.bulk.job import Job, named_inputs, versions_of
 from emotiw_keras.bulk.run import run
@@ -78,6 +79,13 @@ def test_formats_films_and_a_second_run_give_the_same(monkeypatch: pytest.Monkey
     pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
     run(job("columns", "parquet"), ["src"], in_process, lambda line: None)
     assert rows("columns") == rows("out")
+
+
+def test_what_a_photo_holds_besides_is_counted() -> None:
+    first, second = (Image.fromarray(background(seed=seed)) for seed in (0, 1))
+    first.save("moving.gif", save_all=True, append_images=[second])
+    tally = run(job("out"), ["moving.gif"], in_process, lambda line: None)
+    assert tally.notes == {"holds several images; the first is read": 1}
 
 
 def test_a_film_that_breaks_off_is_one_failure_and_no_frame_more() -> None:

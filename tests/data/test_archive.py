@@ -69,8 +69,10 @@ def test_folder_links(tmp_path: Path) -> None:
     (root / "in" / "a.png").write_bytes(b"1")
     (root / "same.png").symlink_to(root / "in" / "a.png")
     (root / "again").symlink_to(root / "in", target_is_directory=True)
+    (root / "in" / "loop").symlink_to(root, target_is_directory=True)
     archive = FolderArchive(root)
-    assert archive.names == ["in/a.png", "same.png"] and archive.left_out == ["again (a linked folder)"]
+    linked = ["again (a linked folder)", "in/loop (a linked folder)"]
+    assert archive.names == ["in/a.png", "same.png"] and archive.left_out == linked
     # One that leads nowhere is a file that cannot be read, and no way out where something comes to lie there.
     (root / "out.png").symlink_to(tmp_path / "secret.png")
     archive = FolderArchive(root)

@@ -192,12 +192,17 @@ def test_every_kind_of_image_and_of_damage_is_a_row(tmp_path: Path) -> None:
     turned = Image.Exif()
     turned[0x0112] = 6
     save(folder / "exif.jpg", colour.rotate(90, expand=True), quality=95, exif=turned)
-    good = {"plain.png", "colour.jpg", "rgba.png", "palette.png", "cmyk.jpg", "deep.png", "exif.jpg"}
+    save(folder / "moving.gif", colour, save_all=True, append_images=[colour.rotate(180)])
+    good = {"plain.png", "colour.jpg", "rgba.png", "palette.png", "cmyk.jpg", "deep.png", "exif.jpg", "moving.gif"}
     (folder / "zero.png").write_bytes(b"")
     (folder / "cut.jpg").write_bytes((folder / "colour.jpg").read_bytes()[:900])
     (folder / "text.png").write_text("no image")
     (folder / "huge.pgm").write_bytes(b"P5 20000 20000 255 ")
     (folder / "gone.png").symlink_to(folder / "nowhere.png")
+    save(tmp_path / "elsewhere.png", face)
+    (folder / "out.png").symlink_to(tmp_path / "elsewhere.png")
+    (folder / "out.mp4").symlink_to(tmp_path / "elsewhere.png")
+    (folder / "loop").symlink_to(folder)
     (folder / "notes.txt").write_text("left out")
     bad = {
         "zero.png": "zero bytes",
@@ -205,11 +210,14 @@ def test_every_kind_of_image_and_of_damage_is_a_row(tmp_path: Path) -> None:
         "text.png": "known format",
         "huge.pgm": "400,000,000",
         "gone.png": "",
+        "out.png": "a link that leads out of the folder",
+        "out.mp4": "a link that leads out of the folder",
     }
     said: list[str] = []
     summary = prepare(folder, tmp_path / "out", detector=Dotted(), workers=2, say=said.append)
     rows = {row["path"]: row for row in rows_of(tmp_path / "out")}
-    assert set(rows) == good | set(bad) and any("notes.txt" in line for line in said)
+    assert set(rows) == good | set(bad) and any("(notes.txt, loop (a linked folder))" in line for line in said)
+    assert "holds several images; the first is read: 1 image (moving.gif)" in said
     for name in good:
         row = rows[name]
         assert row["status"] == "ok", (name, row)

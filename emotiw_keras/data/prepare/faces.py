@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from emotiw_keras.data.archive import Archive
+from emotiw_keras.data.archive import LINK_OUT, Archive
 from emotiw_keras.data.images import ImageError, decode_image
 from emotiw_keras.data.layouts.prepared import FACES_COLUMNS, OK
 from emotiw_keras.data.prepare.face_settings import Settings
@@ -31,12 +31,13 @@ Row = dict[str, str]
 
 @dataclass
 class Outcome:
-    """What came of one image: its rows, the seconds each step took, and whether a later run may rely on it."""
+    """What came of one image: its rows, seconds of each step, whether a later run may rely on it, remarks on its reading."""
 
     index: int
     rows: list[Row]
     seconds: dict[str, float] = field(default_factory=dict)
     lasting: bool = True
+    notes: list[str] = field(default_factory=list)
 
 
 class FaceCutter:
@@ -56,21 +57,23 @@ class FaceCutter:
         """
         if is_video(item.member):
             return self._video(item)
-        clock = _Clock()
+        clock, notes = _Clock(), list[str]()
         try:
-            image = decode_image(self._read(item))
+            image = decode_image(self._read(item), notes=notes)
         except ImageError as error:
             return Outcome(item.index, [failed(item, str(error))])
         except MemoryError:
             return Outcome(item.index, [failed(item, "not enough memory for it")], lasting=False)
         clock.stop("reading")
-        return Outcome(item.index, self._image(item, image, clock), clock.seconds)
+        return Outcome(item.index, self._image(item, image, clock), clock.seconds, notes=notes)
 
     def _read(self, item: Item) -> bytes:
         return self._archive.read(item.member)
 
     def _frames(self, item: Item) -> Iterator[tuple[int, np.ndarray]]:
         folder = self._archive.path
+        if self._archive.leads_out(item.member):
+            raise ImageError(LINK_OUT)
         video = folder / item.member if folder.is_dir() else self._archive.read(item.member)
         return sample_frames(video, self._settings.frames)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from emotiw_keras.arguments import whole_number
 from emotiw_keras.data.contact_sheet import write_contact_sheets
+from emotiw_keras.data.layouts.listing import and_more
 from emotiw_keras.data.layouts.prepared import FACES_COLUMNS, FACES_FILE, SETTINGS_FILE, VIDEO_COLUMNS
 from emotiw_keras.data.near.threshold import THRESHOLD, check_threshold
 from emotiw_keras.data.prepare.face_settings import Settings
@@ -129,6 +131,7 @@ def _prepare(
     job = Job(real(source.path), real(folder), settings, None if isinstance(detector, str) else detector)
     seconds: dict[str, float] = {}
     passing = set()
+    noted = defaultdict[str, list[str]](list)
     with journal:
         for outcome in outcomes(job, todo, workers or processor_threads()):
             rows_of[outcome.index] = outcome.rows
@@ -138,8 +141,12 @@ def _prepare(
                 passing.add(outcome.index)
             for name, value in outcome.seconds.items():
                 seconds[name] = seconds.get(name, 0.0) + value
+            for note in outcome.notes:
+                noted[note].append(source.items[outcome.index].path)
             if progress is not None:
                 progress(len(rows_of), total)
+    for note, paths in sorted(noted.items()):
+        tell(Notice(f"{note}: {number_of(len(paths), 'images')} ({and_more(sorted(paths))})"))
     ordered = [rows_of[item.index] for item in source.items]
     outputs = {row["output"] for rows in ordered for row in rows}
     if removed := journal.remove_all_but(outputs):

@@ -71,7 +71,7 @@ class Source:
 
 def open_for_reading(path: Path) -> Archive:
     """The archive of a source, without listing a folder again."""
-    return FolderArchive(path, walk=False) if path.is_dir() else ZipArchive(path)
+    return FolderArchive(path, walk=False, outward=True) if path.is_dir() else ZipArchive(path)
 
 
 def find_images(path: str | os.PathLike[str]) -> Source:
@@ -91,7 +91,7 @@ def find_images(path: str | os.PathLike[str]) -> Source:
     if not (given.is_dir() or given.is_file()):
         raise DataError(f"{path} is neither a file nor a folder; give a folder of photos, a zip or a photo")
     if given.is_dir():
-        return _from_archive(FolderArchive(given, whole=False), given)
+        return _from_archive(FolderArchive(given, outward=True, whole=False), given)
     if given.suffix.lower() in SUFFIXES:
         listing = find_layout(given)
         images = listing.images if isinstance(listing, Listing) else None
