@@ -12,6 +12,7 @@ from emotiw_keras.bulk.entries import TAR, ZIP, Entry, wrong
 from emotiw_keras.bulk.left_out import LeftOut, Say, end_of, placed
 from emotiw_keras.bulk.places import asked, store_of
 from emotiw_keras.data.archive import MEMBER_BYTES, ZipArchive, is_image
+from emotiw_keras.data.layouts.folders import enclosing_folders
 from emotiw_keras.data.video_files import is_video
 from emotiw_keras.errors import DataError
 from emotiw_keras.files import is_address
@@ -40,11 +41,12 @@ def of_zip(path: str, say: Say) -> Iterator[Entry]:
         yield wrong(path, str(error))
         return
     left, count = LeftOut(), 0
+    depth = enclosing_folders(name for name in archive.names if is_image(name) or is_video(name))
     for member in archive.names:
         if is_image(member) or is_video(member):
             count += 1
             size = archive.size(member)
-            yield placed(Entry(os.path.join(path, member), member, ZIP, path, size, state, member))
+            yield placed(Entry(os.path.join(path, member), member, ZIP, path, size, state, member), depth)
         else:
             left.add(member)
     for name in archive.left_out:
@@ -66,6 +68,9 @@ def of_tar(path: str, say: Say) -> Iterator[Entry]:
         return
     left, count = LeftOut(), 0
     with opened:
+        names = (member.name for member in tars.members(opened) if is_image(member.name) or is_video(member.name))
+        depth = enclosing_folders(names)
+        opened.seek(0)
         for member in tars.members(opened):
             if member.error and not member.name:
                 yield wrong(path, member.error)
@@ -77,6 +82,6 @@ def of_tar(path: str, say: Say) -> Iterator[Entry]:
                 yield wrong(f"{path}/{member.name}", reason)
             else:
                 place = f"{path}/{member.name}"
-                yield placed(Entry(place, member.name, TAR, path, member.size, state, "", member.offset))
+                yield placed(Entry(place, member.name, TAR, path, member.size, state, "", member.offset), depth)
             count += 1
     yield from end_of(path, count, left, say)

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 from emotiw_keras.bulk.entries import Entry, wrong
 from emotiw_keras.data.archive import printable
 from emotiw_keras.data.images import SUFFIXES
-from emotiw_keras.data.layouts.folders import split_of
-from emotiw_keras.data.video_files import VIDEO_SUFFIXES
+from emotiw_keras.data.layouts.file_names import persons_named, told_by_names
+from emotiw_keras.data.layouts.folders import place_of, split_of
+from emotiw_keras.data.video_files import VIDEO_SUFFIXES, is_video
+from emotiw_keras.labels import canonical
 from emotiw_keras.talk import Notice, most
 from emotiw_keras.text import number_of
 
@@ -46,9 +48,34 @@ def end_of(name: str, count: int, left: LeftOut, say: Say) -> Iterator[Entry]:
         say(Notice(f"{name}: no images or videos, so left out: {number_of(left.count, 'files')} ({left.told()})"))
 
 
-def placed(entry: Entry) -> Entry:
-    """An entry with class and split by its folders: `train/happy/a.jpg`, `happy/a.jpg`; none for what lies in no folder."""
-    parts = entry.name.split("/")[:-1]
-    split = split_of(parts[0]) if parts else None
-    inside = parts[1:] if split else parts
-    return replace(entry, label=printable(inside[0]) if inside else "", split=split or "") if parts else entry
+def placed(entry: Entry, depth: int = 0) -> Entry:
+    """An entry with class, split and person by its name, as far as it tells them without the others: `train/happy/a.jpg`,
+    `happy/a.jpg`, `anna/happy/a.jpg`, or files called as in a known set; none for what lies in no folder.
+
+    Args:
+        entry: what was listed.
+        depth: outermost folders that mean nothing (`enclosing_folders`).
+    """
+    parts = entry.name.split("/")
+    *folders, file = parts[min(depth, len(parts) - 1) :]  # a file that has come since stands less deep
+    split = split_of(folders[0]) if folders else None
+    if split:
+        folders = folders[place_of(entry.name, depth).folder.count("/") + 1 :]
+    persons = persons_named([file])
+    coded = told_by_names([file]) if persons and not split else None
+    told = _acted(entry.name) if is_video(file) else None
+    if told is not None:
+        label, subject = told
+    elif coded is not None:
+        label, subject = coded[1][0]
+    elif len(folders) > 1 and canonical(folders[-1]) and not canonical(folders[0]):
+        label, subject = folders[-1], folders[0]
+    else:
+        label, subject = folders[0] if folders else "", persons[1][0] if persons else ""
+    return replace(entry, label=printable(label), split=split or "", subject=printable(subject))
+
+
+def _acted(name: str) -> tuple[str, str] | None:
+    from emotiw_keras.data.prepare.acted_videos import acted
+
+    return acted(name)

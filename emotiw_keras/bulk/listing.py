@@ -7,6 +7,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 
@@ -16,6 +17,7 @@ from emotiw_keras.bulk.entries import FILE, SEQUENCE, Entry, wrong
 from emotiw_keras.bulk.left_out import LeftOut, Say, end_of, placed
 from emotiw_keras.bulk.places import asked, store_of
 from emotiw_keras.data.archive import is_image, is_system_folder
+from emotiw_keras.data.layouts.folders import enclosing_folders
 from emotiw_keras.data.prefetch import map_ahead
 from emotiw_keras.data.video_files import is_video
 from emotiw_keras.data.walking import matching, scan
@@ -95,7 +97,7 @@ def _file(path: str, below: str, say: Say) -> Iterator[Entry]:
     elif suffix in tars.SUFFIXES:
         yield from of_tar(path, say)
     else:
-        yield _one(path, below)
+        yield placed(_one(path, below))
 
 
 def _one(path: str, below: str) -> Entry:
@@ -105,20 +107,35 @@ def _one(path: str, below: str) -> Entry:
         return wrong(path, f"cannot read: {error.strerror or error}")
     if not stat.S_ISREG(facts.st_mode):
         return wrong(path, "not a file")
-    return placed(Entry(path, below, FILE, path, facts.st_size, f"{facts.st_size}:{facts.st_mtime_ns}"))
+    return Entry(path, below, FILE, path, facts.st_size, f"{facts.st_size}:{facts.st_mtime_ns}")
 
 
 def _folder(root: str, say: Say) -> Iterator[Entry]:
     left = LeftOut()
     count, real = 0, os.path.realpath(root)
     try:
+        depth = enclosing_folders(_names(root, ""))
         for entry in _walk(root, "", real, left):
             count += 1
-            yield entry
+            yield placed(entry, depth)
     except OSError as error:
         yield wrong(root, f"cannot read: {error.strerror or error}")
         return
     yield from end_of(root, count, left, say)
+
+
+def _names(root: str, below: str) -> Iterator[str]:
+    """What `_walk` finds, by name and in no order, so that the first comes at once."""
+    with os.scandir(os.path.join(root, below)) as found:
+        for each in found:
+            if each.name.startswith("."):
+                continue
+            if each.is_dir(follow_symlinks=False):
+                if not is_system_folder(each.name):
+                    with suppress(OSError):  # which `_walk` will say
+                        yield from _names(root, f"{below}{each.name}/")
+            elif is_image(each.name) or is_video(each.name):
+                yield below + each.name
 
 
 def _walk(root: str, below: str, real: str, left: LeftOut) -> Iterator[Entry]:
@@ -202,7 +219,7 @@ def _stored_row(row: dict[str, str]) -> Entry:
 def _told(entry: Entry, row: dict[str, str]) -> Entry:
     """An entry with what its row says of class, split and person."""
     label, split = row.get("label") or entry.label, row.get("split") or entry.split
-    return replace(entry, label=label, split=split, subject=row.get("subject", ""))
+    return replace(entry, label=label, split=split, subject=row.get("subject", entry.subject))
 
 
 def _sequence(pattern: str) -> Entry:

@@ -83,7 +83,7 @@ def run(job: Job, inputs: Sequence[str], do: Runner, say: Say, progress: Callabl
             say(f"{known.done:,} of {cut:,} shards were done already" + (": nothing left to do" if known.done == cut else ""))
         if not is_address(job.out):
             sweep(Path(job.out))  # what workers that were killed meanwhile had begun
-        tally = _finish(folder, job, cut) if not before["finished"] else _counted(folder)
+        tally = _finish(folder, job, cut, say) if not before["finished"] else _counted(folder)
         folder.remove_folder(DONE)
         return tally
 
@@ -230,7 +230,7 @@ def _done_name(number: int) -> str:
     return f"{DONE}/{number:08d}.json"
 
 
-def _finish(folder: Folder, job: Job, count: int) -> Tally:
+def _finish(folder: Folder, job: Job, count: int, say: Say) -> Tally:
     """Write the table of parts, and the manifest that says how many and what they hash to."""
     tally, digest = Tally(), hashlib.sha256()
     with folder.new(PARTS) as path, open(path, "wb") as file:
@@ -242,24 +242,36 @@ def _finish(folder: Folder, job: Job, count: int) -> Tally:
             digest.update(line)
             file.write(line)
     if job.command == PREPARE:
-        _write_faces(folder, job, count)
+        _write_faces(folder, job, count, say)
     manifest = {**_head(job), "finished": True, "parts": count}
     write(folder, MANIFEST, sealed_json({**manifest, "counts": tally.counts(), "parts_sha256": digest.hexdigest()}))
     return tally
 
 
-def _write_faces(folder: Folder, job: Job, count: int) -> None:
+def _write_faces(folder: Folder, job: Job, count: int, say: Say) -> None:
     """`faces.csv` and the settings beside it, as `emotiw fit` reads them once the faces are unpacked."""
     columns = (*FACES_COLUMNS, *VIDEO_COLUMNS)
+    unread = ""
     with folder.new(FACES_FILE) as path, open(path, "w", encoding="utf-8", newline="") as file:
         file.write(csv_text([columns]))
         for number in range(count):
             record = strict_json(folder.read(_done_name(number)) or b"")
             part = record["files"][0]
             for row in read_part(folder, part["name"], part["sha256"], job.kind):
+                unread = unread or _below_class(row)
                 file.write(csv_text([[row.get(column, "") for column in columns]]))
     settings = {"format": 1, "source": ", ".join(job.inputs["named"]), **job.settings}
     write(folder, SETTINGS_FILE, json.dumps(settings, indent=1) + "\n")
+    if unread:
+        told = f"folders below the classes, such as {unread!r}, are not read as persons in parts"
+        say(Notice(f"{told}; give a manifest with a column subject, or prepare without --runner, which reads all names first"))
+
+
+def _below_class(row: dict[str, Any]) -> str:
+    """The folder below the class that a face of nobody known lies in; "" if there is none."""
+    path, label, output, subject = (row.get(column) or "" for column in ("path", "label", "output", "subject"))
+    folders = path.split("/")[:-1]
+    return str(folders[folders.index(label) + 1]) if output and not subject and label in folders[:-1] else ""
 
 
 def read_parts(folder: Folder, manifest: dict[str, Any]) -> Iterator[Record]:

@@ -12,6 +12,7 @@ from emotiw_keras.bulk.entries import FILE, Entry, wrong
 from emotiw_keras.bulk.left_out import LeftOut, Say, end_of, placed
 from emotiw_keras.bulk.places import asked, store_of
 from emotiw_keras.data.archive import is_image
+from emotiw_keras.data.layouts.folders import enclosing_folders
 from emotiw_keras.data.video_files import is_video
 from emotiw_keras.errors import UsageError
 
@@ -35,10 +36,11 @@ def of_store(address: str, say: Say) -> Iterator[Entry]:
     if facts["type"] != "directory":
         yield from _stored_file(address, path.rpartition("/")[2], facts, say)
         return
-    left, count = LeftOut(), 0
-    for entry in _stored_walk(system, scheme, path.rstrip("/"), "", left):
+    root, left, count = path.rstrip("/"), LeftOut(), 0
+    depth = enclosing_folders(entry.name for entry in _stored_walk(system, scheme, root, "", LeftOut()))
+    for entry in _stored_walk(system, scheme, root, "", left):
         count += 1
-        yield entry
+        yield placed(entry, depth)
     yield from end_of(address, count, left, say)
 
 
@@ -93,6 +95,6 @@ def _stored_walk(system: object, scheme: str, root: str, below: str, left: LeftO
             yield from _stored_walk(system, scheme, root, relative, left)
         elif is_image(name) or is_video(name):
             address = f"{scheme}{root.lstrip('/')}/{relative}"
-            yield placed(Entry(address, relative, FILE, address, size, state))
+            yield Entry(address, relative, FILE, address, size, state)
         else:
             left.add(relative)

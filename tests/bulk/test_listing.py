@@ -18,6 +18,7 @@ from emotiw_keras.bulk.listing import check_inputs, entries
 from emotiw_keras.bulk.places import store_of
 from emotiw_keras.data import walking
 from emotiw_keras.data.archive import FolderArchive, is_image
+from emotiw_keras.data.prepare.source import find_images
 from emotiw_keras.data.walking import in_order, matching
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.serving.inputs import expand, read_inputs
@@ -121,6 +122,39 @@ def test_patterns_lead_into_linked_folders_and_round_no_circle() -> None:
         "d/a/x.png", "d/e/back/z.png", "d/e/y.png", "d/linked/e/y.png", "d/linked/z.png",
     ]  # fmt: skip
     assert expand(["d/**/*.png"]) == list(matching("d/**/*.png")), "without --out as with it"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["p/happy/1.png", "p/sad/2.png"],
+        ["a/b/train/happy/1.png", "a/b/test/sad/2.png"],
+        ["SFEW/Train/Train_Aligned_Faces/Angry/1.png", "SFEW/Test/2.png"],
+        ["set/anna/happy/1.png", "set/ben/happy/1.png"],
+        ["AudioVisualClip/DC/sa07.avi", "AudioVisualClip/KL/h01.avi"],
+        ["enterface database/subject 1/anger/sentence 1/s1_an_1.avi", "enterface database/subject 2/anger/s2_an_1.avi"],
+        ["KDEF/AF01/AF01ANS.JPG", "KDEF/AM02/AM02HAS.JPG"],
+        ["CK/happy/S010_004_00000017.png", "CK/sad/S011_004_00000017.png"],
+        ["cats/1.png", "cats/2.png"],
+        ["su/happy/1.png", "su/sad/1.png", "su/2.png"],
+        ["1.png", "happy/2.png"],
+    ],
+)
+def test_names_say_what_they_say_to_prepare(names: list[str]) -> None:
+    make(Path("d"), names)
+    with zipfile.ZipFile("d.zip", "w") as archive:
+        for name in names:
+            archive.writestr(name, b"x")
+    tar("d.tar", [(name, b"x") for name in names])
+    expected = [(item.path, item.label, item.split, item.subject) for item in find_images("d").items]
+    for source in ("d", "d.zip", "d.tar"):
+        found = [(entry.name, entry.label, entry.split, entry.subject) for entry in listed(source)]
+        assert sorted(found) == sorted(expected), source
+
+
+def test_a_class_that_is_an_input_of_its_own_stays_one() -> None:
+    tar("happy.tar", [("happy/001/a.png", b"x"), ("happy/002/b.png", b"x")])
+    assert [entry.label for entry in listed("happy.tar")] == ["happy", "happy"]
 
 
 def test_shards_are_cut_by_number_and_by_bytes() -> None:
@@ -352,6 +386,9 @@ def test_a_store_is_listed_and_read() -> None:
     assert [(entry.path, entry.size, entry.label) for entry in found] == [
         ("memory://box/photos/c.png", 1, ""), ("memory://box/photos/sad/b.png", 2, "sad"),
     ]  # fmt: skip
+    store.pipe("/all/in/sad/b.png", b"b")
+    store.pipe("/all/in/happy/c.png", b"c")
+    assert [entry.label for entry in listed("memory://all")] == ["happy", "sad"]
     members = listed("memory://box/a.tar")
     assert [entry.path for entry in members] == ["memory://box/a.tar/k/0.jpg", "memory://box/a.tar/k/1.jpg"]
     places: list[int] = []

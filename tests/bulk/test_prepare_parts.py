@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import shutil
 import tarfile
 from pathlib import Path
@@ -79,6 +80,25 @@ def test_formats_films_and_a_second_run_give_the_same(monkeypatch: pytest.Monkey
     pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
     run(job("columns", "parquet"), ["src"], in_process, lambda line: None)
     assert rows("columns") == rows("out")
+
+
+def test_persons_are_those_of_names_and_manifests_and_a_line_says_what_is_not_read() -> None:
+    (Path("src/train/happy") / "anna").mkdir()
+    Path("src/train/happy/1.png").write_bytes(Path("src/train/sad/1.png").read_bytes())
+    Path("src/train/happy/1.png").rename("src/train/happy/anna/1.png")
+    said: list[str] = []
+    run(job("out"), ["src"], in_process, said.append)
+    assert [line for line in said if line.startswith("folders below the classes, such as 'anna', are not read as persons")]
+    shutil.rmtree("out")
+    Path("list.csv").write_text("path,label,subject\nsrc/train/happy/anna/1.png,happy,anna\nsrc/train/sad/1.png,sad,ben\n")
+    listed = dataclasses.replace(job("told"), inputs=named_inputs(("list.csv",)))
+    said.clear()
+    run(listed, ["list.csv"], in_process, said.append)
+    with tarfile.open("told/part-00000000.tar") as file:
+        file.extractall("told", filter="data")
+    faces = load_faces("told")
+    assert set(faces.subject) == {"anna", "ben"} and not faces.guessed_persons
+    assert not any("persons" in line and "names of folders" in line for line in (*said, *faces.report))
 
 
 def test_what_a_photo_holds_besides_is_counted() -> None:

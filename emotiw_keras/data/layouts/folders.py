@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from emotiw_keras.data.archive import Archive
@@ -47,6 +48,27 @@ def below_common_folder(members: list[str]) -> int:
         if len(tops) > 1 or split_of(next(iter(tops))) or all(len(part) <= 2 for part in parts):
             return depth
         depth += 1
+
+
+def enclosing_folders(members: Iterable[str]) -> int:
+    """The same of names in any order, of which as few are read as it takes, and none is kept; a class that holds everything
+    does mean something here: other inputs may hold the other classes.
+
+    Example:
+        >>> [enclosing_folders(names) for names in (["p/happy/a.png", "p/sad/b.png"], ["happy/anna/a.png"], ["p/a.png"])]
+        [1, 0, 0]
+    """
+    common: list[str] | None = None
+    most = innermost = 0
+    for member in members:
+        folders = member.split("/")[:-1]
+        common = folders if common is None else list(os.path.commonprefix([common, folders]))
+        if not common or split_of(common[0]):
+            return 0
+        most = max(most, len(folders))
+        innermost = max([innermost, *(i for i, folder in enumerate(folders) if canonical(folder))])
+    common = (common or [])[: max(0, most - 1)]
+    return next((i for i, each in enumerate(common) if split_of(each) or (canonical(each) and i == innermost)), len(common))
 
 
 def _detect_splits(source: Source) -> bool:

@@ -66,6 +66,12 @@ def find_speech(members: Sequence[str], photos: Sequence[str] = ()) -> Speech | 
     return None
 
 
+def acted(member: str) -> tuple[str, str] | None:
+    """Emotion and speaker of one video of SAVEE or eNTERFACE'05 by its name alone; None for any other."""
+    found = _savee(member) or _enterface(member)
+    return None if found is None or (found[2] and not _FOLDERS.search(member)) else found[:2]
+
+
 def _shown(member: str) -> str | None:
     """The expression that a folder of a file is called by; None if none is."""
     return next((label for part in member.split("/")[:-1] if (label := canonical(part))), None)
