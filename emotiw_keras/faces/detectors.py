@@ -22,6 +22,8 @@ _HOMES = {
     "yunet": ("emotiw_keras.faces.yunet", "YuNetDetector"),
 }
 DETECTORS = tuple(_HOMES)
+EDITION = 1
+"""Raised where the same photo gives other faces, or crops of them, than before; older folders of faces have none."""
 # Nothing here finds smaller faces.
 MIN_SIDE = 10
 

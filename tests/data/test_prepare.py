@@ -253,6 +253,23 @@ def test_again_does_only_what_is_missing_or_has_changed(tmp_path: Path) -> None:
     assert content(out) == content(fresh)
 
 
+def test_faces_of_an_earlier_version_go_on_with_a_word(tmp_path: Path) -> None:
+    source, out = build(tmp_path / "photos", each=1), tmp_path / "out"
+    prepare(source, out, detector=Dotted(), workers=1)
+    settings = json.loads((out / "prepare.json").read_text())
+    del settings["edition"]
+    (out / "prepare.json").write_text(json.dumps(settings))
+    said: list[str] = []
+    prepare(source, out, detector=Dotted(), workers=1, say=said.append)
+    assert not [line for line in said if "earlier version" in line], "nothing is mixed"
+    for seed in (77, 78):
+        save(source / "Train" / "Happy" / f"{seed}.png", photo(ONE, seed=seed))
+        said.clear()
+        assert prepare(source, out, detector=Dotted(), workers=1, say=said.append).new == 1
+        assert [line for line in said if "warning: they were made by an earlier version" in line], said
+    assert json.loads((out / "prepare.json").read_text()) == settings
+
+
 def test_other_bytes_of_the_same_size_and_time_are_read_and_folders_of_before_go_on(tmp_path: Path) -> None:
     source, out = tmp_path / "photos", tmp_path / "out"
     for name in "ab":

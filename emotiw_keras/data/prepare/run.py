@@ -23,6 +23,7 @@ from emotiw_keras.data.prepare.source import Source, find_images
 from emotiw_keras.data.prepare.summary import Summary, summarise
 from emotiw_keras.data.prepare.workers import Job, outcomes
 from emotiw_keras.errors import OutputError, RunError, UsageError
+from emotiw_keras.faces.detectors import EDITION
 from emotiw_keras.faces.face import Detector
 from emotiw_keras.files import local_path, read_regular, real, write_atomic
 from emotiw_keras.hardware import processor_threads
@@ -103,8 +104,8 @@ def prepare(
     _check_empty_or_ours(folder)
     with locked(folder, lambda: tell(Notice(f"another process prepares faces in {out}; waiting for it"))):
         _check_empty_or_ours(folder)
-        _claim(folder, source, settings)
-        return _prepare(source, folder, settings, detector, near_duplicates, workers, progress, tell)
+        alike = _claim(folder, source, settings)
+        return _prepare(source, folder, settings, detector, near_duplicates, workers, progress, tell, alike)
 
 
 def _prepare(
@@ -116,6 +117,7 @@ def _prepare(
     workers: int | None,
     progress: Progress | None,
     tell: Callable[[str], None],
+    alike: bool,
 ) -> Summary:
     sweep(folder)
     journal = Journal(folder)
@@ -128,6 +130,9 @@ def _prepare(
     total = len(source.items)
     if rows_of:
         tell(f"{len(rows_of):,} of {total:,} images are done already" + ("" if todo else ": nothing left to do"))
+        if todo and not alike:
+            told = "by an earlier version, which found and cut faces slightly otherwise"
+            tell(Notice(f"warning: they were made {told}; for faces that are all made alike, name a new folder"))
     job = Job(real(source.path), real(folder), settings, None if isinstance(detector, str) else detector)
     seconds: dict[str, float] = {}
     passing = set()
@@ -198,21 +203,29 @@ def _check_empty_or_ours(folder: Path) -> None:
         raise RunError(f"{folder} holds other things ({names[0]} ...); name a new folder for the faces")
 
 
-def _claim(folder: Path, source: Source, settings: Settings) -> None:
-    """Write down whose faces, and how they are made, stand here; refuse where others do."""
+def _claim(folder: Path, source: Source, settings: Settings) -> bool:
+    """Write down whose faces, and how they are made, stand here; refuse where others do.
+
+    Returns:
+        Whether those that are there were found as they are now; a folder that has some of both stays one of the earlier kind.
+    """
     file = folder / SETTINGS_FILE
-    wanted = {"format": _FORMAT, "source": source.name, **settings.as_dict()}
+    wanted: dict[str, Any] = {"format": _FORMAT, "edition": EDITION, "source": source.name, **settings.as_dict()}
     if file.exists():
         found = _stored(file)
-        if found == wanted:
-            return
-        names = [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]
+        edition = found.pop("edition", 0)
+        if Journal(folder).outputs():
+            wanted["edition"] = edition
+        if {**found, "edition": edition} == wanted:
+            return bool(edition == EDITION)
+        names = [name for name in {**wanted, **found} if name != "edition" and found.get(name) != wanted.get(name)]
         # The first film of a folder came, or the last one went.
         names = [name for name in names if name != "frames" or name in found.keys() & wanted.keys()]
         changed = [f"{name} {found.get(name)!r}, now {wanted.get(name)!r}" for name in names]
         if changed and Journal(folder).outputs():
             raise RunError(f"{folder} was made otherwise ({'; '.join(changed)}); name another folder, or the same choices")
     write_atomic(file, json.dumps(wanted, indent=1) + "\n")
+    return bool(wanted["edition"] == EDITION)
 
 
 def _stored(file: Path) -> dict[str, Any]:
