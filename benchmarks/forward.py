@@ -59,17 +59,17 @@ def _tflite(folder: Path, precision: str) -> Answer:
 
 
 def _onnxruntime(folder: Path, precision: str) -> Answer:
-    import onnxruntime
+    from emotiw_keras.engines import onnxruntime_module
 
-    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    session = onnxruntime_module().InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
     return lambda faces: session.run(["probabilities"], {"pixels": faces})[0]
 
 
 def _openvino(folder: Path, precision: str) -> Answer:
-    import openvino
+    from emotiw_keras.engines import openvino_module
 
     hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
-    model = openvino.Core().compile_model(str(folder / "model.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": hint})
+    model = openvino_module().Core().compile_model(str(folder / "model.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": hint})
     return lambda faces: model([faces])[0]
 
 

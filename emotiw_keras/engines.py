@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -38,9 +40,7 @@ def computing_in(precision: str) -> tuple[str, ...]:
         return tuple(name for name in ("onnxruntime", "openvino") if name in here and multiplies_bytes())
     if precision != "mixed_bfloat16" or "openvino" not in here:
         return ()
-    import openvino
-
-    return ("openvino",) if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else ()
+    return ("openvino",) if "BF16" in openvino_module().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else ()
 
 
 def load(
@@ -112,6 +112,27 @@ def load_outputs(
     return checked
 
 
+def onnxruntime_module() -> Any:
+    """The module `onnxruntime`, silent: it would write of every process to its makers, and keep files for that in the user's
+    folders, where this is not set before it is imported. What the user has set counts."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
+
+
+def openvino_module() -> Any:
+    """The module `openvino`, silent: it would report each import to its makers, unless the package that does this is missing.
+    Where somebody has imported that package before, it is left to them."""
+    missing = sys.modules.setdefault("openvino_telemetry", None) is None  # type: ignore[arg-type]
+    try:
+        import openvino
+    finally:
+        if missing:
+            sys.modules.pop("openvino_telemetry", None)
+    return openvino
+
+
 def _failures(engine: str) -> tuple[type[Exception], ...]:
     """What an engine raises for a model or a batch that it cannot compute."""
     if engine == "opencv":
@@ -119,8 +140,7 @@ def _failures(engine: str) -> tuple[type[Exception], ...]:
 
         return (cv2.error,)
     if engine == "onnxruntime":  # a class for each of its codes
-        from onnxruntime.capi import onnxruntime_pybind11_state as codes
-
+        codes = onnxruntime_module().capi.onnxruntime_pybind11_state
         found = tuple(each for each in vars(codes).values() if isinstance(each, type) and issubclass(each, Exception))
         return (*found, ValueError)  # its part in Python raises that for an input that is lacking
     return (RuntimeError,)
@@ -146,8 +166,7 @@ def _opencv(model: bytes, outputs: list[str], threads: int | None) -> Outputs:
 
 
 def _onnxruntime(model: bytes, outputs: list[str], threads: int | None) -> Outputs:
-    import onnxruntime
-
+    onnxruntime = onnxruntime_module()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or processor_threads()
     options.log_severity_level = 3
@@ -159,9 +178,7 @@ def _onnxruntime(model: bytes, outputs: list[str], threads: int | None) -> Outpu
 
 
 def _openvino(model: bytes, outputs: list[str], threads: int | None, precision: str = "f32") -> Outputs:
-    import openvino
-
-    core = openvino.Core()
+    core = openvino_module().Core()
     # Where the processor knows bfloat16, it would compute in it unasked.
     settings: dict[str, object] = {"INFERENCE_PRECISION_HINT": precision}
     threads = threads or thread_limit()

@@ -17,6 +17,7 @@ from tests import processes
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # for tests that import ONNX Runtime themselves
 
 ROOT = Path(__file__).resolve().parents[1]
 # Networks that differ from a sibling in one layer's units or order, or have hundreds of layers, which take seconds: what all

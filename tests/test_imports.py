@@ -208,3 +208,10 @@ def test_every_library_that_is_imported_is_declared() -> None:
     used = {name.split(".")[0] for path in FILES.values() for name, _ in imported(ast.parse(path.read_text()))}
     libraries = {name for name in used if name not in sys.stdlib_module_names} - {"emotiw_keras"}
     assert {DISTRIBUTIONS.get(name, name).lower() for name in libraries} <= declared
+
+
+def test_engines_that_write_to_their_makers_are_imported_where_that_is_ended() -> None:
+    files = FILES | {f"benchmarks/{path.name}": path for path in (ROOT / "benchmarks").glob("*.py")}
+    found = {(name, each) for name, path in files.items() for each, _ in imported(ast.parse(path.read_text()))}
+    talking = {(name, each) for name, each in found if each.split(".")[0] in ("onnxruntime", "openvino")}
+    assert talking == {("engines", "onnxruntime"), ("engines", "openvino"), ("serving.onnx_answers", "onnxruntime")}

@@ -9,10 +9,13 @@ any program can.
 
 from __future__ import annotations
 
+import os
 import sys
 
 import numpy as np
-import onnxruntime
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else it writes to its makers
+import onnxruntime  # noqa: E402
 
 
 def answer(model_file: str, faces_file: str, outputs_file: str) -> None:

@@ -199,8 +199,10 @@ def run_onnx_by_opencv(net: Network, path: Path, layers: list[str]) -> dict[str,
 def run_onnx_runtime(net: Network, path: Path, layers: list[str]) -> dict[str, np.ndarray]:
     """What ONNX Runtime computes; inner layers are made outputs of the model."""
     import onnx
-    import onnxruntime
 
+    from emotiw_keras.engines import onnxruntime_module
+
+    onnxruntime = onnxruntime_module()
     model = onnx.load(str(path))
     known = {output.name for output in model.graph.output}
     model.graph.output.extend(onnx.ValueInfoProto(name=layer) for layer in layers if layer not in known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -174,6 +175,35 @@ def test_a_light_engine_imports_no_framework(tmp_path: Path) -> None:
         modules & {"tensorflow", "keras", "jax", "torch", "onnxruntime", "openvino", "scipy", "sklearn", "matplotlib"} == set()
     )
     assert {"cv2", "numpy", "h5py"} <= modules
+
+
+@pytest.mark.parametrize("engine", HERE)
+def test_an_engine_leaves_nothing_in_the_users_folders(engine: str, tmp_path: Path) -> None:
+    """ONNX Runtime and OpenVINO keep there what they send to their makers, unless they are kept from it."""
+    code = (
+        "import numpy as np\nfrom emotiw_keras.serving.predictor import Predictor\n"
+        f"Predictor('fer28-face-vgg', engine={engine!r}).faces(np.zeros((50, 50, 3), np.uint8))\n"
+    )
+    there = {name: str(tmp_path) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME")}
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"} | there
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert [path.name for path in tmp_path.rglob("*")] == []
+
+
+def test_openvino_is_imported_without_what_reports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in {
+        "openvino_telemetry": "",
+        "openvino": "try:\n    import openvino_telemetry\n    told = True\nexcept ImportError:\n    told = False",
+    }.items():
+        (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not engines.openvino_module().told and "openvino_telemetry" not in sys.modules
+    del sys.modules["openvino"]
+    import openvino_telemetry  # somebody else uses it
+
+    assert engines.openvino_module().told and sys.modules["openvino_telemetry"] is openvino_telemetry
+    del sys.modules["openvino"], sys.modules["openvino_telemetry"]
 
 
 @pytest.mark.parametrize("engine", ["auto", *HERE])
