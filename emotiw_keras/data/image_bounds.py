@@ -17,6 +17,8 @@ MAX_SCANS, MOST_SCANS = 16, 1000
 # Parts in front of the pixels that are stepped over one by one; bytes of them that are comments or rubbish.
 MAX_SEGMENTS = 4096
 MAX_PREFACE = 2**20
+# Segments of a JPEG that are stepped over to find its size.
+MAX_HEADS = 64
 MAX_CHUNKS = 2**16
 # Numbers written as text, and runs, are decoded one at a time.
 MAX_PLAIN = 8_000_000
@@ -57,6 +59,22 @@ def check_work(data: bytes) -> None:
             except (struct.error, IndexError):
                 return  # ends early: the decoder says so
             return
+
+
+def told_pixels(data: bytes) -> int | None:
+    """Pixels that a PNG or JPEG says it has, without a decoder; None where that stands further behind, and of others."""
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24:
+        width, height = struct.unpack_from(">II", data, 16)
+        return int(width * height)
+    position = 2
+    for _ in range(MAX_HEADS):
+        if data[:2] != b"\xff\xd8" or position + 9 > len(data) or data[position] != 0xFF:
+            break
+        if data[position + 1] in (0xC0, 0xC1, 0xC2):
+            height, width = struct.unpack_from(">HH", data, position + 5)
+            return int(width * height)
+        position += 2 + max(2, int.from_bytes(data[position + 2 : position + 4], "big"))
+    return None
 
 
 def _check_jpeg(data: bytes) -> None:

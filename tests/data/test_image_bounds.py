@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from emotiw_keras.data.image_bounds import MAX_CHUNKS, MAX_SEGMENTS, png_rows_missing
+from emotiw_keras.data.image_bounds import MAX_CHUNKS, MAX_SEGMENTS, png_rows_missing, told_pixels
 from emotiw_keras.data.images import ImageError, decode_image, read_header
 
 
@@ -196,3 +196,15 @@ def test_a_heic_of_tiles_is_read_as_one_image(shared_data: Path) -> None:
     assert decode_image(data).shape == (2048, 2560, 3)
     with pytest.raises(ImageError, match="cut short"):
         decode_image(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
+def test_pixels_are_told_by_a_beginning_where_the_format_is_simple(kind: str) -> None:
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(file, kind, **({} if kind == "GIF" else {"exif": exif}))
+    data = file.getvalue()
+    assert told_pixels(data) == (1200 if kind in ("PNG", "JPEG") else None)
+    assert {told_pixels(data[:length]) for length in range(len(data))} <= {None, 1200}
+    assert told_pixels(b"\xff\xd8" + b"\xff\xfe\0\0" * 2**20) is None

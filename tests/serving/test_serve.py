@@ -270,16 +270,17 @@ def test_what_waits_is_read_together_and_a_full_queue_says_when_to_come_again() 
         assert (many.status, "more than the 4 pictures allowed" in many.json["error"]) == (413, True)
 
 
-def test_requests_take_turns_and_large_pictures_wait_for_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_requests_take_turns_and_large_pictures_wait_for_themselves(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from emotiw_keras.serving.web import batcher
     from emotiw_keras.serving.web.uploads import Upload
 
-    monkeypatch.setattr(batcher, "PIXELS_TOGETHER", 1)
-    slow = Slow()
+    monkeypatch.setattr(batcher, "PIXELS_TOGETHER", 320 * 240 * 2 - 1)
+    slow, data = Slow(), encoded(photo(3), kind)
     with service(slow) as served:
 
         def submit(count: int) -> list[Any]:
-            return served.batcher.submit([Upload("a.png", FACE)] * count, whole=True)
+            return served.batcher.submit([Upload("a.png", data)] * count, whole=True)
 
         first = submit(1)
         until(lambda: slow.sizes == [1])
@@ -290,8 +291,34 @@ def test_requests_take_turns_and_large_pictures_wait_for_themselves(monkeypatch:
         one[0].add_done_callback(lambda _: ended.append("one"))
         slow.go.set()
         until(lambda: len(ended) == 13)
-        assert first[0].done() and ended.index("one") < 6
-        assert max(slow.sizes) < 10
+        assert first[0].done() and ended.index("one") < 3
+        # How many pixels these have is known before they are decoded; others' only then, when one more has been taken.
+        assert max(slow.sizes) == (2 if kind == "WEBP" else 1)
+
+
+def test_pictures_of_who_hangs_up_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    from emotiw_keras.serving.web import batcher
+    from emotiw_keras.serving.web.uploads import Upload
+
+    decoding, go, names = threading.Event(), threading.Event(), list[str]()
+
+    def decoded(upload: Upload) -> Any:
+        names.append(upload.name)
+        decoding.set()
+        assert go.wait(60)
+        return real(upload)
+
+    real = batcher._decoded
+    monkeypatch.setattr(batcher, "_decoded", decoded)
+    monkeypatch.setattr(batcher, "DECODERS", 1)
+    with service() as served:
+        answers = served.batcher.submit([Upload(f"{n}.png", FACE) for n in range(40)], whole=True)
+        assert decoding.wait(30)
+        served.batcher.withdraw(answers)
+        go.set()
+        assert served.predict(("late.png", FACE)).status == 200
+        assert names == ["0.png", "late.png"]
+        assert served.metric('emotiw_pictures_total{found="unreadable"}') == 0
 
 
 def test_who_hangs_up_is_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:

@@ -23,11 +23,9 @@ from emotiw_keras.serving.web.openapi import openapi
 from emotiw_keras.serving.web.uploads import Holding, Upload, read_uploads
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from starlette.types import ASGIApp
 
-    from emotiw_keras.serving.web.batcher import Answer, Batcher
+    from emotiw_keras.serving.web.batcher import Answer, Awaited, Batcher
     from emotiw_keras.serving.web.metrics import Metrics
 
 LINES = "application/x-ndjson"
@@ -124,7 +122,7 @@ class _Service:
             return Response("".join(lines), media_type=LINES)
         return Response(_body(self._facts.labels, uploads, found), media_type="application/json")
 
-    async def _answers(self, request: Request, answers: list[Future[Answer]]) -> list[Answer]:
+    async def _answers(self, request: Request, answers: list[Awaited]) -> list[Answer]:
         """Raises ClientDisconnect where whoever asked does not wait for them."""
         all_of_them = asyncio.gather(*map(asyncio.wrap_future, answers))
         gone = asyncio.create_task(_gone(request))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from emotiw_keras.data.heif import is_heif
+from emotiw_keras.data.image_bounds import MAX_PIXELS, told_pixels
 from emotiw_keras.data.prefetch import map_ahead
 from emotiw_keras.hardware import processor_threads
 from emotiw_keras.serving.decoders import DecodersLost, current
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 TOGETHER = 32
 """Pictures of a batch, at most: those that come behind it wait for it."""
 PIXELS_TOGETHER = 32_000_000
-"""Pixels after which a batch takes no more pictures: large ones take seconds each."""
+"""Pixels of a batch, at most, unless a single picture has more: large ones take seconds each."""
 END_SECONDS = 5.0
 """Seconds that the end waits for a picture that is being read."""
 LONGEST_WAIT = 60
@@ -51,11 +52,25 @@ class Answer:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, eq=False)
+class Awaited(Future[Answer]):
+    """An answer to come; `gone` where nobody waits for it any more."""
+
+    gone = False
+
+
+@dataclass(eq=False)
 class _Job:
+    """Its pixels are as its file says, else None until it has been decoded."""
+
     upload: Upload
     whole: bool
-    answer: Future[Answer] = field(default_factory=Future)
+    answer: Awaited = field(default_factory=Awaited)
+    pixels: int | None = None
+    known: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        told = told_pixels(self.upload.data)
+        self.pixels = told if told is None or told <= MAX_PIXELS else 0  # more are not decoded
 
 
 class Batcher:
@@ -92,7 +107,7 @@ class Batcher:
         with self._changed:
             return sum(map(len, self._requests))
 
-    def submit(self, uploads: Sequence[Upload], whole: bool) -> list[Future[Answer]]:
+    def submit(self, uploads: Sequence[Upload], whole: bool) -> list[Awaited]:
         """Let the pictures of a request wait for their turn, all of them or none.
 
         Args:
@@ -118,8 +133,10 @@ class Batcher:
             after = min(LONGEST_WAIT, max(1, math.ceil(waiting * self._seconds)))
             raise Refused(503, f"{waiting} pictures wait, of at most {self._limits.waiting}; come again", after)
 
-    def withdraw(self, answers: Sequence[Future[Answer]]) -> None:
-        """Forget those that have not begun: nobody waits for them any more."""
+    def withdraw(self, answers: Sequence[Awaited]) -> None:
+        """Forget them: nobody waits for them any more. Those that are decoded already are read."""
+        for answer in answers:
+            answer.gone = True
         gone = {id(answer) for answer in answers if answer.cancel()}
         with self._changed:
             left = (deque(job for job in jobs if id(job.answer) not in gone) for jobs in self._requests)
@@ -148,10 +165,10 @@ class Batcher:
                 if (job := self._more(self._requests[0][0].whole)) is not None:
                     return job
 
-    def _more(self, whole: bool) -> _Job | None:
-        """Whose turn it is, unless it is read in another way; None also where nothing waits."""
+    def _more(self, whole: bool, room: float = math.inf) -> _Job | None:
+        """Whose turn it is, unless it is read in another way or says that it has more pixels; None also where nothing waits."""
         with self._changed:
-            while self._requests and self._requests[0][0].whole == whole:
+            while self._requests and (first := self._requests[0][0]).whole == whole and (first.pixels or 0) <= room:
                 jobs = self._requests.popleft()
                 job = jobs.popleft()
                 if jobs:
@@ -181,33 +198,40 @@ class Batcher:
         images = map_ahead(batch.decoded, batch.drawn(), min(DECODERS, processor_threads()))
         readings = self._pipelines[batch.jobs[0].whole].read(images, threads=True)
         for number, reading in enumerate(readings):  # whose pictures may still be drawn in another thread
-            self._metrics.count(reading)
+            if not batch.jobs[number].answer.gone:
+                self._metrics.count(reading)
             batch.jobs[number].answer.set_result(Answer(list(rows_of(reading)), reading.image.notes))
 
 
 class _Batch:
     """Pictures that are read together: the first, and what waits when there is room for another."""
 
-    def __init__(self, first: _Job, more: Callable[[bool], _Job | None] = lambda _: None) -> None:
+    def __init__(self, first: _Job, more: Callable[[bool, float], _Job | None] = lambda *_: None) -> None:
         self.jobs = [first]
         self._more = more
-        self._pixels = 0
 
     def drawn(self) -> Iterator[_Job]:
         """The first, and others as long as there are some and the batch is not full."""
-        yield self.jobs[0]
-        while len(self.jobs) < TOGETHER and self._pixels < PIXELS_TOGETHER:
-            job = self._more(self.jobs[0].whole)
-            if job is None:
-                return
-            self.jobs.append(job)
+        job: _Job | None = self.jobs[0]
+        room = PIXELS_TOGETHER
+        while job is not None:
             yield job
+            if job.pixels is None:
+                job.known.wait()
+            room -= job.pixels or 0
+            job = self._more(job.whole, room) if len(self.jobs) < TOGETHER and room > 0 else None
+            if job is not None:
+                self.jobs.append(job)
 
     def decoded(self, job: _Job) -> InputImage:
         """The picture of one of them."""
-        image = _decoded(job.upload)
-        self._pixels += 0 if image.pixels is None else image.pixels.size // image.pixels.shape[-1]
-        return image
+        try:
+            image = InputImage("", None, "nobody waits for it") if job.answer.gone else _decoded(job.upload)
+            if job.pixels is None and image.pixels is not None:
+                job.pixels = image.pixels.size // image.pixels.shape[-1]
+            return image
+        finally:
+            job.known.set()
 
 
 def _decoded(upload: Upload) -> InputImage:
