@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from emotiw_keras.data.image_bounds import MAX_PIXELS
+from emotiw_keras.data.images import MIN_SIDE
 from emotiw_keras.data.one_channel import for_grey
 from emotiw_keras.data.resize import LUMA
 from emotiw_keras.inference import crop_mean
@@ -103,7 +104,7 @@ def decode(data: tf.Tensor) -> tf.Tensor:
 
     Of an animation the first frame. EXIF orientation is ignored; transparency is dropped. Refused before they are decoded are
     images of more than `MAX_PIXELS` or of a size that is not told, JPEGs of many scans, which take minutes, and animated WebP,
-    which damages TensorFlow.
+    which damages TensorFlow; then those of less than `MIN_SIDE` pixels a side.
     """
     content = tf.io.decode_raw(data, tf.uint8)
     # Of a shorter file the decoder says that it is none.
@@ -159,9 +160,15 @@ def decode(data: tf.Tensor) -> tf.Tensor:
         image = tf.io.decode_image(tf.where(gif, first, data), channels=3, expand_animations=False)
         return tf.reshape(image, tf.shape(image)[-3:])
 
+    def webp() -> tf.Tensor:
+        # Of one with transparency TensorFlow gives no three channels.
+        return tf.io.decode_image(data, channels=0, expand_animations=False)[..., :3]
+
     with tf.control_dependencies(checks):
-        image = tf.cond(jpeg | png, common, other)
-    return tf.ensure_shape(image, (None, None, 3))
+        image = tf.case([(jpeg | png, common), (lossy | lossless | extended, webp)], default=other)
+    large = tf.debugging.Assert(tf.reduce_min(tf.shape(image)[:2]) >= MIN_SIDE, ["smaller than", MIN_SIDE, "pixels a side"])
+    with tf.control_dependencies([large]):
+        return tf.ensure_shape(image, (None, None, 3))
 
 
 def _number(digits: tf.Tensor) -> tf.Tensor:

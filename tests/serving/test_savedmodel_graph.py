@@ -101,6 +101,20 @@ def test_bytes_decode_as_the_reader_decodes_them(kind: str, channels: int) -> No
     np.testing.assert_array_equal(graph.decode(tf.constant(data)).numpy(), expected)
 
 
+@pytest.mark.parametrize("lossless", [True, False])
+def test_the_transparency_of_webp_is_dropped(lossless: bool) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (37, 53, 4), np.uint8)
+    data = encoded(pixels, "WEBP", lossless=lossless)
+    decode = tf.function(graph.decode, input_signature=[tf.TensorSpec((), tf.string)])
+    np.testing.assert_array_equal(decode(data), decode_image(data))
+
+
+def test_what_is_too_small_for_the_reader_is_refused() -> None:
+    for shape in ((7, 9, 3), (9, 7, 3)):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="smaller than"):
+            graph.decode(tf.constant(encoded(np.zeros(shape, np.uint8), "PNG")))
+
+
 def test_an_animation_gives_its_first_image() -> None:
     first, second = np.full((9, 9, 3), 40, np.uint8), np.full((9, 9, 3), 200, np.uint8)
     for kind in ("GIF", "PNG"):
