@@ -42,6 +42,7 @@ class Service:
 
     port: int
     batcher: Any
+    server: Any = None
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Response:
         """A request of its own connection; `_` in the names of headers stands for `-`."""
@@ -113,7 +114,7 @@ def service(predictor: Predictor | None = None, hosts: Sequence[str] = (), **lim
         thread.start()
         assert ready.wait(30)
         try:
-            yield Service(bound.getsockname()[1], batcher)
+            yield Service(bound.getsockname()[1], batcher, server)
         finally:
             server.stop()
             thread.join(30)

@@ -87,6 +87,8 @@ def test_whole_pictures_are_faces_and_remarks_are_told(served: Service, tmp_path
     [
         ("/predict?face=whole", "image/png", FACE, 400, "?face=whole: expected faces=detect or faces=whole"),
         ("/predict?faces=all", "image/png", FACE, 400, "expected faces=detect"),
+        ("/predict?faces=whole&faces=detect", "image/png", FACE, 400, "and name=NAME, each once"),
+        ("/predict?name=a&name=b", "image/png", FACE, 400, "and name=NAME, each once"),
         ("/predict?name=a", "application/json", b'{"images": []}', 400, "?name= is for a picture that is the whole body"),
         ("/predict", "text/plain", FACE, 415, "a body of type 'text/plain': expected multipart/form-data"),
         ("/predict", "", FACE, 415, "unknown"),
@@ -181,6 +183,15 @@ def test_a_name_that_no_request_can_have_is_refused(word: str, started_emotiw: C
 def test_a_request_without_a_name_is_refused_whatever_is_allowed(predictor: Predictor) -> None:
     with service(predictor, [""]) as running:
         assert running.ask("GET", "/healthz", Host="").status == 421
+
+
+def test_programs_that_know_no_names_may_ask_how_it_goes(served: Service) -> None:
+    import socket
+
+    for path, status in (("/healthz", 200), ("/metrics", 200), ("/", 421), ("/predict", 421)):
+        with socket.create_connection(("127.0.0.1", served.port), timeout=20) as connection:
+            connection.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+            assert connection.recv(1 << 16).split()[1] == str(status).encode()
 
 
 def test_every_answer_binds_the_browser(served: Service) -> None:
@@ -436,6 +447,25 @@ def test_a_signal_lets_the_requests_at_hand_end(
     assert [(answer.status, len(answer.json["rows"])) for answer in answers] == [(200, 40)]
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (code, "", "emotiw: stopped\n")
+
+
+def test_requests_that_take_longer_than_the_end_may_are_told_so(caplog: pytest.LogCaptureFixture) -> None:
+    slow = Slow()
+    answers: list[Any] = []
+    try:
+        with service(slow, stop_seconds=1) as served:
+            asking = threading.Thread(target=lambda: answers.append(served.predict(("a.png", FACE))))
+            asking.start()
+            until(lambda: slow.sizes == [1])
+            served.server.stop()
+            asking.join(10)
+            slow.go.set()
+    finally:
+        slow.go.set()
+    (answer,) = answers
+    assert (answer.status, answer.json) == (503, {"error": "the service is stopping"})
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert caplog.records == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="decoders run apart on Linux, where forking is safe")

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from emotiw_keras.sealed import json_text
 from emotiw_keras.serving.rows import json_line
-from emotiw_keras.serving.web.batcher import OK
+from emotiw_keras.serving.web.batcher import OK, REASONS, STOPPING
 from emotiw_keras.serving.web.guard import Guard
 from emotiw_keras.serving.web.limits import Budget, Limits, Refused
 from emotiw_keras.serving.web.openapi import openapi
@@ -117,6 +117,8 @@ class _Service:
                 found = await self._answers(request, answers)
             except ClientDisconnect:
                 return Response(status_code=NOBODY)
+            except asyncio.CancelledError:  # by the server, which has waited for it long enough
+                raise Refused(503, REASONS[STOPPING]) from None
         if LINES in request.headers.get("accept", ""):
             lines = [json_line(row) + "\n" for answer in found for row in answer.rows]
             return Response("".join(lines), media_type=LINES)
@@ -158,8 +160,9 @@ async def _gone(request: Request) -> None:
 
 
 def _whole(request: Request) -> bool:
-    unknown = set(request.query_params) - {"faces", "name"}
+    names = [name for name, _ in request.query_params.multi_items()]
+    known = len(names) == len(set(names)) and set(names) <= {"faces", "name"}
     faces = request.query_params.get("faces", "detect")
-    if unknown or faces not in ("detect", "whole"):
-        raise Refused(400, f"?{request.url.query:.200}: expected faces=detect or faces=whole, and name=NAME")
+    if not known or faces not in ("detect", "whole"):
+        raise Refused(400, f"?{request.url.query:.200}: expected faces=detect or faces=whole, and name=NAME, each once")
     return faces == "whole"

@@ -35,6 +35,8 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 READING = ("GET", "HEAD")
+FIGURES = ("/healthz", "/metrics")
+"""What programs ask for that may know no HTTP but 1.0, whose requests need no name; browsers send one."""
 OUR_SITE = ("same-origin", "none")
 _NAME = re.compile(r"((?:[a-z0-9_-]+\.)*[a-z0-9_-]+)\.?(?::[0-9]{1,5})?", re.IGNORECASE)
 """A name as the header Host may have it, with the root's dot and a port."""
@@ -87,14 +89,16 @@ class Guard:
                 self._count(scope["path"], message["status"], time.perf_counter() - start)
             await send(message)
 
-        refused = self._refused(scope["method"], Headers(scope=scope))
+        refused = self._refused(scope["method"], scope["path"], Headers(scope=scope))
         await (self._app if refused is None else refused)(scope, receive, answer)
 
     def _count(self, path: str, status: int, seconds: float) -> None:
         self._metrics.requests.labels(path if path in self._paths else "other", str(status)).inc()
         self._metrics.seconds.observe(seconds)
 
-    def _refused(self, method: str, headers: Headers) -> JSONResponse | None:
+    def _refused(self, method: str, path: str, headers: Headers) -> JSONResponse | None:
+        if "host" not in headers and method in READING and path in FIGURES:
+            return None
         host = headers.get("host", "")
         if not self._may_be_called(host):
             reason = f"asked as {host!r}, which is none of the names of this service; `emotiw serve --allow-host NAME` adds one"

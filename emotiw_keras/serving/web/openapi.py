@@ -16,7 +16,7 @@ ERRORS = {
     "415": "A body of another type.",
     "421": "Asked under a name that is none of the service's.",
     "500": "A fault of the service.",
-    "503": "The queue is full, come again after the seconds in Retry-After; or as of /healthz.",
+    "503": "The queue is full, come again after the seconds in Retry-After; or it is stopping, or as of /healthz.",
 }
 
 
@@ -114,7 +114,10 @@ def openapi(version: str, model: str, labels: Sequence[str]) -> dict[str, Any]:
                     "summary": "Whether it answers, and what it is.",
                     "responses": {
                         "200": _answer("It answers.", "Health"),
-                        "503": _answer("It is stopping, or has lost its decoders.", "Health"),
+                        "503": _answer(
+                            "It has lost its decoders and has to be started again. While it stops, it takes no connections.",
+                            "Health",
+                        ),
                     },
                 }
             },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import math
 import os
 import signal
@@ -12,10 +13,12 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from emotiw_keras.errors import UsageError
+from emotiw_keras.serving.web.guard import HEADERS
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from emotiw_keras.serving.web.limits import Limits
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+LAST_SECONDS = 5
+"""For requests that are given up to be told so."""
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -78,10 +83,10 @@ class Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 timeout_keep_alive=math.ceil(limits.idle_seconds),
-                timeout_graceful_shutdown=limits.stop_seconds,
+                timeout_graceful_shutdown=limits.stop_seconds + LAST_SECONDS,
             )
         )
-        self._ready = ready
+        self._ready, self._stop_seconds = ready, limits.stop_seconds
         self._signal = 0
 
     def answer(self, bound: socket.socket) -> int:
@@ -100,6 +105,16 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        late = asyncio.get_running_loop().call_later(self._stop_seconds, self._give_up)
+        await super().shutdown(sockets)
+        late.cancel()
+
+    def _give_up(self) -> None:
+        """The requests at hand are cancelled, and answer so."""
+        for task in self.server_state.tasks:
+            task.cancel()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -139,6 +154,14 @@ def _protocol(limits: Limits) -> type[H11Protocol]:
             super().handle_events()
             if self.cycle is not None and not self.cycle.response_complete:
                 self._wait_no_more()
+
+        def send_400_response(self, msg: str) -> None:
+            body = json.dumps({"error": msg}).encode()
+            told = {**HEADERS, "Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close"}
+            answer = h11.Response(status_code=400, headers=list(told.items()), reason=b"Bad Request")
+            for event in (answer, h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+            self.transport.close()
 
         def on_response_complete(self) -> None:
             self._wait()
