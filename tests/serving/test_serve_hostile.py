@@ -111,13 +111,21 @@ def test_names_are_told_and_nothing_else_is_done_with_them(served: Service, name
         assert served.predict((name, b"")).json["rows"][0]["path"] == name
 
 
+def test_commas_in_names_are_no_values(served: Service) -> None:
+    images = [{"name": "a" + ",[{" * 84, "b64": ""}] * 64
+    answer = served.ask("POST", "/predict", json.dumps({"images": images}), Content_Type="application/json")
+    assert (answer.status, len(answer.json["rows"])) == (200, 64)
+    many = served.ask("POST", "/predict", b'{"images": [' + b"0," * 20_000 + b"0]}", Content_Type="application/json")
+    assert (many.status, "JSON of more values" in many.json["error"]) == (413, True)
+
+
 def test_a_long_name_is_refused(served: Service) -> None:
     assert "300 letters" in served.predict(("a" * 300, FACE)).json["error"]
     assert served.predict(("a" * 5000, FACE)).status == 400
 
 
-@pytest.mark.parametrize("declared", [True, False])
-def test_a_hundred_megabytes_are_refused_before_they_are_held(served: Service, declared: bool) -> None:
+@pytest.mark.parametrize(("declared", "kind"), [(True, "image/png"), (False, "image/png"), (True, "application/json")])
+def test_a_hundred_megabytes_are_refused_before_they_are_held(served: Service, declared: bool, kind: str) -> None:
     most = 0.0
 
     def watch() -> None:
@@ -131,16 +139,19 @@ def test_a_hundred_megabytes_are_refused_before_they_are_held(served: Service, d
     try:
         megabyte = bytes(1 << 20)
         if declared:
-            start = HEAD.format(kind="image/png") + f"Content-Length: {100 << 20}\r\n\r\n"
+            start = HEAD.format(kind=kind) + f"Content-Length: {100 << 20}\r\n\r\n"
             answer = sent(served, start.encode(), *[megabyte] * 100)
         else:
-            start = HEAD.format(kind="image/png") + "Transfer-Encoding: chunked\r\n\r\n"
+            start = HEAD.format(kind=kind) + "Transfer-Encoding: chunked\r\n\r\n"
             answer = sent(served, start.encode(), *[b"100000\r\n" + megabyte + b"\r\n"] * 100, b"0\r\n\r\n")
     finally:
         done.set()
         watching.join()
-    assert status(answer) == 413 and b"a request of more than 4,194,304 bytes" in answer
-    assert most <= 4 << 20
+    expected = (
+        b"the picture: more than the 1,048,576 bytes" if kind == "image/png" else b"a request of more than 4,194,304 bytes"
+    )
+    assert status(answer) == 413 and expected in answer
+    assert most <= 6 << 20
 
 
 def test_one_large_file_among_others_is_refused(served: Service) -> None:
@@ -206,14 +217,14 @@ def test_slow_clients_are_left(predictor: Predictor) -> None:
 
 
 def test_bodies_that_wait_hold_no_more_than_their_share(served: Service) -> None:
-    """Two bodies of three megabytes each are on their way; a third finds no room, and one of few bytes does."""
-    start = (HEAD.format(kind="image/png") + f"Content-Length: {4 << 20}\r\n\r\n").encode()
+    """Two bodies that count three megabytes each are on their way; a third finds no room, and one of few bytes does."""
+    start = (HEAD.format(kind="application/json") + f"Content-Length: {4 << 20}\r\n\r\n").encode()
     with (
         socket.create_connection(("127.0.0.1", served.port)) as first,
         socket.create_connection(("127.0.0.1", served.port)) as second,
     ):
         for connection in (first, second):
-            connection.sendall(start + bytes((3 << 20) - 1000))
+            connection.sendall(start + bytes((1 << 20) - 300))
         end = time.monotonic() + 10
         while served.metric("emotiw_held_bytes") < (6 << 20) - 2000:
             assert time.monotonic() < end
@@ -250,6 +261,9 @@ def test_more_connections_than_allowed_are_closed(served: Service) -> None:
 def test_what_is_no_request(served: Service, garbage: bytes) -> None:
     answer = sent(served, garbage)
     assert answer == b"" or status(answer) in (400, 404, 415, 421)
+    assert answer == b"" or (
+        b"content-security-policy" in answer.lower() and json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+    )
 
 
 def test_websockets_are_not_spoken(served: Service) -> None:

@@ -21,7 +21,8 @@ JSON_FORM = '{"images": [{"name": "a.jpg", "b64": "..."}]}'
 JSON_COPIES = 3
 """Copies of a JSON body that are in memory while it is taken apart."""
 MARKS_A_FILE = 16
-"""Commas and brackets that JSON has for one picture, at most: a body of nothing else would take many times its size."""
+"""Commas and brackets that JSON has for one picture beside its name, at most: a body of nothing else would take many times its
+size."""
 HEAD_BYTES = 2048
 """Bytes of one header of a part."""
 # What it warns of is a client's and in the answer; without a handler Python would write it to standard error.
@@ -66,12 +67,13 @@ async def read_uploads(request: Request, limits: Limits, holding: Holding) -> li
     Raises:
         Refused: another kind of body, a damaged or an empty one, one that is too large or too slow, or too many pictures.
     """
+    kind, options = _options(request.headers.get("content-type", ""))
+    alone = kind.startswith("image/") or kind == "application/octet-stream"
     declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > limits.request_bytes:
-        raise _too_large(limits)
+    if declared.isdecimal():
+        _check_body(int(declared), alone, limits)
     if (coding := request.headers.get("content-encoding", "identity").strip().lower()) not in ("", "identity"):
         raise Refused(415, f"a body packed as {coding!r:.40}: expected one that is not; pictures are packed already")
-    kind, options = _options(request.headers.get("content-type", ""))
     if "name" in request.query_params and kind in ("multipart/form-data", "application/json"):
         raise Refused(400, f"?name= is for a picture that is the whole body; {kind} has names of its own")
     try:
@@ -81,12 +83,10 @@ async def read_uploads(request: Request, limits: Limits, holding: Holding) -> li
             elif kind == "application/json":
                 body = await _whole(_bounded(request, limits, holding, JSON_COPIES))
                 uploads = await asyncio.to_thread(_of_json, body, limits)
-            elif kind.startswith("image/") or kind == "application/octet-stream":
+            elif alone:
                 name = request.query_params.get("name", "")
                 _check_name(name, limits)
-                data = await _whole(_bounded(request, limits, holding))
-                _check_size(name, len(data), limits)
-                uploads = [Upload(name, data)]
+                uploads = [Upload(name, await _whole(_bounded(request, limits, holding, alone=True)))]
             else:
                 raise Refused(415, f"a body of type {kind or 'unknown'!r}: expected {KINDS}")
     except TimeoutError as error:
@@ -103,16 +103,23 @@ def _options(header: str) -> tuple[str, dict[bytes, bytes]]:
     return kind.decode("latin-1").lower(), options
 
 
-def _too_large(limits: Limits) -> Refused:
-    return Refused(413, f"a request of more than {limits.request_bytes:,} bytes; send fewer pictures at once")
+def _check_body(count: int, alone: bool, limits: Limits) -> None:
+    if alone:
+        _check_size("", count, limits)
+    elif count > limits.request_bytes:
+        picture = f"a picture may have {limits.file_bytes:,}"
+        raise Refused(
+            413, f"a request of more than {limits.request_bytes:,} bytes; {picture}, and several can be sent one by one"
+        )
 
 
-async def _bounded(request: Request, limits: Limits, holding: Holding, copies: int = 1) -> AsyncIterator[bytes]:
+async def _bounded(
+    request: Request, limits: Limits, holding: Holding, copies: int = 1, alone: bool = False
+) -> AsyncIterator[bytes]:
     count = 0
     async for chunk in request.stream():
         count += len(chunk)
-        if count > limits.request_bytes:
-            raise _too_large(limits)
+        _check_body(count, alone, limits)
         holding.take(copies * len(chunk))
         yield chunk
 
@@ -209,7 +216,7 @@ class _Parts:
 
 
 def _of_json(body: bytes, limits: Limits) -> list[Upload]:
-    if sum(body.count(mark) for mark in (b",", b"[", b"{")) > MARKS_A_FILE * (limits.files + 1):
+    if sum(body.count(mark) for mark in (b",", b"[", b"{")) > (MARKS_A_FILE + limits.name_letters) * (limits.files + 1):
         raise Refused(413, f"JSON of more values than {limits.files} pictures have; expected {JSON_FORM}")
     try:
         told = strict_json(body)
