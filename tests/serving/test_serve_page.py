@@ -148,7 +148,29 @@ def test_the_camera_is_followed_and_let_go(chromium: Browser, served: Service, w
 def test_what_is_too_large_is_told(chromium: Browser, served: Service) -> None:
     page = opened(chromium, served, 390)
     page.value("readPhotos([new File([new Uint8Array(70 << 20)], 'large.png', {type: 'image/png'})]); 0")
-    page.until("document.querySelector('article p.error')?.textContent.includes('more than 67,108,864 bytes')")
+    page.until("document.querySelector('article p.error')?.textContent.includes('a picture may have 33,554,432')")
+
+
+@pytest.mark.parametrize("lost", ["folder", "file"])
+def test_what_cannot_be_read_is_not_the_programs_fault(chromium: Browser, served: Service, lost: str, tmp_path: Path) -> None:
+    page, place = opened(chromium, served, 390), tmp_path / "mine"
+    place.mkdir() if lost == "folder" else place.write_bytes(encoded(photo()))
+    chosen = page.call("Runtime.evaluate", expression="document.getElementById('files')")["result"]["objectId"]
+    page.value("window.hold = readPhotos; readPhotos = (files) => (window.held = files); 0")
+    page.call("DOM.setFileInputFiles", files=[str(place)], objectId=chosen)
+    page.until("window.held?.length === 1")
+    if lost == "file":
+        place.unlink()
+    page.value("hold(held); 0")
+    page.until("document.querySelector('article p.error')?.textContent.includes('a folder, whose photos can be chosen')")
+
+
+def test_without_scripts_it_says_so(chromium: Browser, served: Service) -> None:
+    page = chromium.page()
+    page.call("Emulation.setScriptExecutionDisabled", value=True)
+    page.open(f"http://127.0.0.1:{served.port}/", 390)
+    page.call("Emulation.setScriptExecutionDisabled", value=False)
+    assert "This page needs JavaScript" in page.value("document.body.innerText")
 
 
 def test_the_notice_on_lawful_use_stands_on_the_page(chromium: Browser, served: Service) -> None:

@@ -32,7 +32,9 @@ async function read(picture, name, say) {
     try {
       answer = await fetch("/predict", { method: "POST", body });
     } catch {
-      throw new Error("the program does not answer; is it still running?");
+      const there = await picture.arrayBuffer().catch(() => null);
+      throw new Error(there ? "the program does not answer; is it still running?"
+        : "a folder, whose photos can be chosen, or a file that is not there any more");
     }
     if (answer.status === 503 && answer.headers.has("Retry-After")) {
       say("The queue is full; waiting ...");
@@ -212,7 +214,7 @@ function stopCamera() {
 async function describe() {
   try {
     const facts = await (await fetch("/healthz")).json();
-    $("about").textContent = shown("Read by " + facts.model + " on " + facts.engine + ", emotiw_keras " + facts.version + ".");
+    $("about").textContent = shown("Read by " + facts.model + " on " + facts.engine + ", version " + facts.version + ".");
   } catch {
     $("about").textContent = "The program does not answer; is it still running?";
   }
