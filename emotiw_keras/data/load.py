@@ -75,7 +75,7 @@ def load_faces(
         leave_out: classes that are not read, in any of their usual spellings; they are counted in the report.
         every: of a set of videos, take the frames of every so manieth number; from which on, the seed and the video decide.
         frames_per_video: of a set of videos, take at most so many of each, drawn from the seed; 0 takes all.
-        check: of a set of videos, read each file once before it is used; otherwise a broken one is found when it is.
+        check: of a set of videos, decode each file once before it is used; otherwise a broken one is found when it is.
         fractions: shares of train, val and test where the source has no splits.
         folds: cut into folds instead of by `fractions`: by person where every image's is known, else stratified, known persons,
             duplicates and near duplicates together.

@@ -164,8 +164,10 @@ class StreamedPixels(PixelStore):
                 with self.decoded(int(indices[position])) as image:
                     batch[position] = self.fit(image)
             except ImageError as error:
-                told = f"image {int(indices[position])} of the data set was readable and is no longer: {error}"
-                raise DataError(told) from error
+                raise DataError(
+                    f"image {int(indices[position])} of the data set cannot be read: {error}; what is broken is left out when "
+                    f"the set is looked through: has it changed since, or was that skipped with check = false?"
+                ) from error
 
         list(self._threads.map(fill, range(len(indices))))
         return batch

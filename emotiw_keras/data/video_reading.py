@@ -17,7 +17,7 @@ from emotiw_keras.data.archive import printable, read_file
 from emotiw_keras.data.columns import Repeated
 from emotiw_keras.data.duplicates import pixel_hash
 from emotiw_keras.data.faceset import OK, Progress
-from emotiw_keras.data.images import ImageError, decode_image, read_header
+from emotiw_keras.data.images import ImageError, decode_image
 from emotiw_keras.data.layouts.affwild2 import FACES, SPLITS, Frames, Videos, find_frames, ranges, without_annotation
 from emotiw_keras.data.layouts.listing import and_more, class_names
 from emotiw_keras.data.pixel_pass import run_chunks
@@ -32,7 +32,6 @@ LAYOUT = "Aff-Wild2"
 # Frames whose pixels, with the numbers of all, identify a video.
 _SAMPLED = 8
 _BLOCK = 64
-_JPEG_END = b"\xff\xd9"
 # Decoding a small image takes less time than threads take to hand the interpreter to each other.
 _SMALL = 128 * 128
 
@@ -235,20 +234,18 @@ class _Found:
 
 
 def _look(images: FrameImages, count: int, threads: int, progress: Progress | None) -> _Found:
-    """Read each file once: its header, its end, its checksum; what is no plain JPEG is decoded."""
+    """Read and decode each file once, as training and evaluation will."""
     found = _Found(images, set(), np.zeros(count, np.uint32), {})
 
     def look(block: int) -> None:
         for i in range(block * _BLOCK, min((block + 1) * _BLOCK, count)):
             try:
                 data = images.read(i)
-                header = read_header(data, max_pixels=MAX_PIXELS)
-                if header.format != "JPEG" or not data.endswith(_JPEG_END):
-                    decode_image(data, max_pixels=MAX_PIXELS)
+                height, width, _ = decode_image(data, max_pixels=MAX_PIXELS).shape
             except ImageError as error:
                 found.broken[i] = str(error)
             else:
-                found.sizes.add((header.height, header.width))
+                found.sizes.add((height, width))
                 found.content[i] = zlib.crc32(data)
 
     told: Callable[[int, int], None] | None = None

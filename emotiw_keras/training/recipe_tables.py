@@ -112,7 +112,7 @@ class SourceSettings:
         train_folds: of those others, the folds that train, counted from `fold`: 2 is the one behind val; empty takes all.
         every: of a set of videos, the frames of every so manieth number; from which on, the seed and the video decide.
         frames_per_video: of a set of videos, at most so many of each, drawn from the seed; 0 takes all.
-        check: of a set of videos, read each file once before it is used; otherwise a broken one ends the run that meets it.
+        check: of a set of videos, decode each file once before it is used; otherwise a broken one ends the run that meets it.
         votes: of a set that is FER-2013, FER+'s `fer2013new.csv`: ten people's votes for each image, beside its own label.
         votes_rows: a table file,row that says which row of `votes` an image is, where neither order nor names tell it.
     """

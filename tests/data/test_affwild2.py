@@ -215,6 +215,24 @@ def test_broken_files_are_left_out_by_name(tmp_path: Path) -> None:
         trusting.pixels.gather(np.array([at]))
 
 
+def test_a_frame_with_a_hole_before_its_end_marker_is_left_out(tmp_path: Path) -> None:
+    root = write_tree(tmp_path, {"a": Video("Training_Set", ROWS, THERE), "b": Video("Validation_Set", ROWS, THERE)}, size=32)
+    for number in (5, 6):  # with a label, and without
+        data = image(number, 32)
+        hole = data[: data.index(b"\xff\xda") + 40] + b"\xff\xd9"
+        (root / f"cropped_aligned/a/{number:05d}.jpg").write_bytes(hole)
+    faces = read(root)
+    ((path, reason),) = faces.unreadable()
+    assert path == "cropped_aligned/a/00005.jpg" and reason.endswith("a part of the image is missing before its end")
+    whole = every_image(faces, np.arange(2), 1)
+    assert whole.frame[~whole.readable].tolist() == [5, 6]
+    for images in (faces, whole):
+        images.pixels.gather(np.flatnonzero(images.readable))
+    trusting = read(root, check=False)
+    with pytest.raises(DataError, match=r"a/00005.jpg: .* missing before its end; .* skipped with check = false"):
+        trusting.pixels.gather(np.arange(len(trusting.frame)))
+
+
 def test_a_changed_file_changes_what_the_run_remembers(tmp_path: Path) -> None:
     root = small(tmp_path)
     before = read(root).facts()
