@@ -115,7 +115,13 @@ def fit(
         raise UsageError("--refit trains on all folds; give --folds N")
     own = _network(recipe, model, weights)
     if epochs is not None:
-        own.append(f"stage.epochs={epochs}")  # a recipe without stages has no such table
+        table = load_recipe(recipe).table
+        if table != "stage":
+            raise UsageError(
+                f"--epochs is for recipes of stages; recipe {recipe!r} lists [[{table}]], which has generations: "
+                f"--set {table}.generations={epochs}"
+            )
+        own.append(f"stage.epochs={epochs}")
     options: dict[str, Any] = {"limit": limit, "precision": precision, "seed": seed, "duplicates": duplicates}
     chosen = load_recipe(recipe, [*own, *changes], say=warn, **options)
     paths = named_values(data, "--data", f"NAME=PATH with a name of recipe {chosen.name!r} ({', '.join(chosen.data)})")

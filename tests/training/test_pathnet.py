@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emotiw_keras.cli.main import run as emotiw
 from emotiw_keras.errors import DivergedError, ModelError, RunError, UsageError
 from emotiw_keras.files import sha256_file
 from emotiw_keras.pathnet import evolution
@@ -356,6 +357,13 @@ def test_a_rate_that_is_too_large_ends_with_a_word(faces: dict[str, str], tmp_pa
 def test_settings_that_cannot_be_meant(changes: list[str], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         load_recipe("pathnet", [*SMALL, *changes])
+
+
+def test_epochs_of_the_command_line_are_for_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert emotiw(["fit", "pathnet", "--epochs", "3", "--data", "data=x", "--out", str(tmp_path / "run")]) == 2
+    told = capsys.readouterr().err
+    assert "--epochs is for recipes of stages; recipe 'pathnet' lists [[search]]" in told
+    assert "--set search.generations=3" in told and "stage.epochs" not in told
 
 
 def test_a_recipe_has_stages_or_searches_and_writes_itself_down() -> None:
