@@ -99,7 +99,10 @@ def load_mean_image(path: str | Path) -> np.ndarray:
         # Mapped, so that a size that the file only claims takes no memory.
         image = np.load(path, mmap_mode="r", allow_pickle=False)
     except NUMPY_UNREADABLE as error:
-        raise DataError(f"mean image {path}: {error}; expected .npy, (side, side, 3) or (3, side, side)") from error
+        why = error if isinstance(error, OSError) else "no whole .npy file"
+        raise DataError(
+            f"mean image {path}: {why}; expected .npy, (side, side, 3) or (3, side, side); `emotiw convert` makes it of Caffe's"
+        ) from error
     if not isinstance(image, np.ndarray) or image.dtype.kind not in "fiu" or not np.isfinite(image).all():
         raise DataError(f"mean image {path} is no .npy file of finite numbers")
     if image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:

@@ -215,7 +215,7 @@ def test_a_mean_image_of_another_shape_is_refused(tmp_path) -> None:
     with pytest.raises(DataError, match=r"\(7,\)"):
         load_mean_image(tmp_path / "flat.npy")
     (tmp_path / "text.npy").write_text("no array")
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match=r"text.npy: no whole .npy file; .* `emotiw convert` makes it of Caffe's"):
         load_mean_image(tmp_path / "text.npy")
 
 

@@ -39,6 +39,9 @@ def test_the_papers_recipes_hold_the_papers_figures(name: str) -> None:
             assert (stage.learning_rate, stage.step_epochs, stage.step_factor, stage.epochs) == (0.001, 10, 0.1, 30)
             assert stage.bias_rate == 2.0 and stage.rules == (("*", 1.0),) and stage.initialise == ()
             assert stage.batch_size == (50 if stage.name == "target" else 256)
+    told = recipe_text(name)
+    for words in ("Stated by the paper", "All else fills gaps", "--set preprocessing.mean_image=mean.npy"):
+        assert words in told
 
 
 def test_fer28_and_fer32_train_and_select_on_the_splits_of_the_paper() -> None:
