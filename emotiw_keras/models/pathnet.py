@@ -4,8 +4,8 @@ A path is data: for each layer the numbers of its active modules, a number that 
 network of one path alone, at the cost of that path; `emotiw_keras.pathnet` searches for paths among all modules. Modules are
 called `layer1_module00`, ..., so that weights move by name between networks of different paths; the classifier is `readout`.
 
-The paper's images, filters and poolings are not all stated: 3x3 kernels with ReLU and summed outputs are its, the rest is
-chosen here and can be set.
+ReLU and summed outputs are the paper's, though descriptions of it say that its last layer averages them; here that sums too.
+3x3 kernels, filters and pooling are chosen here, as not all that it does with images is known; all but the kernels can be set.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def PathNet(
         path: for each layer the numbers of its active modules (1 to `active` of them); None takes the first ones.
         layers, modules, active: L, M and N of the paper: layers, modules in each, active ones at most.
         filters: channels that a module puts out.
-        combine: "sum" (the paper's) or "average" of the active modules' outputs.
+        combine: "sum" (the paper's) or "average" of the active modules' outputs, in every layer.
         reduce: what halves the image in each layer: "pool" (2x2 maximum behind the layer), "stride" (of 2 in the modules, a
             quarter of the work) or "none".
 
