@@ -22,7 +22,7 @@ class PathNetSettings:
         modules: M, in each layer.
         active: N, genes a layer; a path uses at most so many modules of it.
         filters: channels that a module puts out, before `model.width`.
-        combine: how outputs of a layer's modules come together, "sum" or "average".
+        combine: how outputs of a layer's modules come together, "sum" or "average", in every layer.
         reduce: what halves the image in each layer: "pool", "stride" or "none".
     """
 
@@ -51,9 +51,10 @@ class Search(Part):
         name: names the task in the run folder; letters, digits, `-` and `_`.
         train: sets to train on, each `NAME:SPLIT`, as of a stage.
         val: sets to measure the best path on; they choose nothing.
-        start: "new": every module starts anew. "transfer": the best path of the search before (or of the run given as weights)
-            is frozen and can be used, all other modules start anew. "finetune": no search: the best path before is trained on
-            for as many minibatches, with a new readout; a control.
+        start: "new": every module starts anew. "transfer": the best paths of the searches before, back to the last that was not
+            "transfer", are frozen and can be used, so that no task is forgotten; all other modules start anew. A run given as
+            weights is the path of its last search alone. "finetune": no search: the best path before is trained on for as many
+            minibatches, with a new readout; a control.
         generations: after which the search ends.
         target: fitness at which it ends sooner; 0 never does.
         population: P, paths that compete.

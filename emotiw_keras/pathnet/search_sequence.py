@@ -235,7 +235,7 @@ class _Task:
         )
 
     def _freeze(self) -> None:
-        """The modules of the path before, where they are to be used; else none."""
+        """The modules of the path before, beside those of earlier paths, where they are to be used; else none."""
         if self.search.start == "transfer":
             self.bank.freeze(self.before)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -282,6 +283,20 @@ def test_what_the_first_task_froze_never_moves_and_all_else_is_new(transferred: 
             same = np.array_equal(one[f"layer{n}/kernel"][module], two[f"layer{n}/kernel"][module])
             assert same == (module in held), (n, module)
     assert not np.array_equal(one["readout/kernel"], two["readout/kernel"])
+
+
+def test_paths_of_all_transfers_stay_frozen_and_a_run_hands_on_its_last(faces: dict[str, str], tmp_path: Path) -> None:
+    two = recipe("pathnet-transfer", "search.generations=1", "search.validate_generations=0")
+    third = dataclasses.replace(two.stages[1], name="c")
+    a, b = faces.values()
+    run = fit(dataclasses.replace(two, stages=(*two.stages, third)), {"a": a, "b": b}, tmp_path / "three").run
+    assert run is not None
+    first, second, last = run.info["stages"]
+    both = [sorted({*one, *other}) for one, other in zip(first["path"], second["path"], strict=True)]
+    assert second["frozen"] == first["path"] and last["frozen"] == both != second["path"]
+    weights = f"model.weights={str(run.path)!r}"
+    moved = trained("pathnet", faces, tmp_path / "moved", "search.generations=1", weights, "data.start='transfer'")
+    assert moved.info["stages"][0]["frozen"] == last["path"]
 
 
 @pytest.mark.slow
