@@ -12,6 +12,9 @@ import numpy as np
 from emotiw_keras.errors import RunError
 from emotiw_keras.training.checkpoints import Checkpoint
 
+_NEW = {"missing": True}
+"""Of fields that checkpoints of an earlier version lack."""
+
 
 @dataclass
 class StageState:
@@ -42,7 +45,7 @@ class StageState:
     seconds: float = 0.0
     waited: int = 0
     features: bool = False
-    rate: float = 0.0
+    rate: float = field(default=0.0, metadata=_NEW)
     rate_factor: float = 1.0
     stopped: bool = False
     callbacks: list[dict[str, Any]] = field(default_factory=list)
@@ -50,7 +53,7 @@ class StageState:
     rows: list[dict[str, Any]] = field(default_factory=list)
     before: dict[str, str] = field(default_factory=dict)
     start: str = ""
-    rate_at_zero: float = field(default=0.0, metadata={"missing": True})  # in checkpoints of an earlier version
+    rate_at_zero: float = field(default=0.0, metadata=_NEW)
 
     def rate_at(self, scheduled: float) -> float:
         """The rate of a step of which the schedule says `scheduled`."""

@@ -200,10 +200,12 @@ class StageTraining:
         with run.together():
             if run.writes and self.folder.exists():
                 found = checkpoints.newest(self.folder, run.say)
-        self.state = StageState()
+        self.state, self.rates = StageState(), learning_rates(stage, self.per_epoch)
         if found is not None:
             self.state = checkpoints.restored(StageState, found)
             check_state(vars(self.state), stage.name, stage.epochs, self.per_epoch, f"checkpoint {found.path}")
+            if "rate" not in found.meta["state"]:
+                self.state.rate = self.state.rate_at(self.rates(self.state.epoch * self.per_epoch))
         self.metrics = (*run.metrics, *beside_ours(stage.metrics))
         if found is None:
             new = initialise_layers(run.model, stage.initialise, run.seed, self.where)
@@ -240,7 +242,6 @@ class StageTraining:
             held = [*run.model.variables, *optimizer.variables, *(() if self.averages is None else self.averages.variables)]
             held += [] if self.pull is None else self.pull.variables
             run.replicas.spread([*held, *(variable for metric in self.metrics for variable in metric.variables)])
-        self.rates = learning_rates(stage, self.per_epoch)
         self.callbacks = Callbacks(
             self.called(),
             run.model,

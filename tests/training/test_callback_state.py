@@ -264,13 +264,15 @@ def test_a_checkpoint_of_the_version_before_goes_on(tmp_path: Path) -> None:
     for _, _, path in checkpoints.positions(folder):
         found = checkpoints.load(path)
         state = dict(found.meta["state"])
-        del state["rate_at_zero"]
+        del state["rate"], state["rate_at_zero"]
         state["callbacks"] = [{"allowed": 3, "twice": 6, "waited": 1}, {}]
         path.unlink()
         checkpoints.save(folder, path.name.rpartition("-")[0], found.arrays, {"state": state})
     waits = Waits(3)
     tuner(tmp_path / "run", [waits, Stop()]).fit()
     assert waits.waited == 4
+    rows = csv.DictReader((tmp_path / "run" / "history.csv").read_text().splitlines())
+    assert [float(row["learning_rate"]) for row in rows] == pytest.approx([0.1] * 4)
 
 
 @pytest.mark.parametrize(
