@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import json
 import os
 import tomllib
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -18,6 +20,7 @@ from emotiw_keras.runs import DATA_COLUMNS, INFO_FILE, VIDEO_COLUMNS, Run, belie
 from emotiw_keras.sealed import sealed_json, strict_toml
 from emotiw_keras.talk import most
 from emotiw_keras.text import csv_text
+from emotiw_keras.training.kinds import KINDS, kind_of
 from emotiw_keras.training.stage import Stage
 
 HISTORY_COLUMNS = (
@@ -190,6 +193,7 @@ def resumable(path: Path, recipe_toml: str, info: Mapping[str, Any]) -> dict[str
             for table in (stored, asked):
                 for key in ("channels", "min_max", "mean", "std"):
                     table.get("preprocessing", {}).pop(key, None)
+        earlier = _fill(stored, asked)
         changed = differences(stored, asked)
         # What a search has found out since (the path of `options`) is nothing that was asked for.
         model, wanted = {key: value for key, value in old.get("model", {}).items() if key in info["model"]}, info["model"]
@@ -209,12 +213,17 @@ def resumable(path: Path, recipe_toml: str, info: Mapping[str, Any]) -> dict[str
         if "metrics" in old:
             changed += differences(old["metrics"], info.get("metrics", []), "metrics")
         changed += differences(old.get("teachers", {}), info.get("teachers", {}), "teachers")
+        by = f" by an earlier version, emotiw {old.get('versions', {}).get('emotiw_keras', 'unknown')}," if earlier else ""
+        what = ""
         if changed:
             told = changed[: most(3)]
             more = f" and {len(changed) - len(told)} more" if len(told) < len(changed) else ""
+            what = f"was made{by} from another recipe or other data: {'; '.join(told)}{more}"
+        elif earlier and not old.get("finished"):
+            what = f"was begun{by} whose unfinished runs this one does not go on with"
+        if what:
             raise RunError(
-                f"{path} was made from another recipe or other data: {'; '.join(told)}{more}; "
-                "give another --out, or --restart to begin anew (the old run is renamed, not deleted)"
+                f"{path} {what}; give another --out, or --restart to begin anew (the old run is renamed, not deleted)"
             )
         return old
     check_own(path, _BEGINNING)
@@ -236,6 +245,23 @@ def _stored_recipe(run: Run) -> dict[str, Any]:
         return strict_toml(run.content("recipe.toml").decode("utf-8"))
     except ValueError as error:
         raise RunError(f"{run.path} is damaged: recipe.toml cannot be read ({error})") from error
+
+
+def _fill(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    """Fill the entries of a stored recipe with the defaults of settings that the one asked for has and they lack; whether there
+    were any, as the version that wrote it had no such settings."""
+    filled = False
+    for table, entries in asked.items():
+        if table not in KINDS or not isinstance(stored.get(table), list):
+            continue
+        settings = dataclasses.fields(kind_of(table).part)
+        defaults = {each.name: each.default for each in settings if each.default is not dataclasses.MISSING}
+        for entry, other in zip(stored[table], entries, strict=False):
+            if isinstance(entry, dict):
+                lacking = {key: defaults[key] for key in other.keys() - entry.keys() if key in defaults}
+                entry |= json.loads(json.dumps(lacking))  # lists, as TOML has them
+                filled |= bool(lacking)
+    return filled
 
 
 def check_there(path: Path) -> None:

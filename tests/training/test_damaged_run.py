@@ -129,6 +129,23 @@ def test_a_run_of_0_1_still_opens(copy: Path) -> None:
     assert {row["status"] for row in run.rows()} >= {"train", "val"}
 
 
+def test_the_same_command_as_with_0_1_is_known_by_its_recipe(copy: Path, faces: dict[str, str], recipe_file: Path) -> None:
+    """That version wrote a recipe without the settings that it had not."""
+    info, recipe, said = as_of_0_1(copy), copy / "recipe.toml", list[str]()
+    info["versions"]["emotiw_keras"] = "0.1.0"
+    (copy / "run.json").write_text(json.dumps(info))
+    lacking = "low_light|blur|noise|jpeg|degrade|occlude"
+    recipe.write_text(re.sub(rf"(?m)^({lacking}) = .*\n", "", recipe.read_text()))
+    fit(load_recipe(str(recipe_file)), faces, copy, say=said.append)
+    assert any("is finished already" in line for line in said)
+    by = "by an earlier version, emotiw 0.1.0,"
+    with pytest.raises(RunError, match=f"was made {by} from another recipe or other data: stage.two.noise: 0.0 -> 20.0; give"):
+        fit(load_recipe(str(recipe_file), ["two.noise=20"]), faces, copy)
+    (copy / "run.json").write_text(json.dumps({**info, "finished": False}))
+    with pytest.raises(RunError, match=f"was begun {by} whose unfinished runs this one does not go on with; .*--restart"):
+        fit(load_recipe(str(recipe_file)), faces, copy)
+
+
 @pytest.mark.parametrize("old", [False, True], ids=["with hashes", "of 0.1"])
 def test_damage_of_an_unfinished_run_is_told_by_name(copy: Path, faces: dict[str, str], tmp_path: Path, old: bool) -> None:
     """Between two stages: the marker of the first, the recipe, the data."""
