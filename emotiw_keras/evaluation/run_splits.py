@@ -36,7 +36,8 @@ def known_splits(faces: FaceSet, run: Run) -> np.ndarray:
     """The split in which the run knew each image, for a source without splits of its own.
 
     An image is known by its path together with its pixels, else by its pixels, an unreadable one by its path. If the
-    run used several data sets, the one that shares the most images with the source is looked up, the latest of equals.
+    run or its weights used several data sets, the one that knows the most images of the source by their paths too is
+    looked up, of equals the one that knows the most by their pixels, and of such the latest.
 
     Returns:
         "<U5" (n,): "train", "val", "test", or "" for an image that the run does not know.
@@ -47,10 +48,11 @@ def known_splits(faces: FaceSet, run: Run) -> np.ndarray:
         places[row["path"], row["pixel_hash"]] = row["split"]
         if row["pixel_hash"]:
             places["", row["pixel_hash"]] = row["split"]
-    wanted = {pixel_hash for pixel_hash in faces.pixel_hash if pixel_hash}
+    exactly = set(zip(faces.paths, faces.pixel_hash, strict=True))
+    by_pixels = {("", pixel_hash) for pixel_hash in faces.pixel_hash if pixel_hash}
     places = max(
         reversed(by_data.values()),
-        key=lambda known: sum(("", pixel_hash) in known for pixel_hash in wanted),
+        key=lambda known: (len(exactly & known.keys()), len(by_pixels & known.keys())),
         default={},
     )
 

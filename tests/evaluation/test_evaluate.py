@@ -18,6 +18,7 @@ from emotiw_keras.data.preprocessing_settings import ten_crops
 from emotiw_keras.data.splits import stratified
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.evaluate import assess, evaluate
+from emotiw_keras.evaluation.run_splits import known_splits
 from emotiw_keras.reports.evaluation_report import write_report
 from emotiw_keras.runs import DATA_COLUMNS, Run
 
@@ -91,6 +92,23 @@ def test_splits_of_the_run_are_found_again_and_the_figures_are_the_networks_own(
         assert result["accuracy"] == pytest.approx(float((predicted == faces.label[indices]).mean()))
         assert np.array(result["confusion"]).sum(axis=0).tolist() == np.bincount(predicted, minlength=7).tolist()
         assert result["selected_on"] is (split == "val")
+
+
+def test_of_a_source_that_the_weights_knew_whole_the_run_says_the_splits_of_what_it_took(
+    photos: Path, run_folder: Path, tmp_path: Path
+) -> None:
+    """As `fit --limit` took of it; the weights know all of its pixels, under other paths."""
+    faces = load_faces(photos, labels=LABELS)
+    split, rows = _split_by_number(faces.paths), []
+    own = _rows(faces, split)
+    for number, row in enumerate(own):
+        parents = {"stage": "weights", "data": "fer", "path": f"fer.csv:{number}", "split": "train", "status": "train"}
+        rows.append(row | parents)
+    taken = [row for row in own if not row["path"].endswith("0.png")]
+    run = _run(run_folder, tmp_path / "run", [*taken, *rows], source=str(photos))
+    assert evaluate(run, photos)["n"] == 7 * PER_CLASS["test"]
+    found = known_splits(faces, run)
+    assert [name for name, path in zip(found, faces.paths, strict=True) if path.endswith("0.png")] == [""] * 7
 
 
 def test_leak_free_leaves_out_what_was_trained_or_selected_on(run: Run, photos: Path) -> None:
