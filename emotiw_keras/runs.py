@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import lzma
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from emotiw_keras.errors import DataError, ModelError, RunError, UsageError
 from emotiw_keras.files import check_local, expanded, read_regular, real, sha256_file
 from emotiw_keras.heads import Head, heads_of
 from emotiw_keras.keras_names import unnumbered
+from emotiw_keras.packed_rows import PACKED_BY_0_1, PACKED_ROWS_FILE, unpacked
 from emotiw_keras.run_facts import FINAL, FOLDS_FILE, MEAN_IMAGE_FILE, check_info, fold_name, read_folds
 from emotiw_keras.sealed import read_sealed
 from emotiw_keras.uncertainty import UNCERTAINTY_FILE, Usable, read_usable
@@ -35,7 +35,6 @@ VIDEO_COLUMNS = (
 )  # fmt: skip
 WEIGHTS_FILE = "model.weights.h5"
 ROWS_FILE = "data.csv"
-PACKED_ROWS_FILE = "data.csv.xz"
 INFO_FILE = "run.json"
 OUT_OF_FOLD_FILE = "out_of_fold.csv"
 """What a classifier that was fitted on the validation images too said of each image in the fold that it was left out of."""
@@ -45,8 +44,6 @@ BELIEVED = (
 )  # fmt: skip
 """Files whose hashes run.json keeps; that of the weights stands beside their shapes, checkpoints are named by theirs."""
 LARGEST_FILE = 1 << 30
-# Bytes of data.csv, and of memory while it is unpacked: such a file may come from strangers.
-UNPACKED_LIMIT, UNPACKING_MEMORY = 1 << 30, 128 << 20
 # Crops whose probabilities may be averaged: the centre; it and its mirror image; corners and centre, plain and mirrored.
 CROPS = (1, 2, 10)
 
@@ -497,15 +494,13 @@ class Run:
         """
         if (self.path / ROWS_FILE).exists():
             return self.content(ROWS_FILE)
-        packed = self._read(PACKED_ROWS_FILE if (self.path / PACKED_ROWS_FILE).exists() else ROWS_FILE)
+        name = next((name for name in (PACKED_ROWS_FILE, PACKED_BY_0_1) if (self.path / name).exists()), ROWS_FILE)
+        packed = self._read(name)
         try:
-            unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=UNPACKING_MEMORY)
-            rows = unpacker.decompress(packed, UNPACKED_LIMIT)
-        except (EOFError, lzma.LZMAError) as error:
-            raise RunError(f"{self.path} is damaged: {ROWS_FILE} cannot be read ({error})") from error
-        if not unpacker.eof:
-            raise RunError(f"{self.path} is damaged: {PACKED_ROWS_FILE} ends early or holds over {UNPACKED_LIMIT:,} bytes")
-        self._check(PACKED_ROWS_FILE, packed)
+            rows = unpacked(name, packed)
+        except ValueError as error:
+            raise RunError(f"{self.path} is damaged: {error}") from error
+        self._check(name, packed)
         return rows
 
     @property

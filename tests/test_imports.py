@@ -25,6 +25,7 @@ FLOORS = (
         "keras_names",
         "keras_settings",
         "plain_facts",
+        "packed_rows",
         "config",
         "own_process",
         "talk",

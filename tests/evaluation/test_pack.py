@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -99,15 +100,28 @@ def test_what_is_there_stays_and_damage_is_told(side_by_side: Path, tmp_path: Pa
     assert not list(tmp_path.glob(".*"))
     rows = packed / "data.csv.xz"
     with monkeypatch.context() as patch:
-        patch.setattr("emotiw_keras.runs.UNPACKED_LIMIT", len(Run.open(packed).data_csv()) - 1)
+        patch.setattr("emotiw_keras.packed_rows.UNPACKED_LIMIT", len(Run.open(packed).data_csv()) - 1)
         with pytest.raises(RunError, match="holds over"):
             Run.open(packed).rows()
+    content = run.data_csv()
     rows.write_bytes(rows.read_bytes()[:-20])
     with pytest.raises(RunError, match="data.csv.xz ends early"):
         Run.open(packed).rows()
     rows.write_bytes(b"no archive, whatever its name says")
     with pytest.raises(RunError, match="data.csv cannot be read"):
         Run.open(packed).rows()
+    rows.unlink()
+    rows = rows.with_suffix(".gz")  # as emotiw 0.1 packed them
+    rows.write_bytes(gzip.compress(content))
+    assert Run.open(packed).rows() == run.rows()
+    with monkeypatch.context() as patch:
+        patch.setattr("emotiw_keras.packed_rows.UNPACKED_LIMIT", len(content) - 1)
+        with pytest.raises(RunError, match="data.csv.gz ends early or holds over"):
+            Run.open(packed).rows()
+    for damaged in (gzip.compress(content)[:-2], b"none"):
+        rows.write_bytes(damaged)
+        with pytest.raises(RunError, match="is damaged: data.csv"):
+            Run.open(packed).rows()
     with pytest.raises(ModelError, match="there is no run folder no-such"):
         Run.open("no-such")
 
