@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from emotiw_keras.cli import completion
-from emotiw_keras.cli.console import put_made, tell
+from emotiw_keras.cli.console import put_made, remark, tell
 from emotiw_keras.cli.places import LOCAL, RUN
 from emotiw_keras.text import number_of
 
@@ -58,6 +58,8 @@ def export(run: str, out: str, kind: str | None, head: str | None) -> None:
     else:
         from emotiw_keras.serving.portable import export_tflite as write
     report = write(run if head is None else Run.open(run, head=head), out)
+    for line in Run.open(run).cautions:
+        remark(line)
     name = {"savedmodel": "SavedModel", "tflite": "TFLite", "onnx": "ONNX"}[kind]
     put_made(
         f"{out}: {name}, {report.megabytes:.1f} MB, "

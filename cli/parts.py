@@ -140,6 +140,8 @@ def predict_settings(
     from emotiw_keras.serving.predictor import open_source
 
     source = open_source(model, head=head)
+    for line in source.cautions:
+        remark(line)
     found = {"faces": faces, "detector": None if faces == "whole" else _detector(detector), "min_face": min_face}
     found |= {"turned": turned, "every": every, "smooth": smooth, "batch_size": batch_size, "precision": precision}
     found |= {"crops": checked_crops(None if crops is None else int(crops), source.crops)}

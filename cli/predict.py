@@ -187,7 +187,10 @@ def predict(
         keep_faces=explain is not None,
         turned=turned,
     )
-    if (as_json or as_csv) and predictor.usable_entropy is None:
+    cautions = predictor.source.cautions
+    for caution in cautions:
+        remark(caution)
+    if (as_json or as_csv) and predictor.usable_entropy is None and not cautions:
         warn(
             f"emotiw: {predictor.source.called} does not say which entropy is usable, so `uncertain` is empty; `emotiw pack` "
             "settles it"

@@ -18,6 +18,7 @@ from emotiw_keras.keras_names import unnumbered
 from emotiw_keras.packed_rows import PACKED_BY_0_1, PACKED_ROWS_FILE, unpacked
 from emotiw_keras.run_facts import FINAL, FOLDS_FILE, MEAN_IMAGE_FILE, check_info, fold_name, read_folds
 from emotiw_keras.sealed import read_sealed
+from emotiw_keras.talk import Notice
 from emotiw_keras.uncertainty import UNCERTAINTY_FILE, Usable, read_usable
 from emotiw_keras.weights.hub import fetch_run, is_address
 from emotiw_keras.weights.shipped import shipped_folder, shipped_models
@@ -311,6 +312,14 @@ class Run:
             RunError: what it says is damaged or of other weights.
         """
         return read_activations(self.path, self.fingerprint)
+
+    @property
+    def cautions(self) -> tuple[Notice, ...]:
+        """What must be said before it answers: a file that run.json names is not there, and answers do without."""
+        if UNCERTAINTY_FILE not in self.info.get("files", {}) or (self.path / UNCERTAINTY_FILE).exists():
+            return ()
+        lost = f"{self.called} lacks {UNCERTAINTY_FILE}, which {INFO_FILE} names"
+        return (Notice(f"warning: {lost}: no answer is called uncertain; put back a whole copy"),)
 
     @property
     def usable_entropy(self) -> float | None:

@@ -203,7 +203,8 @@ def assess(
         why = f"limit = {limit} leaves frames out" if limit is not None else f"{source} is no set of videos"
         raise UsageError(f"smooth = {smooth} and answers for every frame need whole videos, but {why}")
     if say is not None:
-        for line in faces.report if own else [faces.report[0], found_again(split_of, run)]:
+        told = faces.report if own else [faces.report[0], found_again(split_of, run)]
+        for line in [*told, *run.cautions]:
             say(line)
 
     def ask(images: FaceSet, rows: np.ndarray) -> np.ndarray:

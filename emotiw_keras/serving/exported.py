@@ -17,6 +17,7 @@ from emotiw_keras.models.registry import LARGEST_SIDE
 from emotiw_keras.run_facts import are_heads, is_crop
 from emotiw_keras.sealed import strict_json
 from emotiw_keras.serving.exported_graph import LARGEST_TOGETHER, bytes_of_face
+from emotiw_keras.talk import Notice
 from emotiw_keras.uncertainty import is_entropy
 
 SUFFIX = ".onnx"
@@ -120,6 +121,11 @@ class Exported:
     def crops(self) -> int:
         """It cuts the centre out itself."""
         return 1
+
+    @property
+    def cautions(self) -> tuple[Notice, ...]:
+        """As of a run: it is one file, which lacks nothing."""
+        return ()
 
     @property
     def usable_entropy(self) -> float | None:

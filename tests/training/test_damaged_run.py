@@ -92,6 +92,18 @@ def test_one_changed_byte_of_any_believed_file_is_told_by_name(copy: Path, name:
         Run.open(copy)
 
 
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_answers_without_the_file_on_uncertainty_are_given_with_a_warning(
+    copy: Path, faces: dict[str, str], capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    (copy / "uncertainty.json").unlink()
+    image = str(next(Path(faces["target"]).rglob("*.png")))
+    words = {"predict": [image, "--faces", "whole", "--model", str(copy)], "evaluate": [str(copy), "--data", faces["target"]]}
+    assert emotiw([command, *words[command], "-q"]) == 0
+    told = capsys.readouterr()
+    assert told.err.count("lacks uncertainty.json, which run.json names: no answer is called uncertain") == 1 and told.out
+
+
 def test_a_digit_edited_in_run_json_is_noticed(copy: Path) -> None:
     text = (copy / "run.json").read_text()
     assert '"seed": 0' in text

@@ -74,6 +74,8 @@ def serve(
         names = [*map(allowed_name, allowed), host]
         with listening(host, port) as bound:
             predictor = Predictor(model, engine=engine)
+            for line in predictor.source.cautions:
+                say(line)
             if predictor.engine == "auto":
                 shape = (predictor.side, predictor.side, predictor.channels)
                 light = fastest_light(predictor.source, predictor.crops, shape)
