@@ -14,15 +14,22 @@ import numpy as np
 RESAMPLES = 2000
 LEAST_PERSONS = 10
 """Fewer, drawn again, do not show how persons differ."""
+FEW_EITHER = 50
+"""Where fewer have an image that is read wrongly, or one that is read rightly, a share's bootstrap interval is too narrow."""
+PRIOR_PERSONS = 0.25
+"""Of each kind, all right and all wrong, that are added to those seen, so that some difference of persons is always allowed
+for: the least of 0.25, 0.5 and 1 whose intervals covered in simulations (docs/statistics.md)."""
 SEED = 0
 Z_95 = 1.959963984540054
 MOST_CLASSES = 200
 """Of which the chances of each answer are drawn: their number is that of classes squared."""
+MOST_PAIRED = 30
+"""Of which the chances of each pair of answers are drawn."""
 DRAWN_AT_ONCE = 1 << 22
 """Numbers in memory while persons are drawn."""
 
 
-def wilson_interval(right: float, n: int, z: float = Z_95) -> tuple[float, float]:
+def wilson_interval(right: float, n: float, z: float = Z_95) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927), `right` of `n`, both ends within 0..1.
 
     Example:
@@ -120,8 +127,8 @@ def _ends(values: np.ndarray) -> tuple[float, float]:
 def share_interval(right: np.ndarray, persons: np.ndarray | None = None) -> tuple[float, float]:
     """The 95 % interval of the share of images that are right: by images Wilson's, by persons a percentile bootstrap.
 
-    Where all persons have the same share, such as all, no draw of persons differs: then it is Wilson's, a person counting once.
-    Fewer than `LEAST_PERSONS` do not show how persons differ: then it is not narrower than that of the images.
+    Where fewer than `FEW_EITHER` persons have an image that is wrong, or one that is right, it is Wilson's of as many images as
+    tell the same of persons who are all alike (`_by_design_effect`). No interval by person is narrower than that by image.
 
     Args:
         right: bool (n,), at least one.
@@ -133,20 +140,36 @@ def share_interval(right: np.ndarray, persons: np.ndarray | None = None) -> tupl
         >>> round(low, 2), round(high, 2)
         (0.72, 0.91)
         >>> low, high = share_interval(right, np.arange(60) // 10)      # six persons of ten images, five of them always right
-        >>> low, high
-        (0.5, 1.0)
+        >>> round(low, 2), round(high, 2)
+        (0.32, 0.98)
     """
+    by_image = wilson_interval(int(right.sum()), len(right))
     if persons is None:
-        return wilson_interval(int(right.sum()), len(right))
+        return by_image
     _, person, images = np.unique(persons, return_inverse=True, return_counts=True)
-    shares = np.bincount(person, right) / images
-    if np.ptp(shares) == 0:
-        return wilson_interval(float(shares.sum()), len(shares))
+    hits = np.bincount(person, right)
+    if min((hits > 0).sum(), (hits < images).sum()) < FEW_EITHER:
+        return _outer(_by_design_effect(hits, images), by_image)
     kinds, counts = _draws(right.astype(np.int64), persons)
-    low, high = _ends(counts[:, kinds == 1].sum(axis=1) / counts.sum(axis=1))
-    if len(shares) >= LEAST_PERSONS:
-        return low, high
-    return _outer((low, high), wilson_interval(int(right.sum()), len(right)))
+    return _outer(_ends(counts[:, kinds == 1].sum(axis=1) / counts.sum(axis=1)), by_image)
+
+
+def _by_design_effect(hits: np.ndarray, images: np.ndarray) -> tuple[float, float]:
+    """Wilson's interval of images divided by the design effect (Kish 1965; Rao and Scott 1992), at least 1, with the quantile
+    of Student's t. The effect is that of the persons seen and of `PRIOR_PERSONS`.
+
+    Args:
+        hits: float (persons,), images that are right.
+        images: int (persons,), of each.
+    """
+    from scipy.stats import t
+
+    n, right, mean = float(images.sum()), float(hits.sum()), float(images.mean())
+    persons, added = len(images) + 2 * PRIOR_PERSONS, PRIOR_PERSONS * mean
+    share, of_all = (right + added) / (n + 2 * added), n + 2 * added
+    squares = float(((hits - share * images) ** 2).sum()) + added * mean * ((1 - share) ** 2 + share**2)
+    effect = max(1.0, persons / (persons - 1) * squares / (of_all * share * (1 - share)))
+    return wilson_interval(right / effect, n / effect, float(t.ppf(0.975, len(images))))
 
 
 def _outer(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
@@ -176,36 +199,47 @@ def macro_f1_interval(
     values = _resampled_f1(*np.divmod(kinds, classes), counts, classes)
     ends = _ends(values)
     if math.isclose(*ends) and classes <= MOST_CLASSES:
-        share = 1.0 if persons is None else len(np.unique(persons)) / len(persons)
-        ends = _outer(_ends(_f1_of_chances(truth, predicted, classes, share)), _ends(values))
+        ends = _outer(_ends(_f1_of_chances(truth, (predicted,), classes, _counts(persons))[0]), ends)
     return _outer(ends, macro_f1_interval(truth, predicted, classes)) if _few(persons) else ends
 
 
-def _f1_of_chances(truth: np.ndarray, predicted: np.ndarray, classes: int, share: float) -> np.ndarray:
-    """Macro F1 (resamples,) where the chances of each answer to a class are drawn from what they may be after what was seen, a
-    Dirichlet distribution with one answer beforehand, evenly of any class (Goutte and Gaussier, ECIR 2005).
+def _counts(persons: np.ndarray | None) -> float:
+    """What an image counts, of 1, where a person counts once."""
+    return 1.0 if persons is None else len(np.unique(persons)) / len(persons)
+
+
+def _f1_of_chances(truth: np.ndarray, answers: Sequence[np.ndarray], classes: int, share: float) -> list[np.ndarray]:
+    """Macro F1 (resamples,) of each of one or two runs, where the chances of their answers together to a class are drawn from
+    what they may be after what was seen, a Dirichlet distribution with one answer beforehand, evenly of any class (Goutte and
+    Gaussier, ECIR 2005).
 
     Args:
         truth: int (n,).
-        predicted: int (n,).
+        answers: of each run int (n,), what it predicted.
         classes: how many there are.
         share: what an image counts, of 1.
     """
-    generator, seen = np.random.default_rng(SEED), np.unique(truth)
-    right, asked = np.zeros((RESAMPLES, classes)), np.zeros((RESAMPLES, classes))
-    for of in seen:
-        counts = np.bincount(predicted[truth == of], minlength=classes)
-        drawn = counts.sum() * generator.dirichlet(share * counts + 1 / classes, RESAMPLES)
-        right[:, of] = drawn[:, of]
-        asked[:, of] += counts.sum()
-        asked += drawn
-    return _mean_f1(right, asked)
+    generator, shape = np.random.default_rng(SEED), (classes,) * len(answers)
+    code, kinds = np.ravel_multi_index(tuple(answers), shape), classes ** len(answers)
+    right, asked = np.zeros((2, len(answers), RESAMPLES, classes))
+    for of in np.unique(truth):
+        counts = np.bincount(code[truth == of], minlength=kinds)
+        drawn = counts.sum() * generator.dirichlet(share * counts + 1 / kinds, RESAMPLES).reshape(RESAMPLES, *shape)
+        for run in range(len(answers)):
+            its = drawn if len(answers) == 1 else drawn.sum(axis=2 - run)
+            right[run][:, of] = its[:, of]
+            asked[run][:, of] += counts.sum()
+            asked[run] += its
+    return [_mean_f1(*each) for each in zip(right, asked, strict=True)]
 
 
 def macro_f1_difference(
     truth: np.ndarray, a: np.ndarray, b: np.ndarray, classes: int, persons: np.ndarray | None = None
 ) -> tuple[float, float, float]:
     """Macro F1 of `b` minus that of `a`, with the ends of its 95 % paired bootstrap interval: both on the same images.
+
+    Where all resamples have the same, as of two perfect runs, it is that of the chances that fit what was seen, as
+    `macro_f1_interval` has it, of up to `MOST_PAIRED` classes.
 
     Args:
         truth: int (n,).
@@ -223,6 +257,9 @@ def macro_f1_difference(
         return float(macro_f1(matrix))
 
     ends = _ends(values)
+    if np.isclose(*ends, rtol=0) and classes <= MOST_PAIRED:
+        of_each = _f1_of_chances(truth, (a, b), classes, _counts(persons))
+        ends = _outer(ends, _ends(of_each[1] - of_each[0]))
     if _few(persons):
         ends = _outer(ends, macro_f1_difference(truth, a, b, classes)[1:])
     return whole(b) - whole(a), *ends
@@ -233,13 +270,25 @@ def accuracy_difference_interval(
 ) -> tuple[float, float]:
     """The 95 % paired bootstrap interval of the accuracy of b less that of a: both on the same images.
 
+    Where all resamples have the same, as of two perfect runs, it is that of Bonett and Price 2012, a person counting once.
+
     Args:
         right_a, right_b: bool (n,), what each has right.
         persons: int (n,), from `person_numbers`; None draws images.
     """
     kinds, counts = _draws(right_b.astype(np.int64) - right_a, persons)
     ends = _ends(counts @ kinds / counts.sum(axis=1))
+    if np.isclose(*ends, rtol=0):
+        share, only_a, only_b = _counts(persons), int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+        ends = _outer(ends, _difference_of_shares(share * only_a, share * only_b, share * len(right_a)))
     return _outer(ends, accuracy_difference_interval(right_a, right_b)) if _few(persons) else ends
+
+
+def _difference_of_shares(only_a: float, only_b: float, n: float) -> tuple[float, float]:
+    """Bonett and Price's 95 % interval of the difference of two paired shares: one answer more for each run alone."""
+    of_a, of_b = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
+    half = Z_95 * math.sqrt((of_a + of_b - (of_b - of_a) ** 2) / (n + 2))
+    return max(-1.0, of_b - of_a - half), min(1.0, of_b - of_a + half)
 
 
 def paired_test(right_a: np.ndarray, right_b: np.ndarray, persons: np.ndarray | None = None) -> float:

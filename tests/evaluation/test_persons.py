@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ from emotiw_keras.evaluation.significance import (
 )
 from emotiw_keras.reports.comparison_page import comparison_page, comparison_text
 from emotiw_keras.reports.evaluation_report import report_page
-from emotiw_keras.reports.score_tables import per_class_table
+from emotiw_keras.reports.score_tables import of_intervals, on_few_persons, per_class_table
 from emotiw_keras.runs import DATA_COLUMNS, Run
 
 PERSONS, SETS = 40, 400
@@ -58,6 +59,28 @@ def test_intervals_by_person_cover_what_they_say_and_those_by_image_far_less() -
     assert 0.92 <= by_person <= 0.98 and by_image < 0.75
 
 
+@pytest.mark.parametrize("persons", [12, 40])
+@pytest.mark.parametrize("mean", [0.5, 0.9, 0.95, 0.98])
+def test_intervals_by_person_cover_where_nearly_all_is_right_and_are_never_narrower(mean: float, persons: int) -> None:
+    random, covered, sets = np.random.default_rng(5), 0, 100
+    for alike in (1, 4, 20):
+        for _ in range(sets):
+            person = np.repeat(np.arange(persons), random.integers(1, 20, persons))
+            right = random.random(len(person)) < random.beta(mean * alike, (1 - mean) * alike, persons)[person]
+            low, high = share_interval(right, person)
+            by_image = share_interval(right)
+            assert low <= by_image[0] and high >= by_image[1]
+            covered += low <= mean <= high
+    assert covered >= 0.93 * 3 * sets
+
+
+def test_one_image_read_wrongly_makes_an_interval_hardly_narrower() -> None:
+    right, person = np.ones(30, bool), np.arange(30) % 15
+    low, high = share_interval(right, person)
+    right[0] = False
+    assert abs(share_interval(right, person)[0] - low) < 0.05 and high == 1
+
+
 def test_the_test_by_person_rejects_as_often_as_it_says_and_that_by_image_far_more() -> None:
     random, rejected = np.random.default_rng(1), np.zeros(2)
     for _ in range(SETS):
@@ -75,7 +98,9 @@ def test_a_difference_that_holds_for_all_persons_is_found() -> None:
     assert paired_test(a, b, person) < 1e-6
     low, high = accuracy_difference_interval(a, b, person)
     assert 0 < low < b.mean() - a.mean() < high
-    assert paired_test(a, a, person) == 1 and accuracy_difference_interval(a, a, person) == (0, 0)
+    assert paired_test(a, a, person) == 1
+    low, high = accuracy_difference_interval(a, a, person)
+    assert low == -high and high == pytest.approx(wilson_interval(0, 40)[1], abs=0.03)  # of 40 persons, who all stay
 
 
 def test_the_test_by_person_adds_up_all_exchanges() -> None:
@@ -107,23 +132,24 @@ def test_persons_are_drawn_as_one_by_one() -> None:
 
 def test_few_persons_tell_no_more_than_their_images() -> None:
     right, person = np.arange(11) > 0, np.arange(11) // 6  # two persons, one of them always right
-    assert share_interval(right, person) == (share_interval(right)[0], 1.0)
+    low, high = share_interval(right, person)
+    assert low < share_interval(right)[0] and high > share_interval(right)[1]
     for persons, few in ((9, True), (10, False)):
         who = np.arange(4 * persons) // 4
         hits = np.arange(4 * persons) % 4 > 0
         hits[0] = True  # all persons but the first have three of four, so that draws of them hardly differ
         a, truth = np.zeros(len(hits), bool), np.zeros(len(hits), int)
         for by_person, by_image in (
-            (share_interval(hits, who), share_interval(hits)),
             (macro_f1_interval(truth, (~hits).astype(int), 2, who), macro_f1_interval(truth, (~hits).astype(int), 2)),
             (accuracy_difference_interval(a, hits, who), accuracy_difference_interval(a, hits)),
         ):
             assert (by_person[0] <= by_image[0] and by_person[1] >= by_image[1]) == few
 
 
-def test_persons_who_are_all_read_alike_count_once_each() -> None:
-    right, person = np.ones(60, bool), np.arange(60) // 10
-    assert share_interval(right, person) == wilson_interval(6, 6) != share_interval(right)
+def test_persons_who_are_all_read_rightly_count_hardly_more_than_once_each() -> None:
+    right, person = np.ones(600, bool), np.arange(600) // 10
+    assert share_interval(right, person)[0] == pytest.approx(wilson_interval(60, 60)[0], abs=0.01)
+    assert share_interval(right)[0] > 0.99
     assert person_numbers(["", ""]) is None and person_numbers([]) is None
     assert person_numbers(["", "a", "", "a"]).tolist() == [0, 1, 2, 1]  # type: ignore[union-attr]
 
@@ -135,16 +161,30 @@ def test_figures_tell_persons_beside_images() -> None:
     result = scores(truth, probabilities, ("no", "yes"), subject=subject)
     assert (result["persons"], result["person_unknown"]) == (3, 2)
     assert [row["persons"] for row in result["per_class"].values()] == [2, 2]
-    assert result["per_class"]["no"]["recall_ci95"] == [0, 1]  # of two persons one is read, the other is not
+    assert result["per_class"]["no"]["recall_ci95"] == pytest.approx([0.015, 0.985], abs=0.001)  # of two persons one is read
     plain = scores(truth, probabilities, ("no", "yes"))
     assert plain["persons"] is None and plain["person_unknown"] == 10 and plain["accuracy"] == result["accuracy"]
     assert plain["per_class"]["no"]["recall_ci95"] == list(wilson_interval(3, 6))
     assert plain["per_class"]["no"]["persons"] is None
     with pytest.raises(ValueError, match="9 persons for 10 images"):
         scores(truth, probabilities, ("no", "yes"), subject=subject[1:])
-    assert "| no    |     1.000 |  0.500 |  0.000 - 1.000 | 0.667 |      6 |       2 |" in per_class_table(result)
+    assert "| no    |     1.000 |  0.500 |  0.015 - 0.985 | 0.667 |      6 |       2 |" in per_class_table(result)
     named = scores(truth, probabilities, ("n|o\n", "yes"), subject=subject)
     assert "\n| n\\|o  |" in per_class_table(named)
+
+
+def test_columns_and_classes_of_few_persons_are_named_where_all_images_show_enough() -> None:
+    def result(persons: int, unknown: int = 0) -> dict[str, Any]:
+        subject = [str(row) if row < persons else "" for row in range(persons + unknown)]
+        truth = np.arange(persons + unknown) >= 15
+        of = scores(truth.astype(int), np.eye(2)[truth.astype(int)], ("no", "yes"), subject=subject)
+        return of | {"leak_free": None, "leak_free_near": None}
+
+    whole = result(40) | {"leak_free": result(14), "leak_free_near": result(0, 3)}
+    (line,) = on_few_persons(whole)
+    assert line.startswith("Fewer than 20 persons in leak-free (14), no (15): ")
+    assert on_few_persons(result(19)) == [] and "rest on 19 persons alone" in of_intervals(result(19))[0]
+    assert on_few_persons(result(16, 30)) == []  # the others of a class may each be somebody else
 
 
 def test_persons_stay_with_the_answers() -> None:
@@ -164,7 +204,7 @@ def test_intervals_where_votes_agree_are_by_person() -> None:
     by_image = by_agreement(told, votes)["agreed"]["accuracy_ci95"]
     assert by_image == list(wilson_interval(20, 40))
     of_two = by_agreement(replace(told, subject=["anna"] * 20 + ["bert"] * 20), votes)["agreed"]
-    assert (of_two["n"], of_two["accuracy"], of_two["accuracy_ci95"]) == (40, 0.5, [0, 1])
+    assert (of_two["n"], of_two["accuracy"], of_two["accuracy_ci95"]) == (40, 0.5, pytest.approx([0.015, 0.985], abs=0.001))
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +260,7 @@ def test_reports_and_comparisons_say_by_what(by_pattern, known: Path) -> None:
     assert "14 images of 7 persons" in text and "permutation by person p" in text and "rest on 7 persons alone" in text
     assert "95 %, by person" in page and "exact permutation test by person" in page and "14 images of 7 persons" in page
     report = report_page(one)
-    assert "by fewer than 10 persons none is narrower than by image" in report and "a person counting once" in report
+    assert "divided by the design effect where fewer than 50 persons have" in report
     assert (
         "14 images of 7 persons" in report and "intervals are by person" in report and "Intervals rest on 7 persons" in report
     )

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score, f1_score
 
-from emotiw_keras.evaluation.significance import holm, kappa, macro_f1, macro_f1_difference, macro_f1_interval, mcnemar
+from emotiw_keras.evaluation.significance import (
+    accuracy_difference_interval,
+    holm,
+    kappa,
+    macro_f1,
+    macro_f1_difference,
+    macro_f1_interval,
+    mcnemar,
+)
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.integers(0, 4, 300)
@@ -30,7 +38,6 @@ def test_the_bootstrap_by_kinds_is_the_bootstrap_by_images():
     difference, low, high = macro_f1_difference(TRUTH, A, B, 4)
     assert difference == pytest.approx(f1_score(TRUTH, B, average="macro") - f1_score(TRUTH, A, average="macro"))
     assert (low, high) == pytest.approx(np.percentile(others - scores, (2.5, 97.5)), abs=0.01)
-    assert macro_f1_difference(TRUTH, A, A, 4) == (0, 0, 0)
 
 
 def test_a_macro_f1_that_no_resample_changes_has_an_interval_all_the_same() -> None:
@@ -44,6 +51,20 @@ def test_a_macro_f1_that_no_resample_changes_has_an_interval_all_the_same() -> N
     assert low < 0.97
     wrong_class = np.where(truth == 3, 0, truth)
     assert macro_f1_interval(truth, wrong_class, 4)[0] < macro_f1_interval(truth, wrong_class, 4)[1]
+
+
+def test_a_difference_that_no_resample_changes_has_an_interval_all_the_same() -> None:
+    truth, right = np.repeat(np.arange(4), 6), np.ones(24, bool)
+    difference, low, high = macro_f1_difference(truth, truth, truth, 4)
+    assert difference == 0 and -0.2 < low < -0.03 and 0.03 < high < 0.2
+    wide = macro_f1_difference(truth, truth, truth, 4, np.arange(24) // 2)
+    assert wide[1] < low and wide[2] > high  # of twelve persons
+    low, high = accuracy_difference_interval(right, right)
+    assert (low, high) == pytest.approx((-0.107, 0.107), abs=0.001)  # Bonett and Price: 1.96 * sqrt(2) / 26
+    assert accuracy_difference_interval(right, right, np.arange(24) // 2)[1] > high
+    low, high = accuracy_difference_interval(~right[:1], right[:1])  # one image, which one run alone has right
+    assert low < 0 and high == 1
+    assert macro_f1_difference(truth[:1], truth[-1:], truth[:1], 4)[1] < 0
 
 
 def test_mcnemar_adds_up_the_binomial():
