@@ -171,7 +171,7 @@ def join_votes(
         if own is None:
             raise DataError(
                 f"{source} ({listing.layout}) does not say which row of {where} an image is ({listing.names[0]} ...); name a "
-                "table of file,row with --set source.NAME.votes_rows=FILE"
+                "table of file,row with --votes-rows FILE, of emotiw fit with --set source.NAME.votes_rows=FILE"
             )
         places, how = own, "by the names of the files"
     wrong = [(i, row) for i, its in enumerate(places) for row in its if listing.split[i] and listing.split[i] != splits[row]]

@@ -116,6 +116,7 @@ def comparison_page(comparison: Comparison, source: str, command: str, faces: Ht
         words = f"{left_out:,} images that are in a train or val split of any run are left out; {leak_free['n']:,} remain."
         parts += [
             tag("p", words),
+            [tag("p", line, class_="note") for line in of_intervals(leak_free) if line not in of_intervals(comparison)],
             _figures(leak_free, "Images that are new to all runs"),
             _recalls(leak_free),
             _pairs(leak_free),

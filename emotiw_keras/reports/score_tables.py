@@ -32,7 +32,10 @@ def persons(result: Result) -> str:
 
 
 FEW_PERSONS = 20
-"""With fewer persons than this an interval by person is itself uncertain, and rather too narrow."""
+"""With fewer persons than this an interval by person is itself uncertain, and that of macro F1 or a difference too narrow."""
+
+
+NARROW = "those of macro F1 and of differences are rather too narrow"
 
 
 def counted(result: Result) -> str:
@@ -62,8 +65,21 @@ def of_intervals(result: Result) -> list[str]:
             f"Intervals are by person; {result['person_unknown']:,} images of unknown ones count as persons of their own."
         )
     if result["persons"] + result["person_unknown"] < FEW_PERSONS:
-        lines.append(f"Intervals rest on {result['persons']} persons alone: they are rather too narrow.")
+        lines.append(f"Intervals rest on {result['persons']} persons alone: {NARROW}.")
     return lines
+
+
+def on_few_persons(result: Result) -> list[str]:
+    """A line that names the columns beside all images, and the classes, that rest on few persons where all images do not."""
+    unknown = result["person_unknown"]
+    if result["persons"] is None or result["persons"] + unknown < FEW_PERSONS:
+        return []
+    parts = [(name, each["persons"], each["person_unknown"]) for name, each in zip(*columns(result), strict=True)]
+    # how many images of a class show unknown persons is not told: all of them, at most
+    classes = [(label, row) for label, row in result["per_class"].items() if row["support"]]
+    parts += [(label, row["persons"], min(unknown, row["support"])) for label, row in classes]
+    few = [f"{name} ({known})" for name, known, more in parts if known is not None and known + more < FEW_PERSONS]
+    return [f"Fewer than {FEW_PERSONS} persons in {', '.join(few)}: how persons differ is hardly seen there."] if few else []
 
 
 ROWS: tuple[tuple[str, Callable[[Result], str]], ...] = (

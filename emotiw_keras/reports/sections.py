@@ -10,7 +10,7 @@ import numpy as np
 from emotiw_keras.evaluation import provenance
 from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.mistakes import mistakes
-from emotiw_keras.evaluation.significance import LEAST_PERSONS
+from emotiw_keras.evaluation.significance import FEW_EITHER
 from emotiw_keras.html import Html, bar, image_tag, joined, scrolling, shaded, table, tag
 from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.reports import charts
@@ -21,6 +21,7 @@ from emotiw_keras.reports.score_tables import (
     columns,
     interval,
     of_intervals,
+    on_few_persons,
     percent,
     persons,
     three,
@@ -57,10 +58,10 @@ def cautions(assessment: Assessment) -> list[str]:
     if result["n_found"] < result["n"]:
         lines.append(f"{result['n'] - result['n_found']} images could not be read and are not in the figures.")
     if asked.limit is not None and asked.limit <= result["n"]:
-        lines.append(f"Only {result['n']} images of the split were scored (--limit {asked.limit}).")
+        lines.append(f"At most {asked.limit} images of the split were scored (--limit).")
     if assessment.run.head is not None and assessment.run.labels == LABEL_SETS["ferplus8"].labels and asked.votes is None:
         lines.append("Truth is the labels of the data; --votes scores against what ten people say.")
-    lines += of_intervals(result)
+    lines += [*of_intervals(result), *on_few_persons(result)]
     absent, most = without_images(result)
     if absent:
         told = f"macro F1 and the ABAW score count that as 0, so that macro F1 is at most {three(most)}"
@@ -109,8 +110,8 @@ def summary(assessment: Assessment) -> Html:
     how = (
         "Intervals of accuracy and recall: Wilson's. Macro F1: percentile bootstrap over images."
         if result["persons"] is None
-        else "Intervals: percentile bootstrap over persons. Of accuracy and recall they are Wilson's, a person counting once, "
-        f"where all persons have the same share right; by fewer than {LEAST_PERSONS} persons none is narrower than by image."
+        else "Intervals: percentile bootstrap over persons. Of accuracy and recall they are Wilson's of images divided by the "
+        f"design effect where fewer than {FEW_EITHER} persons have an image that is read wrongly, or one that is read rightly."
     )
     return joined(
         tag("ul", items, class_="cards"),

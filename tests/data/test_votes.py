@@ -90,7 +90,10 @@ def test_nothing_is_joined_by_a_guess(tmp_path: Path, csv_set: Path, folder_set:
     votes = votes_file(tmp_path, some_votes(20))
     with pytest.raises(DataError, match=r"has 21 rows, .* 20; expected the same rows"):
         load_faces(csv_set, votes=votes)
-    with pytest.raises(DataError, match=r"does not say which row .*votes_rows=FILE"):
+    with pytest.raises(
+        DataError,
+        match=r"does not say which row .*with --votes-rows FILE, of emotiw fit with --set source.NAME.votes_rows=FILE",
+    ):
         load_faces(folder_set[0], votes=votes)
     with pytest.raises(UsageError, match="votes are not given"):
         load_faces(csv_set, votes_rows=folder_set[1])

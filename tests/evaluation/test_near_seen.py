@@ -113,6 +113,7 @@ def test_a_limit_that_leaves_out_what_was_given_gives_no_such_figure(run: Run, s
     limited = assess(run, source, limit=5)
     assert limited.near is None and limited.result["n"] == 5 and limited.result["leak_free_near"] is None
     assert any("near duplicates are not looked for with --limit" in line for line in cautions(limited))
+    assert "At most 5 images of the split were scored (--limit)." in cautions(limited)  # which may be all there are
 
 
 def test_folds_of_different_sizes_lack_nothing_where_each_has_all_it_was_given() -> None:
