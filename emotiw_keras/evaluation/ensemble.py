@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from emotiw_keras.data.splits import group_ids
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.assessment import Assessment, Predictions, figures, label_columns
 from emotiw_keras.evaluation.calibration import by_agreement
@@ -82,13 +83,16 @@ def matched(assessments: Sequence[Assessment]) -> list[Predictions]:
 
 
 def _persons(predictions: Sequence[Predictions]) -> list[str]:
-    """The person of each image of the first one, as the first that knows says; empty if nobody is known."""
-    known: dict[str, str] = {}
-    for each in predictions:
-        for path, person in zip(each.paths, each.subject, strict=False):
-            if person:
-                known.setdefault(path, person)
-    return [known.get(path, "") for path in predictions[0].paths] if known else []
+    """The person of each image of the first one; empty if nobody is known. Persons to whom runs give the same image are one, so
+    that the order of the runs does not count; they are called by all their names."""
+    paths = [path for each in predictions for path in each.paths]
+    known = [person for each in predictions for person in each.subject or [""] * len(each.paths)]
+    of_run = np.repeat(np.arange(len(predictions)), [len(each.paths) for each in predictions])
+    group = group_ids(paths, [person and f"{run} {person}" for run, person in zip(of_run, known, strict=True)]).tolist()
+    names: dict[int, set[str]] = {}
+    for number, person in zip(group, known, strict=True):
+        names.setdefault(number, set()).update({person} - {""})
+    return [" + ".join(sorted(names[number])) for number in group[: len(predictions[0].paths)]] if any(known) else []
 
 
 def seen_by_any(assessments: Sequence[Assessment]) -> np.ndarray:

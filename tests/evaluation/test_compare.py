@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,6 +99,23 @@ def test_an_ensemble_is_the_mean_of_probabilities(assessed) -> None:
     assert (both.result["leak_free"]["n"], both.name) == (13, "one + two")
     same = ensemble([assessed[0], assessed[0]])
     assert same.result["log_loss"] == pytest.approx(assessed[0].result["log_loss"], abs=1e-6)
+
+
+def test_persons_do_not_depend_on_the_order_of_the_runs(assessed) -> None:
+    def named(assessment: Assessment, name: Callable[[int], str]) -> Assessment:
+        told = assessment.predictions
+        places = {path: place for place, path in enumerate(sorted(told.paths))}
+        return replace(assessment, predictions=replace(told, subject=[name(places[path]) for path in told.paths]))
+
+    # fifteen images: one run names three persons of five, the other twelve of one or two, and who is not in it
+    one, two = named(assessed[0], lambda i: f"p{i // 5}"), named(assessed[1], lambda i: "" if i > 12 else f"q{i // 2}")
+    ways = [matched(order)[0] for order in ((one, two), (two, one))]
+    persons = [dict(zip(each.paths, each.subject, strict=True)) for each in ways]
+    # q2 has images of p0 and p1, q4 is in p1, and q5 only in p2
+    assert persons[0] == persons[1] and set(persons[0].values()) == {"p0 + p1 + q0 + q1 + q2 + q3 + q4", "p2 + q5 + q6"}
+    assert [compare(order)["persons"] for order in ((one, two), (two, one))] == [2, 2]
+    nobody = matched([replace(each, predictions=replace(each.predictions, subject=())) for each in (one, two)])
+    assert list(nobody[0].subject) == []
 
 
 def test_what_cannot_be_put_side_by_side_is_told(assessed, side_by_side: Path, tmp_path: Path) -> None:
