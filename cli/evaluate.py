@@ -145,6 +145,8 @@ def evaluate(
     """
     if robust and ensemble:
         raise UsageError("--robust scores each run by itself; leave out --ensemble")
+    if calibrate and ensemble:
+        raise UsageError("--calibrate chooses a temperature for each run by itself; leave out --ensemble")
     from emotiw_keras.files import check_folder_place
     from emotiw_keras.fold_runs import FoldRuns, open_runs
     from emotiw_keras.hardware import keep_memory

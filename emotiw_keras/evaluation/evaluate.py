@@ -264,8 +264,9 @@ def _check(
     if robust and smooth != 1:
         raise UsageError(f"robust and smooth = {smooth} cannot be combined; score spoilt faces one by one")
     check_votes(votes, votes_rows)
-    if calibrate and split == "val":
-        raise UsageError("calibrate chooses a temperature on val, whose figures would flatter themselves; score another split")
+    if calibrate and split in ("val", "all"):
+        held = "" if split == "val" else ", which split 'all' holds"
+        raise UsageError(f"calibrate chooses a temperature on val{held}, and would flatter its figures; score another split")
 
 
 def _images(

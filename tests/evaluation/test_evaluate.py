@@ -209,6 +209,9 @@ def test_arguments_out_of_range_are_refused(run: Run, photos: Path) -> None:
         evaluate(run, photos, crops=5)
     with pytest.raises(UsageError, match="choose one of train, val, test, all"):
         evaluate(run, photos, split="validation")
+    for split in ("val", "all"):
+        with pytest.raises(UsageError, match=r"calibrate chooses a temperature on val.* would flatter its figures"):
+            evaluate(run, photos, split=split, calibrate=True)
     for wrong in ({"limit": 0}, {"limit": 2.5}, {"batch_size": 0}, {"batch_size": 8.0}, {"smooth": 1.5}):
         with pytest.raises(UsageError, match=f"{next(iter(wrong))} = .*: expected a whole number, at least 1"):
             evaluate(run, photos, **wrong)  # type: ignore[arg-type]
