@@ -13,6 +13,7 @@ from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.layouts import find_layout
 from emotiw_keras.data.layouts.listing import SPLITS
 from emotiw_keras.errors import DataError
+from emotiw_keras.run_facts import FINAL, FOLDS_FILE
 
 if TYPE_CHECKING:
     from emotiw_keras.runs import Run
@@ -102,6 +103,10 @@ def select(faces: FaceSet, split_of: np.ndarray, split: str, run: Run) -> np.nda
         raise DataError(
             f"split {split!r} does not exist in {faces.source}: it names no splits and {run.path} knows none of its "
             f"images; use --split all ({every} images)"
+        )
+    if split == "test" and run.path.name == FINAL and (run.path.parent / FOLDS_FILE).is_file():
+        raise DataError(
+            f"{run.path} holds nothing back for testing: score {run.path.parent}, whose folds tell what it is worth"
         )
     raise DataError(
         f"split {split!r} does not exist in {faces.source}; it has {', '.join(present)} and all ({every}): "

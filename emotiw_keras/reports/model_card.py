@@ -88,7 +88,8 @@ def _slug(text: str) -> str:
 
 
 def metadata(assessment: Assessment, facts: CardFacts) -> dict[str, Any]:
-    """The metadata of the card, with the keys that the Hugging Face Hub reads."""
+    """The metadata of the card, with the keys that the Hugging Face Hub reads; no figures where the run was trained on all
+    of the images."""
     result, asked = assessment.result, assessment.question
     sources = list(assessment.run.info.get("sources", {}).values())
     measured = [("accuracy", "accuracy", "accuracy"), ("f1", "macro F1", "macro_f1"), ("ece", "calibration error", "ece")]
@@ -97,17 +98,22 @@ def metadata(assessment: Assessment, facts: CardFacts) -> dict[str, Any]:
         scores += [
             {"type": kind, "name": f"{name}, leak-free", "value": result["leak_free"][key]} for kind, name, key in measured
         ]
-    scored_on = {"name": Path(asked.source).name, "type": _slug(asked.source), "split": asked.split}
+    scored_on = {
+        "name": Path(asked.source).name,
+        "type": _slug(asked.source),
+        "split": "out of fold" if assessment.folds else asked.split,
+    }
     task = {"type": "image-classification", "name": "facial expression recognition"}
-    return {
+    results = [{"task": task, "dataset": scored_on, "metrics": scores}]
+    told: dict[str, Any] = {
         "license": facts.licence,
         "library_name": "keras",
         "pipeline_tag": "image-classification",
         "tags": ["facial-expression-recognition", "image-classification", "keras", assessment.run.model_name],
         "datasets": list(facts.datasets) or sorted({_slug(source) for source in sources}),
         "metrics": ["accuracy", "f1"],
-        "model-index": [{"name": facts.name, "results": [{"task": task, "dataset": scored_on, "metrics": scores}]}],
     }
+    return told if result["leak_free"] is None else told | {"model-index": [{"name": facts.name, "results": results}]}
 
 
 def _yaml(values: dict[str, Any]) -> str:
@@ -123,7 +129,8 @@ def model_card(assessment: Assessment, facts: CardFacts) -> str:
     """The card as Markdown with a metadata block; its figures are those of the assessment.
 
     Args:
-        assessment: of one run, on images that it was not trained on.
+        assessment: of one run, on images that it was not trained on; or of the folds of a cross-validation, with the run of all
+            data as its run.
         facts: what the run cannot know.
     """
     run, asked, result = assessment.run, assessment.question, assessment.result
@@ -138,6 +145,8 @@ def model_card(assessment: Assessment, facts: CardFacts) -> str:
         others = [f"{head.name} ({', '.join(map(_plain, head.labels))})" for head in run.heads if head.name != run.head.name]
         about += f" This is its answer {run.head.name}; from the same trunk it also gives {'; '.join(others)} (`--head`)."
     scored = f"{_plain(asked.source)}, split {asked.split}, {counted(result)} ({result['n']:,} asked for)"
+    if assessment.folds:
+        scored += f", each answered by that of {len(assessment.folds)} runs which was not given it; this one was given all"
     calibration = (
         f"Expected calibration error {three(result['ece'])} (largest probability, {ECE_BINS} bins), log loss "
         f"{three(result['log_loss'])}: of answers with a confidence of p, about p are right, to within that error on average."

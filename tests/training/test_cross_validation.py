@@ -109,6 +109,26 @@ def test_evaluate_pools_the_folds(command: list[str], capsys: pytest.CaptureFixt
     assert "84 images of 12 persons" in capsys.readouterr().out
 
 
+def test_the_card_of_a_cross_validation_has_the_figures_of_its_folds(
+    command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out, card = command[-4], tmp_path / "card.md"
+    capsys.readouterr()
+    assert run(["evaluate", out, "--json"]) == 0
+    pooled = json.loads(capsys.readouterr().out)
+    assert run(["card", out, "--out", str(card)]) == 0
+    text = card.read_text("utf-8")
+    assert f"{100 * pooled['accuracy']:.1f} %" in text and "each answered by that of 3 runs which was not given it" in text
+    assert f'"value": {pooled["accuracy"]}' in text and '"split": "out of fold"' in text and '"name": "mine"' in text
+    assert Run.open(out).fingerprint in text and f"emotiw evaluate {out} --data" in text
+    # the run of all data was given all of them: no figures for the Hub
+    assert run(["card", f"{out}/final", "--out", str(card)]) == 4
+    assert f"final holds nothing back for testing: score {out}," in capsys.readouterr().err
+    assert run(["card", out, "--split", "all", "--out", str(card)]) == 0
+    text = card.read_text("utf-8")
+    assert "model-index" not in text and "No leak-free figures: every image is also in a train or val split" in text
+
+
 def test_folds_and_ensembles_are_scored_by_votes(
     command: list[str], images: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
