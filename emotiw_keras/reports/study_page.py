@@ -18,7 +18,7 @@ from emotiw_keras.reports.score_tables import FEW_PERSONS, percent, three
 from emotiw_keras.reports.sections import confusion_table
 from emotiw_keras.studies.staged import Row
 from emotiw_keras.studies.staged_arms import REMEDIES
-from emotiw_keras.studies.staged_table import Difference, difference, disgust, of_tests, row_of, table_rows
+from emotiw_keras.studies.staged_table import Difference, difference, disgust, of_splits, of_tests, row_of, table_rows
 
 if TYPE_CHECKING:
     from emotiw_keras.data.faceset import FaceSet
@@ -140,7 +140,7 @@ def _figures(rows: Sequence[Row], net: str) -> Html:
     caption = (
         f"{net}. The base is direct fine-tuning; for remedies, crops, ensembles and direct fine-tuning with as many updates "
         "it is the plain FER28 -> target. All answers to a person's images, or to an image, are one in intervals and tests. "
-        f"{of_tests(list(table_rows(rows)))} Updates: of the trainings to their last epochs."
+        f"{of_splits(rows)} {of_tests(list(table_rows(rows)))} Updates: of the trainings to their last epochs."
     )
     words = f"{net}: accuracy on the target's test images, mean over seeds, and its 95 % interval"
     return joined(interval_chart(shares, words), table(head, lines, caption, left=(13,), label=f"Figures of {net}"))

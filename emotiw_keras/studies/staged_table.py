@@ -12,7 +12,7 @@ import numpy as np
 
 from emotiw_keras.evaluation.significance import accuracy_difference_interval, holm, paired_test, person_numbers
 from emotiw_keras.studies.staged import Row
-from emotiw_keras.text import csv_text
+from emotiw_keras.text import csv_text, number_of
 
 RESULTS_FILE, TABLE_FILE, PAGE_FILE = "results.csv", "results.md", "study.html"
 
@@ -174,7 +174,7 @@ def table(rows: Sequence[Row]) -> list[str]:
         ends = f"{each['low']:.1%} - {each['high']:.1%}"
         cells = (each["net"], each["description"], f"{each['updates']:,}", seeds, spread, ends, f1, disgust(each), points, pair)
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    return [*lines, "", of_tests(told)]
+    return [*lines, "", of_splits(rows), of_tests(told)]
 
 
 def disgust(row: Mapping[str, Any]) -> str:
@@ -184,6 +184,13 @@ def disgust(row: Mapping[str, Any]) -> str:
     ends = "" if row["disgust_low"] == "" else f" ({row['disgust_low']:.1%} - {row['disgust_high']:.1%})"
     persons = "" if row["disgust_persons"] == "" else f" of {row['disgust_persons']} persons"
     return f"{row['recall_disgust']:.1%}{ends}, {row['disgust_images']} answers{persons}"
+
+
+def of_splits(rows: Sequence[Row]) -> str:
+    """A sentence on how many different test images and test splits the seeds have: of few persons cuts may be alike."""
+    tested = {seed: frozenset(found.paths) for row in rows for seed, found in row.answers.items()}
+    images = number_of(len(frozenset().union(*tested.values())), "different images")
+    return f"Tested on {images}; distinct test splits: {len(set(tested.values()))}, of {number_of(len(tested), 'seeds')}."
 
 
 def of_tests(rows: Sequence[Mapping[str, Any]]) -> str:
