@@ -54,15 +54,16 @@ def _published(spec: ModelSpec) -> Path:
 
 
 def find(weights: str | os.PathLike[str] | None, name: str, none: str = "weights=None") -> Path | None:
-    """The file that `weights` means for the network of the registry name `name`; None for None.
+    """The file that `weights` means for the network of the registry name `name`; None for None, and for the published weights
+    of a network of `keras.applications`, which Keras fetches itself.
 
     The word of `DATA_SETS` that is the network's is the fetched and converted file in the cache, anything else the path of a
     `.weights.h5` file or of a weight file in a foreign format. Raises ModelError if it is missing, or for another word; `none`
     is how its advice says "without weights".
     """
-    if weights is None:
-        return None
     spec = get_spec(name)
+    if weights is None or (spec.is_application and weights == spec.trained_on):
+        return None
     if weights in DATA_SETS and not spec.weights:
         raise ModelError(f"no {DATA_SETS[str(weights)]} weights of {name} are published; give {none}, or a {SUFFIX} file")
     if weights == spec.trained_on:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from emotiw_keras.cli.fit import fit as command
-from emotiw_keras.errors import UsageError
+from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.gradcam import LayerCam
 from emotiw_keras.models import build
 from emotiw_keras.runs import Run
 from emotiw_keras.serving.predictor import Predictor
 from emotiw_keras.serving.savedmodel_graph import ServedModel
+from emotiw_keras.studies.staged import check_weights
+from emotiw_keras.studies.staged_arms import Net
 from emotiw_keras.training import fit as fitting
 from emotiw_keras.training.fit import Outcome, fit
+from emotiw_keras.training.prepared_data import prepare
 from emotiw_keras.training.recipe import Recipe, load_recipe
+from emotiw_keras.training.start import start_model
 
 NAME = "keras:MobileNetV2"
 RECIPE = f"""
@@ -93,6 +98,32 @@ def test_it_is_served_as_it_was_trained(run: Run) -> None:
     assert heat.ndim == 3 and np.isfinite(heat).all()
     served = ServedModel(predictor.net, predictor.face_input, predictor.labels).classify(predictor.prepare(face)[None])
     np.testing.assert_allclose(served["probabilities"][0], probabilities, atol=1e-5)
+
+
+def test_the_download_of_keras_is_what_a_run_starts_from(
+    recipe: str, faces: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import h5py
+    import keras
+    from keras.src.legacy.saving import legacy_h5_format
+    from keras.src.utils import file_utils
+
+    chosen = load_recipe(recipe, ["model.weights=imagenet"])
+    real = file_utils.get_file
+    monkeypatch.setattr(file_utils, "get_file", lambda *a, **k: real(*a, **{**k, "cache_dir": str(tmp_path / "cache")}))
+    monkeypatch.setenv("EMOTIW_OFFLINE", "1")
+    with pytest.raises(ModelError, match="imagenet weights of keras:MobileNetV2 are not in Keras' cache and EMOTIW_OFFLINE"):
+        fit(chosen, {"fer": faces["fer"]}, tmp_path / "offline")
+    assert not (tmp_path / "offline").exists()
+    check_weights([Net(NAME, "imagenet")])  # of a study: Keras fetches them when the first run is built
+    trunk = keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(32, 32, 3))
+    with h5py.File(tmp_path / "published.h5", "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, trunk)
+    monkeypatch.setattr(file_utils, "get_file", lambda *_, **__: str(tmp_path / "published.h5"))
+    prepared = prepare(chosen, {"fer": faces["fer"]})
+    model = start_model(prepared.recipe, prepared.info, prepared.parent, lambda line: None)
+    kernel = model.get_layer("Conv1").get_weights()[0]
+    np.testing.assert_array_equal(kernel, trunk.get_layer("Conv1").get_weights()[0])
 
 
 def test_one_width_and_the_near_name(recipe: str) -> None:
