@@ -166,14 +166,11 @@ def _network(recipe: str, model: str | None, weights: str | None) -> list[str]:
     if named is not None:  # faces are made as they were for these weights, not as for the recipe's own
         usual = given.preprocessing.unlike(named.settings)
         changes += [f"preprocessing.{name}={json.dumps(default)}" for name, default in usual.items()]
+    if named is not None and (model is None or get_spec(model).name == named.model_name):
+        start = named.info["model"]
+        side = f"model.input_size={start['input_shape'][0]}"
+        return [*changes, f"model.name={start['name']!r}", f"model.width={start['width']!r}", side]
     if model is None:
-        if named is not None:
-            start = named.info["model"]
-            changes += [
-                f"model.name={start['name']!r}",
-                f"model.width={start['width']!r}",
-                f"model.input_size={start['input_shape'][0]}",
-            ]
         return changes
     changes.append(f"model.name={model!r}")
     start = given.model

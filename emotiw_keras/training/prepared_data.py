@@ -26,7 +26,7 @@ from emotiw_keras.training.epoch_progress import silent
 from emotiw_keras.training.recipe import Recipe
 from emotiw_keras.training.stage import Part, Stage
 from emotiw_keras.training.stage_images import Roles, check_roles, left_out, stage_roles, take_share
-from emotiw_keras.training.start import parent_run, resolve_precision
+from emotiw_keras.training.start import check_parent, parent_run, resolve_precision
 from emotiw_keras.training.teachers import teacher_runs
 
 if TYPE_CHECKING:
@@ -118,6 +118,8 @@ def prepare(
         given: of a network of the user's own: `model` and `preprocessing` as run.json will hold them.
     """
     parent = parent_run(recipe)
+    if parent is not None and given is None and not recipe.kind.tasks:
+        check_parent(recipe, parent)
     own = own or {}
     read = {name: faces for name, faces in paths.items() if isinstance(faces, FaceSet)}
     told = {name: path for name, path in paths.items() if isinstance(path, str)}
@@ -284,6 +286,11 @@ def _input_settings(recipe: Recipe, parent: Run | None) -> dict[str, Any]:
             raise UsageError(
                 f"preprocessing.{name} = {value!r}, but {parent.called}, which gives the weights, was trained with "
                 f"{trained or 'none'!r}; leave it out, or start from other weights"
+            )
+        if recipe.model.input_size not in (0, parent.settings["crop"]):
+            raise UsageError(
+                f"model.input_size = {recipe.model.input_size}, but {parent.called}, which gives the weights, was trained with "
+                f"{parent.settings['crop']}; leave it out, or start from other weights"
             )
         return parent.settings
     settings = settings_for(

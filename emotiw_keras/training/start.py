@@ -104,6 +104,20 @@ def named_run(
     return run
 
 
+def check_parent(recipe: Recipe, parent: Run) -> None:
+    """Refuse to start a network from the run of another.
+
+    Raises:
+        ModelError: the run holds a network of another name or width.
+    """
+    name, width, held = registry.get_spec(recipe.model.name).name, recipe.model.width, parent.info["model"]["width"]
+    if (parent.model_name, held) != (name, width):
+        raise ModelError(
+            f"--weights {recipe.model.weights} holds {parent.model_name} of width {held:g}, asked for is {name} of width "
+            f"{width:g}; add --model {parent.model_name} --set model.width={held:g}"
+        )
+
+
 def _check_ending(model: keras.Model) -> None:
     """Refuse heads on a network that does not end in a linear classifier."""
     from emotiw_keras.models.features import classifier_of
@@ -146,12 +160,6 @@ def start_model(recipe: Recipe, info: Mapping[str, Any], parent: Run | None, say
         _check_ending(model)
     if parent is None:
         return model
-    if (parent.model_name, parent.info["model"]["width"]) != (shape["name"], shape["width"]):
-        width = parent.info["model"]["width"]
-        raise ModelError(
-            f"--weights {weights} holds {parent.model_name} of width {width:g}, asked for is {shape['name']} of width "
-            f"{shape['width']:g}; add --model {parent.model_name} --set model.width={width:g}"
-        )
     classifier = registry.get_spec(shape["name"]).classifier
     heads = heads_of(info)
     if heads:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from emotiw_keras import hardware
+from emotiw_keras.cli.fit import _network
 from emotiw_keras.errors import ModelError, RunError, UsageError
 from emotiw_keras.training import start
 from emotiw_keras.training.fit import fit
@@ -120,3 +121,24 @@ def test_a_home_folder_is_found_and_the_advice_of_an_error_retrains_no_model_tha
     assert "emotiw fit" not in str(caught.value)
     with pytest.raises(ModelError, match=f"`{BASE}` makes it"):
         parent_run(load_recipe("finetune", ["model.weights=runs/fer28-face-vgg-base"]))
+
+
+def test_a_run_gives_weights_to_a_network_of_its_own_name_and_size(faces: dict[str, str]) -> None:
+    def ready(*changes: str) -> list[int]:
+        side: list[int] = prepare(load_recipe("finetune", changes, precision="float32"), {"data": faces["target"]}).info[
+            "model"
+        ]["input_shape"]
+        return side
+
+    told = "model.input_size = 64, but fer28-face-vgg-votes, which gives the weights, was trained with 48; leave it out"
+    with pytest.raises(UsageError, match=told):
+        ready("model.input_size=64")
+    assert ready("model.input_size=48") == ready() == [48, 48, 1]
+    with pytest.raises(ModelError, match="fer28-face-vgg-votes holds face_vgg of width 1, asked for is alexnet of width 1"):
+        ready("model.name=alexnet")  # whose name is told, not that 48 pixels are too few for it
+
+
+def test_a_network_named_beside_its_run_has_the_size_and_width_of_that_run() -> None:
+    named = [f"model.{key}" for key in ("name='face_vgg'", "width=1.0", "input_size=48")]
+    assert _network("demo", None, "fer28-face-vgg-votes")[-3:] == named
+    assert _network("demo", "face_vgg", "fer28-face-vgg-votes")[-3:] == named
