@@ -10,11 +10,13 @@ import click
 from emotiw_keras.cli import completion
 from emotiw_keras.cli.console import put, put_made, tell
 from emotiw_keras.cli.places import LOCAL
-from emotiw_keras.errors import UsageError
+from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.files import expanded
 from emotiw_keras.sealed import json_text
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from emotiw_keras.conversion.checking import Check
 
 
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
 @click.option(
     "--channel-order",
     type=click.Choice(["rgb", "bgr"]),
-    help="Channel order of the images SOURCE was trained on, where its format does not say; default: the network's own.",
+    help="Channel order of the images SOURCE was trained on, or of a mean image, where its format does not say; default: the "
+    "network's own.",
 )
 @click.option(
     "--check",
@@ -50,7 +53,10 @@ if TYPE_CHECKING:
 @click.option("--grey", is_flag=True, help="Fold the first kernel for images with one channel.")
 @click.option("--width", type=float, default=1.0, show_default=True, help="Width of the network that SOURCE holds.")
 @click.option("--json", "as_json", is_flag=True, help="With --inspect: as JSON.")
+@click.pass_context
 def convert(
+    ctx: click.Context,
+    /,
     source: str,
     model: str | None,
     out: str | None,
@@ -69,12 +75,17 @@ def convert(
     computation on a colour image, layer by layer.
     """
     if inspect:
+        _refuse_all_but(ctx, {"inspect", "as_json"}, "--inspect converts nothing")
         _inspect(source, as_json)
         return
+    if as_json:
+        raise UsageError("--json is how --inspect prints; add --inspect, or leave it out")
     if out is None:
         raise UsageError("say where the weights go with --out FILE, or look at SOURCE with --inspect")
     if model is None:
-        _mean_image(source, out)
+        mean, order = _mean_image(source, out, channel_order)
+        _refuse_all_but(ctx, {"out", "channel_order"}, f"{Path(source).name} is a mean image")
+        _write_mean_image(mean, order, out)
         return
     from emotiw_keras.models.registry import get_spec
 
@@ -99,6 +110,24 @@ def convert(
         tell("folded to one input channel: images of shape (height, width, 1)")
     path = write_weights(network, out)
     put_made(f"{path}: {network.count_params():,} parameters of {model}, {path.stat().st_size / 1e6:.1f} MB")
+
+
+def _refuse_all_but(ctx: click.Context, heeded: set[str], why: str) -> None:
+    """Refuse options that were given and count for nothing.
+
+    Args:
+        ctx: of the command.
+        heeded: names of the parameters that count, besides the source.
+        why: what makes the others count for nothing.
+    """
+    others = [
+        each.opts[0]
+        for each in ctx.command.params
+        if each.name not in {"source", *heeded}
+        and ctx.get_parameter_source(str(each.name)) == click.core.ParameterSource.COMMANDLINE
+    ]
+    if others:
+        raise UsageError(f"{why}: leave out {', '.join(others)}")
 
 
 def _check(text: str) -> Check:
@@ -129,19 +158,30 @@ def _inspect(source: str, as_json: bool) -> None:
             put(line)
 
 
-def _mean_image(source: str, out: str) -> None:
-    import numpy as np
-
-    from emotiw_keras.files import write_encoded
+def _mean_image(source: str, out: str, stated: str | None) -> tuple[np.ndarray, str | None]:
+    """The mean image in a file, (side, side, channels), and the order of its channels where the file or `stated` says it."""
     from emotiw_keras.formats.reading import read
 
     foreign = read(source)
-    mean = foreign.mean
+    mean, name, order = foreign.mean, Path(source).name, foreign.channel_order
     if mean is None or mean.ndim != 3 or (foreign.nodes is not None and not out.endswith(".npy")):
-        raise UsageError(f"say which network {Path(source).name} holds with --model; `emotiw models` lists them")
+        raise UsageError(f"say which network {name} holds with --model; `emotiw models` lists them")
     if not out.endswith(".npy"):
-        raise UsageError(f"--out {out}: {Path(source).name} is a mean image; expected a name that ends in .npy")
+        raise UsageError(f"--out {out}: {name} is a mean image; expected a name that ends in .npy")
+    if mean.shape[0] != mean.shape[1]:
+        raise ModelError(
+            f"{name} is a mean image of {mean.shape[0]} x {mean.shape[1]} pixels; expected as many rows as columns"
+        )
+    if order and stated and order != stated:
+        raise ModelError(f"{name} is {order.upper()}, as its format says; leave out --channel-order")
+    return mean, order or stated
+
+
+def _write_mean_image(mean: np.ndarray, order: str | None, out: str) -> None:
+    import numpy as np
+
+    from emotiw_keras.files import write_encoded
+
     write_encoded(out, lambda file: np.save(file, mean))
     size = " x ".join(map(str, mean.shape))
-    order = (foreign.channel_order or "unknown order").upper()
-    put_made(f"{out}: mean image, {size}, {order}, mean {mean.mean():.3f}")
+    put_made(f"{out}: mean image, {size}, {(order or 'unknown order').upper()}, mean {mean.mean():.3f}")

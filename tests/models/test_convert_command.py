@@ -89,17 +89,32 @@ def test_how_a_data_layer_prepares_images_is_told_and_another_scale_refused(
 
 
 def test_a_mean_image_becomes_an_array(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    mean = np.random.default_rng(0).uniform(90, 130, (3, 4, 5)).astype("float32")
-    source = write_caffe.write_binaryproto(tmp_path / "mean.binaryproto", mean)
-    assert run(["convert", str(source), "--out", str(tmp_path / "mean.npy")]) == 0
-    assert "mean image, 4 x 5 x 3, BGR" in capsys.readouterr().out
-    assert np.array_equal(np.load(tmp_path / "mean.npy"), mean.transpose(1, 2, 0))
+    mean = np.random.default_rng(0).uniform(90, 130, (3, 5, 5)).astype("float32")
+    source, out = write_caffe.write_binaryproto(tmp_path / "mean.binaryproto", mean), tmp_path / "mean.npy"
+    assert run(["convert", str(source), "--out", str(out)]) == 0
+    assert "mean image, 5 x 5 x 3, BGR" in capsys.readouterr().out
+    assert np.array_equal(np.load(out), mean.transpose(1, 2, 0))
+    assert run(["convert", str(source), "--out", str(tmp_path / "other.npy"), "--channel-order", "rgb"]) == 5
+    assert "mean.binaryproto is BGR, as its format says; leave out --channel-order" in capsys.readouterr().err
+    for order, told in ([], "UNKNOWN ORDER"), (["--channel-order", "rgb"], "RGB"):
+        assert run(["convert", str(out), "--out", str(tmp_path / "again.npy"), *order]) == 0
+        assert f"mean image, 5 x 5 x 3, {told}" in capsys.readouterr().out
+    (tmp_path / "again.npy").unlink()
+    given = ["--grey", "--width", "1.0", "--check", "cat.jpg=cat", "--structure", "x.prototxt"]
+    assert run(["convert", str(out), "--out", str(tmp_path / "again.npy"), *given]) == 2
+    assert "mean.npy is a mean image: leave out --structure, --check, --grey, --width" in capsys.readouterr().err
+    np.save(out, mean[:, :4].transpose(1, 2, 0))
+    assert run(["convert", str(out), "--out", str(tmp_path / "again.npy")]) == 5
+    assert "mean.npy is a mean image of 4 x 5 pixels; expected as many rows as columns" in capsys.readouterr().err
+    assert not (tmp_path / "again.npy").exists() and not (tmp_path / "other.npy").exists()
 
 
 @pytest.mark.parametrize(
     "options, code, message",
     [
         ([], 2, "say where the weights go with --out FILE, or look at SOURCE with --inspect"),
+        (["--inspect", "--out", "x.weights.h5", "--grey"], 2, "--inspect converts nothing: leave out --out, --grey"),
+        (["--out", "x.weights.h5", "--json"], 2, "--json is how --inspect prints; add --inspect, or leave it out"),
         (["--out", "x.weights.h5"], 2, "say which network squeezenet_v1_1.caffemodel holds with --model"),
         (["--out", "x.h5", "--model", "alexnet"], 2, "--out x.h5: expected a name that ends in .weights.h5"),
         (["--out", "x.weights.h5", "--model", "squeezenett"], 5, "did you mean squeezenet?"),
