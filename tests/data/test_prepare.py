@@ -455,6 +455,19 @@ def test_a_class_called_like_a_file_of_prepare_is_refused_at_once(tmp_path: Path
         assert not (tmp_path / "out").exists()
 
 
+def test_a_photo_and_a_manifest_may_lie_beside_the_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in `emotiw prepare a.png faces`: the folder of the photo was taken for the source, and faces below it refused."""
+    for name in ("a.png", "photos/b.png", "photos/more/c.png"):
+        save(tmp_path / name, photo(ONE, seed=len(name)))
+    (tmp_path / "list.csv").write_text("path,label\na.png,happy\nphotos/b.png,sad\n")
+    monkeypatch.chdir(tmp_path)
+    for source, out in (("a.png", "faces"), ("list.csv", "listed"), ("photos/b.png", "photos/more/faces")):
+        assert prepare(source, out, detector=Dotted(), workers=1).total.with_face == (2 if source == "list.csv" else 1)
+    for source, out in (("a.png", "."), ("a.png", ".."), ("list.csv", "."), ("list.csv", "photos"), ("photos/b.png", "photos")):
+        with pytest.raises(UsageError, match="one in the other"):
+            prepare(source, out, detector=Dotted(), workers=1)
+
+
 def test_a_folder_that_got_no_further_than_its_settings_may_change_them(tmp_path: Path) -> None:
     source = build(tmp_path / "photos", each=1)
     (tmp_path / "out").mkdir()

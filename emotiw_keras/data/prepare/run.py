@@ -95,7 +95,7 @@ def prepare(
     folder = local_path(out)
     source = find_images(src)
     settings = Settings(_name(detector), faces, no_face, reading, frames=frames if source.videos else 0)
-    _check_apart(source.path, folder)
+    _check_apart(source, local_path(src), folder)
     _check_names(source)
     for note in source.notes:
         tell(note)
@@ -182,10 +182,14 @@ def _name(detector: str | Detector | None) -> str:
     return name
 
 
-def _check_apart(source: Path, folder: Path) -> None:
-    inner, outer = real(folder), real(source)
-    if inner == outer or (outer.is_dir() and outer in inner.parents) or inner in outer.parents:
-        raise UsageError(f"{folder} and {source} lie one in the other; name a folder for the faces beside the photos")
+def _check_apart(source: Source, given: Path, folder: Path) -> None:
+    """Refuse a folder for the faces in which photos lie, or that lies in the folder of photos which was given."""
+    inner, outer = real(folder), real(given)
+    places = {outer}
+    if source.path.is_dir() and not given.is_dir():  # a photo, or a manifest, which is no matter for what else lies beside it
+        places |= {real(each) for each in {(source.path / item.member).parent for item in source.items}}
+    if (outer.is_dir() and outer in inner.parents) or any(inner == each or inner in each.parents for each in places):
+        raise UsageError(f"{folder} and {given} lie one in the other; name a folder for the faces beside the photos")
 
 
 def _check_names(source: Source) -> None:
