@@ -16,7 +16,7 @@ from emotiw_keras.data.images import MIN_SIDE
 from emotiw_keras.data.layouts import Listing, Videos, find_layout
 from emotiw_keras.data.layouts.drawn import is_generated
 from emotiw_keras.data.layouts.listing import and_more, without_classes
-from emotiw_keras.data.missing_splits import MissingSplits
+from emotiw_keras.data.missing_splits import VAL_SHARE, MissingSplits, check_val_share
 from emotiw_keras.data.near.groups import find_twins
 from emotiw_keras.data.near.pairs import WORTH_KEEPING
 from emotiw_keras.data.near.threshold import THRESHOLD, check_threshold
@@ -45,7 +45,7 @@ def load_faces(
     check: bool = True,
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
     folds: Folds | None = None,
-    val_share: float = 0.1,
+    val_share: float = VAL_SHARE,
     seed: int = 0,
     limit: int | None = None,
     workers: int | None = None,
@@ -128,6 +128,7 @@ def load_faces(
             raise UsageError(f"{path} is a set of videos, which no votes belong to; leave votes out")
         if folds is not None:
             raise UsageError(f"{path} is a set of videos, which is cut by recording; folds over persons are for sets of images")
+        check_val_share(val_share, f"{path} is a set of videos")
         return read_videos(
             found,
             Choice(every, frames_per_video, limit, fractions, seed),

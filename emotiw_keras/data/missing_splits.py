@@ -11,8 +11,17 @@ from emotiw_keras.data.columns import pick
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.near.groups import alike
 from emotiw_keras.data.splits import Folds, assign_splits, fold_numbers, fold_splits, group_ids, stratified_folds
-from emotiw_keras.errors import DataError
+from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.text import number_of
+
+VAL_SHARE = 0.1
+"""Of train, where nobody says another share."""
+
+
+def check_val_share(val_share: float, lacks: str) -> None:
+    """UsageError for a share that somebody asked for, and that is taken of nothing: `lacks` says why."""
+    if val_share not in (0, VAL_SHARE):
+        raise UsageError(f"val_share = {val_share:g}: {lacks}; it is the share of a train without a val, so leave it out")
 
 
 class MissingSplits:
@@ -25,6 +34,7 @@ class MissingSplits:
 
     Raises:
         DataError: folds are asked of a source that has splits.
+        UsageError: a share of train is asked of a source that is not cut so.
     """
 
     def __init__(
@@ -39,6 +49,9 @@ class MissingSplits:
                 f"{path} has its own splits, and folds are cut from a source without: give one of its folders, such as that "
                 "of train, or put the class folders of all into one folder"
             )
+        if not self._lacks_val:
+            missing = "" if "val" in given else "no train" if self._has_splits else "no splits"
+            check_val_share(val_share, f"{path} has {missing or 'its own val'}")
 
     def __bool__(self) -> bool:
         return self._lacks_val or not self._has_splits

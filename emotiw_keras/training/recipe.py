@@ -101,9 +101,14 @@ class Recipe:
                         raise SettingError(f"{key} of {stage.where} names the data set {source!r}; declared are {known}", key)
         self.kind.check(self)
         self._check_heads()
-        for name in self.source:
+        for name, source in self.source.items():
             if name not in self.data:
                 raise SettingError(f"[source.{name}] names no declared data set; declared are {', '.join(self.data)}", name)
+            if source.val_share not in (0, SourceSettings.val_share) and not self._takes_val(name):
+                raise SettingError(
+                    f"val_share of source.{name} is {source.val_share:g}, but no {self.table} has {name}:val; leave it out",
+                    "val_share",
+                )
 
     def _check_heads(self) -> None:
         """Refuse what a network with several heads does not heed, and what only such a one does."""
@@ -144,8 +149,10 @@ class Recipe:
     def reading(self, name: str) -> dict[str, Any]:
         """The arguments of `load_faces` for a data set; val is cut from train only where a stage asks for it."""
         options = self.source.get(name, SourceSettings()).reading()
-        wanted = any(f"{name}:val" in (*part.train, *part.val) for part in self.stages)
-        return options if wanted else options | {"val_share": 0.0}
+        return options if self._takes_val(name) else options | {"val_share": 0.0}
+
+    def _takes_val(self, name: str) -> bool:
+        return any(f"{name}:val" in (*part.train, *part.val) for part in self.stages)
 
     def to_table(self) -> dict[str, Any]:
         """The recipe as plain data with every default filled in; `parse_recipe` reads its TOML back."""

@@ -55,7 +55,7 @@ def test_folders_of_sets_are_splits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("top", ["", "train/"])
 def test_folders_of_persons_are_persons(tmp_path: Path, top: str) -> None:
     names = [f"{top}{p}/{c}/{i}.png" for p in ("anna", "ben", "cleo") for c in ("Happy", "Sad") for i in range(2)]
-    faces = load_faces(fill(tmp_path, *names), labels="folder", val_share=0.3)
+    faces = load_faces(fill(tmp_path, *names), labels="folder", val_share=0.3 if top else 0)
     assert faces.labels == ("Happy", "Sad") and faces.subject == [name.split("/")[-3] for name in sorted(names)]
     assert any(line.startswith("folders read as persons: anna, ben, cleo") for line in faces.report)
     by_person = {person: {str(faces.split[i]) for i, p in enumerate(faces.subject) if p == person} for person in faces.subject}
@@ -93,6 +93,16 @@ def test_train_and_test_alone_give_val_a_part_of_train_by_person(tmp_path: Path)
     assert total(load_faces(tmp_path, val_share=0)) == {"train": 40, "test": 6}
     with pytest.raises(UsageError, match="val_share = 1"):
         load_faces(tmp_path, val_share=1)
+
+
+@pytest.mark.parametrize(
+    ("top", "lacks"), [(("train/", "val/"), "its own val"), (("",), "no splits"), (("val/", "test/"), "its own val")]
+)
+def test_a_share_for_val_that_is_taken_of_nothing_is_refused(tmp_path: Path, top: tuple[str, ...], lacks: str) -> None:
+    fill(tmp_path, *(f"{each}{c}/{i}.png" for each in top for c in ("happy", "sad") for i in range(9)))
+    with pytest.raises(UsageError, match=f"val_share = 0.3: .* has {lacks}; it is the share of a train without a val"):
+        load_faces(tmp_path, val_share=0.3)
+    assert sum(total(load_faces(tmp_path)).values()) == sum(total(load_faces(tmp_path, val_share=0)).values()) == 18 * len(top)
 
 
 def test_names_that_are_no_utf8_are_read_and_written_as_escapes(tmp_path: Path) -> None:

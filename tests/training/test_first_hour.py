@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emotiw_keras.errors import DataError
+from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.evaluate import assess
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.recipe import load_recipe
@@ -77,6 +77,8 @@ def test_a_stage_without_val_trains_on_all_of_train(tmp_path: Path) -> None:
     reading = [load_recipe(str(tmp_path / "tiny.toml"), changes).reading("data")["val_share"] for changes in ([], ["s.val=[]"])]
     assert reading == [0.1, 0.0]
     assert load_recipe(str(tmp_path / "tiny.toml"), ["source.data.val_share=0.25"]).reading("data")["val_share"] == 0.25
+    with pytest.raises(UsageError, match="val_share of source.data is 0.25, but no stage has data:val; leave it out"):
+        load_recipe(str(tmp_path / "tiny.toml"), ["source.data.val_share=0.25", "s.val=[]"])
 
 
 def test_a_stage_all_of_whose_images_stand_in_test_says_so(tmp_path: Path) -> None:
