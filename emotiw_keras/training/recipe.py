@@ -115,15 +115,18 @@ class Recipe:
         names = [name for name, _ in self.model.heads]
         if names and self.table != "stage":
             raise SettingError(f"heads of model are for recipes with [[stage]], not with [[{self.table}]]", "heads")
+        voted = any(head.labels == LABEL_SETS["ferplus8"].labels for head in self.model.sides())
         for stage in self.stages if self.table == "stage" else ():
-            unheeded: tuple[str, ...] = HEADS_SETTINGS
-            why = "a network with one answer (set model.heads)"
+            unheeded = dict.fromkeys(HEADS_SETTINGS, "a network with one answer (set model.heads)")
             if names:
-                unheeded, why = ("sampling", "cost_weight", "costs", "metrics"), "a network with several heads"
+                why = "a network with several heads"
+                unheeded = dict.fromkeys(("sampling", "cost_weight", "costs", "metrics"), why)
+                if not voted:
+                    unheeded |= dict.fromkeys(("votes", "entropy_weight"), "a network without a head for votes (of ferplus8)")
                 if stage.kind == "head" or not isinstance(stage.loss, str):
                     what = "kind" if stage.kind == "head" else "loss"
                     raise SettingError(f"{what} of {stage.where} is {getattr(stage, what)!r}, which is not for {why}", what)
-            for key in unheeded:
+            for key, why in unheeded.items():
                 if getattr(stage, key) != getattr(type(stage), key):
                     raise SettingError(f"{key} of {stage.where} is {getattr(stage, key)!r}, which {why} does not heed", key)
             for head in [*dict(stage.head_weights), *([stage.monitor_head] if stage.monitor_head else [])]:

@@ -41,6 +41,7 @@ HEEDED_BY = {
     "temperature": ("teachers", ""),
     "monitor": ("val", ""),
     "patience": ("val", ""),
+    "monitor_head": ("val", ""),
 }
 """Settings that count beside one value of another alone; "" is any but an empty one."""
 
@@ -335,6 +336,8 @@ def unheeded(settings: Mapping[str, Any]) -> dict[str, str]:
     """
     found = {}
     for name, (key, value) in HEEDED_BY.items():
+        if name not in settings:  # of heads, in a recipe without
+            continue
         its = settings[key]
         if value and its != value:
             found[name] = f"heeded with {key} {value!r} alone, not with {its!r}; leave it out, or set {key} to {value!r}"

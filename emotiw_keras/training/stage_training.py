@@ -289,6 +289,10 @@ class StageTraining:
             + (f"; frozen: {', '.join(frozen)}" if frozen else "")
             + (f"; initialised anew: {', '.join(new)}" if new else "")
         )
+        steps = self.stage.epochs * self.per_epoch
+        if self.stage.warmup_steps > steps:
+            grows = f"its rate grows over {self.stage.warmup_steps:,} steps (warmup_steps), of which it has {steps:,}"
+            self.run.say(Notice(f"warning: {self.where}: {grows}: learning_rate is not reached; lower it, or train longer"))
 
     def _make_steps(self, planned: Plan, optimizer: keras.optimizers.Optimizer) -> None:
         """The compiled steps, on images or on the features of a frozen start."""

@@ -18,6 +18,7 @@ from emotiw_keras.training.stage import Stage, unheeded
 if TYPE_CHECKING:
     from emotiw_keras.training.feeds import Trained
     from emotiw_keras.training.prepared_data import Prepared
+    from emotiw_keras.training.recipe import Recipe
     from emotiw_keras.training.stage_sequence import StageLoop
 
 
@@ -41,6 +42,15 @@ class Stages(Kind):
                     dropped.setdefault(why.partition(";")[0], []).append(f"{key} = {value!r}")
             lines += [f"{where} leaves out the recipe's {', '.join(each)}: {why}" for why, each in dropped.items()]
         return lines
+
+    def check(self, recipe: Recipe) -> None:
+        last = recipe.stages[-1]
+        if recipe.keep == "best" and not last.val:
+            raise SettingError(
+                f"keep is 'best', but {last.where}, the last, has no val to be compared on; name sets in it, or set keep to "
+                "'last'",
+                "keep",
+            )
 
     def describe(self, prepared: Prepared, folder: Path, say: Callable[[str], None]) -> None:
         from emotiw_keras.training.start import start_tensorflow

@@ -59,8 +59,11 @@ def test_what_fit_finishes_evaluate_reads(tmp_path: Path) -> None:
     root = folders(tmp_path / "set")
     (tmp_path / "tiny.toml").write_text(RECIPE)
     said: list[str] = []
-    run = fit(load_recipe(str(tmp_path / "tiny.toml"), seed=3), {"data": str(root)}, tmp_path / "run", say=said.append).run
+    recipe = load_recipe(str(tmp_path / "tiny.toml"), ["s.warmup_steps=1000"], seed=3)
+    run = fit(recipe, {"data": str(root)}, tmp_path / "run", say=said.append).run
     assert run is not None and run.labels == ("happy", "sad", "smirk")
+    warned = [line for line in said if line.startswith("warning: stage 's': its rate grows over 1,000 steps")]
+    assert len(warned) == 1 and "of which it has 2: learning_rate is not reached" in warned[0]
     assert any("no val in the source: 10% of train are val" in line and "seed 3" in line for line in said)
     known = {row["path"]: row["split"] for row in run.rows()}
     assert sum(split == "val" for split in known.values()) == 3

@@ -238,6 +238,18 @@ def test_settings_that_do_not_fit_are_refused(recipe_file: str) -> None:
         with pytest.raises(UsageError, match=None) as caught:
             recipe(change)
         assert told in str(caught.value)
+    alone = ("model.heads={fer='basic7'}", "model.head=fer", "both.head_weights=[]")
+    for changes, told in (
+        ((*alone, "both.votes=majority"), "votes of stage 'both' is 'majority', which a network without a head for votes"),
+        (
+            (*alone, "both.entropy_weight=0.5"),
+            "entropy_weight of stage 'both' is 0.5, which a network without a head for votes",
+        ),
+        (("both.val=[]", "both.monitor_head=fer"), "monitor_head of stage 'both' is 'fer', not heeded where val is empty"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            recipe(*changes)
+    recipe(*alone)
     single = RECIPE.replace("heads =", "# heads =")
     with pytest.raises(UsageError, match="entropy_weight of stage 'both' is 0.5, which a network with one answer"):
         parse_recipe(single + "entropy_weight = 0.5\n", "here")

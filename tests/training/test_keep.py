@@ -88,6 +88,15 @@ def test_a_recipe_that_says_nothing_of_it_is_written_as_it_was_before_there_was_
     assert 'keep = "best"' in changed and "val_share = 0.2" in changed
 
 
+def test_a_last_stage_without_val_cannot_be_compared(tmp_path: Path) -> None:
+    (tmp_path / "two.toml").write_text(RECIPE + SECOND)
+    with pytest.raises(
+        UsageError, match="keep is 'best', but stage 'worse', the last, has no val to be compared on; name sets"
+    ):
+        load_recipe(str(tmp_path / "two.toml"), ["keep=best", "worse.val=[]"])
+    load_recipe(str(tmp_path / "two.toml"), ["keep=best", "s.val=[]"])
+
+
 def test_a_search_has_nothing_to_keep() -> None:
     with pytest.raises(UsageError, match="keep is 'best'; a search keeps"):
         load_recipe("pathnet", ["keep=best"])
