@@ -49,10 +49,8 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=click.IntRange(0), help="Seed of splits, weights, order, crops and dropout.")
 @click.option("--threads", type=click.IntRange(1), help="Processor threads; default: all.")
-@click.option(
-    "--keep-duplicates", "duplicates", flag_value="keep", default=None, help="Also train on images that are in val or test too."
-)
-@click.option("--drop-duplicates", "duplicates", flag_value="drop", help="Leave such images out of training.")
+@click.option("--keep-duplicates", is_flag=True, help="Also train on images that are in val or test too.")
+@click.option("--drop-duplicates", is_flag=True, help="Leave such images out of training.")
 @click.option(
     "--strategy",
     type=click.Choice(["auto", "none", "mirrored", "multi-worker"]),
@@ -94,7 +92,8 @@ def fit(
     precision: str | None,
     seed: int | None,
     threads: int | None,
-    duplicates: str | None,
+    keep_duplicates: bool,
+    drop_duplicates: bool,
     strategy: str,
     devices: str | None,
     wait: float | None,
@@ -113,6 +112,9 @@ def fit(
 
     if refit and folds is None:
         raise UsageError("--refit trains on all folds; give --folds N")
+    if keep_duplicates and drop_duplicates:
+        raise UsageError("--keep-duplicates and --drop-duplicates contradict each other; leave one of them out")
+    _check_once(changes, {"model.name": model, "model.weights": weights, "stage.epochs": epochs})
     own = _network(recipe, model, weights)
     if epochs is not None:
         table = load_recipe(recipe).table
@@ -122,6 +124,7 @@ def fit(
                 f"--set {table}.generations={epochs}"
             )
         own.append(f"stage.epochs={epochs}")
+    duplicates = "keep" if keep_duplicates else "drop" if drop_duplicates else None
     options: dict[str, Any] = {"limit": limit, "precision": precision, "seed": seed, "duplicates": duplicates}
     chosen = load_recipe(recipe, [*own, *changes], say=warn, **options)
     paths = named_values(data, "--data", f"NAME=PATH with a name of recipe {chosen.name!r} ({', '.join(chosen.data)})")
@@ -152,6 +155,18 @@ def fit(
         put_made(made)
     if _tell_unreadable(outcomes):
         sys.exit(SOME_UNREADABLE)
+
+
+def _check_once(changes: Sequence[str], given: dict[str, Any]) -> None:
+    """Refuse what an option of its own and --set say differently; given is what options say, by setting."""
+    from emotiw_keras.errors import UsageError
+
+    for change in changes:
+        key, _, text = (part.strip() for part in change.partition("="))
+        value = given.get(key)
+        if value is not None and text.strip("'\"") != str(value):
+            option = key.rpartition(".")[2].replace("name", "model")
+            raise UsageError(f"--{option} {value} beside --set {change}: leave one of them out")
 
 
 def _network(recipe: str, model: str | None, weights: str | None) -> list[str]:

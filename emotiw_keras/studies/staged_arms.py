@@ -222,7 +222,7 @@ def check_changes(changes: Sequence[str]) -> None:
     """Refuse a change that no run of a study would take.
 
     Raises:
-        UsageError: it names no stage, set or table of any of the recipes.
+        UsageError: it names no stage, set or table of any of the recipes, or what the study sets itself.
     """
     tables = {"", "fer", "target", "joint", "stage", "model", "preprocessing", f"source.{LARGE}", f"source.{SMALL}"}
     for each in changes:
@@ -230,6 +230,8 @@ def check_changes(changes: Sequence[str]) -> None:
         if not equals or name.strip().rpartition(".")[0] not in tables:
             known = ", ".join(sorted(tables - {""}))
             raise UsageError(f"--set {each!r}: expected TABLE.KEY=VALUE with TABLE one of {known}, or KEY=VALUE")
+        if name.strip() in ("name", "seed", "model.name", "model.weights"):
+            raise UsageError(f"--set {each!r}: a study sets {name.strip()} of each run itself; leave it out")
 
 
 def read_sets(paths: Mapping[str, str], net: Net, changes: Sequence[str], out: Path) -> dict[str, FaceSet]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from emotiw_keras import hardware
 from emotiw_keras.data.annotated_videos import VideoSet
+from emotiw_keras.errors import UsageError
 from emotiw_keras.files import check_folder_place, local_path, write_atomic
 from emotiw_keras.keras_settings import check_keras
 from emotiw_keras.runs import WEIGHTS_FILE, Run
@@ -99,6 +100,8 @@ def fit(
         from emotiw_keras.training.show_batch import show_batch
 
         picture = local_path(show)
+        if picture.suffix.lower() != ".png":
+            raise UsageError(f"{show}: the picture of a batch is a PNG; expected a name that ends in .png")
         check_folder_place(picture.parent, picture.name)
         prepared = prepare(recipe, paths, threads=threads, say=say, seconds=LOOK_SECONDS)
         show_batch(prepared, picture, say)

@@ -101,12 +101,12 @@ class Recipe:
                         raise SettingError(f"{key} of {stage.where} names the data set {source!r}; declared are {known}", key)
         self.kind.check(self)
         self._check_heads()
-        for name, source in self.source.items():
+        for name, settings in self.source.items():
             if name not in self.data:
                 raise SettingError(f"[source.{name}] names no declared data set; declared are {', '.join(self.data)}", name)
-            if source.val_share not in (0, SourceSettings.val_share) and not self._takes_val(name):
+            if settings.val_share not in (0, SourceSettings.val_share) and not self._takes_val(name):
                 raise SettingError(
-                    f"val_share of source.{name} is {source.val_share:g}, but no {self.table} has {name}:val; leave it out",
+                    f"val_share of source.{name} is {settings.val_share:g}, but no {self.table} has {name}:val; leave it out",
                     "val_share",
                 )
 
@@ -368,7 +368,7 @@ def load_recipe(
         **options: top-level keys (`seed`, `precision`, `limit`, `duplicates`, ...); None leaves the recipe's value.
 
     Raises:
-        UsageError: no such recipe, or a setting that cannot be meant.
+        UsageError: no such recipe, a setting that cannot be meant, or an option that contradicts a change.
 
     Example:
         >>> load_recipe("fer28-scratch", ["fer.epochs=3"]).stages[0].epochs
@@ -381,8 +381,11 @@ def load_recipe(
     for change in changes:
         targets, key, everywhere = _change(table, change)
         asked |= {(number, key): everywhere for number, entry in enumerate(entries) if any(entry is each for each in targets)}
+    said = {change.partition("=")[0].strip() for change in changes}
     for key, value in options.items():
         if value is not None:
+            if key in said and table[key] != value:
+                raise UsageError(f"{key} = {value!r} beside --set {key}={table[key]}: leave one of them out")
             table[key] = value
     try:
         before = [dict(entry) for entry in entries]

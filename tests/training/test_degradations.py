@@ -123,6 +123,8 @@ def test_the_picture_shows_what_is_seen(
     assert first.mean() > 2 * clean.mean()
     assert rough[1010:1940, 124:236].mean() < 1.5 * rough[1010:1940, 6:118].mean()
     assert command([*arguments[:-1], f"--show-batch={tmp_path / 'seen.png' / 'again.png'}"]) == 6
+    assert command([*arguments[:-1], f"--show-batch={tmp_path / 'seen.jpg'}"]) == 2
+    assert "seen.jpg: the picture of a batch is a PNG; expected a name that ends in .png" in capsys.readouterr().err
     # what is not trained is not shown
     assert command([*arguments, "--set", "one.val_least=1000", "--set", "one.noise=60"]) == 0
     assert "stage one is left out" in capsys.readouterr().err

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from emotiw_keras.cli.fit import _check_once
+from emotiw_keras.cli.main import run as command
 from emotiw_keras.errors import UsageError
 from emotiw_keras.training.recipe import load_recipe, parse_recipe, recipe_names, recipe_text
 from emotiw_keras.training.schedules import learning_rates
@@ -166,6 +168,30 @@ def test_changes_of_the_command_line_reach_their_tables() -> None:
 def test_a_change_that_cannot_be_meant_is_refused(change: str) -> None:
     with pytest.raises(UsageError):
         load_recipe("fer28-scratch", [change])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--seed", "3", "--set", "seed=4"], "seed = 3 beside --set seed=4: leave one of them out"),
+        (["--keep-duplicates", "--set", "duplicates=drop"], "duplicates = 'keep' beside --set duplicates=drop: leave one"),
+        (["--epochs", "3", "--set", "stage.epochs=4"], "--epochs 3 beside --set stage.epochs=4: leave one of them out"),
+        (["--model", "alexnet", "--set", "model.name='caffenet'"], "--model alexnet beside --set model.name='caffenet': leave"),
+        (["--weights", "none", "--set", "model.weights=imagenet"], "--weights none beside --set model.weights=imagenet: leave"),
+        (
+            ["--keep-duplicates", "--drop-duplicates"],
+            "--keep-duplicates and --drop-duplicates contradict each other; leave one",
+        ),
+    ],
+)
+def test_what_is_said_twice_is_said_alike(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["fit", "demo", "--out", "run", *arguments]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_what_is_said_twice_and_alike_is_taken() -> None:
+    assert load_recipe("demo", ["seed=3", "limit=5"], seed=3).seed == 3
+    _check_once(["stage.epochs=3", "model.name='alexnet'"], {"stage.epochs": 3, "model.name": "alexnet", "model.weights": None})
 
 
 def test_an_unknown_recipe_names_the_shipped_ones() -> None:

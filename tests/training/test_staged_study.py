@@ -88,6 +88,9 @@ def test_recipes_take_the_changes_that_are_theirs() -> None:
     for change in ("far.epochs=3", "source.other.folds=3", "epochs"):
         with pytest.raises(UsageError, match="expected TABLE.KEY=VALUE with TABLE one of fer, joint, model"):
             check_changes([change])
+    for change in ("seed=4", "model.name=alexnet"):
+        with pytest.raises(UsageError, match="a study sets .* of each run itself; leave it out"):
+            check_changes([change])
 
 
 def test_the_answers_to_an_image_of_two_splits_stand_for_one() -> None:
