@@ -55,11 +55,11 @@ def _text(assessment: Assessment) -> str:
     return "\n\n".join([*lines, *cautions(assessment), per_class_table(assessment.result), *more])
 
 
-def _json(assessment: Assessment, several: bool) -> str:
+def _json(assessment: Assessment) -> str:
     if assessment.members:
         runs = [str(each.run.path) for each in assessment.members]
         return json_text({"run": ENSEMBLE, "members": runs, **assessment.result})
-    return json_text({"run": str(assessment.path), **assessment.result} if several else assessment.result)
+    return json_text({"run": str(assessment.path), **assessment.result})
 
 
 def _write_challenge(assessment: Assessment, folder: Path) -> None:
@@ -183,7 +183,7 @@ def evaluate(
 
     def tell(assessment: Assessment, folder: Path | None) -> None:
         answer = put if folder is None else put_made
-        answer(_json(assessment, len(opened) > 1) if as_json else _text(assessment))
+        answer(_json(assessment) if as_json else _text(assessment))
         if folder is not None:
             from emotiw_keras.reports.evaluation_report import write_report
 

@@ -43,7 +43,7 @@ def test_json_is_one_object_on_standard_output(emotiw, folder: Path) -> None:
     done = emotiw("evaluate", "one", "--limit", 7, "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert result["n"] == 7 and result["split"] == "test" and "run" not in result
+    assert result["n"] == 7 and result["split"] == "test" and result["run"] == "one"
     assert "generated:small" in done.stderr
 
 
