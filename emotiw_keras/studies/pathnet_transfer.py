@@ -118,12 +118,14 @@ def study(
     folder = local_path(out)
     check_folder_place(folder, RESULTS_FILE, TABLE_FILE)
     rows: list[dict[str, Any]] = []
+    auto: str | None = None
     steps = steps_of(recipe, seeds, folds)
     for number, step in enumerate(steps, 1):
         say(f"{number} of {len(steps)}: {step.folder}")
         chosen = step_recipe(recipe, step, folder)
-        outcome = fit(chosen, {step.target: paths[step.target]}, folder / step.folder, threads=threads, say=say)
+        outcome = fit(chosen, {step.target: paths[step.target]}, folder / step.folder, threads=threads, say=say, auto=auto)
         assert outcome.run is not None
+        auto = outcome.precision
         rows.append(score(step, outcome.run, paths[step.target], split))
         # After each run, so that a study under way can be read.
         write_atomic(folder / RESULTS_FILE, csv_text([COLUMNS, *([row[name] for name in COLUMNS] for row in rows)]))

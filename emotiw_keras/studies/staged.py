@@ -138,6 +138,7 @@ def study(
     diverged: dict[Step, DivergedError] = {}
     left_out: list[str] = []
     rows: list[Row] = []
+    auto: str | None = None
     for arm in arms:
         needed = steps_of([arm])
         for step in needed:
@@ -146,15 +147,14 @@ def study(
             say(f"{steps.index(step) + 1} of {len(steps)}: {step.folder}")
             recipe = recipe_of(lengthened(step, runs), changes, folder, precision, say)
             try:
-                outcome = fit(
-                    recipe, {name: paths[name] for name in recipe.data}, folder / step.folder, threads=threads, say=say
-                )
+                given = {name: paths[name] for name in recipe.data}
+                outcome = fit(recipe, given, folder / step.folder, threads=threads, say=say, auto=auto)
             except DivergedError as error:
                 diverged[step] = error
                 say(str(error))
                 continue
             assert outcome.run is not None
-            runs[step] = outcome.run
+            runs[step], auto = outcome.run, outcome.precision
         if all(step in runs for step in needed):
             rows.append(_row(arm, runs, paths, say))
             finished(rows)

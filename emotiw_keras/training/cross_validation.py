@@ -121,10 +121,11 @@ def cross_validate(
         say(f"the old runs are kept as {move_aside(folder)}")
     _claim(folder, facts)
     sweep_beside(folder / FOLDS_FILE)
-    outcomes = []
+    outcomes: list[Outcome] = []
     for number, (run, part) in enumerate(chosen.items(), 1):
         say(f"{number} of {len(chosen)}: {folder / run}")
-        outcomes.append(fit(part, paths, folder / run, threads=threads, say=say, progress=progress))
+        auto = outcomes[0].precision if outcomes else None
+        outcomes.append(fit(part, paths, folder / run, threads=threads, say=say, progress=progress, auto=auto))
         # Only now, so that a mistake in the very first leaves nothing behind.
         write_atomic(folder / FOLDS_FILE, sealed_json(facts))
     return FoldRuns.open(folder), tuple(outcomes)

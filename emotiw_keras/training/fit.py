@@ -44,6 +44,11 @@ class Outcome:
     run: Run | None
     unreadable: tuple[str, ...]
 
+    @property
+    def precision(self) -> str | None:
+        """In which it computed: what "auto" is for other runs of a series, which are compared or put together."""
+        return None if self.run is None else self.run.info.get("precision")
+
 
 def fit(
     recipe: Recipe,
@@ -59,6 +64,7 @@ def fit(
     strategy: str | tf.distribute.Strategy | None = None,
     devices: Sequence[str] = (),
     wait: float | None = None,
+    auto: str | None = None,
 ) -> Outcome:
     """Train by a recipe; called again after an interruption it goes on where it was.
 
@@ -76,6 +82,7 @@ def fit(
             docs/scale.md.
         devices: of strategy "mirrored", such as ("cpu:0", "cpu:1"); none takes all GPUs.
         wait: seconds that a worker waits for the others to start; None is ten minutes.
+        auto: what the precision "auto" is, where another run of a series has found it; None finds it here.
 
     Raises:
         UsageError: data sets that the recipe does not know, or that are missing; devices or a `wait` that
@@ -123,7 +130,7 @@ def fit(
     if replicas is not None and not replicas.chief:
         say, progress = silent, None
     with nullcontext() if replicas is None else replicas.together():
-        prepared = prepare(recipe, paths, threads=threads, say=say)
+        prepared = prepare(recipe, paths, threads=threads, say=say, auto=auto)
     return Outcome(train(prepared, folder, None, say, progress, restart, replicas=replicas), prepared.unreadable)
 
 

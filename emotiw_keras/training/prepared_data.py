@@ -105,6 +105,7 @@ def prepare(
     seconds: float | None = None,
     own: OwnData | None = None,
     given: Mapping[str, Any] | None = None,
+    auto: str | None = None,
 ) -> Prepared:
     """Read the data of a recipe and resolve its stages to images.
 
@@ -116,6 +117,7 @@ def prepare(
         seconds: bounds the look at each set, for a dry run.
         own: data sets that are no faces in files, by name and split.
         given: of a network of the user's own: `model` and `preprocessing` as run.json will hold them.
+        auto: what the precision "auto" is, where another run of a series has found it.
     """
     parent = parent_run(recipe)
     if parent is not None and given is None and not recipe.kind.tasks:
@@ -185,7 +187,7 @@ def prepare(
         "preprocessing": settings,
         "leave_out": sorted({name for source in recipe.source.values() for name in source.leave_out}),
         "crop": photo_crop(recipe.stages[-1], sets) if of_files else {"reading": DEFAULT_READING, "stretch": False},
-        "precision": resolve_precision(recipe.precision, threads),
+        "precision": resolve_precision(auto if auto is not None and recipe.precision == "auto" else recipe.precision, threads),
         "seed": recipe.seed,
         "threads": threads or hardware.processor_threads(),
         "versions": _versions(),

@@ -6,10 +6,13 @@ import json
 import shutil
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from emotiw_keras import hardware
 from emotiw_keras.cli.main import run
 from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.splits import Folds, fold_splits, stratified_folds
@@ -19,7 +22,10 @@ from emotiw_keras.reports.score_tables import folds_table
 from emotiw_keras.run_facts import folds_facts
 from emotiw_keras.runs import Run
 from emotiw_keras.sealed import sealed_json
+from emotiw_keras.training import cross_validation, start
 from emotiw_keras.training.cross_validation import cross_validate, folded_set
+from emotiw_keras.training.fit import Outcome
+from emotiw_keras.training.prepared_data import prepare
 from emotiw_keras.training.recipe import Recipe, load_recipe, parse_recipe
 from tests.training.conftest import write_faces, write_votes
 
@@ -249,6 +255,27 @@ def test_a_damaged_folder_is_told(tmp_path: Path, key: str, value: object) -> No
     (tmp_path / "folds.json").write_text(sealed_json(facts).replace("3", "4", 1))
     with pytest.raises(RunError, match=r"is damaged: folds.json is not what its checksum says"):
         FoldRuns.open(tmp_path)
+
+
+def test_all_folds_compute_in_the_precision_that_the_first_found(
+    recipe_file: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "native_bfloat16", lambda: True)
+    gains = iter([2.0, 0.5, 0.5])  # as the machine is busy with something else meanwhile
+    monkeypatch.setattr(start, "bfloat16_gain", lambda: next(gains))
+    found: list[str] = []
+
+    def record(recipe: Recipe, paths: dict[str, str], out: Path, auto: str | None = None, **_: Any) -> Outcome:
+        found.append(prepare(recipe, paths, auto=auto).info["precision"])
+        return Outcome(cast(Run, SimpleNamespace(info={"precision": found[-1]})), ())
+
+    monkeypatch.setattr(cross_validation, "fit", record)
+    monkeypatch.setattr(FoldRuns, "open", lambda folder: None)
+    cross_validate(load_recipe(str(recipe_file), precision="auto"), {"data": str(images)}, tmp_path / "new", 3)
+    assert found == ["mixed_bfloat16"] * 3
+    found.clear()
+    cross_validate(load_recipe(str(recipe_file)), {"data": str(images)}, tmp_path / "other", 3)
+    assert found == ["float32"] * 3
 
 
 def test_what_folds_would_mean_nothing_for_is_refused() -> None:

@@ -261,12 +261,14 @@ def test_a_study_of_every_part_runs_once_and_goes_on(
 
 def test_a_training_that_diverges_leaves_its_ways_out_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[str] = []
+    asked: list[str | None] = []
 
-    def fit(recipe: Any, data: Any, out: Path, **options: Any) -> SimpleNamespace:
+    def fit(recipe: Any, data: Any, out: Path, auto: str | None, **options: Any) -> SimpleNamespace:
         trained.append(str(out.relative_to(tmp_path)))
+        asked.append(auto)
         if out.name == "fer28":
             raise DivergedError("stage fer diverged: the loss is nan")
-        return SimpleNamespace(run=SimpleNamespace(path=out))
+        return SimpleNamespace(run=SimpleNamespace(path=out), precision=auto or "mixed_bfloat16")
 
     monkeypatch.setattr(staged, "fit", fit)
     monkeypatch.setattr(staged, "_row", lambda arm, runs, paths, say: row(arm.key, {0: (["a"], [0], [0])}))
@@ -283,6 +285,7 @@ def test_a_training_that_diverges_leaves_its_ways_out_and_no_others(tmp_path: Pa
     assert "the loss is nan" in str(told.value)
     assert [each for each in trained if each.endswith("fer28")] == ["alexnet/seed0/fer28"]
     assert not any(each.endswith("fer28-target") for each in trained)
+    assert asked == [None] + ["mixed_bfloat16"] * (len(trained) - 1)  # what the first run found is that of all
 
 
 @pytest.mark.parametrize(
