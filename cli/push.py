@@ -21,9 +21,9 @@ from emotiw_keras.cli.places import LOCAL, RUN
 def push(run: str, name: str, card: str | None, public: bool, revision: str, message: str) -> None:
     """Put the run folder RUN on the Hugging Face Hub as USER/NAME, with its model card.
 
-    Weights, facts and the hash, label and role of each training image go up; file names, persons and code do not. Whoever may
-    read it names it hf://USER/NAME wherever a run folder is expected. The token is that of HF_TOKEN or of `hf auth login`.
-    Needs pip install 'emotiw-keras[hub]'.
+    Weights, facts and the hash, label and role of each training image go up; file names, persons and code do not, and of paths
+    only the last part. Whoever may read it names it hf://USER/NAME wherever a run folder is expected. The token is that of
+    HF_TOKEN or of `hf auth login`. Needs pip install 'emotiw-keras[hub]'.
 
     \b
     Example: emotiw push runs/mine anna/faces --card card.md

@@ -41,6 +41,7 @@ FLOORS = (
     ("data",),
     (
         "runs",
+        "without_places",
         "run_facts",
         "inference",
         "light_inference",

@@ -12,14 +12,13 @@ from typing import Any
 
 import h5py
 import numpy as np
-import tomli_w
 
 from emotiw_keras.activations import ACTIVATIONS_FILE
 from emotiw_keras.data.annotated_videos import VideoSet
 from emotiw_keras.data.resize import as_taken
 from emotiw_keras.data.votes import VOTED, check_votes
 from emotiw_keras.engines import computing_in
-from emotiw_keras.errors import ModelError, OutputError, RunError, UsageError
+from emotiw_keras.errors import ModelError, OutputError, UsageError
 from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.calibration import Unseen, unseen
 from emotiw_keras.evaluation.evaluate import assess, read_once, under_conditions
@@ -33,8 +32,9 @@ from emotiw_keras.onnx_network import is_known
 from emotiw_keras.out_of_fold import read_out_of_fold, write_out_of_fold
 from emotiw_keras.packed_rows import PACKED_ROWS_FILE
 from emotiw_keras.runs import INFO_FILE, WEIGHTS_FILE, Run, believed_hashes
-from emotiw_keras.sealed import sealed_json, strict_toml
+from emotiw_keras.sealed import sealed_json
 from emotiw_keras.uncertainty import UNCERTAINTY_FILE, Usable, usable, usable_json
+from emotiw_keras.without_places import info_without_places, recipe_without_places
 
 RECIPE_FILE = "recipe.toml"
 KEPT = (RECIPE_FILE, "history.csv", "curves.png", "mean_image.npy")
@@ -79,9 +79,9 @@ def pack(
     """Write a run as a small run folder: weights of 16 bits, logits divided by the temperature that suits a split, rows zipped.
 
     The temperature changes the probabilities, never the predicted class. Beside them stands up to which entropy the answers, of
-    each head its own, are usable (`emotiw_keras.uncertainty`), by the same images. Checkpoints, TensorBoard's files and the
-    paths of the data are left out. Everything that reads run folders reads this one; training can start from it, but not be
-    resumed.
+    each head its own, are usable (`emotiw_keras.uncertainty`), by the same images. Checkpoints and
+    TensorBoard's files are left out, and so is where data, votes, teachers and the weights to start from lay; the names of the
+    images stay. Everything that reads run folders reads this one; training can start from it, but not be resumed.
 
     Args:
         run: a finished run.
@@ -140,7 +140,7 @@ def pack(
     with writing(target):
         try:
             temporary.mkdir(parents=True)
-            info = {**run.info, "crops": sides[main].before.question.crops, "sources": {}}
+            info = info_without_places(run.info) | {"crops": sides[main].before.question.crops}
             if main:
                 info |= {"head": main, "labels": list(run.labels)}
             rounded = _write(run, temporary, info, dict.fromkeys(sides, 1.0))
@@ -273,23 +273,12 @@ def _write(run: Run, folder: Path, info: dict[str, Any], temperatures: Mapping[s
     for name in KEPT:
         if (run.path / name).is_file():
             content = run.content(name)
-            write_atomic(folder / name, _without_folders(content) if name == RECIPE_FILE else content)
+            write_atomic(folder / name, recipe_without_places(content, persons=True) if name == RECIPE_FILE else content)
     # Each image is there once per stage, too far apart for a compressor that looks back less far.
     write_atomic(folder / PACKED_ROWS_FILE, lzma.compress(run.data_csv(), preset=9))
     info = {**info, "files": {}, "weights": {**info["weights"], "sha256": sha256_file(weights)}}
     _write_info(folder, info)
     return Run.open(folder)
-
-
-def _without_folders(recipe: bytes) -> bytes:
-    """The recipe without where votes lay on the machine that trained: their files' names stay."""
-    try:
-        table = strict_toml(recipe.decode())
-        for source in table.get("source", {}).values():
-            source |= {key: Path(source[key]).name for key in ("votes", "votes_rows") if key in source}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise RunError(f"{RECIPE_FILE} of the run is damaged: {error}") from error
-    return tomli_w.dumps(table).encode()
 
 
 def _halve(source: Path, target: Path) -> None:

@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from emotiw_keras.data.near.threshold import THRESHOLD
@@ -67,26 +67,28 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-def evaluate_command(assessment: Assessment) -> str:
-    """The command that gives these figures again."""
+def evaluate_command(assessment: Assessment, place: Callable[[str], str] = str) -> str:
+    """The command that gives these figures again, each path in it as `place` gives it."""
     asked = assessment.question
     runs = [each.run.called for each in assessment.members] or [assessment.run.called]
     if assessment.folder is not None:
         runs = [str(assessment.folder)]
-    words = ["emotiw", "evaluate", *runs, *(["--ensemble"] if assessment.members else []), "--data", asked.source]
+    words = ["emotiw", "evaluate", *map(place, runs), *(["--ensemble"] if assessment.members else [])]
+    words += ["--data", place(asked.source)]
     words += ["--split", asked.split]
     if asked.limit is not None:
         words += ["--limit", str(asked.limit)]
     if asked.crops is not None:
         words += ["--crops", str(asked.crops)]
     if asked.costs_file is not None:
-        words += ["--costs", asked.costs_file]
+        words += ["--costs", place(asked.costs_file)]
     if "robust" in assessment.result:
         words += ["--robust"]
     if asked.near_duplicates != THRESHOLD:
         words += ["--near-duplicates", f"{asked.near_duplicates:g}"]
-    for option, value in (("--head", asked.head), ("--votes", asked.votes), ("--votes-rows", asked.votes_rows)):
-        words += [option, value] if value is not None else []
+    words += ["--head", asked.head] if asked.head is not None else []
+    for option, value in (("--votes", asked.votes), ("--votes-rows", asked.votes_rows)):
+        words += [option, place(value)] if value is not None else []
     words += ["--calibrate"] if asked.calibrate else []
     if asked.subject_pattern is not None:
         words += ["--subject-pattern", asked.subject_pattern]

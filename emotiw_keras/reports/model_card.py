@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from emotiw_keras.runs import Run
 from emotiw_keras.text import markdown_words as _plain
 from emotiw_keras.text import shown_lines
 from emotiw_keras.training.again import fit_commands
+from emotiw_keras.without_places import base_name
 
 MARK = "<!-- written by emotiw card -->"
 
@@ -126,7 +127,8 @@ def _yaml(values: dict[str, Any]) -> str:
 
 
 def model_card(assessment: Assessment, facts: CardFacts) -> str:
-    """The card as Markdown with a metadata block; its figures are those of the assessment.
+    """The card as Markdown with a metadata block; its figures are those of the assessment. As others read it, it has the base
+    names of data and runs and no patterns that find persons.
 
     Args:
         assessment: of one run, on images that it was not trained on; or of the folds of a cross-validation, with the run of all
@@ -144,7 +146,7 @@ def model_card(assessment: Assessment, facts: CardFacts) -> str:
     if run.head is not None:
         others = [f"{head.name} ({', '.join(map(_plain, head.labels))})" for head in run.heads if head.name != run.head.name]
         about += f" This is its answer {run.head.name}; from the same trunk it also gives {'; '.join(others)} (`--head`)."
-    scored = f"{_plain(asked.source)}, split {asked.split}, {counted(result)} ({result['n']:,} asked for)"
+    scored = f"{_plain(base_name(asked.source))}, split {asked.split}, {counted(result)} ({result['n']:,} asked for)"
     if assessment.folds:
         scored += f", each answered by that of {len(assessment.folds)} runs which was not given it; this one was given all"
     calibration = (
@@ -179,9 +181,16 @@ def model_card(assessment: Assessment, facts: CardFacts) -> str:
         f"Licence of the weights: {_plain(facts.licence)}. Seed {run.info.get('seed', 'not recorded')}, "
         f"{_plain(run.info.get('precision', 'precision not recorded'))}, {run.info.get('threads', 'not recorded')} threads. "
         f"SHA-256 of the weights: `{run.fingerprint}`.",
-        _code("\n".join([fit_commands(run), provenance.evaluate_command(assessment)])),
+        _code("\n".join([fit_commands(run, base_name), _evaluate(assessment)])),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _evaluate(assessment: Assessment) -> str:
+    asked = assessment.question
+    if asked.subject_pattern not in (None, "none"):  # it may hold names of persons
+        asked = replace(asked, subject_pattern="PATTERN")
+    return provenance.evaluate_command(replace(assessment, question=asked), base_name)
 
 
 def _trained_with(run: Run) -> str:
@@ -212,7 +221,7 @@ def _data(run: Run, facts: CardFacts) -> str:
         source = run.info.get("sources", {}).get(name, found.get("source", "not recorded"))
         kept = f"{found.get('images', '?')} images, {found.get('layout', 'layout not recorded')}"
         told = f"({kept}, fingerprint {found.get('fingerprint', 'not recorded')})"
-        lines.append(f"- {_plain(name)}: {_plain(source)} {_plain(told)}")
+        lines.append(f"- {_plain(name)}: {_plain(base_name(source))} {_plain(told)}")
     known = provenance.stage_persons(run)
     for stage, roles in provenance.stage_images(run).items():
         counts = ", ".join(f"{sum(each.values()):,} {role}" for role, each in roles.items())

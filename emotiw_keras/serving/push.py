@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import re
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,12 +13,15 @@ from emotiw_keras.files import sha256_file
 from emotiw_keras.packed_rows import PACKED_ROWS_FILE
 from emotiw_keras.runs import DATA_COLUMNS, INFO_FILE, VIDEO_COLUMNS, WEIGHTS_FILE, Run, believed_hashes
 from emotiw_keras.sealed import sealed_json
-from emotiw_keras.text import csv_text
+from emotiw_keras.text import csv_text, shown
 from emotiw_keras.weights.hub import FILES, client, in_words, split_address
+from emotiw_keras.without_places import info_without_places, recipe_without_places
 
-CARD = "README.md"
+CARD, RECIPE_FILE = "README.md", "recipe.toml"
 PERSONAL = ("path", "subject")
 """Columns of data.csv that may name somebody."""
+PLACE = re.compile(r"(?<![\w.:/\\-])(?:/|[A-Za-z]:[\\/])[^\s`\"'<>|)\]]+")
+"""An absolute path, as far as its first blank."""
 
 
 def push(
@@ -27,7 +31,8 @@ def push(
     """Put a run into a model repository of the hub, which is made if need be, in one commit.
 
     What goes up is what `Run.open` needs: weights, run.json, recipe, history, curves, and of each training image the hash of
-    its pixels, label and role, so that scores stay leak-free. File names, persons and the places of the data stay here.
+    its pixels, label and role, so that scores stay leak-free. Names of images, persons (and the patterns that find them) and
+    where anything lay stay here: the recipe has the base names of what it starts from, is taught by and takes votes from.
 
     Args:
         run: a finished run.
@@ -42,7 +47,7 @@ def push(
         The address to open it by, hf://user/name@commit.
 
     Raises:
-        UsageError: no such name can be, or there is no card.
+        UsageError: no such name can be, there is no card, or the card names a place of this machine.
         ModelError: the hub cannot be asked or refuses.
         RunError: the run is damaged.
 
@@ -57,6 +62,7 @@ def push(
             f"{described} is not there: a model on the hub needs its card; write one with `emotiw card {run.called} --data "
             "DATA --out README.md` and name it with --card"
         )
+    _check_card(described, run)
     api = client()
     address = f"hf://{name}"
     run.check_weights()
@@ -71,12 +77,24 @@ def push(
                 repo_id=name,
                 folder_path=folder,
                 revision=revision,
-                commit_message=message or f"emotiw push {run.called}",
+                commit_message=message or f"emotiw push {run.name}",
                 allow_patterns=list(FILES),
             )
     if not done.oid:
         raise ModelError(f"{address}: the hub names no commit")
     return f"{address}@{done.oid}"
+
+
+def _check_card(card: Path, run: Run) -> None:
+    """Refuse a card that says where something lies on this machine, or lay when the run was trained."""
+    known = [place for place in run.info.get("sources", {}).values() if len(Path(place).parts) > 1]
+    for number, line in enumerate(card.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        there = [place for place in PLACE.findall(line) if len(Path(place).parts) > 2 and Path(place).parent.is_dir()]
+        for place in [each for each in known if each in line] + there:
+            raise UsageError(
+                f"{card}, line {number}, names {shown(place)}, a place of this machine, which others would read; write the "
+                "card again with `emotiw card`, or take it out"
+            )
 
 
 def nameless(rows: Iterable[dict[str, str]]) -> bytes:
@@ -98,9 +116,10 @@ def _lay_out(run: Run, card: Path, folder: Path) -> None:
         source = run.path / name
         if name in (PACKED_ROWS_FILE, INFO_FILE, CARD) or not source.is_file():
             continue
-        (folder / name).write_bytes(run.content(name))
+        content = run.content(name)
+        (folder / name).write_bytes(recipe_without_places(content, persons=False) if name == RECIPE_FILE else content)
     (folder / CARD).write_bytes(card.read_bytes())
     (folder / PACKED_ROWS_FILE).write_bytes(lzma.compress(nameless(run.each_row()), preset=9))
     weights = {**run.info["weights"], "sha256": sha256_file(folder / WEIGHTS_FILE)}
-    info = {**run.info, "sources": {}, "weights": weights, "files": believed_hashes(folder)}
+    info = {**info_without_places(run.info), "weights": weights, "files": believed_hashes(folder)}
     (folder / INFO_FILE).write_text(sealed_json(info), encoding="utf-8")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,14 +52,19 @@ def how_to_make(place: str, source: Mapping[str, SourceSettings] | None = None, 
     return f"; {', then '.join(f'`{each}`' for each in commands)} {'makes' if len(commands) == 1 else 'make'} it"
 
 
-def fit_commands(run: Run) -> str:
+def fit_commands(run: Run, place: Callable[[str], str] = str) -> str:
     """The commands that train a run again from its own recipe, as far as it knows, a line each; for a model that ships also
-    those for the runs that it comes from, and the one that packs it."""
-    paths = run.info.get("sources", {})
+    those for the runs that it comes from, and the one that packs it. Each path in them is as `place` gives it."""
+    paths = {name: place(path) for name, path in run.info.get("sources", {}).items()}
     data = {name: paths.get(name, "PATH") for name in run.info.get("data", paths)}
-    source = {name: each for name, each in _sources(run).items() if name in data}
+    source = {
+        name: replace(each, votes=place(each.votes), votes_rows=place(each.votes_rows))
+        for name, each in _sources(run).items()
+        if name in data
+    }
     if not run.ships:
-        return _fit(str(run.path / "recipe.toml"), data, source, f"{run.path}-again")
+        folder = Path(place(str(run.path)))
+        return _fit(str(folder / "recipe.toml"), data, source, f"{folder}-again")
     last, again = load_recipe(run.info["recipe"]), f"{run.name}-again"
     lines = [_fit(each.name, data, _votes(each, source), RUNS + each.name) for each in made_before(last)]
     lines.append(_fit(last.name, data, source, again))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import shutil
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +79,15 @@ def test_a_packed_run_is_computed_in_int8_if_that_answers_alike(
         patch.setattr("emotiw_keras.evaluation.pack.computing_in", lambda _: ())
         assert Run.open(str(pack(run, tmp_path / "third", faces, split="test", say=told.append).path)).activations is None
     assert "that takes ONNX Runtime and a processor that multiplies bytes" in told[-1]
+
+
+def test_a_packed_run_does_not_say_where_things_lay(side_by_side: Path, tmp_path: Path) -> None:
+    shutil.copytree(side_by_side / "two", tmp_path / "two")
+    recipe = '[model]\nweights = "/home/anna/base"\n[source.data]\npath = "/home/anna/x"\nsubject_pattern = "(.*)_"\n'
+    (tmp_path / "two" / "recipe.toml").write_text(recipe)
+    packed = Run.open(pack(Run.open(tmp_path / "two"), tmp_path / "small", side_by_side / "faces", split="test").path)
+    table = tomllib.loads(packed.content("recipe.toml").decode())
+    assert table == {"model": {"weights": "base"}, "source": {"data": {"subject_pattern": "(.*)_"}}}
 
 
 def test_what_was_trained_on_chooses_no_temperature(side_by_side: Path, tmp_path: Path) -> None:

@@ -59,6 +59,15 @@ def test_the_text_tells_figures_data_limits_and_law(assessment: Assessment) -> N
     assert assessment.run.fingerprint in text and "emotiw evaluate" in text and "emotiw fit" in text
 
 
+def test_a_card_names_no_place_of_this_machine(side_by_side: Path) -> None:
+    found = assess(Run.open(side_by_side / "one"), side_by_side / "faces", subject_pattern="^(anna|[0-9])")
+    text = model_card(found, CardFacts("one"))
+    assert str(side_by_side) not in text and "anna" not in text
+    assert "emotiw fit one/recipe.toml --data small=faces --out one-again" in text
+    assert "emotiw evaluate one --data faces --split test --crops 1 --subject-pattern PATTERN" in text
+    assert "On faces, split test" in text
+
+
 def test_a_card_is_replaced_and_nothing_else(assessment: Assessment, tmp_path: Path) -> None:
     write_card(tmp_path / "README.md", assessment, CardFacts("one"))
     write_card(tmp_path / "README.md", assessment, CardFacts("two"))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tomli_w
 
 from emotiw_keras.errors import ModelError, RunError, UsageError
 from emotiw_keras.runs import Run
 from emotiw_keras.serving.push import push
+from emotiw_keras.training.recipe import parse_recipe
 from emotiw_keras.training.start import run_of
 from emotiw_keras.weights import hub as on_hub
 from emotiw_keras.weights.shipped import DEFAULT, FOLDER
@@ -47,6 +52,48 @@ def test_a_run_goes_up_without_names_and_opens_by_its_address(hub: Hub, tmp_path
     assert theirs.path.is_relative_to(tmp_path / "cache")
     other = run_of(address)
     assert other is not None and other.path == theirs.path
+
+
+def private_run(folder: Path) -> Run:
+    """The model that ships as one's own, in whose run.json and recipe stand places of this machine and names of persons."""
+    shutil.copytree(FOLDER / DEFAULT, folder)
+    recipe = tomllib.loads((folder / "recipe.toml").read_text())
+    recipe["model"]["weights"] = "/home/anna/base"
+    recipe["preprocessing"]["mean_image"] = "C:\\patients\\mean.npy"
+    recipe["source"]["fer"] |= {"path": "/home/anna/patients", "votes": "/home/anna/v.csv"}
+    recipe["source"]["fer"]["subject_pattern"] = "(annamueller|bo)"
+    recipe["stage"][0]["teachers"] = ["hf://anna/teacher", "/home/anna/teacher"]
+    (folder / "recipe.toml").write_text(tomli_w.dumps(recipe))
+    info = json.loads((folder / "run.json").read_text())
+    del info["checksum"]
+    info |= {"files": {}, "sources": {"fer": "/home/anna/patients"}, "teachers": {"/home/anna/teacher": "0" * 64}}
+    info["data"]["fer"]["source"] = "/home/anna/patients"  # as emotiw 0.1 had it
+    (folder / "run.json").write_text(json.dumps(info))
+    return Run.open(folder)
+
+
+def test_no_place_of_this_machine_and_no_pattern_of_persons_goes_up(hub: Hub, tmp_path: Path) -> None:
+    run = private_run(tmp_path / "own")
+    push(run, "anna/faces")
+    _, files = hub.repositories["anna/faces"].commits[-1]
+    for name, content in files.items():
+        for word in (b"/home/anna", b"annamueller", b"patients"):
+            assert word not in content, name
+    theirs = Run.from_hub("anna/faces")
+    theirs.check_weights()
+    assert theirs.info["teachers"] == {"teacher": "0" * 64} and theirs.labels == run.labels
+    recipe = parse_recipe(theirs.content("recipe.toml").decode(), "recipe")
+    assert recipe.model.weights == "base" and recipe.preprocessing.mean_image == "mean.npy"
+    assert recipe.source["fer"].votes == "v.csv" and not recipe.source["fer"].subject_pattern
+    assert recipe.stages[0].teachers == ("hf://anna/teacher", "teacher")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_card_that_names_a_place_of_this_machine_is_not_pushed(tmp_path: Path, there: bool) -> None:
+    run, place = private_run(tmp_path / "own"), tmp_path / "patients" if there else "/home/anna/patients"
+    (tmp_path / "card.md").write_text(f"# mine\n\nemotiw evaluate mine --data {place} --split test\n")
+    with pytest.raises(UsageError, match=r"card.md, line 3, names .*patients, a place of this machine"):
+        push(run, "anna/faces", card=tmp_path / "card.md")
 
 
 def test_a_commit_is_asked_for_once_and_a_branch_offline_is_what_it_was(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
