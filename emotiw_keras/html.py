@@ -16,6 +16,8 @@ MOST_ON_A_PHONE = 3
 """Columns that fit side by side on a phone."""
 WRAPPED = 12
 """Characters of a cell from which on it may take several lines."""
+LYING = 12
+"""Columns of small cells whose headings fit beside each other."""
 VOID = frozenset({"img", "meta"})
 # Shapes of SVG must be closed, or the next one lies inside of them.
 SHAPES = frozenset({"line", "rect", "polyline", "circle"})
@@ -47,6 +49,11 @@ thead th { border-bottom-width: 2px; vertical-align: bottom; white-space: normal
 tbody th { font-weight: 500; }
 td.shade { background: color-mix(in srgb, var(--blue) calc(var(--share) * 60%), transparent); text-align: center;
   min-width: 3rem; }
+.upright { font-size: 0.8rem; } .upright td.shade { min-width: 1.75rem; padding: 0.3rem 0.15rem; }
+.upright th:first-child { min-width: 12rem; position: sticky; left: 0; background: var(--paper); }
+.upright thead th:not(:first-child) { padding: 0.2rem; }
+.upright thead span { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left; max-height: 12rem;
+  overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 td.right { outline: 1px solid var(--line); outline-offset: -1px; font-weight: 600; }
 td.bar { min-width: 7rem; background: linear-gradient(to right, color-mix(in srgb, var(--blue) 35%, transparent) var(--share),
   transparent var(--share)); }
@@ -88,9 +95,9 @@ dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
 summary { cursor: pointer; }
 @media (max-width: 30rem) { body { font-size: 15px; } th, td { padding: 0.3rem 0.4rem; }
   .matrix { width: 100%; font-size: 0.75rem; } .matrix td.shade { min-width: 0; padding: 0.3rem 0.1rem; }
-  .matrix th:first-child { min-width: 0; }
-  .matrix thead th:not(:first-child) { writing-mode: vertical-rl; transform: rotate(180deg); padding: 0.2rem;
-    text-align: left; }
+  .matrix th:first-child { min-width: 0; } .upright th:first-child { min-width: 8rem; }
+  .matrix thead th:not(:first-child) { padding: 0.2rem; }
+  .matrix thead span { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left; }
   .wide, .wide tbody, .wide tr, .wide th, .wide td { display: block; } .wide thead { display: none; }
   .wide tr { padding: 0.4rem 0; border-bottom: 1px solid var(--line); }
   .wide { font-size: 0.925rem; } .wide tbody th { font-weight: 700; }
@@ -98,6 +105,8 @@ summary { cursor: pointer; }
   .wide td { display: flex; justify-content: space-between; gap: 1rem; text-align: right; }
   .wide td::before { content: attr(data-of); color: var(--quiet); text-align: left; }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 0.5rem; } }
+@media print { .scroll, pre { overflow: visible; } pre code { white-space: pre-wrap; overflow-wrap: anywhere; }
+  .upright th:first-child { position: static; } }
 """
 # Nothing but what the page itself holds: a browser refuses the rest, whatever a file's name may have smuggled in.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -170,8 +179,8 @@ def table(
         caption: what it shows.
         left: columns of words, which start at the left.
         label: for readers of the screen, if the caption is long.
-        matrix: whether it is one of small cells, whose headings stand upright on a phone; of other tables with many columns
-            each row becomes a list there.
+        matrix: whether it is one of small cells, whose headings stand upright on a phone, and everywhere where they are many
+            or have long words; of other tables with many columns each row becomes a list there.
     """
 
     def cell(place: int, value: Part) -> Html:
@@ -183,10 +192,12 @@ def table(
         return tag("td", value, class_=kind, data_of=head[place] if wide else None)
 
     wide = len(head) > MOST_ON_A_PHONE and not matrix
-    heads = [tag("th", value, scope="col", class_="left" if i in left else None) for i, value in enumerate(head)]
+    upright = matrix and (len(head) > LYING or any(len(word) > WRAPPED for value in head[1:] for word in str(value).split()))
+    told = [tag("span", value, title=value) if matrix and i else value for i, value in enumerate(head)]
+    heads = [tag("th", value, scope="col", class_="left" if i in left else None) for i, value in enumerate(told)]
     body = [tag("tr", [cell(i, value) for i, value in enumerate(row)]) for row in rows]
     # The caption is outside the part that scrolls, so that its lines can wrap.
-    kind = "matrix" if matrix else "wide" if wide else None
+    kind = "matrix upright" if upright else "matrix" if matrix else "wide" if wide else None
     whole = tag("table", tag("thead", tag("tr", heads)), tag("tbody", body), aria_label=label or caption, class_=kind)
     return tag("figure", tag("figcaption", caption), scrolling(whole, label or caption), class_="table")
 

@@ -20,7 +20,7 @@ from emotiw_keras.evaluation.assessment import Predictions
 from emotiw_keras.evaluation.compare import compare
 from emotiw_keras.evaluation.ensemble import ensemble
 from emotiw_keras.evaluation.evaluate import assess
-from emotiw_keras.html import image_tag, page, table, tag
+from emotiw_keras.html import image_tag, page, shaded, table, tag
 from emotiw_keras.reports.audit_page import audit_page, audit_text
 from emotiw_keras.reports.bulk_page import summary_page
 from emotiw_keras.reports.comparison_page import comparison_page
@@ -161,6 +161,28 @@ def test_a_wide_image_and_long_names_fit_a_phone(chromium: Browser, tmp_path: Pa
     opened.open(tmp_path / "wide.html", 390)
     assert opened.value("document.documentElement.scrollWidth") <= 390
     assert opened.value("document.querySelector('tr:last-child > :last-child').getBoundingClientRect().right") <= 390
+
+
+def test_a_matrix_of_long_names_or_many_classes_can_be_read(chromium: Browser, tmp_path: Path) -> None:
+    long = ["happy", "unbroken" * 14, *(f"c{i}" for i in range(6))]
+    for names, sides in ((long, {1280: 1184, 390: 366}), ([f"expression_number_{i:03d}" for i in range(100)], {1280: 3_000})):
+        rows = [(f"{name} (6)", *(shaded(1, 0.5) for _ in names)) for name in names]
+        matrix = table(["true class", *names], rows, "confusions", matrix=True)
+        (tmp_path / "matrix.html").write_text(
+            page("matrix", matrix, tag("pre", tag("code", "emotiw " + "long/" * 80))), "utf-8"
+        )
+        opened = chromium.page()
+        for width, whole in sides.items():
+            opened.open(tmp_path / "matrix.html", width)
+            assert opened.value("document.querySelector('.scroll').scrollWidth") <= whole
+            assert opened.value("document.querySelector('thead').offsetHeight") < 220
+            assert opened.value("document.querySelector('tbody tr').offsetHeight") < 60
+            assert opened.value("document.querySelectorAll('thead span')[1].title") == names[1]
+    opened.open(tmp_path / "matrix.html", 718)
+    opened.call("Emulation.setEmulatedMedia", media="print")
+    assert opened.value("getComputedStyle(document.querySelector('.scroll')).overflowX") == "visible"
+    assert opened.value("document.querySelector('pre').scrollWidth - document.querySelector('pre').clientWidth") == 0
+    assert "upright" not in table(["true class", *"abcdefg"], [], "few", matrix=True)
 
 
 def test_what_is_wrong_would_be_noticed(chromium: Browser, tmp_path: Path) -> None:
