@@ -308,8 +308,17 @@ def _compare(model: keras.Model, conversion: Conversion, expected: dict[str, np.
                 f"{file} is not {conversion.name}: {layer} gives {reference_values.size:,} values there and "
                 f"{ours.size:,} here; choose the network it holds (--model)"
             )
-        largest = float(np.abs(reference_values).max()) or 1.0
-        parity[layer] = float(np.abs(ours - reference_values).max()) / largest
+        beyond = [value for values in (reference_values, ours) for value in values[~np.isfinite(values)][:1].tolist()]
+        if beyond:
+            raise ModelError(
+                f"{file}: {layer} gives {beyond[0]:g} for the probe image, so nothing can be proved; nothing was written. Its "
+                "weights, or those of a layer before it, are too large to compute with: fetch or train it anew"
+            )
+        largest = float(np.abs(reference_values).max())
+        if not largest:
+            conversion.silent.append(layer)
+            largest = 1.0
+        parity[layer] = float(np.abs(np.subtract(ours, reference_values, dtype=np.float64)).max()) / largest
         if not parity[layer] <= TOLERANCE:
             raise ModelError(
                 f"{file} converted to {conversion.name} computes something else: {layer} differs by {parity[layer]:.1e} of its "

@@ -48,6 +48,8 @@ class Conversion:
     parity: dict[str, float] = field(default_factory=dict)
     other_inputs: str | None = None
     """How other publishers prepare the images of this network, where the file does not say how its own were."""
+    silent: list[str] = field(default_factory=list)
+    """What gave nothing but zeros when the two were compared."""
     checked: list[str] = field(default_factory=list)
     """What images of known classes say."""
 
@@ -118,6 +120,9 @@ class Conversion:
             f"{number_of(len(self.parity) - 1, 'inner layers')}, "
             f"the worst {worst} within {self.parity[worst]:.1e} (allowed {TOLERANCE:.0e})"
         )
+        if self.silent:
+            told = f"{', '.join(self.silent)} {'gives' if len(self.silent) == 1 else 'give'} nothing but zeros for that image"
+            lines.append(Notice(f"{told}: of this, and of what follows from it, the proof tells nothing"))
         return lines + self.checked
 
     def _matched(self) -> str:

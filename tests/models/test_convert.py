@@ -16,6 +16,7 @@ from emotiw_keras.conversion.original_computation import until_scores
 from emotiw_keras.errors import ModelError
 from emotiw_keras.formats.foreign import Node
 from emotiw_keras.models import build, get_spec
+from emotiw_keras.talk import Notice
 from tests import processes
 from tests.formats.foreign_networks import (
     image,
@@ -187,6 +188,28 @@ def test_numbers_that_are_no_weights_are_named_before_any_is_cast(
                 warnings.simplefilter("error", RuntimeWarning)
                 with pytest.raises(ModelError, match=rf"^{path.name}: {key} {message}"):
                     convert("squeezenet_v1_1", path, width=NARROW)
+
+
+@pytest.mark.parametrize("name", ["alexnet", "squeezenet_v1_1"])
+def test_weights_that_are_too_large_to_compute_with_are_told_as_such(name: str, tmp_path: Path) -> None:
+    net = network(name, NARROW)
+    net.arrays["conv1.weight"].reshape(-1)[3] = 1e38
+    np.savez(tmp_path / "big.npz", **net.arrays)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        with pytest.raises(ModelError, match="conv1 gives -?inf for the probe image, so nothing can be proved"):
+            convert(name, tmp_path / "big.npz", width=NARROW)
+
+
+def test_a_network_of_zeros_is_not_said_to_be_proved_without_a_warning(tmp_path: Path) -> None:
+    net = network("squeezenet_v1_1", NARROW)
+    np.savez(tmp_path / "zeros.npz", **{name: np.zeros_like(array) for name, array in net.arrays.items()})
+    _, conversion = convert("squeezenet_v1_1", tmp_path / "zeros.npz", width=NARROW)
+    last = conversion.lines()[-1]
+    assert isinstance(last, Notice) and "class scores give nothing but zeros for that image: of this" in last
+    np.savez(tmp_path / "whole.npz", **net.arrays)
+    _, conversion = convert("squeezenet_v1_1", tmp_path / "whole.npz", width=NARROW)
+    assert not any("nothing but zeros" in line for line in conversion.lines())
 
 
 def test_a_file_cannot_ask_for_images_of_any_size(tmp_path: Path) -> None:
