@@ -69,14 +69,15 @@ class Commands(click.Group):
         if name and not name.startswith("-") and name not in COMMANDS:
             import difflib
 
-            close = difflib.get_close_matches(name, COMMANDS, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"the commands are {', '.join(COMMANDS)}"
+            listed = self.list_commands(ctx)
+            close = difflib.get_close_matches(name, listed, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"the commands are {', '.join(listed)}"
             ctx.fail(f"no such command {name!r}; {hint}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
 
 
 def _print_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:

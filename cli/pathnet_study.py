@@ -50,6 +50,9 @@ def pathnet_study(
     from emotiw_keras.studies.pathnet_transfer import study, table
     from emotiw_keras.training.recipe import load_recipe
 
+    for each in changes:
+        if (name := each.partition("=")[0].strip()) in ("name", "seed"):
+            raise UsageError(f"--set {each!r}: a study sets {name} of each run itself; leave it out, or give --seeds N")
     chosen = load_recipe(recipe, changes, limit=limit, precision=precision)
     paths = named_values(data, "--data", f"NAME=PATH for {' and '.join(chosen.data)}")
     if set(paths) != set(chosen.data):

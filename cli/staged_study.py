@@ -84,6 +84,7 @@ def staged_study(
     paths = named_values(data, "--data", "fer=PATH and target=PATH")
     if set(paths) != {staged_arms.LARGE, staged_arms.SMALL}:
         raise UsageError(f"--data names {', '.join(paths)}; expected fer=PATH and target=PATH")
+    staged_arms.check_changes(changes)
     chosen = [staged_arms.Net(*pair) for pair in named_values(nets, "--net", "MODEL=WEIGHTS").items()]
     for net in chosen:
         if net.name not in model_names():

@@ -28,7 +28,7 @@ def renamed(text: str) -> str:
     """Source code that imports the package, and tells of its command, by its other name."""
     text = re.sub(rf"\bemotiw-keras(?=\[({'|'.join(EXTRAS)})\])", "emotiw-light", text)  # what messages say to install
     text = re.sub(r"(?<=prog_name=\")emotiw(?=\")|(?<=\")emotiw(?=: | serve\")", "emotiw-light", text)
-    text = text.replace("in COMMANDS.items()])", f"in COMMANDS.items() if name in {COMMANDS}])")  # what its help lists
+    text = text.replace("return list(COMMANDS)", f"return list({COMMANDS})")  # what its help lists
     text = re.sub(rf"\n    emotiw (?!({'|'.join(COMMANDS)})\b)[a-z-]+ [^\n]*  [^\n]*", "", text)  # and gives examples of
     text = re.sub(rf"((?<=`)|(?<=  )|(?<=: )|(?<=&& ))emotiw(?= ({'|'.join(COMMANDS)})\b)", "emotiw-light", text)
     return re.sub(r"\bemotiw_keras(?=\.[a-z_])|(?<=from )emotiw_keras\b|(?<=import )emotiw_keras\b", NAME, text)

@@ -104,6 +104,9 @@ def test_its_command_goes_by_its_name(light: Path, tmp_path: Path) -> None:
     listed = run(light / "emotiw-light", "--help", cwd=tmp_path).stdout
     assert "emotiw-light predict me.jpg" in listed and not {"fit", "export", "evaluate"} & set(listed.split()), listed
     assert {"predict", "serve", "summary", "models", "weights"} <= set(listed.split())
+    assert (
+        "the commands are models, predict, serve, summary, weights" in run(light / "emotiw-light", "foo", cwd=tmp_path).stderr
+    )
     code = "from emotiw_light.serving.web import openapi as asked; print(open(asked.__file__).read())"
     assert '"title": "emotiw-light serve"' in run(light / "python", "-c", code, cwd=tmp_path).stdout
     write_images("small", str(tmp_path / "faces"), limit=7)

@@ -137,6 +137,7 @@ def test_from_the_videos_of_one_set_to_those_of_another(tmp_path: Path, capsys: 
         (["--data", "a=x"], "--data names a; a study of 'pathnet-transfer' needs a and b"),
         (["--data", "a=x", "--data", "a=y"], "expected NAME=PATH for a and b, each name once"),
         (["--data", "c=x"], "--data names c; a study"),
+        (["--data", "a=x", "--data", "b=y", "--set", "seed=3"], "a study sets seed of each run itself; leave it out"),
         (["--data", "a=x", "--data", "b=y", "--folds"], "both sets need folds"),
     ],
 )

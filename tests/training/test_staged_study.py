@@ -299,6 +299,10 @@ def test_a_training_that_diverges_leaves_its_ways_out_and_no_others(tmp_path: Pa
             ["--data", "fer=a", "--data", "target=b", "--net", "alexnet=none", "--parts", "rate"],
             "the other parts are compared with core",
         ),
+        (
+            ["--data", "fer=a", "--data", "target=b", "--net", "alexnet=none", "--set", "seed=1"],
+            "--set 'seed=1': a study sets seed of each run itself; leave it out",
+        ),
     ],
 )
 def test_mistakes_are_one_line(words: list[str], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
