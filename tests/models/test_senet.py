@@ -128,7 +128,9 @@ def test_the_pickled_dictionary_gives_the_same_network(net: foreign.Network, caf
     (tmp_path / "senet50_ft_weight.pkl").write_bytes(pickle.dumps(foreign.torch_state(net), 2))
     model, conversion = convert("senet50", tmp_path / "senet50_ft_weight.pkl", width=NARROW)
     assert conversion.matched_by == "name" and not conversion.own_structure and conversion.layout == "oihw"
-    assert "SENet-50 (SE-ResNet-50, VGGFace2) as its authors defined it" in conversion.lines()[-1]
+    told = "\n".join(conversion.lines())
+    assert "SENet-50 (SE-ResNet-50, VGGFace2) as its authors defined it" in told
+    assert "conv3_2_1x1_down" in told and "give nothing but zeros for that image" in told, "few channels, all below zero"
     assert_same(scores_of(model), caffe[1][net.scores])
 
 
