@@ -115,7 +115,7 @@ def read_videos(
         rows = np.flatnonzero(limit_mask(label, split, choice.limit, choice.seed))
         video, frame, label = video[rows], frame[rows], label[rows]
     images = FrameImages(table.root, table.paths(video, frame))
-    found = _look(images, len(video), threads, progress) if check else _glance(images, video)
+    found = _look(_Found(images, len(video)), threads, progress) if check else _glance(images, video)
     sizes = set(found.sizes)
     height, width = sizes.pop() if len(sizes) == 1 else (size, size)
     faces = _frame_set(table, video, frame, label, found, (height, width, 1 if grey else 3), threads, name, names)
@@ -139,7 +139,7 @@ def read_videos(
 def checked(faces: VideoSet, threads: int) -> VideoSet:
     """The set with each of its files read once, and those that are broken told, for a set that was read unchecked."""
     table, video, frame = faces.table, faces.video, faces.frame
-    found = _look(FrameImages(table.root, table.paths(video, frame)), len(video), threads, None)
+    found = _look(_Found(FrameImages(table.root, table.paths(video, frame)), len(video)), threads, None)
     seen = _frame_set(table, video, frame, faces.label, found, faces.pixels.shape, threads, faces.name, faces.labels)
     seen.report = faces.report
     return seen
@@ -149,7 +149,7 @@ def every_image(faces: VideoSet, videos: np.ndarray, threads: int) -> VideoSet:
     """Each frame of some videos that has an image and a row in the annotation, labelled or not, by video and frame.
 
     Args:
-        faces: the set.
+        faces: the set; what was read of its files (see `checked`) is not read again.
         videos: int, positions in its table, sorted.
         threads: that read the files.
     """
@@ -161,7 +161,7 @@ def every_image(faces: VideoSet, videos: np.ndarray, threads: int) -> VideoSet:
     video = np.repeat(np.asarray(videos, np.int32), [len(each) for each in numbers])
     frame = np.concatenate([np.empty(0, np.int32), *numbers])
     label = np.concatenate([np.empty(0, np.int8), *(table.labels[v][n - 1] for v, n in zip(videos, numbers, strict=True))])
-    found = _look(FrameImages(table.root, table.paths(video, frame)), len(video), threads, None)
+    found = _look(_known(faces, FrameImages(table.root, table.paths(video, frame)), video, frame), threads, None)
     return _frame_set(table, video, frame, label, found, faces.pixels.shape, threads, faces.name, faces.labels)
 
 
@@ -223,24 +223,26 @@ def _cut(table: Table, video: np.ndarray, label: np.ndarray, choice: Choice) -> 
     return replace(table, split=[of_group.get(number, "") for number in group.tolist()])
 
 
-@dataclass
 class _Found:
     """What reading the files found: their sizes, checksums, and why single ones cannot be used."""
 
-    images: FrameImages
-    sizes: set[tuple[int, int]]
-    content: np.ndarray
-    broken: dict[int, str]
+    def __init__(self, images: FrameImages, count: int) -> None:
+        self.images = images
+        self.sizes: set[tuple[int, int]] = set()
+        self.content = np.zeros(count, np.uint32)
+        self.broken: dict[int, str] = {}
 
 
-def _look(images: FrameImages, count: int, threads: int, progress: Progress | None) -> _Found:
-    """Read and decode each file once, as training and evaluation will."""
-    found = _Found(images, set(), np.zeros(count, np.uint32), {})
+def _look(found: _Found, threads: int, progress: Progress | None) -> _Found:
+    """Read and decode each file once, as training and evaluation will, but those of which something was found already."""
+    count = len(found.content)
 
     def look(block: int) -> None:
         for i in range(block * _BLOCK, min((block + 1) * _BLOCK, count)):
+            if found.content[i] or i in found.broken:
+                continue
             try:
-                data = images.read(i)
+                data = found.images.read(i)
                 height, width, _ = decode_image(data, max_pixels=MAX_PIXELS).shape
             except ImageError as error:
                 found.broken[i] = str(error)
@@ -260,13 +262,24 @@ def _look(images: FrameImages, count: int, threads: int, progress: Progress | No
 
 def _glance(images: FrameImages, video: np.ndarray) -> _Found:
     """The sizes of one frame a video; nothing else is read."""
-    sizes = set()
+    found = _Found(images, len(video))
     for first in np.unique(video, return_index=True)[1]:
         try:
-            sizes.add(images.shape(int(first))[:2])
+            found.sizes.add(images.shape(int(first))[:2])
         except ImageError:
             continue  # whoever asks for the frame learns why
-    return _Found(images, sizes, np.zeros(len(video), np.uint32), {})
+    return found
+
+
+def _known(faces: VideoSet, images: FrameImages, video: np.ndarray, frame: np.ndarray) -> _Found:
+    """What a set has of some frames already, and the sizes of one a video."""
+    found = _glance(images, video)
+    there, asked = (v.astype(np.int64) << 32 | f for v, f in ((faces.video, faces.frame), (video, frame)))
+    _, old, new = np.intersect1d(there, asked, assume_unique=True, return_indices=True)
+    found.content[new] = faces.content[old]
+    bad = ~faces.readable[old]
+    found.broken = {int(i): faces.status[k] for i, k in zip(new[bad], old[bad], strict=True)}
+    return found
 
 
 def _frame_set(

@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emotiw_keras.data import video_reading
 from emotiw_keras.data.annotated_videos import VideoSet
 from emotiw_keras.data.columns import FramePaths, Repeated
 from emotiw_keras.data.generated_videos import write_affwild2
+from emotiw_keras.data.images import decode_image
 from emotiw_keras.data.layouts import find_layout
 from emotiw_keras.data.layouts.affwild2 import ranges
 from emotiw_keras.data.load import load_faces
-from emotiw_keras.data.video_reading import every_image
+from emotiw_keras.data.video_reading import checked, every_image
 from emotiw_keras.errors import DataError, UsageError
 from tests.data.affwild2_tree import EIGHT, SEVEN, Video, image, shown, write_tree
 
@@ -282,6 +284,21 @@ def test_every_image_has_those_without_a_label_too(tmp_path: Path) -> None:
     assert whole.frame[whole.video == 0].tolist() == [frame for frame in THERE if frame <= len(ROWS)]
     assert (whole.label[whole.video == 0] < 0).sum() == 1 and whole.readable.all()
     assert set(whole.video) == {0, 2}
+
+
+def test_a_frame_that_was_looked_at_is_not_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = small(tmp_path)
+    (root / "cropped_aligned" / "a_left" / "00002.jpg").write_bytes(image(2)[:-40])
+    decoded = []
+    faces = read(root, check=False)
+    whole = every_image(faces, np.array([0, 2]), 1)
+    monkeypatch.setattr(video_reading, "decode_image", lambda *a, **k: (decoded.append(1), decode_image(*a, **k))[1])
+    rows = np.flatnonzero(faces.video != 1)
+    seen = checked(faces.take(rows), 1)
+    assert len(decoded) == len(rows) and len(seen.unreadable()) == 1
+    again = every_image(seen, np.array([0, 2]), 1)
+    assert len(decoded) == len(whole.frame) == len(rows) + 1, "the one without a label is new"
+    assert again.facts() == whole.facts() and again.unreadable() == whole.unreadable() == seen.unreadable()
 
 
 def test_memory_grows_by_bytes_not_by_objects(tmp_path: Path) -> None:
