@@ -127,6 +127,14 @@ def boxes_cut(file: BinaryIO) -> bool:
         return True
 
 
+def ends_in_free(file: BinaryIO) -> bool:
+    """Whether the last box of a file is free space."""
+    try:
+        return [kind for kind, _, _ in _boxes(file, 0, file.seek(0, 2), whole=True)][-1:] in ([b"free"], [b"skip"])
+    except (struct.error, ValueError):
+        return False
+
+
 def _track(file: BinaryIO, start: int, stop: int, scale: int) -> Track | None:
     media = _find(file, start, stop, b"mdia")
     handler = _find(file, *media, b"hdlr") if media else None

@@ -342,6 +342,46 @@ def test_a_film_whose_end_is_zeros_says_so(predict: Callable, tmp_path: Path, na
         list(sample_frames(Path(name), 2))
 
 
+def test_free_space_at_the_end_of_a_film_is_no_loss(predict: Callable, tmp_path: Path) -> None:
+    write_video(tmp_path / "film.mkv", frames_of(20), rate=10)
+    data = bytearray((tmp_path / "film.mkv").read_bytes())
+    place = data.index(b"\x18\x53\x80\x67\x01") + 4
+    void = b"\xec\x01" + (70_000).to_bytes(7) + bytes(70_000)
+    stated = int.from_bytes(data[place + 1 : place + 8]) + len(void)
+    data[place + 1 : place + 8] = stated.to_bytes(7)
+    (tmp_path / "film.mkv").write_bytes(data + void)
+    done = predict("film.mkv")
+    assert done.code == 0 and len(done.rows) == 20, done.err
+    (tmp_path / "film.mkv").write_bytes(data + bytes(len(void)))  # what the download did not reach
+    done = predict("film.mkv")
+    assert done.code == 3 and "behind which its file holds zeros" in done.err
+
+
+def test_only_free_space_that_ends_the_file_is_no_hole() -> None:
+    zeros, unknown = bytes(70_000), b"\x01" + b"\xff" * 7
+    start = b"\x1a\x45\xdf\xa3\x83abc" + b"\x18\x53\x80\x67" + unknown
+    void, cluster = b"\xec" + b"\x21\x11\x70", b"\x1f\x43\xb6\x75"
+    boxes, size = b"\0\0\0\x08ftyp\0\0\0\x09moof.", struct.pack(">I", 70_008)
+    for whole in (
+        start + void + zeros,
+        start + cluster + b"\x83abc" + b"\xec\x82\0\0" + void + zeros,
+        start + cluster + unknown + b"\xa3\x81." + void + zeros,
+        boxes + size + b"free" + zeros,
+        boxes + b"\0\0\0\0skip" + zeros,
+    ):
+        assert not ends_in_zeros(io.BytesIO(whole))
+    for cut in (
+        start + zeros,
+        start + cluster + b"\x21\x11\x70" + zeros,
+        start + b"\xec\x82\0\0" + zeros,
+        start + void[:-1] + zeros,
+        start[8:] + void + zeros,
+        boxes + zeros,
+        boxes + size + b"mdat" + zeros,
+    ):
+        assert ends_in_zeros(io.BytesIO(cut))
+
+
 def test_few_zeros_at_the_end_are_no_sign() -> None:
     for size, zeros in ((10_000, 4096), (100_000, 12_500), (10_000_000, 65_536)):
         for found, count in ((True, zeros), (False, zeros - 1)):
