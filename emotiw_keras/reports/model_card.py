@@ -17,11 +17,11 @@ from emotiw_keras.evaluation.metrics import ECE_BINS
 from emotiw_keras.files import check_ours, write_atomic
 from emotiw_keras.locking import sweep_beside
 from emotiw_keras.reports.score_tables import agreement_lines, counted, figures_table, interval, percent, persons, three
-from emotiw_keras.reports.sections import cautions
+from emotiw_keras.reports.sections import cautions, given_to
 from emotiw_keras.runs import Run
 from emotiw_keras.text import markdown_words as _plain
 from emotiw_keras.text import shown_lines
-from emotiw_keras.training.again import fit_commands
+from emotiw_keras.training.again import fit_commands, folds_command
 from emotiw_keras.without_places import base_name
 
 MARK = "<!-- written by emotiw card -->"
@@ -161,8 +161,7 @@ def model_card(assessment: Assessment, facts: CardFacts) -> str:
         "## Figures",
         f"On {scored}; {'of the centre crop' if asked.crops == 1 else f'probabilities are the mean over {asked.crops} crops'}.",
         figures_table(result),
-        "Leak-free: without the images that are also in a train or val split of the run. Expected cost: "
-        f"{_plain(asked.costs.source)}.",
+        f"Leak-free: without the images that are also in {given_to(assessment)}. Expected cost: {_plain(asked.costs.source)}.",
         *[f"**{_plain(line)}**" for line in cautions(assessment)],
         *map(_plain, agreement_lines(result)),
         "### Classes",
@@ -181,16 +180,22 @@ def model_card(assessment: Assessment, facts: CardFacts) -> str:
         f"Licence of the weights: {_plain(facts.licence)}. Seed {run.info.get('seed', 'not recorded')}, "
         f"{_plain(run.info.get('precision', 'precision not recorded'))}, {run.info.get('threads', 'not recorded')} threads. "
         f"SHA-256 of the weights: `{run.fingerprint}`.",
-        _code("\n".join([fit_commands(run, base_name), _evaluate(assessment)])),
+        _code(_again(assessment)),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _evaluate(assessment: Assessment) -> str:
-    asked = assessment.question
+def _again(assessment: Assessment) -> str:
+    """The commands that train a run again and give the figures; for those of folds, the commands that train the folds."""
+    asked, folder = assessment.question, assessment.folder
     if asked.subject_pattern not in (None, "none"):  # it may hold names of persons
         asked = replace(asked, subject_pattern="PATTERN")
-    return provenance.evaluate_command(replace(assessment, question=asked), base_name)
+    if folder is None:
+        train = fit_commands(assessment.run, base_name)
+    else:
+        train = folds_command(folder, assessment.folds[0].run, base_name)
+        folder = Path(f"{base_name(str(folder))}-again")
+    return f"{train}\n{provenance.evaluate_command(replace(assessment, question=asked, folder=folder), base_name)}"
 
 
 def _trained_with(run: Run) -> str:

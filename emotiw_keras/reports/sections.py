@@ -28,7 +28,7 @@ from emotiw_keras.reports.score_tables import (
 )
 from emotiw_keras.runs import Run
 from emotiw_keras.text import number_of
-from emotiw_keras.training.again import fit_commands
+from emotiw_keras.training.again import fit_commands, folds_command
 
 MISTAKES = 12
 FEW = 5
@@ -47,7 +47,7 @@ def cautions(assessment: Assessment) -> list[str]:
     if result["selected_on"]:
         lines.append("The run chose its best epoch on these images: the figures are optimistic.")
     if result["leak_free"] is None:
-        lines.append("No leak-free figures: every image is also in a train or val split of the run.")
+        lines.append(f"No leak-free figures: every image is also in {given_to(assessment)}.")
     if assessment.near is not None and assessment.near.caution is not None:
         lines.append(assessment.near.caution)
     if assessment.near is None and result["leak_free"] is not None:
@@ -70,6 +70,11 @@ def cautions(assessment: Assessment) -> list[str]:
     if few:
         lines.append(f"Fewer than {FEW} images of {', '.join(few)}: their figures, and the macro averages, are unreliable.")
     return lines
+
+
+def given_to(assessment: Assessment) -> str:
+    """Where the images are that leak-free figures leave out."""
+    return f"a train or val split of the run{' that answered them' if assessment.folds else ''}"
 
 
 def without_images(result: dict[str, Any]) -> tuple[list[str], float]:
@@ -101,7 +106,7 @@ def summary(assessment: Assessment) -> Html:
     head, of = columns(result)
     caption = "All figures."
     if leak_free is not None:
-        left_out = f"{result['n'] - leak_free['n']:,} images that are also in a train or val split of the run"
+        left_out = f"{result['n'] - leak_free['n']:,} images that are also in {given_to(assessment)}"
         caption += f" Leak-free: without {left_out}."
     if result["leak_free_near"] is not None and leak_free is not None:
         near = leak_free["n"] - result["leak_free_near"]["n"]
@@ -280,10 +285,12 @@ def reproduce(assessment: Assessment) -> Html:
             ]
         ),
     ]
-    return joined(head, [_run_facts(run) for run in runs])
+    if assessment.folder is not None:
+        head += [tag("h3", "Its runs"), tag("pre", tag("code", folds_command(assessment.folder, runs[0])))]
+    return joined(head, [_run_facts(run, assessment.folder is None) for run in runs])
 
 
-def _run_facts(run: Run) -> Html:
+def _run_facts(run: Run, alone: bool) -> Html:
     info = run.info
     model = info["model"]
     facts: list[tuple[str, Any]] = [
@@ -299,7 +306,8 @@ def _run_facts(run: Run) -> Html:
         source = info.get("sources", {}).get(name)  # a packed run does not tell
         facts.append((f"data {name}", _pairs(({"from": source} if source else {}) | found)))
     recipe = run.path / "recipe.toml"
-    parts = [tag("h3", f"The run {run.name}"), tag("pre", tag("code", fit_commands(run))), _facts(facts)]
+    again = [tag("pre", tag("code", fit_commands(run)))] if alone else []
+    parts = [tag("h3", f"The run {run.name}"), *again, _facts(facts)]
     if recipe.is_file():
         text = run.content("recipe.toml").decode("utf-8", errors="replace")
         parts.append(tag("details", tag("summary", "The recipe as run"), scrolling(tag("pre", tag("code", text)), "Recipe")))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emotiw_keras.errors import UsageError
 from emotiw_keras.files import expanded
+from emotiw_keras.run_facts import FOLDS_FILE, read_folds
 from emotiw_keras.training.recipe import Recipe, load_recipe, parse_recipe, recipe_names
 from emotiw_keras.training.recipe_tables import SourceSettings
 from emotiw_keras.training.stage import Stage
@@ -55,16 +56,12 @@ def how_to_make(place: str, source: Mapping[str, SourceSettings] | None = None, 
 def fit_commands(run: Run, place: Callable[[str], str] = str) -> str:
     """The commands that train a run again from its own recipe, as far as it knows, a line each; for a model that ships also
     those for the runs that it comes from, and the one that packs it. Each path in them is as `place` gives it."""
-    paths = {name: place(path) for name, path in run.info.get("sources", {}).items()}
-    data = {name: paths.get(name, "PATH") for name in run.info.get("data", paths)}
-    source = {
-        name: replace(each, votes=place(each.votes), votes_rows=place(each.votes_rows))
-        for name, each in _sources(run).items()
-        if name in data
-    }
+    data, source = _given(run, place)
     if not run.ships:
         folder = Path(place(str(run.path)))
-        return _fit(str(folder / "recipe.toml"), data, source, f"{folder}-again")
+        of_folds = (run.path.parent / FOLDS_FILE).is_file()  # a folder that takes no other runs
+        out = folder.parent.parent / f"{folder.name}-again" if of_folds else f"{folder}-again"
+        return _fit(str(folder / "recipe.toml"), data, source, str(out))
     last, again = load_recipe(run.info["recipe"]), f"{run.name}-again"
     lines = [_fit(each.name, data, _votes(each, source), RUNS + each.name) for each in made_before(last)]
     lines.append(_fit(last.name, data, source, again))
@@ -74,6 +71,26 @@ def fit_commands(run: Run, place: Callable[[str], str] = str) -> str:
         pack += ["--votes", each.votes] if each.votes else []
         pack += ["--votes-rows", each.votes_rows] if each.votes_rows else []
     return "\n".join([*lines, shlex.join(pack)])
+
+
+def folds_command(folder: Path, run: Run, place: Callable[[str], str] = str) -> str:
+    """The command that trains the runs of a cross-validation in `folder` again, from the recipe of its first run."""
+    facts, there = read_folds(folder), place(str(folder))
+    more = ["--set", f"source.{facts['data']}.folds=0", "--folds", str(facts["folds"])]
+    more += ["--refit"] if facts["refit"] else []
+    return _fit(str(Path(there) / run.name / "recipe.toml"), *_given(run, place), f"{there}-again", more)
+
+
+def _given(run: Run, place: Callable[[str], str]) -> tuple[dict[str, str], dict[str, SourceSettings]]:
+    """Where a run's data lay, and their votes."""
+    paths = {name: place(path) for name, path in run.info.get("sources", {}).items()}
+    data = {name: paths.get(name, "PATH") for name in run.info.get("data", paths)}
+    source = {
+        name: replace(each, votes=place(each.votes), votes_rows=place(each.votes_rows))
+        for name, each in _sources(run).items()
+        if name in data
+    }
+    return data, source
 
 
 def _to_give(recipe: Recipe) -> dict[str, str]:
@@ -98,11 +115,13 @@ def _sources(run: Run) -> Mapping[str, SourceSettings]:
         return {}
 
 
-def _fit(recipe: str, data: Mapping[str, str], source: Mapping[str, SourceSettings], out: str) -> str:
+def _fit(
+    recipe: str, data: Mapping[str, str], source: Mapping[str, SourceSettings], out: str, more: Sequence[str] = ()
+) -> str:  # fmt: skip
     words = ["emotiw", "fit", recipe]
     for name, path in data.items():
         words += ["--data", f"{name}={path}"]
     for name, each in source.items():
         for key in ("votes", "votes_rows"):
             words += ["--set", f"source.{name}.{key}={getattr(each, key)}"] if getattr(each, key) else []
-    return shlex.join([*words, "--out", out])
+    return shlex.join([*words, *more, "--out", out])

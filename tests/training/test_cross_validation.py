@@ -23,6 +23,7 @@ from emotiw_keras.run_facts import folds_facts
 from emotiw_keras.runs import Run
 from emotiw_keras.sealed import sealed_json
 from emotiw_keras.training import cross_validation, start
+from emotiw_keras.training.again import fit_commands, folds_command
 from emotiw_keras.training.cross_validation import cross_validate, folded_set
 from emotiw_keras.training.fit import Outcome
 from emotiw_keras.training.prepared_data import prepare
@@ -106,6 +107,7 @@ def test_evaluate_pools_the_folds(command: list[str], capsys: pytest.CaptureFixt
     assert folds_table(pooled).splitlines()[2].startswith("| fold-1   |     28 |       4 |")
     page = (tmp_path / "report" / "report.html").read_text("utf-8")
     assert "intervals are by person" in page and "84 images of 12 persons" in page and f"emotiw evaluate {out}" in page
+    assert page.count("emotiw fit ") == 1 and f"--folds 3 --refit --out {out}-again" in page
     assert run(["evaluate", out, "--split", "val"]) == 2
     assert "a cross-validation is scored on all its folds" in capsys.readouterr().err
     for option in ("--robust", "--calibrate"):
@@ -126,13 +128,36 @@ def test_the_card_of_a_cross_validation_has_the_figures_of_its_folds(
     text = card.read_text("utf-8")
     assert f"{100 * pooled['accuracy']:.1f} %" in text and "each answered by that of 3 runs which was not given it" in text
     assert f'"value": {pooled["accuracy"]}' in text and '"split": "out of fold"' in text and '"name": "mine"' in text
-    assert Run.open(out).fingerprint in text and f"emotiw evaluate {out} --data" in text
+    assert Run.open(out).fingerprint in text and "also in a train or val split of the run that answered them." in text
+    fit, evaluate = (line for line in text.splitlines() if line.startswith(("emotiw fit", "emotiw evaluate")))
+    assert fit.startswith("emotiw fit mine/fold-1/recipe.toml --data data=")
+    assert fit.endswith(" --folds 3 --refit --out mine-again") and evaluate.startswith("emotiw evaluate mine-again --data ")
     # the run of all data was given all of them: no figures for the Hub
     assert run(["card", f"{out}/final", "--out", str(card)]) == 4
     assert f"final holds nothing back for testing: score {out}," in capsys.readouterr().err
     assert run(["card", out, "--split", "all", "--out", str(card)]) == 0
     text = card.read_text("utf-8")
     assert "model-index" not in text and "No leak-free figures: every image is also in a train or val split" in text
+
+
+def test_the_command_of_a_card_trains_the_folds_again(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = Path(command[-4])
+    runs = (*FoldRuns.open(folder).runs, Run.open(folder))
+    words = folds_command(folder, runs[0]).split()
+    assert words[-5:] == ["--folds", "3", "--refit", "--out", f"{folder}-again"]
+    made = []
+
+    def record(recipe: Recipe, *_: Any, **__: Any) -> Outcome:
+        made.append(recipe)
+        return Outcome(None, ())
+
+    monkeypatch.setattr(cross_validation, "fit", record)
+    monkeypatch.setattr(cross_validation.FoldRuns, "open", lambda _: None)
+    assert run([*words[1:-1], str(tmp_path / "again")]) == 0
+    assert made == [load_recipe(str(each.path / "recipe.toml")) for each in runs]
+    assert [fit_commands(each).split()[-1] for each in runs] == [f"{folder.parent}/{each.name}-again" for each in runs]
 
 
 def test_folds_and_ensembles_are_scored_by_votes(
