@@ -50,7 +50,8 @@ def end_of(name: str, count: int, left: LeftOut, say: Say) -> Iterator[Entry]:
 
 def placed(entry: Entry, depth: int = 0) -> Entry:
     """An entry with class, split and person by its name, as far as it tells them without the others: `train/happy/a.jpg`,
-    `happy/a.jpg`, `anna/happy/a.jpg`, or files called as in a known set; none for what lies in no folder.
+    `happy/a.jpg`, `anna/happy/a.jpg`, or files called as in a known set, which tell the class where no other folder is left;
+    none for what lies in no folder.
 
     Args:
         entry: what was listed.
@@ -62,17 +63,22 @@ def placed(entry: Entry, depth: int = 0) -> Entry:
     if split:
         folders = folders[place_of(entry.name, depth).folder.count("/") + 1 :]
     persons = persons_named([file])
-    coded = told_by_names([file]) if persons and not split else None
+    coded = told_by_names([file]) if not split else None
     told = _acted(entry.name) if is_video(file) else None
     if told is not None:
         label, subject = told
-    elif coded is not None:
+    elif coded is not None and all(_is_of_set(folder, coded[0], coded[1][0][1]) for folder in folders):
         label, subject = coded[1][0]
     elif len(folders) > 1 and canonical(folders[-1]) and not canonical(folders[0]):
         label, subject = folders[-1], folders[0]
     else:
         label, subject = folders[0] if folders else "", persons[1][0] if persons else ""
     return replace(entry, label=printable(label), split=split or "", subject=printable(subject))
+
+
+def _is_of_set(folder: str, name: str, person: str) -> bool:
+    """Whether a folder is that of a set (`KDEF`, `jaffedbase`) or of a person in it (`AF01`, `F01`), and so no class."""
+    return name.casefold() in folder.casefold() or folder.upper() in (person, f"A{person}", f"B{person}")
 
 
 def _acted(name: str) -> tuple[str, str] | None:

@@ -152,6 +152,18 @@ def test_names_say_what_they_say_to_prepare(names: list[str]) -> None:
         assert sorted(found) == sorted(expected), source
 
 
+def test_one_file_called_as_in_a_known_set_does_not_outdo_its_folder() -> None:
+    make(Path("d"), ["positive/AF01HAS.JPG", "positive/q.jpg", "negative/AF01SAS.JPG", "negative/w.jpg"])
+    make(Path("d"), ["happy/KA.AN1.39.tiff", "positive/s1_an_1.avi", "negative/DC_a01.avi"])
+    assert all(entry.label == entry.name.split("/")[0] for entry in listed("d")), listed("d")
+    make(Path("sets"), ["q.jpg", "jaffe/KA.AN1.39.tiff", "KDEF/AF01/AF01HAS.JPG", "subject 1/anger/s1_an_1.avi", "DC/a01.avi"])
+    told = {entry.name.split("/")[0]: (entry.label, entry.subject) for entry in listed("sets")}
+    assert told == {
+        "q.jpg": ("", ""), "jaffe": ("angry", "KA"), "KDEF": ("happy", "F01"), "subject 1": ("angry", "s01"),
+        "DC": ("angry", "DC"),
+    }  # fmt: skip
+
+
 def test_a_class_that_is_an_input_of_its_own_stays_one() -> None:
     tar("happy.tar", [("happy/001/a.png", b"x"), ("happy/002/b.png", b"x")])
     assert [entry.label for entry in listed("happy.tar")] == ["happy", "happy"]

@@ -67,9 +67,13 @@ def find_speech(members: Sequence[str], photos: Sequence[str] = ()) -> Speech | 
 
 
 def acted(member: str) -> tuple[str, str] | None:
-    """Emotion and speaker of one video of SAVEE or eNTERFACE'05 by its name alone; None for any other."""
+    """Emotion and speaker of one video of SAVEE or eNTERFACE'05 by its name alone; None for any other, and where only the file
+    is called so and its folder otherwise."""
     found = _savee(member) or _enterface(member)
-    return None if found is None or (found[2] and not _FOLDERS.search(member)) else found[:2]
+    if found is None:
+        return None
+    folders = _FOLDERS.search(member) or f"/{found[1]}/" in f"/{member}" or (_shown(member) and not found[2])
+    return found[:2] if folders or "/" not in member else None
 
 
 def _shown(member: str) -> str | None:
