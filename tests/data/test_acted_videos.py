@@ -223,6 +223,31 @@ def test_the_first_film_comes_and_the_last_one_goes(tmp_path: Path) -> None:
         prepare(tmp_path / "set", tmp_path / "out", detector=Wandering(), frames=2, workers=1)
 
 
+def test_a_refused_call_changes_no_settings_and_a_film_that_went_keeps_its_frames_until_its_faces_go(tmp_path: Path) -> None:
+    film, out = tmp_path / "a" / "set" / "film.mp4", tmp_path / "out"
+    video(film, frames=4)
+    _, frame = next(sample_frames(film, 1))
+    for folder in ("a", "b"):
+        (tmp_path / folder / "set").mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / folder / "set" / f"{folder}.png"), frame)
+    prepare(film.parent, out, detector=Wandering(), frames=2, workers=1)
+    settings = (out / "prepare.json").read_text()
+    with pytest.raises(RunError, match="of another place"):
+        prepare(tmp_path / "b" / "set", out, detector=Wandering(), workers=1)
+    assert (out / "prepare.json").read_text() == settings and '"frames": 2' in settings
+    away = film.rename(tmp_path / "film.mp4")
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    cv2.imwrite(str(film.with_name("new.png")), frame)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(film.parent, out, detector=Wandering(), frames=1, workers=1, progress=stop)
+    away.rename(film)
+    with pytest.raises(RunError, match=r"otherwise \(frames 2, now 1\)"):
+        prepare(film.parent, out, detector=Wandering(), frames=1, workers=1)
+
+
 def test_a_manifest_names_films_beside_photos(tmp_path: Path) -> None:
     video(tmp_path / "set" / "v.mp4")
     cv2.imwrite(str(tmp_path / "set" / "a.png"), next(sample_frames(tmp_path / "set" / "v.mp4", 1))[1])

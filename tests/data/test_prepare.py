@@ -257,7 +257,7 @@ def test_faces_of_an_earlier_version_go_on_with_a_word(tmp_path: Path) -> None:
     source, out = build(tmp_path / "photos", each=1), tmp_path / "out"
     prepare(source, out, detector=Dotted(), workers=1)
     settings = json.loads((out / "prepare.json").read_text())
-    del settings["edition"]
+    del settings["edition"], settings["place"]
     (out / "prepare.json").write_text(json.dumps(settings))
     said: list[str] = []
     prepare(source, out, detector=Dotted(), workers=1, say=said.append)
@@ -267,7 +267,7 @@ def test_faces_of_an_earlier_version_go_on_with_a_word(tmp_path: Path) -> None:
         said.clear()
         assert prepare(source, out, detector=Dotted(), workers=1, say=said.append).new == 1
         assert [line for line in said if "warning: they were made by an earlier version" in line], said
-    assert json.loads((out / "prepare.json").read_text()) == settings
+    assert {**settings, "edition": 0}.items() <= json.loads((out / "prepare.json").read_text()).items()
 
 
 def test_other_bytes_of_the_same_size_and_time_are_read_and_folders_of_before_go_on(tmp_path: Path) -> None:
@@ -433,17 +433,41 @@ def test_wrong_use_is_refused_and_nothing_is_touched(prepared: tuple[Path, Path]
 
 def test_another_folder_of_the_same_name_is_refused_and_a_moved_one_goes_on(tmp_path: Path) -> None:
     out, said = tmp_path / "out", list[str]()
-    for name in ("a/photos/1.png", "a/photos/2.png", "b/photos/3.png"):
-        save(tmp_path / name, photo(ONE, seed=int(name[-5])))
+    # b's first is called as one of a.
+    for name in ("a/photos/1.png", "a/photos/happy/2.png", "b/photos/1.png", "b/photos/3.png"):
+        save(tmp_path / name, photo(ONE, seed=len(name) + int(name[-5])))
     prepare(tmp_path / "a/photos", out, detector=Dotted(), workers=1)
     before = content(out)
-    with pytest.raises(RunError, match="out holds 2 faces of other images, of which .*b/photos has none; name another folder"):
+    with pytest.raises(
+        RunError, match="out holds 2 faces of images of another place that .*b/photos has not, .*; name another"
+    ):
         prepare(tmp_path / "b/photos", out, detector=Dotted(), workers=1)
     assert content(out) == before
     (tmp_path / "a").rename(tmp_path / "moved")
+    (tmp_path / "moved/photos/happy").rename(tmp_path / "moved/photos/glad")
+    assert prepare(tmp_path / "moved/photos", out, detector=Dotted(), workers=1, say=said.append).new == 1
     (tmp_path / "moved/photos/1.png").unlink()
     assert prepare(tmp_path / "moved/photos", out, detector=Dotted(), workers=1, say=said.append).new == 0
-    assert "images that are gone or have changed: 1 face of them removed" in said and not (out / "1.png").exists()
+    assert said.count("images that are gone or have changed: 1 face of them removed") == 2 and not (out / "1.png").exists()
+    assert str(tmp_path) not in (out / "prepare.json").read_text()
+
+
+def test_the_place_of_a_list_is_its_own_and_folders_of_before_go_on_without_one(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for name in ("a/1.png", "a/2.png", "b/1.png"):
+        save(tmp_path / name, photo(ONE, seed=len(name) + int(name[-5])))
+        (tmp_path / name).with_name("list.csv").write_text("path,label\n1.png,sad\n")
+    (tmp_path / "a/list.csv").write_text("path,label\n1.png,sad\n2.png,happy\n")
+    prepare(tmp_path / "a/list.csv", out, detector=Dotted(), workers=1)
+    for _ in range(2):
+        with pytest.raises(RunError, match="that .*b/list.csv has not, .*; name another folder for the faces of .*b/list.csv"):
+            prepare(tmp_path / "b/list.csv", out, detector=Dotted(), workers=1)
+        settings = json.loads((out / "prepare.json").read_text())
+        settings.pop("place", None)
+        (out / "prepare.json").write_text(json.dumps(settings))
+    (tmp_path / "a/list.csv").write_text("path,label\n1.png,sad\n")
+    prepare(tmp_path / "a/list.csv", out, detector=Dotted(), workers=1)
+    assert [row["output"] for row in rows_of(out)] == ["1.png"] and "place" in json.loads((out / "prepare.json").read_text())
 
 
 def test_a_class_called_like_a_file_of_prepare_is_refused_at_once(tmp_path: Path) -> None:

@@ -70,9 +70,16 @@ class Journal:
         """Every face written so far, of images that are gone as well."""
         return {row["output"] for record in self._records.values() for row in record["rows"] if row.get("output")}
 
-    def knows(self, item: Item) -> bool:
-        """Whether an image of this name has been done, be it as it is now or not."""
-        return item.path in self._records
+    @property
+    def has_frames(self) -> bool:
+        """Whether films are among what is done."""
+        return any(row.get("frame") for record in self._records.values() for row in record["rows"])
+
+    def outputs_of_others(self, items: Sequence[Item]) -> set[str]:
+        """Faces of images that are none of these, be it by another name: none has their size and time."""
+        states = {_size_and_time(item.state) for item in items}
+        others = (record for record in self._records.values() if _size_and_time(record["state"]) not in states)
+        return {row["output"] for record in others for row in record["rows"] if row.get("output")}
 
     def _is_face(self, name: str) -> bool:
         """Whether there is a file of this name, not beyond a link, that is a face as `prepare` writes it: a square grey PNG."""
@@ -124,6 +131,11 @@ class Journal:
         write_atomic(self._path, "".join([*(_line(item, rows_of[item.index]) for item in items), *kept]))
 
 
+def _size_and_time(state: str) -> str:
+    """A state without the time of change, which moving a file to another disk changes."""
+    return ":".join(state.split(":")[:2])
+
+
 def _marks(item: Item) -> dict[str, str]:
     return {"state": item.state, "stem": item.stem, "label": item.label, "split": item.split}
 
@@ -132,7 +144,7 @@ def _same(record: Mapping[str, Any], item: Item) -> bool:
     """Whether an image is as a line says; lines of 0.1 do not have the time of change, the last of a state."""
     now = _marks(item)
     if record["state"].count(":") == 1:
-        now["state"] = now["state"].rpartition(":")[0] if now["state"].count(":") == 2 else now["state"]
+        now["state"] = _size_and_time(now["state"])
     return all(record[name] == value for name, value in now.items())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -82,7 +83,7 @@ def prepare(
         DataError: the source is missing, damaged or without images.
         UsageError: a choice that does not exist, or one folder inside the other.
         ModelError: what the detector needs is missing.
-        RunError: `out` holds other things, faces of other images alone, or was made with other settings.
+        RunError: `out` holds other things, faces of images of another place which `src` lacks, or was made with other settings.
         OutputError: `out` cannot be written.
 
     Example:
@@ -104,13 +105,15 @@ def prepare(
     _check_empty_or_ours(folder)
     with locked(folder, lambda: tell(Notice(f"another process prepares faces in {out}; waiting for it"))):
         _check_empty_or_ours(folder)
-        alike = _claim(folder, source, settings)
-        return _prepare(source, folder, settings, detector, near_duplicates, workers, progress, tell, alike)
+        journal = Journal(folder)
+        alike = _claim(folder, journal, source, local_path(src), settings)
+        return _prepare(source, folder, journal, settings, detector, near_duplicates, workers, progress, tell, alike)
 
 
 def _prepare(
     source: Source,
     folder: Path,
+    journal: Journal,
     settings: Settings,
     detector: str | Detector | None,
     near_duplicates: float,
@@ -120,11 +123,6 @@ def _prepare(
     alike: bool,
 ) -> Summary:
     sweep(folder)
-    journal = Journal(folder)
-    journal.keep_below(source.locked)
-    if (written := journal.outputs()) and not any(map(journal.knows, source.items)):
-        held = f"{folder} holds {number_of(len(written), 'faces')} of other images, of which {source.path} has none"
-        raise RunError(f"{held}; name another folder for its faces")
     rows_of = journal.usable(source.items)
     todo = [item for item in source.items if item.index not in rows_of]
     total = len(source.items)
@@ -207,28 +205,37 @@ def _check_empty_or_ours(folder: Path) -> None:
         raise RunError(f"{folder} holds other things ({names[0]} ...); name a new folder for the faces")
 
 
-def _claim(folder: Path, source: Source, settings: Settings) -> bool:
-    """Write down whose faces, and how they are made, stand here; refuse where others do.
+def _claim(folder: Path, journal: Journal, source: Source, given: Path, settings: Settings) -> bool:
+    """Write down whose faces, and how they are made, stand here; refuse where others do, of which nothing is changed then.
 
     Returns:
         Whether those that are there were found as they are now; a folder that has some of both stays one of the earlier kind.
     """
     file = folder / SETTINGS_FILE
+    # A hash, as a prepared folder may be passed on.
+    place = hashlib.sha256(os.fsencode(real(given))).hexdigest()[:32]
     wanted: dict[str, Any] = {"format": _FORMAT, "edition": EDITION, "source": source.name, **settings.as_dict()}
-    if file.exists():
-        found = _stored(file)
-        edition = found.pop("edition", 0)
-        if Journal(folder).outputs():
-            wanted["edition"] = edition
-        if {**found, "edition": edition} == wanted:
-            return bool(edition == EDITION)
-        names = [name for name in {**wanted, **found} if name != "edition" and found.get(name) != wanted.get(name)]
-        # The first film of a folder came, or the last one went.
-        names = [name for name in names if name != "frames" or name in found.keys() & wanted.keys()]
+    wanted["place"] = place
+    found = _stored(file) if file.exists() else {}
+    if outputs := journal.outputs():
+        wanted["edition"] = found.get("edition", 0)
+        free = {"edition", "place"}
+        if not journal.has_frames:
+            free.add("frames")
+        elif "frames" in found:  # the last film may have gone, whose faces still stand here
+            wanted.setdefault("frames", found["frames"])
+        names = [name for name in {**wanted, **found} if name not in free and found.get(name) != wanted.get(name)]
         changed = [f"{name} {found.get(name)!r}, now {wanted.get(name)!r}" for name in names]
-        if changed and Journal(folder).outputs():
+        if changed:
             raise RunError(f"{folder} was made otherwise ({'; '.join(changed)}); name another folder, or the same choices")
-    write_atomic(file, json.dumps(wanted, indent=1) + "\n")
+    journal.keep_below(source.locked)
+    gone = journal.outputs_of_others(source.items)
+    # Where an earlier version did not write down the place, images are others if none is one of those.
+    if gone and found.get("place") != place and ("place" in found or len(gone) == len(outputs)):
+        held = f"{folder} holds {number_of(len(gone), 'faces')} of images of another place that {given} has not"
+        raise RunError(f"{held}, which would be removed; name another folder for the faces of {given}")
+    if found != wanted:
+        write_atomic(file, json.dumps(wanted, indent=1) + "\n")
     return bool(wanted["edition"] == EDITION)
 
 
