@@ -175,7 +175,7 @@ class _Known:
         if record is None:
             return False
         if record["listing"] != shard.digest:
-            raise self._changed(f"shard {shard.number}, {self._difference(record, shard)}")
+            raise self._other(record, shard)
         for file in record["files"]:
             if self._folder.size(file["name"]) != file["bytes"]:
                 self._say(Notice(f"{self._folder.name}/{file['name']} is missing or damaged, and is made again"))
@@ -198,11 +198,14 @@ class _Known:
             return None  # damaged: it is done again
         return record if is_record(record) and record["shard"] == shard.number else None
 
-    @staticmethod
-    def _difference(record: Record, shard: Shard) -> str:
+    def _other(self, record: Record, shard: Shard) -> RunError:
         made = " ... ".join(dict.fromkeys(record["span"]))
-        same = made == shard.span and record["inputs"] == len(shard.entries)
-        return f"{made}, has files of other sizes or times" if same else f"made of {made}, would be {shard.span}"
+        if made != shard.span or record["inputs"] != len(shard.entries):
+            return self._changed(f"shard {shard.number}, made of {made}, would be {shard.span}")
+        return RunError(
+            f"{self._folder.name}: shard {shard.number}, {made}, has files of other sizes or times than when it was begun, or "
+            "an earlier version read their names otherwise; name a new folder"
+        )
 
     def _changed(self, what: str) -> RunError:
         return RunError(
