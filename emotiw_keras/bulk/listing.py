@@ -17,7 +17,7 @@ from emotiw_keras.bulk.entries import FILE, SEQUENCE, Entry, wrong
 from emotiw_keras.bulk.left_out import LeftOut, Say, end_of, placed
 from emotiw_keras.bulk.places import asked, store_of
 from emotiw_keras.data.archive import is_image, is_system_folder
-from emotiw_keras.data.layouts.folders import enclosing_folders
+from emotiw_keras.data.layouts.folders import enclosing_folders, sampled
 from emotiw_keras.data.prefetch import map_ahead
 from emotiw_keras.data.video_files import is_video
 from emotiw_keras.data.walking import matching, scan
@@ -114,7 +114,7 @@ def _folder(root: str, say: Say) -> Iterator[Entry]:
     left = LeftOut()
     count, real = 0, os.path.realpath(root)
     try:
-        depth = enclosing_folders(_names(root, ""))
+        depth = enclosing_folders(sampled(lambda below: _level(os.path.join(root, below))))
         for entry in _walk(root, "", real, left):
             count += 1
             yield placed(entry, depth)
@@ -124,18 +124,17 @@ def _folder(root: str, say: Say) -> Iterator[Entry]:
     yield from end_of(root, count, left, say)
 
 
-def _names(root: str, below: str) -> Iterator[str]:
-    """What `_walk` finds, by name and in no order, so that the first comes at once."""
-    with os.scandir(os.path.join(root, below)) as found:
+def _level(path: str) -> Iterator[str]:
+    """What `_walk` reads in a folder, folders ending in `/`, in no order, so that the first comes at once."""
+    with suppress(OSError), os.scandir(path) as found:  # which `_walk` will say
         for each in found:
             if each.name.startswith("."):
                 continue
             if each.is_dir(follow_symlinks=False):
                 if not is_system_folder(each.name):
-                    with suppress(OSError):  # which `_walk` will say
-                        yield from _names(root, f"{below}{each.name}/")
+                    yield f"{each.name}/"
             elif is_image(each.name) or is_video(each.name):
-                yield below + each.name
+                yield each.name
 
 
 def _walk(root: str, below: str, real: str, left: LeftOut) -> Iterator[Entry]:

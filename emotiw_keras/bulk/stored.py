@@ -12,9 +12,12 @@ from emotiw_keras.bulk.entries import FILE, Entry, wrong
 from emotiw_keras.bulk.left_out import LeftOut, Say, end_of, placed
 from emotiw_keras.bulk.places import asked, store_of
 from emotiw_keras.data.archive import is_image
-from emotiw_keras.data.layouts.folders import enclosing_folders
+from emotiw_keras.data.layouts.folders import enclosing_folders, sampled
 from emotiw_keras.data.video_files import is_video
 from emotiw_keras.errors import UsageError
+
+_Level = list[tuple[str, int, str]]
+"""Name, size and tag of what lies in a folder of a store."""
 
 
 def of_store(address: str, say: Say) -> Iterator[Entry]:
@@ -37,8 +40,14 @@ def of_store(address: str, say: Say) -> Iterator[Entry]:
         yield from _stored_file(address, path.rpartition("/")[2], facts, say)
         return
     root, left, count = path.rstrip("/"), LeftOut(), 0
-    depth = enclosing_folders(entry.name for entry in _stored_walk(system, scheme, root, "", LeftOut()))
-    for entry in _stored_walk(system, scheme, root, "", left):
+    held: dict[str, _Level] = {}
+
+    def looked(below: str) -> Iterator[str]:
+        level = held[below] = held[below] if below in held else _level(system, scheme, root, below)
+        return (name for name, _, _ in level if name.endswith("/") or is_image(name) or is_video(name))
+
+    depth = enclosing_folders(sampled(looked))
+    for entry in _stored_walk(system, scheme, root, "", left, held):
         count += 1
         yield placed(entry, depth)
     yield from end_of(address, count, left, say)
@@ -79,20 +88,23 @@ def _facts(address: str) -> dict[str, object] | Entry:
         return wrong(address, "cannot read: permission denied")
 
 
-def _stored_walk(system: object, scheme: str, root: str, below: str, left: LeftOut) -> Iterator[Entry]:
-    """One level of a store at a time is held, which is all that its own listing gives."""
+def _level(system: object, scheme: str, root: str, below: str) -> _Level:
+    """One level of a store, sorted; folders end in `/`."""
     folder = f"{root}/{below}".rstrip("/")
-    found = asked(scheme + folder, lambda: system.ls(folder, detail=True))  # type: ignore[attr-defined]
     level = []
-    for facts in found:
+    for facts in asked(scheme + folder, lambda: system.ls(folder, detail=True)):  # type: ignore[attr-defined]
         name = str(facts["name"]).rstrip("/").rpartition("/")[2]
         if name and not name.startswith(".") and str(facts["name"]).strip("/") != folder.strip("/"):
             level.append((name + "/" if facts["type"] == "directory" else name, int(facts.get("size") or 0), tag_of(facts)))
-    del found
-    for name, size, state in sorted(level):
+    return sorted(level)
+
+
+def _stored_walk(system: object, scheme: str, root: str, below: str, left: LeftOut, held: dict[str, _Level]) -> Iterator[Entry]:
+    """One level of a store at a time is held, which is all that its own listing gives, and what was `held` before."""
+    for name, size, state in held.pop(below, None) or _level(system, scheme, root, below):
         relative = below + name
         if name.endswith("/"):
-            yield from _stored_walk(system, scheme, root, relative, left)
+            yield from _stored_walk(system, scheme, root, relative, left, held)
         elif is_image(name) or is_video(name):
             address = f"{scheme}{root.lstrip('/')}/{relative}"
             yield Entry(address, relative, FILE, address, size, state)

@@ -138,10 +138,12 @@ def test_patterns_lead_into_linked_folders_and_round_no_circle() -> None:
         ["cats/1.png", "cats/2.png"],
         ["su/happy/1.png", "su/sad/1.png", "su/2.png"],
         ["1.png", "happy/2.png"],
+        ["su/1.png", "su/2.png", "su/x/3.png", "su/y/4.png", "su/happy/5.png"],
+        ["in/set/happy/1.png", "in/set/sad/2.png"],
     ],
 )
 def test_names_say_what_they_say_to_prepare(names: list[str]) -> None:
-    make(Path("d"), names)
+    make(Path("d"), [*names, "docs/more/readme.txt"])
     with zipfile.ZipFile("d.zip", "w") as archive:
         for name in names:
             archive.writestr(name, b"x")
@@ -381,6 +383,26 @@ def test_a_store_whose_package_is_not_there_says_which(
     monkeypatch.setitem(sys.modules, lacking, None)
     with pytest.raises(UsageError, match=words):
         store_of(address)
+
+
+def test_each_folder_of_a_store_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = pytest.importorskip("fsspec.implementations.memory", reason="addresses need fsspec").MemoryFileSystem
+    store, asked, ls = memory(), list[str](), memory.ls
+    for number in range(12):
+        store.pipe(f"/many/set/class {number:02d}/deep/a.png", b"a")
+    store.pipe("/many/docs/readme.txt", b"r")
+    monkeypatch.setattr(memory, "ls", lambda self, path, **options: (asked.append(path), ls(self, path, **options))[1])
+    found = listed("memory://many")
+    assert [entry.label for entry in found] == [f"class {number:02d}" for number in range(12)]
+    assert len(asked) == len(set(asked)) == 27
+    store.rm("/many", recursive=True)
+
+
+def test_a_folder_is_walked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    make(Path("d"), [f"set/{label}/{number}.png" for label in ("happy", "sad", "fear") for number in range(100)])
+    looked = list[str]()
+    monkeypatch.setattr("emotiw_keras.bulk.listing.is_image", lambda name: looked.append(name) or is_image(name))
+    assert len(listed("d")) == 300 and len(looked) < 310
 
 
 def test_a_store_is_listed_and_read() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from emotiw_keras.data.archive import Archive
@@ -69,6 +69,44 @@ def enclosing_folders(members: Iterable[str]) -> int:
         innermost = max([innermost, *(i for i, folder in enumerate(folders) if canonical(folder))])
     common = (common or [])[: max(0, most - 1)]
     return next((i for i, each in enumerate(common) if split_of(each) or (canonical(each) and i == innermost)), len(common))
+
+
+def sampled(level: Callable[[str], Iterable[str]], below: str = "") -> Iterator[str]:
+    """Of all files in a folder the few by whose names `enclosing_folders` finds what it does by all, so that folders are read
+    to where they part, and not all of them twice.
+
+    Args:
+        level: names of the files and, ending in `/`, of the folders in a folder, which is given by its relative name.
+        below: the folder, "" or ending in `/`.
+
+    Example:
+        >>> tree = {"": ["p/"], "p/": ["happy/", "sad/"], "p/happy/": ["1.png", "2.png"], "p/sad/": ["3.png"]}
+        >>> sorted(set(sampled(tree.__getitem__)))
+        ['p/happy/1.png', 'p/sad/3.png']
+    """
+    file, inner = False, list[str]()
+    for name in level(below):
+        if not name.endswith("/"):
+            if not file:
+                yield below + name
+            file = True
+        elif file + len(inner) > 1:
+            yield below + name  # its name alone, which may be a class
+        elif (first := _first(level, below + name)) is not None:
+            inner.append(name)
+            yield first
+    if len(inner) == 1 and not file:
+        yield from sampled(level, below + inner[0])
+
+
+def _first(level: Callable[[str], Iterable[str]], below: str) -> str | None:
+    """A file in a folder or below it, whichever is reached soonest; None if there is none."""
+    folders = []
+    for name in level(below):
+        if not name.endswith("/"):
+            return below + name
+        folders.append(below + name)
+    return next((first for folder in folders if (first := _first(level, folder)) is not None), None)
 
 
 def _detect_splits(source: Source) -> bool:
