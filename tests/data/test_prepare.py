@@ -499,6 +499,13 @@ def test_a_folder_that_got_no_further_than_its_settings_may_change_them(tmp_path
     assert prepare(source, tmp_path / "out", detector=Dotted(), workers=1).total.faces == 5
 
 
+def test_photos_in_which_no_face_was_found_are_looked_at_again_in_another_way(tmp_path: Path) -> None:
+    save(tmp_path / "photos/happy/1.png", np.full((64, 64, 3), 90, np.uint8))
+    assert prepare(tmp_path / "photos", tmp_path / "out", detector=Dotted(), workers=1).total.faces == 0
+    assert prepare(tmp_path / "photos", tmp_path / "out", detector=Dotted(), no_face="centre", workers=1).new == 1
+    assert rows_of(tmp_path / "out")[0]["output"]
+
+
 def test_a_journal_deletes_and_writes_nothing_outside_its_folder(tmp_path: Path) -> None:
     """A prepared folder from a stranger: its journal names any files as faces of images that are gone."""
     source, out = build(tmp_path / "photos", each=1), tmp_path / "out"

@@ -98,6 +98,12 @@ class Journal:
         for path in [path for path in self._records if path.startswith(tuple(f"{folder}/" for folder in folders))]:
             self._kept.append(self._records.pop(path))
 
+    def forget(self) -> None:
+        """Take no image for done."""
+        self._records.clear()
+        with writing(self._path):
+            self._path.unlink(missing_ok=True)
+
     def remove_all_but(self, outputs: set[str]) -> int:
         """Remove the faces of images that are gone, and count them; what the journal names but `prepare` did not make stays
         where it is."""

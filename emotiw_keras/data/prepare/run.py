@@ -235,6 +235,8 @@ def _claim(folder: Path, journal: Journal, source: Source, given: Path, settings
         held = f"{folder} holds {number_of(len(gone), 'faces')} of images of another place that {given} has not"
         raise RunError(f"{held}, which would be removed; name another folder for the faces of {given}")
     if found != wanted:
+        if not outputs and any(found.get(name) != wanted.get(name) for name in settings.as_dict()):
+            journal.forget()  # images without a face, which may have one as it is looked for now
         write_atomic(file, json.dumps(wanted, indent=1) + "\n")
     return bool(wanted["edition"] == EDITION)
 
