@@ -1,10 +1,15 @@
-"""How much an image counts by its class."""
+"""The class of each image, and how much an image counts by it."""
 
 from __future__ import annotations
 
 import numpy as np
 
 EFFECTIVE_BETA = 0.999
+
+
+def classes_of(labels: np.ndarray) -> np.ndarray:
+    """The class of each image: int (images,), whether labels are classes or rows of shares, one-hot ones among them."""
+    return labels if labels.ndim == 1 else labels.argmax(axis=1)
 
 
 def class_weights(labels: np.ndarray, classes: int, kind: str) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from emotiw_keras.data.augment import Changes, draw_changes
 from emotiw_keras.data.face_input import draw_crops
+from emotiw_keras.training.class_weights import classes_of
 from emotiw_keras.training.stage import Stage
 
 
@@ -74,7 +75,7 @@ class StageCrops:
         generator = np.random.Generator(np.random.PCG64((*self.seed, epoch, 0)))
         if self.stage.sampling == "all":
             return generator.permutation(self.images)
-        present, classes = np.unique(labels, return_inverse=True)
+        present, classes = np.unique(classes_of(labels), return_inverse=True)
         chance = 1 / (len(present) * np.bincount(classes)[classes])
         return generator.choice(self.images, self.images, p=chance)
 

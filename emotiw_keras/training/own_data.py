@@ -16,6 +16,7 @@ import tensorflow as tf
 from emotiw_keras.data.duplicates import pixel_hash
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.talk import Notice
+from emotiw_keras.training.class_weights import classes_of
 from emotiw_keras.training.epoch_progress import silent
 from emotiw_keras.training.stage import SPLITS, Stage
 
@@ -121,8 +122,7 @@ class Arrays:
 
     def rows(self) -> Iterator[tuple[str, str, int]]:
         """(path, pixel hash, label) of each, for data.csv."""
-        whole = self.labels if self.labels.ndim == 1 else self.labels.argmax(axis=1)
-        for number, (identity, label) in enumerate(zip(self.identities(), whole.tolist(), strict=True)):
+        for number, (identity, label) in enumerate(zip(self.identities(), classes_of(self.labels).tolist(), strict=True)):
             yield f"{self.name}[{number}]", identity, label
 
 

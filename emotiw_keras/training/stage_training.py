@@ -24,7 +24,7 @@ from emotiw_keras.training.averages import Averages, OptimizersAverages
 from emotiw_keras.training.behind import Behind, nothing
 from emotiw_keras.training.caching import Plan, as_they_are, make_features, plan
 from emotiw_keras.training.callbacks import Callbacks
-from emotiw_keras.training.class_weights import class_weights
+from emotiw_keras.training.class_weights import class_weights, classes_of
 from emotiw_keras.training.epoch_plan import StageCrops
 from emotiw_keras.training.feeds import VALIDATION_BATCH, Trained, epoch_batches, label_spec, steps_in_epoch, validation_batches
 from emotiw_keras.training.freezing import apply_rules, check_moved, digests, initialise_layers, layers_named, weighted_layers
@@ -300,8 +300,7 @@ class StageTraining:
         classes = run.model.output_shape[-1] if heads else len(run.info["labels"])
         weights = np.ones(classes, np.float32)
         if not heads and not isinstance(self.train, Batches) and stage.class_weight != "none":
-            whole = self.train.labels if self.train.labels.ndim == 1 else self.train.labels.argmax(axis=1)
-            weights = class_weights(whole, classes, stage.class_weight)
+            weights = class_weights(classes_of(self.train.labels), classes, stage.class_weight)
         costs = cost_matrix(run.info["labels"], stage.costs or None) if stage.cost_weight else None
         train, val = self.train, self.val
         if planned.cut is not None and self.state.features:

@@ -16,6 +16,7 @@ from emotiw_keras.models.parts import computing_in, empty_networks
 from emotiw_keras.out_of_fold import FOLDS
 from emotiw_keras.runs import Run
 from emotiw_keras.text import number_of
+from emotiw_keras.training.class_weights import classes_of
 from emotiw_keras.training.feeds import VALIDATION_BATCH, Trained
 from emotiw_keras.training.losses import gives_logits
 from emotiw_keras.training.own_data import Arrays, Batches, are_faces
@@ -48,7 +49,7 @@ def validation_answers(run: Surroundings, stage: Stage, val: Trained | None) -> 
         there = columns.any(axis=1)
         found[head.name] = columns[there].argmax(axis=1), outputs[head.name][there]
     if not heads:
-        found[""] = labels if labels.ndim == 1 else labels.argmax(axis=1), outputs[""]
+        found[""] = classes_of(labels), outputs[""]
     return enough(found)
 
 

@@ -24,6 +24,8 @@ def test_balanced_draws_every_class_as_often() -> None:
     assert len(order) == 10_000
     shares = np.bincount(labels[order], minlength=6) / 10_000
     np.testing.assert_allclose(shares, [1 / 3, 0, 1 / 3, 0, 0, 1 / 3], atol=0.02)
+    one_hot = np.eye(6, dtype=np.float32)[labels]
+    np.testing.assert_array_equal(crops(10_000, sampling="balanced").order(3, one_hot), order)
 
 
 def test_changes_come_behind_the_crop() -> None:
