@@ -325,7 +325,8 @@ def _connected(workers: Workers, wait: float) -> tf.distribute.Strategy | None:
         ) from failed
     if "startup" in text:
         raise UsageError(
-            "--strategy multi-worker: TensorFlow has computed in this process already; start a new one"
+            "strategy multi-worker: TensorFlow has computed in this process already, as it does to make a network; in Python "
+            "make strategy = tf.distribute.MultiWorkerMirroredStrategy() first, before any network, and pass that"
         ) from failed
     named = f" ({', '.join(workers.addresses)})" if workers.addresses else ""
     raise WorkerError(

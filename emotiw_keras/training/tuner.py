@@ -64,8 +64,9 @@ class StagedFineTuner:
         callbacks: `keras.callbacks.Callback` objects; every stage is a training to them. What they have gathered survives an
             interruption (docs/python.md).
         strategy: devices and processes that train together: a `tf.distribute.MirroredStrategy`,
-            `MultiWorkerMirroredStrategy` or `OneDeviceStrategy`, or a word as `emotiw fit` takes it; the network
-            need not be made in its scope. Each global batch is cut into as many parts as there are replicas (docs/scale.md).
+            `MultiWorkerMirroredStrategy` (made before any network) or `OneDeviceStrategy`, or a word as `emotiw fit` takes it,
+            of one process; the network need not be made in its scope. Each global batch is cut into as many parts as there are
+            replicas (docs/scale.md).
         say: takes lines for people; None prints nothing.
 
     Raises:

@@ -123,6 +123,20 @@ def compare_regularized(folder: str) -> None:
     json.dump(found, sys.stdout)
 
 
+def connect_late() -> None:
+    """Print what is said where workers are to be connected once a network has been made."""
+    import keras
+
+    from emotiw_keras.errors import UsageError
+    from emotiw_keras.training.replicas import make_strategy
+
+    keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
+    try:
+        make_strategy("multi-worker")
+    except UsageError as error:
+        print(error)
+
+
 def differences(one: Path, other: Path) -> dict[str, float]:
     """The largest differences of two runs: of weights, and of the figures of their histories."""
     import csv

@@ -169,6 +169,11 @@ def ports(count: int) -> list[str]:
     return found
 
 
+def test_workers_are_connected_before_a_network_is_made() -> None:
+    done = processes.run(shared_cases.connect_late, env={**os.environ, "TF_CONFIG": config(ports(2), 0)})
+    assert "in Python make strategy = tf.distribute.MultiWorkerMirroredStrategy() first, before any network" in done.stdout
+
+
 def nearly_full() -> None:
     """A file of more than 200 kB does not fit."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
