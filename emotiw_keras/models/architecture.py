@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -91,6 +91,12 @@ def answers_to_noise(model: keras.Model, about: Mapping[str, Any]) -> dict[str, 
         return None
     half = any(layer.compute_dtype in ("float16", "bfloat16") for layer in model._flatten_layers())
     return {"probabilities": found.round(6).tolist(), "within": 0.2 if half else 1e-3}
+
+
+def same_twice(ask: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None:
+    """What is answered, as by `answers_to_noise`; None where it is answered otherwise when asked again."""
+    once, again = ask(), ask()
+    return None if again is None or apart(once, again) else once
 
 
 def apart(one: dict[str, Any] | None, other: dict[str, Any] | None) -> float:

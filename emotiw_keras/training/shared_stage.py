@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
 import keras
+import numpy as np
+import tensorflow as tf
 
 from emotiw_keras.errors import RunError, UsageError
+from emotiw_keras.models.architecture import answers_to_noise, apart, same_twice
 from emotiw_keras.training.feeds import Trained
 from emotiw_keras.training.interrupts import Flag
 from emotiw_keras.training.own_data import Batches
@@ -12,6 +19,7 @@ from emotiw_keras.training.replicas import Replicas, fingerprint
 from emotiw_keras.training.shared_step import SAVE, SharedSteps
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.stage_state import StageState
+from emotiw_keras.training.train_step import StageSteps, drawn_answers
 
 
 def check_shared(stage: Stage, train: Trained | None, val: Trained | None, replicas: Replicas) -> None:
@@ -33,6 +41,32 @@ def check_shared(stage: Stage, train: Trained | None, val: Trained | None, repli
         raise UsageError(
             f"{where} has batch_size = {stage.batch_size} for {replicas.count} replicas; expected at least one image for each"
         )
+
+
+def check_code(
+    model: keras.Model, about: Mapping[str, Any], steps: StageSteps, labels: tf.TensorSpec, replicas: Replicas
+) -> None:
+    """See to it, once all workers have the chief's weights, that a network and a loss given in Python compute the same on all.
+
+    Raises:
+        UsageError: they answer a fixed noise otherwise than the chief's.
+    """
+    if replicas.workers == 1:
+        return
+
+    def losses() -> dict[str, Any]:
+        found = steps.loss(*drawn_answers(labels, int(model.output_shape[-1]))).numpy()
+        return {"probabilities": found.tolist(), "within": 1e-3 * (1 + float(np.abs(found).max()))}
+
+    mine = {f"the network {model.name!r}": same_twice(partial(answers_to_noise, model, about)), "the loss": same_twice(losses)}
+    chiefs = replicas.from_chief(mine)
+    with replicas.together():
+        for what, its in mine.items():
+            if difference := apart(chiefs.get(what), its):
+                raise UsageError(
+                    f"{what} answers a fixed noise otherwise than that of worker 0, by up to {difference:.3g}, with the same "
+                    "weights: their code differs; give every worker the same"
+                )
 
 
 def wish(steps: SharedSteps, flag: Flag, due: bool) -> None:

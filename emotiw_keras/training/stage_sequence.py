@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import keras
 
 from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.files import atomic_path, check_room, sha256_file, write_atomic
-from emotiw_keras.models.architecture import answers_to_noise, apart
+from emotiw_keras.models.architecture import answers_to_noise, same_twice
 from emotiw_keras.models.weights import weight_bytes, without_optimizer
 from emotiw_keras.out_of_fold import FOLDS
 from emotiw_keras.runs import WEIGHTS_FILE, Run, fingerprint
@@ -225,9 +226,9 @@ class StageLoop:
                 model.save_weights(temporary)
         info["weights"] = {"sha256": sha256_file(run_dir / WEIGHTS_FILE), "variables": fingerprint(model)}
         if info["model"].get("given"):
-            once, again = (answers_to_noise(model, info["model"]) for _ in range(2))
-            if once is not None and not apart(once, again):
-                info["model"]["answers"] = once
+            noise_answers = same_twice(partial(answers_to_noise, model, info["model"]))
+            if noise_answers is not None:
+                info["model"]["answers"] = noise_answers
         if (content := settled(answers, chosen_on, info.get("head", ""), info["weights"]["sha256"], self.run.say)) is not None:
             write_atomic(run_dir / UNCERTAINTY_FILE, content)
         info["finished"] = True

@@ -35,7 +35,7 @@ from emotiw_keras.training.own_data import Batches, are_faces
 from emotiw_keras.training.pull_to_start import PullToStart
 from emotiw_keras.training.run_writer import check_there, make_folder
 from emotiw_keras.training.schedules import learning_rates
-from emotiw_keras.training.shared_stage import agree, check_shared, wish
+from emotiw_keras.training.shared_stage import agree, check_code, check_shared, wish
 from emotiw_keras.training.shared_step import SAVE, SharedSteps
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.stage_checkpoints import checkpoint_of
@@ -242,6 +242,8 @@ class StageTraining:
             held = [*run.model.variables, *optimizer.variables, *(() if self.averages is None else self.averages.variables)]
             held += [] if self.pull is None else self.pull.variables
             run.replicas.spread([*held, *(variable for metric in self.metrics for variable in metric.variables)])
+            if run.info["model"].get("given"):
+                check_code(run.model, run.info["model"], self.steps, label_spec(self.train), run.replicas)
         self.callbacks = Callbacks(
             self.called(),
             run.model,

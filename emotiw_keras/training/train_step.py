@@ -28,6 +28,14 @@ from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.teachers import Teachers
 
 
+def drawn_answers(labels: tf.TensorSpec, classes: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Outputs and labels of some images, the same in every process."""
+    count = 5 if classes != 5 else 6  # so that no side of a tensor is taken for another
+    of_each = tf.range(count) % classes
+    one = tf.cast(of_each, labels.dtype) if labels.shape.rank == 1 else tf.one_hot(of_each, classes, dtype=labels.dtype)
+    return tf.nn.softmax(tf.random.stateless_normal((count, classes), (0, 0))), one
+
+
 def _try(metrics: Sequence[keras.metrics.Metric], loss: StageLoss, labels: tf.TensorSpec, classes: int) -> None:
     """Compute loss and metrics once: a mistake is told before it stands in a graph, and metrics make their variables, which
     some do at the first answers: an interrupted stage gives them their values.
@@ -35,10 +43,7 @@ def _try(metrics: Sequence[keras.metrics.Metric], loss: StageLoss, labels: tf.Te
     Raises:
         UsageError: one that does not take such labels.
     """
-    count = 5 if classes != 5 else 6  # so that no side of a tensor is taken for another
-    of_each = tf.range(count) % classes
-    one = tf.cast(of_each, labels.dtype) if labels.shape.rank == 1 else tf.one_hot(of_each, classes, dtype=labels.dtype)
-    outputs = tf.nn.softmax(tf.random.stateless_normal((count, classes), (0, 0)))
+    outputs, one = drawn_answers(labels, classes)
 
     def tried(what: str, compute: Callable[[], Any]) -> None:
         try:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import keras
 import pytest
+import tensorflow as tf
 
 from emotiw_keras.errors import UsageError
+from emotiw_keras.training.losses import StageLoss
 from emotiw_keras.training.shared_layers import check_layers
+from emotiw_keras.training.shared_stage import check_code
+from emotiw_keras.training.stage import Stage
 from tests import processes
 from tests.training import shared_cases
 
@@ -66,3 +73,31 @@ def test_layers_that_would_differ_with_the_number_of_replicas_are_refused(kind: 
             [keras.Input((4,)), keras.layers.BatchNormalization(), keras.layers.Dropout(0.5), keras.layers.Dense(2)]
         )
     )
+
+
+def test_a_worker_whose_network_or_loss_is_other_code_is_refused() -> None:
+    said: list[Any] = []
+
+    def check(of_layer: float = 1.0, of_loss: float = 1.0) -> None:
+        class Own(keras.layers.Layer):
+            def call(self, x: Any) -> Any:
+                return x * of_layer
+
+        class OwnLoss(keras.losses.Loss):
+            def call(self, y_true: Any, y_pred: Any) -> Any:
+                return of_loss * keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
+
+        last = keras.layers.Dense(3, "softmax", kernel_initializer=keras.initializers.GlorotUniform(seed=1))
+        model = keras.Sequential([keras.Input((4,)), Own(), last], name="net")
+        steps: Any = SimpleNamespace(loss=StageLoss(Stage("s", train=("d:train",), loss=OwnLoss()), model))
+        replicas: Any = SimpleNamespace(
+            workers=2, together=nullcontext, from_chief=lambda mine: (said.append(json.loads(json.dumps(mine))), said[0])[1]
+        )
+        check_code(model, {"input_shape": [4]}, steps, tf.TensorSpec((None,), tf.int32), replicas)
+
+    check()
+    check()
+    with pytest.raises(UsageError, match="network 'net' answers a fixed noise otherwise than that of worker 0, by up to 0"):
+        check(of_layer=2.0)
+    with pytest.raises(UsageError, match="the loss answers a fixed noise otherwise than that of worker 0, by up to"):
+        check(of_loss=2.0)
