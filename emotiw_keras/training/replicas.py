@@ -14,6 +14,7 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any
 
 import keras
@@ -114,11 +115,16 @@ class Replicas:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Within, the loss of another worker is a WorkerError."""
+        """Within, the loss of another worker is a WorkerError, and sums that two strategies mix up are a UsageError."""
         try:
             yield
         except tf.errors.OpError as error:
             text = str(error)
+            if "Shape mismatch in the collective" in text:
+                raise UsageError(
+                    "another strategy has trained a network of other sizes in this process, and TensorFlow mixes up the "
+                    "sums of both; start a new process, and there pass one strategy object to every training"
+                ) from error
             if self.workers == 1 or not (isinstance(error, _LOST) or "ollective" in text):
                 raise
             raise WorkerError(self._lost(text)) from error
@@ -289,8 +295,14 @@ def make_strategy(word: str, devices: Sequence[str] = (), wait: float = WAIT_SEC
         raise UsageError(
             f"--strategy mirrored: this machine has {len(gpus)} GPUs; to try it on processors add --devices cpu:0,cpu:1"
         )
-    chosen = [f"{kind.upper()}:{number}" for kind, number in named] or None
-    return tf.distribute.MirroredStrategy(chosen, cross_device_ops=None if gpus else tf.distribute.ReductionToOneDevice())
+    return _mirrored(tuple(f"{kind.upper()}:{number}" for kind, number in named), bool(gpus))
+
+
+@cache
+def _mirrored(devices: tuple[str, ...], gpus: bool) -> tf.distribute.Strategy:
+    """The strategy of these devices, one for all trainings of this process: TensorFlow mixes up the sums of two."""
+    ways = None if gpus else tf.distribute.ReductionToOneDevice()
+    return tf.distribute.MirroredStrategy(list(devices) or None, cross_device_ops=ways)
 
 
 def _connected(workers: Workers, wait: float) -> tf.distribute.Strategy | None:

@@ -123,6 +123,35 @@ def compare_regularized(folder: str) -> None:
     json.dump(found, sys.stdout)
 
 
+def two_strategies(folder: str) -> None:
+    """Print what is said where a second strategy trains a network of other sizes."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from emotiw_keras import Stage, StagedFineTuner
+    from emotiw_keras.errors import UsageError
+
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+    x, y = np.random.default_rng(0).normal(size=(32, 6)).astype(np.float32), np.arange(32) % 3
+
+    def fit(units: int, strategy: tf.distribute.Strategy) -> None:
+        hidden = [keras.layers.Dense(units), keras.layers.BatchNormalization()]
+        model = keras.Sequential([keras.Input((6,)), *hidden, keras.layers.Dense(3, "softmax")])
+        stages = [Stage("s", train=("d:train",), epochs=1, batch_size=16)]
+        StagedFineTuner(model, stages, data={"d": (x, y)}, run_dir=Path(folder, str(units)), strategy=strategy, say=None).fit()
+
+    first, second = (tf.distribute.MirroredStrategy(["cpu:0", "cpu:1"]) for _ in range(2))
+    fit(6, first)
+    fit(7, first)
+    try:
+        fit(8, second)
+    except UsageError as error:
+        print(error)
+
+
 def connect_late() -> None:
     """Print what is said where workers are to be connected once a network has been made."""
     import keras

@@ -54,6 +54,12 @@ def test_regularizers_count_once_on_two_devices_and_what_a_batch_adds_is_refused
     assert "activity_regularizer" in found["refused"]
 
 
+def test_a_second_strategy_that_trains_another_network_is_refused(tmp_path: Path) -> None:
+    done = processes.run(shared_cases.two_strategies, str(tmp_path), timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "another strategy has trained a network of other sizes in this process" in done.stdout
+
+
 @pytest.mark.parametrize("kind", ["GaussianNoise", "renorm", "own"])
 def test_layers_that_would_differ_with_the_number_of_replicas_are_refused(kind: str) -> None:
     class OwnNormalisation(keras.layers.BatchNormalization):
