@@ -22,6 +22,8 @@ from emotiw_keras.training.stage import SPLITS, Stage
 
 TELL_SECONDS = 10.0
 _LOOKED_AT = 256  # items at once
+_NO_NUMBERS = "OUSMmc"
+"""Kinds of NumPy's types that no network takes: complex ones would lose a part."""
 DEFAULT_BATCH = 64
 """`Stage.batch_size` where nobody set it."""
 
@@ -50,13 +52,13 @@ class Arrays:
             raise DataError(
                 f"{told}. Two pairs are told apart by name: {{'train': (x, y), 'test': (x, y)}}" if pairs else told
             ) from error
-        if self.x.dtype.hasobject or self.x.dtype.kind in "USMm":
+        if self.x.dtype.hasobject or self.x.dtype.kind in _NO_NUMBERS:
             raise DataError(f"{name}: x holds {self.x.dtype}, which no network takes; expected numbers")
         if labels.ndim == 2 and labels.shape[1] == 1 and np.issubdtype(labels.dtype, np.integer):
             labels = labels[:, 0]  # a class each, as `keras.datasets` have them
         if self.x.ndim < 2 or labels.ndim not in (1, 2) or len(self.x) != len(labels) or not len(labels):
             raise DataError(f"{name}: x has shape {self.x.shape}, y {labels.shape}; expected as many labels as inputs")
-        if labels.ndim == 1 and not np.issubdtype(labels.dtype, np.integer):
+        if labels.dtype.kind in _NO_NUMBERS or (labels.ndim == 1 and not np.issubdtype(labels.dtype, np.integer)):
             raise DataError(f"{name}: y holds {labels.dtype}; expected whole numbers (items,) or rows (items, classes)")
         if labels.ndim == 1 and not -(1 << 31) <= labels.min() <= labels.max() < 1 << 31:
             raise DataError(f"{name} has labels from {labels.min()} to {labels.max()}; expected those of the network's outputs")
@@ -161,7 +163,10 @@ class Batches:
         x, y = spec
         if y.shape.rank not in (1, 2) or x.shape.rank is None or x.shape.rank < 2 or None in x.shape[1:].as_list():
             raise DataError(f"{name} holds x {x.shape} and y {y.shape}; expected batches of one size, as .batch(64) makes")
-        if y.shape.rank == 1 and not y.dtype.is_integer:
+        kinds = [np.dtype(part.dtype.as_numpy_dtype).kind for part in spec]
+        if kinds[0] in _NO_NUMBERS:
+            raise DataError(f"{name}: x holds {x.dtype.name}, which no network takes; expected numbers")
+        if kinds[1] in _NO_NUMBERS or (y.shape.rank == 1 and not y.dtype.is_integer):
             raise DataError(f"{name} holds labels of {y.dtype.name}; expected whole numbers (batch,) or rows (batch, classes)")
         self.shape: tuple[int, ...] = tuple(x.shape[1:])
         self.dtype = np.dtype(x.dtype.as_numpy_dtype)

@@ -112,7 +112,8 @@ def _normalising(layer: keras.layers.BatchNormalization, rows: Rows) -> Call:
         if not training or not layer.trainable:
             return alone(layer, inputs, training=training, mask=mask)
         if mask is not None:
-            raise UsageError(f"layer {layer.name} normalises with a mask, which several replicas cannot; use --strategy none")
+            why = "normalises with a mask, which several replicas cannot"
+            raise UsageError(f"layer {layer.name} {why}; use --strategy none (in Python None)")
         corrected = isinstance(layer, BatchNormalization) and layer.is_fused(inputs)
         x = tf.cast(inputs, tf.float32)
         axis = layer.axis % len(inputs.shape)

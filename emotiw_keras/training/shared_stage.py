@@ -30,7 +30,9 @@ def check_shared(stage: Stage, train: Trained | None, val: Trained | None, repli
     """
     where = f"stage {stage.name!r}"
     if stage.cache_features is True:
-        raise UsageError(f"{where} sets cache_features = true, which is for --strategy none: features are kept on one disk")
+        raise UsageError(
+            f"{where} sets cache_features = true, which is for --strategy none (in Python None): features are kept on one disk"
+        )
     batches = [each for each in (train, val) if isinstance(each, Batches)]
     if batches and replicas.workers > 1:
         raise UsageError(

@@ -55,7 +55,7 @@ class SharedSteps(StageSteps):
         if not self.loss.alone:
             raise UsageError(
                 "the loss of an image depends on the others of its batch, so that it would differ with the number of replicas; "
-                "let its call(y_true, y_pred) give each image its own, or train with --strategy none"
+                "let its call(y_true, y_pred) give each image its own, or train with --strategy none (in Python None)"
             )
 
     # ---- one replica's part
@@ -192,19 +192,19 @@ class SharedSteps(StageSteps):
         if self.loss.masked:
             raise UsageError(
                 f"{self.model.name} or its loss leaves items of a batch out by a mask, by which the others would count "
-                "otherwise with the number of replicas; train it with --strategy none"
+                "otherwise with the number of replicas; train it with --strategy none (in Python None)"
             )
         if self._adds:
             raise UsageError(
                 f"{self.model.name} adds to the loss what its layers make of a batch (add_loss, activity_regularizer), which "
-                "would differ with the number of replicas; train it with --strategy none"
+                "would differ with the number of replicas; train it with --strategy none (in Python None)"
             )
         known = {id(v) for _, layer in inner_layers(self.model) if is_known(layer) for v in layer.non_trainable_variables}
         other = [variable.path for variable in self._written if id(variable) not in known]
         if other:
             raise UsageError(
                 f"{self.model.name} changes {other[0]} with each batch, which would differ with the number of replicas; train "
-                "it with --strategy none"
+                "it with --strategy none (in Python None)"
             )
 
     def train(self, images: tf.Tensor, draws: tf.Tensor, labels: tf.Tensor, learning_rate: float) -> tuple[float, float]:

@@ -47,7 +47,9 @@ from emotiw_keras.training.train_step import StageSteps
 
 # A kill costs at most the shorter of one epoch and five minutes.
 SECONDS_BETWEEN_CHECKPOINTS = 240.0
-BLAME = "lower learning_rate, raise warmup_steps or set clip_norm with --set, and start anew with --restart"
+BLAME = (
+    "lower learning_rate, raise warmup_steps or set clip_norm (--set), and start anew with --restart (in Python restart=True)"
+)
 
 
 class StageTraining:

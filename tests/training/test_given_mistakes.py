@@ -98,6 +98,16 @@ def test_numbers_that_are_none_are_named() -> None:
         tuner(Path("run"), (x, Y))
 
 
+def test_complex_numbers_are_refused_as_a_part_would_be_lost() -> None:
+    for data in ((X.astype(complex), Y), tf.data.Dataset.from_tensor_slices((X.astype(complex), Y)).batch(8)):
+        with pytest.raises(DataError, match="x holds complex128, which no network takes; expected numbers"):
+            tuner(Path("run"), data)
+    rows = np.eye(3)[Y].astype(complex)
+    for data in ((X, rows), tf.data.Dataset.from_tensor_slices((X, rows)).batch(8)):
+        with pytest.raises(DataError, match="holds .*complex128; expected whole numbers .* or rows"):
+            tuner(Path("run"), data)
+
+
 def test_images_of_another_size_need_something_that_resizes_them(tmp_path: Path) -> None:
     large = rng.integers(0, 256, (12, 20, 20, 3), np.uint8)
     for data in ({"train": (large, Y[:12])}, {"train": (FACES, Y), "val": (large, Y[:12])}):
