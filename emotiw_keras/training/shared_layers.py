@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from emotiw_keras.errors import UsageError
+from emotiw_keras.models.architecture import called, noise
 from emotiw_keras.models.layers import BatchNormalization
 from emotiw_keras.training.freezing import inner_layers
 from emotiw_keras.training.replicas import this_replica
@@ -17,6 +19,7 @@ from emotiw_keras.training.replicas import this_replica
 _NORMALISE = (keras.layers.BatchNormalization.call, BatchNormalization.call)
 _DROP = (keras.layers.Dropout.call, keras.layers.SpatialDropout2D.call)
 Call = Callable[..., tf.Tensor]
+_INSTEAD = "leave it out (a Stage crops, mirrors and changes images itself), or train with --strategy none"
 
 
 class Rows:
@@ -67,29 +70,81 @@ def check_layers(model: keras.Model) -> None:
             continue
         raise UsageError(
             f"layer {name} of {model.name}, a {type(layer).__name__}, {why}, which would differ with the number of replicas; "
-            "leave it out (a Stage crops, mirrors and changes images itself), or train with --strategy none"
+            f"{_INSTEAD}"
         )
+
+
+def check_alone(model: keras.Model) -> None:
+    """Refuse a network that answers an image otherwise where others stand beside it, or where it stands elsewhere in its batch.
+
+    Raises:
+        UsageError: such a network, and its first layer of which that is so.
+    """
+    items = noise(model, model.input_shape[1:])
+    items = items if items.dtype == np.uint8 else items[::-1]  # the last, which is looked at, is not the one of huge numbers
+    together = _answers(model, items)
+    half = any(layer.compute_dtype in ("float16", "bfloat16") for _, layer in inner_layers(model))
+    # as many images are computed alike, without rounding; one alone is not
+    for others, within in ((np.repeat(items[-1:], len(items), axis=0), 1e-5), (items[-1:], 0.1 if half else 0.005)):
+        found = _answers(model, others)
+        apart = [name for name in together if name in found and _differ(together[name][-1], found[name][-1], within)]
+        if model.name in apart:
+            where = f"the network {model.name}" if apart[0] == model.name else f"layer {apart[0]} of {model.name}"
+            raise UsageError(
+                f"{where} makes something else of an image where others are beside it in the batch, or draws random numbers "
+                f"for its own rows, which would differ with the number of replicas; {_INSTEAD}"
+            )
+
+
+def _differ(one: np.ndarray, other: np.ndarray, within: float) -> bool:
+    """Whether two answers are apart by more than this share of the largest number in them, or one has no number."""
+    largest = max(np.abs(np.nan_to_num(each, posinf=0, neginf=0)).max(initial=0) for each in (one, other))
+    return one.shape == other.shape and not np.allclose(one, other, rtol=0, atol=within * largest, equal_nan=True)
+
+
+def _answers(model: keras.Model, items: np.ndarray) -> dict[str, np.ndarray]:
+    """What each layer gives in training, in the order of their first calls, and last the network; batch normalisation and
+    dropout answer as outside of training."""
+    given: dict[str, np.ndarray] = {}
+
+    def keep(name: str, output: Any) -> Any:
+        if tf.is_tensor(output) and hasattr(output, "numpy") and output.shape.rank and len(output):
+            given.setdefault(name, tf.cast(output, tf.float32).numpy())
+        return output
+
+    def kept(name: str, layer: keras.layers.Layer) -> Call:
+        call = layer.call
+        if is_known(layer):
+            return lambda inputs, *_, **__: keep(name, call(inputs, training=False))
+        return lambda *inputs, **named: keep(name, call(*inputs, **named))
+
+    with _calling({layer: kept(name, layer) for name, layer in inner_layers(model)}):
+        output = called(model, items, training=True)[0]
+    keep(model.name, output)
+    return given
+
+
+@contextmanager
+def _calling(calls: Mapping[keras.layers.Layer, Call]) -> Iterator[None]:
+    """Within, layers have another `call`."""
+    changed = []
+    try:
+        for layer, call in calls.items():
+            vars(layer)["call"] = call
+            changed.append(layer)
+        yield
+    finally:
+        for layer in changed:
+            del vars(layer)["call"]
 
 
 @contextmanager
 def whole_batches(model: keras.Model, rows: Rows) -> Iterator[None]:
     """Within, batch normalisation has the statistics of the global batch, and dropout the rows of the mask that one process
     would have drawn for it."""
-    changed = []
-    try:
-        for _, layer in inner_layers(model):
-            call = type(layer).call
-            if call in _NORMALISE:
-                vars(layer)["call"] = _normalising(layer, rows)
-            elif call in _DROP:
-                vars(layer)["call"] = _dropping(layer, rows)
-            else:
-                continue
-            changed.append(layer)
+    known = [layer for _, layer in inner_layers(model) if is_known(layer)]
+    with _calling({each: (_normalising if type(each).call in _NORMALISE else _dropping)(each, rows) for each in known}):
         yield
-    finally:
-        for layer in changed:
-            del vars(layer)["call"]
 
 
 def _dropping(layer: keras.layers.Dropout, rows: Rows) -> Call:

@@ -15,7 +15,7 @@ from emotiw_keras.models.kernels.large_batches import in_batches
 from emotiw_keras.training.freezing import inner_layers
 from emotiw_keras.training.losses import whole_labels
 from emotiw_keras.training.replicas import Replicas, this_replica
-from emotiw_keras.training.shared_layers import Rows, check_layers, is_known, whole_batches
+from emotiw_keras.training.shared_layers import Rows, check_alone, check_layers, is_known, whole_batches
 from emotiw_keras.training.train_step import StageSteps, beside_the_labels
 
 SIGNALS = (int(signal.SIGINT), int(signal.SIGTERM))
@@ -52,6 +52,7 @@ class SharedSteps(StageSteps):
         self._any: tf.Variable = tf.Variable(tf.zeros(len(WISHES)), trainable=False)
         super().__init__(*arguments, **named)
         check_layers(self.model)
+        check_alone(self.model)
         if not self.loss.alone:
             raise UsageError(
                 "the loss of an image depends on the others of its batch, so that it would differ with the number of replicas; "
