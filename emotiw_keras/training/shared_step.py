@@ -16,7 +16,7 @@ from emotiw_keras.training.freezing import inner_layers
 from emotiw_keras.training.losses import whole_labels
 from emotiw_keras.training.replicas import Replicas, this_replica
 from emotiw_keras.training.shared_layers import Rows, check_alone, check_layers, is_known, whole_batches
-from emotiw_keras.training.train_step import StageSteps, beside_the_labels
+from emotiw_keras.training.train_step import StageSteps, beside_the_labels, draws_unkept
 
 SIGNALS = (int(signal.SIGINT), int(signal.SIGTERM))
 SAVE = -1
@@ -186,10 +186,15 @@ class SharedSteps(StageSteps):
         """Make the graph of a step, before any is done.
 
         Raises:
-            UsageError: a layer keeps something of a batch, or adds something of it to the loss, that would differ with the
-                number of replicas.
+            UsageError: a layer draws random numbers, keeps something of a batch, or adds something of it to the loss, that
+                would differ with the number of replicas.
         """
         self._step = self._train.get_concrete_function()
+        if draws_unkept(self._step, self.model):
+            raise UsageError(
+                f"layers of {self.model.name} draw random numbers for their own rows (tf.random, keras.random without a seed), "
+                "which would differ with the number of replicas; use keras.layers.Dropout, or train it with --strategy none"
+            )
         if self.loss.masked:
             raise UsageError(
                 f"{self.model.name} or its loss leaves items of a batch out by a mask, by which the others would count "

@@ -386,6 +386,7 @@ class StageTraining:
             if state.step == 0:
                 state.rate = rate
             loss, right = self.steps.train(images, draws, labels, rate)
+            self._tell_unkept()
             self.behind.look()
             if not math.isfinite(loss):
                 raise DivergedError(
@@ -426,6 +427,18 @@ class StageTraining:
             assert isinstance(train, Batches)
             raise DataError(
                 f"{train.name} gave {state.step} batches, but {per_epoch} the time before; expected as many each time"
+            )
+
+    def _tell_unkept(self) -> None:
+        """Once a stage: what a run that is resumed will not have again."""
+        if self.steps.unkept:
+            self.steps.unkept = False
+            self.run.say(
+                Notice(
+                    f"warning: {self.where}: layers of {self.run.model.name} draw random numbers that no checkpoint keeps "
+                    "(tf.random, or keras.random without a seed): a run that is interrupted goes on with others, and does not "
+                    "end in the same bits; draw with keras.random from a keras.random.SeedGenerator that the layer has"
+                )
             )
 
     def _validate(self) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -75,6 +76,20 @@ def beside_the_labels(model: keras.Model) -> tf.Tensor | None:
     return tf.add_n(added) if added else None
 
 
+_DRAWS = re.compile(r"Random.*|(Parameterized)?TruncatedNormal|Multinomial|SampleDistorted.*|Rng.*|Stateful(?!Partitioned).*")
+"""Operations of TensorFlow that draw random numbers from a state of their own, or of a `tf.random.Generator`."""
+
+
+def draws_unkept(step: Any, model: keras.Model) -> bool:
+    """Whether a graph draws random numbers from something else than numbers that are fixed and the network's variables: by
+    `tf.random`, or by `keras.random` with a generator that no layer has, which it takes where it is given no seed."""
+    graph = step.graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    kept = {id(variable.value) for variable in model.variables}
+    beside = [each for each in step.graph.variables if "seed_generator_state" in each.name and id(each) not in kept]
+    return bool(beside) or any(_DRAWS.fullmatch(node.op) for node in nodes)
+
+
 class StageSteps:
     """Bytes in, an update or probabilities out; one graph each, whatever the batch size.
 
@@ -93,6 +108,9 @@ class StageSteps:
         labels: what a batch's labels are, int32 (batch,) or float32 (batch, classes).
         metrics: of Keras; they gather in training until they are reset.
         heads: of a network that has several; then labels have the columns of all, and weights are theirs already.
+
+    Attributes:
+        unkept: whether training steps draw random numbers that no checkpoint keeps; known from the first on.
     """
 
     def __init__(
@@ -133,7 +151,7 @@ class StageSteps:
             self.loss.check_weights(class_weights)
         self._train = tf.function(self._train_step, input_signature=(images, draws, labels, rate))
         self._step: Callable[..., Any] | None = None
-        self._learns = True
+        self._learns, self.unkept = True, False
         self._judge = tf.function(self._judge_step, input_signature=(images, labels))
         self._said: list[np.ndarray] = []
         self._lost: list[np.ndarray] = []
@@ -230,6 +248,7 @@ class StageSteps:
         if self._step is None:
             # The graph itself: a `tf.function` looks for the one that fits each time, for a thirtieth of a small step.
             self._step = self._train.get_concrete_function()
+            self.unkept = draws_unkept(self._step, self.model)
             if not self._learns:
                 raise UsageError(
                     f"no weight that trains has a part in what {self.model.name} returns; there is nothing to learn"

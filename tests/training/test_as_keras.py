@@ -451,3 +451,53 @@ def test_datasets_that_do_not_fit_are_refused(x: np.ndarray, y: np.ndarray, word
     data = {"d": {"train": tf.data.Dataset.from_tensor_slices((x, y)).batch(16)}}
     with pytest.raises(DataError, match=words):
         StagedFineTuner(network(), stages, data=data, run_dir=tmp_path / "run", say=None)
+
+
+GENERATOR = keras.random.SeedGenerator(4)
+
+
+class Drawing(layers.Layer):
+    """Adds numbers that it draws in some way."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(name="drawing")
+        self.how, self.own, self.tensorflows = how, [keras.random.SeedGenerator(4)], tf.random.Generator.from_seed(4)
+
+    def call(self, x: Any) -> Any:
+        ways: dict[str, Callable[[], Any]] = {
+            "tf.random": lambda: tf.random.uniform(tf.shape(x), seed=2),
+            "tf.function": lambda: tf.function(lambda: tf.random.truncated_normal(tf.shape(x)))(),
+            "tf.random.Generator": lambda: self.tensorflows.normal(tf.shape(x)),
+            "keras.random": lambda: keras.random.normal(keras.ops.shape(x)),
+            "generator of no layer": lambda: keras.random.normal(keras.ops.shape(x), seed=GENERATOR),
+            "generator of the layer": lambda: keras.random.normal(keras.ops.shape(x), seed=self.own[0]),
+            "the same each time": lambda: keras.random.normal(keras.ops.shape(x), seed=4),
+            "stateless": lambda: tf.random.stateless_uniform(tf.shape(x), (1, 2)),
+        }
+        return x + 1e-9 * ways[self.how]()
+
+
+UNKEPT = ("tf.random", "tf.function", "tf.random.Generator", "keras.random", "generator of no layer")
+KEPT = ("generator of the layer", "the same each time", "stateless")
+
+
+def drawing(how: str, folder: Path, **settings: Any) -> list[str]:
+    """What a short training says of a network that draws."""
+    model = keras.Sequential([keras.Input((6,)), Drawing(how), layers.Dropout(0.5), layers.Dense(3, "softmax")], name="net")
+    said: list[str] = []
+    stages = [Stage("s", train=("d:train",), val=("d:val",), epochs=2)]
+    data = {"d": {"train": batches(), "val": batches()}}
+    StagedFineTuner(model, stages, data=data, run_dir=folder, say=said.append, **settings).fit()
+    return said
+
+
+@pytest.mark.parametrize("how", (*UNKEPT, *KEPT))
+def test_layers_that_draw_what_no_checkpoint_keeps_are_told(how: str, tmp_path: Path) -> None:
+    told = [line for line in drawing(how, tmp_path / "run") if "no checkpoint keeps" in line]
+    assert len(told) == (how in UNKEPT), told
+
+
+@pytest.mark.parametrize("how", UNKEPT)
+def test_several_replicas_refuse_layers_that_draw_however_little_it_is(how: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="layers of net draw random numbers for their own rows"):
+        drawing(how, tmp_path / "run", strategy=tf.distribute.OneDeviceStrategy("cpu:0"))
