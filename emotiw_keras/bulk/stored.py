@@ -101,7 +101,7 @@ def _level(system: object, scheme: str, root: str, below: str) -> _Level:
 
 def _stored_walk(system: object, scheme: str, root: str, below: str, left: LeftOut, held: dict[str, _Level]) -> Iterator[Entry]:
     """One level of a store at a time is held, which is all that its own listing gives, and what was `held` before."""
-    for name, size, state in held.pop(below, None) or _level(system, scheme, root, below):
+    for name, size, state in held.pop(below) if below in held else _level(system, scheme, root, below):
         relative = below + name
         if name.endswith("/"):
             yield from _stored_walk(system, scheme, root, relative, left, held)
