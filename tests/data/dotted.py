@@ -1,12 +1,16 @@
-"""A detector for tests, and images it finds faces in: two white squares on a darker ground are a pair of eyes."""
+"""A detector for tests, and images and folders it finds faces in: two white squares on a darker ground are a pair of eyes."""
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import signal
+from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from emotiw_keras.faces.face import Face
 
@@ -40,3 +44,31 @@ def photo(*faces: tuple[tuple[int, int], tuple[int, int]], size: tuple[int, int]
     for x, y in (eye for pair in faces for eye in pair):
         image[y - EYE : y + EYE + 1, x - EYE : x + EYE + 1] = 255
     return image
+
+
+ONE = ((60, 50), (100, 50))
+TWO = (ONE, ((40, 90), (60, 94)))
+
+
+def save(path: Path, image: np.ndarray | Image.Image, **options: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(path, **options)
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO((folder / "faces.csv").read_text())))
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def build(folder: Path, each: int = 3) -> Path:
+    """Train|Val|Test of class folders; the test split has images without a class, as SFEW's has."""
+    for number, split in enumerate(("Train", "Val")):
+        for label in ("Angry", "Happy"):
+            for i in range(each):
+                save(folder / split / label / f"{i}.png", photo(ONE, seed=100 * number + 10 * i + len(label)))
+    save(folder / "Test" / "unknown.png", photo(ONE, seed=5))
+    save(folder / "Train" / "Angry" / "nobody.png", photo(seed=6))
+    return folder
