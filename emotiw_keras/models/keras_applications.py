@@ -108,7 +108,9 @@ def application(
 
 def _checked_shape(spec: ModelSpec, shape: tuple[int, ...]) -> Shape:
     if keras.config.image_data_format() != "channels_last":
-        raise UsageError(f"{spec.name} needs Keras' image_data_format channels_last; see ~/.keras/keras.json")
+        raise UsageError(
+            f"{spec.name} needs Keras' image_data_format channels_last; see keras.config.set_image_data_format, or keras.json"
+        )
     if len(shape) != 3 or shape[2] != 3:
         raise ModelError(f"{spec.name}: input shape {shape}, expected (height, width, 3)")
     smallest = APPLICATIONS[spec.name].smallest

@@ -51,7 +51,7 @@ def epoch_batches(
             drawn = draw_crops(len(images), crops.room, mirror=stage.mirror, seed=seed)
             if not stage.random_crop:
                 drawn[:, :2] = crops.room // 2
-            drawn = crops.augmented(drawn, seed) if stage.augmented else drawn
+            drawn = crops.augmented(drawn, (*crops.seed, epoch, 4, number)) if stage.augmented else drawn
             if share is not None:
                 mine = share(np.arange(len(images)))
                 images, drawn = tf.gather(images, mine), drawn[mine]

@@ -56,7 +56,9 @@ def facts(model: keras.Model, preprocessing: InputSettings | None, own: OwnData)
         UsageError: preprocessing that does not fit its input.
     """
     if not model.built or not getattr(model, "weights", None):
-        raise ModelError(f"the network {model.name!r} is not built; call it once, or give it an Input")
+        raise ModelError(
+            f"the network {model.name!r} is not built; give it an Input: keras.Model(x := keras.Input(shape), net(x))"
+        )
     try:
         shape, output = model.input_shape, model.output_shape
     except (AttributeError, ValueError) as error:

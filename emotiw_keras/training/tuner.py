@@ -43,7 +43,8 @@ class StagedFineTuner:
 
     Args:
         model: a network of the zoo, or any `keras.Model` of one input and one output per class: functional, Sequential,
-            subclassed, of `keras.applications`, with nested networks. The run of a network that is none of the zoo holds its
+            of `keras.applications`, with nested networks; one of a subclass that says its shapes by no Input is wrapped,
+            `keras.Model(x := keras.Input(shape), net(x))`. The run of a network that is none of the zoo holds its
             weights and facts; `Run.open(path, model=...)` takes the network again. Layers whose `trainable` is False stay so
             in every stage whose `rules` are the default, and are so again afterwards.
         stages: in order; each starts from the best epoch of the one before.

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+import tensorflow as tf
 
 from emotiw_keras.training.epoch_plan import StageCrops
+from emotiw_keras.training.feeds import epoch_batches
+from emotiw_keras.training.own_data import Arrays, Batches
 from emotiw_keras.training.stage import Stage
 
 
@@ -35,3 +39,16 @@ def test_changes_come_behind_the_crop() -> None:
     np.testing.assert_array_equal(draws[:, :3], plain.draws_of_epoch(2))
     assert draws.dtype == np.float32 and draws.shape[1] > 3
     assert not np.array_equal(draws[:, 3:], changed.draws_of_epoch(3)[:, 3:])
+
+
+@pytest.mark.parametrize("batches", [False, True])
+def test_crops_and_changes_are_drawn_apart(batches: bool) -> None:
+    images, labels = np.zeros((2_000, 8, 8, 1), np.uint8), np.zeros(2_000, np.int32)
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(500)
+    source = Batches("data", dataset) if batches else Arrays("data", images, labels)
+    stage = Stage(name="all", train=("data:train",), batch_size=500, rotate=10.0, zoom=0.2, shift=0.1)
+    fed = epoch_batches(source, stage, StageCrops(stage, len(images), 6, (0, 1)), 0, 0)
+    columns = np.concatenate([drawn for _, drawn, _ in fed]).T
+    together = np.corrcoef(columns[columns.std(axis=1) > 0])
+    assert len(together) >= 7
+    assert np.abs(together - np.eye(len(together))).max() < 0.1  # 4.5 deviations of what chance leaves
