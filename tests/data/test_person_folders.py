@@ -87,6 +87,19 @@ def test_numbers_that_every_class_shares_are_persons() -> None:
     assert persons_by_folder(some)[0] == [folder for _, folder, _ in some]
 
 
+def test_numbers_that_may_be_clips_stay_together_and_a_line_says_how_to_part_them(tmp_path: Path) -> None:
+    for number in range(24):
+        label, clip = divmod(number // 2, 6)
+        write(tmp_path / ("happy", "sad")[label] / str(clip + 1) / f"{number}.png", noise(number))
+    faces = load_faces(tmp_path)
+    (told,) = [line for line in faces.report if "read as persons" in line]
+    assert set(faces.subject) == set("123456") and "they are numbers, the same in each class" in told
+    clips = load_faces(tmp_path, subject_pattern=told.split("'")[1])
+    assert set(clips.subject) == {f"{label}/{clip}" for label in ("happy", "sad") for clip in range(1, 7)}
+    assert "numbers" not in persons_by_folder(spread(*((c, [*PEOPLE]) for c in ("happy", "sad"))))[1]
+    assert "numbers" not in persons_by_folder(spread(*((c, ["003", "007", "011", "020", "021"]) for c in ("happy", "sad"))))[1]
+
+
 def test_prepare_reads_the_same_persons_and_a_pattern_overrides_what_it_wrote(tmp_path: Path) -> None:
     from emotiw_keras.data.prepare.run import prepare
 

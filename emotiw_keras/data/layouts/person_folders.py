@@ -28,7 +28,8 @@ def persons_by_folder(places: Sequence[Sequence[str]]) -> tuple[list[str] | None
     """The person of each image if the folders below the classes are persons, else None; and a line on how they were read.
 
     They are where every image lies in one, there are at least `LEAST`, most of them occur under several classes, none is called
-    by a word for parts, views, splits or expressions, and they are no numbers that begin anew in each class.
+    by a word for parts, views, splits or expressions, and they are no numbers that begin anew in each class and end otherwise.
+    Where all end alike they may be clips as well as persons: none is ever on two sides, and the line says so.
 
     Args:
         places: class folder, further folders and file name of each image.
@@ -48,7 +49,13 @@ def persons_by_folder(places: Sequence[Sequence[str]]) -> tuple[list[str] | None
     why = _why_not(under, sum(len(place) == 2 for place in places))
     if why:
         return None, f"folders below the classes are not read as persons ({and_more(names)}): {why}"
-    return [place[1] for place in places], f"folders below the classes read as persons: {and_more(names)}"
+    told = f"folders below the classes read as persons: {and_more(names)}"
+    if _how_far(under):
+        told += (
+            "; they are numbers, the same in each class: where they are no persons, subject_pattern '^(.+)/' keeps each folder "
+            "together by itself, and none nobody"
+        )
+    return [place[1] for place in places], told
 
 
 def _why_not(under: Mapping[str, set[str]], beside: int) -> str:
@@ -62,7 +69,7 @@ def _why_not(under: Mapping[str, set[str]], beside: int) -> str:
     several = sum(len(classes) > 1 for classes in under.values())
     if 2 * several <= len(under):
         return f"{len(under) - several:,} of {len(under):,} are in one class alone"
-    return "they are numbered anew in each class" if _numbered_anew(under) else ""
+    return "they are numbered anew in each class" if len(_how_far(under)) > 1 else ""
 
 
 def _is_word(name: str) -> bool:
@@ -70,14 +77,14 @@ def _is_word(name: str) -> bool:
     return bool(plain in _WORDS or split_named(plain) or canonical(name) or _PIECE.fullmatch(plain))
 
 
-def _numbered_anew(under: Mapping[str, set[str]]) -> bool:
-    """Whether each class has folders 1, 2, ... of its own, such as clips: as far as it has some, and not all equally far."""
+def _how_far(under: Mapping[str, set[str]]) -> set[int]:
+    """How many folders the classes have each, where all number them without a gap and from the same number on; else none."""
     if not all(name.isdecimal() for name in under):
-        return False
+        return set()
     numbers: dict[str, list[int]] = defaultdict(list)
     for name, classes in under.items():
         for each in classes:
             numbers[each].append(int(name))
     first = min(map(min, numbers.values()))
     without_gap = all(sorted(found) == list(range(first, first + len(found))) for found in numbers.values())
-    return without_gap and len({len(found) for found in numbers.values()}) > 1
+    return {len(found) for found in numbers.values()} if without_gap else set()
