@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import keras
 
 MOST = 1 << 18
-"""Values of an attribute that are kept: numbers, and characters of texts."""
+"""Values of an attribute that are kept: numbers and the like, characters of texts, and lists and tables without any."""
 DEPTH = 12
 """Lists and tables in each other; three levels of JSON for each table, of which files of facts have no more than 50."""
 LONGEST = 200
@@ -64,11 +64,12 @@ class _Packer:
     def pack(self, value: Any, depth: int = 0) -> Any:
         kind = type(value)
         array = kind is np.ndarray or isinstance(value, np.generic)
-        self._room -= 1 + (value.size if array else len(value) if kind in (str, list, tuple, dict) else 0)
-        if self._room < 0:
+        counted = max(1, value.size if array else len(value) if kind in (str, list, tuple, dict) else 1)
+        if counted > self._room:
             raise _Unkept(f"with more than {MOST:,} values")
         if depth > DEPTH:
             raise _Unkept(f"with more than {DEPTH} in each other")
+        self._room -= 0 if kind in (list, tuple, dict) and value else counted  # what is in it counts by itself
         if kind is float and not math.isfinite(value):
             return {"float": repr(value)}  # which is null in files of facts
         if value is None or kind in (bool, float, str) or (kind is int and value.bit_length() <= BITS):

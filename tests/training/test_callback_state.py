@@ -294,6 +294,21 @@ def test_plain_values_come_back_as_they_were(value: Any) -> None:
         assert not isinstance(again, np.ndarray) or again.flags.writeable
 
 
+@pytest.mark.parametrize(
+    ("most", "more"),
+    [
+        (np.arange(MOST), np.arange(MOST + 1)), (list(range(MOST)), [*range(MOST), ()]), ("a" * MOST, ("a" * MOST, "")),
+        ({0: [(0,)] * (MOST - 1)}, {0: [(0,)] * MOST}), ([[]] * MOST, [[]] * (MOST + 1)),
+        ([(), "", *["ab"] * (MOST // 2 - 1)], [(), np.zeros(0), "", *["ab"] * (MOST // 2 - 1)]),
+        (dict.fromkeys(range(MOST // 2)), dict.fromkeys(range(MOST // 2 + 1))),
+    ],
+    ids=["array", "list", "text", "nested", "empty", "mixed", "dict"],
+)  # fmt: skip
+def test_as_many_values_as_the_page_says_are_kept_and_no_more(most: Any, more: Any) -> None:
+    assert np.all(unpacked(packed(most)) == most)
+    assert packed(more) == {"unkept": f"{type(more).__name__} with more than {MOST:,} values"}
+
+
 def test_as_deep_as_is_kept_files_of_facts_can_be() -> None:
     deep: Any = 1.5
     for _ in range(DEPTH):
@@ -335,9 +350,10 @@ def test_other_values_are_named_by_what_they_are() -> None:
     nested: list[Any] = []
     nested.append(nested)
     for value, words in (
-        ({1}, "set"), ([1, {2}], "list with set"), ([0] * MOST, f"list with more than {MOST:,} values"), (1 << 5000, "int"),
-        (np.zeros(MOST + 1), f"ndarray with more than {MOST:,} values"), (nested, "list with more than 12 in each other"),
-        (np.array(["x"]), "ndarray"), (np.array([None]), "ndarray"), (print, "builtin_function_or_method"),
+        ({1}, "set"), ([1, {2}], "list with set"), ([0] * (MOST + 1), f"list with more than {MOST:,} values"),
+        (1 << 5000, "int"), (np.zeros(MOST + 1), f"ndarray with more than {MOST:,} values"),
+        (nested, "list with more than 12 in each other"), (np.array(["x"]), "ndarray"), (np.array([None]), "ndarray"),
+        (print, "builtin_function_or_method"),
     ):  # fmt: skip
         assert packed(value) == {"unkept": words} and is_entries({"value": packed(value)})
 
