@@ -10,6 +10,7 @@ import math
 import reprlib
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -39,6 +40,8 @@ OF_KERAS = frozenset((
 ))  # fmt: skip
 """Of Keras' own callbacks: what they make when they first need it (`min_delta` gets its sign with `monitor_op`), weights of the
 best epoch, which the stage keeps, and where they write, which no file of a run may say."""
+_STAYS: ContextVar[frozenset[tuple[int, str]]] = ContextVar("stays", default=frozenset())
+"""In a `fit` that goes on: by id of a callback, attributes that a line has named as what the interrupted one left."""
 KIND, UNKEPT = "", "unkept"
 """Beside the attributes of a callback, its class; and in place of one that no checkpoint holds, what it is."""
 
@@ -255,7 +258,8 @@ class Gathered:
                 self._changed[number].add(name)
                 if not _is_unkept(entries[name]):
                     _put(callback, name, unpacked(entries[name]))
-            lost = [f"{name} ({entry[UNKEPT]})" for name, entry in entries.items() if _is_unkept(entry)]
+            unkept = {name: entry[UNKEPT] for name, entry in entries.items() if _is_unkept(entry)}
+            lost = [f"{name} ({what})" for name, what in unkept.items() if (id(callback), name) not in _STAYS.get()]
             if lost:
                 line = f"callback {kind}: no checkpoint holds its {', '.join(lost)}, which had changed and begins anew"
                 lines.append((callback, f"{line}; let it keep numbers, texts, lists, tuples, dicts or NumPy arrays"))
@@ -272,11 +276,12 @@ class Given:
 
     def leave(self) -> None:
         """Look at what the `fit` has left."""
+        _STAYS.set(frozenset())
         self._left = Gathered(self._callbacks).began
 
     def take_back(self) -> list[str]:
         """Set back what the `fit` has changed and nobody since; lines on what cannot be."""
-        lines = []
+        lines, stays = [], set()
         now = Gathered(self._callbacks).began
         for callback, began, left, held in zip(self._callbacks, self._began, self._left, now, strict=True):
             for name, found in held.items():
@@ -287,6 +292,8 @@ class Given:
                 elif not _is_unkept(began[name][0]):
                     _put(callback, name, unpacked(began[name][0]))
                 else:
+                    stays.add((id(callback), name))
                     kept = f"{name} ({began[name][0][UNKEPT]})"
                     lines.append(f"callback {type(callback).__name__}: {kept} goes on with what the interrupted fit left in it")
+        _STAYS.set(frozenset(stays))
         return lines

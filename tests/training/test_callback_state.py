@@ -256,6 +256,18 @@ def test_another_fit_begins_with_what_callbacks_were_and_what_was_set_since(tmp_
     assert weights(cut.model) == weights(whole.model)
 
 
+def test_what_another_fit_cannot_set_back_is_said_to_stay_and_not_to_begin_anew(tmp_path: Path) -> None:
+    stop(6, signal.SIGINT)
+    said: list[str] = []
+    cut = tuner(tmp_path / "run", [Holds(), Stop()], say=said.append)
+    with pytest.raises(KeyboardInterrupt):
+        cut.fit()
+    cut.fit()
+    told = [line.partition(", which had changed")[0].removeprefix("callback Holds: ") for line in said if "Holds" in line]
+    stays = "goes on with what the interrupted fit left in it"
+    assert told == [f"mean (Mean) {stays}", f"seen (set) {stays}", "no checkpoint holds its last (EagerTensor)"]
+
+
 def test_a_checkpoint_of_the_version_before_goes_on(tmp_path: Path) -> None:
     stop(5)
     with pytest.raises(BaseException, match="stopped and saved"):
