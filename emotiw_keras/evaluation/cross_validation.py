@@ -12,6 +12,8 @@ from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.evaluation.assessment import Assessment, Predictions, figures
 from emotiw_keras.evaluation.calibration import by_agreement
 from emotiw_keras.evaluation.near_seen import NearSeen, least_covered
+from emotiw_keras.evaluation.run_splits import in_place_of_folds
+from emotiw_keras.text import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +40,7 @@ def assess_folds(
 
     Raises:
         UsageError: another split, or a limit.
-        DataError: an image in the folds of two runs.
+        DataError: an image in the folds of two runs, as in data that have a test split of their own.
     """
     if split != "test" or limit is not None:
         asked = f"split {split!r}" if split != "test" else f"limit {limit}"
@@ -46,6 +48,11 @@ def assess_folds(
             f"{asked} of {folds.path}: a cross-validation is scored on all its folds; one run is {folds.runs[0].path}"
         )
     parts = [assess(run) for run in folds.runs]
+    if len({tuple(each.predictions.paths) for each in parts}) == 1:
+        raise DataError(
+            f"{parts[0].question.source} has a test split of its own, so that each fold of {folds.path} is asked about the "
+            f"same {number_of(len(parts[0].predictions.paths), 'images')}; {in_place_of_folds(folds.runs[0])}"
+        )
     predictions = _pooled([each.predictions for each in parts], folds)
     seen = np.concatenate([each.seen for each in parts])
     selected_on = any(each.result["selected_on"] for each in parts)

@@ -97,12 +97,13 @@ def select(faces: FaceSet, split_of: np.ndarray, split: str, run: Run) -> np.nda
     if len(indices):
         return indices
     every = int(asked.sum())
+    instead = in_place_of_folds(run)
     counts = {name: int((asked & (split_of == name)).sum()) for name in SPLITS}
     present = [f"{name} ({count})" for name, count in counts.items() if count]
     if not present:
         raise DataError(
             f"split {split!r} does not exist in {faces.source}: it names no splits and {run.path} knows none of its "
-            f"images; use --split all ({every} images)"
+            f"images; {f'{instead} with' if instead else 'use'} --split all ({every} images)"
         )
     if split == "test" and run.path.name == FINAL and (run.path.parent / FOLDS_FILE).is_file():
         raise DataError(
@@ -110,5 +111,15 @@ def select(faces: FaceSet, split_of: np.ndarray, split: str, run: Run) -> np.nda
         )
     raise DataError(
         f"split {split!r} does not exist in {faces.source}; it has {', '.join(present)} and all ({every}): "
-        f"--split all scores all of them, --split {present[0].split()[0]} those"
+        + (instead or f"--split all scores all of them, --split {present[0].split()[0]} those")
     )
+
+
+def in_place_of_folds(run: Run) -> str:
+    """What to score where data are no folds of a cross-validation, as an error says it; "" if the run is no fold."""
+    folder = run.path.parent
+    if run.path.name == FINAL or not (folder / FOLDS_FILE).is_file():
+        return ""
+    cut = "".join(f" ({source})" for source in list(run.info.get("sources", {}).values())[-1:])
+    final = folder / FINAL
+    return f"give the data that was cut into folds{cut}, or score {final if final.is_dir() else run.path}"

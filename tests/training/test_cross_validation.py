@@ -117,6 +117,26 @@ def test_evaluate_pools_the_folds(command: list[str], capsys: pytest.CaptureFixt
     assert "84 images of 12 persons" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("final", [True, False])
+def test_other_data_than_what_was_cut_lead_to_what_can_be_scored(
+    final: bool, command: list[str], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "folds"
+    shutil.copytree(command[-4], out, ignore=None if final else shutil.ignore_patterns("final"))
+    write_faces(tmp_path / "new", {"train": 14, "test": 21})
+    best = out / "final" if final else out / "fold-1"
+    capsys.readouterr()
+    for data, why, how in (
+        ("new", f"new has a test split of its own, so that each fold of {out} is asked about the same 21 images; ", []),
+        ("new/test", f"it names no splits and {out}/fold-1 knows none of its images; ", ["--split", "all"]),
+    ):
+        assert run(["evaluate", str(out), "--data", str(tmp_path / data)]) == 4
+        told = " ".join(capsys.readouterr().err.split())
+        ending = " with --split all (21 images)" if how else ""
+        assert f"{why}give the data that was cut into folds ({images}), or score {best}{ending}" in told
+        assert run(["evaluate", str(best), "--data", str(tmp_path / data), *how]) == 0
+
+
 def test_the_card_of_a_cross_validation_has_the_figures_of_its_folds(
     command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
