@@ -35,8 +35,8 @@ _OPTIONS = (
         "--limit",
         metavar="N",
         type=click.IntRange(min=1),
-        help="Score at most N images, each class in proportion; of data with splits of their own only N a split are read, and "
-        "near duplicates not looked for.",
+        help="Score at most N images, each class in proportion; without --votes only N a split are read of data with splits of "
+        "their own, and near duplicates not looked for.",
     ),
     click.option(
         "--crops",

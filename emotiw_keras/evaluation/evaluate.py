@@ -331,8 +331,8 @@ def evaluate(
         run: a finished run (`Run.open(path)`).
         source: a path that `load_faces` recognises, or "generated:large" or "generated:small".
         split: "train", "val", "test" or "all".
-        limit: score at most this many images, each class in proportion. Of a source with splits of its own only so many a
-            split are read, and near duplicates not looked for.
+        limit: score at most this many images, each class in proportion. Without votes only so many a split are read of a
+            source with splits of its own, and near duplicates not looked for.
         crops: 1 (the centre), 2 (the mean over it and its mirror image) or 10 (over the corners too); None for the run's
             setting, or 1 if it has none.
         costs: a TOML file with the cost of each confusion (see `emotiw_keras.costs`); None for distances on the circumplex.

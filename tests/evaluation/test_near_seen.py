@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emotiw_keras.cli import main as cli
 from emotiw_keras.data.generated import LABELS
 from emotiw_keras.data.load import load_faces
 from emotiw_keras.evaluation.cross_validation import _near
@@ -90,7 +91,9 @@ def test_data_without_what_the_run_was_given_have_no_such_figure(run: Run, sourc
     assert any(line.startswith("No near-free figures") for line in cautions(nothing))
 
 
-def test_twins_without_a_majority_of_votes_count_as_what_was_given(run: Run, source: Path, tmp_path: Path) -> None:
+def test_twins_without_a_majority_of_votes_count_as_what_was_given(
+    run: Run, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     names = [str(path.relative_to(source)) for path in sorted(source.rglob("*.png"))]
     rows = ["Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"]
     for name in names:
@@ -98,13 +101,18 @@ def test_twins_without_a_majority_of_votes_count_as_what_was_given(run: Run, sou
         rows.append(f"{'Training' if name.startswith('train') else 'PrivateTest'},,{votes}")
     (tmp_path / "votes.csv").write_text("\n".join(rows) + "\n")
     (tmp_path / "rows.csv").write_text("\n".join(["file,row", *(f"{name},{i}" for i, name in enumerate(names))]) + "\n")
-    voted = assess(run, source, votes=str(tmp_path / "votes.csv"), votes_rows=str(tmp_path / "rows.csv"))
+    by_votes = {"votes": str(tmp_path / "votes.csv"), "votes_rows": str(tmp_path / "rows.csv")}
+    voted = assess(run, source, **by_votes)
     parts = (voted.result, voted.result["leak_free"], voted.result["leak_free_near"])
     assert [part["n"] for part in parts] == [10, 9, 7] and voted.near is not None and voted.near.caution is None
     write_report(tmp_path, voted)
     given = {row["given"]: row["given_label"] for row in csv.DictReader((tmp_path / "near_duplicates.csv").open())}
     assert given == {"train/angry/0.png": "no majority", "train/disgust/1.png": "happy"}
     assert "no majority" in (tmp_path / "report.html").read_text()
+    limited = assess(run, source, limit=5, **by_votes)
+    assert limited.result["n"] == 5 and limited.near is not None, "all are read, and looked through"
+    assert cli.run(["evaluate", "--help"]) == 0
+    assert "without --votes only N a split are read of data with splits" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_limit_that_leaves_out_what_was_given_gives_no_such_figure(run: Run, source: Path) -> None:
