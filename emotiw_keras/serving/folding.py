@@ -49,8 +49,8 @@ def fold(net: keras.Model, face_input: FaceInput) -> Folded:
 
     Batch normalisations go into the convolutions before them; a first convolution without a bias gets one.
     A network for colour that is given grey faces gets one channel. Red and blue change places in the kernel. The deviation
-    divides the kernel. The mean goes into the bias, but not where the convolution pads: its zeros stand for the mean, which a
-    bias cannot give. A mean image always stays, being different from place to place.
+    divides the kernel. The mean goes into the bias, but not where zeros are put around the image: they stand for the mean,
+    which a bias cannot give. A mean image always stays, being different from place to place.
 
     Args:
         net: float (batch, crop, crop, input channels) in the order of `face_input` -> probabilities.
@@ -73,8 +73,10 @@ def fold(net: keras.Model, face_input: FaceInput) -> Folded:
             found = f"{first.name} ({type(first).__name__})"
             raise ModelError(f"{net.name} begins with {found}; {ONLY}")
     pads = [first.padding for first in firsts]
-    padded = any(pad != "valid" if isinstance(pad, str) else any(map(any, pad)) for pad in pads)
-    if grey and len(mean) == 3 and image is None and not (padded and len(set(mean)) > 1):
+    before = net.layers[: net.layers.index(firsts[0])]
+    around = any(isinstance(layer, keras.layers.ZeroPadding2D) for layer in before)
+    padded = around or any(pad != "valid" if isinstance(pad, str) else any(map(any, pad)) for pad in pads)
+    if grey and len(mean) == 3 and image is None and not (around or (padded and len(set(mean)) > 1)):
         copy = fold_to_grey(net, face_input.mean, face_input.std)
         mean, std = mean[:1], std[:1]
     else:
@@ -85,7 +87,7 @@ def fold(net: keras.Model, face_input: FaceInput) -> Folded:
     if turned:
         mean, std = mean[::-1], std[::-1]
         image = None if image is None else image[..., ::-1]
-    subtract = image if image is not None else mean[None, None] if padded and mean.any() else None
+    subtract = image if image is not None else mean[None, None] if around or (padded and mean.any()) else None
     for first in (copy.get_layer(layer.name) for layer in firsts):
         kernel, bias = (value.astype(np.float64) for value in first.get_weights())
         kernel = (kernel[:, :, ::-1] if turned else kernel) / std[:, None]

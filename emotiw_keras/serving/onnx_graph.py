@@ -118,7 +118,7 @@ def _stretched(graph: _Graph, x: str) -> str:
 def _network(graph: _Graph, net: keras.Model, image: str) -> str:
     """Append every layer; returns the name of the output."""
     names: dict[int, str] = {id(net.inputs[0]): image}
-    for layer in net.layers:
+    for layer in net.operations:  # `x + 3` is none of the layers
         if isinstance(layer, keras.layers.InputLayer):
             continue
         build = next((make for kind, make in _LAYERS.items() if isinstance(layer, kind)), None)
@@ -135,7 +135,9 @@ def _activated(graph: _Graph, layer: keras.layers.Layer, x: str) -> str:
         return x
     name = activation.__name__
     if name == "relu6":
-        return graph.add("Clip", x, *(graph.constant(np.array(limit, np.float32)) for limit in (0, 6)))
+        return _up_to(graph, x, 6)
+    if name == "silu":
+        return graph.add("Mul", x, graph.add("Sigmoid", x))
     if name not in _ACTIVATIONS or (name == "softmax" and len(layer.output.shape) != 2):
         raise ModelError(f"no ONNX is known for the activation {name} of layer {layer.name}")
     found = _ACTIVATIONS[name]
@@ -143,7 +145,11 @@ def _activated(graph: _Graph, layer: keras.layers.Layer, x: str) -> str:
 
 
 def _convolution(graph: _Graph, layer: Any, inputs: list[str]) -> str:
-    kernel = keras.ops.convert_to_numpy(layer.kernel).transpose(3, 2, 0, 1)
+    kernel, groups = keras.ops.convert_to_numpy(layer.kernel), getattr(layer, "groups", 1)
+    if isinstance(layer, keras.layers.DepthwiseConv2D):  # of each channel `depth_multiplier` are made
+        groups = kernel.shape[2]
+        kernel = kernel.reshape(*kernel.shape[:2], 1, -1)
+    kernel = kernel.transpose(3, 2, 0, 1)
     arrays = [graph.constant(kernel, f"{layer.name}.weight")]
     if layer.bias is not None:
         arrays.append(graph.constant(keras.ops.convert_to_numpy(layer.bias), f"{layer.name}.bias"))
@@ -156,7 +162,7 @@ def _convolution(graph: _Graph, layer: Any, inputs: list[str]) -> str:
         strides=layer.strides,
         pads=(top, left, bottom, right),
         dilations=getattr(layer, "dilation_rate", (1, 1)),
-        group=layer.groups,
+        group=groups,
     )
 
 
@@ -258,9 +264,13 @@ def _elementwise(op: str) -> Callable[[_Graph, keras.layers.Layer, list[str]], s
 
 
 def _rectified(graph: _Graph, layer: keras.layers.ReLU, inputs: list[str]) -> str:
-    if layer.max_value is not None or layer.negative_slope or layer.threshold:
-        raise ModelError(f"no ONNX is known for the limits of layer {layer.name}")
-    return graph.add("Relu", *inputs)
+    if layer.negative_slope or layer.threshold:
+        raise ModelError(f"no ONNX is known for the slope and threshold of layer {layer.name}")
+    return graph.add("Relu", *inputs) if layer.max_value is None else _up_to(graph, inputs[0], layer.max_value)
+
+
+def _up_to(graph: _Graph, x: str, most: float) -> str:
+    return graph.add("Clip", x, *(graph.constant(np.array(limit, np.float32)) for limit in (0, most)))
 
 
 def _concatenate(graph: _Graph, layer: keras.layers.Concatenate, inputs: list[str]) -> str:
@@ -281,6 +291,7 @@ def _same(graph: _Graph, layer: keras.layers.Layer, inputs: list[str]) -> str:
 _LAYERS: dict[type[keras.layers.Layer], Callable[[_Graph, Any, list[str]], str]] = {
     keras.layers.Conv2D: _convolution,
     GroupedConv2D: _convolution,
+    keras.layers.DepthwiseConv2D: _convolution,
     keras.layers.Dense: _dense,
     LocalResponseNormalization: _local_normalisation,
     CaffeMaxPooling2D: _caffe_pooling,
@@ -298,5 +309,6 @@ _LAYERS: dict[type[keras.layers.Layer], Callable[[_Graph, Any, list[str]], str]]
     keras.layers.BatchNormalization: _batch_normalisation,
     keras.layers.ReLU: _rectified,
     keras.layers.Dropout: _same,
+    keras.layers.Identity: _same,
     keras.layers.Activation: _same,
 }
