@@ -40,6 +40,7 @@ MIN_SIDE = 8
 # Sensors give 10 to 14 bits; an image of 16 bits without a larger value than theirs is one of them.
 SENSOR_BITS = (8, 10, 12, 14)
 ORIENTATION_TAG = 0x0112
+_STARTS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 
 _JPEG_START = b"\xff\xd8"
 # Cannot stand inside compressed data, where a byte 255 is followed by 0 or a restart marker.
@@ -84,7 +85,7 @@ def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
     if plain is not None:
         _check_size(plain.width, plain.height, max_pixels)
         return plain
-    with _refusals(max_pixels), _opened(data, max_pixels) as image:
+    with _refusals(max_pixels, data), _opened(data, max_pixels) as image:
         width, height = image.size
         if _orientation(image, data) >= 5:
             width, height = height, width
@@ -125,7 +126,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, notes: list[str] 
             _refuse_filled(data, pixels)
             return pixels
     remarks: list[str] = []
-    with _refusals(max_pixels), _opened(data, max_pixels) as image:
+    with _refusals(max_pixels, data), _opened(data, max_pixels) as image:
         pixels = None
         packed = image.format in ("WEBP", "AVIF", "HEIF") or image.info.get("compression", "raw") not in ("raw", 0)
         if (packed and zeros_at_end(data)) or (image.format == "GIF" and gif_cut(data)):
@@ -239,7 +240,7 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
 
 
 @contextmanager
-def _refusals(max_pixels: int) -> Iterator[None]:
+def _refusals(max_pixels: int, data: bytes = b"") -> Iterator[None]:
     try:
         yield
     except (ImageError, MemoryError):
@@ -251,6 +252,10 @@ def _refusals(max_pixels: int) -> Iterator[None]:
         what = f"{int(size[0]):,} pixels" if size else "an image of extreme size"
         raise ImageError(f"{what}, more than the {max_pixels:,} allowed; shrink it first") from error
     except UnidentifiedImageError as error:
+        begins = next((name for start, name in _STARTS.items() if data.startswith(start)), None)
+        if begins is not None:
+            why = "is cut short, damaged or of a kind that is not read"
+            raise ImageError(f"cannot decode: it begins as {begins}, but {why}") from error
         raise ImageError(f"not an image in a known format ({', '.join(FORMATS)})") from error
     except PARSER_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -52,9 +52,16 @@ def test_the_beginning_of_a_file_is_an_error(kind: str) -> None:
     # Behind the last pixel there may be some bytes that only end the file, and an animation's second image.
     most = 0.4 if kind == "WebP animated" else 1 - 20 / len(data)
     for share in np.linspace(0.2, most, 12):
-        with pytest.raises(ImageError), warnings.catch_warnings():
+        with pytest.raises(ImageError) as found, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             decode_image(data[: int(share * len(data))])
+        assert "not an image" not in str(found.value)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_bytes_that_only_end_a_file_are_not_missed(kind: str) -> None:
+    data = whole(kind)
+    np.testing.assert_array_equal(decode_image(data[:-1]), decode_image(data))
 
 
 @pytest.mark.parametrize(
