@@ -117,3 +117,4 @@ def test_the_pages_blocks_run(tmp_path: Path) -> None:
             command = ["bash", "-euo", "pipefail", "-c", text]
         done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         assert done.returncode == 0, f"{text}\n--- exit code {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        assert "nothing can judge" not in done.stderr, f"{text}\n--- trains on what its weights know\n{done.stderr[-4000:]}"
