@@ -23,6 +23,7 @@ from emotiw_keras.training.recipe_tables import InputSettings, ModelSettings, So
 from emotiw_keras.training.run_writer import check_out
 from emotiw_keras.training.sharing import join
 from emotiw_keras.training.stage import Stage
+from emotiw_keras.training.workers import strategy_word
 
 if TYPE_CHECKING:
     import keras
@@ -66,9 +67,9 @@ class StagedFineTuner:
         callbacks: `keras.callbacks.Callback` objects; every stage is a training to them. What they have gathered survives an
             interruption (docs/python.md).
         strategy: devices and processes that train together: a `tf.distribute.MirroredStrategy`,
-            `MultiWorkerMirroredStrategy` (made before any network) or `OneDeviceStrategy`, or a word as `emotiw fit` takes it,
-            of one process; the network need not be made in its scope. Each global batch is cut into as many parts as there are
-            replicas (docs/scale.md).
+            `MultiWorkerMirroredStrategy` (made before any network) or `OneDeviceStrategy`, or "none", "mirrored" or
+            "auto", of one process; the network need not be made in its scope. Each global batch is cut into as many
+            parts as there are replicas (docs/scale.md).
         say: takes lines for people; None prints nothing.
 
     Raises:
@@ -125,6 +126,11 @@ class StagedFineTuner:
         self.say = say or silent
         check_network(model)
         check_objects(stages, metrics, callbacks)
+        if isinstance(strategy, str) and strategy_word(strategy) == "multi-worker":
+            raise UsageError(
+                f"strategy {strategy!r}: several workers are connected before any network is made, and here is one; make "
+                "strategy = tf.distribute.MultiWorkerMirroredStrategy() first in the script, and pass that"
+            )
         if getattr(model, "compiled", False):
             self.say(
                 Notice(

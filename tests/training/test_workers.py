@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from emotiw_keras import Stage, StagedFineTuner
 from emotiw_keras.errors import DataError, RunError, UsageError, WorkerError
 from emotiw_keras.sealed import sealed_json
 from emotiw_keras.talk import Notice
@@ -172,6 +173,18 @@ def ports(count: int) -> list[str]:
 def test_workers_are_connected_before_a_network_is_made() -> None:
     done = processes.run(shared_cases.connect_late, env={**os.environ, "TF_CONFIG": config(ports(2), 0)})
     assert "in Python make strategy = tf.distribute.MultiWorkerMirroredStrategy() first, before any network" in done.stdout
+
+
+@pytest.mark.parametrize(("word", "workers"), [("multi-worker", 0), ("multi-worker", 2), ("auto", 2)])
+def test_in_python_several_workers_need_the_object(word: str, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    import keras
+
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    if workers:
+        monkeypatch.setenv("TF_CONFIG", config(TWO, 0))
+    net = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, "softmax")])
+    with pytest.raises(UsageError, match=rf"^strategy '{word}': .* make strategy = tf.distribute.MultiWorkerMirroredStrategy"):
+        StagedFineTuner(net, [Stage("s", train=("d:train",))], data={}, run_dir="run", strategy=word)
 
 
 def nearly_full() -> None:
