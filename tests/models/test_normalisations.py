@@ -141,7 +141,7 @@ def test_onnx_answers_as_keras_does(settings: dict, padding: str, tmp_path: Path
     ("layer", "said"),
     [
         (layers.BatchNormalization(axis=1, name="odd"), "layer odd on axis 1"),
-        (layers.ReLU(max_value=6, name="odd"), "the limits of layer odd"),
+        (layers.ReLU(6, negative_slope=0.1, name="odd"), "slope and threshold of layer odd"),
         (layers.Reshape((7, 14), name="odd"), r"layer odd from \(7, 7, 2\) to \(7, 14\)"),
         (layers.AveragePooling2D(2, padding="same", name="odd"), "padding 'same' of layer odd"),
     ],
