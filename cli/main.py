@@ -47,8 +47,7 @@ FULL_INSTALL = ("keras", "matplotlib", "safetensors", "scipy", "sklearn", "tenso
 """What the small distribution, which predicts alone, does without."""
 INTERRUPTED = 128 + signal.SIGINT
 AGAIN_SECONDS = 0.05
-# What click itself ends with when it notices first.
-BROKEN_PIPE = 1
+BROKEN_PIPE = 128 + 13  # SIGPIPE, which Windows has not
 
 
 class Commands(click.Group):
@@ -218,7 +217,9 @@ def run(arguments: list[str] | None = None) -> int:
         with suppress(OSError):
             click.echo("emotiw: terminated", err=True)
         return cast(int, error.code)
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and error.code != 1:  # that of click, where it notices first
+            raise
         _drop_output()  # its reader has gone
         return BROKEN_PIPE
     except OSError as error:

@@ -193,13 +193,14 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         cli_main.run([])
 
 
-def test_a_reader_that_goes_away_is_no_error() -> None:
-    script = "import sys; from emotiw_keras.cli.main import main; sys.argv[1:] = ['models', '--json']; main()"
+@pytest.mark.parametrize("words", [["models", "--json"], ["--help"]])
+def test_a_reader_that_goes_away_ends_a_command_as_sigpipe_does(words: list[str]) -> None:
+    script = f"import sys; from emotiw_keras.cli.main import main; sys.argv[1:] = {words}; main()"
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run([sys.executable, "-c", script], stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
-    assert done.returncode == 1 and done.stderr == ""
+    assert done.returncode == 141 and done.stderr == ""
 
 
 @pytest.mark.parametrize("tensorflow", [True, False])
@@ -270,14 +271,14 @@ def test_signals_end_the_command_with_their_code_and_one_line(number: int, code:
     assert process.returncode == code and said.strip() == f"emotiw: {word}"
 
 
-def test_a_training_saves_as_by_sigterm_when_its_terminal_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_saves_as_by_sigterm_when_its_terminal_closes_and_tells_sighup(monkeypatch: pytest.MonkeyPatch) -> None:
     gone: list[bool] = []
     monkeypatch.setattr(interrupts, "leave_terminal", lambda: gone.append(True))
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
         with interrupts.delayed_signals() as flag:
             signal.raise_signal(signal.SIGHUP)
-        assert flag.number == signal.SIGTERM and gone == [True]
+        assert flag.number == signal.SIGHUP and flag.number in interrupts.SIGNALS and gone == [True]
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
         with interrupts.delayed_signals() as flag:
             signal.raise_signal(signal.SIGHUP)

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+SIGNALS = tuple(int(getattr(signal, name)) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Those that a training saves at."""
+
 
 class Interrupted(BaseException):
     """Training stopped on a signal after saving; `exit_code` is 128 plus the signal's number."""
@@ -28,7 +31,6 @@ class Flag:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if number not in (signal.SIGINT, signal.SIGTERM):
             leave_terminal()
-            number = signal.SIGTERM
         if self.number is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.number = number

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,12 +12,12 @@ import tensorflow as tf
 from emotiw_keras.errors import UsageError
 from emotiw_keras.models.kernels.large_batches import in_batches
 from emotiw_keras.training.freezing import inner_layers
+from emotiw_keras.training.interrupts import SIGNALS
 from emotiw_keras.training.losses import whole_labels
 from emotiw_keras.training.replicas import Replicas, this_replica
 from emotiw_keras.training.shared_layers import Rows, check_alone, check_layers, is_known, whole_batches
 from emotiw_keras.training.train_step import StageSteps, beside_the_labels, draws_unkept
 
-SIGNALS = (int(signal.SIGINT), int(signal.SIGTERM))
 SAVE = -1
 """Beside the signals: the chief wants a checkpoint."""
 WISHES = (*SIGNALS, SAVE)
