@@ -92,15 +92,16 @@ def audit(
     from emotiw_keras.audit.entries import adapter_entry, distinct, entry_of
     from emotiw_keras.audit.faces import read_test
     from emotiw_keras.data.near.threshold import THRESHOLD
-    from emotiw_keras.files import check_folder_place, write_atomic
+    from emotiw_keras.files import check_replaced, write_atomic
     from emotiw_keras.hardware import keep_memory
+    from emotiw_keras.html import MARK
     from emotiw_keras.reports.audit_page import audit_page, audit_text
 
     if resume and out is None:
         raise UsageError("--resume keeps answers in the folder of --out; name one with --out DIR")
     check_timeout(timeout)
     if out is not None:
-        check_folder_place(out, "audit.json", "audit.md", "audit.html")
+        check_replaced(out, {"audit.json": '"selected_on"', "audit.md": "", "audit.html": MARK}, "an audit")
     keep_memory()
     entries = distinct([*(entry for word in models for entry in entry_of(word)), *map(adapter_entry, adapters)])
     near = THRESHOLD if near_duplicates is None else near_duplicates

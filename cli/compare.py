@@ -41,11 +41,12 @@ def compare(
     Example: emotiw compare runs/direct runs/staged --data faces.zip --out side-by-side
     """
     from emotiw_keras.evaluation.ensemble import check_labels
-    from emotiw_keras.files import check_folder_place
+    from emotiw_keras.files import check_replaced
     from emotiw_keras.fold_runs import open_runs
+    from emotiw_keras.html import MARK
 
     if out is not None:
-        check_folder_place(out, "compare.json", "compare.html")
+        check_replaced(out, {"compare.json": '"selected_on"', "compare.html": MARK}, "a comparison")
     if len(runs) < 2:
         raise UsageError(f"comparing needs at least two runs; got {len(runs)}")
     opened = with_head([open_runs(path) for path in runs], head)

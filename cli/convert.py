@@ -11,7 +11,7 @@ from emotiw_keras.cli import completion
 from emotiw_keras.cli.console import put, put_made, tell
 from emotiw_keras.cli.places import LOCAL
 from emotiw_keras.errors import ModelError, UsageError
-from emotiw_keras.files import expanded
+from emotiw_keras.files import expanded, real
 from emotiw_keras.sealed import json_text
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ def convert(
         raise UsageError("--json is how --inspect prints; add --inspect, or leave it out")
     if out is None:
         raise UsageError("say where the weights go with --out FILE, or look at SOURCE with --inspect")
+    if real(Path(out)) == real(Path(source)):
+        raise UsageError(f"--out {out} is SOURCE, which would be replaced; choose another name")
     if model is None:
         mean, order = _mean_image(source, out, channel_order)
         _refuse_all_but(ctx, {"out", "channel_order"}, f"{Path(source).name} is a mean image")
@@ -95,9 +97,9 @@ def convert(
 
     from emotiw_keras.conversion.checking import convert_checked
     from emotiw_keras.conversion.convert import write_weights
-    from emotiw_keras.files import check_folder_place
+    from emotiw_keras.files import check_file_place
 
-    check_folder_place(Path(out).parent, Path(out).name)
+    check_file_place(out)
     images = [_check(text) for text in checks]
     network, report = convert_checked(model, source, images, structure=structure, channel_order=channel_order, width=width)
     for line in report.lines():

@@ -147,7 +147,7 @@ def evaluate(
         raise UsageError("--robust scores each run by itself; leave out --ensemble")
     if calibrate and ensemble:
         raise UsageError("--calibrate chooses a temperature for each run by itself; leave out --ensemble")
-    from emotiw_keras.files import check_folder_place
+    from emotiw_keras.files import check_folder_place, check_replaced, real
     from emotiw_keras.fold_runs import FoldRuns, open_runs
     from emotiw_keras.hardware import keep_memory
 
@@ -170,6 +170,11 @@ def evaluate(
 
         check_labels([first_of(run) for run in opened], [run.called for run in opened])
 
+    if challenge is not None:
+        for source in {scoring["data"] or default_data(run) for run in opened}:
+            if real(Path(challenge)).is_relative_to(real(Path(source))):
+                told = f"{challenge} lies in the data {source}, whose annotations it would replace"
+                raise UsageError(f"{told}; name another folder")
     score = Scorer(**scoring, calibrate=calibrate, smooth=smooth, robust=robust, every_frame=challenge is not None)
     challenges: list[Path | None] = [None] * len(opened) if challenge is None else list(_folders(challenge, opened, False))
     folders: list[Path | None] = [None] * (len(opened) + ensemble)
@@ -178,7 +183,7 @@ def evaluate(
 
         reports = _folders(out, opened, ensemble)
         for each in reports:
-            check_folder_place(each, *FILES)
+            check_replaced(each, FILES, "a report")
         folders = list(reports)
 
     def tell(assessment: Assessment, folder: Path | None) -> None:

@@ -76,7 +76,8 @@ def staged_study(
         --set model.input_size=112 --set fer.epochs=10 --set joint.epochs=10
     """
     from emotiw_keras.errors import UsageError
-    from emotiw_keras.files import check_folder_place, write_atomic
+    from emotiw_keras.files import check_replaced, write_atomic
+    from emotiw_keras.html import MARK
     from emotiw_keras.locking import sweep_beside
     from emotiw_keras.models.registry import model_names
     from emotiw_keras.studies import staged, staged_arms, staged_table
@@ -97,8 +98,8 @@ def staged_study(
         raise UsageError(f"--parts {parts!r}: the other parts are compared with core; add it")
     staged.check_weights(chosen)
     folder = Path(out)
-    files = (staged_table.RESULTS_FILE, staged_table.TABLE_FILE, staged_table.PAGE_FILE)
-    check_folder_place(folder, *files)
+    files = {staged_table.RESULTS_FILE: "net,arm,", staged_table.TABLE_FILE: "", staged_table.PAGE_FILE: MARK}
+    check_replaced(folder, files, "a study")
     for name in files:
         sweep_beside(folder / name)
     command = shlex.join(["emotiw", *sys.argv[1:]])

@@ -16,7 +16,7 @@ import tempfile
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -209,12 +209,13 @@ def write_encoded(path: str | os.PathLike[str], encode: Callable[[BinaryIO], obj
     write_atomic(path, memory.getvalue())
 
 
-def check_folder_place(path: str | os.PathLike[str], *names: str) -> None:
+def check_folder_place(path: str | os.PathLike[str], *names: str, told: Path | None = None) -> None:
     """See that a folder is or can be made at `path`, and can be written, before what goes into it is computed.
 
     Args:
         path: of the folder.
         names: of the files that will be written there.
+        told: what an error names as that which cannot be written; default: the folder.
 
     Raises:
         UsageError: it is an address.
@@ -230,8 +231,45 @@ def check_folder_place(path: str | os.PathLike[str], *names: str) -> None:
         if os.path.lexists(part):
             if not part.is_dir():
                 raise OutputError(f"cannot write to {place}: {part} is no folder; choose another place")
-            with writing(place), tempfile.TemporaryFile(dir=part):
+            with writing(told or place), tempfile.TemporaryFile(dir=part):
                 return
+
+
+def check_file_place(path: str | os.PathLike[str]) -> None:
+    """See that a file can be written at `path`, before it is computed.
+
+    Raises:
+        UsageError, OutputError: as `check_folder_place`.
+    """
+    check_local(path)
+    check_folder_place(Path(path).parent, Path(path).name, told=Path(path))
+
+
+def check_replaced(folder: str | os.PathLike[str], marks: Mapping[str, str], what: str) -> None:
+    """See that files can be written into a folder, and that they would replace none but those of an earlier call.
+
+    Args:
+        folder: made later if it is missing.
+        marks: name of a file -> a text that every one of ours holds; where it is "", it is ours if one with a text is beside.
+        what: the files are, in words.
+
+    Raises:
+        UsageError, OutputError: as `check_folder_place`; or another file has one of the names.
+    """
+    check_folder_place(folder, *marks)
+    there = [name for name in marks if os.path.exists(Path(folder) / name)]
+    ours = [name for name in there if marks[name] and _holds(Path(folder) / name, marks[name])]
+    for name in there:
+        if name not in ours and (marks[name] or not ours):
+            told = f"{Path(folder) / name} exists and is not of {what} written by this command"
+            raise OutputError(f"{told}; choose another folder, or move that file away")
+
+
+def _holds(path: Path, mark: str) -> bool:
+    try:
+        return mark in read_regular(path, 1 << 28).decode("utf-8", "replace")
+    except OSError:  # a folder, a pipe, too large a file
+        return False
 
 
 def check_regular(path: str | os.PathLike[str], most: int | None = None) -> None:
@@ -285,14 +323,8 @@ def check_ours(path: str | os.PathLike[str], mark: str, what: str) -> None:
     """
     check_local(path)
     target = Path(path)
-    check_folder_place(target.parent)
-    if not os.path.lexists(target) or (target.is_symlink() and not target.exists()):
-        return
-    try:
-        ours = mark in read_regular(target, 1 << 28).decode("utf-8", "replace")
-    except OSError:  # a folder, a pipe, too large a file
-        ours = False
-    if not ours:
+    check_folder_place(target.parent, told=target)
+    if os.path.exists(target) and not _holds(target, mark):
         raise OutputError(f"{target} exists and is not {what} written by this command; choose another path or remove it")
 
 

@@ -110,6 +110,8 @@ summary { cursor: pointer; }
 """
 # Nothing but what the page itself holds: a browser refuses the rest, whatever a file's name may have smuggled in.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+MARK = html.escape(POLICY)
+"""What every page holds, those of earlier versions too."""
 
 
 class Html(str):

@@ -9,9 +9,21 @@ from threading import Barrier
 
 import pytest
 
+from emotiw_keras.cli import main as cli_main
 from emotiw_keras.cli import places
 from emotiw_keras.errors import OutputError
-from emotiw_keras.files import atomic_path, check_folder_place, local_path, place_new, writing
+from emotiw_keras.files import (
+    atomic_path,
+    check_file_place,
+    check_folder_place,
+    check_ours,
+    check_replaced,
+    local_path,
+    place_new,
+    writing,
+)
+from emotiw_keras.html import page
+from emotiw_keras.reports.evaluation_report import FILES
 
 AT_ONCE = 8
 
@@ -86,3 +98,53 @@ def test_a_name_that_is_too_long_is_one_line(tmp_path: Path) -> None:
     check_folder_place(place, "scores.json")  # which is no place of a file yet
     with pytest.raises(OutputError, match="File name too long"), writing(place):
         place.mkdir()
+
+
+STUDY = ["--data", "fer=a", "--data", "target=b", "--net", "alexnet=none"]
+INTO_FOLDERS = {
+    "compare.json": ["compare", "a", "b"],
+    "compare.html": ["compare", "a", "b"],
+    "audit.json": ["audit", "a", "--data", "faces"],
+    "audit.md": ["audit", "a", "--data", "faces"],
+    "audit.html": ["audit", "a", "--data", "faces"],
+    "results.csv": ["staged-study", *STUDY],
+    "study.html": ["staged-study", *STUDY],
+    "results.md": ["pathnet-study", "--data", "a=a", "--data", "b=b"],
+}
+
+
+@pytest.mark.parametrize(("name", "words"), INTO_FOLDERS.items(), ids=INTO_FOLDERS)
+def test_a_file_that_a_command_did_not_write_is_not_replaced(
+    name: str, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text("mine")
+    assert cli_main.run([*words, "--out", str(tmp_path)]) == 6
+    told = capsys.readouterr().err
+    assert f"{tmp_path / name} exists and is not of " in told and "; choose another folder, or move that file away" in told
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
+
+
+def test_a_report_is_known_by_its_scores_or_its_page(tmp_path: Path) -> None:
+    check_replaced(tmp_path / "new", FILES, "a report")
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "faces.png").write_text("whose?")
+    with pytest.raises(OutputError, match="faces.png exists and is not of a report"):
+        check_replaced(tmp_path, FILES, "a report")
+    for name, ours in (("report.html", page("a run")), ("scores.json", '{"selected_on": false}')):
+        (tmp_path / name).write_text(ours)
+        check_replaced(tmp_path, FILES, "a report")
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(OutputError, match="exists and is not of a report"):
+            check_replaced(tmp_path, FILES, "a report")
+        (tmp_path / name).unlink()
+
+
+def test_a_file_that_cannot_be_written_is_named_not_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(**place: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)
+    for check in (check_file_place, lambda file: check_ours(file, "mark", "a page")):
+        with pytest.raises(OutputError, match="^cannot write x7.md: Permission denied"):
+            check("x7.md")

@@ -15,7 +15,7 @@ from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.predictions_csv import predictions_csv
 from emotiw_keras.files import local_path, write_atomic, write_encoded
 from emotiw_keras.fonts import in_charts, plain_words
-from emotiw_keras.html import Part, page, tag
+from emotiw_keras.html import MARK, Part, page, tag
 from emotiw_keras.locking import sweep_beside
 from emotiw_keras.reports import sections
 from emotiw_keras.reports.near_page import NEAR_FILE, near_csv, near_section
@@ -133,8 +133,11 @@ def _faces_png(assessment: Assessment, path: Path, title: str) -> None:
     contact_sheet(faces, captions, path, columns=8, title=title)
 
 
-FILES = ("scores.json", "predictions.csv", "confusion.png", "faces.png", "report.html", "videos.csv", NEAR_FILE)
-"""What a report may consist of."""
+FILES = {
+    "scores.json": '"selected_on"', "predictions.csv": "", "confusion.png": "", "faces.png": "", "report.html": MARK,
+    "videos.csv": "", NEAR_FILE: "",
+}  # fmt: skip
+"""What a report may consist of, as `check_replaced` takes it."""
 
 
 def write_report(folder: str | os.PathLike[str], assessment: Assessment) -> list[Path]:

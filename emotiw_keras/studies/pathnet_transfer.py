@@ -17,7 +17,7 @@ import numpy as np
 
 from emotiw_keras.errors import UsageError
 from emotiw_keras.evaluation.evaluate import evaluate
-from emotiw_keras.files import check_folder_place, local_path, write_atomic
+from emotiw_keras.files import check_replaced, local_path, write_atomic
 from emotiw_keras.runs import Run
 from emotiw_keras.sealed import kept
 from emotiw_keras.text import csv_text, markdown_words
@@ -113,10 +113,11 @@ def study(
 
     Raises:
         UsageError: a recipe that is no study's, or folds of sets that have none.
+        OutputError: there are results that are no study's in `out`, or nothing can be written there.
         EmotiwError: as `fit` and `evaluate`.
     """
     folder = local_path(out)
-    check_folder_place(folder, RESULTS_FILE, TABLE_FILE)
+    check_replaced(folder, {RESULTS_FILE: "seed,fold,source,target,", TABLE_FILE: ""}, "a study")
     rows: list[dict[str, Any]] = []
     auto: str | None = None
     steps = steps_of(recipe, seeds, folds)

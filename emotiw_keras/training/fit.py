@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from emotiw_keras import hardware
 from emotiw_keras.data.annotated_videos import VideoSet
 from emotiw_keras.errors import UsageError
-from emotiw_keras.files import check_folder_place, local_path, write_atomic
+from emotiw_keras.files import check_file_place, local_path, write_atomic
 from emotiw_keras.keras_settings import check_keras
 from emotiw_keras.runs import WEIGHTS_FILE, Run
 from emotiw_keras.training.claim import Claim
@@ -109,7 +109,7 @@ def fit(
         picture = local_path(show)
         if picture.suffix.lower() != ".png":
             raise UsageError(f"{show}: the picture of a batch is a PNG; expected a name that ends in .png")
-        check_folder_place(picture.parent, picture.name)
+        check_file_place(picture)
         prepared = prepare(recipe, paths, threads=threads, say=say, seconds=LOOK_SECONDS)
         show_batch(prepared, picture, say)
         if not dry_run:

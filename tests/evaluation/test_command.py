@@ -56,6 +56,11 @@ def test_several_runs_give_a_line_each_and_unreadable_inputs_are_named_once(emot
     assert results[0]["confusion"] == results[1]["confusion"]
     assert done.stderr.count("could not read test/sad/bad.png") == 1
     assert {path.name for path in (folder / "report").iterdir()} == {"one", "two"}
+    (folder / "report" / "two" / "report.html").write_text("mine")
+    done = emotiw("evaluate", "one", "two", "--data", "faces", "--out", "report", cwd=folder)
+    assert done.returncode == 6 and f"{Path('report', 'two', 'report.html')} exists and is not of a report" in done.stderr
+    (folder / "report" / "two" / "report.html").unlink()
+    assert emotiw("evaluate", "one", "two", "--data", "faces", "--out", "report", cwd=folder).returncode == 3
 
 
 def test_the_table_is_for_people(emotiw, folder: Path) -> None:

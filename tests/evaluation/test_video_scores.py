@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
+from emotiw_keras.cli.main import run as emotiw_run
 from emotiw_keras.data.annotated_videos import VideoSet
 from emotiw_keras.data.generated_videos import write_affwild2
 from emotiw_keras.data.load import load_faces
@@ -132,6 +133,12 @@ def test_evaluate_counts_scores_and_smooths(tree: Path, run: Run, tmp_path: Path
         evaluate(run, copy, split="val", smooth=3, limit=5)
     with pytest.raises(UsageError, match="is no set of videos"):
         assess(run, "generated:small", every_frame=True)
+
+
+def test_a_challenge_does_not_replace_the_annotations(tree: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    place = next((tree / "annotations").rglob("*.txt")).parent
+    assert emotiw_run(["evaluate", str(run.path), "--data", str(tree), "--challenge", str(place)]) == 2
+    assert f"{place} lies in the data {tree}, whose annotations it would replace" in capsys.readouterr().err
 
 
 def test_the_command_writes_scores_and_a_challenge_file_that_agree(
