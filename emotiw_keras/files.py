@@ -17,7 +17,8 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -147,6 +148,42 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
         raise OutputError(f"cannot write {os.fspath(path)}: {reason}; {advice}") from error
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder that may be there, and those it lies in, however many: `Path.mkdir` recurses, which ends at about 1,000.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    for folder in reversed([path, *takewhile(lambda each: not os.path.isdir(each), path.parents)]):
+        folder.mkdir(exist_ok=True)
+
+
+def walk(root: str, refused: Callable[[OSError], object] = lambda error: None) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As `os.walk`, however deep folders lie in each other: that of Python 3.11 recurses, which ends at about 1,000.
+
+    Args:
+        root: where to begin.
+        refused: called with what the system says of a folder that cannot be read.
+    """
+    waiting = [root]
+    while waiting:
+        place = waiting.pop()
+        folders, files = list[str](), list[str]()
+        try:
+            with os.scandir(place) as found:
+                for each in found:
+                    folder = False
+                    with suppress(OSError):  # a link that runs in a circle
+                        folder = each.is_dir()
+                    (folders if folder else files).append(each.name)
+        except OSError as error:
+            refused(error)
+            continue
+        yield place, folders, files
+        inner = (os.path.join(place, name) for name in reversed(folders))
+        waiting += [path for path in inner if not os.path.islink(path)]
+
+
 def check_room(path: Path, size: int) -> None:
     """See that `size` bytes have room where `path` will be written, before a library tries that tells of it in its own way.
 
@@ -176,7 +213,7 @@ def atomic_path(path: str | os.PathLike[str], *, new: bool = False) -> Iterator[
     temporary = target.with_name(f".{os.getpid()}.{target.name}")
     with writing(target):
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             yield temporary
             (place_new if new else replace_flushed)(temporary, target)
         finally:

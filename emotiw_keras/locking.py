@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from emotiw_keras.files import writing
+from emotiw_keras.files import walk, writing
 
 SECONDS_BETWEEN_TRIES = 0.1
 # There a folder itself cannot be opened, and one that holds an open file cannot be renamed.
@@ -116,7 +116,7 @@ def sweep(folder: Path) -> None:
     Raises:
         OutputError: it cannot be removed.
     """
-    for place, _, names in os.walk(folder):
+    for place, _, names in walk(os.fspath(folder)):
         for name in filter(is_unfinished, names):
             path = Path(place, name)
             with writing(path):

@@ -115,7 +115,7 @@ def _folder(root: str, say: Say) -> Iterator[Entry]:
     count, real = 0, os.path.realpath(root)
     try:
         depth = enclosing_folders(sampled(lambda below: _level(os.path.join(root, below))))
-        for entry in _walk(root, "", real, left):
+        for entry in _walk(root, real, left):
             count += 1
             yield placed(entry, depth)
     except OSError as error:
@@ -137,8 +137,21 @@ def _level(path: str) -> Iterator[str]:
                 yield each.name
 
 
-def _walk(root: str, below: str, real: str, left: LeftOut) -> Iterator[Entry]:
-    for name in scan(os.path.join(root, below)):
+def _walk(root: str, real: str, left: LeftOut) -> Iterator[Entry]:
+    """Raises OSError where the root cannot be read."""
+    levels = [("", scan(root))]
+    while levels:
+        below, names = levels[-1]
+        try:
+            name = next(names, None)
+        except OSError as error:  # before its first name
+            if not below:
+                raise
+            yield wrong(os.path.join(root, below[:-1]), f"cannot read: {error.strerror or error}")
+            name = None
+        if name is None:
+            levels.pop()
+            continue
         relative = below + name
         path = os.path.join(root, relative)
         if name.endswith("/"):
@@ -147,10 +160,7 @@ def _walk(root: str, below: str, real: str, left: LeftOut) -> Iterator[Entry]:
             elif is_system_folder(name[:-1]):
                 left.add(relative)
             else:
-                try:
-                    yield from _walk(root, relative, real, left)
-                except OSError as error:  # before its first entry: those of folders in it end here themselves
-                    yield wrong(path[:-1], f"cannot read: {error.strerror or error}")
+                levels.append((relative, scan(path)))
         elif not (is_image(name) or is_video(name)):
             left.add(relative)
         elif os.path.islink(path) and not os.path.realpath(path).startswith(real.rstrip(os.sep) + os.sep):

@@ -47,7 +47,7 @@ def of_store(address: str, say: Say) -> Iterator[Entry]:
         return (name for name, _, _ in level if name.endswith("/") or is_image(name) or is_video(name))
 
     depth = enclosing_folders(sampled(looked))
-    for entry in _stored_walk(system, scheme, root, "", left, held):
+    for entry in _stored_walk(system, scheme, root, left, held):
         count += 1
         yield placed(entry, depth)
     yield from end_of(address, count, left, say)
@@ -99,12 +99,21 @@ def _level(system: object, scheme: str, root: str, below: str) -> _Level:
     return sorted(level)
 
 
-def _stored_walk(system: object, scheme: str, root: str, below: str, left: LeftOut, held: dict[str, _Level]) -> Iterator[Entry]:
+def _stored_walk(system: object, scheme: str, root: str, left: LeftOut, held: dict[str, _Level]) -> Iterator[Entry]:
     """One level of a store at a time is held, which is all that its own listing gives, and what was `held` before."""
-    for name, size, state in held.pop(below) if below in held else _level(system, scheme, root, below):
+
+    def level(below: str) -> Iterator[tuple[str, int, str]]:
+        return iter(held.pop(below) if below in held else _level(system, scheme, root, below))
+
+    levels = [("", level(""))]
+    while levels:
+        below, names = levels[-1]
+        name, size, state = next(names, ("", 0, ""))
         relative = below + name
-        if name.endswith("/"):
-            yield from _stored_walk(system, scheme, root, relative, left, held)
+        if not name:
+            levels.pop()
+        elif name.endswith("/"):
+            levels.append((relative, level(relative)))
         elif is_image(name) or is_video(name):
             address = f"{scheme}{root.lstrip('/')}/{relative}"
             yield Entry(address, relative, FILE, address, size, state)

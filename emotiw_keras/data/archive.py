@@ -5,6 +5,7 @@ Reading is safe from many threads at once: every thread has its own file handle.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -21,7 +22,10 @@ import numpy as np
 
 from emotiw_keras.data.images import SUFFIXES, ImageError, decode_image, read_header
 from emotiw_keras.errors import DataError
+from emotiw_keras.files import walk
 
+DEEPEST = 3000
+"""Bytes of a relative name that files are written by; 4,096 of a path is what systems take."""
 LINK_OUT = "a link that leads out of the folder; copy the file, or give its own folder"
 MEMBER_BYTES = 64 * 2**20
 TABLE_BYTES = 2**30
@@ -131,6 +135,18 @@ def checked_name(name: str, where: object) -> str:
     return "/".join(parts)
 
 
+def bounded(name: str) -> str:
+    """The relative name that a file is written by: where it is longer than a path may be, a hash and its last part.
+
+    Example:
+        >>> bounded("happy/a.png"), bounded("d/" * 2000 + "a.png")
+        ('happy/a.png', '82b2122ebc883ae1/a.png')
+    """
+    if len(os.fsencode(name)) <= DEEPEST:
+        return name
+    return f"{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}/{name.rpartition('/')[2]}"
+
+
 def read_file(path: str, most: int | None = None) -> bytes:
     """The bytes of an image's file, or its first `most`; ImageError if they cannot be had, or are too many for one."""
     try:
@@ -164,7 +180,7 @@ class FolderArchive:
             self._walk()
 
     def _walk(self) -> None:
-        for folder, folders, files in os.walk(self._root, onerror=self._refuse):
+        for folder, folders, files in walk(self._root, self._refuse):
             folders[:] = sorted(name for name in folders if not _hidden(name))
             system = [name for name in folders if is_system_folder(name)]
             folders[:] = [name for name in folders if name not in system]

@@ -108,7 +108,7 @@ def matching(pattern: str) -> Iterator[str]:
     rest = "/".join(parts[fixed:])
     ways = [None if "**" in part else glob_pattern(part) for part in parts[fixed:]]
     hidden = [glob_pattern(part) for part in parts[fixed:] if part.startswith(".")]
-    found = _matching("" if fixed == 0 else root + "/", "", glob_pattern(rest), ways, hidden)
+    found = _matching("" if fixed == 0 else root + "/", glob_pattern(rest), ways, hidden)
     yield from (path for path in found if path.endswith("/") or not pattern.endswith("/"))
 
 
@@ -137,23 +137,28 @@ def _in_a_circle(folder: str) -> bool:
 
 def _matching(
     root: str,
-    below: str,
     wanted: re.Pattern[str],
     ways: Sequence[re.Pattern[str] | None],
     hidden: Sequence[re.Pattern[str]],
 ) -> Iterator[str]:
-    try:
-        names = scan((root + below) or ".", hidden)
-        for name in names:
-            relative = below + name
-            if name.endswith("/"):
-                if wanted.fullmatch(relative[:-1]):
-                    yield root + relative
-                elif _leads(relative[:-1], ways) and not _in_a_circle(root + relative[:-1]):
-                    yield from _matching(root, relative, wanted, ways, hidden)
-            elif wanted.fullmatch(relative):
+    levels = [("", scan(root or ".", hidden))]
+    while levels:
+        below, names = levels[-1]
+        try:
+            name = next(names, None)
+        except (FileNotFoundError, NotADirectoryError):
+            name = None  # nothing matches there
+        except OSError:
+            yield (root + below) or "./"
+            name = None
+        if name is None:
+            levels.pop()
+            continue
+        relative = below + name
+        if name.endswith("/"):
+            if wanted.fullmatch(relative[:-1]):
                 yield root + relative
-    except (FileNotFoundError, NotADirectoryError):
-        return  # nothing matches there
-    except OSError:
-        yield (root + below) or "./"
+            elif _leads(relative[:-1], ways) and not _in_a_circle(root + relative[:-1]):
+                levels.append((relative, scan(root + relative, hidden)))
+        elif wanted.fullmatch(relative):
+            yield root + relative

@@ -18,7 +18,7 @@ from emotiw_keras.data.heif import HEIF_SUFFIXES
 from emotiw_keras.data.images import SUFFIXES, ImageError
 from emotiw_keras.data.video_files import VideoReader, quiet_opencv
 from emotiw_keras.errors import OutputError
-from emotiw_keras.files import replace_flushed, write_encoded, writing
+from emotiw_keras.files import make_folder, replace_flushed, write_encoded, writing
 from emotiw_keras.serving.box_drawing import draw_readings
 from emotiw_keras.serving.new_folder import NewFolder
 
@@ -161,7 +161,7 @@ class _VideoWriter:
         self.cut = 0.0
         self._last: np.ndarray | None = None
         with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
         # The encoder would leave out the last row and column of odd sides.
         self._odd = (size[0] % 2, size[1] % 2)
         code = cv2.VideoWriter.fourcc(*CODECS[path.suffix.lower()])

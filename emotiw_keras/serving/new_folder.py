@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from emotiw_keras.data.archive import checked_name
+from emotiw_keras.data.archive import bounded, checked_name
 from emotiw_keras.errors import OutputError, UsageError
 from emotiw_keras.files import check_folder_place, local_path, real, writing
 from emotiw_keras.locking import locked
@@ -53,7 +53,7 @@ class NewFolder:
 
     def place(self, name: str, suffix: str) -> Path:
         """A path that is not yet taken: the relative name and the suffix, with a number between where it is needed."""
-        stem = _shortened(checked_name(name, self.path))
+        stem = _shortened(bounded(checked_name(name, self.path)))
         candidate, count = stem + suffix, 1
         # Names that differ in case alone are one file on some systems.
         while candidate.lower() in self._taken:

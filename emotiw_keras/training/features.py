@@ -31,7 +31,7 @@ from emotiw_keras import hardware
 from emotiw_keras.data.batches import Pool, batches
 from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.data.one_channel import for_grey
-from emotiw_keras.files import expanded, replace_flushed, sha256_file, writing
+from emotiw_keras.files import expanded, replace_flushed, sha256_file, walk, writing
 from emotiw_keras.talk import Notice
 
 FORMAT = 2
@@ -87,7 +87,7 @@ def trim(root: Path, keep: set[str]) -> None:
 def stored_bytes(folder: Path) -> int:
     """What the files below a folder take; those that other processes remove meanwhile take nothing."""
     total = 0
-    for place, _, names in os.walk(folder):  # passes over what is gone
+    for place, _, names in walk(os.fspath(folder)):  # passes over what is gone
         for name in names:
             with suppress(FileNotFoundError):
                 total += os.stat(os.path.join(place, name)).st_size

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from emotiw_keras.errors import EmotiwError, OutputError, RunError, UsageError
-from emotiw_keras.files import expanded, is_address, real, write_atomic, writing
+from emotiw_keras.files import expanded, is_address, real, walk, write_atomic, writing
 from emotiw_keras.keras_names import unnumbered
 from emotiw_keras.run_facts import FOLD_NAMES, FOLDS_FILE
 from emotiw_keras.runs import DATA_COLUMNS, INFO_FILE, VIDEO_COLUMNS, Run, believed_hashes, read_info
@@ -232,7 +232,7 @@ def resumable(path: Path, recipe_toml: str, info: Mapping[str, Any]) -> dict[str
 
 def refuse_links(path: Path) -> None:
     """RunError for a link that leads out of a run folder: what goes on there writes and removes files below it."""
-    for folder, folders, files in os.walk(path):
+    for folder, folders, files in walk(os.fspath(path)):
         for name in (*folders, *files):
             item = Path(folder, name)
             if item.is_symlink() and not real(item).is_relative_to(real(path)):

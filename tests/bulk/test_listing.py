@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import glob
+import inspect
 import io
 import os
 import sys
 import tarfile
 import tracemalloc
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,9 +20,12 @@ from emotiw_keras.bulk.listing import check_inputs, entries
 from emotiw_keras.bulk.places import store_of
 from emotiw_keras.data import walking
 from emotiw_keras.data.archive import FolderArchive, is_image
+from emotiw_keras.data.layouts.folders import sampled
 from emotiw_keras.data.prepare.source import find_images
 from emotiw_keras.data.walking import in_order, matching
 from emotiw_keras.errors import DataError, UsageError
+from emotiw_keras.files import make_folder, walk, write_atomic
+from emotiw_keras.locking import sweep
 from emotiw_keras.serving.inputs import expand, read_inputs
 from tests.locks import lock
 
@@ -48,6 +53,33 @@ def test_a_folder_is_listed_in_the_order_in_which_predict_reads_it() -> None:
     found = [entry.path for entry in entries(["d"], remarks.append)]
     assert found == [f"d/{name}" for name in FolderArchive(Path("d")).names if is_image(name)]
     assert remarks == ["d: no images or videos, so left out: 2 files (@eadir/, notes.txt)"]
+
+
+@pytest.fixture
+def few_calls() -> Iterator[None]:
+    """Calls inside each other end at 60, as those of a process do at 1,000."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 60)
+    yield
+    sys.setrecursionlimit(before)
+
+
+def test_folders_may_lie_in_each_other_without_end(few_calls: None) -> None:
+    folder = "d/" * 200
+    make_folder(Path(folder, "e"))
+    write_atomic(f"{folder}/e/b.png", b"x")
+    write_atomic("d/a.png", b"x")
+    assert (
+        [entry.path for entry in listed("d")]
+        == ["d/a.png", f"{folder}e/b.png"]
+        == [entry.path for entry in listed("d/**/*.png")]
+    )
+    assert FolderArchive(Path("d")).names == ["a.png", f"{folder[2:]}e/b.png"]
+    found = sampled(lambda below: [name + "/" * os.path.isdir(below + name) for name in sorted(os.listdir(below or "."))])
+    assert sorted(found) == ["d/a.png", f"{folder}e/b.png"]
+    write_atomic(f"{folder}/e/.1.b.png", b"half")
+    sweep(Path("d"))
+    assert [name for _, _, names in walk("d") for name in names] == ["a.png", "b.png"]
 
 
 def test_a_folder_below_that_cannot_be_read_is_an_error_and_costs_no_other_photo(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -270,3 +272,14 @@ def test_faces_of_a_folder_that_cannot_be_read_stay(tmp_path: Path) -> None:
     assert sorted(Journal(tmp_path).usable(items)) == [0, 1], "it is done already once the folder can be read again"
     known = [dataclasses.replace(item, subject="anna") for item in items]
     assert {row["subject"] for rows in Journal(tmp_path).usable(known).values() for row in rows} == {"anna"}
+
+
+def test_an_image_too_deep_in_a_zip_for_a_path_has_its_face_by_a_hash(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", photo(ONE))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        for name in ("a.png", "d/" * 2500 + "a.png"):
+            file.write(tmp_path / "a.png", name)
+    for new in (2, 0):
+        assert prepare(tmp_path / "a.zip", tmp_path / "out", detector=Dotted(), workers=1).new == new
+    outputs = [row["output"] for row in rows_of(tmp_path / "out")]
+    assert outputs[0] == "a.png" and re.fullmatch("[0-9a-f]{16}/a.png", outputs[1])

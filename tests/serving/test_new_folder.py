@@ -15,7 +15,7 @@ from emotiw_keras.serving.new_folder import NewFolder
 
 
 @pytest.mark.parametrize(
-    "name", ["a:b", "12:30:05", "-dash", "100%s", "a" * 255, "ü" * 127, "x" * 255 + "/" + "y" * 255, "=1+1"]
+    "name", ["a:b", "12:30:05", "-dash", "100%s", "a" * 255, "ü" * 127, "x" * 255 + "/" + "y" * 255, "=1+1", "d/" * 2500 + "z"]
 )
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
 def test_every_name_has_a_place_that_can_be_written(name: str, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from emotiw_keras.data.archive import Archive
 from emotiw_keras.data.layouts.file_names import persons_named
@@ -84,29 +85,40 @@ def sampled(level: Callable[[str], Iterable[str]], below: str = "") -> Iterator[
         >>> sorted(set(sampled(tree.__getitem__)))
         ['p/happy/1.png', 'p/sad/3.png']
     """
-    file, inner = False, list[str]()
-    for name in level(below):
-        if not name.endswith("/"):
-            if not file:
-                yield below + name
-            file = True
-        elif file + len(inner) > 1:
-            yield below + name  # its name alone, which may be a class
-        elif (first := _first(level, below + name)) is not None:
-            inner.append(name)
-            yield first
-    if len(inner) == 1 and not file:
-        yield from sampled(level, below + inner[0])
+    while True:
+        names = iter(level(below))
+        head = list(islice(names, 2))
+        if len(head) == 1 and head[0].endswith("/"):  # nothing beside it: what lies in it tells all
+            below += head[0]
+            continue
+        file, inner = False, list[str]()
+        for name in chain(head, names):
+            if not name.endswith("/"):
+                if not file:
+                    yield below + name
+                file = True
+            elif file + len(inner) > 1:
+                yield below + name  # its name alone, which may be a class
+            elif (first := _first(level, below + name)) is not None:
+                inner.append(name)
+                yield first
+        if len(inner) != 1 or file:
+            return
+        below += inner[0]
 
 
 def _first(level: Callable[[str], Iterable[str]], below: str) -> str | None:
     """A file in a folder or below it, whichever is reached soonest; None if there is none."""
-    folders = []
-    for name in level(below):
-        if not name.endswith("/"):
-            return below + name
-        folders.append(below + name)
-    return next((first for folder in folders if (first := _first(level, folder)) is not None), None)
+    waiting = [below]
+    while waiting:
+        below = waiting.pop()
+        folders = []
+        for name in level(below):
+            if not name.endswith("/"):
+                return below + name
+            folders.append(below + name)
+        waiting += reversed(folders)
+    return None
 
 
 def _detect_splits(source: Source) -> bool:

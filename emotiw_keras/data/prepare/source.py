@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from emotiw_keras.data.archive import Archive, ArchiveImages, FolderArchive, ZipArchive, is_image, printable
+from emotiw_keras.data.archive import Archive, ArchiveImages, FolderArchive, ZipArchive, bounded, is_image, printable
 from emotiw_keras.data.layouts import find_layout
 from emotiw_keras.data.layouts.file_names import told_by_names
 from emotiw_keras.data.layouts.folders import below_common_folder, classes_and_persons, place_of, split_of
@@ -204,6 +204,7 @@ def output_stems(paths: Sequence[str]) -> list[str]:
         >>> output_stems(["happy/a.jpg", "happy/a.png", "happy/b.png"])
         ['happy/a', 'happy/a.png', 'happy/b']
     """
+    paths = list(map(bounded, paths))
     # A face and a folder of the same name cannot lie in one folder.
     folders = {path[:end].casefold() for path in paths for end, letter in enumerate(path) if letter == "/"}
     taken = {folder.removesuffix(".png") for folder in folders if folder.endswith(".png")}
