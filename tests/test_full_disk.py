@@ -81,9 +81,11 @@ WRITERS: dict[str, Callable[[Path], None]] = {
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
 def test_an_image_that_does_not_fit_is_an_error_and_leaves_nothing(write: Callable[[Path], None], tmp_path: Path) -> None:
     write_limited = contextlib.nullcontext() if write is contact_sheet else full_at(LIMIT)
-    with write_limited, pytest.raises(OutputError, match="free some space"):
+    with write_limited, pytest.raises(OutputError, match="free some space") as told:
         write(tmp_path)
     left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    advice = f"; free some space, and remove {tmp_path / 'annotated'} or name a new folder"
+    assert str(told.value).endswith(advice) == (tmp_path / "annotated").exists()
     assert left <= {"a.png", "history.csv"} and not (tmp_path / "annotated" / "a.png").exists()
 
 

@@ -76,7 +76,8 @@ class Annotator:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            self._end_video(kind is None)
+            with self._folder.filling():
+                self._end_video(kind is None)
         finally:
             self._folder.close()
 
@@ -102,6 +103,10 @@ class Annotator:
         Raises:
             OutputError: it cannot be written.
         """
+        with self._folder.filling():
+            self._write(reading)
+
+    def _write(self, reading: ImageReading) -> None:
         if reading.video is not self._video:
             self._end_video(True)
             self._video = reading.video

@@ -81,4 +81,5 @@ class Explainer:
         sheet.paste(Image.fromarray(warm), (SIDE, 0))
         words = drawable(f"{face.label} {face.probabilities[face.label]:.0%}")
         ImageDraw.Draw(sheet).text((8, SIDE + CAPTION // 2), words, INK, get_font(16), anchor="lm")
-        write_encoded(self._folder.place(name, ".png"), lambda file: sheet.save(file, format="PNG"))
+        with self._folder.filling():
+            write_encoded(self._folder.place(name, ".png"), lambda file: sheet.save(file, format="PNG"))

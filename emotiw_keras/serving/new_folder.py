@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
 from emotiw_keras.data.archive import bounded, checked_name
-from emotiw_keras.errors import OutputError, UsageError
+from emotiw_keras.errors import FULL, OutputError, UsageError
 from emotiw_keras.files import check_folder_place, local_path, real, writing
 from emotiw_keras.locking import locked
 
@@ -50,6 +50,17 @@ class NewFolder:
     def close(self) -> None:
         """Let others write into the folder."""
         self._held.close()
+
+    @contextmanager
+    def filling(self) -> Iterator[None]:
+        """Around what writes here: after a full disk the same command does not go on, as the folder is no new one any more."""
+        try:
+            yield
+        except OutputError as error:
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in FULL:
+                raise
+            told = str(error).rpartition("; ")[0]
+            raise OutputError(f"{told}; free some space, and remove {self.path} or name a new folder") from error.__cause__
 
     def place(self, name: str, suffix: str) -> Path:
         """A path that is not yet taken: the relative name and the suffix, with a number between where it is needed."""
