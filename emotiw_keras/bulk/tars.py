@@ -79,7 +79,7 @@ def members(file: BinaryIO) -> Iterator[Member]:
                 if info.isdir() or info.name.rpartition("/")[2].startswith("."):
                     continue
                 try:
-                    name = checked_name(info.name, "the tar")
+                    name = checked_name(info.name, "the tar", windows=False)
                 except DataError as error:
                     yield Member("", error=str(error))
                     continue

@@ -126,9 +126,15 @@ def _parents(name: str) -> Iterator[str]:
     return ("/".join(parts[:i]) for i in range(1, len(parts)))
 
 
-def checked_name(name: str, where: object) -> str:
-    """A relative name with `/`, normalised; DataError if it is absolute or leads out of its folder."""
-    plain = name.replace("\\", "/")
+def checked_name(name: str, where: object, *, windows: bool = True) -> str:
+    """A relative name with `/`, normalised; DataError if it is absolute or leads out of its folder.
+
+    Args:
+        name: as a zip or a table has it, where a backslash parts folders as on Windows; or of a file, with `windows=False`.
+        where: what an error names.
+        windows: otherwise a backslash is a letter like others, but for Windows itself.
+    """
+    plain = name.replace("\\", "/") if windows or os.name == "nt" else name
     parts = [part for part in plain.split("/") if part not in ("", ".")]
     if not parts or plain.startswith("/") or ".." in parts or _DRIVE.match(plain) or "\0" in plain:
         raise DataError(f"{where}: the name {name!r} leads out of it; expected a relative name without '..'")

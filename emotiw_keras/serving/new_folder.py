@@ -64,7 +64,7 @@ class NewFolder:
 
     def place(self, name: str, suffix: str) -> Path:
         """A path that is not yet taken: the relative name and the suffix, with a number between where it is needed."""
-        stem = _shortened(bounded(checked_name(name, self.path)))
+        stem = _shortened(bounded(checked_name(name, self.path, windows=False)))
         candidate, count = stem + suffix, 1
         # Names that differ in case alone are one file on some systems.
         while candidate.lower() in self._taken:

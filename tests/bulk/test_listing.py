@@ -278,6 +278,8 @@ def tar(name: str, members: list[tuple[str, bytes]]) -> None:
 
 def test_members_of_tars_and_zips_are_entries_with_their_places() -> None:
     tar("a.tar", [("k/0.jpg", b"first"), ("k/0.json", b"{}"), ("k/1.jpg", b"second")])
+    tar("b.tar", [("back\\slash.jpg", b"x")])
+    assert [entry.path for entry in listed("b.tar")] == ["b.tar/back\\slash.jpg" if os.sep == "/" else "b.tar/back/slash.jpg"]
     found = listed("a.tar")
     assert [(entry.path, entry.label) for entry in found] == [("a.tar/k/0.jpg", "k"), ("a.tar/k/1.jpg", "k")]
     data = Path("a.tar").read_bytes()

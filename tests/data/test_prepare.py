@@ -89,6 +89,16 @@ def test_fit_reads_what_was_prepared(prepared: tuple[Path, Path], tmp_path: Path
         assert again.paths == faces.paths and again.pixel_hash == faces.pixel_hash
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there it parts folders")
+def test_a_backslash_in_the_name_of_a_photo_is_a_letter_where_its_face_is_read(tmp_path: Path) -> None:
+    for name in ("sad/1.png", "happy/back\\slash.png"):
+        save(tmp_path / "photos" / name, photo(ONE))
+    prepare(tmp_path / "photos", tmp_path / "out", detector=Dotted(), workers=1)
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "out")
+    for place, name in ((tmp_path / "out", "back\\slash.png"), (packed, "back/slash.png")):
+        assert sorted(load_faces(place).paths) == [f"happy/{name}", "sad/1.png"]
+
+
 def test_faces_without_their_settings_are_refused(prepared: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(prepared[1], out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 
-from emotiw_keras.data.archive import Archive, ArchiveImages, checked_name
+from emotiw_keras.data.archive import Archive, ArchiveImages, FolderArchive, checked_name
 from emotiw_keras.data.images import ImageError
 from emotiw_keras.data.layouts.listing import SPLIT_NAMES, Listing, and_more
 from emotiw_keras.data.layouts.table import Layout, Source
@@ -57,7 +57,7 @@ def read_prepared(archive: Archive, member: str) -> Listing:
     has_splits = any(cells["split"] for _, cells in labelled)
     kept = [(number, cells) for number, cells in labelled if cells["split"] or not has_splits]
     for number, cells in kept:
-        name = checked_name(cells["output"], f"{where}: row {number}")
+        name = checked_name(cells["output"], f"{where}: row {number}", windows=not isinstance(archive, FolderArchive))
         members.append(posixpath.join(folder, name))
         listing.names.append(name)
         listing.classes.append(cells["label"])
