@@ -51,8 +51,11 @@ def pathnet_study(
     from emotiw_keras.training.recipe import load_recipe
 
     for each in changes:
-        if (name := each.partition("=")[0].strip()) in ("name", "seed"):
+        name = each.partition("=")[0].strip()
+        if name in ("name", "seed"):
             raise UsageError(f"--set {each!r}: a study sets {name} of each run itself; leave it out, or give --seeds N")
+        if name == "model.weights" or name.endswith(".start") or (folds and name.endswith(".fold")):
+            raise UsageError(f"--set {each!r}: a study sets {name} of each run itself; leave it out")
     chosen = load_recipe(recipe, changes, limit=limit, precision=precision)
     paths = named_values(data, "--data", f"NAME=PATH for {' and '.join(chosen.data)}")
     if set(paths) != set(chosen.data):

@@ -81,6 +81,7 @@ def staged_study(
     from emotiw_keras.locking import sweep_beside
     from emotiw_keras.models.registry import model_names
     from emotiw_keras.studies import staged, staged_arms, staged_table
+    from emotiw_keras.studies.under_way import tells_more
 
     paths = named_values(data, "--data", "fer=PATH and target=PATH")
     if set(paths) != {staged_arms.LARGE, staged_arms.SMALL}:
@@ -110,7 +111,7 @@ def staged_study(
     def finished(rows: list[staged.Row]) -> None:
         from emotiw_keras.reports.study_page import study_page
 
-        if staged_table.tells_more(folder / staged_table.RESULTS_FILE, rows, ways):
+        if tells_more(folder / staged_table.RESULTS_FILE, len(rows), ways):
             return
         write_atomic(folder / staged_table.RESULTS_FILE, staged_table.results_csv(rows))
         write_atomic(folder / staged_table.TABLE_FILE, "\n".join(staged_table.table(rows)) + "\n")

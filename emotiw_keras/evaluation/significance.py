@@ -323,7 +323,8 @@ def paired_test(right_a: np.ndarray, right_b: np.ndarray, persons: np.ndarray | 
     for size in sizes[sizes > 1].tolist():
         chance = (np.pad(chance, (0, size)) + np.pad(chance, (size, 0))) / 2
     sums = 2 * np.arange(len(chance)) - int(sizes.sum())
-    return min(1.0, float(chance[np.abs(sums) >= abs(int(gain.sum()))].sum()))
+    p = float(chance[np.abs(sums) >= abs(int(gain.sum()))].sum())
+    return p if p < 1 - 1e-12 else 1.0  # which the sum of all has in its last bits
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

@@ -33,6 +33,14 @@ SHEET_FACES = 48
 MOST_WRITTEN = 50
 """Classes whose names and counts stand in the picture of a confusion matrix."""
 
+LONGEST_NAME = 24
+"""Letters of a class name that leave room for the matrix."""
+
+
+def _cut(name: str) -> str:
+    """Both ends of a long class name, of which classes may share either."""
+    return name if len(name) <= LONGEST_NAME else f"{name[:13]}…{name[-10:]}"
+
 
 @in_charts()
 def confusion_png(
@@ -53,7 +61,7 @@ def confusion_png(
     totals = counts.sum(axis=1, keepdims=True)
     rates = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
     k = len(labels)
-    labels, title = [plain_words(label) for label in labels], plain_words(title)
+    labels, title = [plain_words(_cut(label)) for label in labels], plain_words(title)
     written = k <= MOST_WRITTEN  # beyond it a cell is its colour, and a class its number
     side = max(4.0, 0.72 * min(k, MOST_WRITTEN) + 1.2)
     figure = Figure(figsize=(2 * side + 1.2, side + 0.4), dpi=110, layout="constrained")

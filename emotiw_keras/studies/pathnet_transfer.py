@@ -20,6 +20,7 @@ from emotiw_keras.evaluation.evaluate import evaluate
 from emotiw_keras.files import check_replaced, local_path, write_atomic
 from emotiw_keras.runs import Run
 from emotiw_keras.sealed import kept
+from emotiw_keras.studies.under_way import tells_more
 from emotiw_keras.text import csv_text, markdown_words
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.recipe import Recipe, recipe_from_table
@@ -128,6 +129,8 @@ def study(
         assert outcome.run is not None
         auto = outcome.precision
         rows.append(score(step, outcome.run, paths[step.target], split))
+        if tells_more(folder / RESULTS_FILE, len(rows), len(steps)):
+            continue
         # After each run, so that a study under way can be read.
         write_atomic(folder / RESULTS_FILE, csv_text([COLUMNS, *([row[name] for name in COLUMNS] for row in rows)]))
         write_atomic(folder / TABLE_FILE, "\n".join(table(rows)) + "\n")
@@ -185,7 +188,7 @@ def score(step: Step, run: Run, path: str, split: str) -> dict[str, Any]:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and 95 % interval of Student's t; the interval is NaN for a single value.
+    """Mean and 95 % interval of Student's t; NaN ends for a single value, and for equal ones, which tell of no spread.
 
     Example:
         >>> interval([0.5, 0.7])[0]
@@ -195,7 +198,7 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
 
     array = np.asarray(values, np.float64)
     mean = float(array.mean())
-    if len(array) < 2:
+    if np.ptp(array) < 1e-9:
         return mean, math.nan, math.nan
     half = float(t.ppf(0.975, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array)))
     return mean, mean - half, mean + half
@@ -209,7 +212,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     scratch = {(row["target"], row["seed"], row["fold"]): row["accuracy"] for row in rows if row["method"] == "scratch"}
     for (target, source, method), group in _groups(rows):
-        mean = _percent(interval([row["accuracy"] for row in group]))
+        whole, low, high = interval([row["accuracy"] for row in group])
+        mean = _percent((whole, max(low, 0.0), min(high, 1.0)) if low == low else (whole, low, high))
         gains = [row["accuracy"] - scratch[row["target"], row["seed"], row["fold"]] for row in group]
         gain = "" if method == "scratch" else _percent(interval(gains), signed=True)
         generations = np.mean([row["generations"] for row in group])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -139,16 +137,6 @@ def _table_row(row: Row, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 _AGAINST = ("against", "points", "points_low", "points_high", "only_this", "only_other", "p", "p_holm")
-
-
-def tells_more(file: Path, rows: Sequence[Row], all_arms: int) -> bool:
-    """Whether a results.csv that is there has more arms than `rows`, of `all_arms` to come: a study that is called again begins
-    with its first arm, and must not take the rest away meanwhile."""
-    if not file.is_file():
-        return False
-    with open(file, newline="", encoding="utf-8", errors="replace") as stream:
-        there = sum(1 for _ in csv.DictReader(stream))
-    return len(rows) < min(there, all_arms)
 
 
 def results_csv(rows: Sequence[Row]) -> str:

@@ -99,6 +99,8 @@ def test_a_difference_that_holds_for_all_persons_is_found() -> None:
     low, high = accuracy_difference_interval(a, b, person)
     assert 0 < low < b.mean() - a.mean() < high
     assert paired_test(a, a, person) == 1
+    alone = np.arange(18)
+    assert paired_test(alone < 9, alone >= 9, alone) == 1  # nine each, and not 0.9999999999999999
     low, high = accuracy_difference_interval(a, a, person)
     assert low == -high and high == pytest.approx(wilson_interval(0, 40)[1], abs=0.03)  # of 40 persons, who all stay
 

@@ -151,6 +151,14 @@ def test_confusion_png_of_many_classes_and_of_two(tmp_path):
         assert cv2.imread(str(tmp_path / f"{k}.png")) is not None
 
 
+@pytest.mark.filterwarnings("error")  # Matplotlib's, where names leave no room
+def test_confusion_png_leaves_the_matrix_room_beside_long_names(tmp_path):
+    confusion_png([[3, 0], [0, 4]], ["a" * 120, "b" * 60], tmp_path / "long.png")
+    image = cv2.imread(str(tmp_path / "long.png")).astype(int)
+    dark = np.abs(image - (107, 48, 8)).sum(axis=-1) < 40  # a rate of 1
+    assert dark.mean() > 0.05
+
+
 def test_report_folder(assessment, tmp_path):
     paths = write_report(tmp_path / "new" / "report", assessment)
     assert sorted(path.name for path in paths) == sorted(path.name for path in (tmp_path / "new" / "report").iterdir())

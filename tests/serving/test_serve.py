@@ -121,6 +121,7 @@ def test_a_packed_body_is_refused_and_one_that_is_not_is_read(served: Service) -
 def test_other_paths_and_methods(served: Service) -> None:
     assert served.ask("GET", "/nothing").status == 404
     assert served.ask("GET", "/../../etc/passwd").status == 404
+    assert served.ask("POST", "/predict/").json == {"error": "Not Found"}
     wrong = served.ask("GET", "/predict")
     assert (wrong.status, wrong.headers["allow"], wrong.json) == (405, "POST", {"error": "Method Not Allowed"})
 

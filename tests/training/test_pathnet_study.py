@@ -14,6 +14,7 @@ from emotiw_keras.cli.main import run
 from emotiw_keras.data.prepare import prepare
 from emotiw_keras.data.splits import Folds
 from emotiw_keras.errors import UsageError
+from emotiw_keras.studies import pathnet_transfer
 from emotiw_keras.studies.pathnet_transfer import Step, interval, step_recipe, steps_of, table
 from emotiw_keras.training.recipe import load_recipe
 from tests.data.acted_videos import Wandering, write_enterface, write_savee
@@ -61,7 +62,7 @@ def test_mean_and_interval_by_hand() -> None:
     mean, low, high = interval([0.5, 0.6, 0.7])
     half = 4.302652729749464 * 0.1 / math.sqrt(3)  # Student's t of 2 degrees of freedom at 97.5 %, from a table
     assert (mean, low, high) == pytest.approx((0.6, 0.6 - half, 0.6 + half))
-    assert np.isnan(interval([0.5])[1])
+    assert np.isnan(interval([0.5])[1]) and np.isnan(interval([0.1 + 0.2, 0.3])[1])
 
 
 def test_differences_are_those_of_the_same_seed() -> None:
@@ -75,13 +76,17 @@ def test_differences_are_those_of_the_same_seed() -> None:
     assert lines[2].startswith("| b | - | scratch | 3 | 50.0 %")
     # 2, 4 and 6 points: 4 +- 4.303 * 2 / sqrt(3)
     assert "| b | a | transfer | 3 | 54.0 %" in lines[3] and "+4.0 % (-1.0 to +9.0)" in lines[3]
+    wide = [{**row, "accuracy": accuracy} for row, accuracy in zip(rows[::2], (0.1, 0.3), strict=False)]
+    assert "| b | - | scratch | 2 | 20.0 % (0.0 to 100.0) |" in table(wide)[2]
     strange = [{**row, "target": "b|`x`\n\x1b[31m", "source": row["source"] and "a|a"} for row in rows]
     assert table(strange)[2].startswith(r"| b\|\`x\` \\x1b\[31m | - | scratch")
     assert table(strange)[3].startswith(r"| b\|\`x\` \\x1b\[31m | a\|a | transfer")
 
 
 @pytest.mark.slow
-def test_a_study_runs_once_and_goes_on(faces: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_study_runs_once_and_goes_on(
+    faces: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     a, b = faces.values()
     changes = [word for change in SMALL for word in ("--set", change)]
     command = ["pathnet-study", "--data", f"a={a}", "--data", f"b={b}", "--out", str(tmp_path / "study"), "--seeds", "1"]
@@ -102,7 +107,11 @@ def test_a_study_runs_once_and_goes_on(faces: dict[str, str], tmp_path: Path, ca
     ]
     assert {row["minibatches"] for row in rows} == {"36"}
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("model.weights.h5")}
+    written: list[tuple[str, str]] = []
+    monkeypatch.setattr(pathnet_transfer, "write_atomic", lambda path, text: written.append((path.name, text)))
     assert len(files) == 6 and run(command) == 0
+    # What is there tells of all runs, and stays while the first are gone through again.
+    assert [name for name, _ in written] == ["results.csv", "results.md"] and written[1][1] == first
     assert capsys.readouterr().out == first
     assert {path: path.stat().st_mtime_ns for path in files} == files
 
@@ -138,6 +147,8 @@ def test_from_the_videos_of_one_set_to_those_of_another(tmp_path: Path, capsys: 
         (["--data", "a=x", "--data", "a=y"], "expected NAME=PATH for a and b, each name once"),
         (["--data", "c=x"], "--data names c; a study"),
         (["--data", "a=x", "--data", "b=y", "--set", "seed=3"], "a study sets seed of each run itself; leave it out"),
+        (["--data", "a=x", "--data", "b=y", "--set", "a.start=new"], "a study sets a.start of each run itself; leave it out"),
+        (["--data", "a=x", "--data", "b=y", "--set", "model.weights='x'"], "a study sets model.weights of each run itself"),
         (["--data", "a=x", "--data", "b=y", "--folds"], "both sets need folds"),
     ],
 )

@@ -30,7 +30,8 @@ from emotiw_keras.studies.staged_arms import (
     steps_of,
     updates_of,
 )
-from emotiw_keras.studies.staged_table import base_of, difference, of_splits, results_csv, table, table_rows, tells_more
+from emotiw_keras.studies.staged_table import base_of, difference, of_splits, results_csv, table, table_rows
+from emotiw_keras.studies.under_way import tells_more
 from emotiw_keras.training.recipe import load_recipe
 
 LABELS = ("happy", "sad")
@@ -134,10 +135,12 @@ def test_points_test_and_verdict_are_of_the_same_answers() -> None:
 def test_a_study_that_is_called_again_takes_no_arms_away(tmp_path: Path) -> None:
     rows = [row(key, {0: (["a", "b"], [0, 1], [0, 1])}) for key in ("direct", "fer28", "fer28-target")]
     file = tmp_path / "results.csv"
-    assert not tells_more(file, rows[:1], 3)
+    assert not tells_more(file, len(rows[:1]), 3)
     file.write_text(results_csv(rows))
-    assert tells_more(file, rows[:1], 3) and tells_more(file, rows[:2], 5)
-    assert not tells_more(file, rows, 5) and not tells_more(file, rows[:2], 2)  # as many, or all that are asked for now
+    assert tells_more(file, len(rows[:1]), 3) and tells_more(file, len(rows[:2]), 5)
+    assert not tells_more(file, len(rows), 5) and not tells_more(
+        file, len(rows[:2]), 2
+    )  # as many, or all that are asked for now
 
 
 def test_a_difference_of_one_person_is_none() -> None:

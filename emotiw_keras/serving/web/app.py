@@ -69,6 +69,7 @@ def application(facts: Facts, batcher: Batcher, metrics: Metrics, limits: Limits
         Route("/openapi.json", lambda _: JSONResponse(openapi(facts.version, facts.model, facts.labels))),
     ]
     app = Starlette(routes=routes, exception_handlers={Refused: _refusal, HTTPException: _failure, Exception: _fault})
+    app.router.redirect_slashes = False  # /predict/ is no path, and an answer without a body no error
     # Around everything, so that an answer to a fault is counted and bound too.
     return Guard(app, hosts, [route.path for route in routes], metrics)
 
