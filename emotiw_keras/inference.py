@@ -97,7 +97,11 @@ class Inference:
             net, given = for_grey(folded if small else narrow_kernels(folded), self.face_input)
         self._places = crop_places(self.face_input.room, self.crops)
 
-        self._net, self._constant = net, net.weights if small else []
+        # An own network that could not be copied may be given other weights later.
+        lent = {id(weight) for weight in run.given.weights} if run.given is not None else set()
+        held = {id(weight): tf.Variable(weight.value) for weight in net.weights if id(weight) in lent}
+        self._net, self._small = net, small
+        self._held = [(weight, held.get(id(weight), weight)) for weight in net.weights if small or id(weight) in held]
 
         def centre(faces: Any) -> Any:
             return self._answers(given(faces))
@@ -123,8 +127,8 @@ class Inference:
         import tensorflow as tf
 
         with tf.init_scope():  # outside the graph, where a variable has a value
-            values = [variable.numpy() for variable in self._constant]
-        constants = [(variable, tf.constant(value)) for variable, value in zip(self._constant, values, strict=True)]
+            values = [held.numpy() if self._small else held for _, held in self._held]
+        constants = [(weight, tf.convert_to_tensor(value)) for (weight, _), value in zip(self._held, values, strict=True)]
         with keras.StatelessScope(state_mapping=constants):
             return self._net(inputs, training=False)
 

@@ -119,7 +119,8 @@ class Run:
                 hf://user/name@revision, which is fetched into the cache.
             head: which answer of a network with several heads; None for the run's own choice.
             model: for a run that was trained with a network of the user's own, that network, made anew by the same code: a run
-                holds weights and facts, never code. It takes the run's weights when they are asked for.
+                holds weights and facts, never code. When the run's weights are asked for, a copy of it takes them, or it itself
+                where Keras cannot copy it (a class without `get_config`, a Lambda).
 
         Raises:
             UsageError: another kind of address.
@@ -413,11 +414,14 @@ class Run:
             raise ModelError(f"{self.path}: {error}") from error
         return model
 
-    def _own_network(self, policy: str) -> keras.Model:
-        """The user's own network with the run's weights."""
-        import keras
+    def fill_given(self) -> None:
+        """Put the run's weights into the network that was given itself. Errors: as `build`."""
+        self.check_weights()
+        self._own_network("float32", copy=False)
 
-        from emotiw_keras.models.weights import load_given
+    def _own_network(self, policy: str, copy: bool = True) -> keras.Model:
+        """The user's own network, or a copy of it where one can be made, with the run's weights."""
+        import keras
 
         name, same_code = self.info["model"]["name"], "make it by the same code"
         if self.given is None:
@@ -429,26 +433,36 @@ class Run:
             raise ModelError(f"{name} was made in {self.given.dtype_policy.name}; make it in {policy} to compute so")
         if _unnumbered(fingerprint(self.given)) != _unnumbered(self.info["weights"]["variables"]):
             raise RunError(f"{self.path}: the weights do not fit the network {self.given.name!r}; expected {name!r} as trained")
-        from emotiw_keras.models.architecture import answers_to_noise, apart, architecture
+        from emotiw_keras.models.architecture import architecture, copied
 
         said, found = self.info["model"].get("architecture"), architecture(self.given)
         if said not in (None, found):  # runs of emotiw 0.1 say none
             raise RunError(
                 f"{self.path}: {self.given.name!r} computes otherwise than the network that was trained; {same_code}"
             )
-        load_given(self.given, self.path / WEIGHTS_FILE)
-        about = self.info["model"]
-        difference = apart(about["answers"], answers_to_noise(self.given, about)) if "answers" in about else 0.0
-        if difference:
-            raise RunError(
-                f"{self.path}: with the weights of the run {self.given.name!r} answers noise otherwise than the network that "
-                f"was trained, by up to {difference:.3f} of probability: its layers are alike, their connections or code (such "
-                f"as that of a Lambda) are not; {same_code}"
-            )
+        # that a copy computes the same is known by what it answers
+        net = copied(self.given) if copy and self.info["model"].get("answers") else None
+        if net is None or fingerprint(net) != fingerprint(self.given) or self._filled(net):
+            net, difference = self.given, self._filled(self.given)
+            if difference:
+                raise RunError(
+                    f"{self.path}: with the weights of the run {net.name!r} answers noise otherwise than the network that was "
+                    f"trained, by up to {difference:.3f} of probability: its layers are alike, their connections or code (such "
+                    f"as that of a Lambda) are not; {same_code}"
+                )
         if not self.info["model"].get("logits"):
-            return self.given
-        outputs = keras.layers.Softmax(dtype="float32", name="probabilities")(self.given.outputs[0])
-        return keras.Model(self.given.inputs, outputs, name=self.given.name)
+            return net
+        outputs = keras.layers.Softmax(dtype="float32", name="probabilities")(net.outputs[0])
+        return keras.Model(net.inputs, outputs, name=net.name)
+
+    def _filled(self, net: keras.Model) -> float:
+        """Put the run's weights into a network; by how much of probability it then answers noise otherwise than as trained."""
+        from emotiw_keras.models.architecture import answers_to_noise, apart
+        from emotiw_keras.models.weights import load_given
+
+        load_given(net, self.path / WEIGHTS_FILE)
+        about = self.info["model"]
+        return apart(about["answers"], answers_to_noise(net, about)) if "answers" in about else 0.0
 
     def rows(self) -> list[dict[str, str]]:
         """data.csv: stage, data, path, pixel_hash, label, subject, split (as given), status (the image's role).

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from emotiw_keras.keras_names import unnumbered
+from emotiw_keras.models.parts import computing_in
 
 _ASIDE = ("name", "dtype", "trainable", "seed", "lora_rank", "lora_alpha")
 """Settings in which one network made twice may differ: where it computes, what is frozen, names given as they come."""
@@ -46,6 +47,20 @@ def connections(model: keras.Model) -> str:
     """
     found = [_graph(each) for each in model._flatten_layers() if hasattr(each, "_nodes_by_depth")]
     return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
+
+
+def copied(model: keras.Model) -> keras.Model | None:
+    """A network of the same layers with weights of its own, which are not those of `model` yet; None where Keras cannot make
+    it from the settings of its layers, such as that of a class without `get_config`."""
+    compiled, model.compiled = model.compiled, False  # else Keras makes its optimizer, too
+    try:
+        with computing_in(model.dtype_policy.name):
+            copy = keras.models.clone_model(model, recursive=True)
+    except Exception:  # whatever a user's class raises
+        return None
+    finally:
+        model.compiled = compiled
+    return copy if type(copy) is type(model) and architecture(copy) == architecture(model) else None
 
 
 def _graph(model: keras.Model) -> list[Any]:

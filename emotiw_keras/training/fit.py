@@ -254,7 +254,7 @@ def _finished(folder: Path, model: keras.Model | None, say: Callable[[str], None
     if run.info["model"].get("given"):
         run = Run.open(folder, model)
         if model is not None:
-            run.build()
+            run.fill_given()
     elif model is not None:
         load_strict(model, folder / WEIGHTS_FILE)
     return run
