@@ -24,7 +24,8 @@ S = TypeVar("S")
 HASH_CHARACTERS = 16
 _NAME = re.compile(r"e(\d+)-s(\d+)-([0-9a-f]{16})\.npz")
 _BEST = re.compile(r"best-[eg]\d+-[0-9a-f]{16}\.npz")
-_PART = re.compile(r"\.(e\d+-s\d+|best-[eg]\d+)\.npz")
+_START = re.compile(r"start-[0-9a-f]{16}\.npz")
+_PART = re.compile(r"\.(e\d+-s\d+|best-[eg]\d+|start)\.npz")
 _META = "meta"
 REST = "rest"
 """In the plain data, the name of a file beside a checkpoint that holds the rest of its arrays."""
@@ -158,10 +159,15 @@ def newest(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
     return None
 
 
+def start_of(folder: Path) -> Path | None:
+    """The file of the weights that a stage without a checkpoint began with; `prune` removes it once there is one."""
+    return next((path for path in folder.glob("start-*.npz") if _START.fullmatch(path.name)), None)
+
+
 def prune(folder: Path, keep: int, referenced: set[str]) -> None:
-    """Remove all but the newest `keep` checkpoints, best files nobody refers to, and remains of interrupted writes."""
+    """Remove all but the newest `keep` checkpoints, best files nobody refers to, the start, remains of interrupted writes."""
     for _, _, path in positions(folder)[keep:]:
         path.unlink(missing_ok=True)
     for path in folder.iterdir():
-        if path.name not in referenced and (is_best(path.name) or _PART.fullmatch(path.name)):
+        if path.name not in referenced and (is_best(path.name) or _START.fullmatch(path.name) or _PART.fullmatch(path.name)):
             path.unlink(missing_ok=True)

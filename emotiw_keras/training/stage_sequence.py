@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from emotiw_keras.data.face_input import FaceInput
+from emotiw_keras.errors import RunError
 from emotiw_keras.files import atomic_path, check_room, sha256_file, write_atomic
 from emotiw_keras.models.architecture import answers_to_noise, same_twice
 from emotiw_keras.models.weights import weight_bytes, without_optimizer
@@ -24,14 +25,15 @@ from emotiw_keras.training.events import write_events
 from emotiw_keras.training.features import discard
 from emotiw_keras.training.feeds import Trained
 from emotiw_keras.training.freezing import apply_rules, check_layers
+from emotiw_keras.training.given_objects import weights_hash
 from emotiw_keras.training.head import HeadTraining
 from emotiw_keras.training.interrupts import Flag, delayed_signals
 from emotiw_keras.training.keep import kept_stage
 from emotiw_keras.training.replicas import Replicas
-from emotiw_keras.training.run_writer import check_there, history_columns, table_text, write_done, write_info
+from emotiw_keras.training.run_writer import check_there, history_columns, make_folder, table_text, write_done, write_info
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.stage_facts import read_done
-from emotiw_keras.training.stage_state import restore
+from emotiw_keras.training.stage_state import arrays, restore
 from emotiw_keras.training.stage_training import StageTraining
 from emotiw_keras.training.surroundings import Surroundings
 from emotiw_keras.training.uncertain import CHOSEN_ON, Answers, settled, validation_answers
@@ -165,6 +167,8 @@ class StageLoop:
         run, marker = self.run, training.folder / "done.json"
         result = run.from_chief(lambda: read_done(marker, training.stage.name) if marker.exists() else None)
         if result is None:
+            if training.number == 1 and "began_with" in run.info:
+                self._begin_as_given(training.folder)
             if isinstance(training, HeadTraining):  # which takes seconds: the chief fits it for all
                 result = run.from_chief(lambda: training.fit(self._write_rows))
             else:
@@ -185,6 +189,25 @@ class StageLoop:
             run.info["stages"].append(result)
             if run.writes:
                 learning_curves(run.run_dir / "history.csv", run.run_dir / "curves.png")
+
+    def _begin_as_given(self, folder: Path) -> None:
+        """Keep the weights that a network was given with, for where no checkpoint holds others yet; give them back to one that
+        was made anew or has moved since."""
+        run = self.run
+        with run.together():
+            if not run.writes or checkpoints.positions(folder):
+                return
+            start = checkpoints.start_of(folder)
+            if start is not None:
+                restore("model", run.model.variables, checkpoints.load(start))
+            elif weights_hash(run.model) == run.info["began_with"]:
+                make_folder(run.run_dir, folder)
+                checkpoints.save(folder, "start", arrays("model", run.model.variables), {})
+            else:
+                raise RunError(
+                    f"{run.run_dir} was stopped before its first checkpoint, and the weights that it began with are not kept; "
+                    "give the network with those, or begin anew with restart=True (the old run is renamed, not deleted)"
+                )
 
     def _give_back(self, training: StageTraining, state: Sequence[Entries]) -> None:
         """Give callbacks what they had gathered when a stage ended, for those after it."""

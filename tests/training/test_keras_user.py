@@ -486,6 +486,48 @@ def test_stopped_and_started_again_it_ends_in_the_same_bits(data: Any, tmp_path:
         np.testing.assert_array_equal(one, other)
 
 
+def test_stopped_before_its_first_checkpoint_it_begins_again_with_the_weights_it_was_given(tmp_path: Path) -> None:
+    one = stage(val=("data:val",), epochs=2, batch_size=11, initialise=("out",))
+    data = {"data": {"train": (X, Y), "val": (X, Y)}}
+    armed = [True]
+
+    def fail(batch: int, logs: Any) -> None:
+        if batch == 2 and armed:
+            armed.pop()
+            raise RuntimeError("mine")
+
+    def tuner(folder: str, model: keras.Model) -> StagedFineTuner:
+        callbacks = [keras.callbacks.LambdaCallback(on_train_batch_end=fail)]
+        return StagedFineTuner(
+            model, [one], data=data, run_dir=tmp_path / folder, duplicates="keep", callbacks=callbacks, say=None
+        )
+
+    def other() -> keras.Model:
+        model = small(nested=True)
+        model.set_weights([3 * weight for weight in model.get_weights()])
+        return model
+
+    stopped = []
+    for folder in ("same", "anew", "old"):
+        stopped.append(tuner(folder, small(nested=True)))
+        with pytest.raises(RuntimeError, match="mine"):
+            stopped[-1].fit()
+        armed.append(True)
+    armed.clear()
+    (want := tuner("whole", small(nested=True))).fit()
+    stopped[0].fit()
+    (anew := tuner("anew", other())).fit()
+    for model in (stopped[0].model, anew.model):
+        for weight, expected in zip(model.get_weights(), want.model.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, expected)
+    assert not list((tmp_path / "whole").rglob("start-*")), "no longer than it is needed"
+    for file in (tmp_path / "old").rglob("start-*"):  # an earlier version kept none
+        file.unlink()
+    with pytest.raises(RunError, match="stopped before its first checkpoint, and the weights that it began with are not kept"):
+        tuner("old", other()).fit()
+    tuner("old", small(nested=True)).fit()
+
+
 @pytest.mark.slow
 def test_the_example_survives_a_kill(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "examples" / "keras_user.py"), str(tmp_path / "out")]
