@@ -252,7 +252,7 @@ class StageLoop:
             noise_answers = same_twice(partial(answers_to_noise, model, info["model"]))
             if noise_answers is not None:
                 info["model"]["answers"] = noise_answers
-        if (content := settled(answers, chosen_on, info.get("head", ""), info["weights"]["sha256"], self.run.say)) is not None:
+        if (content := settled(answers, chosen_on, info, self.run.say)) is not None:
             write_atomic(run_dir / UNCERTAINTY_FILE, content)
         info["finished"] = True
         write_info(run_dir, info)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
 
 from emotiw_keras.data.batches import Pool
 from emotiw_keras.data.columns import pick
+from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.data.preprocessing_settings import crop_places
 from emotiw_keras.heads import heads_of
 from emotiw_keras.models import registry
@@ -35,7 +37,7 @@ def validation_answers(run: Surroundings, stage: Stage, val: Trained | None) -> 
     Images that trained the run or what it came from, and those of a test set, are left out. Nothing where there are no faces,
     or fewer than two for each class, as for `pack`.
     """
-    if val is None or isinstance(val, Batches) or run.face_input is None or not are_faces(val.shape, val.dtype):
+    if val is None or isinstance(val, Batches) or run.info["preprocessing"] is None or not are_faces(val.shape, val.dtype):
         return {}
     taken = _new(run, stage, val)
     if not len(taken):
@@ -53,22 +55,24 @@ def validation_answers(run: Surroundings, stage: Stage, val: Trained | None) -> 
     return enough(found)
 
 
-def settled(answers: Answers, chosen_on: str, own: str, weights: str, say: Callable[[str], None]) -> str | None:
+def settled(answers: Answers, chosen_on: str, info: Mapping[str, Any], say: Callable[[str], None]) -> str | None:
     """The content of `uncertainty.json` by these answers, None if those of the run's own choice are lacking; a line says what.
 
     Args:
         answers: from `validation_answers`, or what the folds said of images that they were not given.
         chosen_on: `CHOSEN_ON` or `out_of_fold.FOLDS`, of which images.
-        own: the head that is the run's own choice, "" of a network with one answer.
-        weights: SHA-256 of the weight file.
+        info: run.json's content.
         say: takes the line.
     """
-    limits = {name: usable(*each, weights, chosen_on) for name, each in answers.items()}
+    own = info.get("head", "")  # "" of a network with one answer
+    limits = {name: usable(*each, info["weights"]["sha256"], chosen_on) for name, each in answers.items()}
     if own not in limits:
-        say(
-            "no answer will be called uncertain: that takes two validation images for each class, in files or arrays of bytes, "
-            "that trained nothing and are of no test set; `emotiw pack` settles it on others"
-        )
+        takes = "two validation images for each class, in files or arrays of bytes, that trained nothing and are of no test set"
+        if info["preprocessing"] is None:
+            takes = "faces as bytes, uint8, and this network was trained on numbers"
+        elif not info["model"].get("given"):  # which no command can make again
+            takes += "; `emotiw pack` settles it on others"
+        say(f"no answer will be called uncertain: that takes {takes}")
         return None
     for name, limit in limits.items():
         say(f"{f'head {name}: ' if name else ''}{_told(limit)}")
@@ -107,15 +111,17 @@ def _new(run: Surroundings, stage: Stage, val: Trained) -> np.ndarray:
 
 def _outputs(run: Surroundings, val: Trained, taken: np.ndarray) -> dict[str, np.ndarray]:
     """Probabilities in float32 by head, the mean over the crops that the run averages over."""
-    assert not isinstance(val, Batches) and run.face_input is not None
+    assert not isinstance(val, Batches)
+    # a network that takes faces as they are has none in training
+    face_input = run.face_input or FaceInput.from_settings(run.info["preprocessing"], run.run_dir)
     net, heads = _in_float32(run), heads_of(run.info)
     logits = gives_logits(net)
     columns = {head.name: head.columns for head in heads} or {"": slice(None)}
-    places = crop_places(run.face_input.room, run.info.get("crops", 1))
+    places = crop_places(face_input.room, run.info.get("crops", 1))
     said: dict[str, list[np.ndarray]] = {name: [] for name in columns}
     for start in range(0, len(taken), VALIDATION_BATCH):
         faces = val.gather(taken[start : start + VALIDATION_BATCH])
-        each = [np.asarray(net(run.face_input(faces, np.tile(place, (len(faces), 1))), training=False)) for place in places]
+        each = [np.asarray(net(face_input(faces, np.tile(place, (len(faces), 1))), training=False)) for place in places]
         for name, part in columns.items():
             rows = [_softmax(outputs[:, part]) if logits else outputs[:, part].astype(np.float64) for outputs in each]
             said[name].append(np.mean(rows, axis=0))

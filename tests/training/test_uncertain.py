@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import keras
+import numpy as np
 import pytest
 
+from emotiw_keras import Predictor, Stage, StagedFineTuner
 from emotiw_keras.cli.main import run as emotiw
 from emotiw_keras.evaluation.evaluate import assess
 from emotiw_keras.out_of_fold import read_out_of_fold
@@ -14,6 +18,7 @@ from emotiw_keras.runs import Run
 from emotiw_keras.training import stage_sequence
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.recipe import load_recipe
+from emotiw_keras.training.recipe_tables import InputSettings
 from emotiw_keras.uncertainty import UNCERTAINTY_FILE, usable_entropy
 
 SHORT = ("stage.epochs=1", "near_duplicates=0")
@@ -68,6 +73,40 @@ def test_images_that_trained_the_run_choose_nothing(recipe_file: Path, faces: di
     changes = ("two.train=['target:train','target:val']", "duplicates=keep")
     run, said = trained(recipe_file, faces, tmp_path / "run", *changes)
     assert run.usable is None and any(line.startswith(NONE) for line in said)
+
+
+def own(folder: Path, pixels: np.ndarray, held: int = 12, **settings: Any) -> tuple[Run, list[str]]:
+    """A run of a user's own network on generated faces of three classes."""
+    model = keras.Sequential(
+        [keras.Input((24, 24, 1)), keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")]
+    )
+    said: list[str] = []
+    label = np.arange(len(pixels)) % 3
+    stage = Stage("s", train=("d:train",), val=("d:val",), epochs=1, optimizer="adam", learning_rate=0.01)
+    data = {"d": {"train": (pixels[held:], label[held:]), "val": (pixels[:held], label[:held])}}
+    tuner = StagedFineTuner(model, [stage], data=data, run_dir=folder, say=said.append, **settings)
+    run = tuner.fit()
+    assert run is not None
+    return run, said
+
+
+@pytest.mark.parametrize("preprocessing", [None, InputSettings(channels="grey")], ids=["as they are", "prepared"])
+def test_a_network_of_ones_own_says_what_its_predictor_would(preprocessing: InputSettings | None, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 24, 24, 1)).astype(np.uint8)
+    run, said = own(tmp_path / "run", pixels, preprocessing=preprocessing)
+    assert run.usable is not None and run.usable.images == 12 and not any(line.startswith(NONE) for line in said)
+    answers = Predictor(run).predict(list(pixels[:12]))
+    assert run.usable.entropy == pytest.approx(usable_entropy(np.arange(12) % 3, answers), abs=1e-5)
+
+
+def test_why_a_network_of_ones_own_says_nothing_is_told_as_it_is(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 24, 24, 1)).astype(np.uint8)
+    _, said = own(tmp_path / "numbers", pixels / np.float32(255))
+    assert any("that takes faces as bytes, uint8, and this network was trained on numbers" in line for line in said)
+    _, said = own(tmp_path / "few", pixels, 5)
+    assert any(line.startswith(NONE) for line in said) and not any("emotiw pack" in line for line in said), (
+        "which cannot make it again"
+    )
 
 
 def test_a_classifier_that_is_fitted_again_is_judged_by_its_folds(faces: dict[str, str], tmp_path: Path) -> None:
