@@ -62,6 +62,15 @@ def test_colour_jpeg_is_that_of_libjpeg(quality: int) -> None:
         assert off.mean() < 0.7 and np.percentile(off, 99) <= 10
 
 
+def test_colour_jpeg_rounds_halves_as_libjpeg() -> None:
+    """On which the colour of evenly tinted blocks falls at this quality."""
+    images = (np.clip(faces(96).astype(int), 60, 190) + [40, 0, -20]).astype(np.uint8)
+    got = computed(degrade.compressed(images.astype(np.float32), np.full(3, 30, np.float32)))
+    for mine, image in zip(got, images, strict=True):
+        coded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 30])[1]
+        assert (np.abs(mine - cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1]) > 1).mean() < 0.02
+
+
 def test_noise_has_its_deviation_and_stays_the_same() -> None:
     images = np.full((3, 64, 64, 1), 100, np.float32)
     places = np.array([0, degrade.NOISE_VALUES - 5, 0], np.float32)
