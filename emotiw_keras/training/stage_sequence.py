@@ -30,7 +30,7 @@ from emotiw_keras.training.head import HeadTraining
 from emotiw_keras.training.interrupts import Flag, delayed_signals
 from emotiw_keras.training.keep import kept_stage
 from emotiw_keras.training.replicas import Replicas
-from emotiw_keras.training.run_writer import check_there, history_columns, make_folder, table_text, write_done, write_info
+from emotiw_keras.training.run_writer import check_there, history_columns, table_text, write_done, write_info
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.stage_facts import read_done
 from emotiw_keras.training.stage_state import arrays, restore
@@ -168,7 +168,7 @@ class StageLoop:
         result = run.from_chief(lambda: read_done(marker, training.stage.name) if marker.exists() else None)
         if result is None:
             if training.number == 1 and "began_with" in run.info:
-                self._begin_as_given(training.folder)
+                self._begin_as_given(training)
             if isinstance(training, HeadTraining):  # which takes seconds: the chief fits it for all
                 result = run.from_chief(lambda: training.fit(self._write_rows))
             else:
@@ -190,19 +190,18 @@ class StageLoop:
             if run.writes:
                 learning_curves(run.run_dir / "history.csv", run.run_dir / "curves.png")
 
-    def _begin_as_given(self, folder: Path) -> None:
-        """Keep the weights that a network was given with, for where no checkpoint holds others yet; give them back to one that
-        was made anew or has moved since."""
+    def _begin_as_given(self, training: StageTraining) -> None:
+        """Where no checkpoint holds weights yet, let the stage keep those that the network was given with; give them back to a
+        network that was made anew or has moved since."""
         run = self.run
         with run.together():
-            if not run.writes or checkpoints.positions(folder):
+            if not run.writes or checkpoints.positions(training.folder):
                 return
-            start = checkpoints.start_of(folder)
+            start = checkpoints.start_of(training.folder)
             if start is not None:
                 restore("model", run.model.variables, checkpoints.load(start))
             elif weights_hash(run.model) == run.info["began_with"]:
-                make_folder(run.run_dir, folder)
-                checkpoints.save(folder, "start", arrays("model", run.model.variables), {})
+                training.given = arrays("model", run.model.variables)
             else:
                 raise RunError(
                     f"{run.run_dir} was stopped before its first checkpoint, and the weights that it began with are not kept; "

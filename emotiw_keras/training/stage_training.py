@@ -78,6 +78,8 @@ class StageTraining:
         self.behind = Behind(run.say, threads=run.replicas is None)
         self.new_best: dict[str, np.ndarray] | None = None
         """The weights of the best epoch, until they are written."""
+        self.given: dict[str, np.ndarray] | None = None
+        """The weights that a network was given with, until they are written."""
 
     def check(self) -> None:
         """Refuse settings that change images where the network takes them as they are.
@@ -130,6 +132,9 @@ class StageTraining:
         with run.together():
             if run.writes:
                 make_folder(run.run_dir, self.folder)
+                if self.given is not None:
+                    checkpoints.save(self.folder, "start", self.given, {})
+                    self.given = None
         with self.behind:
             while state.epoch < stage.epochs and not (stage.patience and state.waited >= stage.patience) and not state.stopped:
                 self._epoch()
