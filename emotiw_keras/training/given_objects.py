@@ -48,7 +48,7 @@ def check_network(model: keras.Model) -> None:
     if not isinstance(model, keras.Model):
         raise UsageError(f"the model is {briefly(model)}; expected a keras.Model, such as emotiw_keras.models.AlexNet()")
     for name in OWN_STEPS:
-        if getattr(type(model), name) is not getattr(keras.Model, name):
+        if getattr(type(model), name) is not getattr(keras.Model, name) or name in vars(model):
             raise ModelError(
                 f"the network {model.name!r} has a {name} of its own, which no stage calls; give its loss to Stage(loss=...), "
                 "its metrics to StagedFineTuner(metrics=...), or what it adds to self.add_loss(...) in its call"

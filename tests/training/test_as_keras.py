@@ -403,10 +403,23 @@ class Sevenfold(keras.losses.SparseCategoricalCrossentropy):
         return 7 * super().__call__(*given, **named)
 
 
+def set_on(name: str) -> Callable[[], keras.Model]:
+    """A network whose object has a step of its own, not its class."""
+
+    def made() -> keras.Model:
+        model = network()
+        setattr(model, name, lambda *given, **named: {})
+        return model
+
+    return made
+
+
 @pytest.mark.parametrize(
     ("make", "stage", "tuner", "labels", "error", "words"),
     [
         (stepping("train_step"), {}, {}, Y, ModelError, "train_step of its own"),
+        (set_on("train_step"), {}, {}, Y, ModelError, "train_step of its own"),
+        (set_on("compute_loss"), {}, {}, Y, ModelError, "compute_loss of its own"),
         (stepping("compute_metrics"), {}, {}, Y, ModelError, r"compute_metrics of its own.*StagedFineTuner\(metrics=...\)"),
         (stepping("predict_step"), {}, {}, Y, ModelError, "predict_step of its own"),
         (network, {"loss": Sevenfold()}, {}, Y, UsageError, "__call__ of its own"),
