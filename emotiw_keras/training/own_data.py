@@ -68,6 +68,8 @@ class Arrays:
             if not finite.all():
                 number = start + int(np.argmin(finite))
                 raise DataError(f"{name}: x[{number}] holds nan or infinity; expected finite numbers")
+        self.odd_row = _odd_row(self.labels, f"{name}: y", 0)
+        """The first item whose row of labels is no share of each class: one below 0, or all 0."""
         self.shape: tuple[int, ...] = self.x.shape[1:]
         self.dtype = self.x.dtype
         self.whole: Arrays | None = None
@@ -175,13 +177,17 @@ class Batches:
         self.label_spec = tf.TensorSpec((None,) if single else (None, y.shape[1]), tf.int32 if single else tf.float32)
         self.ends = (0, 0)
         """The least and the largest label."""
+        self.odd_row: int | None = None
+        """As that of `Arrays`."""
         self.steps, self._images = self._counted(say)
 
     def _counted(self, say: Callable[[str], None]) -> tuple[int, int]:
         """(batches, images) of an epoch, by going through it once."""
-        sizes, ends = [], []
+        sizes, ends = list[int](), list[int]()
         told = time.monotonic() + TELL_SECONDS
         for _, labels in self._parts():
+            odd = _odd_row(np.asarray(labels), f"{self.name}: label", sum(sizes))
+            self.odd_row = odd if self.odd_row is None else self.odd_row
             sizes.append(len(labels))
             rows = self.label_spec.shape.rank == 2
             ends += [0, int(labels.shape[1]) - 1] if rows else [int(np.min(labels)), int(np.max(labels))]
@@ -229,6 +235,18 @@ class Batches:
     def rows(self) -> Iterator[tuple[str, str, int]]:
         """Nothing: which images these are is not known."""
         return iter(())
+
+
+def _odd_row(labels: np.ndarray, name: str, start: int) -> int | None:
+    """The number, from `start`, of the first row of labels that is no share of each class; DataError for one of nan."""
+    if labels.ndim == 1 or labels.shape[1] == 1 and labels.dtype.kind in "iu":  # a class each
+        return None
+    rows = np.asarray(labels, np.float32)
+    finite = np.isfinite(rows).all(axis=1)
+    if not finite.all():
+        raise DataError(f"{name}[{start + int(np.argmin(finite))}] holds nan or infinity; expected finite numbers")
+    odd = (rows < 0).any(axis=1) | ~rows.any(axis=1)
+    return start + int(np.argmax(odd)) if odd.any() else None
 
 
 Own = Arrays | Batches
@@ -299,6 +317,12 @@ def stage_data(stage: Stage, own: OwnData) -> tuple[Own | None, Own | None]:
     train = found["train"]
     if train is not None:
         _check(stage, train)
+    for part in found.values():
+        if part is not None and part.odd_row is not None and isinstance(stage.loss, str):
+            raise DataError(
+                f"{part.name}: the labels of item {part.odd_row} are all 0 or below 0 in part; expected a share of each class, "
+                f"for loss = {stage.loss!r} of stage {stage.name!r}, or a loss of your own for such rows"
+            )
     return train, found["val"]
 
 
