@@ -19,6 +19,7 @@ from emotiw_keras.packed_rows import PACKED_BY_0_1, PACKED_ROWS_FILE, unpacked
 from emotiw_keras.run_facts import FINAL, FOLDS_FILE, MEAN_IMAGE_FILE, check_info, fold_name, read_folds
 from emotiw_keras.sealed import read_sealed
 from emotiw_keras.talk import Notice
+from emotiw_keras.text import briefly
 from emotiw_keras.uncertainty import UNCERTAINTY_FILE, Usable, read_usable
 from emotiw_keras.weights.hub import fetch_run, is_address
 from emotiw_keras.weights.shipped import shipped_folder, shipped_models
@@ -123,11 +124,18 @@ class Run:
                 where Keras cannot copy it (a class without `get_config`, a Lambda).
 
         Raises:
-            UsageError: another kind of address.
+            UsageError: another kind of address, or a `model` that is none of Keras.
             ModelError: there is no such folder and no such model.
             RunError: not a run, unfinished, damaged, or of another version.
         """
         check_local(path, "hf")
+        if model is not None:
+            import keras
+
+            if not isinstance(model, keras.Model):
+                raise UsageError(
+                    f"the model is {briefly(model)}; expected a keras.Model, such as keras.models.load_model(file) gives"
+                )
         folder = fetch_run(str(path)) if is_address(path) else expanded(path)
         if not folder.exists():
             shipped = shipped_folder(str(path))
