@@ -119,15 +119,14 @@ def holds_face_input(model: keras.Model) -> bool:
     return any(isinstance(layer, FaceInput) for _, layer in inner_layers(model))
 
 
-def labels_for(model: keras.Model, labels: str) -> tuple[str, ...]:
-    """Class names for arrays and datasets: those of a named set if they are as many as outputs, else the outputs' numbers:
-    their order is nobody's guess.
+def labels_for(model: keras.Model, labels: str | None) -> tuple[str, ...]:
+    """Class names for arrays and datasets: those of a named set, else the outputs' numbers: their order is nobody's guess.
 
     Raises:
-        UsageError: a set of another size that is not the default.
+        UsageError: a set of another size.
     """
     classes = model.output_shape[-1]
-    if labels in ("basic7", "folder"):
+    if labels is None or labels == "folder":
         return tuple(map(str, range(classes)))
     names = label_set(labels).labels
     if len(names) != classes:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emotiw_keras import hardware
-from emotiw_keras.costs import cost_matrix
+from emotiw_keras.costs import ALL_EQUAL_SOURCE, costs_of
 from emotiw_keras.data.faceset import FaceSet
 from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.near.groups import photographs
@@ -154,7 +154,13 @@ def prepare(
     of_files = [part for part in recipe.stages if not set(own) & {name.partition(":")[0] for name in (*part.train, *part.val)}]
     for part in recipe.stages:
         if isinstance(part, Stage) and part.cost_weight:
-            cost_matrix(labels[part.name], part.costs or None)  # a file that cannot be used is told before anything is trained
+            source = costs_of(labels[part.name], part.costs or None).source  # a file that cannot be used is told now
+            if source == ALL_EQUAL_SOURCE:
+                say(
+                    Notice(
+                        f"warning: {part.where}: cost_weight has no costs to weigh: {source}; name the classes, or give costs"
+                    )
+                )
     drop = recipe.duplicates == "drop"
     of_own = _own_stages(recipe, own, drop)
     alike, between = photographs(sets, say) if drop else ({}, 0)

@@ -54,7 +54,8 @@ class StagedFineTuner:
             1 or 3) are faces, which `preprocessing` makes the network's input on the device; all else goes in as it is.
         run_dir: the run folder.
         width: the multiplier a network of the zoo was made with.
-        labels: a named label set, "folder" for any class names of faces in files, or the names in the order of the outputs.
+        labels: a named label set, "folder" for any class names of faces in files, or the names in the order of the outputs;
+            None is "basic7" of faces in files, else the numbers of the outputs.
         subject_patterns: data set name -> regular expression on file names that names the person.
         sources: data set name -> how else it is read, such as `SourceSettings(every=10)` for a set of videos.
         preprocessing: what happens to pixels; None takes the facts of a network of the zoo, and gives any other network its
@@ -97,7 +98,7 @@ class StagedFineTuner:
         data: Mapping[str, str | Path | FaceSet | Any],
         run_dir: str | Path,
         width: float = 1.0,
-        labels: str | Sequence[str] = "basic7",
+        labels: str | Sequence[str] | None = None,
         subject_patterns: Mapping[str, str] | None = None,
         sources: Mapping[str, SourceSettings] | None = None,
         preprocessing: InputSettings | None = None,
@@ -160,7 +161,7 @@ class StagedFineTuner:
             self.say(Notice(f"{part.name} holds images as {part.dtype}: `emotiw predict` and `emotiw evaluate` {what}"))
         self._began_with: str | None = None
         self._unfinished: Given | None = None
-        if not isinstance(labels, str):
+        if labels is not None and not isinstance(labels, str):
             labels = tuple(labels)
         elif not self.data:
             labels = given_network.labels_for(model, labels)
@@ -168,7 +169,7 @@ class StagedFineTuner:
             name="python",
             stages=with_frozen(model, stages),
             data=tuple(data),
-            labels=labels,
+            labels=Recipe.labels if labels is None else labels,
             duplicates=duplicates,
             near_duplicates=near_duplicates,
             keep=keep,

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from emotiw_keras import Stage, StagedFineTuner
+from emotiw_keras import Run, Stage, StagedFineTuner
 from emotiw_keras.errors import DataError, EmotiwError, ModelError, RunError, UsageError
+from emotiw_keras.labels import LABEL_SETS
 from emotiw_keras.runs import read_info
 from emotiw_keras.training import own_data
 from emotiw_keras.training.losses import gives_logits
@@ -73,6 +74,7 @@ class Told(Boosted):
         ({"labels": ("a", "a", "b")}, UsageError, "expected at least two labels, each once"),
         ({"labels": "abcd"}, UsageError, "unknown label set 'abcd'"),
         ({"labels": (1, 2, 3)}, UsageError, "expected names"),
+        ({"labels": "basic7"}, UsageError, "labels 'basic7' are 7, the network has 3 outputs"),
         ({"model": "alexnet"}, UsageError, "the model is 'alexnet'; expected a keras.Model"),
         ({"model": keras.layers.Dense(3)}, UsageError, "expected a keras.Model"),
         ({"data": ((X, Y),)}, UsageError, "expected a table of names, such as data="),
@@ -96,6 +98,46 @@ def test_numbers_that_are_none_are_named() -> None:
     x[7, 2] = np.nan
     with pytest.raises(DataError, match=r"d:train: x\[7\] holds nan or infinity"):
         tuner(Path("run"), (x, Y))
+
+
+@pytest.mark.parametrize("dataset", [False, True], ids=["arrays", "dataset"])
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [(np.nan, r"label\[5\] holds nan"), (-1.0, "item 5 are all 0 or below"), (0.0, "item 5 are all 0 or below")],
+)
+def test_rows_of_labels_that_are_no_shares_are_named(row: float, words: str, dataset: bool, tmp_path: Path) -> None:
+    rows = np.eye(3, dtype=np.float32)[Y]
+    rows[5] *= row
+    rows[5] += 0.0
+    held = tf.data.Dataset.from_tensor_slices((X, rows)).batch(4) if dataset else (X, rows)
+    with pytest.raises(DataError, match=words if dataset else words.replace("label", "y")):
+        tuner(tmp_path / "run", held).fit()
+    if np.isfinite(row):
+        mine = {"loss": keras.losses.MeanSquaredError(), "optimizer": "adam", "learning_rate": 0.01}
+        assert tuner(tmp_path / "mine", held, stage=mine).fit() is not None
+
+
+@pytest.mark.parametrize("given", [None, "basic7", "folder"])
+def test_a_label_set_that_is_asked_for_is_heeded_and_without_one_no_cost_is_told(given: str | None, tmp_path: Path) -> None:
+    said: list[str] = []
+    stage = {"cost_weight": 1.0, "optimizer": "adam", "learning_rate": 0.01}
+    held = (X, np.arange(len(X)) % 7)
+    run = tuner(
+        tmp_path / "run", held, network(classes=7), stage, say=said.append, **({"labels": given} if given else {})
+    ).fit()
+    assert run is not None
+    assert run.labels == (LABEL_SETS["basic7"].labels if given == "basic7" else tuple("0123456"))
+    assert any("cost_weight has no costs to weigh: 1 for every confusion" in line for line in said) == (given != "basic7")
+
+
+@pytest.mark.parametrize("model", ["net.keras", Stage])
+def test_a_run_is_opened_with_a_network_alone(model: Any, tmp_path: Path) -> None:
+    run = tuner(tmp_path / "run").fit()
+    assert run is not None
+    with pytest.raises(UsageError, match=r"expected a keras.Model, such as keras.models.load_model\(file\) gives"):
+        Run.open(run.path, model=model)
+    with pytest.raises(UsageError, match="expected a keras.Model"):
+        Run.from_hub("no/where", model=model)
 
 
 def test_complex_numbers_are_refused_as_a_part_would_be_lost() -> None:
