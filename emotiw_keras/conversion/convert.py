@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emotiw_keras.conversion.described import OUTPUT, check_described
 from emotiw_keras.conversion.into_keras import layout_of, normalisation_to_keras, to_keras
 from emotiw_keras.conversion.matching import Match, check_scale, check_unscaled, match_layers, other_inputs
 from emotiw_keras.conversion.original_computation import (
@@ -143,9 +145,20 @@ def _converted(
     # Compared in float32, whatever the network that takes the weights will compute in.
     with computing_in("float32"), empty_networks():
         model = build(name, weights=None, width=width, input_shape=shape, **top)
+    if foreign.description:
+        uncompared = check_described(name, foreign.path.name, foreign.description, model, _names(conversion))
+        conversion = replace(conversion, uncompared=uncompared)
     _fill(model, conversion, spec)
     conversion.parity.update(_compare(model, conversion, expected, spec))
     return model, conversion
+
+
+def _names(conversion: Conversion) -> dict[str, str]:
+    """Our layers with weights -> the file's."""
+    names = {match.ours: match.theirs for match in conversion.matches}
+    norms = [match.normalisation for match in conversion.matches if match.normalisation is not None]
+    names |= {norm.ours: norm.mean.rpartition(".")[0] for norm in norms if norm.mean is not None}
+    return names if conversion.classes is None else {**names, OUTPUT: OUTPUT}
 
 
 def _check_numbers(foreign: Foreign, matches: Sequence[Match]) -> None:

@@ -50,6 +50,8 @@ class Conversion:
     """How other publishers prepare the images of this network, where the file does not say how its own were."""
     silent: list[str] = field(default_factory=list)
     """What gave nothing but zeros when the two were compared."""
+    uncompared: str = ""
+    """What of the description that a Keras file has of its layers could not be compared with the network's."""
     checked: list[str] = field(default_factory=list)
     """What images of known classes say."""
 
@@ -83,6 +85,8 @@ class Conversion:
         doubles = sorted({str(array.dtype) for array in foreign.arrays.values()} - {"float32"})
         worst = max(self.parity, key=lambda key: self.parity[key])
         whose = "the computation in the file" if self.own_structure else f"{spec.title} as its authors defined it"
+        if not self.own_structure and not foreign.description:
+            whose += " (of activations, strides and poolings the file says nothing)"
         lines = [
             f"read {foreign.path.name}: {foreign.format}, {number_of(len(foreign.arrays), 'arrays')}, {values:,} values",
             f"matched {number_of(len(self.matches), 'layers')} of {self.name} by {self.matched_by}, "
@@ -115,6 +119,9 @@ class Conversion:
         if folded:
             lines.append(f"{folded} batch normalisations are folded into their convolutions; ours are left with the biases")
         lines += _grouped(foreign.ignored)
+        if foreign.description:
+            told = f"activations, strides, paddings, poolings and epsilons are {self.name}'s by the file's description"
+            lines.append(Notice(f"{told}; not compared: {self.uncompared}") if self.uncompared else told)
         lines.append(
             f"proved on a colour image against {whose}, run in NumPy: {self.last} within {self.parity[self.last]:.1e}, "
             f"{number_of(len(self.parity) - 1, 'inner layers')}, "

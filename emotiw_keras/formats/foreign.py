@@ -128,6 +128,8 @@ class Foreign:
     """How the file says that images are prepared; of several, which contradict each other, each once."""
     ignored: dict[str, str] = field(default_factory=dict)
     """Layers and arrays that are not among the above -> why."""
+    description: str = ""
+    """The JSON text in which a Keras file describes its layers, if it does; see `conversion.described`."""
     rescales: tuple[str, ...] = ()
     """Layers that rescale or normalise the images, as far as a file without a graph names them; no array holds what they do."""
     classes: tuple[str, ...] | None = None

@@ -1,7 +1,7 @@
 """Keras' files: the old `.h5` of weights or of a whole model, the `.weights.h5` of Keras 3, and its `.keras` of a whole model.
 
-Arrays only are read. The description of the layers that a whole model carries (JSON that can name code to run, as a Lambda
-layer does) is listed, and searched for "channels_first" and for what changes images ahead of the first weights alone. Sources:
+Nothing is run. The description of the layers that a whole model carries (JSON that can name code to run, as a Lambda layer
+does) is searched for "channels_first" and for what changes images ahead of the first weights, and handed on as text. Sources:
 Keras' `legacy/saving/legacy_h5_format.py` and `saving/saving_lib.py`; Keras 2's `utils/conv_utils.py` (`convert_kernel`).
 """
 
@@ -35,7 +35,8 @@ UNPACKED = "emotiw_keras_unpacked_"
 """How the folders start, among the system's temporary ones, in which such an entry lies while it is read."""
 _BATCH_NORM = ("gamma", "beta", "mean", "variance")
 _OLD_NAME = re.compile(r"(?:.*_)?(W|b)(?:_\d+)?")
-_DESCRIPTION = "a description of layers; only arrays are read"
+_DESCRIPTION = "a description of layers; settings are compared where a network is converted, nothing is run"
+_TRAINING = "how it was trained; only arrays are read"
 _OPTIMIZER = "the optimizer's state, which only training needs"
 _CHANNELS_FIRST = re.compile(r'"data_format"\s*:\s*"channels_first"')
 _LAYER = re.compile(r'"class_name"\s*:\s*"(\w+)"(?:\s*,\s*"config"\s*:\s*\{\s*"name"\s*:\s*"([^"]*)")?')
@@ -80,9 +81,9 @@ def read_keras_h5(path: Path, limits: Limits | None = None, *, trusted: bool = F
     with open_hdf5(path, bounds, rehearsed=True) as file:
         top = file.children(file.root)
         foreign = Foreign(format="Keras weights", path=path, arrays={}, layout="hwio")
-        for name in ("model_config", "training_config"):
+        for name, why in (("model_config", _DESCRIPTION), ("training_config", _TRAINING)):
             if file.has(file.root, name):
-                foreign.ignored[name] = _DESCRIPTION
+                foreign.ignored[name] = why
         whole = top.get("model_weights")
         weights = whole if isinstance(whole, h5py.Group) else file.root
         layers = _texts(file, weights, "layer_names")
@@ -93,7 +94,8 @@ def read_keras_h5(path: Path, limits: Limits | None = None, *, trusted: bool = F
             foreign.format = f"Keras {'model' if weights is whole else 'weights'} (HDF5)"
             text = _described(file)
             foreign.flattening_open = text is None or _CHANNELS_FIRST.search(text) is not None
-            foreign.rescales = rescaling_in(text or "") or tuple(filter(is_rescaling, layers))
+            foreign.description = text or ""
+            foreign.rescales = rescaling_in(foreign.description) or tuple(filter(is_rescaling, layers))
             backend = file.texts_of(file.root, "backend") or file.texts_of(weights, "backend") or ()
             turned = backend == ("theano",) and foreign.layout is not None
             if foreign.layout is None and backend != ("tensorflow",):
@@ -136,6 +138,7 @@ def read_keras_archive(path: Path, limits: Limits | None = None) -> Foreign:
         path=path,
         ignored=held.ignored | others,
         flattening_open=first,
+        description=config,
         rescales=rescaling_in(config) or held.rescales,
     )
 

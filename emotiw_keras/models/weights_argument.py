@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from emotiw_keras.conversion.convert import convert
+from emotiw_keras.conversion.described import check_described
 from emotiw_keras.conversion.matching import check_unscaled
 from emotiw_keras.errors import ModelError
 from emotiw_keras.files import local_path
@@ -148,7 +149,7 @@ def _settle_classifier(
     last = get_spec(name).classifier
     mine = next((layer for layer in model.layers if layer.name == last), None)
     values = held.get(last)
-    if mine is None or values is None or [each.shape for each in values] != [tuple(each.shape) for each in mine.weights]:
+    if mine is None or values is None or not _fits(mine, values):
         return
     known, wanted = ([class_key(each) for each in names] for names in (foreign.classes or (), labels))
     if not known or not wanted or known == wanted:
@@ -161,6 +162,10 @@ def _settle_classifier(
         del held[last]
         classes = f"{_listed(foreign.classes or ())}; asked for are {_listed(labels)}"
         print(f"{name}: {last} of {shown(foreign.path.name)} has the classes {classes}", file=sys.stderr)
+
+
+def _fits(layer: keras.layers.Layer, values: Sequence[np.ndarray] | None) -> bool:
+    return values is not None and [each.shape for each in values] == [tuple(each.shape) for each in layer.weights]
 
 
 def _take(model: keras.Model, held: Mapping[str, list[np.ndarray]], path: Path, name: str) -> None:
@@ -229,6 +234,7 @@ def _load_foreign(model: keras.Model, path: Path, name: str, width: float, label
     foreign = read(path)
     check_unscaled(name, shown(path.name), foreign.rescales)
     # What may lie in another order is converted, which says so, even where its layers have our names.
+    uncompared = ""
     held = None if foreign.flattening_open else _own_layers(model, foreign, get_spec(name).classifier)
     if held is None:
         shape = model.inputs[0].shape[1:] if len(model.inputs) == 1 else ()
@@ -239,5 +245,12 @@ def _load_foreign(model: keras.Model, path: Path, name: str, width: float, label
         if found.other_inputs is not None:
             print(f"{name}: {shown(path.name)}: {found.inputs_assumed}", file=sys.stderr)
         held = {layer.name: layer.get_weights() for layer in source.layers if layer.weights}
+        uncompared = found.uncompared
+    elif foreign.description:
+        names = {layer.name: layer.name for layer in model.layers if layer.weights and _fits(layer, held.get(layer.name))}
+        uncompared = check_described(name, shown(path.name), foreign.description, model, names)
+    if uncompared:
+        said = "by its description of its layers it computes the same, as far as compared; not compared are"
+        print(f"{name}: {shown(path.name)}: {said} {uncompared}", file=sys.stderr)
     _settle_classifier(held, model, foreign, name, labels)
     _take(model, held, path, name)
