@@ -26,8 +26,8 @@ def answer(model_file: str, faces_file: str, outputs_file: str) -> None:
     def probabilities(batch: np.ndarray, output: str = "probabilities") -> np.ndarray:
         return session.run([output], {"pixels": batch})[0]
 
-    heads = [output.name for output in session.get_outputs() if output.name != "probabilities"]
-    single = np.concatenate([probabilities(face[None]) for face in faces])
+    first, *heads = (output.name for output in session.get_outputs())
+    single = np.concatenate([probabilities(face[None], first) for face in faces])
     facts = session.get_modelmeta().custom_metadata_map["emotiw"]
     answers = {name: probabilities(faces, name) for name in heads}
     answers |= {"batch": probabilities(faces), "single": single, "facts": np.array(facts)}

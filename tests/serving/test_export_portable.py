@@ -172,6 +172,40 @@ def test_a_classifier_on_several_layers_is_the_same_in_both(kind: str, tmp_path:
     np.testing.assert_allclose(RUN[kind](tmp_path / "net", faces), expected, rtol=1e-3, atol=1e-6)
 
 
+@formats
+@pytest.mark.parametrize("chosen", ["fer", "votes"])
+def test_the_chosen_heads_answer_is_the_first_output(kind: str, chosen: str, tmp_path: Path) -> None:
+    """Of TFLite it was any, and a tensor that another output had too: labels.txt belonged to none."""
+    net, face_input, faces = small("face_vgg")
+    heads = {"fer": slice(0, 12), "votes": slice(12, 42)}
+    columns = {"probabilities": heads[chosen], **{f"probabilities_{name}": part for name, part in heads.items()}}
+    folded = fold(net, face_input)
+    expected = keras.ops.convert_to_numpy(net(face_input(faces), training=False))
+    if kind == "onnx":
+        import onnxruntime
+
+        from emotiw_keras.serving.onnx_graph import onnx_model
+
+        session = onnxruntime.InferenceSession(onnx_model(folded, columns, {"emotiw": "{}"}).SerializeToString())
+        assert [output.name for output in session.get_outputs()] == list(columns)
+        first = session.run(None, {"pixels": faces[:1]})[0]
+    else:
+        model = tflite_model(folded, columns)
+        assert tf.lite.Interpreter(model_content=model).get_signature_list()["serving_default"]["outputs"] == sorted(columns)
+        plain = tf.lite.Interpreter(model_content=model)
+        plain.allocate_tensors()
+        plain.set_tensor(plain.get_input_details()[0]["index"], faces[:1])
+        plain.invoke()
+        outputs = plain.get_output_details()
+        assert len({output["index"] for output in outputs}) == 3
+        first = plain.get_tensor(outputs[0]["index"])
+        both = tf.lite.Interpreter(model_content=model).get_signature_runner()(pixels=faces[:1])
+        np.testing.assert_array_equal(first, both["probabilities"])
+        for name, part in columns.items():
+            np.testing.assert_allclose(both[name], expected[:1, part], rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(first, expected[:1, heads[chosen]], rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["alexnet_owt", "squeezenet", "vgg_cnn_m_128", "pathnet"])
 def test_other_kinds_of_networks_are_the_same_in_tflite(name: str, tmp_path: Path) -> None:
     net, face_input, faces = small(name)
