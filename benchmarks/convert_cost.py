@@ -85,10 +85,15 @@ def main(rounds: int, also: tuple[tuple[str, str], ...]) -> None:
         for file, network in also:
             commands[Path(file).name] = (Path(file), [*emotiw, file, "--model", network, *out])
         rows = {}
+
+        def fresh(command: list[str]) -> tuple[float, int]:
+            Path(folder, "out.weights.h5").unlink(missing_ok=True)
+            return run(command)
+
         for name, (file, command) in commands.items():
             size = file.stat().st_size
-            run(command)
-            times, peaks = zip(*(run(command) for _ in range(rounds)), strict=True)
+            fresh(command)
+            times, peaks = zip(*(fresh(command) for _ in range(rounds)), strict=True)
             rows[name] = {"seconds": statistics.median(times), "peak": max(peaks) / size}
             click.echo(f"{name:32} {rows[name]['seconds']:6.2f} s   peak {rows[name]['peak']:.2f} x {size / 1e6:.0f} MB")
     rates = grey_rates()

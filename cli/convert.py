@@ -10,8 +10,8 @@ import click
 from emotiw_keras.cli import completion
 from emotiw_keras.cli.console import put, put_made, tell
 from emotiw_keras.cli.places import LOCAL
-from emotiw_keras.errors import ModelError, UsageError
-from emotiw_keras.files import expanded, real
+from emotiw_keras.errors import ModelError, OutputError, UsageError
+from emotiw_keras.files import expanded
 from emotiw_keras.sealed import json_text
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ def convert(
     """Turn a weight file of another framework into weights of a network of the zoo.
 
     It reads Caffe, MatConvNet, PyTorch, ONNX, NumPy, pickled, Keras and safetensors files, and runs nothing that is in
-    them. Every array must find its place. Before FILE is written, the network is compared with the original's own
-    computation on a colour image, layer by layer.
+    them. Every array must find its place. FILE must not exist yet; before it is written, the network is compared with the
+    original's own computation on a colour image, layer by layer.
     """
     if inspect:
         _refuse_all_but(ctx, {"inspect", "as_json"}, "--inspect converts nothing")
@@ -82,8 +82,8 @@ def convert(
         raise UsageError("--json is how --inspect prints; add --inspect, or leave it out")
     if out is None:
         raise UsageError("say where the weights go with --out FILE, or look at SOURCE with --inspect")
-    if real(Path(out)) == real(Path(source)):
-        raise UsageError(f"--out {out} is SOURCE, which would be replaced; choose another name")
+    if Path(out).is_file():
+        raise OutputError(f"{out} exists; converting never overwrites, name a new place or remove that one")
     if model is None:
         mean, order = _mean_image(source, out, channel_order)
         _refuse_all_but(ctx, {"out", "channel_order"}, f"{Path(source).name} is a mean image")
@@ -110,7 +110,7 @@ def convert(
         spec = get_spec(model)
         network = fold_to_grey(network, spec.mean, spec.std)
         tell("folded to one input channel: images of shape (height, width, 1)")
-    path = write_weights(network, out)
+    path = write_weights(network, out, new=True)
     put_made(f"{path}: {network.count_params():,} parameters of {model}, {path.stat().st_size / 1e6:.1f} MB")
 
 

@@ -341,10 +341,10 @@ def _compare(model: keras.Model, conversion: Conversion, expected: dict[str, np.
     return parity
 
 
-def write_weights(model: keras.Model, out: str | os.PathLike[str]) -> Path:
+def write_weights(model: keras.Model, out: str | os.PathLike[str], *, new: bool = False) -> Path:
     """The weights of a network as a `.weights.h5` file, which appears whole or not at all.
 
-    Raises ModelError for another suffix, OutputError if it cannot be written.
+    Raises ModelError for another suffix, OutputError if it cannot be written, or with `new` if something is there.
     """
     from emotiw_keras.files import atomic_path
     from emotiw_keras.locking import sweep_beside
@@ -354,7 +354,7 @@ def write_weights(model: keras.Model, out: str | os.PathLike[str]) -> Path:
     if not path.name.endswith(SUFFIX):
         raise ModelError(f"cannot write weights to {path.name}; expected a name that ends in {SUFFIX}")
     sweep_beside(path)
-    with atomic_path(path) as temporary:
+    with atomic_path(path, new=new) as temporary:
         save(model, temporary)
     return path
 

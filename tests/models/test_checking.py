@@ -128,6 +128,7 @@ def test_the_command_refuses_another_class(
     assert not out.exists()
     assert run([*command, "--check", f"{image}={best}"]) == 0
     assert out.exists() and f"checked: cat.png is class {best} (" in capsys.readouterr().err
+    out.unlink()
     for wrong, code in ((f"{image}", 2), (f"{image}=", 2), (f"{image}=cat", 2), (f"{tmp_path / 'none.png'}=1", 4)):
         assert run([*command, "--check", wrong]) == code
         last = capsys.readouterr().err.splitlines()[-1]

@@ -41,6 +41,20 @@ def test_grey_weights_fit_a_network_of_one_channel(caffemodel: Path, tmp_path: P
     assert model.input_shape == (None, 227, 227, 1)
 
 
+def test_a_file_that_is_there_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The source itself, given as --out, and a finished run's weights were replaced."""
+    np.save(tmp_path / "mean.npy", np.zeros((3, 3, 3)))
+    for name, options in (("net.weights.h5", ["--model", "squeezenet", "--grey"]), ("mean.npy", [])):
+        path = tmp_path / name
+        path.touch()
+        before = path.read_bytes()
+        assert run(["convert", str(path), *options, "--out", str(path)]) == 6
+        assert capsys.readouterr().err == (
+            f"emotiw: error: {path} exists; converting never overwrites, name a new place or remove that one\n"
+        )
+        assert path.read_bytes() == before
+
+
 def test_inspect_shows_the_layers_and_writes_nothing(caffemodel: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(caffemodel.parent.iterdir())
     assert run(["convert", str(caffemodel), "--inspect"]) == 0
@@ -79,6 +93,7 @@ def test_how_a_data_layer_prepares_images_is_told_and_another_scale_refused(
     assert code == 0 and not any("not stated by the file" in line for line in lines)
     assert f"images as the file's data layers have them: 0..255 less 104, 117, 123; {takes}" in lines
     assert "mean in the file 104.000, 117.000, 123.000; squeezenet_v1_1 subtracts 104.000, 117.000, 123.000 (BGR)" in lines
+    Path(out).unlink()
     assert run(["convert", str(tmp_path / "train.prototxt"), "--out", out]) == 2
     assert "say which network train.prototxt holds with --model" in capsys.readouterr().err
     assert run(["convert", str(tmp_path / "train.prototxt"), "--out", str(tmp_path / "mean.npy")]) == 2, "no mean image"
@@ -99,7 +114,7 @@ def test_a_mean_image_becomes_an_array(tmp_path: Path, capsys: pytest.CaptureFix
     for order, told in ([], "UNKNOWN ORDER"), (["--channel-order", "rgb"], "RGB"):
         assert run(["convert", str(out), "--out", str(tmp_path / "again.npy"), *order]) == 0
         assert f"mean image, 5 x 5 x 3, {told}" in capsys.readouterr().out
-    (tmp_path / "again.npy").unlink()
+        (tmp_path / "again.npy").unlink()
     given = ["--grey", "--width", "1.0", "--check", "cat.jpg=cat", "--structure", "x.prototxt"]
     assert run(["convert", str(out), "--out", str(tmp_path / "again.npy"), *given]) == 2
     assert "mean.npy is a mean image: leave out --structure, --check, --grey, --width" in capsys.readouterr().err
