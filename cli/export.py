@@ -11,6 +11,9 @@ from emotiw_keras.cli.console import put_made, remark, tell
 from emotiw_keras.cli.places import LOCAL, RUN
 from emotiw_keras.text import number_of
 
+_OTHERS = (".keras", ".h5", ".hdf5", ".pb", ".pt", ".pth", ".npz")
+"""Endings of formats that are not written."""
+
 
 @click.command()
 @click.argument("run", type=RUN, metavar="RUN", shell_complete=completion.runs)
@@ -46,6 +49,8 @@ def export(run: str, out: str, kind: str | None, head: str | None) -> None:
     from emotiw_keras.errors import UsageError
     from emotiw_keras.runs import Run
 
+    if out in ("", "-") or Path(out).suffix.lower() in _OTHERS:
+        raise UsageError(f"OUT is {out!r}; expected a new folder for a SavedModel, or a new file NAME.onnx or NAME.tflite")
     ending = {".onnx": "onnx", ".tflite": "tflite"}.get(Path(out).suffix.lower(), "")
     if kind is not None and ending not in ("", kind):
         raise UsageError(f"{out} ends as {ending} files do, but --format is {kind}; give another name, or --format {ending}")

@@ -32,6 +32,18 @@ def test_a_file_in_the_way_is_exit_code_6(
     assert (tmp_path / "out").read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["face.keras", "face.h5", "a.hdf5", "a.pb", "a.PT", "a.pth", "a.npz", "-", ""])
+def test_a_name_of_a_format_that_is_not_written_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder of that name was made."""
+    monkeypatch.chdir(tmp_path)
+    assert run(["export", "fer28-face-vgg", "--", name]) == 2
+    said = capsys.readouterr().err
+    assert said.endswith(f"OUT is {name!r}; expected a new folder for a SavedModel, or a new file NAME.onnx or NAME.tflite\n")
+    assert said.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
 def test_the_format_follows_the_name(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, kind in (("a.onnx", "savedmodel"), ("a.ONNX", "tflite"), ("a.tflite", "onnx")):
         assert run(["export", str(run_folder), str(tmp_path / name), "--format", kind]) == 2
