@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import emotiw_keras
-from emotiw_keras.errors import ModelError, OutputError
+from emotiw_keras.errors import FULL, ModelError, OutputError
 from emotiw_keras.files import local_path, place_new, writing
 from emotiw_keras.formats import protobuf_writing as wire
 from emotiw_keras.locking import sweep_beside
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from emotiw_keras.serving.predictor import Predictor
 
 TOLERANCE = 1e-5
+_REFUSALS = (*FULL, errno.EACCES, errno.EPERM, errno.EROFS)
+"""Numbers by which operating systems refuse to write."""
 VERSION = "1"
 """The folder in a SavedModel's folder, as TensorFlow Serving numbers them."""
 # Height, width and channels of the faces that are compared: FER-2013's, larger and smaller than the net's input, not
@@ -165,9 +168,11 @@ def _save(predictor: Predictor, folder: Path, target: Path) -> None:
             _write_warm_up(folder / "assets.extra")
         except tf.errors.OpError as error:
             # TensorFlow's own file system reports a full or forbidden disk in its own classes and many words.
-            if "No space left" in error.message:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-            raise OutputError(f"cannot write {target}: {' '.join(error.message.split())[:300]}") from error
+            number = next((each for each in _REFUSALS if os.strerror(each) in error.message), None)
+            if number is not None:
+                raise OSError(number, os.strerror(number)) from error
+            said = " ".join(re.sub(r"\{\{.*?\}\}|\[Op:\w+\]", "", error.message).split())
+            raise OutputError(f"cannot write {target}: {said[-300:]}") from error
         (folder / "assets").mkdir(exist_ok=True)
         (folder / "assets" / "emotiw.json").write_text(json.dumps(facts, indent=2) + "\n")
 

@@ -147,6 +147,29 @@ def test_nothing_is_overwritten(run_folder: Path, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ("x/variables; File too large", "File too large; free some space and run the same command again"),
+        ("x; Disk quota exceeded", "Disk quota exceeded; free some space and run the same command again"),
+        ("x; Permission denied", "Permission denied; choose a place that can be written"),
+        ("another fault", "another fault"),
+    ],
+)
+def test_what_tensorflow_says_of_a_disk_is_told_without_its_internals(
+    told: str, said: str, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        name = "__wrapped__SaveV2_dtypes_20_device_/job:localhost/replica:0/task:0/device:CPU:0"
+        raise tf.errors.UnknownError(None, None, f"{{{{function_node {name}}}}} {told} [Op:SaveV2]")
+
+    monkeypatch.setattr(tf.saved_model, "save", fail)
+    with pytest.raises(OutputError) as caught:
+        export.export_savedmodel(run_folder, tmp_path / "out")
+    assert str(caught.value) == f"cannot write {tmp_path / 'out'}: {said}"
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_came_there_meanwhile_is_not_overwritten(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
