@@ -20,6 +20,8 @@ from emotiw_keras.weights.web import Failed, Interrupted, open_url, refusal, tro
 CHUNK = 2**18
 UNKNOWN_LIMIT = 2 * 2**30
 """Most bytes of a file whose size the manifest does not know."""
+SLOWEST = 2**10
+"""Bytes a second, over twice the seconds of a stall: a server that sends fewer is as good as stalled."""
 GROWN = 2**20
 """A try that brought this many new bytes is no failure in a row."""
 
@@ -131,7 +133,7 @@ def _try(url: str, part: Part, size: int, stall: float, progress: Progress | Non
             say(f"going on at {megabytes(start)} of {megabytes(total)}")
         else:
             part.begin(url, version)
-        got = _receive(response, part, start, total or size, size or UNKNOWN_LIMIT, progress)
+        got = _receive(response, part, start, total or size, size or UNKNOWN_LIMIT, 2 * stall, progress)
     whole = total or size
     if got < whole:
         raise Interrupted(f"the connection was cut at {megabytes(got)} of {megabytes(whole)}")
@@ -140,10 +142,11 @@ def _try(url: str, part: Part, size: int, stall: float, progress: Progress | Non
 
 
 def _receive(
-    response: http.client.HTTPResponse, part: Part, start: int, whole: int, limit: int, progress: Progress | None
+    response: http.client.HTTPResponse, part: Part, start: int, whole: int, limit: int, span: float, progress: Progress | None
 ) -> int:
-    """Append what the server sends to the part; bytes at hand in the end."""
+    """Append what the server sends to the part; bytes at hand in the end. Interrupted where `span` seconds bring too few."""
     got = start
+    before, since = got, time.monotonic()
     with writing(part.path), part.path.open("ab") as file:
         while chunk := _read(response, stalled_at=got):
             if got == 0 and _is_page(chunk):
@@ -152,6 +155,10 @@ def _receive(
             if got > limit:
                 break
             file.write(chunk)
+            if (passed := time.monotonic() - since) >= span:
+                if got - before < SLOWEST * passed:
+                    raise Interrupted(f"the server sent no more than {got - before:,} bytes in {passed:.0f} s")
+                before, since = got, since + passed
             if progress is not None:
                 progress(got, whole)
     if got > limit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import threading
 import time
@@ -70,6 +71,21 @@ def test_a_server_that_stalls_is_given_up(server: Server, cache: Path, entry: En
     message = refused(entry, told, replace(PATIENCE, tries=2))
     release.set()
     assert "the server sent nothing for too long after 1,000 bytes" in message and time.monotonic() - began < 4
+
+
+def test_a_server_that_sends_drops_is_given_up(server: Server, cache: Path, entry: Entry, told: Told) -> None:
+    """A byte now and then kept a download for ever: never long enough nothing."""
+
+    def answer(handler: Handler) -> None:
+        handler.give(DATA[:1], length=len(DATA), ETag='"1"')
+        for byte in DATA[1:100]:
+            time.sleep(0.05)
+            handler.wfile.write(bytes([byte]))
+            handler.wfile.flush()
+
+    server.answer = answer
+    message = refused(entry, told, replace(PATIENCE, tries=1))
+    assert re.search(r"the server sent no more than \d+ bytes in 1 s", message)
 
 
 def test_a_server_that_never_answers_is_given_up(server: Server, cache: Path, entry: Entry, told: Told) -> None:
