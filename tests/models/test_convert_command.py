@@ -160,9 +160,3 @@ def test_a_missing_or_unknown_file_is_named(tmp_path: Path, capsys: pytest.Captu
     assert "page.caffemodel" in lines[1]
     assert lines[2].endswith("notes.txt is a web page, not a weight file; fetch it again from the right address")
     assert len(lines) == 3
-
-
-def test_what_is_converted_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    np.save(tmp_path / "mean.npy", np.zeros((8, 8, 3), np.float32))
-    assert run(["convert", str(tmp_path / "mean.npy"), "--out", f"{tmp_path}/./mean.npy"]) == 2
-    assert "mean.npy is SOURCE, which would be replaced; choose another name" in capsys.readouterr().err
