@@ -53,7 +53,7 @@ def compare(assessments: Sequence[Assessment]) -> dict[str, Any]:
     seen = seen_by_any(assessments)
     question = assessments[0].question
     readable = predictions[0].readable
-    leak_free = _side_by_side(assessments, predictions, names, ~seen) if (~seen & readable).any() else None
+    leak_free = _side_by_side(assessments, predictions, names, ~seen, new=True) if (~seen & readable).any() else None
     return {
         "split": question.split,
         "labels": list(predictions[0].labels),
@@ -70,16 +70,20 @@ def _names(assessments: Sequence[Assessment]) -> list[str]:
 
 
 def _side_by_side(
-    assessments: Sequence[Assessment], predictions: Sequence[Predictions], names: Sequence[str], kept: np.ndarray
+    assessments: Sequence[Assessment],
+    predictions: Sequence[Predictions],
+    names: Sequence[str],
+    kept: np.ndarray,
+    new: bool = False,
 ) -> dict[str, Any]:
-    """Figures and pairs on the images of `kept`, bool (n,)."""
+    """Figures and pairs on the images of `kept`, bool (n,); `new` are those that no run was given."""
     rows = np.flatnonzero(kept)
     parts = [each.select(rows) for each in predictions]
     runs = []
     for name, assessment, part in zip(names, assessments, parts, strict=True):
         # The matrix of the first run's order, as the labels are.
         question = replace(assessment.question, costs=assessments[0].question.costs)
-        selected_on = assessment.result["selected_on"]
+        selected_on = assessment.result["selected_on"] and not new
         result = figures(part, np.ones(len(rows), dtype=bool), question, selected_on=selected_on)
         head = {"run": name, "path": str(assessment.path), "selected_on": selected_on, "crops": question.crops}
         runs.append(head | {key: result[key] for key in KEPT})

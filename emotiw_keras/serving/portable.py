@@ -120,7 +120,8 @@ def _input_facts(predictor: Predictor) -> dict[str, Any]:
         "shape": ["batch", predictor.side, predictor.side, predictor.channels],
         "colour": "grey" if grey else "RGB",
         "prepare": f"cut the face out, {luma}resize it to {predictor.side}x{predictor.side} (bilinear, half-pixel centres, "
-        "antialiased when shrinking); 0..255; all that follows is inside",
+        "antialiased when shrinking, first rows, then columns, each rounded half to even; Pillow's are within 2); "
+        "0..255; all that follows is inside",
     }
 
 

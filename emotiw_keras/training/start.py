@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from emotiw_keras import hardware
+from emotiw_keras.data.layouts.listing import and_more
 from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.files import check_local, expanded
 from emotiw_keras.heads import Head, heads_of
+from emotiw_keras.labels import class_key
 from emotiw_keras.models import registry
 from emotiw_keras.runs import Run
 from emotiw_keras.talk import Notice
@@ -164,12 +166,13 @@ def start_model(recipe: Recipe, info: Mapping[str, Any], parent: Run | None, say
     heads = heads_of(info)
     if heads:
         return _headed(model, classifier, heads, parent, shape, say)
-    wanted = tuple(info["labels"])
-    if not set(wanted) <= set(parent.labels):  # another head of the run may know them
+    wanted = tuple(map(class_key, info["labels"]))
+    if set(wanted) - _keys(parent):  # another head of the run may know them
         sides = (parent.with_head(head.name) for head in parent.heads)
-        parent = next((side for side in sides if set(wanted) <= set(side.labels)), parent)
-    start, known = parent.build(), parent.labels
-    kept = set(wanted) <= set(known)
+        parent = next((side for side in sides if not set(wanted) - _keys(side)), parent)
+    start, known = parent.build(), tuple(map(class_key, parent.labels))
+    lacking = [label for label in info["labels"] if class_key(label) not in known]
+    kept = not lacking
     _take_trunk(start, model, classifier, parent)
     if kept:
         last = model.get_layer(classifier)
@@ -179,7 +182,7 @@ def start_model(recipe: Recipe, info: Mapping[str, Any], parent: Run | None, say
     if kept:
         say(f"weights from {weights}{order}")
     else:
-        say(Notice(f"weights from {weights}; it lacks some of these classes, so {classifier} starts anew"))
+        say(Notice(f"weights from {weights}; it lacks the classes {and_more(lacking)}, so {classifier} starts anew"))
     return model
 
 
@@ -200,9 +203,11 @@ def _headed(
         start = side.build()
         if head is heads[0]:
             _take_trunk(start, model, classifier, parent)
-        known = [label for label in head.labels if label in side.labels]
+        theirs = list(map(class_key, side.labels))
+        known = [label for label in head.labels if class_key(label) in theirs]
         values = [
-            value[..., [side.labels.index(label) for label in known]] for value in start.get_layer(classifier).get_weights()
+            value[..., [theirs.index(class_key(label)) for label in known]]
+            for value in start.get_layer(classifier).get_weights()
         ]
         columns = [head.start + head.labels.index(label) for label in known]
         for value, taken in zip(new, _for_features(values, model.get_layer(classifier), parent, shape), strict=True):
@@ -212,6 +217,10 @@ def _headed(
     model.get_layer(classifier).set_weights(new)
     say(f"weights from {parent.called}; heads: {'; '.join(told)}")
     return model
+
+
+def _keys(run: Run) -> set[str]:
+    return set(map(class_key, run.labels))
 
 
 def _take_trunk(start: keras.Model, model: keras.Model, classifier: str, parent: Run) -> None:

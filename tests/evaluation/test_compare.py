@@ -58,7 +58,15 @@ def test_pairs_are_tested_on_the_same_images(assessed) -> None:
     assert pair["agreement"] == pytest.approx((a == b).mean())
     # What one was trained on and the other selected on is left out for both.
     assert (result["leak_free"]["n"], result["leak_free"]["n_found"]) == (13, 12)
+    assert [run["selected_on"] for run in result["leak_free"]["runs"]] == [False, False]
+    assert "15 asked for); 2 are in a train or val split of one of the runs" in comparison_text(result)
     assert json.loads(json.dumps(result)) == result
+
+
+def test_images_that_no_run_was_given_chose_none(assessed) -> None:
+    chosen = [replace(each, result={**each.result, "selected_on": True}) for each in assessed]
+    result = compare(chosen)
+    assert [run["selected_on"] for part in (result, result["leak_free"]) for run in part["runs"]] == [True, True, False, False]
 
 
 @pytest.mark.parametrize("first", [0, 1])

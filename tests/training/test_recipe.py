@@ -223,3 +223,9 @@ def test_the_words_on_a_head_name_each_setting_that_it_heeds() -> None:
         " ".join((Stage.__doc__ or "").split()).partition("Of the other settings only ")[2].partition(" mean something then")[0]
     )
     assert set(re.findall(r"\w+", told)) - {"and"} == {*HEAD_SETTINGS} - {"name", "kind"}
+
+
+@pytest.mark.parametrize("key", ["C", "optimzer", "mro", "__doc__"])
+def test_what_is_no_setting_of_a_head_is_refused_as_that(key: str) -> None:
+    with pytest.raises(UsageError, match=f"stage 'head' has no setting '{key}'; "):
+        load_recipe("finetune", [f"head.{key}=5"])

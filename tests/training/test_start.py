@@ -11,6 +11,7 @@ import pytest
 from emotiw_keras import hardware
 from emotiw_keras.cli.fit import _network
 from emotiw_keras.errors import ModelError, RunError, UsageError
+from emotiw_keras.models.registry import get_spec
 from emotiw_keras.training import start
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.prepared_data import photo_crop, prepare
@@ -76,6 +77,13 @@ def test_a_run_gives_its_weights_to_a_network_that_ends_in_another_layer(
     model = start_model(prepared.recipe, prepared.info, prepared.parent, lambda line: None)
     known = {weight.path: weight.numpy() for weight in first.build().weights}
     assert model.weights and all(np.array_equal(weight.numpy(), known[weight.path]) for weight in model.weights)
+    said: list[str] = []
+    labels = [label.upper() for label in reversed(prepared.info["labels"])]
+    turned = start_model(prepared.recipe, {**prepared.info, "labels": labels}, prepared.parent, said.append)
+    bias = get_spec(name).classifier + "/bias"
+    assert np.array_equal(known[bias][::-1], {each.path: each.numpy() for each in turned.weights}[bias])
+    start_model(prepared.recipe, {**prepared.info, "labels": ["smirk", *labels[1:]]}, prepared.parent, said.append)
+    assert "taken by class name" in said[0] and "it lacks the classes smirk, so" in said[1]
 
 
 def test_what_the_run_before_saw_in_several_stages_is_recorded_once() -> None:
