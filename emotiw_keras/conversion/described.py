@@ -82,6 +82,7 @@ def _layers(config: Any) -> dict[str, _Layer]:
         if isinstance(settings, list) or "layers" in settings:
             found = {**_layers(settings), **found}
         name = each.get("name") or settings["name"]
+        kind = kind.rpartition(">")[2]  # "Package>Class" of a registered one in a .h5
         # an operation, unlike a layer, may take constants
         kind = f"operation {kind}" if ".ops." in str(each.get("module")) else kind
         reads = before if calls is None else tuple(_sources(calls))

@@ -37,6 +37,16 @@ def test_what_we_describe_is_compared_in_full(name: str) -> None:
     assert check_described(name, "a.keras", other.to_json(), net(name), alike(other)) == ""
 
 
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+@pytest.mark.parametrize("name", ["alexnet", "squeezenet", "efficientnet_lite0"])
+def test_layers_of_our_own_in_an_h5_are_compared_too(name: str, tmp_path: Path) -> None:
+    model = net(name)
+    model.save(tmp_path / "net.h5")
+    found = read(tmp_path / "net.h5")
+    assert ">" in found.description  # "Package>Class"
+    assert found.rescales == () and check_described(name, "net.h5", found.description, model, alike(model)) == ""
+
+
 @pytest.mark.parametrize(
     ("name", "ours", "theirs", "said"),
     [
