@@ -171,10 +171,12 @@ def evaluate(
         check_labels([first_of(run) for run in opened], [run.called for run in opened])
 
     if challenge is not None:
+        from emotiw_keras.data.layouts.affwild2 import annotation_folder
+
         for source in {scoring["data"] or default_data(run) for run in opened}:
-            if real(Path(challenge)).is_relative_to(real(Path(source))):
-                told = f"{challenge} lies in the data {source}, whose annotations it would replace"
-                raise UsageError(f"{told}; name another folder")
+            annotations = annotation_folder(source)
+            if annotations is not None and real(Path(challenge)).is_relative_to(real(annotations)):
+                raise UsageError(f"{challenge} lies in {annotations}, whose annotations it would replace; name another folder")
     score = Scorer(**scoring, calibrate=calibrate, smooth=smooth, robust=robust, every_frame=challenge is not None)
     challenges: list[Path | None] = [None] * len(opened) if challenge is None else list(_folders(challenge, opened, False))
     folders: list[Path | None] = [None] * (len(opened) + ensemble)

@@ -14,7 +14,6 @@ from emotiw_keras.activations import ACTIVATIONS_FILE, Activations, read_activat
 from emotiw_keras.errors import DataError, ModelError, RunError, UsageError
 from emotiw_keras.files import check_local, expanded, read_regular, real, sha256_file
 from emotiw_keras.heads import Head, heads_of
-from emotiw_keras.keras_names import unnumbered
 from emotiw_keras.packed_rows import PACKED_BY_0_1, PACKED_ROWS_FILE, unpacked
 from emotiw_keras.run_facts import FINAL, FOLDS_FILE, MEAN_IMAGE_FILE, check_info, fold_name, read_folds
 from emotiw_keras.sealed import read_sealed
@@ -53,11 +52,6 @@ CROPS = (1, 2, 10)
 def fingerprint(model: keras.Model) -> list[list[Any]]:
     """[path, shape, dtype] of each weight: what a weight file must fit, which Keras itself does not check by name."""
     return [["/".join(v.path.split("/")[-2:]), list(v.shape), str(v.dtype)] for v in model.weights]
-
-
-def _unnumbered(variables: list[list[Any]]) -> list[list[Any]]:
-    """A fingerprint without the numbers that Keras gives to layers without a name, as they come."""
-    return [[unnumbered(path), *rest] for path, *rest in variables]
 
 
 def read_info(path: Path) -> dict[str, Any]:
@@ -374,8 +368,10 @@ class Run:
             ModelError: it points at other files, crashes the HDF5 library, or holds numbers that are not finite.
         """
         if self.info["model"].get("given"):
+            from emotiw_keras.own_network import own_network
+
             self.check_weights()
-            return self._own_network(policy)
+            return own_network(self, policy)
         head = self.head
         if head is None:
             return self._network(policy)
@@ -424,53 +420,10 @@ class Run:
 
     def fill_given(self) -> None:
         """Put the run's weights into the network that was given itself. Errors: as `build`."""
+        from emotiw_keras.own_network import own_network
+
         self.check_weights()
-        self._own_network("float32", copy=False)
-
-    def _own_network(self, policy: str, copy: bool = True) -> keras.Model:
-        """The user's own network, or a copy of it where one can be made, with the run's weights."""
-        import keras
-
-        name, same_code = self.info["model"]["name"], "make it by the same code"
-        if self.given is None:
-            raise ModelError(
-                f"{self.path} was trained with a network of its user's own, {name!r}; a run holds no code, so give the network "
-                "again in Python: Run.open(path, model=...)"
-            )
-        if self.given.dtype_policy.name != policy and policy != "float32":
-            raise ModelError(f"{name} was made in {self.given.dtype_policy.name}; make it in {policy} to compute so")
-        if _unnumbered(fingerprint(self.given)) != _unnumbered(self.info["weights"]["variables"]):
-            raise RunError(f"{self.path}: the weights do not fit the network {self.given.name!r}; expected {name!r} as trained")
-        from emotiw_keras.models.architecture import architecture, copied
-
-        said, found = self.info["model"].get("architecture"), architecture(self.given)
-        if said not in (None, found):  # runs of emotiw 0.1 say none
-            raise RunError(
-                f"{self.path}: {self.given.name!r} computes otherwise than the network that was trained; {same_code}"
-            )
-        # that a copy computes the same is known by what it answers
-        net = copied(self.given) if copy and self.info["model"].get("answers") else None
-        if net is None or fingerprint(net) != fingerprint(self.given) or self._filled(net):
-            net, difference = self.given, self._filled(self.given)
-            if difference:
-                raise RunError(
-                    f"{self.path}: with the weights of the run {net.name!r} answers noise otherwise than the network that was "
-                    f"trained, by up to {difference:.3f} of probability: its layers are alike, their connections or code (such "
-                    f"as that of a Lambda) are not; {same_code}"
-                )
-        if not self.info["model"].get("logits"):
-            return net
-        outputs = keras.layers.Softmax(dtype="float32", name="probabilities")(net.outputs[0])
-        return keras.Model(net.inputs, outputs, name=net.name)
-
-    def _filled(self, net: keras.Model) -> float:
-        """Put the run's weights into a network; by how much of probability it then answers noise otherwise than as trained."""
-        from emotiw_keras.models.architecture import answers_to_noise, apart
-        from emotiw_keras.models.weights import load_given
-
-        load_given(net, self.path / WEIGHTS_FILE)
-        about = self.info["model"]
-        return apart(about["answers"], answers_to_noise(net, about)) if "answers" in about else 0.0
+        own_network(self, "float32", copy=False)
 
     def rows(self) -> list[dict[str, str]]:
         """data.csv: stage, data, path, pixel_hash, label, subject, split (as given), status (the image's role).

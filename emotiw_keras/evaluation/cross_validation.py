@@ -47,12 +47,14 @@ def assess_folds(
         raise UsageError(
             f"{asked} of {folds.path}: a cross-validation is scored on all its folds; one run is {folds.runs[0].path}"
         )
-    parts = [assess(run) for run in folds.runs]
-    if len({tuple(each.predictions.paths) for each in parts}) == 1:
-        raise DataError(
-            f"{parts[0].question.source} has a test split of its own, so that each fold of {folds.path} is asked about the "
-            f"same {number_of(len(parts[0].predictions.paths), 'images')}; {in_place_of_folds(folds.runs[0])}"
-        )
+    parts: list[Assessment] = []
+    for run in folds.runs:
+        parts.append(assess(run))
+        if len(parts) == 2 and parts[0].predictions.paths == parts[1].predictions.paths:
+            raise DataError(
+                f"{parts[0].question.source} has a test split of its own, so that each fold of {folds.path} is asked about "
+                f"the same {number_of(len(parts[0].predictions.paths), 'images')}; {in_place_of_folds(folds.runs[0])}"
+            )
     predictions = _pooled([each.predictions for each in parts], folds)
     seen = np.concatenate([each.seen for each in parts])
     selected_on = any(each.result["selected_on"] for each in parts)

@@ -48,8 +48,8 @@ def better_second(pair: dict[str, Any]) -> dict[str, Any]:
 def comparison_text(comparison: Comparison) -> str:
     """For a terminal."""
     leak_free = comparison["leak_free"]
-    given = comparison["n"] - (0 if leak_free is None else leak_free["n"])
-    known = f"; {given:,} are in a train or val split of one of the runs" if given else ""
+    given = 0 if leak_free is None else comparison["n"] - leak_free["n"]
+    known = f"; {given:,} were given to one of the runs" if given else ""
     parts = [_text_of(comparison, f"split {comparison['split']}, {counted(comparison)} ({comparison['n']:,} asked for){known}")]
     if leak_free is None:
         parts.append("No leak-free comparison: every image is known to one of the runs.")

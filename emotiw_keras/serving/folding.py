@@ -87,7 +87,7 @@ def fold(net: keras.Model, face_input: FaceInput) -> Folded:
     if turned:
         mean, std = mean[::-1], std[::-1]
         image = None if image is None else image[..., ::-1]
-    subtract = image if image is not None else mean[None, None] if around or (padded and mean.any()) else None
+    subtract = image if image is not None else mean[None, None] if padded and mean.any() else None
     for first in (copy.get_layer(layer.name) for layer in firsts):
         kernel, bias = (value.astype(np.float64) for value in first.get_weights())
         kernel = (kernel[:, :, ::-1] if turned else kernel) / std[:, None]

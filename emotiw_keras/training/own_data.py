@@ -24,6 +24,8 @@ TELL_SECONDS = 10.0
 _LOOKED_AT = 256  # items at once
 _NO_NUMBERS = "OUSMmc"
 """Kinds of NumPy's types that no network takes: complex ones would lose a part."""
+ROUNDED = 1e-6
+"""Shares that are computed may lie so far below 0."""
 DEFAULT_BATCH = 64
 """`Stage.batch_size` where nobody set it."""
 
@@ -245,7 +247,7 @@ def _odd_row(labels: np.ndarray, name: str, start: int) -> int | None:
     finite = np.isfinite(rows).all(axis=1)
     if not finite.all():
         raise DataError(f"{name}[{start + int(np.argmin(finite))}] holds nan or infinity; expected finite numbers")
-    odd = (rows < 0).any(axis=1) | ~rows.any(axis=1)
+    odd = (rows < -ROUNDED).any(axis=1) | (rows <= ROUNDED).all(axis=1)
     return start + int(np.argmax(odd)) if odd.any() else None
 
 

@@ -344,7 +344,7 @@ def unheeded(settings: Mapping[str, Any]) -> dict[str, str]:
         elif not its:
             found[name] = f"not heeded where {key} is empty; leave it out, or set {key}"
     kind = settings.get("kind", "gradient")
-    for name in settings.keys() & Stage.__dataclass_fields__.keys():  # what is no setting is refused as that
+    for name in (name for name in settings if name in Stage.__dataclass_fields__):  # what is no setting is refused as that
         if name not in HEAD_SETTINGS if kind == "head" else name in ("folds", "refit"):
             found[name] = f"not heeded by a stage of kind {kind!r}; leave it as it is"
     return found

@@ -59,7 +59,7 @@ def test_pairs_are_tested_on_the_same_images(assessed) -> None:
     # What one was trained on and the other selected on is left out for both.
     assert (result["leak_free"]["n"], result["leak_free"]["n_found"]) == (13, 12)
     assert [run["selected_on"] for run in result["leak_free"]["runs"]] == [False, False]
-    assert "15 asked for); 2 are in a train or val split of one of the runs" in comparison_text(result)
+    assert "15 asked for); 2 were given to one of the runs" in comparison_text(result)
     assert json.loads(json.dumps(result)) == result
 
 

@@ -138,7 +138,11 @@ def test_evaluate_counts_scores_and_smooths(tree: Path, run: Run, tmp_path: Path
 def test_a_challenge_does_not_replace_the_annotations(tree: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     place = next((tree / "annotations").rglob("*.txt")).parent
     assert emotiw_run(["evaluate", str(run.path), "--data", str(tree), "--challenge", str(place)]) == 2
-    assert f"{place} lies in the data {tree}, whose annotations it would replace" in capsys.readouterr().err
+    assert f"{place} lies in {place.parent}, whose annotations it would replace" in capsys.readouterr().err
+    inside = tree / "answers"
+    assert emotiw_run(["evaluate", str(run.path), "--data", str(tree), "--split", "val", "--challenge", str(inside)]) == 0
+    assert list(inside.glob("*.txt"))
+    shutil.rmtree(inside)
 
 
 def test_the_command_writes_scores_and_a_challenge_file_that_agree(

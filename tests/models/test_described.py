@@ -95,6 +95,23 @@ def test_the_same_written_otherwise_is_converted(tmp_path: Path) -> None:
     build("squeezenet_v1_1", weights=tmp_path / "net.keras", **SMALL)
 
 
+def test_a_mean_over_parts_that_is_idle_at_the_size_of_its_maps_may_be_lacking() -> None:
+    model = net("alexnet_owt", input_shape=(224, 224, 3))
+    text = json.loads(model.to_json())
+    kept = [each for each in text["config"]["layers"] if each["class_name"] != "AdaptiveMeanPooling2D"]
+    (gone,) = (each["name"] for each in text["config"]["layers"] if each not in kept)
+    assert len(kept) == len(text["config"]["layers"]) - 1
+    text["config"]["layers"] = kept
+    lacking = json.dumps(text).replace(json.dumps(gone), '"pool5"')
+    assert check_described("alexnet_owt", "a.keras", lacking, model, alike(model)) == "the pooling before fc6"
+
+
+def test_silu_and_swish_are_one() -> None:
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, layers.Conv2D(4, 3, activation="silu", name="conv")(image))
+    assert check_described("x", "a.h5", model.to_json().replace('"silu"', '"swish"'), model, {"conv": "conv"}) == ""
+
+
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_neither_convert_nor_weights_takes_another_computation(suffix: str, tmp_path: Path) -> None:
     """It was converted, and called proved against the authors' network, whose activations it did not have."""

@@ -117,6 +117,12 @@ def test_rows_of_labels_that_are_no_shares_are_named(row: float, words: str, dat
         assert tuner(tmp_path / "mine", held, stage=mine).fit() is not None
 
 
+def test_shares_that_were_computed_may_be_a_rounding_below_0(tmp_path: Path) -> None:
+    rows = np.eye(3)[Y]
+    rows[5] = [0.9, 0.1, 1 - 0.9 - 0.1]
+    assert rows[5, 2] < 0 and tuner(tmp_path / "run", (X, rows)).fit() is not None
+
+
 @pytest.mark.parametrize("given", [None, "basic7", "folder"])
 def test_a_label_set_that_is_asked_for_is_heeded_and_without_one_no_cost_is_told(given: str | None, tmp_path: Path) -> None:
     said: list[str] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -229,3 +230,13 @@ def test_the_words_on_a_head_name_each_setting_that_it_heeds() -> None:
 def test_what_is_no_setting_of_a_head_is_refused_as_that(key: str) -> None:
     with pytest.raises(UsageError, match=f"stage 'head' has no setting '{key}'; "):
         load_recipe("finetune", [f"head.{key}=5"])
+
+
+def test_of_several_settings_that_a_head_does_not_heed_the_first_is_named() -> None:
+    changes = ["head.epochs=3", "head.batch_size=8", "head.rotate=5.0"]
+    code = f"from emotiw_keras.training.recipe import load_recipe; load_recipe('finetune', {changes!r})"
+    for seed in ("1", "2", "4"):
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": seed}
+        )
+        assert "epochs of stage 'head' is 3, not heeded" in done.stderr
