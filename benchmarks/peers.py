@@ -37,7 +37,8 @@ LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 def ours(path: str, precision: str, crops: int | None, engine: str) -> None:
     """Be a contestant: a run of ours."""
     import emotiw_keras
-    from emotiw_keras.runs import WEIGHTS_FILE, Run
+    from emotiw_keras.run_facts import WEIGHTS_FILE
+    from emotiw_keras.runs import Run
     from emotiw_keras.serving.predictor import Predictor
 
     predictor = Predictor(Run.open(path), crops=crops, precision=precision, engine=engine)

@@ -10,9 +10,11 @@ def write_random_run(folder: Path, model: str = "alexnet", width: float = 1.0, s
     """Write the run folder of a network with the seven basic expressions and its published input, or one of `side` pixels."""
     from emotiw_keras.data.preprocessing_settings import settings_for
     from emotiw_keras.files import sha256_file
+    from emotiw_keras.keras_names import fingerprint
     from emotiw_keras.labels import LABEL_SETS
     from emotiw_keras.models import registry
-    from emotiw_keras.runs import RUN_FORMAT, WEIGHTS_FILE, fingerprint
+    from emotiw_keras.run_facts import WEIGHTS_FILE
+    from emotiw_keras.runs import RUN_FORMAT
 
     spec, labels = registry.get_spec(model), LABEL_SETS["basic7"].labels
     size = side or spec.input_size
@@ -41,7 +43,7 @@ def soften(run: Path) -> None:
     import numpy as np
 
     from emotiw_keras.files import sha256_file
-    from emotiw_keras.runs import WEIGHTS_FILE
+    from emotiw_keras.run_facts import WEIGHTS_FILE
     from emotiw_keras.serving.predictor import Predictor
 
     predictor = Predictor(run, engine="tensorflow")

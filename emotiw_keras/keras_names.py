@@ -4,7 +4,7 @@ Keras finds a class of a file by its registered name alone, and a class is regis
 `import emotiw_keras` is enough, and still loads no Keras: as soon as Keras is there, each name leads to a `Deferred`, which
 imports the class when a file asks for it. Importing the module puts the class itself in its place.
 
-And the names that Keras itself gives to what has none.
+And the names that Keras itself gives: to weights, and to what has none.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
 
 PACKAGE = "emotiw_keras"
 HOMES = {
@@ -35,6 +38,11 @@ HOMES = {
     "VarianceScaling": "models.parts",
 }
 """Class -> the module that registers it."""
+
+
+def fingerprint(model: keras.Model) -> list[list[Any]]:
+    """[path, shape, dtype] of each weight: what a weight file must fit, which Keras itself does not check by name."""
+    return [["/".join(v.path.split("/")[-2:]), list(v.shape), str(v.dtype)] for v in model.weights]
 
 
 def unnumbered(path: str) -> str:

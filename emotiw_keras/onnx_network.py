@@ -15,7 +15,7 @@ from emotiw_keras.formats.onnx_writing import onnx_bytes
 from emotiw_keras.models.originals import as_built
 from emotiw_keras.models.originals.features import reading_features
 from emotiw_keras.models.registry import get_spec
-from emotiw_keras.runs import WEIGHTS_FILE
+from emotiw_keras.run_facts import WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from emotiw_keras.formats.foreign import Node

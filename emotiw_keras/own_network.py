@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from emotiw_keras.errors import ModelError, RunError
-from emotiw_keras.keras_names import unnumbered
+from emotiw_keras.keras_names import fingerprint, unnumbered
 from emotiw_keras.models.architecture import answers_to_noise, apart, architecture, copied
 from emotiw_keras.models.weights import load_given
-from emotiw_keras.runs import WEIGHTS_FILE, fingerprint
+from emotiw_keras.run_facts import WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from emotiw_keras.runs import Run

@@ -31,7 +31,7 @@ MOST_MODULES = 4096
 """Of a PathNet: its sizes, and the numbers in its path."""
 READINGS = ("A", "B", "C", "D")
 """The names in `faces.alignment.READINGS`, which needs OpenCV."""
-MEAN_IMAGE_FILE = "mean_image.npy"
+WEIGHTS_FILE, MEAN_IMAGE_FILE = "model.weights.h5", "mean_image.npy"
 FOLDS_FILE, FINAL = "folds.json", "final"
 """What tells that a folder holds the runs of a cross-validation, and its run of all data."""
 MOST_FOLDS = 1000

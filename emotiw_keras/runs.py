@@ -14,8 +14,9 @@ from emotiw_keras.activations import ACTIVATIONS_FILE, Activations, read_activat
 from emotiw_keras.errors import DataError, ModelError, RunError, UsageError
 from emotiw_keras.files import check_local, expanded, read_regular, real, sha256_file
 from emotiw_keras.heads import Head, heads_of
+from emotiw_keras.keras_names import fingerprint
 from emotiw_keras.packed_rows import PACKED_BY_0_1, PACKED_ROWS_FILE, unpacked
-from emotiw_keras.run_facts import FINAL, FOLDS_FILE, MEAN_IMAGE_FILE, check_info, fold_name, read_folds
+from emotiw_keras.run_facts import FINAL, FOLDS_FILE, MEAN_IMAGE_FILE, WEIGHTS_FILE, check_info, fold_name, read_folds
 from emotiw_keras.sealed import read_sealed
 from emotiw_keras.talk import Notice
 from emotiw_keras.text import briefly
@@ -34,7 +35,6 @@ DATA_COLUMNS = ("stage", "data", "path", "pixel_hash", "label", "subject", "spli
 VIDEO_COLUMNS = (
     "frames", "skipped", "unlabelled", "missing", "unreadable", "beyond", "missing_frames", "annotation"
 )  # fmt: skip
-WEIGHTS_FILE = "model.weights.h5"
 ROWS_FILE = "data.csv"
 INFO_FILE = "run.json"
 OUT_OF_FOLD_FILE = "out_of_fold.csv"
@@ -47,11 +47,6 @@ BELIEVED = (
 LARGEST_FILE = 1 << 30
 # Crops whose probabilities may be averaged: the centre; it and its mirror image; corners and centre, plain and mirrored.
 CROPS = (1, 2, 10)
-
-
-def fingerprint(model: keras.Model) -> list[list[Any]]:
-    """[path, shape, dtype] of each weight: what a weight file must fit, which Keras itself does not check by name."""
-    return [["/".join(v.path.split("/")[-2:]), list(v.shape), str(v.dtype)] for v in model.weights]
 
 
 def read_info(path: Path) -> dict[str, Any]:

@@ -116,9 +116,11 @@ def write_run(folder: Path, *, labels: tuple[str, ...] = (), **changes: Any) -> 
     from emotiw_keras.data.face_input import FaceInput
     from emotiw_keras.data.preprocessing_settings import settings_for
     from emotiw_keras.files import sha256_file
+    from emotiw_keras.keras_names import fingerprint
     from emotiw_keras.labels import LABEL_SETS
     from emotiw_keras.models import registry
-    from emotiw_keras.runs import RUN_FORMAT, WEIGHTS_FILE, fingerprint
+    from emotiw_keras.run_facts import WEIGHTS_FILE
+    from emotiw_keras.runs import RUN_FORMAT
 
     labels = labels or LABEL_SETS["basic7"].labels
     shape = (67, 67, 3)

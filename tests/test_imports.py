@@ -41,6 +41,7 @@ FLOORS = (
     ("data",),
     (
         "runs",
+        "own_network",
         "without_places",
         "run_facts",
         "inference",

@@ -117,7 +117,8 @@ def _told(entry: Entry) -> dict[str, str]:
 
 def _of_run(entry: Entry, faces: AuditFaces) -> Reader:
     from emotiw_keras import __version__
-    from emotiw_keras.runs import INFO_FILE, WEIGHTS_FILE, Run
+    from emotiw_keras.run_facts import WEIGHTS_FILE
+    from emotiw_keras.runs import INFO_FILE, Run
     from emotiw_keras.serving.predictor import Predictor
 
     predictor = Predictor(entry.run, crops=entry.crops, head=entry.head or None)

@@ -31,7 +31,8 @@ from emotiw_keras.observing import compared, observed
 from emotiw_keras.onnx_network import is_known
 from emotiw_keras.out_of_fold import read_out_of_fold, write_out_of_fold
 from emotiw_keras.packed_rows import PACKED_ROWS_FILE
-from emotiw_keras.runs import INFO_FILE, WEIGHTS_FILE, Run, believed_hashes
+from emotiw_keras.run_facts import WEIGHTS_FILE
+from emotiw_keras.runs import INFO_FILE, Run, believed_hashes
 from emotiw_keras.sealed import sealed_json
 from emotiw_keras.uncertainty import UNCERTAINTY_FILE, Usable, usable, usable_json
 from emotiw_keras.without_places import info_without_places, recipe_without_places

@@ -177,7 +177,7 @@ def without_optimizer(model: keras.Model) -> Iterator[None]:
 
 def load_given(model: keras.Model, path: Path) -> None:
     """Loads a `.weights.h5` file into a network of the user's own, nested ones included, which has the variables it was saved
-    with (see `runs.fingerprint`).
+    with (see `keras_names.fingerprint`).
 
     Raises ModelError if the file cannot be read so.
     """

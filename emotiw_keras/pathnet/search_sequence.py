@@ -12,6 +12,7 @@ import numpy as np
 
 from emotiw_keras.errors import DivergedError, RunError
 from emotiw_keras.files import atomic_path, check_room, sha256_file, write_atomic
+from emotiw_keras.keras_names import fingerprint
 from emotiw_keras.models.weights import weight_bytes
 from emotiw_keras.pathnet import evolution
 from emotiw_keras.pathnet.bank import Bank, check_parent
@@ -22,7 +23,8 @@ from emotiw_keras.pathnet.search_facts import check_arrays, check_state, done_fa
 from emotiw_keras.pathnet.search_progress import Progress
 from emotiw_keras.pathnet.stream import Stream
 from emotiw_keras.progress import Bar
-from emotiw_keras.runs import WEIGHTS_FILE, Run, fingerprint
+from emotiw_keras.run_facts import WEIGHTS_FILE
+from emotiw_keras.runs import Run
 from emotiw_keras.text import number_of
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.events import write_events

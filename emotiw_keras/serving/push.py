@@ -11,7 +11,8 @@ from pathlib import Path
 from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.files import sha256_file
 from emotiw_keras.packed_rows import PACKED_ROWS_FILE
-from emotiw_keras.runs import DATA_COLUMNS, INFO_FILE, VIDEO_COLUMNS, WEIGHTS_FILE, Run, believed_hashes
+from emotiw_keras.run_facts import WEIGHTS_FILE
+from emotiw_keras.runs import DATA_COLUMNS, INFO_FILE, VIDEO_COLUMNS, Run, believed_hashes
 from emotiw_keras.sealed import sealed_json
 from emotiw_keras.text import csv_text, shown
 from emotiw_keras.weights.hub import FILES, client, in_words, split_address

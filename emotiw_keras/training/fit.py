@@ -14,7 +14,8 @@ from emotiw_keras.data.annotated_videos import VideoSet
 from emotiw_keras.errors import UsageError
 from emotiw_keras.files import check_file_place, local_path, write_atomic
 from emotiw_keras.keras_settings import check_keras
-from emotiw_keras.runs import WEIGHTS_FILE, Run
+from emotiw_keras.run_facts import WEIGHTS_FILE
+from emotiw_keras.runs import Run
 from emotiw_keras.training.claim import Claim
 from emotiw_keras.training.epoch_progress import silent
 from emotiw_keras.training.kinds import Job

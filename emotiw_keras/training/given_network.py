@@ -9,10 +9,10 @@ import keras
 
 from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.errors import ModelError, UsageError
+from emotiw_keras.keras_names import fingerprint
 from emotiw_keras.labels import label_set
 from emotiw_keras.models import registry
 from emotiw_keras.models.architecture import architecture, connections
-from emotiw_keras.runs import fingerprint
 from emotiw_keras.text import briefly
 from emotiw_keras.training.freezing import inner_layers
 from emotiw_keras.training.losses import gives_logits

@@ -12,10 +12,12 @@ import keras
 from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.errors import RunError
 from emotiw_keras.files import atomic_path, check_room, sha256_file, write_atomic
+from emotiw_keras.keras_names import fingerprint
 from emotiw_keras.models.architecture import answers_to_noise, same_twice
 from emotiw_keras.models.weights import weight_bytes, without_optimizer
 from emotiw_keras.out_of_fold import FOLDS
-from emotiw_keras.runs import WEIGHTS_FILE, Run, fingerprint
+from emotiw_keras.run_facts import WEIGHTS_FILE
+from emotiw_keras.runs import Run
 from emotiw_keras.talk import Notice
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.callback_state import Entries, Gathered

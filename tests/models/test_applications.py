@@ -22,11 +22,11 @@ from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.data.preprocessing_settings import settings_for
 from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.formats.keras_h5 import read_keras_h5
+from emotiw_keras.keras_names import fingerprint
 from emotiw_keras.models import build, get_spec
 from emotiw_keras.models import weights as stored
 from emotiw_keras.models.applications import APPLICATIONS
 from emotiw_keras.models.registry import application_names
-from emotiw_keras.runs import fingerprint
 
 NAMES = application_names()
 SMALL = "keras:MobileNetV2"

@@ -24,7 +24,8 @@ from emotiw_keras.files import sha256_file
 from emotiw_keras.inference import Inference
 from emotiw_keras.light_inference import LightInference
 from emotiw_keras.models import registry
-from emotiw_keras.runs import WEIGHTS_FILE, Run
+from emotiw_keras.run_facts import WEIGHTS_FILE
+from emotiw_keras.runs import Run
 from emotiw_keras.serving import auto, speeds
 from emotiw_keras.serving.auto import Automatic
 from emotiw_keras.serving.predictor import Predictor

@@ -12,8 +12,10 @@ import numpy as np
 from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.data.preprocessing_settings import settings_for
 from emotiw_keras.files import sha256_file
+from emotiw_keras.keras_names import fingerprint
 from emotiw_keras.models import registry
-from emotiw_keras.runs import RUN_FORMAT, WEIGHTS_FILE, Run, fingerprint
+from emotiw_keras.run_facts import WEIGHTS_FILE
+from emotiw_keras.runs import RUN_FORMAT, Run
 
 # Where a network fits one size only, that size; else a small one.
 ANY_SIZE = ("alexnet", "caffenet", "face_vgg", "vgg_cnn_f", "vgg_cnn_m", "vgg_cnn_s", "squeezenet", "squeezenet_v1_1")

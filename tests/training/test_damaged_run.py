@@ -22,8 +22,9 @@ from emotiw_keras.cli.main import run as emotiw
 from emotiw_keras.errors import EmotiwError, ModelError, RunError
 from emotiw_keras.files import sha256_file
 from emotiw_keras.history import COLUMNS
+from emotiw_keras.run_facts import WEIGHTS_FILE
 from emotiw_keras.run_view import run_view
-from emotiw_keras.runs import DATA_COLUMNS, WEIGHTS_FILE, Run, believed_hashes
+from emotiw_keras.runs import DATA_COLUMNS, Run, believed_hashes
 from emotiw_keras.sealed import read_sealed, sealed_json
 from emotiw_keras.training import checkpoints
 from emotiw_keras.training.curves import learning_curves
