@@ -22,18 +22,18 @@ from emotiw_keras.formats.protobuf import Message, Schema, Spec, Wire, last
 from emotiw_keras.formats.reference_checks import LARGEST_TENSOR, bounded
 
 OPERATORS = frozenset(
-    "Add AveragePool Cast Clip Concat Conv Div Flatten Gemm GlobalAveragePool Identity LRN MatMul Max MaxPool Mean Mul Pad "
-    "ReduceMax ReduceMin Relu Reshape Sigmoid Slice Softmax Sub Transpose".split()
+    "Add AveragePool Cast Clip Concat Conv Div Erf Flatten Gemm GlobalAveragePool Identity LRN LayerNormalization MatMul Max "
+    "MaxPool Mean Mul Pad ReduceMax ReduceMin Relu Reshape Sigmoid Slice Softmax Sub Tanh Transpose".split()
 )
 LARGEST_TOGETHER = 4 * LARGEST_TENSOR
 """Bytes of all tensors that are kept at one time for later steps."""
 LARGEST_WORK = 1 << 40
 """Multiplications for one face; VGG-16 needs 2^34, or 2^39 at the largest side."""
 _SETTINGS = frozenset(
-    "alpha axes axis beta bias ceil_mode dilations group keepdims kernel_shape pads perm size strides to transB".split()
+    "alpha axes axis beta bias ceil_mode dilations epsilon group keepdims kernel_shape pads perm size strides to transB".split()
 )
 _TOGETHER = ("Add", "Div", "Max", "Mean", "Mul", "Sub")
-_ALIKE = ("Clip", "Identity", "Relu", "Sigmoid", "Softmax")
+_ALIKE = ("Clip", "Erf", "Identity", "Relu", "Sigmoid", "Softmax", "Tanh")
 _OPSET, _FLOAT, _UINT8 = 17, 1, 2
 _KINDS = {1: "f", 2: "i", 7: "ints"}
 _STORED = {1: "<f4", 7: "<i8"}
@@ -222,6 +222,9 @@ def _shape(node: Node, given: Sequence[_Tensor]) -> tuple[tuple[int, ...], int]:
     if op == "LRN":
         _need(settings["size"] > 0)
         return shape, settings["size"]
+    if op == "LayerNormalization":
+        _need(settings["axis"] == -1 and [each.shape for each in others] == [shape[-1:]] * 2)
+        return shape, 4
     if op in _ALIKE:
         return shape, 1
     if op == "Cast":

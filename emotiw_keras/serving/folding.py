@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -66,7 +67,7 @@ def fold(net: keras.Model, face_input: FaceInput) -> Folded:
     """
     grey = face_input.channels == "grey"
     mean, std, image = np.array(face_input.mean), np.array(face_input.std), _cropped_mean(face_input)
-    net = fold_normalisations(net)
+    net = fold_normalisations(_unnested(net))
     firsts = _first_layers(net)
     for first in firsts:
         if not isinstance(first, (keras.layers.Conv2D, GroupedConv2D)) or first.groups != 1:
@@ -87,7 +88,8 @@ def fold(net: keras.Model, face_input: FaceInput) -> Folded:
     if turned:
         mean, std = mean[::-1], std[::-1]
         image = None if image is None else image[..., ::-1]
-    subtract = image if image is not None else mean[None, None] if padded and mean.any() else None
+    spread = grey and copy.input_shape[-1] == 3  # zeros are enough to make three channels of one
+    subtract = image if image is not None else mean[None, None] if padded and (mean.any() or spread) else None
     for first in (copy.get_layer(layer.name) for layer in firsts):
         kernel, bias = (value.astype(np.float64) for value in first.get_weights())
         kernel = (kernel[:, :, ::-1] if turned else kernel) / std[:, None]
@@ -103,6 +105,32 @@ def fold(net: keras.Model, face_input: FaceInput) -> Folded:
         min_max=face_input.min_max,
         subtract=None if subtract is None else np.ascontiguousarray(subtract, np.float32),
     )
+
+
+def _unnested(net: keras.Model) -> keras.Model:
+    """The same network with the layers of each `Sequential` in its place, as those of ConvNeXt; itself where it has none."""
+    if not any(isinstance(layer, keras.Sequential) for layer in net.layers):
+        return net
+    pairs: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if isinstance(layer, keras.Sequential):
+            return layer
+        copy = layer.__class__.from_config(layer.get_config())
+        pairs.append((layer, copy))
+        return copy
+
+    def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(layer, keras.Sequential):
+            return layer(*args, **kwargs)
+        return functools.reduce(lambda x, within: call(clone(within), x), layer.layers, *args)
+
+    with empty_networks():
+        flat = keras.models.clone_model(net, clone_function=clone, call_function=call)
+    for layer, copy in pairs:
+        if getattr(layer, "weights", ()):  # `x + 3` has none
+            copy.set_weights(layer.get_weights())
+    return flat
 
 
 def _first_layers(net: keras.Model) -> list[keras.layers.Layer]:

@@ -1,4 +1,4 @@
-"""The networks of the zoo as ONNX graphs, built layer by layer in the operators of version 17.
+"""The networks of the zoo and of keras.applications as ONNX graphs, built layer by layer in the operators of version 17.
 
 ONNX has tensors of (batch, channels, height, width) and kernels of (out, in / groups, height, width). Source: `Operators.md`
 of ONNX.
@@ -11,6 +11,9 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras.src.applications.convnext import LayerScale, StochasticDepth
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
+from keras.src.ops.numpy import Add, Multiply
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from emotiw_keras.errors import ModelError
@@ -18,6 +21,7 @@ from emotiw_keras.models.layers import GroupedConv2D, LocalResponseNormalization
 from emotiw_keras.models.normalisations import scale_and_shift
 from emotiw_keras.models.pooling import AdaptiveMeanPooling2D, CaffeMaxPooling2D, window_means
 from emotiw_keras.serving.folding import Folded
+from emotiw_keras.text import briefly
 
 OPSET = 17
 # The oldest format of files that has this version of operators: more runtimes read it.
@@ -28,6 +32,7 @@ _ACTIVATIONS: dict[str, tuple[str, dict[str, Any]] | None] = {
     "relu": ("Relu", {}),
     "sigmoid": ("Sigmoid", {}),
     "softmax": ("Softmax", {"axis": 1}),
+    "tanh": ("Tanh", {}),
 }
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
@@ -103,6 +108,10 @@ class _Graph:
         self.arrays.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
 
+    def number(self, value: float) -> str:
+        """Store one number; returns its name."""
+        return self.constant(np.array(value, np.float32))
+
 
 def _stretched(graph: _Graph, x: str) -> str:
     """Each face from its least and largest grey level to 0 and 255."""
@@ -138,6 +147,12 @@ def _activated(graph: _Graph, layer: keras.layers.Layer, x: str) -> str:
         return _up_to(graph, x, 6)
     if name == "silu":
         return graph.add("Mul", x, graph.add("Sigmoid", x))
+    if name == "hard_silu":
+        third = _up_to(graph, graph.add("Add", x, graph.number(3)), 6)
+        return graph.add("Mul", x, graph.add("Mul", third, graph.number(1 / 6)))
+    if name == "gelu":  # as Keras computes it unless it is told to approximate
+        part = graph.add("Erf", graph.add("Mul", x, graph.number(0.5**0.5)))
+        return graph.add("Mul", graph.add("Mul", x, graph.number(0.5)), graph.add("Add", part, graph.number(1)))
     if name not in _ACTIVATIONS or (name == "softmax" and len(layer.output.shape) != 2):
         raise ModelError(f"no ONNX is known for the activation {name} of layer {layer.name}")
     found = _ACTIVATIONS[name]
@@ -146,47 +161,75 @@ def _activated(graph: _Graph, layer: keras.layers.Layer, x: str) -> str:
 
 def _convolution(graph: _Graph, layer: Any, inputs: list[str]) -> str:
     kernel, groups = keras.ops.convert_to_numpy(layer.kernel), getattr(layer, "groups", 1)
-    if isinstance(layer, keras.layers.DepthwiseConv2D):  # of each channel `depth_multiplier` are made
-        groups = kernel.shape[2]
-        kernel = kernel.reshape(*kernel.shape[:2], 1, -1)
-    kernel = kernel.transpose(3, 2, 0, 1)
-    arrays = [graph.constant(kernel, f"{layer.name}.weight")]
-    if layer.bias is not None:
-        arrays.append(graph.constant(keras.ops.convert_to_numpy(layer.bias), f"{layer.name}.bias"))
-    (top, bottom), (left, right) = _pads(layer)
-    return graph.add(
-        "Conv",
-        *inputs,
-        *arrays,
-        kernel_shape=layer.kernel_size,
-        strides=layer.strides,
-        pads=(top, left, bottom, right),
-        dilations=getattr(layer, "dilation_rate", (1, 1)),
-        group=groups,
-    )
+    return _convolved(graph, layer, inputs[0], kernel, groups, _bias(graph, layer))
 
 
-def _pads(layer: Any) -> Pads:
+def _depthwise(graph: _Graph, layer: Any, inputs: list[str]) -> str:
+    return _each_channel(graph, layer, inputs[0], layer.kernel, _bias(graph, layer))
+
+
+def _separable(graph: _Graph, layer: Any, inputs: list[str]) -> str:
+    x = _each_channel(graph, layer, inputs[0], layer.depthwise_kernel, [])
+    return _at_each_place(graph, layer, x, keras.ops.convert_to_numpy(layer.pointwise_kernel)[0, 0])
+
+
+def _at_each_place(graph: _Graph, layer: Any, x: str, kernel: np.ndarray) -> str:
+    """The product of the channels at each place of the maps with a kernel (in, out), and the bias of the layer."""
+    arrays = [graph.constant(kernel.T[:, :, None, None], f"{layer.name}.pointwise"), *_bias(graph, layer)]
+    return graph.add("Conv", x, *arrays, kernel_shape=(1, 1), group=1)
+
+
+def _each_channel(graph: _Graph, layer: Any, x: str, kernel: keras.Variable, bias: list[str]) -> str:
+    """Each channel makes `depth_multiplier` of its own."""
+    values = keras.ops.convert_to_numpy(kernel)
+    return _convolved(graph, layer, x, values.reshape(*values.shape[:2], 1, -1), values.shape[2], bias)
+
+
+def _convolved(graph: _Graph, layer: Any, x: str, kernel: np.ndarray, groups: int, bias: list[str]) -> str:
+    windows, spread = _windows(layer, kernel.shape[:2]), _spread(layer)
+    if {*layer.input.shape[1:3], *layer.output.shape[1:3], *spread} == {1}:
+        # The rest of the kernel sees zeros, and of that OpenCV 4.14 makes something else where each channel is alone.
+        top, left = windows["pads"][:2]
+        kernel = kernel[top : top + 1, left : left + 1]
+        windows = {"kernel_shape": (1, 1), "strides": (1, 1), "pads": (0, 0, 0, 0)}
+    weight = graph.constant(kernel.transpose(3, 2, 0, 1), f"{layer.name}.weight")
+    return graph.add("Conv", x, weight, *bias, group=groups, **windows, dilations=spread)
+
+
+def _bias(graph: _Graph, layer: Any) -> list[str]:
+    return [] if layer.bias is None else [graph.constant(keras.ops.convert_to_numpy(layer.bias), f"{layer.name}.bias")]
+
+
+def _spread(layer: Any) -> tuple[int, int]:
+    return getattr(layer, "dilation_rate", (1, 1))
+
+
+def _windows(layer: Any, size: tuple[int, int]) -> dict[str, Any]:
+    """How windows of (rows, columns) lie on the image, in the words of ONNX."""
+    (top, bottom), (left, right) = _pads(layer, size)
+    return {"kernel_shape": size, "strides": layer.strides, "pads": (top, left, bottom, right)}
+
+
+def _pads(layer: Any, kernel_size: tuple[int, int]) -> Pads:
     """Zeros around the image: ((top, bottom), (left, right))."""
     if layer.padding == "valid":
         return ((0, 0), (0, 0))
     if layer.padding != "same":
         return layer.padding
-    dilations = getattr(layer, "dilation_rate", (1, 1))
     sides = []
-    for size, kernel, stride, dilation in zip(layer.input.shape[1:3], layer.kernel_size, layer.strides, dilations, strict=True):
+    for size, kernel, stride, dilation in zip(layer.input.shape[1:3], kernel_size, layer.strides, _spread(layer), strict=True):
         both = max(0, (-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size)
         sides.append((both // 2, both - both // 2))
     return (sides[0], sides[1])
 
 
 def _dense(graph: _Graph, layer: Any, inputs: list[str]) -> str:
-    if len(layer.input.shape) != 2:
-        raise ModelError(f"no ONNX is known for layer {layer.name} on {len(layer.input.shape)} axes")
-    arrays = [graph.constant(keras.ops.convert_to_numpy(layer.kernel).T, f"{layer.name}.weight")]
-    if layer.bias is not None:
-        arrays.append(graph.constant(keras.ops.convert_to_numpy(layer.bias), f"{layer.name}.bias"))
-    return graph.add("Gemm", *inputs, *arrays, transB=1)
+    rank, kernel = len(layer.input.shape), keras.ops.convert_to_numpy(layer.kernel)
+    if rank == 4:
+        return _at_each_place(graph, layer, inputs[0], kernel)
+    if rank != 2:
+        raise ModelError(f"no ONNX is known for layer {layer.name} on {rank} axes")
+    return graph.add("Gemm", *inputs, graph.constant(kernel.T, f"{layer.name}.weight"), *_bias(graph, layer), transB=1)
 
 
 def _local_normalisation(graph: _Graph, layer: LocalResponseNormalization, inputs: list[str]) -> str:
@@ -204,16 +247,29 @@ def _batch_normalisation(graph: _Graph, layer: keras.layers.BatchNormalization, 
     return graph.add("Add", scaled, graph.constant(offset.reshape(shape)))
 
 
+def _layer_normalisation(graph: _Graph, layer: keras.layers.LayerNormalization, inputs: list[str]) -> str:
+    rank = len(layer.input.shape)
+    if rank not in (2, 4) or layer.axis not in (-1, [-1], rank - 1, [rank - 1]) or getattr(layer, "rms_scaling", False):
+        raise ModelError(f"no ONNX is known for layer {layer.name} on axis {layer.axis} of {rank}")
+    channels = layer.input.shape[-1]
+    given = ((layer.gamma, np.ones), (layer.beta, np.zeros))
+    arrays = [
+        graph.constant(keras.ops.convert_to_numpy(value) if value is not None else default(channels, np.float32))
+        for value, default in given
+    ]
+    x = graph.add("Transpose", *inputs, perm=(0, 2, 3, 1)) if rank == 4 else inputs[0]
+    x = graph.add("LayerNormalization", x, *arrays, axis=-1, epsilon=layer.epsilon)
+    return graph.add("Transpose", x, perm=(0, 3, 1, 2)) if rank == 4 else x
+
+
 def _caffe_pooling(graph: _Graph, layer: CaffeMaxPooling2D, inputs: list[str]) -> str:
     size, stride = layer.pool_size, layer.strides
     return graph.add("MaxPool", *inputs, kernel_shape=(size, size), strides=(stride, stride), ceil_mode=1)
 
 
 def _pooling(graph: _Graph, layer: Any, inputs: list[str]) -> str:
-    if layer.padding != "valid":
-        raise ModelError(f"no ONNX is known for the padding {layer.padding!r} of layer {layer.name}")
-    op = "MaxPool" if isinstance(layer, keras.layers.MaxPooling2D) else "AveragePool"
-    return graph.add(op, *inputs, kernel_shape=layer.pool_size, strides=layer.strides)
+    op = "MaxPool" if isinstance(layer, keras.layers.MaxPooling2D) else "AveragePool"  # of what is in the image, as Keras does
+    return graph.add(op, *inputs, **_windows(layer, layer.pool_size))
 
 
 def _adaptive(graph: _Graph, layer: AdaptiveMeanPooling2D, inputs: list[str]) -> str:
@@ -231,6 +287,8 @@ def _mean(graph: _Graph, layer: keras.layers.GlobalAveragePooling2D, inputs: lis
 
 
 def _flatten(graph: _Graph, layer: keras.layers.Flatten, inputs: list[str]) -> str:
+    if len(layer.input.shape) == 2:
+        return inputs[0]
     # Keras counts the channels first, then columns, then rows.
     return graph.add("Flatten", graph.add("Transpose", *inputs, perm=(0, 2, 3, 1)), axis=1)
 
@@ -248,6 +306,36 @@ def _reshape(graph: _Graph, layer: keras.layers.Reshape, inputs: list[str]) -> s
 def _padded(graph: _Graph, layer: keras.layers.ZeroPadding2D, inputs: list[str]) -> str:
     (top, bottom), (left, right) = layer.padding
     return graph.add("Pad", *inputs, graph.constant(np.array((0, 0, top, left, 0, 0, bottom, right), np.int64)))
+
+
+def _cropped(graph: _Graph, layer: keras.layers.Cropping2D, inputs: list[str]) -> str:
+    (top, bottom), (left, right) = layer.cropping
+    height, width = layer.input.shape[1:3]
+    limits = ((top, left), (height - bottom, width - right), (2, 3))
+    return graph.add("Slice", *inputs, *(graph.constant(np.array(values, np.int64)) for values in limits))
+
+
+def _operator(op: str) -> Callable[[_Graph, Any, list[str]], str]:
+    """`x + 3` and `x * y`, which are no layers."""
+
+    def build(graph: _Graph, operator: Any, inputs: list[str]) -> str:
+        given = operator._inbound_nodes[0].arguments.args
+        tensors = [value for value in given if isinstance(value, keras.KerasTensor)]
+        numbers = [value for value in given if isinstance(value, int | float)]
+        if len(tensors) + len(numbers) != 2 or len({len(tensor.shape) for tensor in tensors}) != 1:
+            raise ModelError(f"no ONNX is known for the operator {operator.name} on {' and '.join(map(briefly, given))}")
+        return graph.add(op, *inputs, *map(graph.number, numbers))
+
+    return build
+
+
+def _scaled_by_channel(graph: _Graph, layer: LayerScale, inputs: list[str]) -> str:
+    return graph.add("Mul", *inputs, graph.constant(keras.ops.convert_to_numpy(layer.gamma).reshape(-1, 1, 1)))
+
+
+def _scaled_sum(graph: _Graph, layer: CustomScaleLayer, inputs: list[str]) -> str:
+    x, branch = inputs
+    return graph.add("Add", x, graph.add("Mul", branch, graph.number(layer.scale)))
 
 
 def _elementwise(op: str) -> Callable[[_Graph, keras.layers.Layer, list[str]], str]:
@@ -270,7 +358,7 @@ def _rectified(graph: _Graph, layer: keras.layers.ReLU, inputs: list[str]) -> st
 
 
 def _up_to(graph: _Graph, x: str, most: float) -> str:
-    return graph.add("Clip", x, *(graph.constant(np.array(limit, np.float32)) for limit in (0, most)))
+    return graph.add("Clip", x, graph.number(0), graph.number(most))
 
 
 def _concatenate(graph: _Graph, layer: keras.layers.Concatenate, inputs: list[str]) -> str:
@@ -288,10 +376,11 @@ def _same(graph: _Graph, layer: keras.layers.Layer, inputs: list[str]) -> str:
     return inputs[0]
 
 
-_LAYERS: dict[type[keras.layers.Layer], Callable[[_Graph, Any, list[str]], str]] = {
+_LAYERS: dict[type[keras.Operation], Callable[[_Graph, Any, list[str]], str]] = {
+    keras.layers.DepthwiseConv2D: _depthwise,
+    keras.layers.SeparableConv2D: _separable,
     keras.layers.Conv2D: _convolution,
     GroupedConv2D: _convolution,
-    keras.layers.DepthwiseConv2D: _convolution,
     keras.layers.Dense: _dense,
     LocalResponseNormalization: _local_normalisation,
     CaffeMaxPooling2D: _caffe_pooling,
@@ -302,13 +391,20 @@ _LAYERS: dict[type[keras.layers.Layer], Callable[[_Graph, Any, list[str]], str]]
     keras.layers.Flatten: _flatten,
     keras.layers.Reshape: _reshape,
     keras.layers.ZeroPadding2D: _padded,
+    keras.layers.Cropping2D: _cropped,
     keras.layers.Concatenate: _concatenate,
     keras.layers.Add: _elementwise("Add"),
     keras.layers.Average: _average,
     keras.layers.Multiply: _elementwise("Mul"),
+    Add: _operator("Add"),
+    Multiply: _operator("Mul"),
+    LayerScale: _scaled_by_channel,
+    CustomScaleLayer: _scaled_sum,
     keras.layers.BatchNormalization: _batch_normalisation,
+    keras.layers.LayerNormalization: _layer_normalisation,
     keras.layers.ReLU: _rectified,
     keras.layers.Dropout: _same,
+    StochasticDepth: _same,
     keras.layers.Identity: _same,
     keras.layers.Activation: _same,
 }

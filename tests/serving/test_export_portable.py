@@ -121,38 +121,6 @@ def test_every_network_is_the_same_in_onnx(name: str, tmp_path: Path) -> None:
     assert expected.max() < 0.9, "one class has all: nothing is compared"
 
 
-@needs_onnx
-@pytest.mark.parametrize("name", ["MobileNetV2", "EfficientNetB0", "DenseNet121", "DenseNet121 grey"])
-def test_networks_of_keras_applications_are_the_same_in_onnx(name: str, tmp_path: Path) -> None:
-    """ReLU up to 6 and depthwise convolutions; SiLU and layers that do nothing; zeros around the image."""
-    import onnx
-
-    from emotiw_keras.serving.onnx_graph import onnx_model
-
-    keras.utils.set_random_seed(2)
-    name, _, grey = name.partition(" ")
-    net = build(f"keras:{name}", weights=None, classes=7, input_shape=(32, 32, 3))
-    draw = np.random.default_rng(0)
-    for layer in net.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            gamma, beta, mean, variance = layer.get_weights()
-            moved = (draw.normal(0, 0.02, each.shape) for each in (beta, mean))
-            layer.set_weights([draw.uniform(0.9, 1.1, gamma.shape), *moved, draw.uniform(0.9, 1.1, variance.shape)])
-    net.layers[-1].kernel.assign(draw.normal(0, 1, net.layers[-1].kernel.shape))
-    mean = (127.5,) * 3 if grey else (104, 117, 123)
-    face_input = FaceInput(channels=grey or "rgb", resize=36, crop=32, mean=mean, std=(50, 60, 70))
-    faces = draw.integers(0, 256, (2, 36, 36, 1 if grey else 3), np.uint8)
-    model = onnx_model(fold(net, face_input), 7, {"emotiw": "{}"})
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, tmp_path / "net.onnx")
-    wire = Wire("net.onnx")
-    fields = wire.decode(memoryview(model.SerializeToString()), exported._MODEL, closed=True)
-    bytes_of_face(tmp_path / "net.onnx", wire, fields, faces.shape[1:])
-    expected = keras.ops.convert_to_numpy(net(face_input(faces), training=False))
-    assert 0.15 < expected.max() < 0.99, "one class has all, or nothing: nothing is compared"
-    np.testing.assert_allclose(run_onnx(tmp_path / "net.onnx", faces), expected, rtol=1e-4, atol=1e-6)
-
-
 @formats
 def test_a_classifier_on_several_layers_is_the_same_in_both(kind: str, tmp_path: Path) -> None:
     """Its means over a grid are flattened and put side by side, each in Keras' order."""
@@ -212,26 +180,6 @@ def test_other_kinds_of_networks_are_the_same_in_tflite(name: str, tmp_path: Pat
     (tmp_path / "net.tflite").write_bytes(tflite_model(fold(net, face_input)))
     expected = keras.ops.convert_to_numpy(net(face_input(faces), training=False))
     np.testing.assert_allclose(run_tflite(tmp_path / "net.tflite", faces), expected, rtol=1e-4, atol=1e-7)
-
-
-@needs_onnx
-@pytest.mark.parametrize(
-    ("layer", "said"),
-    [
-        (keras.layers.LayerNormalization(name="odd"), r"layer odd \(LayerNormalization\)"),
-        (keras.layers.Activation("gelu", name="odd"), "activation gelu of layer odd"),
-        (keras.layers.Dense(3, name="odd"), "layer odd on 4 axes"),
-        (keras.layers.MaxPooling2D(2, padding="same", name="odd"), "padding 'same' of layer odd"),
-        (lambda x: x + 3, r"layer add\w* \(Add\)"),
-    ],
-)
-def test_what_has_no_known_form_is_refused_by_name(layer: Callable[[keras.KerasTensor], keras.KerasTensor], said: str) -> None:
-    from emotiw_keras.serving.onnx_graph import onnx_model
-
-    image = keras.Input((9, 9, 3))
-    net = keras.Model(image, layer(keras.layers.Conv2D(2, 3)(image)))
-    with pytest.raises(ModelError, match=said):
-        onnx_model(fold(net, FaceInput(channels="rgb", resize=9, crop=9)), 2, {})
 
 
 @formats
