@@ -12,7 +12,6 @@ import tensorflow as tf
 from keras import layers
 
 from emotiw_keras.data.face_input import FaceInput
-from emotiw_keras.errors import ModelError
 from emotiw_keras.models.layers import GroupedConv2D
 from emotiw_keras.models.normalisations import fold_normalisations
 from emotiw_keras.serving.folding import fold
@@ -134,33 +133,3 @@ def test_onnx_answers_as_keras_does(settings: dict, padding: str, tmp_path: Path
     for count in (3, 1):
         found = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"pixels": faces[:count]})[0]
         np.testing.assert_allclose(found, expected[:count], atol=2e-5 * np.abs(expected).max())
-
-
-@needs_onnx
-@pytest.mark.parametrize(
-    ("layer", "said"),
-    [
-        (layers.BatchNormalization(axis=1, name="odd"), "layer odd on axis 1"),
-        (layers.ReLU(6, negative_slope=0.1, name="odd"), "slope and threshold of layer odd"),
-        (layers.Reshape((7, 14), name="odd"), r"layer odd from \(7, 7, 2\) to \(7, 14\)"),
-        (layers.AveragePooling2D(2, padding="same", name="odd"), "padding 'same' of layer odd"),
-    ],
-)
-def test_what_has_no_known_form_is_refused_by_name(layer: keras.layers.Layer, said: str) -> None:
-    from emotiw_keras.serving.onnx_graph import onnx_model
-
-    image = keras.Input((9, 9, 3))
-    net = keras.Model(image, layer(layers.Conv2D(2, 3)(image)))
-    with pytest.raises(ModelError, match=said):
-        onnx_model(fold(net, FaceInput(channels="rgb", resize=9, crop=9)), 2, {})
-
-
-@needs_onnx
-def test_a_product_of_other_ranks_is_refused_by_name() -> None:
-    from emotiw_keras.serving.onnx_graph import onnx_model
-
-    image = keras.Input((9, 9, 3))
-    maps = layers.Conv2D(2, 3)(image)
-    net = keras.Model(image, layers.Multiply(name="odd")([maps, layers.GlobalAveragePooling2D()(maps)]))
-    with pytest.raises(ModelError, match=r"layer odd on \(None, 7, 7, 2\) and \(None, 2\)"):
-        onnx_model(fold(net, FaceInput(channels="rgb", resize=9, crop=9)), 2, {})

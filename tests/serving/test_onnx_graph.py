@@ -125,6 +125,9 @@ def test_layers_are_the_same(layer: Layer) -> None:
     [
         (keras.layers.LayerNormalization(axis=1, name="odd"), r"layer odd on axis \[?1\]? of 4"),
         (keras.layers.UnitNormalization(name="odd"), r"layer odd \(UnitNormalization\)"),
+        (keras.layers.BatchNormalization(axis=1, name="odd"), "layer odd on axis 1"),
+        (keras.layers.ReLU(6, negative_slope=0.1, name="odd"), "slope and threshold of layer odd"),
+        (keras.layers.Reshape((7, 14), name="odd"), r"layer odd from \(7, 7, 2\) to \(7, 14\)"),
         (keras.layers.Activation("mish", name="odd"), "activation mish of layer odd"),
         (lambda x: keras.layers.Dense(3, name="odd")(x[:, 0]), "layer get_item"),
         (lambda x: x - 3, r"layer subtract\w* \(Subtract\)"),
@@ -137,4 +140,14 @@ def test_what_has_no_known_form_is_refused_by_name(layer: Layer, said: str) -> N
     image = keras.Input((9, 9, 3))
     net = keras.Model(image, layer(keras.layers.Conv2D(2, 3)(image)))
     with pytest.raises(ModelError, match=said):
+        onnx_model(fold(net, FaceInput(channels="rgb", resize=9, crop=9)), 2, {})
+
+
+def test_a_product_of_other_ranks_is_refused_by_name() -> None:
+    from emotiw_keras.serving.onnx_graph import onnx_model
+
+    image = keras.Input((9, 9, 3))
+    maps = keras.layers.Conv2D(2, 3)(image)
+    net = keras.Model(image, keras.layers.Multiply(name="odd")([maps, keras.layers.GlobalAveragePooling2D()(maps)]))
+    with pytest.raises(ModelError, match=r"layer odd on \(None, 7, 7, 2\) and \(None, 2\)"):
         onnx_model(fold(net, FaceInput(channels="rgb", resize=9, crop=9)), 2, {})
