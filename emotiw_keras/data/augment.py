@@ -127,7 +127,8 @@ class Augment:
     Args:
         changes: how far, as given to `draw_changes`; what it leaves out is not computed.
         std: what the images were divided by, per channel: grey levels to one unit of their values.
-        mean: what was subtracted before, in grey levels: per channel, or float (side, side, channels).
+        mean: what was subtracted before, in grey levels: per channel, float (side, side, channels), or for images with crops of
+            their own a function of these, as `FaceInput.mean_under`.
         grey: whether the channels, if there are several, are all the same.
         channel_order: "rgb" or "bgr".
 
@@ -141,26 +142,22 @@ class Augment:
         self, changes: Changes, std: tuple[float, ...], mean: Any = 0.0, *, grey: bool = True, channel_order: str = "rgb"
     ) -> None:
         self.changes, self.std, self.grey, self.bgr = changes, tuple(std), grey, channel_order == "bgr"
-        self.mean = np.asarray(mean, np.float32)
+        self._mean_under = mean if callable(mean) else lambda _: ops.convert_to_tensor(mean, "float32")
 
     @classmethod
     def of(cls, changes: Changes, face_input: FaceInput) -> Augment:
         """The changes of what a layer makes of faces."""
-        mean: Any = face_input.mean
-        if face_input.mean_image is not None:  # where the crop lay is not known here: that of the centre
-            mean = face_input.mean_image
-            start = (mean.shape[0] - face_input.crop) // 2
-            mean = mean[start : start + face_input.crop, start : start + face_input.crop]
         grey = face_input.channels == "grey"
-        return cls(changes, face_input.std, mean, grey=grey, channel_order=face_input.channel_order)
+        return cls(changes, face_input.std, face_input.mean_under, grey=grey, channel_order=face_input.channel_order)
 
-    def __call__(self, images: Any, drawn: Any) -> Any:
+    def __call__(self, images: Any, drawn: Any, crops: Any = None) -> Any:
         """Change a batch.
 
         Args:
             images: float32 (batch, side, side, channels), the mean subtracted: what comes in from outside the image and what
                 is blanked is 0, the mean.
             drawn: float32 (batch, 21), from `draw_changes`.
+            crops: those that the images were made with: under them lay the mean, where it is an image; None for the centre.
 
         Returns:
             float32 (batch, side, side, channels).
@@ -168,12 +165,12 @@ class Augment:
         if self.changes.resample > 1:
             images = self._resampled(images, ops.cast(drawn[:, 10], "int32"), images.shape[1])
         images = self.unspoilt(images, drawn)
-        return self._degraded(images, drawn) if self.changes.degrades else images
+        return self._degraded(images, drawn, crops) if self.changes.degrades else images
 
     def unspoilt(self, images: Any, drawn: Any) -> Any:
         """The same without what hides a face: neither shrunk nor behind a band, dark, blurred, noisy or compressed.
 
-        Arguments and result are those of a call.
+        Arguments and result are those of a call; where the crops lay does not matter.
         """
         changes, side = self.changes, images.shape[1]
         if changes.rotate or changes.zoom or changes.shift:
@@ -189,10 +186,10 @@ class Augment:
             images = images * ops.cast(ops.logical_not(_rectangles(drawn[:, 6:10], side)), "float32")
         return images
 
-    def _degraded(self, images: Any, drawn: Any) -> Any:
+    def _degraded(self, images: Any, drawn: Any, crops: Any) -> Any:
         """What a camera would have made of the images, in whole grey levels; others are left alone."""
         changes, side = self.changes, images.shape[1]
-        faces = self.levels(images)
+        faces = self.levels(images, crops)
         if changes.occlude:
             faces = ops.where(_rectangles(drawn[:, 16:20], side), ops.reshape(drawn[:, 20], (-1, 1, 1, 1)), faces)
         if changes.low_light:
@@ -208,12 +205,16 @@ class Augment:
         if self.bgr and not self.grey:
             faces = ops.flip(faces, axis=-1)
         happened = ops.sum(drawn[:, 11:14], axis=1) + drawn[:, 18] + ops.cast(drawn[:, 15] < degrade.UNTOUCHED, "float32")
-        inputs = (faces - ops.convert_to_tensor(self.mean)) / ops.convert_to_tensor(self.std, "float32")
+        inputs = (faces - self._mean_under(crops)) / ops.convert_to_tensor(self.std, "float32")
         return ops.where(ops.reshape(happened > 0, (-1, 1, 1, 1)), inputs, images)
 
-    def levels(self, images: Any) -> Any:
-        """Images with mean and deviation put back: grey levels, float32 (batch, side, side, 1 or 3), grey or RGB."""
-        faces = images * ops.convert_to_tensor(self.std, "float32") + ops.convert_to_tensor(self.mean)
+    def levels(self, images: Any, crops: Any = None) -> Any:
+        """Images with mean and deviation put back: grey levels, float32 (batch, side, side, 1 or 3), grey or RGB.
+
+        Args:
+            images, crops: as for a call.
+        """
+        faces = images * ops.convert_to_tensor(self.std, "float32") + self._mean_under(crops)
         if self.grey:
             return faces[..., :1]
         return ops.flip(faces, axis=-1) if self.bgr else faces

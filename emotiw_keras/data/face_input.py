@@ -211,6 +211,18 @@ class FaceInput(keras.layers.Layer):
         index = first + rows[:, :, None] * self.resize + columns[:, None, :]
         return ops.take(ops.reshape(faces, (-1, faces.shape[-1])), index, axis=0)
 
+    def mean_under(self, crops: Any = None) -> Any:
+        """What is subtracted from faces that are cropped so, in grey levels: float32, (channels,) or (1 or batch, side, side,
+        channels).
+
+        Args:
+            crops: as for a call.
+        """
+        if self.mean_image is None:
+            return ops.convert_to_tensor(self.mean, "float32")
+        whole = ops.convert_to_tensor(self.mean_image)[None]
+        return whole if self.mean_image_at == "crop" else self._cropped(whole, crops)
+
     def compute_output_shape(self, images_shape: tuple[int | None, ...], crops_shape: Any = None) -> tuple[int | None, ...]:
         """(batch, crop, crop, input_channels)."""
         return (images_shape[0], self.crop, self.crop, self.input_channels)

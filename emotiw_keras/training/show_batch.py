@@ -46,8 +46,9 @@ def faces_of(prepared: Prepared, stage: Stage, number: int) -> np.ndarray:
     found = [augment.levels(layer(images))]
     for epoch in range(EPOCHS):
         draws = crops.draws_of_epoch(epoch)[chosen]
-        inputs = layer(images, draws[:, :3].astype(np.int32))
-        found.append(augment.levels(augment(inputs, draws[:, 3:]) if stage.augmented else inputs))
+        places = draws[:, :3].astype(np.int32)
+        inputs = layer(images, places)
+        found.append(augment.levels(augment(inputs, draws[:, 3:], places) if stage.augmented else inputs, places))
     return np.stack([np.clip(np.rint(np.asarray(each)), 0, 255).astype(np.uint8) for each in found], axis=1)
 
 

@@ -160,7 +160,7 @@ class StageSteps:
     def _inputs(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         if self._augment is None:
             return self.face_input(images, draws)
-        return self._augment(self.face_input(images, draws[:, :3]), draws[:, 3:])
+        return self._augment(self.face_input(images, draws[:, :3]), draws[:, 3:], draws[:, :3])
 
     def _taught(self, images: tf.Tensor, draws: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor | None:
         """What teachers say of the same crops before anything spoils them: what they know of clear faces is to be learned."""

@@ -132,3 +132,25 @@ def test_a_grey_face_stays_grey_in_three_channels_and_its_band_is_one_level() ->
     level = drawn[:, COLUMNS.index("band_level")].round()
     share = (np.abs(covered[..., 0] - level[:, None, None]) < 0.01).mean(axis=(1, 2))
     assert (share > 0.12).all() and (share < 0.5).all()
+
+
+@pytest.mark.parametrize("crop", [(4, 4, 0), (0, 9, 0), (4, 4, 1), (9, 0, 1)])
+@pytest.mark.parametrize("channels, order", [("grey", "bgr"), ("rgb", "rgb"), ("rgb", "bgr")])
+def test_a_mean_image_is_put_back_as_it_lay_under_the_crop(channels: str, order: str, crop: tuple[int, int, int]) -> None:
+    mean = (np.linspace(90, 150, 76)[None, :, None] + [0, 5, -5] + np.zeros((76, 1, 1))).astype(np.float32)
+    layer = FaceInput(channels=channels, resize=76, crop=67, channel_order=order, mean_image=mean)
+    images, crops = faces(76, channels=1 if channels == "grey" else 3), np.array([crop] * 3, np.int32)
+    changes = Changes(low_light=0.5, degrade=1.0)
+    augment, drawn = Augment.of(changes, layer), draw_changes(3, changes, (0, 1, 0))
+    inputs = layer(images, crops)
+
+    def cut(pixels: np.ndarray) -> np.ndarray:
+        pixels = pixels[..., crop[0] : crop[0] + 67, crop[1] : crop[1] + 67, :]
+        return pixels[..., ::-1, :] if crop[2] else pixels
+
+    np.testing.assert_allclose(computed(augment.levels(inputs, crops)), cut(images), atol=1e-3)
+    dark = computed(degrade.darkened(cut(images).astype(np.float32), drawn[:, COLUMNS.index("low_light")])).round()
+    expected = (dark[..., ::-1] if order == "bgr" else dark) - cut(mean)
+    np.testing.assert_allclose(computed(augment(inputs, drawn, crops)), expected, atol=1e-3)
+    if crop == (4, 4, 0):
+        np.testing.assert_array_equal(computed(augment(inputs, drawn)), computed(augment(inputs, drawn, crops)))

@@ -81,6 +81,20 @@ def test_a_step_sees_spoilt_faces_the_same_ones_each_time() -> None:
     assert np.isfinite(loss)
 
 
+def test_a_step_spoils_the_face_under_its_crop_and_not_what_the_middle_of_a_mean_image_makes_of_it() -> None:
+    """An even face, of which the light goes, is even again without the mean that lay under its crop."""
+    stage = Stage("s", train=("fer:train",), low_light=0.5, degrade=1.0)
+    mean = np.linspace(90, 150, 56, dtype=np.float32)[None, :, None] + np.zeros((56, 56, 3), np.float32)
+    layer = FaceInput(resize=56, crop=48, mean_image=mean)
+    model = keras.Sequential([keras.Input((48, 48, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)])
+    optimizer = make_optimizer(stage, model.trainable_variables, {})
+    steps = StageSteps(model, layer, stage, np.ones(2, np.float32), optimizer, (56, 56, 1))
+    draws = StageCrops(stage, 16, layer.room, (1, 1)).draws_of_epoch(0)
+    inputs = steps._inputs(np.full((16, 56, 56, 1), 128, np.uint8), draws)
+    seen = np.asarray(inputs + layer.mean_under(draws[:, :3]))
+    assert set(draws[:, 2]) == {0, 1} and seen.max() < 126 and np.ptp(seen, axis=(1, 2, 3)).max() < 1e-3
+
+
 def test_teachers_see_the_same_crops_before_anything_spoils_them() -> None:
     spoilt = {**SPOILT, "resample": 3.0, "occlude": 1.0, "rotate": 20.0, "shift": 0.1, "contrast": 0.3}
     stage = Stage("s", train=("fer:train",), degrade=1.0, **spoilt)  # type: ignore[arg-type]
