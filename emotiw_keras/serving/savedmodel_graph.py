@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from emotiw_keras.data.image_bounds import MAX_PIXELS
-from emotiw_keras.data.images import MIN_SIDE
+from emotiw_keras.data.images import MIN_SIDE, SENSOR_BITS
 from emotiw_keras.data.one_channel import for_grey
 from emotiw_keras.data.resize import LUMA
 from emotiw_keras.inference import crop_mean
@@ -102,9 +102,10 @@ def to_grey(images: tf.Tensor) -> tf.Tensor:
 def decode(data: tf.Tensor) -> tf.Tensor:
     """Decode one JPEG, PNG, BMP, GIF or WebP image: string scalar -> uint8 (height, width, 3) RGB.
 
-    Of an animation the first frame. EXIF orientation is ignored; transparency is dropped. Refused before they are decoded are
-    images of more than `MAX_PIXELS` or of a size that is not told, JPEGs of many scans, which take minutes, and animated WebP,
-    which damages TensorFlow; then those of less than `MIN_SIDE` pixels a side.
+    Of an animation the first frame. EXIF orientation is ignored; transparency is dropped; 16 bits become 8 as in
+    `emotiw_keras.data.images`. Refused before they are decoded are images of more than `MAX_PIXELS` or of a size that is not
+    told, JPEGs of many scans, which take minutes, and animated WebP, which damages TensorFlow; then those of less than
+    `MIN_SIDE` pixels a side.
     """
     content = tf.io.decode_raw(data, tf.uint8)
     # Of a shorter file the decoder says that it is none.
@@ -154,6 +155,13 @@ def decode(data: tf.Tensor) -> tf.Tensor:
         # The accurate method is the one that gives OpenCV's pixels; the operation also takes PNG.
         return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
 
+    def deep() -> tf.Tensor:
+        pixels = tf.cast(tf.io.decode_png(data, channels=3, dtype=tf.uint16), tf.int32)
+        bits = tf.constant(SENSOR_BITS)
+        # no value above those of a sensor: its bits
+        held = tf.reduce_min(tf.where(tf.reduce_max(pixels) < tf.bitwise.left_shift(1, bits), bits, 16))
+        return tf.cast(tf.bitwise.right_shift(pixels, held - 8), tf.uint8)
+
     def other() -> tf.Tensor:
         # Of a GIF TensorFlow decodes all frames that it is given, and makes room for the largest.
         first = tf.strings.join([tf.strings.substr(data, tf.zeros((), tf.int64), end), ";"])
@@ -165,7 +173,8 @@ def decode(data: tf.Tensor) -> tf.Tensor:
         return tf.io.decode_image(data, channels=0, expand_animations=False)[..., :3]
 
     with tf.control_dependencies(checks):
-        image = tf.case([(jpeg | png, common), (lossy | lossless | extended, webp)], default=other)
+        kinds = [(png & (start[24] == 16), deep), (jpeg | png, common), (lossy | lossless | extended, webp)]
+        image = tf.case(kinds, default=other)
     large = tf.debugging.Assert(tf.reduce_min(tf.shape(image)[:2]) >= MIN_SIDE, ["smaller than", MIN_SIDE, "pixels a side"])
     with tf.control_dependencies([large]):
         return tf.ensure_shape(image, (None, None, 3))

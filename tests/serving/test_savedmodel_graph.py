@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 
+import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -98,6 +99,17 @@ def test_bytes_decode_as_the_reader_decodes_them(kind: str, channels: int) -> No
     pixels = host.resize(pixels[:6, :9], 37, 53)
     data = encoded(pixels, kind, **({"lossless": True} if kind == "WEBP" else {}))
     expected = np.broadcast_to(decode_image(data), (37, 53, 3))
+    np.testing.assert_array_equal(graph.decode(tf.constant(data)).numpy(), expected)
+
+
+@pytest.mark.parametrize("bits", (8, 10, 12, 14, 16))
+@pytest.mark.parametrize("channels", (1, 3, 4))
+def test_bits_of_a_sensor_in_sixteen_are_as_bright_as_the_reader_has_them(channels: int, bits: int) -> None:
+    pixels = np.random.default_rng(3).integers(0, 1 << bits, (37, 53, channels)).astype(np.uint16)
+    pixels[..., 3:] = 0xFFFF
+    data = cv2.imencode(".png", pixels)[1].tobytes()
+    expected = np.broadcast_to(decode_image(data), (37, 53, 3))
+    assert expected.max() > 250
     np.testing.assert_array_equal(graph.decode(tf.constant(data)).numpy(), expected)
 
 
