@@ -55,9 +55,10 @@ def pack(
 
     The logits are divided by the temperature that makes the labels of --split most likely; images that RUN was trained on are
     left out, and where its classifier was fitted again on them (refit), its cross-validation stands for them. The answers stay
-    the same but for near ties, which 16 bits may turn; the probabilities change. By the same images it is settled from which
-    entropy on `emotiw predict` calls an answer uncertain, and how large its activations become, with which `emotiw predict
-    --precision int8` computes. OUT works wherever a run folder does, but training cannot be resumed in it.
+    the same but for near ties, which 16 bits may turn, and where several crops are averaged the temperature, too; the
+    probabilities change. By the same images it is settled from which entropy on `emotiw predict` calls an answer uncertain, and
+    how large its activations become, with which `emotiw predict --precision int8` computes. OUT works wherever a run folder
+    does, but training cannot be resumed in it.
 
     With `--calibrate robust` one temperature suits the faces as they are and as other cameras would take them.
 

@@ -96,7 +96,8 @@ def unseen(run: Run, assessment: Assessment) -> Unseen:
 
 
 def calibrated(predictions: Predictions, val: Assessment) -> dict[str, Any]:
-    """The figures that a temperature changes, once it is chosen on validation images that were not trained on.
+    """The figures that a temperature changes, once it is chosen on validation images that were not trained on. Of several crops
+    the mean's logits are divided; a packed run divides those of each crop.
 
     Args:
         predictions: the answers to score.

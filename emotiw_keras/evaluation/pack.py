@@ -79,7 +79,9 @@ def pack(
 ) -> Packed:  # fmt: skip
     """Write a run as a small run folder: weights of 16 bits, logits divided by the temperature that suits a split, rows zipped.
 
-    The temperature changes the probabilities, never the predicted class. Beside them stands up to which entropy the answers, of
+    The temperature changes the probabilities, not the predicted class, but for near ties where several crops are averaged: the
+    packed run divides the logits of each and averages then, while the temperature is chosen as if those of their mean were
+    divided. Beside them stands up to which entropy the answers, of
     each head its own, are usable (`emotiw_keras.uncertainty`), by the same images. Checkpoints and
     TensorBoard's files are left out, and so is where data, votes, teachers and the weights to start from lay; the names of the
     images stay. Everything that reads run folders reads this one; training can start from it, but not be resumed.
@@ -156,7 +158,7 @@ def pack(
             limits: dict[str, Usable] = {}
             for name, side in sides.items():
                 after = side.scaled() if side.by.rows is None else answers(packed, name)[side.by.rows]
-                each[name] = side.facts(after)
+                each[name] = side.facts(after, packed.with_head(name) if name else packed)
                 limits[name] = usable(side.by.truth, after, packed.fingerprint, side.by.chosen_on)
             if (folds := read_out_of_fold(run)) is not None:
                 write_out_of_fold(temporary, run.labels, folds[0], at_temperature(folds[1], temperatures[main]))
@@ -222,38 +224,36 @@ class _Side:
     """
 
     def __init__(self, run: Run, before: Assessment, calibrate: str, say: Callable[[str], None] | None) -> None:
-        self.before, self.by = before, unseen(run, before)
-        spoilt = _spoilt(self.by, before, say) if calibrate == ROBUST else {}
-        self._by_condition = {CLEAN: self.by.probabilities, **spoilt}
-        truth = np.tile(self.by.truth, len(self._by_condition))
-        self.temperature = best_temperature(truth, np.concatenate([*self._by_condition.values()]))
-        self._spoilt = bool(spoilt)
+        self.before, self.by, self._say = before, unseen(run, before), say
+        self._spoilt = _spoilt(before.run, self.by, before, say) if calibrate == ROBUST else {}
+        shown = [self.by.probabilities, *self._spoilt.values()]
+        self.temperature = best_temperature(np.tile(self.by.truth, len(shown)), np.concatenate(shown))
 
     def scaled(self) -> np.ndarray:
         """What it says at its temperature, of images that trained nothing."""
         return at_temperature(self.by.probabilities, self.temperature)
 
-    def facts(self, after: np.ndarray) -> dict[str, Any]:
-        """What run.json says of it, calibration errors before and after."""
-        truth = self.by.truth
+    def facts(self, after: np.ndarray, packed: Run) -> dict[str, Any]:
+        """What run.json says of it, calibration errors before and after, by what the packed run says."""
+        truth, say = self.by.truth, self._say
         facts: dict[str, Any] = {"temperature": self.temperature, "chosen_on": self.by.chosen_on, "images": len(truth)}
         facts["ece"] = [expected_calibration_error(truth, said) for said in (self.by.probabilities, after)]
         if self._spoilt:
-            facts["conditions"] = {
-                condition: [expected_calibration_error(truth, at_temperature(said, t)) for t in (1, self.temperature)]
-                for condition, said in self._by_condition.items()
+            then = _spoilt(packed, self.by, self.before, say and (lambda line: say(f"once packed: {line}")))
+            facts["conditions"] = {CLEAN: facts["ece"]} | {
+                name: [expected_calibration_error(truth, said) for said in (self._spoilt[name], then[name])] for name in then
             }
         return facts
 
 
-def _spoilt(by: Unseen, assessment: Assessment, say: Callable[[str], None] | None) -> dict[str, np.ndarray]:
-    """The probabilities of images of an assessment under each of `conditions.CONDITIONS`, by name: float32 (n, classes)."""
+def _spoilt(run: Run, by: Unseen, assessment: Assessment, say: Callable[[str], None] | None) -> dict[str, np.ndarray]:
+    """A run's probabilities of images of an assessment under each of `conditions.CONDITIONS`, by name: float32 (n, classes)."""
     if by.rows is None:
         raise UsageError(
             f"the images of split {assessment.question.split!r} trained the run (refit), and its cross-validation knows them "
             "as they are alone; to calibrate by spoilt faces too name images that are new to it"
         )
-    run, faces, crops = assessment.run, assessment.faces, assessment.question.crops
+    faces, crops = assessment.faces, assessment.question.crops
     if isinstance(faces, VideoSet):
         raise UsageError(f"spoilt are single faces, but {assessment.question.source} is a set of videos; name a set of images")
     answers = under_conditions(run, faces, assessment.indices[by.rows], crops=crops, say=say)

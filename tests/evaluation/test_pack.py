@@ -15,7 +15,7 @@ from emotiw_keras.engines import computing_in
 from emotiw_keras.errors import DataError, ModelError, OutputError, RunError, UsageError
 from emotiw_keras.evaluation.conditions import CONDITIONS
 from emotiw_keras.evaluation.evaluate import assess, predict
-from emotiw_keras.evaluation.metrics import at_temperature, expected_calibration_error
+from emotiw_keras.evaluation.metrics import expected_calibration_error
 from emotiw_keras.evaluation.pack import best_temperature, pack
 from emotiw_keras.runs import Run
 from emotiw_keras.serving.predictor import Predictor
@@ -143,21 +143,26 @@ def test_a_temperature_can_suit_spoilt_faces_too(
     monkeypatch.setattr("emotiw_keras.evaluation.metrics.TEMPERATURES", (0.2, 500.0))  # a network that has learned little
     run, faces = Run.open(side_by_side / "two"), side_by_side / "faces"
     words = ["pack", str(run.path), str(tmp_path / "small"), "--data", str(faces), "--split", "test", "--calibrate", "robust"]
-    assert emotiw_here(words) == 0
-    assert f"the same faces: {CONDITIONS[0].words}" in capsys.readouterr().err
-    found = assess(run, faces, split="test", crops=1)
+    assert emotiw_here([*words, "--crops", "2"]) == 0
+    said = capsys.readouterr().err
+    assert all(f"{start}the same faces: {CONDITIONS[0].words}" in said.splitlines() for start in ("", "once packed: "))
+    found = assess(run, faces, split="test", crops=2)
     rows = found.predictions.readable
-    truth, shares = found.predictions.truth[rows], [found.predictions.probabilities[rows]]
-    shares += [predict(run, found.faces, found.indices[rows], crops=1, condition=each) for each in CONDITIONS]
     packed = Run.open(tmp_path / "small")
     facts = packed.info["packed"]
+
+    def answers(side: Run) -> list[np.ndarray]:
+        return [predict(side, found.faces, found.indices[rows], crops=2, condition=each) for each in (None, *CONDITIONS)]
+
+    truth, shares = found.predictions.truth[rows], answers(run)
     temperature = best_temperature(np.tile(truth, len(shares)), np.concatenate(shares))
     assert facts["temperature"] == pytest.approx(temperature, rel=1e-3)
     assert abs(temperature - best_temperature(truth, shares[0])) > 0.01  # which clean faces alone would have
     assert list(facts["conditions"]) == ["clean", *(each.name for each in CONDITIONS)]
-    for spoilt, told in zip(shares, facts["conditions"].values(), strict=True):
-        expected = [expected_calibration_error(truth, at_temperature(spoilt, each)) for each in (1, temperature)]
-        assert told == pytest.approx(expected, abs=1e-3)
+    # those of the packed run, which divides the logits of each crop and averages then
+    for before, after, told in zip(shares, answers(packed), facts["conditions"].values(), strict=True):
+        assert told == pytest.approx([expected_calibration_error(truth, each) for each in (before, after)], abs=1e-6)
+    assert facts["conditions"]["clean"] == facts["ece"]
     # packed once more, it says what is in its weights already
     again = pack(packed, tmp_path / "again", faces, split="test")
     assert Run.open(again.path).info["packed"]["before"] == facts
