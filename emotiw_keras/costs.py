@@ -93,7 +93,8 @@ def costs_of(labels: Sequence[str], file: str | os.PathLike[str] | None = None) 
 def read_costs(file: str | os.PathLike[str], labels: Sequence[str]) -> np.ndarray:
     """Costs from a TOML file: a table `costs`, for each true class a table of what each wrong answer costs, 0..1.
 
-    Labels are matched by their usual spellings. A confusion that is not named costs 1; the two directions may differ.
+    Labels are matched as they are written, else by their usual spellings. A confusion that is not named costs 1; the two
+    directions may differ.
 
     Args:
         file: such as `[costs.angry]` with `disgust = 0.2` below it.
@@ -114,11 +115,11 @@ def read_costs(file: str | os.PathLike[str], labels: Sequence[str]) -> np.ndarra
     rows = table.get("costs")
     if not isinstance(rows, Mapping) or set(table) != {"costs"}:
         raise DataError(f"{os.fspath(file)} holds {', '.join(table) or 'nothing'}; {expected}")
-    places = {canonical(label) or label: i for i, label in enumerate(labels)}
+    places = {canonical(label): i for i, label in enumerate(labels)} | {label: i for i, label in enumerate(labels)}
 
     def place(name: str) -> int:
-        key = canonical(name) or name
-        if key not in places:
+        key = name if name in places else canonical(name)
+        if key is None or key not in places:
             raise DataError(f"{os.fspath(file)} names the class {name!r}; the classes are {', '.join(labels)}")
         return places[key]
 

@@ -179,8 +179,8 @@ def derived_affect(probabilities: Mapping[str, float]) -> dict[str, float] | Non
         >>> derived_affect({"calm": 1.0}) is None
         True
     """
-    names = {canonical(label) or label: share for label, share in probabilities.items()}
-    places = [(CIRCUMPLEX[name], share) for name, share in names.items() if name in CIRCUMPLEX]
+    names = [(canonical(label) or label, share) for label, share in probabilities.items()]
+    places = [(CIRCUMPLEX[name], share) for name, share in names if name in CIRCUMPLEX]
     total = sum(share for _, share in places)
     if not places or total < LEAST_PLACED:
         return None

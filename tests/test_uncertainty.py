@@ -64,6 +64,8 @@ def test_derived_affect_is_the_mean_of_the_places() -> None:
     # other spellings are the same classes; contempt has no place, and the rest is scaled up
     assert derived_affect({"happiness": 0.6, "contempt": 0.4}) == {"valence": 0.81, "arousal": 0.51}
     assert derived_affect({"happiness": 0.4, "contempt": 0.6}) is None
+    # two that mean the same count both
+    assert derived_affect({"happy": 0.3, "joy": 0.3, "sad": 0.4}) == derived_affect({"happy": 0.6, "sad": 0.4})
 
 
 def test_what_a_folder_says_is_checked(tmp_path: Path) -> None:

@@ -67,6 +67,8 @@ def test_a_file_of_ones_own(tmp_path):
         [1, 1, 0],
     ]
     assert costs_of(["disgust", "angry"], file).source == "costs in costs.toml"
+    file.write_text("[costs.happy]\nSadness = 0.2\n[costs.joy]\nsad = 0.3\n")
+    assert read_costs(file, ["happy", "joy", "sad"])[:, 2].tolist() == pytest.approx([0.2, 0.3, 0])
 
 
 @pytest.mark.parametrize(
