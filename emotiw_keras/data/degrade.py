@@ -23,9 +23,16 @@ LUMINANCE = np.array([
 ], np.float32).reshape(8, 8)  # fmt: skip
 CHROMINANCE = np.full((8, 8), 99, np.float32)
 CHROMINANCE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
-# JFIF 1.02: RGB -> Y, Cb - 128, Cr - 128, rows of the result.
-YCC = np.array([[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]], np.float32)
-RGB = np.array([[1, 0, 1.402], [1, -0.344136286, -0.714136286], [1, 1.772, 0]], np.float32)
+# libjpeg's whole numbers. Of JFIF 1.02, in steps of 2^-16: RGB -> Y, Cb - 128, Cr - 128, and of the last two what they add to
+# RGB; rows of the result.
+YCC = np.array([[19595, 38470, 7471], [-11059, -21709, 32768], [32768, -27439, -5329]], np.float32)
+RGB = np.array([[0, 91881], [-22554, -46802], [116130, 0]], np.float32)
+# Of the cosine transform of eight values, in steps of 2^-13 (jfdctint.c): rows are frequencies, columns the first four places.
+COSINES = np.array([
+    8192, 8192, 8192, 8192, 11363, 9633, 6437, 2260, 10703, 4433, -4433, -10703, 9633, -2259, -11362, -6436,
+    8192, -8192, -8192, 8192, 6437, -11362, 2261, 9633, 4433, -10704, 10704, -4433, 2260, -6436, 9633, -11363,
+], np.float32).reshape(8, 4)  # fmt: skip
+COSINES = np.concatenate([COSINES, COSINES[:, ::-1] * (-1) ** np.arange(8)[:, None]], axis=1, dtype=np.float32)
 
 
 def _each(values: Any) -> Any:
@@ -89,13 +96,9 @@ def noisy(faces: Any, sigma: Any, place: Any) -> Any:
     return faces + _each(sigma) * ops.reshape(noise, (-1, height, width, channels))
 
 
-def _rounded(values: Any) -> Any:
-    """Halves go up, as in libjpeg: a block of one colour falls on them often, and sums in float32 just below."""
-    return ops.floor(values + (0.5 + 1e-3))
-
-
-def _whole(faces: Any) -> Any:
-    return ops.clip(_rounded(faces), 0.0, 255.0)
+def _shifted(sums: Any, bits: int) -> Any:
+    """Whole numbers divided by 2^bits; halves go up."""
+    return ops.floor((sums + 2.0 ** (bits - 1)) / 2.0**bits)
 
 
 def compressed(faces: Any, quality: Any) -> Any:
@@ -106,35 +109,31 @@ def compressed(faces: Any, quality: Any) -> Any:
         quality: of each image, 1..100.
 
     Returns:
-        Whole grey levels, those of libjpeg but for the rounding of its integer transforms.
+        Whole grey levels, those of libjpeg: all sums are of its whole numbers, which float32 holds but for some of the largest.
     """
     quality = ops.reshape(quality, (-1, 1, 1))
-    scale = ops.where(quality < 50, ops.floor(5000.0 / ops.maximum(quality, 1.0)), 200.0 - 2.0 * quality)
+    # a half more, which changes no quotient of whole numbers, for divisions that are not right to the last digit, as XLA's
+    scale = ops.where(quality < 50, ops.floor(5000.5 / ops.maximum(quality, 1.0)), 200.0 - 2.0 * quality)
     luma, chroma = (
-        ops.clip(ops.floor((ops.convert_to_tensor(table) * scale + 50.0) / 100.0), 1.0, 255.0)
+        ops.clip(ops.floor((ops.convert_to_tensor(table) * scale + 50.5) / 100.0), 1.0, 255.0)
         for table in (LUMINANCE, CHROMINANCE)
     )
     if faces.shape[-1] == 1:
-        return _whole(_quantised(faces[..., 0] - 128.0, luma) + 128.0)[..., None]
+        return _quantised(faces[..., 0] - 128.0, luma)[..., None] + 128.0
     side = faces.shape[1]
+    rows, columns, double = (ops.convert_to_tensor(matrix) for matrix in _halves_and_double(side))
+    # libjpeg rounds in turns up and down here, and of Cb and Cr halves go down
+    down = ops.convert_to_tensor(np.resize([0.25, 0.5], columns.shape[0]).astype(np.float32))
+    up = ops.convert_to_tensor(np.resize([8 / 16, 7 / 16], side).astype(np.float32))
     planes = ops.matmul(faces, ops.convert_to_tensor(YCC.T.copy()))
-    half, double = (ops.convert_to_tensor(matrix) for matrix in _half_and_double(side))
-    bias = np.where(np.arange(-(-side // 2)) % 2, 0.5, 0.25).astype(np.float32)  # libjpeg rounds in turns up and down
-    parts = [_quantised(ops.round(planes[..., 0]) - 128.0, luma)]
+    light = _quantised(_shifted(planes[..., 0], 16) - 128.0, luma) + 128.0
+    tints = []
     for plane in (planes[..., 1], planes[..., 2]):
-        small = ops.floor(ops.einsum("kh,bhw,lw->bkl", half, ops.round(plane), half) + bias)
-        parts.append(ops.einsum("hk,bkl,wl->bhw", double, _rounded(_quantised(small, chroma)), double))
-    parts[0] = _rounded(parts[0]) + 128.0
-    return _whole(ops.matmul(ops.stack(parts, axis=-1), ops.convert_to_tensor(RGB.T.copy())))
-
-
-@functools.cache
-def _cosines() -> np.ndarray:
-    """The orthonormal cosine transform of eight values: float32 (frequency, place)."""
-    frequency, place = np.arange(8)[:, None], np.arange(8)[None]
-    found = np.cos(math.pi * frequency * (2 * place + 1) / 16) / 2
-    found[0] /= math.sqrt(2)
-    return found.astype(np.float32)
+        small = ops.einsum("kh,bhw,lw->bkl", rows, _shifted(plane - 1.0, 16), columns)
+        small = _quantised(ops.floor(small + down), chroma)[:, :, : rows.shape[0]]
+        tints.append(ops.floor(ops.einsum("hk,bkl,wl->bhw", double, small, double) + up))
+    added = _shifted(ops.matmul(ops.stack(tints, axis=-1), ops.convert_to_tensor(RGB.T.copy())), 16)
+    return ops.clip(light[..., None] + added, 0.0, 255.0)
 
 
 def _quantised(plane: Any, table: Any) -> Any:
@@ -145,27 +144,29 @@ def _quantised(plane: Any, table: Any) -> Any:
         if whole > size:  # the last pixel goes on, as in libjpeg
             plane = ops.take(plane, np.minimum(np.arange(whole), size - 1), axis=axis)
     blocks = ops.reshape(plane, (-1, rows, 8, columns, 8))
-    cosines = ops.convert_to_tensor(_cosines())
-    found = ops.einsum("ui,brick,vk->brucv", cosines, blocks, cosines)
+    cosines = ops.convert_to_tensor(COSINES)
+    found = _shifted(ops.einsum("vk,brick->bricv", cosines, blocks), 11)
+    eighths = _shifted(ops.einsum("ui,bricv->brucv", cosines, found), 15)
     steps = ops.reshape(table, (-1, 1, 8, 1, 8))
-    # in eighths, and halves away from zero, as libjpeg has it: sums of whole levels fall on halves often
-    eighths = ops.round(8.0 * found)
-    found = ops.sign(eighths) * ops.floor((ops.abs(eighths) + 4.0 * steps) / (8.0 * steps)) * steps
-    blocks = ops.einsum("ui,brucv,vk->brick", cosines, found, cosines)
+    # halves away from zero, on which sums of whole levels fall often
+    found = ops.sign(eighths) * ops.floor((ops.abs(eighths) + 4.0 * steps + 0.5) / (8.0 * steps)) * steps
+    found = _shifted(ops.einsum("ui,brucv->bricv", cosines, found), 11)
+    blocks = ops.clip(_shifted(ops.einsum("vk,bricv->brick", cosines, found), 18), -128.0, 127.0)
     return ops.reshape(blocks, (-1, 8 * rows, 8 * columns))[:, :height, :width]
 
 
 @functools.lru_cache(maxsize=8)
-def _half_and_double(side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Along one axis: means of pairs, float32 (half, side), and libjpeg's "fancy" way back, float32 (side, half)."""
+def _halves_and_double(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means of pairs: along the height, float32 (half, side); along the width, where libjpeg first lets the last pixel go on to
+    whole blocks, float32 (eights, side); and libjpeg's "fancy" way back along each, float32 (side, half)."""
     small = -(-side // 2)
-    half, double = np.zeros((small, side), np.float32), np.zeros((side, small), np.float32)
+    half, double = np.zeros((8 * -(-small // 8), side), np.float32), np.zeros((side, small), np.float32)
     for place in range(side):
         own = place // 2
         other = min(max(own + (1 if place % 2 else -1), 0), small - 1)
         double[place, own] += 0.75
         double[place, other] += 0.25
-    for place in range(small):
-        for pixel in (2 * place, min(2 * place + 1, side - 1)):
-            half[place, pixel] += 0.5
-    return half, double
+    for place in range(len(half)):
+        for pixel in (2 * place, 2 * place + 1):
+            half[place, min(pixel, side - 1)] += 0.5
+    return half[:small], half, double

@@ -38,37 +38,27 @@ def test_blur_is_that_of_opencv(side: int, sigma: float) -> None:
     np.testing.assert_allclose(got[1], images[1], atol=1e-3)
 
 
-@pytest.mark.parametrize("side", [48, 53])
-@pytest.mark.parametrize("quality", [5, 10, 50, 90])
-def test_grey_jpeg_is_that_of_libjpeg(side: int, quality: int) -> None:
-    images = faces(side)
-    got = computed(degrade.compressed(images.astype(np.float32), np.full(3, quality, np.float32)))
-    for mine, image in zip(got, images, strict=True):
-        coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        expected = cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE)
-        off = np.abs(mine[..., 0] - expected)
-        assert off.mean() < 0.3 and (off > 1).mean() < 0.02
-        assert np.abs(expected.astype(float) - image[..., 0]).mean() > 3 * off.mean() + 0.1, "the file itself loses more"
+def libjpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    """What OpenCV, which takes the channels the other way round, reads of the file that it writes."""
+    coded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    found = cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE if image.shape[-1] == 1 else cv2.IMREAD_COLOR)
+    return np.asarray(found).reshape(image.shape)[..., ::-1]
 
 
-@pytest.mark.parametrize("quality", [10, 75])
-def test_colour_jpeg_is_that_of_libjpeg(quality: int) -> None:
-    images = faces(48, channels=3)
-    got = computed(degrade.compressed(images.astype(np.float32), np.full(3, quality, np.float32)))
-    for mine, image in zip(got, images, strict=True):
-        coded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        off = np.abs(mine - cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1])
-        # a coefficient of colour that falls on a half may fall on the other side, and shows in a block of 16 pixels
-        assert off.mean() < 0.7 and np.percentile(off, 99) <= 10
-
-
-def test_colour_jpeg_rounds_halves_as_libjpeg() -> None:
-    """On which the colour of evenly tinted blocks falls at this quality."""
-    images = (np.clip(faces(96).astype(int), 60, 190) + [40, 0, -20]).astype(np.uint8)
-    got = computed(degrade.compressed(images.astype(np.float32), np.full(3, 30, np.float32)))
-    for mine, image in zip(got, images, strict=True):
-        coded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 30])[1]
-        assert (np.abs(mine - cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1]) > 1).mean() < 0.02
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("side", [8, 9, 48, 67, 96])  # blocks of colour are 16 pixels wide
+def test_jpeg_is_that_of_libjpeg(channels: int, side: int) -> None:
+    rough = np.random.default_rng(0).integers(0, 256, (3, side, side, channels), np.uint8)
+    # of evenly tinted blocks the colour falls on halves at some qualities, 30 among them
+    tinted = (np.clip(faces(side, channels).astype(int), 60, 190) + [40, 0, -20][:channels]).astype(np.uint8)
+    images, qualities = np.concatenate([faces(side, channels), rough, tinted]), [5, 30, 50, 75, 90]
+    shown, asked = np.tile(images, (5, 1, 1, 1)), np.repeat(qualities, len(images))
+    off = np.abs(
+        computed(degrade.compressed(shown.astype(np.float32), asked.astype(np.float32)))
+        - np.stack([libjpeg(image, quality) for image, quality in zip(shown, asked.tolist(), strict=True)])
+    )
+    # float32 does not hold the largest sums to the last digit
+    assert (off > 0).mean() < 2e-4
 
 
 def test_noise_has_its_deviation_and_stays_the_same() -> None:
@@ -117,8 +107,7 @@ def test_faces_are_degraded_in_grey_levels_where_resize_equals_crop(order: str) 
     got = computed(Augment.of(Changes(jpeg=10, blur=2.0), layer)(inputs, drawn)) * np.array(layer.std) + np.array(layer.mean)
     got = got if order == "rgb" else got[..., ::-1]
     np.testing.assert_allclose(got[0], images[0], atol=1e-3)
-    coded = cv2.imencode(".jpg", images[1][..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 10])[1]
-    assert np.abs(got[1] - cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1]).mean() < 0.7
+    assert np.abs(got[1] - libjpeg(images[1], 10)).mean() < 0.01
     assert np.abs(got[2] - cv2.GaussianBlur(images[2], (0, 0), 1.5)).max() <= 1.01
 
 
