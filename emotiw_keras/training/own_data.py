@@ -73,7 +73,7 @@ class Arrays:
         self.odd_row = _odd_row(self.labels, f"{name}: y", 0)
         """The first item whose row of labels is no share of each class: one below 0, or all 0."""
         self.shape: tuple[int, ...] = self.x.shape[1:]
-        self.dtype = self.x.dtype
+        self.dtype = self.x.dtype.newbyteorder("=")  # TensorFlow hands on bytes as they lie, in whatever order
         self.whole: Arrays | None = None
         """Of what `without` made, what it was made of."""
         self.left_out = np.zeros(len(self.labels), bool)
@@ -93,7 +93,7 @@ class Arrays:
 
     def gather(self, positions: np.ndarray) -> np.ndarray:
         """The inputs at `positions`."""
-        return self.x[self._taken[positions]]
+        return self.x[self._taken[positions]].astype(self.dtype, copy=False)
 
     @property
     def label_spec(self) -> tf.TensorSpec:
@@ -111,14 +111,14 @@ class Arrays:
             if are_faces(self.shape, self.dtype):
                 self._identities = [pixel_hash(image) for image in self.x]
             else:
-                rows = (np.ascontiguousarray(row).tobytes() for row in self.x)
+                rows = (np.ascontiguousarray(row, self.dtype).tobytes() for row in self.x)
                 self._identities = [hashlib.blake2b(row, digest_size=16).hexdigest() for row in rows]
         return self._identities
 
     def fingerprint(self) -> str:
         """A hash of inputs, labels and their order."""
         digest = hashlib.sha256(repr((self.x.shape, str(self.dtype))).encode())
-        digest.update(np.ascontiguousarray(self.x).tobytes())
+        digest.update(np.ascontiguousarray(self.x, self.dtype).tobytes())
         digest.update(np.ascontiguousarray(self.labels).tobytes())
         return digest.hexdigest()[:16]
 

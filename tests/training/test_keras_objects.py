@@ -18,6 +18,7 @@ from emotiw_keras.errors import DataError, ModelError, RunError, UsageError
 from emotiw_keras.models.architecture import architecture, connections, noise
 from emotiw_keras.runs import read_info
 from emotiw_keras.training import own_data
+from emotiw_keras.training.feeds import validation_batches
 from emotiw_keras.training.keras_objects import described
 from emotiw_keras.training.run_writer import write_info
 
@@ -451,6 +452,16 @@ def test_classes_in_a_column_are_classes(tmp_path: Path) -> None:
     trained(network(), tmp_path / "c", of(X, Y), learning_rate=0.1)
     trained(network(), tmp_path / "d", of(X, Y[:, None]), learning_rate=0.1)
     assert losses(tmp_path / "c") == losses(tmp_path / "d")
+
+
+@pytest.mark.parametrize("kind", [">f4", ">f8", ">i2"])
+def test_numbers_in_another_order_of_bytes_are_the_same_numbers(kind: str) -> None:
+    swapped, native = (X * 9).astype(kind), (X * 9).astype(kind[1:])
+    one, other = own_data.Arrays("d", swapped, ROWS.astype(">f4")), own_data.Arrays("d", native, ROWS)
+    for mine, its in zip(validation_batches(one, size=16), validation_batches(other, size=16), strict=True):
+        for got, expected in zip(mine, its, strict=True):
+            np.testing.assert_array_equal(got, expected)
+    assert (one.identities(), one.fingerprint()) == (other.identities(), other.fingerprint())
 
 
 def answers_a_table() -> keras.Model:
