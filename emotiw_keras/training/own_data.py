@@ -16,6 +16,7 @@ import tensorflow as tf
 from emotiw_keras.data.duplicates import pixel_hash
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.talk import Notice
+from emotiw_keras.text import briefly
 from emotiw_keras.training.class_weights import classes_of
 from emotiw_keras.training.epoch_progress import silent
 from emotiw_keras.training.stage import SPLITS, Stage
@@ -266,11 +267,6 @@ def are_images_as_numbers(part: Own) -> bool:
     return len(part.shape) == 3 and part.shape[-1] in (1, 3) and not are_faces(part.shape, part.dtype)
 
 
-def is_own(value: Any) -> bool:
-    """Whether a value of `StagedFineTuner`'s `data` is no path and no set of faces."""
-    return isinstance(value, Mapping | tuple | list | tf.data.Dataset | keras.utils.PyDataset)
-
-
 def own_splits(name: str, value: Any, say: Callable[[str], None] = silent) -> dict[str, Own]:
     """What a value of `data` holds, by split; without splits it is all "train".
 
@@ -281,18 +277,18 @@ def own_splits(name: str, value: Any, say: Callable[[str], None] = silent) -> di
         unknown = [split for split in value if split not in SPLITS[:-1]]
         if unknown or not value:
             raise DataError(f"data {name!r} has the splits {', '.join(map(str, value))}; expected train, val, test")
-        return {split: _own(f"{name}:{split}", part, say) for split, part in value.items()}
-    return {"train": _own(name, value, say)}
+        return {split: _own(f"{name}:{split}", part, say, "arrays (x, y)") for split, part in value.items()}
+    return {"train": _own(name, value, say, "a path, load_faces(...), arrays (x, y)")}
 
 
-def _own(name: str, value: Any, say: Callable[[str], None]) -> Own:
+def _own(name: str, value: Any, say: Callable[[str], None], expected: str) -> Own:
     if isinstance(value, tf.data.Dataset | keras.utils.PyDataset):
         return Batches(name, value, say)
     if isinstance(value, tuple | list) and len(value) == 2:
         return Arrays(name, *value)
     raise DataError(
-        f"data {name!r} is a {type(value).__name__}; expected a path, load_faces(...), arrays (x, y), a tf.data.Dataset, a "
-        "keras.utils.PyDataset, or {'train': ..., 'val': ...} of these"
+        f"data {name!r} is {briefly(value)}; expected {expected}, a tf.data.Dataset or a keras.utils.PyDataset; arrays and "
+        "datasets may come as {'train': ..., 'val': ...}"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from os import PathLike, fsdecode
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +51,9 @@ class StagedFineTuner:
             in every stage whose `rules` are the default, and are so again afterwards.
         stages: in order; each starts from the best epoch of the one before.
         data: data set name -> a path, what `load_faces` gives, arrays (x, y), a `tf.data.Dataset` or `keras.utils.PyDataset` of
-            batches (x, y), or {"train": ..., "val": ...} of these, for every name the stages use. uint8 (batch, height, width,
-            1 or 3) are faces, which `preprocessing` makes the network's input on the device; all else goes in as it is.
+            batches (x, y), or {"train": ..., "val": ...} of the last three, for every name the stages use. uint8 (batch,
+            height, width, 1 or 3) are faces, which `preprocessing` makes the network's input on the device; all else goes in
+            as it is.
         run_dir: the run folder.
         width: the multiplier a network of the zoo was made with.
         labels: a named label set, "folder" for any class names of faces in files, or the names in the order of the outputs;
@@ -121,7 +123,7 @@ class StagedFineTuner:
             check_objects,
             with_frozen,
         )
-        from emotiw_keras.training.own_data import are_images_as_numbers, is_own, own_splits
+        from emotiw_keras.training.own_data import are_images_as_numbers, own_splits
 
         self.model, self.run_dir = model, local_path(run_dir)
         self.say = say or silent
@@ -142,10 +144,9 @@ class StagedFineTuner:
         if not isinstance(data, Mapping):
             raise UsageError(f"data are {briefly(data)}; expected a table of names, such as data={{'faces': (x, y)}}")
         self.metrics, self.callbacks, self.strategy = beside_ours(metrics), tuple(callbacks), strategy
-        self.own = {name: own_splits(name, value, self.say) for name, value in data.items() if is_own(value)}
-        self.data = {
-            name: value if isinstance(value, FaceSet) else str(value) for name, value in data.items() if name not in self.own
-        }
+        files = {name: value for name, value in data.items() if isinstance(value, str | PathLike | FaceSet)}
+        self.own = {name: own_splits(name, value, self.say) for name, value in data.items() if name not in files}
+        self.data = {name: value if isinstance(value, FaceSet) else fsdecode(value) for name, value in files.items()}
         self.given: dict[str, Any] | None = None
         settings = ModelSettings(name="alexnet")
         if model.name in model_names() and given_network.is_of_the_zoo(model, width):

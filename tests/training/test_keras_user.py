@@ -348,6 +348,16 @@ def test_a_subclassed_network_on_numbers(tmp_path: Path) -> None:
         Predictor(Run.open(run.path, keras.Model(x, model(x), name="mine")))
 
 
+NO_DATA = [
+    (r"ndarray of shape \(44, 6\)", X),
+    ("<generator object", (each for each in X)),
+    ("None", None),
+    ("{1}", {1}),
+    ("b'faces'", b"faces"),
+]
+"""(how it is told, what is neither a path nor arrays with labels)"""
+
+
 def refused(message: str, **changes: Any) -> tuple[str, dict[str, Any]]:
     return message, changes
 
@@ -371,7 +381,8 @@ def refused(message: str, **changes: Any) -> tuple[str, dict[str, Any]]:
         refused("expected whole numbers", data=lambda: (X, X[:, 0])),
         refused("has the splits learn; expected train, val, test", data=lambda: {"learn": (X, Y)}),
         refused("has no split 'val'; it has train", stage={"val": ("data:val",)}),
-        refused("is a int; expected a path", data=lambda: {"train": 3}),
+        refused("'data:train' is 3; expected arrays", data=lambda: {"train": 3}),
+        *(refused(f"'data' is {told}.*; expected a path", data=lambda value=value: value) for told, value in NO_DATA),
         refused("4 outputs|3 outputs, the data 4 classes", labels=["a", "b", "c", "d"]),
         refused("square images of 1 or 3 channels", preprocessing=InputSettings()),
     ],
