@@ -55,7 +55,7 @@ class Arrays:
             raise DataError(
                 f"{told}. Two pairs are told apart by name: {{'train': (x, y), 'test': (x, y)}}" if pairs else told
             ) from error
-        if self.x.dtype.hasobject or self.x.dtype.kind in _NO_NUMBERS:
+        if not _are_numbers(self.x.dtype):
             raise DataError(f"{name}: x holds {self.x.dtype}, which no network takes; expected numbers")
         if labels.ndim == 2 and labels.shape[1] == 1 and np.issubdtype(labels.dtype, np.integer):
             labels = labels[:, 0]  # a class each, as `keras.datasets` have them
@@ -158,8 +158,9 @@ class Batches:
         else:
             if batches.num_batches is None:
                 raise DataError(f"{name} never ends; expected one epoch: let its num_batches be a number")
-            first = batches[0]
-            spec = tuple(tf.TensorSpec(np.shape(part), np.asarray(part).dtype) for part in first) if len(first) else ()
+            if not batches.num_batches:
+                raise DataError(f"{name} is empty; expected batches (x, y)")
+            spec = tuple(tf.TensorSpec(part.shape, part.dtype) for part in self._held(0, batches[0]))
         if not isinstance(spec, tuple) or len(spec) != 2 or not all(isinstance(part, tf.TensorSpec) for part in spec):
             raise DataError(
                 f"{name} holds {spec}; expected batches (x, y) of one input and its labels (weights of single images are not "
@@ -177,6 +178,8 @@ class Batches:
         self.dtype = np.dtype(x.dtype.as_numpy_dtype)
         self._column = y.shape.rank == 2 and y.shape[1] == 1 and y.dtype.is_integer  # a class each, as `keras.datasets` have it
         single = y.shape.rank == 1 or self._column
+        self._row = y.shape[1:]
+        """The shape of the labels of one item."""
         self.label_spec = tf.TensorSpec((None,) if single else (None, y.shape[1]), tf.int32 if single else tf.float32)
         self.ends = (0, 0)
         """The least and the largest label."""
@@ -212,9 +215,41 @@ class Batches:
         else:
             self._batches.on_epoch_begin()
             parts = (self._batches[number] for number in range(self._batches.num_batches))
-        yield from parts
+        for number, part in enumerate(parts):
+            yield self._checked(number, part)
         if not isinstance(self._batches, tf.data.Dataset):
             self._batches.on_epoch_end()
+
+    def _held(self, number: int, batch: Any) -> tuple[Any, ...]:
+        """What a batch holds, as tensors or arrays; DataError for what cannot be one."""
+        if not isinstance(batch, tuple | list):
+            raise DataError(f"{self.name}: batch {number} is {briefly(batch)}; expected (x, y)")
+        try:
+            parts = tuple(part if isinstance(part, tf.Tensor) else np.asarray(part) for part in batch)
+        except ValueError as error:
+            raise DataError(f"{self.name}: batch {number}: {error}; expected arrays (x, y)") from error
+        for part in parts:
+            if isinstance(part, np.ndarray) and not _are_numbers(part.dtype):
+                raise DataError(f"{self.name}: batch {number} holds {part.dtype}, which no network takes; expected numbers")
+        return parts
+
+    def _checked(self, number: int, batch: Any) -> tuple[Any, Any]:
+        """x and y of a batch; DataError where it is empty or not as the first."""
+        parts, single = self._held(number, batch), self.label_spec.shape.rank == 1
+        kinds = [tf.as_dtype(part.dtype) for part in parts]
+        if (
+            len(parts) != 2
+            or (kinds[0], tuple(parts[0].shape[1:])) != (tf.as_dtype(self.dtype), self.shape)
+            or not (self._row.is_compatible_with(parts[1].shape[1:]) and (kinds[1].is_integer or not single))
+            or tuple(parts[0].shape[:1]) != tuple(parts[1].shape[:1])
+            or not len(parts[0])
+        ):
+            told = ", ".join(f"{kind.name} {tuple(part.shape)}" for kind, part in zip(kinds, parts, strict=True))
+            x, y = (", ".join(map(str, ("batch", *shape))) for shape in (self.shape, self._row))
+            like = f"{self.dtype} ({x}) and as many labels, {'whole ' if single else ''}numbers ({y}), as in batch 0"
+            raise DataError(f"{self.name}: batch {number} holds {told}; expected {like}")
+        self._row = tf.TensorShape(parts[1].shape[1:])
+        return parts[0], parts[1]
 
     def __iter__(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         """One epoch."""
@@ -238,6 +273,14 @@ class Batches:
     def rows(self) -> Iterator[tuple[str, str, int]]:
         """Nothing: which images these are is not known."""
         return iter(())
+
+
+def _are_numbers(dtype: np.dtype) -> bool:
+    """Whether a network can take numbers of a type."""
+    try:
+        return dtype.kind not in _NO_NUMBERS and tf.as_dtype(dtype) is not None
+    except TypeError:  # float128, tables
+        return False
 
 
 def _odd_row(labels: np.ndarray, name: str, start: int) -> int | None:

@@ -100,6 +100,64 @@ def test_numbers_that_are_none_are_named() -> None:
         tuner(Path("run"), (x, Y))
 
 
+class Given(keras.utils.PyDataset):
+    """Batches as they are given."""
+
+    def __init__(self, *batches: Any, **options: Any) -> None:
+        super().__init__(**options)
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> Any:
+        return self.batches[number]
+
+
+LIKE = r"expected float32 \(batch, 6\) and as many labels, whole numbers \(batch\), as in batch 0"
+FAULTY = {
+    "empty": ((X[:0], Y[:0]), rf"batch 1 holds float32 \(0, 6\), int64 \(0,\); {LIKE}"),
+    "a label missing": ((X[:8], Y[:7]), rf"batch 1 holds float32 \(8, 6\), int64 \(7,\); {LIKE}"),
+    "another type": ((X[:8].astype(float), Y[:8]), rf"batch 1 holds float64 \(8, 6\), .*; {LIKE}"),
+    "another size": ((X[:8, :5], Y[:8]), rf"batch 1 holds float32 \(8, 5\), .*; {LIKE}"),
+    "one-hot": ((X[:8], np.eye(3)[Y[:8]]), rf"batch 1 holds .*, float64 \(8, 3\); {LIKE}"),
+    "labels with a fraction": ((X[:8], Y[:8] + 0.5), rf"batch 1 holds .*, float64 \(8,\); {LIKE}"),
+    "one label": ((X[:8], 1), rf"batch 1 holds .*, int64 \(\); {LIKE}"),
+    "weights": ((X[:8], Y[:8], Y[:8]), rf"batch 1 holds float32 \(8, 6\), int64 \(8,\), int64 \(8,\); {LIKE}"),
+    "more digits": ((X[:8].astype(np.longdouble), Y[:8]), "batch 1 holds float128, which no network takes"),
+    "rows of several lengths": (([[1.0], [1.0, 2.0]], Y[:2]), "batch 1: .*; expected arrays"),
+    "no labels": (X[:8], r"batch 1 is ndarray of shape \(8, 6\); expected \(x, y\)"),
+}
+
+
+@pytest.mark.parametrize(("batch", "words"), FAULTY.values(), ids=FAULTY)
+def test_a_batch_that_is_not_as_the_first_is_named(batch: Any, words: str) -> None:
+    with pytest.raises(DataError, match=f"^d:train: {words}") as told:
+        tuner(Path("run"), Given((X[:8], Y[:8]), batch))
+    assert "\n" not in str(told.value) and len(str(told.value)) < 300
+
+
+def test_faulty_batches_of_datasets_are_named_too() -> None:
+    types = (tf.TensorSpec((None, 6)), tf.TensorSpec((None,), tf.int64))
+    for batch in ((X[:0], Y[:0]), (X[:8], Y[:7])):
+        with pytest.raises(DataError, match="batch 1 holds"):
+            tuner(
+                Path("run"), tf.data.Dataset.from_generator(lambda given=batch: iter([(X, Y), given]), output_signature=types)
+            )
+    types = (types[0], tf.TensorSpec((None, None)))
+    rows = tf.data.Dataset.from_generator(lambda: iter([(X, np.eye(3)[Y]), (X, np.eye(4)[Y])]), output_signature=types)
+    with pytest.raises(DataError, match=r"batch 1 holds float32 \(48, 6\), float32 \(48, 4\); .* numbers \(batch, 3\)"):
+        tuner(Path("run"), rows)
+
+
+def test_numbers_of_more_digits_than_tensors_have_are_refused() -> None:
+    for held in ((X.astype(np.longdouble), Y), Given((X.astype(np.longdouble), Y))):
+        with pytest.raises(DataError, match="holds float128, which no network takes; expected numbers"):
+            tuner(Path("run"), held)
+    with pytest.raises(DataError, match="d:train is empty"):
+        tuner(Path("run"), Given())
+
+
 @pytest.mark.parametrize("dataset", [False, True], ids=["arrays", "dataset"])
 @pytest.mark.parametrize(
     ("row", "words"),
