@@ -14,9 +14,10 @@ import numpy as np
 import tensorflow as tf
 
 from emotiw_keras.data.duplicates import pixel_hash
+from emotiw_keras.data.prefetch import map_ahead
 from emotiw_keras.errors import DataError, UsageError
 from emotiw_keras.talk import Notice
-from emotiw_keras.text import briefly
+from emotiw_keras.text import briefly, number_of
 from emotiw_keras.training.class_weights import classes_of
 from emotiw_keras.training.epoch_progress import silent
 from emotiw_keras.training.stage import SPLITS, Stage
@@ -160,6 +161,9 @@ class Batches:
                 raise DataError(f"{name} never ends; expected one epoch: let its num_batches be a number")
             if not batches.num_batches:
                 raise DataError(f"{name} is empty; expected batches (x, y)")
+            if batches.use_multiprocessing and batches.workers > 0:
+                threads = number_of(batches.workers, "threads")
+                say(Notice(f"{name}: use_multiprocessing is not heeded: {threads} get its batches"))
             spec = tuple(tf.TensorSpec(part.shape, part.dtype) for part in self._held(0, batches[0]))
         if not isinstance(spec, tuple) or len(spec) != 2 or not all(isinstance(part, tf.TensorSpec) for part in spec):
             raise DataError(
@@ -210,15 +214,19 @@ class Batches:
 
     def _parts(self) -> Iterator[tuple[Any, Any]]:
         """One epoch, as it comes."""
-        if isinstance(self._batches, tf.data.Dataset):
-            parts: Any = self._batches
-        else:
-            self._batches.on_epoch_begin()
-            parts = (self._batches[number] for number in range(self._batches.num_batches))
-        for number, part in enumerate(parts):
-            yield self._checked(number, part)
-        if not isinstance(self._batches, tf.data.Dataset):
-            self._batches.on_epoch_end()
+        held = self._batches
+        if isinstance(held, tf.data.Dataset):
+            for number, part in enumerate(held):
+                yield self._checked(number, part)
+            return
+
+        def batch(number: int) -> tuple[Any, Any]:
+            return self._checked(number, held[number])
+
+        held.on_epoch_begin()
+        numbers, threads = range(held.num_batches), min(held.workers, max(held.max_queue_size, 1))
+        yield from map(batch, numbers) if threads < 2 else map_ahead(batch, numbers, threads)
+        held.on_epoch_end()
 
     def _held(self, number: int, batch: Any) -> tuple[Any, ...]:
         """What a batch holds, as tensors or arrays; DataError for what cannot be one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,36 @@ class Given(keras.utils.PyDataset):
 
     def __getitem__(self, number: int) -> Any:
         return self.batches[number]
+
+
+class Together(Given):
+    """But for the first time each waits until as many are asked for as it has workers."""
+
+    asked, failing = 0, -1
+
+    def __getitem__(self, number: int) -> Any:
+        self.asked += 1
+        if self.asked == 1:
+            self.all = threading.Barrier(self.workers)
+        else:
+            self.all.wait(10)
+        if number == self.failing:
+            raise KeyError("mine")
+        return super().__getitem__(number)
+
+
+def test_workers_of_a_dataset_get_batches_at_once_in_their_order() -> None:
+    given = Together(*((X[start : start + 6], Y[start : start + 6]) for start in range(0, 48, 6)), workers=4)
+    said: list[str] = []
+    batches = own_data.Batches("d", given, said.append)
+    assert (batches.steps, len(batches), said) == (8, 48, [])
+    np.testing.assert_array_equal(np.concatenate([x for x, _ in batches]), X)
+    given.failing = 7
+    with pytest.raises(KeyError, match="mine"):
+        list(batches)
+    assert not any(thread.name.startswith("emotiw-map") for thread in threading.enumerate())
+    own_data.Batches("d", Given((X, Y), workers=2, use_multiprocessing=True), said.append)
+    assert said == ["d: use_multiprocessing is not heeded: 2 threads get its batches"]
 
 
 LIKE = r"expected float32 \(batch, 6\) and as many labels, whole numbers \(batch\), as in batch 0"
