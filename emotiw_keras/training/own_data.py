@@ -187,6 +187,8 @@ class Batches:
         self.label_spec = tf.TensorSpec((None,) if single else (None, y.shape[1]), tf.int32 if single else tf.float32)
         self.ends = (0, 0)
         """The least and the largest label."""
+        self.passed_over = False
+        """Whether epochs were, and nobody was told yet."""
         self.odd_row: int | None = None
         """As that of `Arrays`."""
         self.steps, self._images = self._counted(say)
@@ -266,7 +268,9 @@ class Batches:
             yield tf.convert_to_tensor(x), labels[:, 0] if self._column else labels
 
     def pass_over(self, epochs: int) -> None:
-        """Begin epochs without taking a batch: what shuffles with a seed then goes on as if they had been trained on."""
+        """Begin epochs without taking a batch: what shuffles with a seed then goes on as if they had been trained on. What else
+        it draws as batches are taken does not."""
+        self.passed_over = self.passed_over or epochs > 0
         for _ in range(epochs):
             if isinstance(self._batches, tf.data.Dataset):
                 iter(self._batches)

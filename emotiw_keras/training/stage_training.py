@@ -191,6 +191,21 @@ class StageTraining:
             if isinstance(source, Batches):
                 source.pass_over(epochs)
 
+    def _tell_passed_over(self) -> None:
+        """Once a process: which datasets draw otherwise than if their epochs had been trained on."""
+        passed = [source for source in (self.train, self.val) if isinstance(source, Batches) and source.passed_over]
+        for source in passed:
+            source.passed_over = False
+        if passed:
+            named = " and ".join(source.name for source in passed)
+            self.run.say(
+                Notice(
+                    f"warning: {self.where}: no batches of the epochs so far were taken of {named}: where more is "
+                    "drawn than by a seeded .shuffle or on_epoch_end (in map by a layer or Generator, in a generator or "
+                    "__getitem__), it is drawn otherwise now, and the run does not end in the same bits"
+                )
+            )
+
     def _stop_if_asked(self) -> None:
         """Stop where a signal has come, with everything written."""
         if self.agreed.number is not None:
@@ -242,6 +257,7 @@ class StageTraining:
             run.say(Notice("  inputs go into the network as they are: no random crop or mirror of the stage"))
         if isinstance(self.train, Batches):
             run.say(f"  {self.train.kind} {self.train.name}: an interrupted run goes on at the end of its last whole epoch")
+        self._tell_passed_over()
         self._make_steps(planned, optimizer)
         if found is not None:
             restore("metric", [variable for metric in self.metrics for variable in metric.variables], found)

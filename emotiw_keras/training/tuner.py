@@ -40,8 +40,10 @@ class StagedFineTuner:
 
     Calling `fit` again after an interruption, SIGKILL included, goes on where the newest whole checkpoint stands and ends
     in the same bits (same machine, same number of threads). A `tf.data.Dataset` or `PyDataset` of the user's own is entered
-    again at the end of the last whole epoch; one that shuffles needs a seed for the same bits, and a new process. A warning
-    says so of layers that draw random numbers which no checkpoint keeps (`tf.random`, `keras.random` without a seed).
+    again at the end of the last whole epoch; one that shuffles needs a seed for the same bits, and a new process. What else it
+    draws as batches are taken (a layer or `tf.random.Generator` in its `map`, a generator, `__getitem__`) is not kept, so that
+    the run ends in other bits. A warning says so when it goes on, and of layers that draw random numbers which no checkpoint
+    keeps (`tf.random`, `keras.random` without a seed).
 
     Args:
         model: a network of the zoo, or any `keras.Model` of one input and one output per class: functional, Sequential,

@@ -304,19 +304,25 @@ def test_a_network_without_names_is_resumed_in_one_process(
 def test_a_dataset_that_shuffles_goes_on_in_the_order_it_would_have_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fit(folder: str) -> None:
+    def fit(folder: str) -> list[str]:
+        said, model = list[str](), network()  # whose seed is that of the process, which counts in a shuffle's
         shuffled = tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(64, seed=1).batch(16)  # made anew, as in a new process
         common = {"train": ("d:train",), "val": ("d:val",), "learning_rate": 0.1, "callbacks": (Raises(),)}
         stages = [Stage("first", epochs=1, **common), Stage("second", epochs=4, **common)]
         data = {"d": {"train": shuffled, "val": batches()}}
-        StagedFineTuner(network(), stages, data=data, run_dir=tmp_path / folder, say=None).fit()
+        StagedFineTuner(model, stages, data=data, run_dir=tmp_path / folder, say=said.append).fit()
+        return [line for line in said if "does not end in the same bits" in line]
 
-    fit("whole")
+    assert not fit("whole")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Raises, "asked", True)
         fit("cut")
-    fit("cut")
+    told = fit("cut")
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    assert len(told) == 1 and told[0].startswith(
+        "warning: stage 'second': no batches of the epochs so far were taken of d:train and d:val"
+    )
+    assert not fit("cut"), "nothing goes on"
 
 
 def test_layers_that_the_user_froze_stay_frozen(tmp_path: Path) -> None:
