@@ -39,6 +39,7 @@ class Callbacks:
 
     Attributes:
         any: whether there are callbacks.
+        own: whether there are any of a user's own code; those of Keras that a stage takes set no weights but those it keeps.
         began_at: the rate that one of them set at the beginning of the stage, or None; one that goes on has its own.
 
     Raises:
@@ -57,6 +58,7 @@ class Callbacks:
         say: Callable[[str], None],
     ) -> None:
         self.any, self.began_at = bool(callbacks), None
+        self.own = any(_runs_own_code(callback) for callback in callbacks)
         self._model, self._optimizer = model, optimizer
         if not self.any:
             return
@@ -139,6 +141,11 @@ class Callbacks:
         """After the stage, with what was told after its last epoch."""
         if self.any:
             self._list.on_train_end(dict(logs))
+
+
+def _runs_own_code(callback: keras.callbacks.Callback) -> bool:
+    by_keras = type(callback).__module__.partition(".")[0] == "keras"
+    return not by_keras or isinstance(callback, keras.callbacks.LambdaCallback)
 
 
 def _set_modes(callbacks: Sequence[keras.callbacks.Callback], metrics: Sequence[keras.metrics.Metric]) -> None:

@@ -25,6 +25,7 @@ def checkpoint_of(
     averages: Averages | None,
     metrics: Sequence[keras.metrics.Metric],
     best: Mapping[str, np.ndarray] | None,
+    at_best: bool,
 ) -> Callable[[], None]:
     """What writes a checkpoint of this moment, and removes those that are not needed any more. It holds copies, which later
     steps do not change.
@@ -34,10 +35,11 @@ def checkpoint_of(
         state: where the stage stands; the name of the best epoch's file goes into it once that is written.
         model, optimizer, averages, metrics: whose variables are kept.
         best: the weights of the best epoch, where this is it.
+        at_best: whether the network holds these; else moving averages, or what callbacks have made of them.
     """
     now, live = copy.deepcopy(state), state.best
     held = arrays("optimizer", optimizer.variables)
-    apart = best is not None and averages is None  # with averages the best epoch's file holds those
+    apart = best is not None and at_best
     if not apart:
         held |= arrays("model", model.variables)
     if averages is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,6 +76,12 @@ class StageState:
 def arrays(kind: str, variables: Sequence[keras.Variable]) -> dict[str, np.ndarray]:
     """The values of variables under names for a checkpoint."""
     return {f"{kind}/{number:04d}/{variable.path}": _plain(variable.numpy()) for number, variable in enumerate(variables)}
+
+
+def changed(before: Mapping[str, np.ndarray], variables: Sequence[keras.Variable]) -> list[keras.Variable]:
+    """Of variables of which `arrays` gave `before` those that hold something else now."""
+    pairs = zip(before.values(), variables, strict=True)
+    return [variable for value, variable in pairs if value.tobytes() != _plain(variable.numpy()).tobytes()]
 
 
 def _plain(value: np.ndarray) -> np.ndarray:

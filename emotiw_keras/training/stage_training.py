@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -40,7 +40,7 @@ from emotiw_keras.training.shared_step import SAVE, SharedSteps
 from emotiw_keras.training.stage import Stage
 from emotiw_keras.training.stage_checkpoints import checkpoint_of
 from emotiw_keras.training.stage_facts import check_state
-from emotiw_keras.training.stage_state import StageState, arrays, restore
+from emotiw_keras.training.stage_state import StageState, arrays, changed, restore
 from emotiw_keras.training.surroundings import Surroundings
 from emotiw_keras.training.teachers import Teachers
 from emotiw_keras.training.train_step import StageSteps
@@ -49,6 +49,14 @@ from emotiw_keras.training.train_step import StageSteps
 SECONDS_BETWEEN_CHECKPOINTS = 240.0
 BLAME = (
     "lower learning_rate, raise warmup_steps or set clip_norm (--set), and start anew with --restart (in Python restart=True)"
+)
+NOT_KEPT = (
+    "which the stage does not keep, but the weights that `val` has scored in its best epoch; set them in on_train_batch_end or "
+    "leave val out"
+)
+UNDONE = (
+    "on_epoch_end or in validation, where the network holds moving averages, and that is undone; set weights in on_epoch_begin "
+    "or on_train_batch_end"
 )
 
 
@@ -78,6 +86,10 @@ class StageTraining:
         self.behind = Behind(run.say, threads=run.replicas is None)
         self.new_best: dict[str, np.ndarray] | None = None
         """The weights of the best epoch, until they are written."""
+        self.at_best = False
+        """Whether the network holds these."""
+        self.lost: set[str] = set()
+        """What was said of weights that callbacks have set."""
         self.given: dict[str, np.ndarray] | None = None
         """The weights that a network was given with, until they are written."""
 
@@ -138,13 +150,15 @@ class StageTraining:
         with self.behind:
             while state.epoch < stage.epochs and not (stage.patience and state.waited >= stage.patience) and not state.stopped:
                 self._epoch()
-                with self.averages.in_place() if self.averages is not None else nullcontext():
+                with self._averaged():
+                    held = self._held() if self.averages is not None else None
                     trained, scores = self.steps.metric_values(), self._validate()
                     with run.together():
                         self._close_epoch(trained, scores)
+                    self._tell_lost(self._moved(held), UNDONE)
                 self._save(partial(self._tell_epoch, after_epoch, list(state.rows), state.best["epoch"]))
                 self._stop_if_asked()
-        self.callbacks.end(_told(state.rows[-1]) if state.rows else {})
+        self._end()
         still, of_layers = check_moved(self.run.model, state.before, self.where)
         if still:
             self.run.say(Notice(f"warning: {self.where}: these trainable weights did not move: {', '.join(still)}"))
@@ -168,6 +182,47 @@ class StageTraining:
             "rows": state.rows,
             "callbacks": self.callbacks.left(),
         }
+
+    def _end(self) -> None:
+        """The callbacks' last moment. What they make of the weights is kept where the last weights are."""
+        run, state = self.run, self.state
+        with self._averaged():
+            held = self._held()
+            self.callbacks.end(_told(state.rows[-1]) if state.rows else {})
+            moved = self._moved(held)
+            if self.val is not None:
+                # EarlyStopping would restore what is kept; once it has been interrupted, it no longer has it
+                restores = any(getattr(callback, "restore_best_weights", False) for callback in self.called())
+                if moved and run.writes and not restores:
+                    kept = checkpoints.load(self.folder / state.best["file"]).arrays
+                    self._tell_lost(self._moved(kept), f"on_train_end, {NOT_KEPT}")
+            elif self.callbacks.own:
+                with run.together():
+                    if moved and run.writes:
+                        check_there(run.run_dir)
+                        name = f"best-e{state.epoch:04d}"
+                        state.best["file"] = checkpoints.save(self.folder, name, arrays("model", run.model.variables), {}).name
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """Within, the network holds what is scored and kept."""
+        return nullcontext() if self.averages is None else self.averages.in_place()
+
+    def _held(self) -> dict[str, np.ndarray] | None:
+        """What the network holds, where a callback of the user's own may set it."""
+        return arrays("model", self.run.model.variables) if self.callbacks.own else None
+
+    def _moved(self, before: Mapping[str, np.ndarray] | None) -> list[keras.Variable]:
+        """What holds something else than `before`."""
+        return [] if before is None else changed(before, self.run.model.variables)
+
+    def _tell_lost(self, moved: Sequence[keras.Variable], when: str) -> None:
+        """Say once that weights which a callback has set are not kept."""
+        weights = {id(weight) for weight in self.run.model.weights}  # seeds are none
+        names = [variable.path for variable in moved if id(variable) in weights]
+        if names and when not in self.lost:
+            self.lost.add(when)
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            self.run.say(Notice(f"warning: {self.where}: a callback has set {', '.join(names[:3])}{more} in {when}"))
 
     def _tell_epoch(
         self, after_epoch: Callable[[Sequence[dict[str, Any]]], None], rows: Sequence[dict[str, Any]], best: int
@@ -506,6 +561,13 @@ class StageTraining:
             state.best = {"epoch": state.epoch, "value": value, "file": ""}  # named once it is written
             state.waited = 0
         self.callbacks.tell("on_epoch_end", state.epoch - 1, scheduled, state, _told(row))
+        self.at_best = self.averages is None
+        if self.callbacks.own and self.at_best and (moved := self._moved(self.new_best)):
+            if self.val is None:
+                self.new_best = arrays("model", self.run.model.variables)
+            else:
+                self.at_best = False
+                self._tell_lost(moved, f"on_epoch_end, {NOT_KEPT}")
         state.stopped = self.callbacks.stopped
         state.loss, state.right, state.seconds = 0.0, 0, 0.0
 
@@ -518,7 +580,14 @@ class StageTraining:
         if self.run.writes:
             self.state.callbacks = self.callbacks.state()
             write = checkpoint_of(
-                self.folder, self.state, self.run.model, self.steps.optimizer, self.averages, self.metrics, best
+                self.folder,
+                self.state,
+                self.run.model,
+                self.steps.optimizer,
+                self.averages,
+                self.metrics,
+                best,
+                self.at_best,
             )
 
         def together() -> None:
