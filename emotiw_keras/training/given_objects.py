@@ -114,11 +114,17 @@ def taken_column(names: Sequence[str]) -> str | None:
 
 def _check_remade(value: Any, what: str) -> None:
     """UsageError for an optimizer that cannot be made anew from its `get_config`, as a stage does: what is not told there would
-    be the default."""
+    be the default. So for one that sets weights at the end: a stage keeps those that it has scored."""
     if isinstance(value, str):
         return
     value = getattr(value, "inner_optimizer", value)
     kind = type(value)
+    ends = "finalize_variable_values"
+    if next(base for base in kind.__mro__ if ends in vars(base)).__module__.partition(".")[0] != "keras":
+        raise UsageError(
+            f"{what}: {kind.__name__} has a {ends} of its own, which no stage calls; set weights at the end in a "
+            "callback's on_train_end"
+        )
     try:
         told = value.get_config()
     except NotImplementedError as error:

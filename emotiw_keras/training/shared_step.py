@@ -90,11 +90,7 @@ class SharedSteps(StageSteps):
             gradients = self._shared_uphill(gradients, parts, rows)
         if self.pull is not None:
             gradients = self.pull.added(gradients, self._variables, self.optimizer.scale_loss(tf.constant(1.0)))
-        with tf.control_dependencies(gradients):
-            done = tf.identity(self.optimizer.iterations)
-            self.optimizer.apply(gradients, self._variables)
-            if self.averages is not None:
-                self.averages.update(done, tf.identity(self.optimizer.iterations))
+        self._update(gradients)
         self._gather(labels, outputs)
         return tf.reduce_sum(told), tf.reduce_sum(self.loss.right(outputs, labels))
 

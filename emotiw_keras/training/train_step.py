@@ -181,15 +181,20 @@ class StageSteps:
             gradients = self._uphill(gradients, inputs, labels, taught)
         if self.pull is not None:
             gradients = self.pull.added(gradients, self._variables, self.optimizer.scale_loss(tf.constant(1.0)))
-        gradients = as_computed(gradients, self.optimizer)
+        self._update(as_computed(gradients, self.optimizer))
+        self._gather(labels, outputs)
+        return tf.reduce_sum(told), tf.reduce_sum(self.loss.right(outputs, labels))
+
+    def _update(self, gradients: list[tf.Tensor]) -> None:
+        """Update the variables, by the method of the optimizer that Keras' own step calls; the averages follow."""
+        if not gradients:
+            return
         # an update in place copies the variable first if a gradient's kernel still reads it
         with tf.control_dependencies(gradients):
             done = tf.identity(self.optimizer.iterations)
-            self.optimizer.apply(gradients, self._variables)
+            self.optimizer.apply_gradients(zip(gradients, self._variables, strict=True))
             if self.averages is not None:
                 self.averages.update(done, tf.identity(self.optimizer.iterations))
-        self._gather(labels, outputs)
-        return tf.reduce_sum(told), tf.reduce_sum(self.loss.right(outputs, labels))
 
     def _gradients(
         self, inputs: tf.Tensor, labels: tf.Tensor, taught: tf.Tensor | None

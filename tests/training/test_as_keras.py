@@ -82,6 +82,19 @@ def test_what_layers_add_to_the_loss_counts(make: Callable[[], keras.Model], tmp
     assert told["loss"][0] > both(tmp_path / "without")[0]["loss"][0] + 0.01, "it adds something"
 
 
+class Tenth(keras.optimizers.SGD):
+    """An update of a user's own, in the method that Keras' trainer calls."""
+
+    def apply_gradients(self, grads_and_vars: Any) -> Any:
+        return super().apply_gradients([(gradient * 0.1, variable) for gradient, variable in grads_and_vars])
+
+
+class Ends(keras.optimizers.SGD):
+    def finalize_variable_values(self, var_list: Any) -> None:
+        for variable in var_list:
+            variable.assign(variable * 0.5)
+
+
 def excluded() -> keras.optimizers.Optimizer:
     optimizer = keras.optimizers.AdamW(0.05, weight_decay=2.0)
     optimizer.exclude_from_weight_decay(var_names=["kernel"])
@@ -92,12 +105,13 @@ def excluded() -> keras.optimizers.Optimizer:
     "optimizer",
     [
         excluded,
+        lambda: Tenth(0.5),
         lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.05)),
         lambda: keras.optimizers.LossScaleOptimizer(
             keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.05, 2, 0.5))
         ),
     ],
-    ids=["excluded from decay", "loss scale", "loss scale and schedule"],
+    ids=["excluded from decay", "own apply_gradients", "loss scale", "loss scale and schedule"],
 )
 def test_optimizers_keep_what_no_configuration_holds(optimizer: Callable[[], Any], tmp_path: Path) -> None:
     assert_same(*both(tmp_path / "run", optimizer=optimizer))
@@ -428,6 +442,7 @@ def set_on(name: str) -> Callable[[], keras.Model]:
         (set_on("compute_loss"), {}, {}, Y, ModelError, "compute_loss of its own"),
         (stepping("compute_metrics"), {}, {}, Y, ModelError, r"compute_metrics of its own.*StagedFineTuner\(metrics=...\)"),
         (stepping("predict_step"), {}, {}, Y, ModelError, "predict_step of its own"),
+        (network, {"optimizer": Ends(0.05)}, {}, Y, UsageError, "Ends has a finalize_variable_values of its own"),
         (network, {"loss": Sevenfold()}, {}, Y, UsageError, "__call__ of its own"),
         (network, {"loss": keras.losses.SparseCategoricalCrossentropy(ignore_class=0)}, {}, Y, UsageError, "ignore_class=0"),
         (network, {"callbacks": (keras.callbacks.EarlyStopping(restore_best_weights=True),)}, {}, Y, UsageError, "monitor"),
@@ -452,7 +467,9 @@ def test_what_cannot_be_honoured_is_refused(
 ) -> None:  # fmt: skip
     data = {"d": {"train": (X, labels), "val": (X, labels)}}
     with pytest.raises(error, match=words) as told:
-        stages = [Stage("s", train=("d:train",), val=("d:val",), epochs=1, optimizer=keras.optimizers.SGD(0.05), **stage)]
+        stages = [
+            Stage("s", train=("d:train",), val=("d:val",), epochs=1, **{"optimizer": keras.optimizers.SGD(0.05), **stage})
+        ]
         StagedFineTuner(make(), stages, data=data, run_dir=tmp_path / "run", duplicates="keep", say=None, **tuner).fit()
     assert "\n" not in str(told.value)
 
