@@ -93,6 +93,11 @@ class StageLoss:
         return self._reduction in ("sum", "none") and not self.of_batch
 
     @property
+    def by_weights(self) -> bool:
+        """Whether the mean is over what the images of a batch count together, not over their number."""
+        return self._reduction == "mean_with_sample_weight"
+
+    @property
     def told_summed(self) -> bool:
         """Whether the loss of a batch that people and callbacks see is that sum, too: Keras shows a mean for "none"."""
         return self._reduction == "sum" and not self.of_batch
@@ -117,11 +122,17 @@ class StageLoss:
         self.alone = of_fewer.shape == losses[:count].shape and np.allclose(losses[:count], of_fewer, 1e-4)
 
     def check_weights(self, weights: np.ndarray) -> None:
-        """UsageError for class weights by which Keras would count the one number of a batch once for each image."""
+        """UsageError for class weights by which Keras would count the one number of a batch once for each image, or sum the
+        numbers of one image."""
         if self.of_batch and self._reduction in ("sum", "none") and not np.all(weights == 1):
             raise UsageError(
                 f"class_weight has no image to weigh in a loss of one number a batch with reduction {self._reduction!r}; leave "
                 "class_weight at 'none', or the reduction at Keras' default"
+            )
+        if self._each > 1 and self.by_weights and not np.all(weights == 1):
+            raise UsageError(
+                f"class_weight counts each of the {self._each} numbers that the loss gives an image under reduction "
+                f"{self._reduction!r}; leave class_weight at 'none', or the reduction at Keras' default"
             )
 
     def with_added(self, losses: tf.Tensor, beside: tf.Tensor | None) -> tf.Tensor:

@@ -13,7 +13,6 @@ from emotiw_keras.errors import UsageError
 from emotiw_keras.models.kernels.large_batches import in_batches
 from emotiw_keras.training.freezing import inner_layers
 from emotiw_keras.training.interrupts import SIGNALS
-from emotiw_keras.training.losses import whole_labels
 from emotiw_keras.training.replicas import Replicas, this_replica
 from emotiw_keras.training.shared_layers import Rows, check_alone, check_layers, is_known, whole_batches
 from emotiw_keras.training.train_step import StageSteps, beside_the_labels, draws_unkept
@@ -81,7 +80,8 @@ class SharedSteps(StageSteps):
             images, draws = self._mine(images, rows), self._mine(draws, rows)
             inputs = self._inputs(images, draws)
             taught = self._taught(images, draws, inputs)
-            return (inputs, tf.gather(labels, rows.places()), *(() if taught is None else (taught,)))
+            mine = [tf.gather(each, rows.places()) for each in (labels, self._counts(labels))]
+            return (inputs, *mine, *(() if taught is None else (taught,)))
 
         self.optimizer.learning_rate.assign(learning_rate)
         parts = self.replicas.strategy.run(prepared, (images, draws, labels))
@@ -100,17 +100,19 @@ class SharedSteps(StageSteps):
         """What each image of the global batch counts (`StageLoss.told`), its outputs, and the gradients of its scaled loss.
 
         Args:
-            parts: inputs, labels and what teachers say, of each replica.
+            parts: inputs, labels, what images count by them, and what teachers say, of each replica.
             rows: of the global batch.
             keep: whether the network keeps what its layers remember of the batch; seeds go on in any case.
         """
 
-        def replica(inputs: tf.Tensor, labels: tf.Tensor, *taught: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        def replica(
+            inputs: tf.Tensor, labels: tf.Tensor, counts: tf.Tensor, *taught: tf.Tensor
+        ) -> tuple[tf.Tensor, list[tf.Tensor]]:
             number = rows.number_of(this_replica())
             with keras.StatelessScope(collect_losses=True) as scope, tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch([variable.value for variable in self._variables])
                 outputs = self.model(inputs, training=True)
-                weighted = self.loss(outputs, labels, *taught) * tf.gather(self._weights, whole_labels(labels))
+                weighted = self.loss(outputs, labels, *taught) * counts
                 whole = 1.0 if self.loss.summed else tf.cast(rows.batch, tf.float32)
                 scaled = self.optimizer.scale_loss(tf.reduce_sum(weighted[:number]) / whole)
             gradients = tape.gradient(scaled, self._variables)

@@ -196,6 +196,11 @@ class StageSteps:
             if self.averages is not None:
                 self.averages.update(done, tf.identity(self.optimizer.iterations))
 
+    def _counts(self, labels: tf.Tensor) -> tf.Tensor:
+        """What each image of a whole batch counts by its class, so that the mean over images is the loss: float32 (batch,)."""
+        weights = tf.gather(self._weights, whole_labels(labels))
+        return tf.math.divide_no_nan(weights, tf.reduce_mean(weights)) if self.loss.by_weights else weights
+
     def _gradients(
         self, inputs: tf.Tensor, labels: tf.Tensor, taught: tf.Tensor | None
     ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
@@ -205,7 +210,7 @@ class StageSteps:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([variable.value for variable in self._variables])
             outputs = self.model(inputs, training=True)
-            weighted = self.loss(outputs, labels, taught) * tf.gather(self._weights, whole_labels(labels))
+            weighted = self.loss(outputs, labels, taught) * self._counts(labels)
             beside = beside_the_labels(self.model)
             scaled = self.optimizer.scale_loss(self.loss.with_added(weighted, beside))
         return self.loss.told(weighted, beside), outputs, self._reached(tape.gradient(scaled, self._variables))

@@ -81,7 +81,7 @@ def compare_mirrored(recipe: str, told: str, folder: str, *names: str) -> None:
 
 def compare_regularized(folder: str) -> None:
     """Print by how much two logical processors differ from one in a network of the user's own with regularizers, without them,
-    and what they say of one whose layers add to the loss."""
+    and with a mean over class weights, and what they say of one whose layers add to the loss."""
     import keras
     import numpy as np
     import tensorflow as tf
@@ -95,12 +95,13 @@ def compare_regularized(folder: str) -> None:
     draw = np.random.default_rng(0)
     x, y = draw.normal(size=(70, 6)).astype(np.float32), draw.integers(0, 3, 70)
 
-    def fit(name: str, strategy: Any, **of_hidden: Any) -> Path:
+    def fit(name: str, strategy: Any, stage: Mapping[str, Any] | None = None, **of_hidden: Any) -> Path:
         keras.utils.set_random_seed(1)
         image = keras.Input((6,))
         hidden = keras.layers.Dense(16, "relu", name="hidden", **of_hidden)(image)
         model = keras.Model(image, keras.layers.Dense(3, "softmax", name="out")(hidden), name="net")
-        stages = [Stage("s", train=("d:train",), val=("d:val",), epochs=2, batch_size=33, learning_rate=0.1)]
+        named = {"train": ("d:train",), "val": ("d:val",), **(stage or {})}
+        stages = [Stage("s", epochs=2, batch_size=33, learning_rate=0.1, **named)]
         data = {"d": {"train": (x, y), "val": (x, y)}}
         StagedFineTuner(
             model, stages, data=data, run_dir=Path(folder, name), strategy=strategy, duplicates="keep", say=None
@@ -111,10 +112,13 @@ def compare_regularized(folder: str) -> None:
         return tf.distribute.MirroredStrategy(["cpu:0", "cpu:1"])
 
     regularizer = keras.regularizers.L2(0.1)
+    loss = keras.losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight")
+    weighed = {"loss": loss, "class_weight": "complement"}
     one = fit("one", None, kernel_regularizer=regularizer)
     found = {
         "regularized": differences(one, fit("two", two(), kernel_regularizer=regularizer)),
         "without": differences(one, fit("without", None)),
+        "weighed": differences(fit("weighed", None, weighed), fit("weighed-two", two(), weighed)),
     }
     try:
         fit("refused", two(), activity_regularizer=regularizer)

@@ -132,6 +132,31 @@ def test_one_number_of_a_batch_has_no_class_to_weigh(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no image to weigh"):
         trained(network(), tmp_path / "run", (X, Y[:63].tolist() + [0]), loss=OfBatch(reduction="sum"), class_weight="balanced")
 
+    with pytest.raises(UsageError, match="each of the 3 numbers that the loss gives an image"):
+        loss = OfColumns(reduction="mean_with_sample_weight")
+        trained(network(), tmp_path / "columns", (X, Y), loss=loss, class_weight="balanced")
+
+
+@pytest.mark.parametrize("accumulate", [None, 2])
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "mean_with_sample_weight", "sum"])
+def test_class_weights_count_as_in_fit(reduction: str, accumulate: int | None, tmp_path: Path) -> None:
+    """In batches that weigh otherwise each, the last a smaller one."""
+    x, y = X[:60], np.where(Y[:60] == 2, 2, 0)
+    y[:9] = 1
+    order = np.random.Generator(np.random.PCG64((0, 1, 0, 0))).permutation(60)  # that of the first epoch
+    plain, ours = network(), network()
+
+    def settings() -> dict[str, Any]:
+        optimizer = keras.optimizers.SGD(0.05, gradient_accumulation_steps=accumulate)
+        return {"optimizer": optimizer, "loss": SPARSE(reduction=reduction)}
+
+    plain.compile(**settings())
+    weights = dict(enumerate(1 - np.bincount(y) / 60))
+    told = plain.fit(x[order], y[order], batch_size=16, shuffle=False, verbose=0, class_weight=weights).history
+    trained(ours, tmp_path / "run", (x, y), epochs=1, batch_size=16, class_weight="complement", **settings())
+    np.testing.assert_allclose(losses(tmp_path / "run"), told["loss"], rtol=2e-5)
+    assert_weights(plain, ours)
+
 
 @pytest.mark.parametrize(
     ("metric", "name"),
