@@ -64,10 +64,14 @@ def _try(metrics: Sequence[keras.metrics.Metric], loss: StageLoss, labels: tf.Te
         metric.reset_state()
 
 
-def _values(metric: keras.metrics.Metric) -> dict[str, Any]:
-    """Name -> value; one metric may give several."""
+def _values(metric: keras.metrics.Metric) -> dict[str, float]:
+    """Name -> value; one metric may give several, by name or as an array, whose numbers are `name_0` and so on."""
     result = metric.result()
-    return dict(result) if isinstance(result, Mapping) else {metric.name: result}
+    found: dict[str, float] = {}
+    for name, value in (result if isinstance(result, Mapping) else {metric.name: result}).items():
+        numbers = np.asarray(keras.ops.convert_to_numpy(value)).reshape(-1).tolist()
+        found |= {name: numbers[0]} if len(numbers) == 1 else {f"{name}_{i}": each for i, each in enumerate(numbers)}
+    return found
 
 
 def beside_the_labels(model: keras.Model) -> tf.Tensor | None:
@@ -267,11 +271,8 @@ class StageSteps:
         return float(loss), right.numpy().item()
 
     def metric_values(self) -> dict[str, float]:
-        """Name -> value of the metrics since they were reset; one that gives several has a name for each, as in Keras."""
-        found: dict[str, float] = {}
-        for metric in self.metrics:
-            found |= {name: float(np.mean(value)) for name, value in _values(metric).items()}
-        return found
+        """Name -> value of the metrics since they were reset; one that gives several has a name for each."""
+        return {name: value for metric in self.metrics for name, value in _values(metric).items()}
 
     def reset_metrics(self) -> None:
         """Begin to gather anew."""

@@ -382,6 +382,27 @@ def test_a_metric_of_several_numbers_has_a_column_for_each(tmp_path: Path) -> No
         tuner(tmp_path / "no", metrics=[wrong]).fit()
 
 
+def test_a_metric_of_an_array_has_a_column_for_each_of_its_numbers(tmp_path: Path) -> None:
+    rows = np.eye(3, dtype=np.float32)[Y]
+    metrics = [keras.metrics.Recall(thresholds=[0.3, 0.5], name="recall"), keras.metrics.F1Score(name="f1")]
+    one = keras.metrics.Precision(thresholds=[0.4], name="precision")
+    run = tuner(
+        tmp_path / "run", {"train": (X, rows), "val": (HELD, rows[:12])}, metrics=[*metrics, one],
+        callbacks=[keras.callbacks.EarlyStopping("val_f1_1")],
+    ).fit()  # fmt: skip
+    row = next(csv.DictReader((run.path / "history.csv").open()))
+    for metric in (*metrics, one):
+        metric.reset_state()
+        metric.update_state(rows[:12], run.build().predict(HELD, verbose=0))
+    numbers = [*metrics[0].result().numpy(), *metrics[1].result().numpy(), one.result().numpy().item()]
+    names = ["val_recall_0", "val_recall_1", "val_f1_0", "val_f1_1", "val_f1_2", "val_precision"]
+    assert [float(row[name]) for name in names] == pytest.approx(numbers, abs=1e-6)
+    assert {"recall_1", "f1_2", "precision"} <= row.keys() and not {"recall", "f1", "f1_3"} & row.keys()
+    taken = [keras.metrics.F1Score(name="f1"), keras.metrics.F1Score(average="macro", name="f1_2")]
+    with pytest.raises(UsageError, match="metric 'f1_2' gives 'f1_2', as another column of the history is called"):
+        tuner(tmp_path / "no", {"train": (X, rows)}, metrics=taken).fit()
+
+
 @pytest.mark.parametrize("name", ["accuracy", "macro_f1", "val_loss", "val_accuracy", "seconds"])
 def test_a_metric_that_is_called_as_a_figure_of_the_run_is_refused(name: str, tmp_path: Path) -> None:
     """It would choose the epoch in its place."""
