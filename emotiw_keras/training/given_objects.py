@@ -20,6 +20,7 @@ from emotiw_keras.text import briefly
 from emotiw_keras.training.freezing import digests, inner_layers, weighted_layers
 from emotiw_keras.training.keras_objects import is_keras, untold
 from emotiw_keras.training.own_data import OwnData, are_faces
+from emotiw_keras.training.schedules import rate_of
 from emotiw_keras.training.stage import Stage
 
 OWN_STEPS = (
@@ -125,8 +126,17 @@ def _check_remade(value: Any, what: str) -> None:
             f"{what}: {kind.__name__} has a {ends} of its own, which no stage calls; set weights at the end in a "
             "callback's on_train_end"
         )
+    rate = rate_of(value)
+    if not isinstance(rate, float) and not is_keras(rate, "LearningRateSchedule"):
+        raise UsageError(
+            f"{what}: the learning_rate of {kind.__name__} is a {type(rate).__name__}; give a LearningRateSchedule of "
+            "keras.optimizers.schedules, or one of your own with a get_config"
+        )
     try:
         told = value.get_config()
+        if not isinstance(rate, float):
+            _check_tells(rate, what)
+            told["learning_rate"] = 0.5  # the stage computes the schedule's, and makes an optimizer with a number
     except NotImplementedError as error:
         raise UsageError(
             f"{what}: the schedule in {kind.__name__} has no get_config; give it one, or a rate here and the schedule as "
@@ -145,6 +155,16 @@ def _check_remade(value: Any, what: str) -> None:
         raise UsageError(
             f"{what}: the get_config of {kind.__name__} does not tell {', '.join(untold)}, so no other can be made like it; "
             "return it there beside what super().get_config() does"
+        )
+
+
+def _check_tells(schedule: Any, what: str) -> None:
+    """UsageError for a schedule in an optimizer with more arguments than its `get_config`: only these are written down."""
+    kept, lost = untold(schedule, schedule.get_config())
+    if kept or lost:
+        raise UsageError(
+            f"{what}: the get_config of {type(schedule).__name__} does not tell {', '.join([*kept, *lost])}, so that a run "
+            "could go on with another unseen; return it there"
         )
 
 

@@ -89,6 +89,19 @@ class Tenth(keras.optimizers.SGD):
         return super().apply_gradients([(gradient * 0.1, variable) for gradient, variable in grads_and_vars])
 
 
+class Inverse(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule of a user's own that nothing registers."""
+
+    def __init__(self, first: float) -> None:
+        self.first = first
+
+    def __call__(self, step: Any) -> Any:
+        return self.first / (1.0 + keras.ops.cast(step, "float32"))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"first": self.first}
+
+
 class Ends(keras.optimizers.SGD):
     def finalize_variable_values(self, var_list: Any) -> None:
         for variable in var_list:
@@ -106,12 +119,14 @@ def excluded() -> keras.optimizers.Optimizer:
     [
         excluded,
         lambda: Tenth(0.5),
+        lambda: keras.optimizers.SGD(Inverse(0.2)),
+        lambda: Tenth(Inverse(2.0)),
         lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.05)),
         lambda: keras.optimizers.LossScaleOptimizer(
             keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.05, 2, 0.5))
         ),
     ],
-    ids=["excluded from decay", "own apply_gradients", "loss scale", "loss scale and schedule"],
+    ids=["excluded from decay", "own apply_gradients", "own schedule", "both", "loss scale", "loss scale and schedule"],
 )
 def test_optimizers_keep_what_no_configuration_holds(optimizer: Callable[[], Any], tmp_path: Path) -> None:
     assert_same(*both(tmp_path / "run", optimizer=optimizer))

@@ -23,6 +23,8 @@ from emotiw_keras.training.losses import gives_logits
 from emotiw_keras.training.recipe_tables import InputSettings, SourceSettings
 from emotiw_keras.training.run_writer import write_info
 
+from .test_as_keras import Inverse
+
 rng = np.random.default_rng(3)
 X = rng.normal(size=(48, 6)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(np.int64) + (X[:, 1] > 0)
@@ -350,6 +352,10 @@ def test_an_optimizer_that_does_not_tell_all_is_refused(tmp_path: Path) -> None:
         tuner(tmp_path / "run", stage={"optimizer": Boosted(0.05, boost=0.0)})
     with pytest.raises(UsageError, match="the schedule in SGD has no get_config; .* as Stage"):
         tuner(tmp_path / "run", stage={"optimizer": keras.optimizers.SGD(Rate())})
+    with pytest.raises(UsageError, match="the learning_rate of SGD is a function; give a LearningRateSchedule of keras"):
+        tuner(tmp_path / "run", stage={"optimizer": keras.optimizers.SGD(lambda: 0.03)})
+    with pytest.raises(UsageError, match="optimizer of stage 'one': the get_config of Halved does not tell first, after"):
+        tuner(tmp_path / "run", stage={"optimizer": keras.optimizers.SGD(Halved(0.1, 3))})
     for number, given in enumerate(
         (Told(0.05, boost=0.0), Renamed(0.05), Plain(0.05), keras.optimizers.Adam(0.01, clipnorm=1.0))
     ):
@@ -484,6 +490,7 @@ class Halved(keras.optimizers.schedules.ExponentialDecay):
         (lambda: {"loss": Weighted([1.0] * 3)}, lambda: {"loss": Weighted([1.0] * 3, power=2.0)}, "stage.one.loss"),
         (lambda: {"loss": Heavier(2.0)}, lambda: {"loss": Heavier(3.0)}, "stage.one.loss"),
         (lambda: {"metrics": (Above(0.5),)}, lambda: {"metrics": (Above(0.6),)}, "stage.one.metrics"),
+        (lambda: {"optimizer": Told(Inverse(0.2), 1.0)}, lambda: {"optimizer": Told(Inverse(0.1), 1.0)}, "stage.one.optimizer"),
         (lambda: {"schedule": Halved(0.1, 3)}, lambda: {"schedule": Halved(0.1, 4)}, "stage.one.schedule"),
     ],
 )
