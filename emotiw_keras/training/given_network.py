@@ -12,7 +12,7 @@ from emotiw_keras.errors import ModelError, UsageError
 from emotiw_keras.keras_names import fingerprint
 from emotiw_keras.labels import label_set
 from emotiw_keras.models import registry
-from emotiw_keras.models.architecture import architecture, connections
+from emotiw_keras.models.architecture import architecture, called, connections, noise
 from emotiw_keras.text import briefly
 from emotiw_keras.training.freezing import inner_layers
 from emotiw_keras.training.losses import gives_logits
@@ -52,7 +52,7 @@ def facts(model: keras.Model, preprocessing: InputSettings | None, own: OwnData)
         own: data sets that are no faces in files.
 
     Raises:
-        ModelError: it is not built, or has other inputs or outputs.
+        ModelError: it is not built, has other inputs or outputs, or takes batches of one size alone.
         UsageError: preprocessing that does not fit its input.
     """
     if not model.built or not getattr(model, "weights", None):
@@ -72,6 +72,8 @@ def facts(model: keras.Model, preprocessing: InputSettings | None, own: OwnData)
         )
     if isinstance(getattr(model, "_outputs_struct", None), Mapping):  # of a list of one Keras returns what is in it
         raise ModelError(f"the network {model.name!r} returns a dict of {', '.join(model._outputs_struct)}; expected a tensor")
+    if shape[0] is not None:
+        _check_any_batch(model, shape)
     about = {
         "name": model.name,
         "given": True,
@@ -83,6 +85,17 @@ def facts(model: keras.Model, preprocessing: InputSettings | None, own: OwnData)
         "connections": connections(model),
     }
     return {"model": about, "preprocessing": _preprocessing(model, shape[1:], preprocessing, own)}
+
+
+def _check_any_batch(model: keras.Model, shape: tuple[Any, ...]) -> None:
+    """ModelError for a network, made for batches of one size, that takes no others."""
+    try:
+        called(model, noise(model, shape[1:])[: 3 if shape[0] != 3 else 2], training=False)
+    except Exception as error:  # whatever its layers raise
+        raise ModelError(
+            f"the network {model.name!r} takes batches of {shape[0]} alone, but the last of an epoch may be smaller, and a run "
+            f"is asked of single items; make it of keras.Input({shape[1:]}), without a batch size and stateful=True"
+        ) from error
 
 
 def _preprocessing(

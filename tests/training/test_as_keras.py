@@ -433,6 +433,13 @@ def stepping(method: str) -> Callable[[], keras.Model]:
     return made
 
 
+def of_batches(*inside: Any) -> Callable[[], keras.Model]:
+    """A network for batches of 16."""
+    return lambda: keras.Sequential(
+        [keras.Input((6,), batch_size=16, name="x"), *inside, layers.Dense(3, "softmax")], name="net"
+    )
+
+
 class Sevenfold(keras.losses.SparseCategoricalCrossentropy):
     def __call__(self, *given: Any, **named: Any) -> Any:
         return 7 * super().__call__(*given, **named)
@@ -457,6 +464,11 @@ def set_on(name: str) -> Callable[[], keras.Model]:
         (set_on("compute_loss"), {}, {}, Y, ModelError, "compute_loss of its own"),
         (stepping("compute_metrics"), {}, {}, Y, ModelError, r"compute_metrics of its own.*StagedFineTuner\(metrics=...\)"),
         (stepping("predict_step"), {}, {}, Y, ModelError, "predict_step of its own"),
+        (
+            of_batches(layers.Reshape((6, 1)), layers.LSTM(4, stateful=True)), {}, {}, Y, ModelError,
+            r"takes batches of 16 alone, .* of keras.Input\(\(6,\)\), without a batch size and stateful=True",
+        ),
+        (of_batches(layers.Lambda(lambda x: tf.reshape(x, (16, 6)))), {}, {}, Y, ModelError, "takes batches of 16 alone"),
         (network, {"optimizer": Ends(0.05)}, {}, Y, UsageError, "Ends has a finalize_variable_values of its own"),
         (network, {"loss": Sevenfold()}, {}, Y, UsageError, "__call__ of its own"),
         (network, {"loss": keras.losses.SparseCategoricalCrossentropy(ignore_class=0)}, {}, Y, UsageError, "ignore_class=0"),
@@ -487,6 +499,11 @@ def test_what_cannot_be_honoured_is_refused(
         ]
         StagedFineTuner(make(), stages, data=data, run_dir=tmp_path / "run", duplicates="keep", say=None, **tuner).fit()
     assert "\n" not in str(told.value)
+
+
+def test_a_network_for_batches_of_a_size_that_takes_others_is_trained(tmp_path: Path) -> None:
+    stages = [Stage("s", train=("d:train",), val=(), epochs=1, batch_size=48)]
+    StagedFineTuner(of_batches()(), stages, data={"d": {"train": (X, Y)}}, run_dir=tmp_path / "run", say=None).fit()
 
 
 @pytest.mark.parametrize(
