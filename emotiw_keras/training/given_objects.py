@@ -25,7 +25,7 @@ from emotiw_keras.training.stage import Stage
 
 OWN_STEPS = (
     "train_step", "compute_loss", "compute_metrics", "test_step", "predict_step", "make_train_function", "make_test_function",
-    "make_predict_function", "fit",
+    "make_predict_function", "get_metrics_result", "fit",
 )  # fmt: skip
 """Methods in which Keras lets a network train, or answer, otherwise than by its outputs, the loss and the metrics."""
 COMPILED = ("evaluate", "test_on_batch")

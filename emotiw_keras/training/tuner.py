@@ -143,6 +143,13 @@ class StagedFineTuner:
                     "loss and metrics are the stages'"
                 )
             )
+        if inside := [metric.name for layer in model._flatten_layers() for metric in layer._metrics]:
+            self.say(
+                Notice(
+                    f"warning: {model.name}: metrics that its layers keep ({', '.join(inside)}) are neither in the history nor "
+                    "in what callbacks are told; give metrics of what it returns as StagedFineTuner(metrics=...)"
+                )
+            )
         if not isinstance(data, Mapping):
             raise UsageError(f"data are {briefly(data)}; expected a table of names, such as data={{'faces': (x, y)}}")
         self.metrics, self.callbacks, self.strategy = beside_ours(metrics), tuple(callbacks), strategy

@@ -463,6 +463,7 @@ def set_on(name: str) -> Callable[[], keras.Model]:
         (set_on("train_step"), {}, {}, Y, ModelError, "train_step of its own"),
         (set_on("compute_loss"), {}, {}, Y, ModelError, "compute_loss of its own"),
         (stepping("compute_metrics"), {}, {}, Y, ModelError, r"compute_metrics of its own.*StagedFineTuner\(metrics=...\)"),
+        (stepping("get_metrics_result"), {}, {}, Y, ModelError, "get_metrics_result of its own"),
         (stepping("predict_step"), {}, {}, Y, ModelError, "predict_step of its own"),
         (
             of_batches(layers.Reshape((6, 1)), layers.LSTM(4, stateful=True)), {}, {}, Y, ModelError,

@@ -557,6 +557,24 @@ def test_what_a_network_was_compiled_with_is_not_heeded_and_told(tmp_path: Path)
     assert "what it was compiled with is not heeded" in said[0]
 
 
+class Activity(keras.layers.Layer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = keras.metrics.Mean(name="activity")
+
+    def call(self, x: Any) -> Any:
+        self.seen.update_state(keras.ops.mean(x))
+        return x
+
+
+def test_metrics_of_layers_are_told_to_be_left_out(tmp_path: Path) -> None:
+    said: list[str] = []
+    model = keras.Sequential([keras.Input((6,)), keras.Sequential([Activity()]), keras.layers.Dense(3, "softmax")])
+    run = tuner(tmp_path / "run", model=model, say=said.append).fit()
+    assert sum("metrics that its layers keep (activity) are neither in the history nor" in line for line in said) == 1
+    assert "activity" not in (run.path / "history.csv").read_text()
+
+
 def test_images_that_came_as_numbers_are_told_before_they_train(tmp_path: Path) -> None:
     said: list[str] = []
     tuner(tmp_path / "bytes", {"train": (FACES, Y)}, network(shape=(12, 12, 3)), say=said.append)
