@@ -122,7 +122,7 @@ def _activation(layer: _Layer) -> str | None:
         return "linear"
     word = config["activation"] or "linear" if "activation" in config else None
     word = word.get("config") if isinstance(word, dict) and word.get("class_name") == "function" else word
-    return {"swish": "silu"}.get(word, word) if isinstance(word, str) else None
+    return word if isinstance(word, str) else None
 
 
 def _step(layer: _Layer, place: int) -> Step | None:

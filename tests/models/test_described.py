@@ -106,12 +106,6 @@ def test_a_mean_over_parts_that_is_idle_at_the_size_of_its_maps_may_be_lacking()
     assert check_described("alexnet_owt", "a.keras", lacking, model, alike(model)) == "the pooling before fc6"
 
 
-def test_silu_and_swish_are_one() -> None:
-    image = keras.Input((8, 8, 3))
-    model = keras.Model(image, layers.Conv2D(4, 3, activation="silu", name="conv")(image))
-    assert check_described("x", "a.h5", model.to_json().replace('"silu"', '"swish"'), model, {"conv": "conv"}) == ""
-
-
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_neither_convert_nor_weights_takes_another_computation(suffix: str, tmp_path: Path) -> None:
     """It was converted, and called proved against the authors' network, whose activations it did not have."""
