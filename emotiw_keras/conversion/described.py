@@ -267,7 +267,7 @@ def _compare(theirs: tuple[_Layers, str], ours: tuple[_Layers, str], back: Mappi
         if one is None or other is None or one[0] != other[0]:
             takes, own_takes = ("nothing more" if way is None else shown(way[0]) for way in (one, other))
             raise _Other(f"layer {layer} takes {takes}, ours {own_takes}")
-        for step, own_step in zip_longest(_needed(one[1], other[1]), _needed(other[1], one[1])):
+        for step, own_step in zip_longest(one[1], _needed(other[1], one[1], theirs[0][theirs[1]].kind == "Dense")):
             if _rough(step) != _rough(own_step):
                 has, own_has = (shown(each[0]) if each else "nothing" for each in (step, own_step))
                 raise _Other(f"between {shown(one[0])} and {layer} it has {has}, ours {own_has}")
@@ -284,10 +284,11 @@ def _facts(layers: _Layers, name: str, names: Mapping[str, str]) -> tuple[list[_
     return ordered, _settings(layer, zeros)
 
 
-def _needed(steps: Sequence[Step], others: Sequence[Step]) -> list[Step]:
-    """Steps without a mean over parts of the maps that the others lack: of maps of the size that it gives it is idle."""
-    means = any(_rough(step) == "mean" for step in others)
-    return [step for step in steps if means or not step[0].startswith("AdaptiveMeanPooling2D")]
+def _needed(steps: Sequence[Step], theirs: Sequence[Step], dense: bool) -> Sequence[Step]:
+    """Our steps without a mean over parts of the maps, where a file has none straight before a dense layer: that the kernel fits
+    shows that the maps have the size that the mean gives, and it is idle."""
+    lacking = not theirs or _rough(theirs[-1]) != "mean"
+    return steps[:-1] if dense and lacking and steps and steps[-1][0].startswith("AdaptiveMeanPooling2D") else steps
 
 
 def _rough(step: Step | None) -> str | None:

@@ -17,6 +17,7 @@ from emotiw_keras.conversion.described import OUTPUT, check_described
 from emotiw_keras.errors import ModelError
 from emotiw_keras.formats.reading import read
 from emotiw_keras.models import build
+from emotiw_keras.models.pooling import AdaptiveMeanPooling2D
 from emotiw_keras.models.registry import get_spec, model_names
 
 SMALL: dict[str, Any] = {"width": 0.1, "classes": 5, "input_shape": (71, 71, 3)}
@@ -93,6 +94,23 @@ def test_the_same_written_otherwise_is_converted(tmp_path: Path) -> None:
     assert report.uncompared == pools
     assert any(line.endswith(f"by the file's description; not compared: {pools}") for line in report.lines())
     build("squeezenet_v1_1", weights=tmp_path / "net.keras", **SMALL)
+
+
+def with_step(model: keras.Model, place: str, step: layers.Layer) -> keras.Model:
+    """A network with one layer more, behind the layer of that name."""
+
+    def call(layer: layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        given = layer(*args, **kwargs)
+        return step(given) if layer.name == place else given
+
+    return keras.models.clone_model(model, call_function=call)
+
+
+def test_a_mean_over_parts_that_ours_lacks_is_refused() -> None:
+    model = net("squeezenet_v1_1", input_shape=(131, 131, 3))
+    text = with_step(model, "pool1", AdaptiveMeanPooling2D(13)).to_json()
+    with pytest.raises(ModelError, match="between conv1 and fire2_squeeze1x1 it has AdaptiveMeanPooling2D size=13, ours nothing"):
+        check_described("squeezenet_v1_1", "a.keras", text, model, alike(model))
 
 
 def test_a_mean_over_parts_that_is_idle_at_the_size_of_its_maps_may_be_lacking() -> None:
