@@ -6,12 +6,14 @@ The description is read as JSON; no class or function that it names is looked up
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from emotiw_keras.errors import ModelError
+from emotiw_keras.keras_names import PACKAGE
 from emotiw_keras.sealed import strict_json
 from emotiw_keras.talk import most
 from emotiw_keras.text import shown
@@ -23,6 +25,8 @@ _TOLD = 4
 _MOST = 256
 """Layers without weights between two with weights, and ways between them, that are followed."""
 _WEIGHED = ("Conv", "Dense", "BatchNormalization")
+_KERAS = re.compile(r"(tensorflow\.(python\.)?|tf_)?keras(\.|$)")
+"""How Keras has called its modules."""
 _IDLE = ("Dropout", "Random", "Flatten", "Reshape", "Identity", "ActivityRegularization", "GaussianNoise")
 """Parts of the names of layers that change no number in prediction, nor the order of any."""
 _PLAIN = {
@@ -73,16 +77,24 @@ def _sources(calls: Any) -> Iterator[str]:
             yield from _sources(part)
 
 
+def _class(described: Mapping[str, Any]) -> str:
+    """The class of a layer, "package>class" where it is neither one of Keras nor ours, whatever it is called."""
+    package, _, name = str(described["class_name"]).rpartition(">")
+    package = package or str(described.get("registered_name")).rpartition(">")[0]
+    module = package or str(described.get("module") or "keras")
+    known = package == PACKAGE if package else _KERAS.match(module)
+    return name if known else f"{module}>{name}"
+
+
 def _layers(config: Any) -> dict[str, _Layer]:
     """The layers of a model, and of models within it, by name."""
     found = {_IMAGE: _Layer("InputLayer", {}, ())}
     before: tuple[str, ...] = (_IMAGE,)
     for each in config if isinstance(config, list) else config["layers"]:
-        kind, settings, calls = each["class_name"], each["config"], each.get("inbound_nodes")
+        kind, settings, calls = _class(each), each["config"], each.get("inbound_nodes")
         if isinstance(settings, list) or "layers" in settings:
             found = {**_layers(settings), **found}
         name = each.get("name") or settings["name"]
-        kind = kind.rpartition(">")[2]  # "Package>Class" of a registered one in a .h5
         # an operation, unlike a layer, may take constants
         kind = f"operation {kind}" if ".ops." in str(each.get("module")) else kind
         reads = before if calls is None else tuple(_sources(calls))
@@ -141,7 +153,7 @@ def _step(layer: _Layer, place: int) -> Step | None:
     if kind in _PLAIN:
         number = f" {place + 1}" if kind == "Concatenate" else ""
         return kind + number + "".join(f" {key}={config[key]:g}" for key in _PLAIN[kind]), ""
-    return ("linear", "") if any(part in kind for part in _IDLE) and " " not in kind else None
+    return ("linear", "") if any(part in kind for part in _IDLE) and not set(kind) & {" ", ">"} else None
 
 
 def _ordered(steps: Sequence[Step]) -> list[Step]:
@@ -254,7 +266,8 @@ class _Other(Exception):
 
 def _compare(theirs: tuple[_Layers, str], ours: tuple[_Layers, str], back: Mapping[str, str]) -> list[str]:
     """What of two layers could not be compared. Raises _Other where they differ."""
-    layer, left = shown(theirs[1]), list[str]()
+    layer, kind = shown(theirs[1]), theirs[0][theirs[1]].kind
+    left = [layer] if ">" in kind else []
     (found, settings), (wanted, own) = _facts(*theirs, back), _facts(*ours, {})
     for key in (key for key in own if key in settings and settings[key] != own[key]):
         if key == "padding" and (found is None or wanted is None or "same" in (settings[key], own[key])):
@@ -267,7 +280,7 @@ def _compare(theirs: tuple[_Layers, str], ours: tuple[_Layers, str], back: Mappi
         if one is None or other is None or one[0] != other[0]:
             takes, own_takes = ("nothing more" if way is None else shown(way[0]) for way in (one, other))
             raise _Other(f"layer {layer} takes {takes}, ours {own_takes}")
-        for step, own_step in zip_longest(one[1], _needed(other[1], one[1], theirs[0][theirs[1]].kind == "Dense")):
+        for step, own_step in zip_longest(one[1], _needed(other[1], one[1], kind == "Dense")):
             if _rough(step) != _rough(own_step):
                 has, own_has = (shown(each[0]) if each else "nothing" for each in (step, own_step))
                 raise _Other(f"between {shown(one[0])} and {layer} it has {has}, ours {own_has}")
@@ -285,8 +298,8 @@ def _facts(layers: _Layers, name: str, names: Mapping[str, str]) -> tuple[list[_
 
 
 def _needed(steps: Sequence[Step], theirs: Sequence[Step], dense: bool) -> Sequence[Step]:
-    """Our steps without a mean over parts of the maps, where a file has none straight before a dense layer: that the kernel fits
-    shows that the maps have the size that the mean gives, and it is idle."""
+    """Our steps without a mean over parts of the maps, where a file has none straight before a dense layer: its kernel fits,
+    so that the maps have the size that the mean gives, and it is idle."""
     lacking = not theirs or _rough(theirs[-1]) != "mean"
     return steps[:-1] if dense and lacking and steps and steps[-1][0].startswith("AdaptiveMeanPooling2D") else steps
 

@@ -109,7 +109,7 @@ def with_step(model: keras.Model, place: str, step: layers.Layer) -> keras.Model
 def test_a_mean_over_parts_that_ours_lacks_is_refused() -> None:
     model = net("squeezenet_v1_1", input_shape=(131, 131, 3))
     text = with_step(model, "pool1", AdaptiveMeanPooling2D(13)).to_json()
-    with pytest.raises(ModelError, match="between conv1 and fire2_squeeze1x1 it has AdaptiveMeanPooling2D size=13, ours nothing"):
+    with pytest.raises(ModelError, match="conv1 and fire2_squeeze1x1 it has AdaptiveMeanPooling2D size=13, ours nothing"):
         check_described("squeezenet_v1_1", "a.keras", text, model, alike(model))
 
 
@@ -122,6 +122,51 @@ def test_a_mean_over_parts_that_is_idle_at_the_size_of_its_maps_may_be_lacking()
     text["config"]["layers"] = kept
     lacking = json.dumps(text).replace(json.dumps(gone), '"pool5"')
     assert check_described("alexnet_owt", "a.keras", lacking, model, alike(model)) == "the pooling before fc6"
+
+
+@keras.saving.register_keras_serializable("mine")
+class ReLU(layers.Layer):
+    def call(self, x: Any) -> Any:
+        return keras.ops.tanh(x)
+
+
+class Dropout(layers.Layer):
+    def call(self, x: Any) -> Any:
+        return 1 - x
+
+
+@keras.saving.register_keras_serializable("mine")
+class Dense(layers.Dense):
+    pass
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_another_package_s_class_is_not_keras_own_of_its_name(suffix: str, tmp_path: Path) -> None:
+    """A tanh called ReLU passed for one; a class that is not registered is told by its module in a .keras alone."""
+    image = keras.Input((8, 8, 3))
+
+    def chain(relu: type[layers.Layer], dropout: type[layers.Layer], dense: type[layers.Layer]) -> keras.Model:
+        x = relu()(layers.Conv2D(4, 3, name="one")(image))
+        x = layers.Conv2D(4, 3, name="two")(x)
+        x = layers.Conv2D(4, 3, name="three")(dropout()(x))
+        return keras.Model(image, dense(3, name="top")(layers.Flatten()(x)))
+
+    ours = chain(layers.ReLU, layers.Identity, layers.Dense)
+    chain(ReLU, Dropout if suffix == ".keras" else ReLU, Dense).save(tmp_path / f"net{suffix}")
+    text = read(tmp_path / f"net{suffix}").description
+    assert check_described("x", "net", text, ours, alike(ours)) == "what leads to two, what leads to three, top"
+
+
+@pytest.mark.parametrize(
+    "module", ["keras.layers", "keras.src.layers", "keras", "tensorflow.python.keras.layers", "tf_keras.src.layers"]
+)
+def test_whatever_keras_calls_its_modules_its_classes_are_known(module: str) -> None:
+    model = net("squeezenet_v1_1")
+    text, ours = model.to_json(), '"module": "keras.layers"'
+    assert ours in text
+    text = text.replace(ours, f'"module": "{module}"')
+    assert check_described("squeezenet_v1_1", "a.keras", text, model, alike(model)) == ""
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
