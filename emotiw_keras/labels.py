@@ -90,6 +90,20 @@ def class_key(name: str) -> str:
     return _CANONICAL.get(_plain(name)) or " ".join(re.split(r"[\s_-]+", _plain(name)))
 
 
+def label_columns(labels: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
+    """The position in `labels` of each of `wanted`, matched by `class_key`; None if the two are not the same set.
+
+    Example:
+        >>> label_columns(("sad", "happy"), ("happiness", "sadness"))
+        [1, 0]
+    """
+    places = {class_key(label): i for i, label in enumerate(labels)}
+    keys = [class_key(label) for label in wanted]
+    if set(keys) != set(places) or not len(keys) == len(places) == len(labels):
+        return None
+    return [places[key] for key in keys]
+
+
 def _plain(word: str) -> str:
     return unicodedata.normalize("NFC", word).strip().casefold()
 

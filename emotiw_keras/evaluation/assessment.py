@@ -180,22 +180,3 @@ def figures(
     new = None if near is None else ~seen & ~near
     near_free = None if new is None or not (new & readable).any() else of(new)
     return {**head, **asked, **overall, "costs": costs, "leak_free": leak_free, "leak_free_near": near_free}
-
-
-def label_columns(labels: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
-    """The position in `labels` of each of `wanted`, matched by their usual spellings; None if the two are not the same set.
-
-    Example:
-        >>> label_columns(("sad", "happy"), ("happiness", "sadness"))
-        [1, 0]
-    """
-    from emotiw_keras.labels import canonical
-
-    def key(label: str) -> str:
-        return canonical(label) or label.strip().casefold()
-
-    places = {key(label): i for i, label in enumerate(labels)}
-    keys = [key(label) for label in wanted]
-    if set(keys) != set(places) or len(keys) != len(labels):
-        return None
-    return [places[each] for each in keys]

@@ -10,9 +10,10 @@ import numpy as np
 
 from emotiw_keras.data.splits import group_ids
 from emotiw_keras.errors import DataError, UsageError
-from emotiw_keras.evaluation.assessment import Assessment, Predictions, figures, label_columns
+from emotiw_keras.evaluation.assessment import Assessment, Predictions, figures
 from emotiw_keras.evaluation.calibration import by_agreement
 from emotiw_keras.evaluation.near_seen import NearSeen, least_covered
+from emotiw_keras.labels import label_columns
 
 if TYPE_CHECKING:
     from emotiw_keras.runs import Run

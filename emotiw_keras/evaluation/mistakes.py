@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from emotiw_keras.errors import ModelError
-from emotiw_keras.evaluation.assessment import Assessment, label_columns
+from emotiw_keras.evaluation.assessment import Assessment
+from emotiw_keras.labels import label_columns
 
 SIDE = 144  # pixels of each image in a page
 

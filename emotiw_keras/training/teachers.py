@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from emotiw_keras.errors import DataError, ModelError
 from emotiw_keras.heads import Head
+from emotiw_keras.labels import label_columns
 from emotiw_keras.runs import Run
 from emotiw_keras.training.again import how_to_make
 from emotiw_keras.training.stage import Stage
@@ -27,9 +28,9 @@ def _parts(labels: Sequence[str] | Sequence[Head]) -> list[tuple[str, ...]]:
 
 
 def _same(run: Run, classes: Sequence[str]) -> Run | None:
-    """The run with the head that has these classes, in whatever order; None if it has none."""
+    """The run with the head that has these classes, in whatever order and spelling; None if it has none."""
     sides = [run.with_head(head.name) for head in run.heads] or [run]
-    return next((side for side in sides if set(side.labels) == set(classes)), None)
+    return next((side for side in sides if label_columns(side.labels, classes) is not None), None)
 
 
 def teacher_runs(recipe: Recipe, labels: Sequence[str] | Sequence[Head], settings: Mapping[str, Any]) -> dict[str, Run]:
@@ -114,7 +115,7 @@ class Teachers:
         if side is None:
             return []
         start = 0 if side.head is None else side.head.start
-        return [start + side.labels.index(label) for label in classes]
+        return [start + column for column in label_columns(side.labels, classes) or ()]
 
     def __call__(self, faces: Any, temperature: float) -> Any:
         """Probabilities, float32 (batch, classes), each network's softened by the temperature before their mean is taken; of

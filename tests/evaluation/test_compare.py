@@ -13,10 +13,11 @@ from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
 from emotiw_keras.errors import DataError, UsageError
-from emotiw_keras.evaluation.assessment import Assessment, label_columns
+from emotiw_keras.evaluation.assessment import Assessment
 from emotiw_keras.evaluation.compare import compare
 from emotiw_keras.evaluation.ensemble import ensemble, matched
 from emotiw_keras.evaluation.evaluate import assess
+from emotiw_keras.labels import label_columns
 from emotiw_keras.reports.comparison_page import comparison_page, comparison_text
 from emotiw_keras.runs import Run
 
@@ -39,6 +40,21 @@ def test_labels_are_matched_by_name(assessed) -> None:
             np.testing.assert_equal(second.probabilities[row, first.labels.index(label)], told)
     assert label_columns(("sad", "happy"), ("happy", "calm")) is None
     assert label_columns(("sad", "happy", "calm"), ("Calm", "sadness", "joy")) == [2, 0, 1]
+
+
+def test_classes_are_matched_however_they_are_written(assessed) -> None:
+    written = {"happy": ("very happy", "Very_Happy"), "sad": ("caf\u00e9", "cafe\u0301"), "angry": ("angry", "ANGER")}
+
+    def named(assessment: Assessment, which: int) -> Assessment:
+        labels = tuple(written[each][which] if each in written else each for each in assessment.predictions.labels)
+        run = replace(assessment.run, info={**assessment.run.info, "labels": list(labels)})
+        return replace(assessment, run=run, predictions=replace(assessment.predictions, labels=labels))
+
+    one, two = assessed
+    first, second = matched([named(one, 0), named(two, 1)])
+    assert first.labels == second.labels and "very happy" in second.labels
+    np.testing.assert_array_equal(second.probabilities, matched(assessed)[1].probabilities)
+    assert label_columns(("a b", "a_b"), ("a_b", "a b")) is None  # not told apart, so that none takes the other's column
 
 
 def test_pairs_are_tested_on_the_same_images(assessed) -> None:
