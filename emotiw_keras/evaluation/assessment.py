@@ -145,6 +145,11 @@ class Assessment:
         """The runs that answered."""
         return [each.run for each in self.members or self.folds] or [self.run]
 
+    @property
+    def unrecorded(self) -> list[str]:
+        """Those of them that were trained on images which are not recorded, so that no image is known to be new to them."""
+        return [run.name for run in self.runs if run.unrecorded]
+
 
 def figures(
     predictions: Predictions, seen: np.ndarray, question: Question, *, selected_on: bool, near: np.ndarray | None = None

@@ -38,9 +38,10 @@ def compare(assessments: Sequence[Assessment]) -> dict[str, Any]:
         assessments: two or more, of the same images; the order of the labels may differ.
 
     Returns:
-        `{"split", "labels", "n", "n_found", "runs": [...], "pairs": [...], "costs", "leak_free": {"n", "n_found", "runs",
-        "pairs"} or None}`, beside "n_found" also "persons" and "person_unknown". Of a pair `a`, `b` the differences are b minus
-        a; `mcnemar_p` is of the exact test by image, or of its form by person; `mcnemar_p_holm` is the same for one pair.
+        `{"split", "labels", "n", "n_found", "runs": [...], "pairs": [...], "costs", "unrecorded", "leak_free": {"n", "n_found",
+        "runs", "pairs"} or None}`, beside "n_found" also "persons" and "person_unknown"; "unrecorded" names the runs of which
+        not all images are recorded. Of a pair `a`, `b` the differences are b minus a; `mcnemar_p` is of the exact test by image
+        or of its form by person; `mcnemar_p_holm` is the same for one pair.
 
     Raises:
         UsageError: fewer than two runs, or different labels.
@@ -59,6 +60,7 @@ def compare(assessments: Sequence[Assessment]) -> dict[str, Any]:
         "labels": list(predictions[0].labels),
         **_side_by_side(assessments, predictions, names, np.ones(len(seen), dtype=bool)),
         "costs": question.costs.source,
+        "unrecorded": [name for name, each in zip(names, assessments, strict=True) if each.unrecorded],
         "leak_free": leak_free,
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from emotiw_keras.html import Html, Part, bar, joined, page, table, tag
-from emotiw_keras.reports.score_tables import by_what, counted, interval, of_intervals, percent, three
+from emotiw_keras.reports.score_tables import by_what, counted, interval, not_recorded, of_intervals, percent, three
 from emotiw_keras.text import number_of, shown
 
 LEVEL = 0.05
@@ -51,13 +51,18 @@ def comparison_text(comparison: Comparison) -> str:
     given = 0 if leak_free is None else comparison["n"] - leak_free["n"]
     known = f"; {given:,} were given to one of the runs" if given else ""
     parts = [_text_of(comparison, f"split {comparison['split']}, {counted(comparison)} ({comparison['n']:,} asked for){known}")]
-    if leak_free is None:
-        parts.append("No leak-free comparison: every image is known to one of the runs.")
-    elif leak_free["n"] < comparison["n"]:
-        parts.append(_text_of(leak_free, f"leak-free, {counted(leak_free)} that none of the runs has seen"))
+    if given:
+        parts.append(_text_of(leak_free, f"leak-free, {counted(leak_free)} that none of the runs was given"))
     else:
-        parts.append("Leak-free: none of the runs has seen any of these images.")
+        parts.append(_all_or_none(comparison))
     return "\n\n".join(parts)
+
+
+def _all_or_none(comparison: Comparison) -> str:
+    """Why there is no leak-free comparison beside that of all images."""
+    if comparison["leak_free"] is not None:
+        return "Leak-free: none of these images was given to any of the runs."
+    return f"No leak-free comparison: {not_recorded(comparison['unrecorded']) or 'every image was given to one of the runs'}."
 
 
 def _text_of(part: Comparison, heading: str) -> str:
@@ -109,13 +114,11 @@ def comparison_page(comparison: Comparison, source: str, command: str, faces: Ht
         faces,
         tag("h2", "Leak-free"),
     ]
-    if leak_free is None:
-        parts.append(tag("p", "Every image is in a train or val split of one of the runs: no image is left."))
-    elif leak_free["n"] == comparison["n"]:
-        parts.append(tag("p", "None of these images is in a train or val split of any run: the figures above hold."))
+    if leak_free is None or leak_free["n"] == comparison["n"]:
+        parts.append(tag("p", _all_or_none(comparison)))
     else:
         left_out = comparison["n"] - leak_free["n"]
-        words = f"{left_out:,} images that are in a train or val split of any run are left out; {leak_free['n']:,} remain."
+        words = f"{left_out:,} images that were given to one of the runs are left out; {leak_free['n']:,} remain."
         parts += [
             tag("p", words),
             [tag("p", line, class_="note") for line in of_intervals(leak_free) if line not in of_intervals(comparison)],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from emotiw_keras.evaluation.metrics import told_temperature
@@ -50,6 +50,11 @@ def counted(result: Result) -> str:
 def by_what(result: Result) -> str:
     """Whether intervals and tests are "by person" or "by image"."""
     return "by image" if result["persons"] is None else "by person"
+
+
+def not_recorded(runs: Sequence[str]) -> str:
+    """Why no image is known to be new to these runs, "" where there are none."""
+    return f"not all images that trained {' and '.join(runs)} are recorded" if runs else ""
 
 
 def of_intervals(result: Result) -> list[str]:

@@ -20,6 +20,7 @@ from emotiw_keras.reports.score_tables import (
     by_what,
     columns,
     interval,
+    not_recorded,
     of_intervals,
     on_few_persons,
     percent,
@@ -47,7 +48,8 @@ def cautions(assessment: Assessment) -> list[str]:
     if result["selected_on"]:
         lines.append("The run chose its best epoch on these images: the figures are optimistic.")
     if result["leak_free"] is None:
-        lines.append(f"No leak-free figures: every image is also in {given_to(assessment)}.")
+        why = not_recorded(assessment.unrecorded) or f"every image is also in {given_to(assessment)}"
+        lines.append(f"No leak-free figures: {why}.")
     if assessment.near is not None and assessment.near.caution is not None:
         lines.append(assessment.near.caution)
     if assessment.near is None and result["leak_free"] is not None:
@@ -94,7 +96,7 @@ def summary(assessment: Assessment) -> Html:
         (
             "accuracy, leak-free",
             "none" if leak_free is None else percent(leak_free["accuracy"]),
-            "no image is new to the run" if leak_free is None else f"95 %: {interval(leak_free['accuracy_ci95'])}",
+            "no image is known to be new" if leak_free is None else f"95 %: {interval(leak_free['accuracy_ci95'])}",
         ),
         ("macro F1", three(result["macro_f1"]), f1),
         ("expected cost", three(result["expected_cost"]), "0: correct, 1: the worst confusion"),

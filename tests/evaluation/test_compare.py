@@ -19,6 +19,7 @@ from emotiw_keras.evaluation.ensemble import ensemble, matched
 from emotiw_keras.evaluation.evaluate import assess
 from emotiw_keras.labels import label_columns
 from emotiw_keras.reports.comparison_page import comparison_page, comparison_text
+from emotiw_keras.reports.sections import cautions
 from emotiw_keras.runs import Run
 
 
@@ -77,6 +78,23 @@ def test_pairs_are_tested_on_the_same_images(assessed) -> None:
     assert [run["selected_on"] for run in result["leak_free"]["runs"]] == [False, False]
     assert "15 asked for); 2 were given to one of the runs" in comparison_text(result)
     assert json.loads(json.dumps(result)) == result
+
+
+def test_why_no_image_is_left_is_told_alike_in_text_and_page(assessed) -> None:
+    """Of batches that a user's dataset gave, no image is known to have been given to the run."""
+    one, two = (replace(each, seen=np.ones_like(each.seen)) for each in assessed)
+    batches = replace(two, run=replace(two.run, info={**two.run.info, "unrecorded": ["faces:train"]}))
+    for pair, runs, why in (
+        ((one, two), [], "every image was given to one of the runs"),
+        ((one, batches), ["two"], "not all images that trained two are recorded"),
+    ):
+        result = compare(pair)
+        assert (result["leak_free"], result["unrecorded"]) == (None, runs)
+        for words in (comparison_text(result), comparison_page(result, "faces", "emotiw compare")):
+            assert f"No leak-free comparison: {why}." in words and words.count("to one of the runs") == (not runs)
+    none = replace(one, result={**one.result, "leak_free": None})
+    assert "No leak-free figures: every image is also in a train or val split of the run." in cautions(none)
+    assert "No leak-free figures: not all images that trained two are recorded." in cautions(replace(none, run=batches.run))
 
 
 def test_images_that_no_run_was_given_chose_none(assessed) -> None:
