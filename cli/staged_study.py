@@ -105,7 +105,7 @@ def staged_study(
         sweep_beside(folder / name)
     command = shlex.join(["emotiw", *sys.argv[1:]])
     ways = sum(len(staged_arms.arms_of(net, range(seeds), large_seeds, asked)) for net in chosen)
-    sets = staged_arms.read_sets(paths, chosen[0], changes, folder)
+    sets = staged_arms.read_sets(paths, chosen[0], changes, folder, precision, threads)
     recipes = staged_arms.recipes_as_run(chosen[0], changes, precision, folder)
 
     def finished(rows: list[staged.Row]) -> None:

@@ -508,6 +508,8 @@ class Run:
 
     @property
     def selected_on(self) -> set[str]:
-        """Pixel hashes of the images on which the last stage chose its best epoch."""
-        last = self.info["stages"][-1]["name"] if self.info["stages"] else None
-        return {row["pixel_hash"] for row in self.each_row() if row["stage"] == last and row["status"] == "val"}
+        """Pixel hashes of the images on which the last stage chose its best epoch; a search is only measured on its own."""
+        last = self.info["stages"][-1] if self.info["stages"] else {"generations": 0}
+        if "generations" in last:
+            return set()
+        return {row["pixel_hash"] for row in self.each_row() if row["stage"] == last["name"] and row["status"] == "val"}

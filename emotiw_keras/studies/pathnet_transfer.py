@@ -17,18 +17,21 @@ import numpy as np
 
 from emotiw_keras.errors import UsageError
 from emotiw_keras.evaluation.evaluate import evaluate
-from emotiw_keras.files import check_replaced, local_path, write_atomic
+from emotiw_keras.files import check_replaced, local_path, real, write_atomic
 from emotiw_keras.runs import Run
 from emotiw_keras.sealed import kept
-from emotiw_keras.studies.under_way import tells_more
+from emotiw_keras.studies.under_way import run_of_study, tells_more
 from emotiw_keras.text import csv_text, markdown_words
-from emotiw_keras.training.fit import fit
+from emotiw_keras.training.fit import LOOK_SECONDS, fit
+from emotiw_keras.training.prepared_data import prepare
 from emotiw_keras.training.recipe import Recipe, recipe_from_table
+from emotiw_keras.training.start import start_tensorflow
 
 METHODS = ("scratch", "transfer", "finetune")
 COLUMNS = (
     "seed", "fold", "source", "target", "method", "generations", "reached_target", "minibatches", "reused", "modules",
-    "fitness", "val_accuracy", "n", "accuracy", "low", "high", "macro_f1", "seconds", "run",
+    "fitness", "val_accuracy", "split", "n", "persons", "accuracy", "low", "high", "macro_f1", "unseen_n", "unseen_accuracy",
+    "seconds", "run",
 )  # fmt: skip
 RESULTS_FILE, TABLE_FILE = "results.csv", "results.md"
 
@@ -113,7 +116,7 @@ def study(
         One row a run, the columns those of results.csv.
 
     Raises:
-        UsageError: a recipe that is no study's, or folds of sets that have none.
+        UsageError: a recipe that is no study's, folds of sets that have none, or one set cut into other folds as the other.
         OutputError: there are results that are no study's in `out`, or nothing can be written there.
         EmotiwError: as `fit` and `evaluate`.
     """
@@ -122,10 +125,17 @@ def study(
     rows: list[dict[str, Any]] = []
     auto: str | None = None
     steps = steps_of(recipe, seeds, folds)
+    check_cuts(recipe, paths)
+    start_tensorflow(threads)  # a run that is finished is scored at once, with all threads else
+    for target in recipe.data:  # a fault of the second set is told before the first is searched
+        first = next(step for step in steps if step.target == target)
+        with run_of_study(folder / first.folder):
+            prepare(step_recipe(recipe, first, folder), {target: paths[target]}, seconds=LOOK_SECONDS, auto="float32")
     for number, step in enumerate(steps, 1):
         say(f"{number} of {len(steps)}: {step.folder}")
         chosen = step_recipe(recipe, step, folder)
-        outcome = fit(chosen, {step.target: paths[step.target]}, folder / step.folder, threads=threads, say=say, auto=auto)
+        with run_of_study(folder / step.folder):
+            outcome = fit(chosen, {step.target: paths[step.target]}, folder / step.folder, threads=threads, say=say, auto=auto)
         assert outcome.run is not None
         auto = outcome.precision
         rows.append(score(step, outcome.run, paths[step.target], split))
@@ -135,6 +145,14 @@ def study(
         write_atomic(folder / RESULTS_FILE, csv_text([COLUMNS, *([row[name] for name in COLUMNS] for row in rows)]))
         write_atomic(folder / TABLE_FILE, "\n".join(table(rows)) + "\n")
     return rows
+
+
+def check_cuts(recipe: Recipe, paths: Mapping[str, str]) -> None:
+    """UsageError where one set is given twice and cut otherwise each time: what one trains on the other tests on."""
+    one, two = recipe.data
+    if real(Path(paths[one])) == real(Path(paths[two])) and folds_of(recipe, one) != folds_of(recipe, two):
+        cuts = " and ".join(f"source.{name}.folds = {folds_of(recipe, name)}" for name in (one, two))
+        raise UsageError(f"{one} and {two} are one set, {paths[one]}, with {cuts}; expected as many folds of both")
 
 
 def step_recipe(recipe: Recipe, step: Step, folder: Path) -> Recipe:
@@ -163,13 +181,20 @@ def score(step: Step, run: Run, path: str, split: str) -> dict[str, Any]:
 
     def scores() -> dict[str, Any]:
         found = evaluate(run, path, split=split)
-        low, high = found["accuracy_ci95"]
-        return {"n": found["n"], "accuracy": found["accuracy"], "low": low, "high": high, "macro_f1": found["macro_f1"]}
+        (low, high), unseen = found["accuracy_ci95"], found["leak_free"] or {"n": 0, "accuracy": None}
+        figures = {key: found[key] for key in ("n", "persons", "accuracy", "macro_f1")}
+        return {**figures, "low": low, "high": high, "unseen_n": unseen["n"], "unseen_accuracy": unseen["accuracy"]}
 
     def figures(values: dict[str, Any]) -> dict[str, Any]:
-        return {"n": int(values["n"]), **{key: float(values[key]) for key in ("accuracy", "low", "high", "macro_f1")}}
+        persons = values["persons"]
+        return {
+            **{key: int(values[key]) for key in ("n", "unseen_n")},
+            **{key: float(values[key]) for key in ("accuracy", "low", "high", "macro_f1")},
+            "persons": "" if persons is None else int(persons),
+            "unseen_accuracy": "" if values["unseen_accuracy"] is None else float(values["unseen_accuracy"]),
+        }
 
-    scored = kept(run.path / f"scores-{split}.json", scores, figures)
+    scored = kept(run.path / f"figures-{split}.json", scores, figures)
     (result,) = run.info["stages"]
     seconds = run.training_seconds
     return {
@@ -181,6 +206,7 @@ def score(step: Step, run: Run, path: str, split: str) -> dict[str, Any]:
         **{key: result[key] for key in ("generations", "reached_target", "minibatches", "fitness", "val_accuracy")},
         "reused": sum(map(len, result["reused"])),
         "modules": sum(map(len, result["path"])),
+        "split": split,
         **scored,
         "seconds": round(seconds, 1),
         "run": step.folder,
@@ -220,7 +246,30 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         reused = "" if method == "scratch" else f"{np.mean([row['reused'] for row in group]):.1f}"
         names = f"{markdown_words(target)} | {markdown_words(source or '-')}"
         lines.append(f"| {names} | {method} | {len(group)} | {mean} | {gain} | {generations:.0f} | {reused} |")
-    return lines
+    return [*lines, "", *_scored(rows)]
+
+
+def _scored(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What was scored, in words: the split, images and persons of each set, and images that a run had in training."""
+    (split,) = {row["split"] for row in rows}
+    said = []
+    for target in sorted({row["target"] for row in rows}):
+        group = [row for row in rows if row["target"] == target]
+        images, persons = (sorted({row[key] for row in group}) for key in ("n", "persons"))
+        whose = "persons unknown" if persons == [""] else f"{_range(persons)} persons"
+        said.append(f"{markdown_words(target)} {_range(images)} images a run ({whose})")
+    yield f"Scored on the split {split}: {', '.join(said)}."
+    leaky = [row for row in rows if row["unseen_n"] < row["n"]]
+    if leaky:
+        ways = ", ".join(dict.fromkeys(f"{row['source'] or 'scratch'} -> {row['target']}" for row in leaky))
+        yield (
+            f"CAUTION: in {len(leaky)} of {len(rows)} runs some of these images stand in a train or val split of the sets it "
+            f"learnt from ({ways}); unseen_n and unseen_accuracy in {RESULTS_FILE} leave them out."
+        )
+
+
+def _range(values: Sequence[Any]) -> str:
+    return f"{values[0]}" if len(values) == 1 else f"{values[0]} to {values[-1]}"
 
 
 def _groups(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[tuple[str, str, str], list[Mapping[str, Any]]]]:

@@ -33,6 +33,7 @@ from emotiw_keras.studies.staged_arms import (
     steps_of,
     updates_of,
 )
+from emotiw_keras.studies.under_way import run_of_study
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.run_writer import refuse_links
 from emotiw_keras.training.start import named_run
@@ -148,7 +149,8 @@ def study(
             recipe = recipe_of(lengthened(step, runs), changes, folder, precision, say)
             try:
                 given = {name: paths[name] for name in recipe.data}
-                outcome = fit(recipe, given, folder / step.folder, threads=threads, say=say, auto=auto)
+                with run_of_study(folder / step.folder):
+                    outcome = fit(recipe, given, folder / step.folder, threads=threads, say=say, auto=auto)
             except DivergedError as error:
                 diverged[step] = error
                 say(str(error))

@@ -234,12 +234,16 @@ def check_changes(changes: Sequence[str]) -> None:
             raise UsageError(f"--set {each!r}: a study sets {name.strip()} of each run itself; leave it out")
 
 
-def read_sets(paths: Mapping[str, str], net: Net, changes: Sequence[str], out: Path) -> dict[str, FaceSet]:
+def read_sets(
+    paths: Mapping[str, str], net: Net, changes: Sequence[str], out: Path, precision: str | None, threads: int | None
+) -> dict[str, FaceSet]:
     """Both data sets as the runs of the first seed read them, for images and counts."""
     from emotiw_keras.training.prepared_data import prepare
+    from emotiw_keras.training.start import start_tensorflow
 
-    recipe = recipe_of(Step(net, 0, "joint", "ng2015-joint"), changes, out)
-    return prepare(recipe, paths).sets
+    start_tensorflow(threads)  # before "auto" looks for the faster precision, with all threads else
+    recipe = recipe_of(Step(net, 0, "joint", "ng2015-joint"), changes, out, precision)
+    return prepare(recipe, paths, threads=threads).sets
 
 
 def recipes_as_run(net: Net, changes: Sequence[str], precision: str | None, out: Path) -> dict[str, str]:

@@ -93,7 +93,8 @@ def _seconds(
 
 
 def _best(step: Callable[[], Any]) -> float:
-    """Seconds an image takes in the fastest of a few calls on a batch."""
+    """Seconds an image takes in the fastest of a few calls on a batch, after one that compiles."""
+    step()
     times: list[float] = []
     while len(times) < STEPS and sum(times) < TIMING_SECONDS / 3:
         start = time.monotonic()

@@ -160,7 +160,7 @@ def check_roles(stage: Part, roles: Roles, say: Callable[[str], None], selects: 
     say(Notice(told) if dropped or near else told)
     for names, what, so in (
         (roles.untrained, "training", "the network cannot learn them"),
-        (roles.unjudged, "validation", "what chooses the epoch knows nothing of them"),
+        (roles.unjudged, "validation", f"what {'chooses the epoch' if selects else 'is measured'} knows nothing of them"),
     ):
         if names:
             missing = f"no {what} images of {', '.join(names)}, which the data have"

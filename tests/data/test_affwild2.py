@@ -185,6 +185,12 @@ def test_frames_of_no_videos_are_refused(tmp_path: Path) -> None:
     for name in ("happy", "sad"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.jpg").write_bytes(image(1))
+    (tmp_path / "other" / "cropped_aligned").mkdir(parents=True)
+    (tmp_path / "other" / "annotations" / "VA_Set").mkdir(parents=True)
+    with pytest.raises(
+        DataError, match=r"annotations of other things \(\S+VA_Set\), none of expressions; expected EXPR_Set or"
+    ):
+        load_faces(tmp_path / "other")
     with pytest.raises(UsageError, match="no set of videos: every = 2"):
         load_faces(tmp_path, every=2)
 

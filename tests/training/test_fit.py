@@ -8,6 +8,7 @@ import shutil
 import tomllib
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -277,6 +278,18 @@ def test_a_dry_run_computes_for_a_bounded_time(
     assert "looked at 0 of 70 images, the others taken on trust" in text
     assert "stage one: trains on 42 images" in text  # what nobody has looked at is nobody's twin
     assert "trainable parameters, not timed" in text and "the time below is without one" in text
+
+
+def test_the_time_of_a_dry_run_is_not_that_of_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    from emotiw_keras.training import estimate
+
+    clock, lasts = [0.0], iter([12.0, 2.0, 1.0, 3.0])
+    monkeypatch.setattr(estimate, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def step() -> None:
+        clock[0] += next(lasts)
+
+    assert estimate._best(step) == 1 / estimate.BATCH
 
 
 def test_a_dry_run_opens_what_a_run_would_start_from(finished: Run, faces: dict[str, str], tmp_path: Path) -> None:

@@ -13,9 +13,12 @@ import pytest
 from emotiw_keras.cli.main import run
 from emotiw_keras.data.prepare import prepare
 from emotiw_keras.data.splits import Folds
-from emotiw_keras.errors import UsageError
+from emotiw_keras.errors import RunError, UsageError
+from emotiw_keras.evaluation.evaluate import evaluate
+from emotiw_keras.runs import Run
 from emotiw_keras.studies import pathnet_transfer
 from emotiw_keras.studies.pathnet_transfer import Step, interval, step_recipe, steps_of, table
+from emotiw_keras.studies.under_way import run_of_study
 from emotiw_keras.training.recipe import load_recipe
 from tests.data.acted_videos import Wandering, write_enterface, write_savee
 from tests.training.test_pathnet import SMALL
@@ -66,7 +69,7 @@ def test_mean_and_interval_by_hand() -> None:
 
 
 def test_differences_are_those_of_the_same_seed() -> None:
-    base = {"fold": "", "target": "b", "generations": 10, "reused": 4}
+    base = {"fold": "", "target": "b", "generations": 10, "reused": 4, "split": "test", "n": 40, "unseen_n": 40, "persons": 3}
     rows = [
         {**base, "seed": seed, "source": source, "method": method, "accuracy": accuracy}
         for seed, (scratch, moved) in enumerate([(0.50, 0.52), (0.60, 0.64), (0.40, 0.46)])
@@ -78,6 +81,13 @@ def test_differences_are_those_of_the_same_seed() -> None:
     assert "| b | a | transfer | 3 | 54.0 %" in lines[3] and "+4.0 % (-1.0 to +9.0)" in lines[3]
     wide = [{**row, "accuracy": accuracy} for row, accuracy in zip(rows[::2], (0.1, 0.3), strict=False)]
     assert "| b | - | scratch | 2 | 20.0 % (0.0 to 100.0) |" in table(wide)[2]
+    assert lines[4:] == ["", "Scored on the split test: b 40 images a run (3 persons)."]
+    leaky = table([{**row, "persons": "", "unseen_n": 12 if row["source"] else 40} for row in rows])
+    assert leaky[5] == "Scored on the split test: b 40 images a run (persons unknown)."
+    assert leaky[6].startswith(
+        "CAUTION: in 3 of 6 runs some of these images stand in a train or val split of the sets it learnt"
+    )
+    assert "(a -> b); unseen_n and unseen_accuracy in results.csv leave them out" in leaky[6]
     strange = [{**row, "target": "b|`x`\n\x1b[31m", "source": row["source"] and "a|a"} for row in rows]
     assert table(strange)[2].startswith(r"| b\|\`x\` \\x1b\[31m | - | scratch")
     assert table(strange)[3].startswith(r"| b\|\`x\` \\x1b\[31m | a\|a | transfer")
@@ -105,7 +115,10 @@ def test_a_study_runs_once_and_goes_on(
         ("b", "a", "transfer"),
         ("b", "a", "finetune"),
     ]
-    assert {row["minibatches"] for row in rows} == {"36"}
+    assert {row["minibatches"] for row in rows} == {"36"} and {row["split"] for row in rows} == {"test"}
+    for row in rows:
+        found = evaluate(Run.open(tmp_path / "study" / row["run"]), {"a": a, "b": b}[row["target"]], split="val")
+        assert found["selected_on"] is False, "a search is measured on val, nothing is chosen by it"
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("model.weights.h5")}
     written: list[tuple[str, str]] = []
     monkeypatch.setattr(pathnet_transfer, "write_atomic", lambda path, text: written.append((path.name, text)))
@@ -150,9 +163,32 @@ def test_from_the_videos_of_one_set_to_those_of_another(tmp_path: Path, capsys: 
         (["--data", "a=x", "--data", "b=y", "--set", "a.start=new"], "a study sets a.start of each run itself; leave it out"),
         (["--data", "a=x", "--data", "b=y", "--set", "model.weights='x'"], "a study sets model.weights of each run itself"),
         (["--data", "a=x", "--data", "b=y", "--folds"], "both sets need folds"),
+        (
+            ["--data", "a=x", "--data", "b=x", "--set", "source.a.folds=5", "--set", "source.b.folds=3"],
+            "a and b are one set, x, with source.a.folds = 5 and source.b.folds = 3; expected as many folds of both",
+        ),
     ],
 )
 def test_wrong_usage(arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["pathnet-study", *arguments, "--out", str(tmp_path / "study")]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "study").exists()
+
+
+def test_a_fault_of_the_second_set_is_told_before_the_first_is_searched(
+    faces: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int | None] = []
+    monkeypatch.setattr(pathnet_transfer, "start_tensorflow", given.append)
+    data = ["--data", f"a={faces['fer']}", "--data", f"b={tmp_path / 'gone'}"]
+    assert run(["pathnet-study", *data, "--out", str(tmp_path / "study"), "--threads", "1"]) == 4
+    assert "gone: No such file" in capsys.readouterr().err and not (tmp_path / "study").exists()
+    assert given == [1], "TensorFlow has its number of threads before anything computes"
+
+
+def test_a_study_says_what_stands_for_restart(tmp_path: Path) -> None:
+    said = f"--restart; a study has no --restart: move {tmp_path}/a away, and the same command makes that run anew"
+    with pytest.raises(RunError, match=said), run_of_study(tmp_path / "a"):
+        raise RunError("made otherwise; give another --out, or --restart")
+    with pytest.raises(RunError, match="^damaged$"), run_of_study(tmp_path):
+        raise RunError("damaged")

@@ -17,7 +17,7 @@ from emotiw_keras.errors import DivergedError, UsageError
 from emotiw_keras.evaluation.assessment import Predictions
 from emotiw_keras.evaluation.significance import mcnemar
 from emotiw_keras.reports.study_page import concentrated, study_page, verdict
-from emotiw_keras.studies import staged
+from emotiw_keras.studies import staged, staged_arms
 from emotiw_keras.studies.staged import Row, study
 from emotiw_keras.studies.staged_arms import (
     PARTS,
@@ -32,7 +32,7 @@ from emotiw_keras.studies.staged_arms import (
 )
 from emotiw_keras.studies.staged_table import base_of, difference, of_splits, results_csv, table, table_rows
 from emotiw_keras.studies.under_way import tells_more
-from emotiw_keras.training.recipe import load_recipe
+from emotiw_keras.training.recipe import Recipe, load_recipe
 
 LABELS = ("happy", "sad")
 NET = Net("squeezenet", "weights.npz")
@@ -326,3 +326,19 @@ def test_weights_that_are_not_there_are_told_before_anything_is_trained(
     data = ["--data", f"fer={faces['fer']}", "--data", f"target={faces['target']}"]
     assert run(["staged-study", *data, "--net", net, "--out", str(tmp_path / "study"), "--parts", "core", "--seeds", "1"]) == 5
     assert words in capsys.readouterr().err and not (tmp_path / "study" / "squeezenet").exists()
+
+
+def test_threads_are_set_before_the_sets_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else "auto" looks for the faster precision with all of them, and the first fit cannot have fewer."""
+    from emotiw_keras.training import prepared_data, start
+
+    order: list[object] = []
+
+    def prepare(recipe: Recipe, paths: dict[str, str], *, threads: int | None) -> Any:
+        order.append((recipe.precision, threads))
+        return SimpleNamespace(sets={})
+
+    monkeypatch.setattr(start, "start_tensorflow", order.append)
+    monkeypatch.setattr(prepared_data, "prepare", prepare)
+    staged_arms.read_sets({}, Net("alexnet", "none"), [], tmp_path, "float32", 1)
+    assert order == [1, ("float32", 1)]

@@ -21,6 +21,10 @@ from emotiw_keras.data.layouts.table import Layout, Source
 from emotiw_keras.errors import DataError
 
 FACES = "cropped_aligned"
+OTHER_SETS = (
+    "VA_Set", "VA_Estimation_Challenge", "AU_Set", "AU_Detection_Challenge"
+)  # fmt: skip
+"""Valence and arousal, and action units: what else the tree may have annotations of."""
 SETS = ("EXPR_Set", "EXPR_Classification_Challenge", "EXPR_Recognition_Challenge")
 SPLITS = {"Training_Set": "train", "Train_Set": "train", "Validation_Set": "val"}
 # A day of recording at 60 frames a second; a file above it is no annotation.
@@ -81,7 +85,7 @@ def annotation_folder(path: str | os.PathLike[str]) -> Path | None:
     """The folder of the expression annotations if `path` is an Aff-Wild2 tree, else None.
 
     Raises:
-        DataError: it holds several sets of expression annotations, or annotations without faces.
+        DataError: it holds several sets of expression annotations, annotations without faces, or of other things alone.
     """
     root = Path(path)
     if not root.is_dir():
@@ -101,6 +105,11 @@ def annotation_folder(path: str | os.PathLike[str]) -> Path | None:
         raise DataError(f"{path} holds several sets of expression annotations: {', '.join(map(str, found))}; keep one of them")
     if found and not faces:
         raise DataError(f"{path} holds annotations in {found[0]}, but no folder {FACES}/ with the faces; unpack it beside them")
+    if faces and not found:
+        others = [place / name for place in [root, *beside] for name in OTHER_SETS if (place / name).is_dir()]
+        if others:
+            told = f"{path} holds {FACES}/ and annotations of other things ({', '.join(map(str, others))}), none of expressions"
+            raise DataError(f"{told}; expected {' or '.join(SETS)} beside them")
     return found[0] if found else None
 
 
