@@ -91,12 +91,15 @@ def class_key(name: str) -> str:
 
 
 def label_columns(labels: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
-    """The position in `labels` of each of `wanted`, matched by `class_key`; None if the two are not the same set.
+    """The position in `labels` of each of `wanted`, matched as they are written, else by `class_key`; None if the two are not
+    the same set.
 
     Example:
         >>> label_columns(("sad", "happy"), ("happiness", "sadness"))
         [1, 0]
     """
+    if set(labels) == set(wanted):  # which may hold two words for one expression
+        return [labels.index(label) for label in wanted]
     places = {class_key(label): i for i, label in enumerate(labels)}
     keys = [class_key(label) for label in wanted]
     if set(keys) != set(places) or not len(keys) == len(places) == len(labels):

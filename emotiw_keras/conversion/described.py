@@ -25,7 +25,7 @@ _TOLD = 4
 _MOST = 256
 """Layers without weights between two with weights, and ways between them, that are followed."""
 _WEIGHED = ("Conv", "Dense", "BatchNormalization")
-_KERAS = re.compile(r"(tensorflow\.(python\.)?|tf_)?keras(\.|$)")
+_KERAS = re.compile(r"(tensorflow\.(python\.)?|tf_)?keras(_core)?(\.|$)")
 """How Keras has called its modules."""
 _IDLE = ("Dropout", "Random", "Flatten", "Reshape", "Identity", "ActivityRegularization", "GaussianNoise")
 """Parts of the names of layers that change no number in prediction, nor the order of any."""

@@ -233,6 +233,8 @@ def _shape(node: Node, given: Sequence[_Tensor]) -> tuple[tuple[int, ...], int]:
     if op == "Conv":
         kernel = others[0].shape
         _need(len(kernel) == 4 and kernel[2:] == settings["kernel_shape"] and shape[1] == kernel[1] * settings["group"])
+        # OpenCV 4.14 reads beyond the image there.
+        _need(settings["group"] == 1 or not any(s == 1 < k for s, k in zip(shape[2:], kernel[2:], strict=True)))
         return (*shape[:1], kernel[0], *_windows(node, shape)), math.prod(kernel[1:])
     if op in ("MaxPool", "AveragePool"):
         return (*shape[:2], *_windows(node, shape)), math.prod(settings["kernel_shape"])

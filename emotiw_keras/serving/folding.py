@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +75,10 @@ def fold(net: keras.Model, face_input: FaceInput) -> Folded:
         if not isinstance(first, (keras.layers.Conv2D, GroupedConv2D)) or first.groups != 1:
             found = f"{first.name} ({type(first).__name__})"
             raise ModelError(f"{net.name} begins with {found}; {ONLY}")
+    if firsts[0].input is not net.inputs[0]:  # `x + 3` is no layer
+        for step in net.operations[: net.operations.index(firsts[0])]:
+            if not isinstance(step, keras.layers.Layer):
+                raise ModelError(f"{net.name} begins with {step.name} ({type(step).__name__}); {ONLY}")
     pads = [first.padding for first in firsts]
     before = net.layers[: net.layers.index(firsts[0])]
     around = any(isinstance(layer, keras.layers.ZeroPadding2D) for layer in before)
@@ -111,6 +117,9 @@ def _unnested(net: keras.Model) -> keras.Model:
     """The same network with the layers of each `Sequential` in its place, as those of ConvNeXt; itself where it has none."""
     if not any(isinstance(layer, keras.Sequential) for layer in net.layers):
         return net
+    if isinstance(net, keras.Sequential):
+        net = keras.Model(net.inputs, net.outputs, name=net.name)
+    names = {step.name for step in net.operations}
     pairs: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
@@ -123,7 +132,14 @@ def _unnested(net: keras.Model) -> keras.Model:
     def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(layer, keras.Sequential):
             return layer(*args, **kwargs)
-        return functools.reduce(lambda x, within: call(clone(within), x), layer.layers, *args)
+        return functools.reduce(lambda x, within: call(inner(within), x), layer.layers, *args)
+
+    def inner(layer: keras.layers.Layer) -> keras.layers.Layer:
+        copy = clone(layer)
+        if copy is not layer:
+            copy.name = next(name for name in _numbered(copy.name) if name not in names)
+            names.add(copy.name)
+        return copy
 
     with empty_networks():
         flat = keras.models.clone_model(net, clone_function=clone, call_function=call)
@@ -133,12 +149,17 @@ def _unnested(net: keras.Model) -> keras.Model:
     return flat
 
 
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}_{number}" for number in itertools.count(1))
+
+
 def _first_layers(net: keras.Model) -> list[keras.layers.Layer]:
     """The first layer with weights; where it takes the image itself, every layer that does."""
     weighted = [layer for layer in net.layers if layer.weights]
     if not weighted:
         raise ModelError(f"{net.name} begins with nothing; {ONLY}")
-    takers = [layer for layer in net.layers[1:] if any(tensor is net.inputs[0] for tensor in keras.tree.flatten(layer.input))]
+    takers = [step for step in net.operations[1:] if any(tensor is net.inputs[0] for tensor in keras.tree.flatten(step.input))]
     return takers if weighted[0] in takers else weighted[:1]
 
 

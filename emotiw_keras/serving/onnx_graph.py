@@ -187,11 +187,13 @@ def _each_channel(graph: _Graph, layer: Any, x: str, kernel: keras.Variable, bia
 
 def _convolved(graph: _Graph, layer: Any, x: str, kernel: np.ndarray, groups: int, bias: list[str]) -> str:
     windows, spread = _windows(layer, kernel.shape[:2]), _spread(layer)
-    if {*layer.input.shape[1:3], *layer.output.shape[1:3], *spread} == {1}:
-        # The rest of the kernel sees zeros, and of that OpenCV 4.14 makes something else where each channel is alone.
-        top, left = windows["pads"][:2]
-        kernel = kernel[top : top + 1, left : left + 1]
-        windows = {"kernel_shape": (1, 1), "strides": (1, 1), "pads": (0, 0, 0, 0)}
+    pads = list(windows["pads"])
+    for axis in (0, 1):
+        if layer.input.shape[1 + axis] == layer.output.shape[1 + axis] == spread[axis] == 1:
+            # All but one of the kernel sees zeros there, and of that OpenCV 4.14 makes something else, channel by channel.
+            kernel = kernel.take([pads[axis]], axis)
+            pads[axis] = pads[axis + 2] = 0
+    windows |= {"kernel_shape": kernel.shape[:2], "pads": pads}
     weight = graph.constant(kernel.transpose(3, 2, 0, 1), f"{layer.name}.weight")
     return graph.add("Conv", x, weight, *bias, group=groups, **windows, dilations=spread)
 
@@ -376,6 +378,12 @@ def _same(graph: _Graph, layer: keras.layers.Layer, inputs: list[str]) -> str:
     return inputs[0]
 
 
+_IN_TRAINING = (
+    keras.layers.Dropout, keras.layers.SpatialDropout2D, keras.layers.GaussianDropout, keras.layers.GaussianNoise,
+    keras.layers.RandomFlip, keras.layers.RandomRotation, keras.layers.RandomZoom, keras.layers.RandomTranslation,
+    keras.layers.RandomContrast, keras.layers.RandomBrightness, StochasticDepth,
+)  # fmt: skip
+"""Layers that do nothing else."""
 _LAYERS: dict[type[keras.Operation], Callable[[_Graph, Any, list[str]], str]] = {
     keras.layers.DepthwiseConv2D: _depthwise,
     keras.layers.SeparableConv2D: _separable,
@@ -403,8 +411,7 @@ _LAYERS: dict[type[keras.Operation], Callable[[_Graph, Any, list[str]], str]] = 
     keras.layers.BatchNormalization: _batch_normalisation,
     keras.layers.LayerNormalization: _layer_normalisation,
     keras.layers.ReLU: _rectified,
-    keras.layers.Dropout: _same,
-    StochasticDepth: _same,
+    **dict.fromkeys(_IN_TRAINING, _same),
     keras.layers.Identity: _same,
     keras.layers.Activation: _same,
 }

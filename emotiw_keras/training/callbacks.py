@@ -156,6 +156,6 @@ def _set_modes(callbacks: Sequence[keras.callbacks.Callback], metrics: Sequence[
     }
     for callback in callbacks:
         name = str(getattr(callback, "monitor", "")).removeprefix("val_")
-        name = name if name in upwards else re.sub(r"_\d+$", "", name)  # one number of several
+        name = name if name in upwards else re.sub(r"\.\d+$", "", name)  # one number of several
         if getattr(callback, "mode", "") == "auto" and name in upwards:
             callback.mode = upwards[name]

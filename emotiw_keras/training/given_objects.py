@@ -160,11 +160,13 @@ def _check_remade(value: Any, what: str) -> None:
 
 def _check_tells(schedule: Any, what: str) -> None:
     """UsageError for a schedule in an optimizer with more arguments than its `get_config`: only these are written down."""
-    kept, lost = untold(schedule, schedule.get_config())
-    if kept or lost:
+    told = ("name", *schedule.get_config())
+    taken = inspect.signature(type(schedule)).parameters.values()
+    lost = [each.name for each in taken if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD) and each.name not in told]
+    if lost:
         raise UsageError(
-            f"{what}: the get_config of {type(schedule).__name__} does not tell {', '.join([*kept, *lost])}, so that a run "
-            "could go on with another unseen; return it there"
+            f"{what}: the get_config of {type(schedule).__name__} does not tell {', '.join(lost)}, so that a run could go on "
+            "with another unseen; return it there"
         )
 
 

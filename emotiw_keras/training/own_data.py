@@ -164,6 +164,13 @@ class Batches:
             if batches.use_multiprocessing and batches.workers > 0:
                 threads = number_of(batches.workers, "threads")
                 say(Notice(f"{name}: use_multiprocessing is not heeded: {threads} get its batches"))
+            if batches.workers > 1:
+                say(
+                    Notice(
+                        f"{name}: {number_of(batches.workers, 'threads')} get its batches: what __getitem__ draws from one "
+                        "generator depends on which comes first; with workers=1 it is the same each time"
+                    )
+                )
             spec = tuple(tf.TensorSpec(part.shape, part.dtype) for part in self._held(0, batches[0]))
         if not isinstance(spec, tuple) or len(spec) != 2 or not all(isinstance(part, tf.TensorSpec) for part in spec):
             raise DataError(

@@ -60,17 +60,19 @@ def _try(metrics: Sequence[keras.metrics.Metric], loss: StageLoss, labels: tf.Te
         tried(f"metric {metric.name!r}", partial(metric.update_state, in_form(one, classes, wants_one_hot(metric)), outputs))
         names += _values(metric)
         if (taken := taken_column(names)) is not None:
-            raise UsageError(f"metric {metric.name!r} gives {taken!r}, as another column of the history is called")
+            raise UsageError(
+                f"metric {metric.name!r} gives {taken!r}, as another column of the history is called; give it a name=..."
+            )
         metric.reset_state()
 
 
 def _values(metric: keras.metrics.Metric) -> dict[str, float]:
-    """Name -> value; one metric may give several, by name or as an array, whose numbers are `name_0` and so on."""
+    """Name -> value; one metric may give several, by name or as an array, whose numbers are `name.0` and so on."""
     result = metric.result()
     found: dict[str, float] = {}
     for name, value in (result if isinstance(result, Mapping) else {metric.name: result}).items():
         numbers = np.asarray(keras.ops.convert_to_numpy(value)).reshape(-1).tolist()
-        found |= {name: numbers[0]} if len(numbers) == 1 else {f"{name}_{i}": each for i, each in enumerate(numbers)}
+        found |= {name: numbers[0]} if len(numbers) == 1 else {f"{name}.{i}": each for i, each in enumerate(numbers)}
     return found
 
 

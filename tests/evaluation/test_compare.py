@@ -55,7 +55,12 @@ def test_classes_are_matched_however_they_are_written(assessed) -> None:
     first, second = matched([named(one, 0), named(two, 1)])
     assert first.labels == second.labels and "very happy" in second.labels
     np.testing.assert_array_equal(second.probabilities, matched(assessed)[1].probabilities)
-    assert label_columns(("a b", "a_b"), ("a_b", "a b")) is None  # not told apart, so that none takes the other's column
+    assert label_columns(("a b", "a_b"), ("a-b", "a b")) is None  # not told apart, so that none takes the other's column
+    assert label_columns(("happy", "joy", "sad"), ("joy", "happy", "sad")) == [
+        1,
+        0,
+        2,
+    ]  # two words for one, as they are written
 
 
 def test_pairs_are_tested_on_the_same_images(assessed) -> None:

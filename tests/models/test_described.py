@@ -159,7 +159,8 @@ def test_another_package_s_class_is_not_keras_own_of_its_name(suffix: str, tmp_p
 
 
 @pytest.mark.parametrize(
-    "module", ["keras.layers", "keras.src.layers", "keras", "tensorflow.python.keras.layers", "tf_keras.src.layers"]
+    "module",
+    ["keras.layers", "keras.src.layers", "keras", "tensorflow.python.keras.layers", "tf_keras.src.layers", "keras_core.layers"],
 )
 def test_whatever_keras_calls_its_modules_its_classes_are_known(module: str) -> None:
     model = net("squeezenet_v1_1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable
 
@@ -12,10 +13,11 @@ import pytest
 
 from emotiw_keras.data.face_input import FaceInput
 from emotiw_keras.errors import ModelError
+from emotiw_keras.formats.foreign import Node
 from emotiw_keras.formats.protobuf import Wire
 from emotiw_keras.models import build
 from emotiw_keras.serving import exported
-from emotiw_keras.serving.exported_graph import bytes_of_face
+from emotiw_keras.serving.exported_graph import _shape, _Tensor, bytes_of_face
 from emotiw_keras.serving.folding import fold
 
 if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxruntime")):
@@ -103,6 +105,9 @@ def test_networks_of_keras_applications_are_the_same(name: str, side: int, mean:
         keras.layers.Dense(3, "relu", bias_initializer="random_normal"),
         lambda x: 3 + x * 0.5,
         lambda x: x * x + x,
+        lambda x: keras.layers.DepthwiseConv2D(3, padding="same")(keras.layers.AveragePooling2D((7, 3))(x)),  # one row alone
+        lambda x: keras.layers.DepthwiseConv2D(5, (1, 2), padding="same")(keras.layers.AveragePooling2D((3, 7))(x)),
+        keras.layers.RandomFlip(),
         lambda x: keras.layers.LayerNormalization()(keras.layers.GlobalAveragePooling2D()(x)),
         keras.Sequential(
             [keras.layers.Conv2D(4, 3), keras.Sequential([keras.layers.ReLU(), keras.layers.BatchNormalization()])]
@@ -118,6 +123,53 @@ def test_layers_are_the_same(layer: Layer) -> None:
     faces = np.random.default_rng(1).integers(0, 256, (2, 9, 9, 3), np.uint8)
     stir(net, face_input(faces))
     check_same(net, face_input, faces, 1e-6)
+
+
+def nested(name: str = "maps") -> keras.Sequential:
+    return keras.Sequential([keras.layers.Conv2D(3, 3, padding="same", name=name), keras.layers.ReLU(name="cut")])
+
+
+def twice(x: keras.KerasTensor) -> keras.KerasTensor:
+    layer = nested()
+    return layer(layer(x))
+
+
+@pytest.mark.parametrize(
+    "layers", [[nested()], [nested(), nested()], [keras.Sequential([keras.layers.RandomFlip()]), nested()], [twice]]
+)
+@pytest.mark.parametrize("sequential", [True, False])
+def test_networks_within_are_taken_for_their_layers(layers: list[Layer], sequential: bool) -> None:
+    keras.utils.set_random_seed(3)
+    if sequential and layers == [twice]:
+        pytest.skip("a Sequential has no functions")
+    end = [keras.layers.Flatten(), keras.layers.Dense(5, "softmax", name="classifier")]
+    image = keras.Input((9, 9, 3))
+    outputs = functools.reduce(lambda x, layer: layer(x), [*layers, *end], image)
+    net = keras.Sequential([image, *layers, *end]) if sequential else keras.Model(image, outputs)
+    face_input = FaceInput(channels="rgb", resize=9, crop=9, mean=(104, 117, 123), std=(50, 60, 70))
+    faces = np.random.default_rng(1).integers(0, 256, (2, 9, 9, 3), np.uint8)
+    stir(net, face_input(faces))
+    check_same(net, face_input, faces, 1e-6)
+
+
+def test_what_stands_before_the_first_convolution_is_named() -> None:
+    image = keras.Input((9, 9, 3))
+    for start in (lambda x: x + 3, lambda x: keras.layers.ZeroPadding2D()(x) * 2):
+        net = keras.Model(image, keras.layers.Conv2D(2, 3)(start(image)))
+        with pytest.raises(
+            ModelError, match=r"begins with (add|multiply)\w* \((Add|Multiply)\); only a network whose first layer"
+        ):
+            fold(net, FaceInput(channels="rgb", resize=9, crop=9))
+
+
+def test_a_file_of_what_opencv_reads_beyond_the_image_for_is_refused() -> None:
+    settings = {"kernel_shape": (3, 3), "pads": (1, 1, 1, 1), "strides": (1, 1), "dilations": (1, 1), "group": 4}
+    step = Node("Conv", "c", ("x", "k"), ("y",), attrs=settings)
+    kernel = _Tensor((4, 1, 3, 3), False)
+    assert _shape(step, [_Tensor((1, 4, 2, 2), True), kernel])[0] == (1, 4, 2, 2)
+    for size in ((1, 1), (1, 3), (3, 1)):
+        with pytest.raises(ValueError):
+            _shape(step, [_Tensor((1, 4, *size), True), kernel])
 
 
 @pytest.mark.parametrize(
