@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -150,7 +151,10 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
             before = "" if key == "settings" else f"{key} "
             found += [f"{before}{name} {was.get(name)!r:.60}, now {value[name]!r:.60}" for name in names]
         elif key == "inputs" and isinstance(was, dict):
-            found.append(f"inputs {', '.join(was['named'][:2])!r:.60}, now {', '.join(value['named'][:2])!r:.60}")
+            gone = [name for name in was["named"] if name not in value["named"]]
+            more = [name for name in value["named"] if name not in was["named"]]
+            shown = [repr(", ".join(names[:2])[-60:]) if names else "nothing" for names in (gone, more)]
+            found.append("inputs {}, now {}".format(*shown) if gone or more else "inputs in another order, or otherwise read")
         else:
             found.append(f"{key} {was!r:.60}, now {value!r:.60}")
     return found
@@ -274,7 +278,8 @@ def _below_class(row: dict[str, Any]) -> str:
     """The folder below the class that a face of nobody known lies in; "" if there is none."""
     path, label, output, subject = (row.get(column) or "" for column in ("path", "label", "output", "subject"))
     folders = path.split("/")[:-1]
-    return str(folders[folders.index(label) + 1]) if output and not subject and label in folders[:-1] else ""
+    below = [folder for above, folder in itertools.pairwise(folders) if above == label]  # the last is not above the input
+    return str(below[-1]) if output and label and not subject and below else ""
 
 
 def read_parts(folder: Folder, manifest: dict[str, Any]) -> Iterator[Record]:

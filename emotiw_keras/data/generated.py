@@ -57,15 +57,21 @@ if __name__ == "__main__":
     parser.add_argument("kind", choices=[*KINDS, "affwild2"], help="one of the two sets as PNG, or a tree like Aff-Wild2's")
     parser.add_argument("folder")
     parser.add_argument("--limit", type=int, help="images per split")
-    parser.add_argument("--videos", type=int, default=8, help="affwild2: how many videos")
-    parser.add_argument("--frames", type=int, default=400, help="affwild2: frames of all videos together")
-    parser.add_argument("--classes", type=int, default=7, help="affwild2: 7, or 8 with Other")
+    parser.add_argument("--videos", type=int, help="affwild2: how many videos (8)")
+    parser.add_argument("--frames", type=int, help="affwild2: frames of all videos together (400)")
+    parser.add_argument("--classes", type=int, help="affwild2: 7 (what is drawn if none is given), or 8 with Other")
     chosen = parser.parse_args()
+    of_videos = {"videos": chosen.videos, "frames": chosen.frames, "classes": chosen.classes}
+    given = {name: value for name, value in of_videos.items() if value is not None}
+    if chosen.kind == "affwild2" and chosen.limit is not None:
+        parser.error("--limit is for sets of images; give --videos and --frames")
+    if chosen.kind != "affwild2" and given:
+        parser.error(f"--{next(iter(given))} is for affwild2")
     try:
         if chosen.kind == "affwild2":
             from emotiw_keras.data.generated_videos import write_affwild2
 
-            print(write_affwild2(chosen.folder, videos=chosen.videos, frames=chosen.frames, classes=chosen.classes))
+            print(write_affwild2(chosen.folder, **{"videos": 8, "frames": 400, "classes": 7, **given}))
         else:
             print(f"{number_of(write_images(chosen.kind, chosen.folder, chosen.limit), 'images')} in {chosen.folder}")
     except EmotiwError as error:

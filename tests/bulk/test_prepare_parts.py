@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from emotiw_keras.bulk.job import Job, named_inputs, versions_of
-from emotiw_keras.bulk.run import run
+from emotiw_keras.bulk.run import _below_class, run
 from emotiw_keras.bulk.summary import lines, summarise
 from emotiw_keras.data.load import load_faces
 from emotiw_keras.data.prepare import prepare
@@ -80,6 +80,20 @@ def test_formats_films_and_a_second_run_give_the_same(monkeypatch: pytest.Monkey
     pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
     run(job("columns", "parquet"), ["src"], in_process, lambda line: None)
     assert rows("columns") == rows("out")
+
+
+@pytest.mark.parametrize(
+    ("path", "label", "below"),
+    [
+        ("src/happy/anna/1.png", "happy", "anna"),
+        ("/happy/src/happy/anna/1.png", "happy", "anna"),
+        ("src/happy/1.png", "happy", ""),
+        ("/work/photos/1.png", "", ""),  # of no class, and the path begins with nothing
+    ],
+)
+def test_the_folder_below_the_class_of_a_face(path: str, label: str, below: str) -> None:
+    assert _below_class({"path": path, "label": label, "output": "1.png", "subject": ""}) == below
+    assert _below_class({"path": path, "label": label, "output": "1.png", "subject": "anna"}) == ""
 
 
 def test_persons_are_those_of_names_and_manifests_and_a_line_says_what_is_not_read() -> None:

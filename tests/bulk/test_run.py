@@ -162,6 +162,8 @@ def test_other_inputs_and_other_jobs_are_refused(photos: Path, job_for: Jobs) ->
         do(job_for("out", ["photos"], every=2), "photos")
     with pytest.raises(RunError, match=r"begun by another job \(inputs 'photos', now 'more'\)"):
         do(job_for("out", ["more"]), "more")
+    with pytest.raises(RunError, match=r"\(inputs nothing, now 'more'\)"):
+        do(job_for("out", ["photos", "more"]), "photos", "more")
     with pytest.raises(RunError, match="holds other things"):
         do(job_for("more", ["photos"]), "photos")
     with pytest.raises(UsageError, match="lies in the input photos"):

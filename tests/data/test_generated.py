@@ -1,5 +1,9 @@
 """Generated faces: reproducible, balanced, told apart by their features, other persons in each split."""
 
+import runpy
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -115,3 +119,16 @@ def test_a_listing_of_drawn_faces_draws_nothing(monkeypatch):
     listing = find_layout("generated:large")
     assert len(listing.names) == 2800 and sorted(set(listing.classes)) == sorted(LABELS)
     assert classes_of("generated:small") == sorted(LABELS)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["small", "--videos", "3"], "--videos is for affwild2"), (["affwild2", "--limit", "3"], "--limit is for sets of images")],
+)
+def test_options_of_other_sets_are_refused(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["generated", words[0], str(tmp_path / "set"), *words[1:]])
+    with pytest.raises(SystemExit):
+        runpy.run_module("emotiw_keras.data.generated", run_name="__main__")
+    assert said in capsys.readouterr().err and not (tmp_path / "set").exists()
