@@ -21,7 +21,7 @@ from emotiw_keras.files import check_replaced, local_path, real, write_atomic
 from emotiw_keras.runs import Run
 from emotiw_keras.sealed import kept
 from emotiw_keras.studies.under_way import run_of_study, tells_more
-from emotiw_keras.text import csv_text, markdown_words
+from emotiw_keras.text import csv_text, markdown_words, number_of
 from emotiw_keras.training.fit import LOOK_SECONDS, fit
 from emotiw_keras.training.prepared_data import prepare
 from emotiw_keras.training.recipe import Recipe, recipe_from_table
@@ -255,9 +255,11 @@ def _scored(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     said = []
     for target in sorted({row["target"] for row in rows}):
         group = [row for row in rows if row["target"] == target]
-        images, persons = (sorted({row[key] for row in group}) for key in ("n", "persons"))
-        whose = "persons unknown" if persons == [""] else f"{_range(persons)} persons"
-        said.append(f"{markdown_words(target)} {_range(images)} images a run ({whose})")
+        images, persons = {row["n"] for row in group}, {row["persons"] for row in group}
+        whose = ["persons unknown"] if "" in persons else []
+        if known := persons - {""}:
+            whose.insert(0, _range(known, "persons"))
+        said.append(f"{markdown_words(target)} {_range(images, 'images')} a run ({' or '.join(whose)})")
     yield f"Scored on the split {split}: {', '.join(said)}."
     leaky = [row for row in rows if row["unseen_n"] < row["n"]]
     if leaky:
@@ -268,8 +270,9 @@ def _scored(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         )
 
 
-def _range(values: Sequence[Any]) -> str:
-    return f"{values[0]}" if len(values) == 1 else f"{values[0]} to {values[-1]}"
+def _range(counts: set[int], things: str) -> str:
+    least, most = min(counts), max(counts)
+    return number_of(most, things) if least == most else f"{least:,} to {most:,} {things}"
 
 
 def _groups(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[tuple[str, str, str], list[Mapping[str, Any]]]]:

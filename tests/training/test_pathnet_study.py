@@ -84,6 +84,9 @@ def test_differences_are_those_of_the_same_seed() -> None:
     assert lines[4:] == ["", "Scored on the split test: b 40 images a run (3 persons)."]
     leaky = table([{**row, "persons": "", "unseen_n": 12 if row["source"] else 40} for row in rows])
     assert leaky[5] == "Scored on the split test: b 40 images a run (persons unknown)."
+    some = table([{**row, "persons": persons} for row, persons in zip(rows, ("", 1, 1, 12, 1, 1), strict=True)])
+    assert some[5] == "Scored on the split test: b 40 images a run (1 to 12 persons or persons unknown)."
+    assert table([{**row, "persons": 1} for row in rows])[5].endswith("(1 person).")
     assert leaky[6].startswith(
         "CAUTION: in 3 of 6 runs some of these images stand in a train or val split of the sets it learnt"
     )
