@@ -36,7 +36,7 @@ from emotiw_keras.studies.staged_arms import (
 from emotiw_keras.studies.under_way import run_of_study
 from emotiw_keras.training.fit import fit
 from emotiw_keras.training.run_writer import refuse_links
-from emotiw_keras.training.start import named_run
+from emotiw_keras.training.start import named_run, start_tensorflow
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,7 @@ def study(
     left_out: list[str] = []
     rows: list[Row] = []
     auto: str | None = None
+    start_tensorflow(threads)  # a run that is finished is asked at once, with all threads else
     for arm in arms:
         needed = steps_of([arm])
         for step in needed:

@@ -342,3 +342,17 @@ def test_threads_are_set_before_the_sets_are_read(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(prepared_data, "prepare", prepare)
     staged_arms.read_sets({}, Net("alexnet", "none"), [], tmp_path, "float32", 1)
     assert order == [1, ("float32", 1)]
+
+
+def test_threads_are_set_before_a_finished_run_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[object] = []
+
+    def fit(*given: object, **options: Any) -> None:
+        order.append("fit")
+        raise DivergedError("the loss is nan")
+
+    monkeypatch.setattr(staged, "start_tensorflow", order.append)
+    monkeypatch.setattr(staged, "fit", fit)
+    with pytest.raises(DivergedError):
+        study([Net("alexnet", "none")], {"fer": "a", "target": "b"}, tmp_path, parts=("core",), threads=1)
+    assert order[:2] == [1, "fit"]
