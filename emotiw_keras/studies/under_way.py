@@ -26,7 +26,7 @@ def run_of_study(folder: Path) -> Iterator[None]:
     try:
         yield
     except EmotiwError as error:
-        if "restart" in str(error):
+        if "--restart" in str(error):  # the word alone may be in a name of theirs
             error.args = (
                 f"{error}; a study has no --restart: move {folder} away, and the same command makes that run anew; for other "
                 "settings give another --out",

@@ -250,7 +250,7 @@ def _finished(folder: Path, model: keras.Model | None, say: Callable[[str], None
     """The run that is there; a network that was given gets its weights."""
     from emotiw_keras.models.weights import load_strict
 
-    say(f"{folder} is finished already; nothing to do (--restart, in Python restart=True, begins anew)")
+    say(f"{folder} is finished already; nothing to do")
     run = Run.open(folder)
     if run.info["model"].get("given"):
         run = Run.open(folder, model)

@@ -126,9 +126,11 @@ def test_a_study_runs_once_and_goes_on(
     written: list[tuple[str, str]] = []
     monkeypatch.setattr(pathnet_transfer, "write_atomic", lambda path, text: written.append((path.name, text)))
     assert len(files) == 6 and run(command) == 0
+    again = capsys.readouterr()
+    assert again.err.count("is finished already") == 6 and "--restart" not in again.err
     # What is there tells of all runs, and stays while the first are gone through again.
     assert [name for name, _ in written] == ["results.csv", "results.md"] and written[1][1] == first
-    assert capsys.readouterr().out == first
+    assert again.out == first
     assert {path: path.stat().st_mtime_ns for path in files} == files
 
 
@@ -193,5 +195,5 @@ def test_a_study_says_what_stands_for_restart(tmp_path: Path) -> None:
     said = f"--restart; a study has no --restart: move {tmp_path}/a away, and the same command makes that run anew"
     with pytest.raises(RunError, match=said), run_of_study(tmp_path / "a"):
         raise RunError("made otherwise; give another --out, or --restart")
-    with pytest.raises(RunError, match="^damaged$"), run_of_study(tmp_path):
-        raise RunError("damaged")
+    with pytest.raises(RunError, match="^restarts/a is damaged$"), run_of_study(tmp_path):
+        raise RunError("restarts/a is damaged")
