@@ -112,6 +112,7 @@ def fit(
             raise UsageError(f"{show}: the picture of a batch is a PNG; expected a name that ends in .png")
         check_file_place(picture)
         prepared = prepare(recipe, paths, threads=threads, say=say, seconds=LOOK_SECONDS)
+        start_tensorflow(threads)
         show_batch(prepared, picture, say)
         if not dry_run:
             return Outcome(None, prepared.unreadable)
@@ -125,6 +126,7 @@ def fit(
 
             for stage in prepared.trained:
                 check_shared(stage, None, None, replicas)
+        start_tensorflow(threads)  # which it times
         recipe.kind.describe(prepared, folder, say)
         return Outcome(None, prepared.unreadable)
     replicas = join(recipe, strategy, devices, wait, threads, say)

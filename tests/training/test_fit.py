@@ -292,6 +292,19 @@ def test_the_time_of_a_dry_run_is_not_that_of_compiling(monkeypatch: pytest.Monk
     assert estimate._best(step) == 1 / estimate.BATCH
 
 
+def test_a_dry_run_times_the_threads_that_are_asked_for(
+    faces: dict[str, str], recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from emotiw_keras.training import fit as module
+    from emotiw_keras.training.stages import Stages
+
+    order: list[object] = []
+    monkeypatch.setattr(module, "start_tensorflow", order.append)
+    monkeypatch.setattr(Stages, "describe", lambda *given: order.append("timed"))
+    train(recipe_file, faces, tmp_path / "run", "precision=float32", dry_run=True, threads=1)
+    assert order == [1, "timed"]
+
+
 def test_a_dry_run_opens_what_a_run_would_start_from(finished: Run, faces: dict[str, str], tmp_path: Path) -> None:
     recipe = finished.path.parent / "tiny.toml"
     weights, image = tmp_path / "start.weights.h5", tmp_path / "mean.npy"
