@@ -382,6 +382,12 @@ def load_recipe(
         targets, key, everywhere = _change(table, change)
         asked |= {(number, key): everywhere for number, entry in enumerate(entries) if any(entry is each for each in targets)}
     said = {change.partition("=")[0].strip() for change in changes}
+    pixels = table["preprocessing"]
+    if pixels["mean"] and pixels["mean_image"] and {"preprocessing.mean", "preprocessing.mean_image"} & said:
+        told = f"preprocessing.mean = {pixels['mean']} has no effect beside preprocessing.mean_image, which is subtracted"
+        if {"preprocessing.mean", "preprocessing.mean_image"} <= said:
+            raise UsageError(f"{told}; leave one of them out")
+        say(Notice(told))
     for key, value in options.items():
         if value is not None:
             if key in said and table[key] != value:

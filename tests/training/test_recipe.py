@@ -171,6 +171,15 @@ def test_a_change_that_cannot_be_meant_is_refused(change: str) -> None:
         load_recipe("fer28-scratch", [change])
 
 
+def test_a_mean_has_no_effect_beside_a_mean_image() -> None:
+    said: list[str] = []
+    image = "preprocessing.mean_image=mean.npy"
+    assert load_recipe("demo-direct", [image], say=said.append).preprocessing.mean_image == "mean.npy"
+    assert len(said) == 1 and said[0].endswith("has no effect beside preprocessing.mean_image, which is subtracted")
+    with pytest.raises(UsageError, match="no effect beside preprocessing.mean_image, .*; leave one of them out"):
+        load_recipe("demo-direct", [image, "preprocessing.mean=[1.0]"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
