@@ -15,14 +15,17 @@ from typing import Any
 
 import numpy as np
 
+from emotiw_keras.data.columns import pick
+from emotiw_keras.data.near.groups import photographs
 from emotiw_keras.errors import UsageError
-from emotiw_keras.evaluation.evaluate import evaluate
+from emotiw_keras.evaluation.assessment import figures
+from emotiw_keras.evaluation.evaluate import assess
 from emotiw_keras.files import check_replaced, local_path, real, write_atomic
 from emotiw_keras.runs import Run
 from emotiw_keras.sealed import kept
 from emotiw_keras.studies.under_way import run_of_study, tells_more
 from emotiw_keras.text import csv_text, markdown_words, number_of
-from emotiw_keras.training.fit import LOOK_SECONDS, fit
+from emotiw_keras.training.fit import fit
 from emotiw_keras.training.prepared_data import prepare
 from emotiw_keras.training.recipe import Recipe, recipe_from_table
 from emotiw_keras.training.start import start_tensorflow
@@ -127,10 +130,8 @@ def study(
     steps = steps_of(recipe, seeds, folds)
     check_cuts(recipe, paths)
     start_tensorflow(threads)  # a run that is finished is scored at once, with all threads else
-    for target in recipe.data:  # a fault of the second set is told before the first is searched
-        first = next(step for step in steps if step.target == target)
-        with run_of_study(folder / first.folder):
-            prepare(step_recipe(recipe, first, folder), {target: paths[target]}, seconds=LOOK_SECONDS, auto="float32")
+    say(f"looks at {' and '.join(recipe.data)}: whether both can be used, and which photographs both hold")
+    numbers = photograph_numbers({step.target: step_recipe(recipe, step, folder) for step in reversed(steps)}, paths, say)
     for number, step in enumerate(steps, 1):
         say(f"{number} of {len(steps)}: {step.folder}")
         chosen = step_recipe(recipe, step, folder)
@@ -138,7 +139,7 @@ def study(
             outcome = fit(chosen, {step.target: paths[step.target]}, folder / step.folder, threads=threads, say=say, auto=auto)
         assert outcome.run is not None
         auto = outcome.precision
-        rows.append(score(step, outcome.run, paths[step.target], split))
+        rows.append(score(step, outcome.run, paths[step.target], split, numbers))
         if tells_more(folder / RESULTS_FILE, len(rows), len(steps)):
             continue
         # After each run, so that a study under way can be read.
@@ -153,6 +154,21 @@ def check_cuts(recipe: Recipe, paths: Mapping[str, str]) -> None:
     if real(Path(paths[one])) == real(Path(paths[two])) and folds_of(recipe, one) != folds_of(recipe, two):
         cuts = " and ".join(f"source.{name}.folds = {folds_of(recipe, name)}" for name in (one, two))
         raise UsageError(f"{one} and {two} are one set, {paths[one]}, with {cuts}; expected as many folds of both")
+
+
+def photograph_numbers(first: Mapping[str, Recipe], paths: Mapping[str, str], say: Callable[[str], None]) -> dict[str, int]:
+    """Read both sets: a fault of the second is told before the first is searched.
+
+    Args:
+        first: set name -> the first run on it.
+        paths, say: as `study` has them.
+
+    Returns:
+        Pixel hash -> number, the same for near duplicates, of sets in which these are looked for.
+    """
+    sets = {name: prepare(recipe, {name: paths[name]}, auto="float32").sets[name] for name, recipe in first.items()}
+    found, _ = photographs(sets, say)
+    return {digest: int(n) for name in found for digest, n in zip(sets[name].pixel_hash, found[name], strict=True) if digest}
 
 
 def step_recipe(recipe: Recipe, step: Step, folder: Path) -> Recipe:
@@ -176,16 +192,26 @@ def step_recipe(recipe: Recipe, step: Step, folder: Path) -> Recipe:
     return recipe_from_table(table)
 
 
-def score(step: Step, run: Run, path: str, split: str) -> dict[str, Any]:
-    """A row of results.csv: what a run found, and its scores on a split, which are kept in its folder."""
+def score(step: Step, run: Run, path: str, split: str, numbers: Mapping[str, int]) -> dict[str, Any]:
+    """A row of results.csv: what a run found, and its scores on a split, which are kept in its folder.
+
+    Args:
+        step, run: which.
+        path, split: what is scored.
+        numbers: of photographs (see `photograph_numbers`).
+    """
 
     def scores() -> dict[str, Any]:
-        found = evaluate(run, path, split=split)
+        asked = assess(run, path, split=split)
+        known = run.seen()
+        given = {numbers[digest] for digest in known["train"] | known["val"] if digest in numbers}
+        near = np.array([numbers.get(digest) in given for digest in pick(asked.faces.pixel_hash, asked.indices)], bool)
+        found = figures(asked.predictions, asked.seen | near, asked.question, selected_on=False)
         (low, high), unseen = found["accuracy_ci95"], found["leak_free"] or {"n": 0, "accuracy": None}
-        figures = {key: found[key] for key in ("n", "persons", "accuracy", "macro_f1")}
-        return {**figures, "low": low, "high": high, "unseen_n": unseen["n"], "unseen_accuracy": unseen["accuracy"]}
+        told = {key: found[key] for key in ("n", "persons", "accuracy", "macro_f1")}
+        return {**told, "low": low, "high": high, "unseen_n": unseen["n"], "unseen_accuracy": unseen["accuracy"]}
 
-    def figures(values: dict[str, Any]) -> dict[str, Any]:
+    def read(values: dict[str, Any]) -> dict[str, Any]:
         persons = values["persons"]
         return {
             **{key: int(values[key]) for key in ("n", "unseen_n")},
@@ -194,7 +220,7 @@ def score(step: Step, run: Run, path: str, split: str) -> dict[str, Any]:
             "unseen_accuracy": "" if values["unseen_accuracy"] is None else float(values["unseen_accuracy"]),
         }
 
-    scored = kept(run.path / f"figures-{split}.json", scores, figures)
+    scored = kept(run.path / f"figures-{split}.json", scores, read)
     (result,) = run.info["stages"]
     seconds = run.training_seconds
     return {
@@ -265,8 +291,8 @@ def _scored(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if leaky:
         ways = ", ".join(dict.fromkeys(f"{row['source'] or 'scratch'} -> {row['target']}" for row in leaky))
         yield (
-            f"CAUTION: in {len(leaky)} of {len(rows)} runs some of these images stand in a train or val split of the sets it "
-            f"learnt from ({ways}); unseen_n and unseen_accuracy in {RESULTS_FILE} leave them out."
+            f"CAUTION: in {len(leaky)} of {len(rows)} runs some of these images stand, the same or nearly, in a train or val "
+            f"split of the sets it learnt from ({ways}); unseen_n and unseen_accuracy in {RESULTS_FILE} leave them out."
         )
 
 
