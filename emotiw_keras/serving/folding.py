@@ -114,11 +114,12 @@ def fold(net: keras.Model, face_input: FaceInput) -> Folded:
 
 
 def _unnested(net: keras.Model) -> keras.Model:
-    """The same network with the layers of each `Sequential` in its place, as those of ConvNeXt; itself where it has none."""
-    if not any(isinstance(layer, keras.Sequential) for layer in net.layers):
-        return net
+    """The same network with the layers of each `Sequential` in its place, as those of ConvNeXt; itself where it is none and has
+    none."""
     if isinstance(net, keras.Sequential):
         net = keras.Model(net.inputs, net.outputs, name=net.name)
+    if not any(isinstance(layer, keras.Sequential) for layer in net.layers):
+        return net
     names = {step.name for step in net.operations}
     pairs: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
 

@@ -135,7 +135,14 @@ def twice(x: keras.KerasTensor) -> keras.KerasTensor:
 
 
 @pytest.mark.parametrize(
-    "layers", [[nested()], [nested(), nested()], [keras.Sequential([keras.layers.RandomFlip()]), nested()], [twice]]
+    "layers",
+    [
+        [keras.layers.Conv2D(4, 3)],
+        [nested()],
+        [nested(), nested()],
+        [keras.Sequential([keras.layers.RandomFlip()]), nested()],
+        [twice],
+    ],
 )
 @pytest.mark.parametrize("sequential", [True, False])
 def test_networks_within_are_taken_for_their_layers(layers: list[Layer], sequential: bool) -> None:
