@@ -151,8 +151,9 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
             before = "" if key == "settings" else f"{key} "
             found += [f"{before}{name} {was.get(name)!r:.60}, now {value[name]!r:.60}" for name in names]
         elif key == "inputs" and isinstance(was, dict):
-            gone = [name for name in was["named"] if name not in value["named"]]
-            more = [name for name in value["named"] if name not in was["named"]]
+            then, now = set(was["named"]), set(value["named"])  # a shell may have made very many of one pattern
+            gone = [name for name in was["named"] if name not in now]
+            more = [name for name in value["named"] if name not in then]
             shown = [repr(", ".join(names[:2])[-60:]) if names else "nothing" for names in (gone, more)]
             found.append("inputs {}, now {}".format(*shown) if gone or more else "inputs in another order, or otherwise read")
         else:

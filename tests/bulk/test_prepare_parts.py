@@ -88,7 +88,7 @@ def test_formats_films_and_a_second_run_give_the_same(monkeypatch: pytest.Monkey
         ("src/happy/anna/1.png", "happy", "anna"),
         ("/happy/src/happy/anna/1.png", "happy", "anna"),
         ("src/happy/1.png", "happy", ""),
-        ("/work/photos/1.png", "", ""),  # of no class, and the path begins with nothing
+        ("/src/photos/1.png", "", ""),  # of no class, and the path begins with nothing
     ],
 )
 def test_the_folder_below_the_class_of_a_face(path: str, label: str, below: str) -> None:
